@@ -1,0 +1,1 @@
+//! Questions over a replay: tables, summaries, and the visual language of the pictures

@@ -1,0 +1,2 @@
+//! The mmuscope command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! A live KVM host to a capture

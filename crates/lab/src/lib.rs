@@ -1,0 +1,1 @@
+//! Real KVM hosts to try mmuscope on

@@ -1,0 +1,1 @@
+//! KVM MMU events to page tables over time.

@@ -1,0 +1,1 @@
+//! A finished analysis as a self-contained page

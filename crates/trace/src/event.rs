@@ -1,0 +1,238 @@
+//! The one typed event model that every format is read into.
+//!
+//! Values are what the kernel recorded; nothing here interprets SPTE bits. A field that some kernels or formats do not record is an
+//! `Option`; `None` means "this trace does not say", never zero.
+
+/// A string interned in [`Strings`](crate::Strings) (task names, event names, marker texts).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct StrId(pub u32);
+
+/// One event: who, where, when, and what the tracepoint said.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Event {
+    /// Nanoseconds on the trace's clock ([`TraceInfo::clock`](crate::TraceInfo)), absolute. Text with microsecond stamps has `…000`.
+    pub ts: u64,
+    /// CPU that recorded it.
+    pub cpu: u16,
+    /// Thread id (`common_pid`) of the task that was running; `None` where the format does not say (a lost-events note).
+    pub tid: Option<u32>,
+    /// Thread group id (process id) of that task, where the trace says it.
+    pub pid: Option<u32>,
+    /// Task name as recorded; [`StrId::default`] is the empty string, for unknown.
+    pub comm: StrId,
+    /// What happened.
+    pub body: Body,
+}
+
+/// Role of a shadow page (`union kvm_mmu_page_role`), normalised from whichever word layout or text the kernel used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Role {
+    /// The raw 32-bit word, where the format carries it (binary; libtraceevent's unparsed fields).
+    pub raw: Option<u32>,
+    /// Level of the entries in this page: 1 = 4 KiB entries.
+    pub level: u8,
+    /// Size of a guest page-table entry in bytes (4 or 8); `None` where the format does not say.
+    pub gpte_bytes: Option<u8>,
+    /// Which part of a 4-byte-gpte guest table this page shadows.
+    pub quadrant: u8,
+    /// The page maps guest physical addresses directly (TDP, real mode, or part of a split guest huge page).
+    pub direct: bool,
+    /// ACC_READ (kernel 7.2 and later; `true` before, where every role is readable).
+    pub r: bool,
+    /// ACC_WRITE_MASK.
+    pub w: bool,
+    /// ACC_USER_MASK.
+    pub u: bool,
+    /// ACC_EXEC_MASK.
+    pub x: bool,
+    /// The page was zapped but is still a live root.
+    pub invalid: bool,
+    /// `efer_nx` / `nxe`.
+    pub nxe: Option<bool>,
+    /// A/D bits are disabled for this page's entries.
+    pub ad_disabled: bool,
+    /// The page belongs to the nested (L2) MMU; only binary traces say so.
+    pub guest_mode: Option<bool>,
+    /// SMM address space; only binary traces say so.
+    pub smm: Option<bool>,
+    /// TDX mirror page (since 6.14); only binary traces say so.
+    pub mirror: Option<bool>,
+}
+
+/// Fields common to the shadow-page events (`kvm_mmu_get_page` and its kin).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Page {
+    /// First guest frame the page covers; `None` where the text dropped it (trace-cmd's kvm plugin).
+    pub gfn: Option<u64>,
+    /// What kind of page.
+    pub role: Role,
+    /// `mmu_valid_gen`, where recorded (not in 5.2 and 5.3).
+    pub mmu_valid_gen: Option<u64>,
+    /// Root count (raw refcount for TDP roots).
+    pub root_count: i32,
+    /// Allowed to be out of sync with the guest's table.
+    pub unsync: bool,
+}
+
+/// Which of its three encodings an error code is in (`kvm_page_fault`), and how that was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorEncoding {
+    /// EPT violation exit qualification (VMX, TDX): bit 0 read, 1 write, 2 fetch, 3..5 permissions found.
+    EptQualification,
+    /// Nested page fault error code (SVM): PFERR bits, guest *physical* address.
+    NestedPageFault,
+    /// #PF error code (shadow paging): PFERR bits, guest *virtual* address.
+    PageFault,
+    /// More than one encoding fits and nothing in the trace decides.
+    Ambiguous,
+}
+
+/// Result of the lockless fast path (`fast_page_fault.ret`), with the kernel's numbering already resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FastPfResult {
+    /// Not handled there; the slow path follows.
+    Invalid,
+    /// The SPTE was fixed.
+    Fixed,
+    /// The access was already allowed.
+    Spurious,
+    /// To be retried.
+    Retry,
+    /// To be emulated.
+    Emulate,
+    /// Any other number, kept as it is.
+    Other(i32),
+}
+
+/// Instruction set that a `kvm_exit` reason belongs to (`isa` field).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// Intel VMX (1).
+    Vmx,
+    /// AMD SVM (2).
+    Svm,
+    /// Another back-end (PVM, …), by its number.
+    Other(u32),
+}
+
+/// What a tracepoint recorded. Names and meanings are the kernel's (`include/trace/events/kvm.h`, `arch/x86/kvm/mmu/mmutrace.h`,
+/// `arch/x86/kvm/trace.h`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Body {
+    // ---- kvmmmu ----
+    /// `kvm_mmu_pagetable_walk`: a software walk of guest page tables starts.
+    PagetableWalk { addr: u64, pferr: u32 },
+    /// `kvm_mmu_paging_element`: one guest PTE read in such a walk.
+    PagingElement { pte: u64, level: u32 },
+    /// `kvm_mmu_set_accessed_bit`: the walker set A in the guest PTE at this guest physical address.
+    SetAccessedBit { gpa: u64 },
+    /// `kvm_mmu_set_dirty_bit`: likewise D.
+    SetDirtyBit { gpa: u64 },
+    /// `kvm_mmu_walker_error`: the walk ends in a fault for the guest.
+    WalkerError { pferr: u32 },
+    /// `kvm_mmu_get_page`: a page-table page was found (`created` false) or made. TDP MMU: before it is linked.
+    GetPage { page: Page, created: bool },
+    /// `kvm_mmu_sync_page`.
+    SyncPage { page: Page },
+    /// `kvm_mmu_unsync_page`.
+    UnsyncPage { page: Page },
+    /// `kvm_mmu_prepare_zap_page`: the page and all its entries are being destroyed.
+    PrepareZapPage { page: Page },
+    /// `mark_mmio_spte`. `sptep` is a kernel *virtual* address (`None` where text hashed it).
+    MarkMmioSpte { sptep: Option<u64>, gfn: u64, access: u32, generation: u32 },
+    /// `handle_mmio_page_fault`: the fault hit a valid MMIO SPTE.
+    HandleMmioPageFault { addr: u64, gfn: u64, access: u32 },
+    /// `check_mmio_spte`: generation check of an MMIO SPTE.
+    CheckMmioSpte { spte: u64, kvm_gen: u32, spte_gen: u32 },
+    /// `fast_page_fault`: end of the lockless path. `sptep` is a kernel *virtual* address (`None` where text hashed it).
+    FastPageFault { vcpu: u32, cr2_or_gpa: u64, error_code: u64, sptep: Option<u64>, old_spte: u64, new_spte: u64, result: FastPfResult },
+    /// `kvm_mmu_zap_all_fast` (5.4 and later) or `kvm_mmu_invalidate_zap_all_pages` (before): all roots become obsolete.
+    ZapAllFast { mmu_valid_gen: u64, mmu_used_pages: u32 },
+    /// `kvm_mmu_set_spte`: a leaf was installed (value re-read at trace time). `sptep` is a host *physical* address. `u` is `None`
+    /// where the paging mode has no user bit or the format cannot tell.
+    SetSpte { gfn: u64, spte: u64, sptep: u64, level: u8, r: bool, w: bool, x: bool, u: Option<bool> },
+    /// `kvm_mmu_spte_requested`: the slow path is about to map. `access` (ACC bits) since 7.2.
+    SpteRequested { gfn: u64, pfn: u64, level: u8, access: Option<u32> },
+    /// `kvm_tdp_mmu_spte_changed`: an SPTE of the TDP MMU changed its value.
+    TdpSpteChanged { as_id: u8, gfn: u64, level: u8, old_spte: u64, new_spte: u64 },
+    /// `kvm_mmu_split_huge_page`: `spte` is the old huge SPTE, `level` its level, `errno` 0 or negative.
+    SplitHugePage { gfn: u64, spte: u64, level: u8, errno: i32 },
+
+    // ---- kvm ----
+    /// `kvm_page_fault`.
+    PageFault { vcpu: Option<u32>, rip: Option<u64>, address: u64, error_code: u64, encoding: ErrorEncoding },
+    /// `kvm_exit`. `isa` is `None` where only the reason's name was recorded and it names no back-end. `reason` is the raw number, or
+    /// `None` where a text gives a name that is not in the tables ([`Event`] text formats); `reason_name` is what text said.
+    Exit { vcpu: Option<u32>, reason: Option<u32>, reason_name: StrId, isa: Option<Isa>, rip: u64, info1: Option<u64>, info2: Option<u64>,
+           intr_info: Option<u32>, error_code: Option<u32>, requests: Option<u64> },
+    /// `kvm_entry`.
+    Entry { vcpu: u32, rip: Option<u64>, immediate_exit: Option<bool>, intr_info: Option<u32>, error_code: Option<u32> },
+    /// `kvm_userspace_exit`: KVM_RUN returns; `reason` is KVM_EXIT_*, `errno` negative on error.
+    UserspaceExit { reason: u32, errno: i32 },
+    /// `kvm_mmio`: `kind` 0 unsatisfied read, 1 read, 2 write.
+    Mmio { kind: u32, len: u32, gpa: u64, val: u64 },
+    /// `vcpu_match_mmio`: the emulator used the vCPU's one-entry MMIO cache.
+    VcpuMatchMmio { gva: u64, gpa: u64, write: bool, gpa_match: bool },
+    /// `kvm_fast_mmio`: an ioeventfd kick inside the exit handler.
+    FastMmio { gpa: u64 },
+    /// `kvm_unmap_hva_range`: mmu notifier, host virtual range.
+    UnmapHvaRange { start: u64, end: u64 },
+    /// `kvm_age_hva`.
+    AgeHva { start: u64, end: u64 },
+    /// `kvm_test_age_hva`.
+    TestAgeHva { hva: u64 },
+    /// `kvm_set_spte_hva` (5.13 to 6.9).
+    SetSpteHva { hva: u64 },
+    /// `kvm_age_page` (up to 5.12).
+    AgePage { hva: u64, gfn: u64, level: u8, young: bool },
+    /// `kvm_try_async_get_page`, and `kvm_async_pf_repeated_fault` (`repeated`).
+    TryAsyncGetPage { gva: u64, gfn: u64, repeated: bool },
+    /// `kvm_async_pf_not_present` (`ready` false) and `kvm_async_pf_ready`.
+    AsyncPf { token: u64, gva: u64, ready: bool },
+    /// `kvm_async_pf_completed`: `address` is a host virtual address.
+    AsyncPfCompleted { address: u64, gva: u64 },
+    /// `kvm_pml_full`.
+    PmlFull { vcpu: u32 },
+    /// `kvm_dirty_ring_push`.
+    DirtyRingPush { index: i32, dirty_index: u32, reset_index: u32, slot: u32, offset: u64 },
+    /// `kvm_dirty_ring_reset`.
+    DirtyRingReset { index: i32, dirty_index: u32, reset_index: u32 },
+    /// `kvm_dirty_ring_exit`.
+    DirtyRingExit { vcpu: u32 },
+    /// `kvm_nested_vmexit`: L2 to L1.
+    NestedVmexit { vcpu: Option<u32>, reason: Option<u32>, isa: Option<Isa>, rip: Option<u64>, info1: Option<u64>, info2: Option<u64> },
+    /// `kvm_nested_vmenter`/`kvm_nested_vmrun`: `nested_pgd` is L1's EPT/NPT pointer where recorded.
+    NestedVmenter { rip: Option<u64>, nested_rip: Option<u64>, nested_pgd: Option<u64> },
+    /// `kvm_rmp_fault` (SEV-SNP).
+    RmpFault { vcpu: u32, gpa: u64, pfn: u64, error_code: u64, rmp_level: i32, psmash_ret: i32 },
+    /// `kvm_vm_set_mem_attributes`: gfns `start..end`; attribute bit 3 = private.
+    SetMemAttributes { start: u64, end: u64, attributes: u64 },
+    /// `kvm_smm_transition`.
+    SmmTransition { vcpu: u32, smbase: u64, entering: bool },
+    /// `kvm_emulate_insn`: an instruction is being emulated.
+    EmulateInsn { rip: u64, failed: bool },
+
+    // ---- everything else ----
+    /// A line written to trace_marker (`tracing_mark_write`, `ftrace:print`).
+    Marker { text: StrId },
+    /// The recorder lost events here: on `cpu`, before this moment; `count` where known. `event` names the event where counts are per event.
+    Lost { count: Option<u64>, event: Option<StrId> },
+    /// Input that could not be read was skipped here (see [`TraceInfo::damage`](crate::TraceInfo)).
+    Damage { index: u32 },
+    /// A task appeared, was renamed or ended (perf COMM/FORK/EXIT, `sched_process_*`).
+    Task { kind: TaskKind, tid: u32, pid: Option<u32>, comm: StrId },
+    /// An event without a typed form: its `system:name` (or `name`) and its raw fields, as `key=value` text.
+    Other { name: StrId, fields: StrId },
+}
+
+/// What a [`Body::Task`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TaskKind {
+    /// The thread started.
+    Fork,
+    /// The thread has this name from now on (`exec` when by execve).
+    Comm { exec: bool },
+    /// The thread ended.
+    Exit,
+}
