@@ -1,2 +1,47 @@
-//! The chores of this repository.
-fn main() {}
+//! The chores of this repository: `cargo xtask test`, `samples`, `screenshot`.
+//!
+//! Light to build on purpose: it depends on nothing of mmuscope and runs the programs it needs.
+
+mod run;
+mod samples;
+mod screenshot;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+The chores of this repository.
+
+usage: cargo xtask <COMMAND>
+
+  test                    every check: packages, formatting, clippy, deny, typos, documentation, tests
+  samples --check         every sample has its provenance and its checksum, and all together stay small
+  samples --update        write samples/SHA256SUMS anew
+  screenshot              the viewer on samples/linux-boot, under Xvfb, to docs/images/viewer.png
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["test"] => test::test(),
+        ["samples", "--check"] => samples::check(),
+        ["samples", "--update"] => samples::update(),
+        ["screenshot"] => screenshot::screenshot(),
+        ["help" | "-h" | "--help"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => {
+            eprint!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

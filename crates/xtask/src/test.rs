@@ -1,0 +1,94 @@
+//! `cargo xtask test`: every check of the repository, cheapest first, the tests last.
+
+use crate::run::{at_root, cargo, have, output, show};
+use crate::samples;
+use anyhow::Result;
+use std::process::Command;
+use std::time::Instant;
+
+/// Debian packages that checks use, and what for. Nothing is needed to build mmuscope itself beyond a Rust toolchain and a C compiler.
+const PACKAGES: [(&str, &str); 6] = [
+    ("libgl1-mesa-dri", "the viewer's window without a graphics card"),
+    ("mesa-vulkan-drivers", "pictures of the viewer in tests"),
+    ("xvfb", "a display for the viewer"),
+    ("xauth", "a display for the viewer"),
+    ("trace-cmd", "a second opinion on trace.dat"),
+    ("linux-perf", "a second opinion on perf.data"),
+];
+
+/// Runs every check.
+pub(crate) fn test() -> Result<()> {
+    let start = Instant::now();
+    packages();
+    show(&mut cargo(&["fmt", "--all", "--check"]))?;
+    samples::check()?;
+    if have("typos") {
+        show(&mut at_root("typos", &[]))?;
+    } else {
+        skipped("spelling: the program typos is not installed (cargo install typos-cli)");
+    }
+    if have("cargo-deny") {
+        show(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))?;
+    } else {
+        skipped(
+            "licences and banned crates: cargo-deny is not installed (cargo install cargo-deny); a test bans the worst by name",
+        );
+    }
+    show(&mut lean(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])))?;
+    show(lean(cargo(&["doc", "--workspace", "--no-deps"])).env("RUSTDOCFLAGS", "-D warnings"))?;
+    show(&mut lean(cargo(&["test", "--workspace", "--no-fail-fast"])))?;
+    eprintln!("\nevery check passed in {} s", start.elapsed().as_secs());
+    Ok(())
+}
+
+/// In CI nothing is built twice: incremental state would only cost disk and time.
+fn lean(mut c: Command) -> Command {
+    if std::env::var_os("CI").is_some() {
+        c.env("CARGO_INCREMENTAL", "0");
+    }
+    c
+}
+
+fn skipped(what: &str) {
+    eprintln!("\nSKIPPED {what}");
+}
+
+/// Installs the Debian packages that are missing when we may, and names them otherwise. Tests whose tools are missing skip by themselves.
+fn packages() {
+    if !have("dpkg-query") {
+        eprintln!(
+            "not a Debian system: tests that need {} skip where it is missing",
+            names(&PACKAGES.map(|p| p.0))
+        );
+        return;
+    }
+    let missing: Vec<_> = PACKAGES.iter().filter(|(p, _)| !installed(p)).collect();
+    if missing.is_empty() {
+        return;
+    }
+    let list: Vec<&str> = missing.iter().map(|(p, _)| *p).collect();
+    let is_root = output(Command::new("id").arg("-u")).is_ok_and(|s| s.trim() == "0");
+    if is_root {
+        eprintln!("installing Debian packages that the checks use: {}", names(&list));
+        let apt = |args: &[&str]| show(at_root("apt-get", args).env("DEBIAN_FRONTEND", "noninteractive"));
+        let mut install = vec!["install", "-y", "-q", "--no-install-recommends"];
+        install.extend(&list);
+        if let Err(e) = apt(&["update", "-q"]).and_then(|()| apt(&install)) {
+            skipped(&format!("installing {}: {e:#}; tests that need them skip", names(&list)));
+        }
+    } else {
+        for (package, what_for) in missing {
+            skipped(&format!("{what_for}: needs the Debian package {package}"));
+        }
+        eprintln!("to install them: apt-get install {}", list.join(" "));
+    }
+}
+
+fn installed(package: &str) -> bool {
+    output(Command::new("dpkg-query").args(["-W", "-f=${Status}", package]))
+        .is_ok_and(|s| s.trim() == "install ok installed")
+}
+
+fn names(list: &[&str]) -> String {
+    list.join(", ")
+}
