@@ -1,0 +1,129 @@
+//! The eras of the SPTE format, read from `layouts/eras.toml`.
+
+use alloc::{format, string::String, vec::Vec};
+
+use crate::{
+    Distro, Kernel,
+    file::{self, FileError, Value},
+};
+
+const TEXT: &str = include_str!("../layouts/eras.toml");
+
+/// A run of releases that read and write every value alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Era {
+    /// `E01` …
+    pub id: &'static str,
+    /// Bit positions shared with its neighbours: `A` …
+    pub family: &'static str,
+    /// First release.
+    pub first: (u16, u16),
+    /// Last release.
+    pub last: (u16, u16),
+    /// What began with it.
+    pub starts: &'static str,
+    /// Subjects of the kernel's commits.
+    pub subjects: Vec<&'static str>,
+}
+
+impl Era {
+    /// `5.13 – 5.18`.
+    pub fn releases(&self) -> String {
+        let (a, b) = (self.first, self.last);
+        if a == b { format!("{}.{}", a.0, a.1) } else { format!("{}.{} – {}.{}", a.0, a.1, b.0, b.1) }
+    }
+}
+
+fn release(text: &str) -> Option<(u16, u16)> {
+    let (major, minor) = text.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// All eras, oldest first.
+pub fn eras() -> Result<Vec<Era>, FileError> {
+    let mut eras: Vec<Era> = Vec::with_capacity(16);
+    for raw in file::read("eras.toml", TEXT)? {
+        if eras.last().is_none_or(|e| e.id != raw.header) {
+            eras.push(Era {
+                id: raw.header,
+                family: "",
+                first: (0, 0),
+                last: (0, 0),
+                starts: "",
+                subjects: Vec::new(),
+            });
+        }
+        let Some(era) = eras.last_mut() else { continue };
+        let bad = || FileError {
+            file: "eras.toml".into(),
+            line: raw.line,
+            reason: format!("{} is not what it should be", raw.key),
+        };
+        match (raw.key, raw.value) {
+            ("family", Value::Text(text)) => era.family = text,
+            ("first", Value::Text(text)) => era.first = release(text).ok_or_else(bad)?,
+            ("last", Value::Text(text)) => era.last = release(text).ok_or_else(bad)?,
+            ("starts", Value::Text(text)) => era.starts = text,
+            ("subjects", Value::List(list)) => era.subjects = list,
+            _ => return Err(bad()),
+        }
+    }
+    Ok(eras)
+}
+
+/// The era of a kernel, and what its release string leaves open.
+pub(crate) fn era_of(kernel: &Kernel, eras: &[Era], notes: &mut Vec<String>) -> usize {
+    let by_release = |release: (u16, u16)| eras.iter().rposition(|e| e.first <= release).unwrap_or(0);
+    let by_id = |id: &str| eras.iter().position(|e| e.id == id).unwrap_or(0);
+    match kernel.distro {
+        Distro::RedHat { el: 8, build } => {
+            let (id, sure) = match build {
+                ..=146 => ("E02", false),
+                147..=239 => ("E06", false),
+                240..=304 => ("E07", build == 240),
+                305..=347 => ("E09", false),
+                _ => ("E10", true),
+            };
+            notes.push(format!(
+                "RHEL 8 kernels carry the KVM of much later releases: build {build} is read as {id}{}; the host's mask variables would settle it",
+                if sure { "" } else { ", a guess" }
+            ));
+            return by_id(id);
+        }
+        Distro::RedHat { el, build } if el >= 9 => {
+            let id = match (el, build) {
+                (9, ..=161) => "E10",
+                (9, _) => "E11",
+                _ => "E12",
+            };
+            notes.push(format!(
+                "RHEL {el} backports KVM from later releases: {id} is the oldest it can be; the host's mask variables would settle it"
+            ));
+            return by_id(id);
+        }
+        Distro::Suse => notes
+            .push("SUSE kernels backport KVM fixes: the release alone does not tell the era for sure".into()),
+        _ => {}
+    }
+    if let Some(first) = eras.first()
+        && kernel.release() < first.first
+    {
+        notes.push(format!("{kernel} is older than any kernel known here: read as {}", first.id));
+    }
+    if let Some(last) = eras.last()
+        && kernel.release() > last.last
+    {
+        notes.push(format!(
+            "{kernel} is newer than any kernel known here (last: {}.{}): read as its newest layout, {}",
+            last.last.0, last.last.1, last.id
+        ));
+    }
+    match (kernel.release(), kernel.patch) {
+        ((4, 14), Some(100..=300)) | ((4, 19), Some(100..=221)) | ((5, 4), Some(40..=285)) => notes.push(format!(
+            "{}.{}.y took MMIO SPTE fixes of later releases somewhere on its way; where exactly {kernel} stands is an assumption",
+            kernel.major, kernel.minor
+        )),
+        _ => {}
+    }
+    by_release(kernel.release())
+}
