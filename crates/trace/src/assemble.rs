@@ -1,0 +1,363 @@
+//! The last step of every reader: what needs the events before it. Encodings of error codes, role words of texts, who runs which vCPU,
+//! what was lost.
+
+use rustc_hash::FxHashMap;
+
+use crate::event::{Body, ErrorEncoding, Event, Isa, StrId, TaskKind};
+use crate::info::{RoleWord, Sourced, TaskInfo, TraceInfo, Vendor, VmGuess};
+use crate::role;
+use crate::strings::Strings;
+
+/// What is known of a thread.
+#[derive(Clone, Debug, Default)]
+struct Task {
+    tid: u32,
+    pid: Option<u32>,
+    comm: StrId,
+    vcpu: Option<u32>,
+    /// More than one vcpu id was seen on it.
+    vcpus: bool,
+    /// The last exit, until the next entry.
+    exit: Option<(Option<Isa>, Option<u32>)>,
+    pid_from: Option<&'static str>,
+}
+
+/// The state.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Assembler {
+    tasks: Vec<Task>,
+    by_tid: FxHashMap<u32, u32>,
+    /// Task last seen on each CPU.
+    on_cpu: Vec<u32>,
+    events: u64,
+    first_ts: u64,
+    last_ts: u64,
+    /// Events whose time ran back.
+    unordered: u64,
+    lost_moments: u64,
+    lost_total: u64,
+    lost_uncounted: bool,
+    lost_cpu: FxHashMap<u16, u64>,
+    lost_event: FxHashMap<StrId, u64>,
+    isa: Option<Isa>,
+    vendor: Option<Vendor>,
+    /// Role words come without the kernel's format text.
+    from_text: bool,
+    role: Option<(RoleWord, &'static str)>,
+    undecided: u64,
+    user_none: bool,
+}
+
+impl Assembler {
+    /// `vendor` as far as it is known before the events; `from_text`: role words come without the kernel's layout.
+    pub(crate) fn new(from_text: bool) -> Self {
+        Self { from_text, ..Self::default() }
+    }
+
+    pub(crate) fn set_vendor(&mut self, vendor: Option<Vendor>) {
+        self.vendor = self.vendor.or(vendor);
+    }
+
+    /// Whether events came out of order of time.
+    pub(crate) fn is_unordered(&self) -> bool {
+        self.unordered > 0
+    }
+
+    /// Completes one event.
+    #[inline]
+    pub(crate) fn event(&mut self, e: &mut Event) {
+        if self.events == 0 {
+            self.first_ts = e.ts;
+        } else if e.ts < self.last_ts {
+            self.unordered += 1;
+            self.first_ts = self.first_ts.min(e.ts);
+        }
+        self.last_ts = self.last_ts.max(e.ts);
+        self.events += 1;
+        let task = self.task(e);
+        match &mut e.body {
+            Body::Entry { vcpu, .. } => {
+                if let Some(t) = task {
+                    let t = &mut self.tasks[t];
+                    t.exit = None;
+                    t.runs(*vcpu);
+                }
+            }
+            Body::Exit { vcpu, reason, isa, .. } => {
+                self.isa = isa.or(self.isa);
+                if let Some(t) = task {
+                    let t = &mut self.tasks[t];
+                    t.exit = Some((*isa, *reason));
+                    if let Some(v) = vcpu {
+                        t.runs(*v);
+                    }
+                }
+            }
+            Body::PageFault { error_code, encoding, rip, .. } => {
+                let exit = task.and_then(|t| self.tasks[t].exit);
+                *encoding = self.encoding(exit, *error_code, rip.is_some());
+            }
+            Body::SetSpte { u: None, .. } => self.user_none = true,
+            Body::GetPage { page, created } if self.from_text => self.role_of_text(&mut page.role, *created),
+            Body::PrepareZapPage { page } | Body::SyncPage { page } | Body::UnsyncPage { page } if self.from_text => {
+                self.role_of_text(&mut page.role, false);
+            }
+            Body::SpteRequested { access: Some(_), .. } if self.from_text => {
+                self.role = Some((RoleWord::AccessRead, "kvm_mmu_spte_requested prints access"));
+            }
+            Body::Lost { count, event } => {
+                self.lost_moments += 1;
+                match count {
+                    Some(n) => {
+                        self.lost_total = self.lost_total.saturating_add(*n);
+                        let c = self.lost_cpu.entry(e.cpu).or_default();
+                        *c = c.saturating_add(*n);
+                        if let Some(ev) = event {
+                            let c = self.lost_event.entry(*ev).or_default();
+                            *c = c.saturating_add(*n);
+                        }
+                    }
+                    None => self.lost_uncounted = true,
+                }
+            }
+            Body::Task { kind, tid, pid, comm } => {
+                let i = self.task_of(*tid);
+                let t = &mut self.tasks[i];
+                if pid.is_some() {
+                    t.pid = *pid;
+                    t.pid_from = Some("task records");
+                }
+                if *comm != StrId::default() && *kind != TaskKind::Exit {
+                    t.comm = *comm;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The task an event belongs to.
+    #[inline]
+    fn task(&mut self, e: &Event) -> Option<usize> {
+        let tid = e.tid?;
+        let cpu = e.cpu as usize;
+        let i = match self.on_cpu.get(cpu) {
+            Some(&i) if self.tasks.get(i as usize).is_some_and(|t| t.tid == tid) => i as usize,
+            _ => {
+                let i = self.task_of(tid);
+                if cpu >= self.on_cpu.len() {
+                    self.on_cpu.resize(cpu + 1, u32::MAX);
+                }
+                self.on_cpu[cpu] = i as u32;
+                i
+            }
+        };
+        let t = &mut self.tasks[i];
+        if e.comm != StrId::default() {
+            t.comm = e.comm;
+        }
+        if let Some(pid) = e.pid
+            && t.pid != Some(pid)
+        {
+            t.pid = Some(pid);
+            t.pid_from = Some("recorded with its events");
+        }
+        Some(i)
+    }
+
+    fn task_of(&mut self, tid: u32) -> usize {
+        if let Some(&i) = self.by_tid.get(&tid) {
+            return i as usize;
+        }
+        let i = self.tasks.len();
+        self.tasks.push(Task { tid, ..Task::default() });
+        self.by_tid.insert(tid, i as u32);
+        i
+    }
+
+    /// Encoding of a `kvm_page_fault.error_code`: by the exit that led to it, else by bits that only one encoding has, else by vendor.
+    fn encoding(&mut self, exit: Option<(Option<Isa>, Option<u32>)>, code: u64, wide: bool) -> ErrorEncoding {
+        if let Some((isa, Some(reason))) = exit {
+            match (isa, reason & 0xffff) {
+                (Some(Isa::Vmx), 48) => return ErrorEncoding::EptQualification,
+                (Some(Isa::Vmx), 0) => return ErrorEncoding::PageFault,
+                (Some(Isa::Svm), _) if reason == 0x400 => return ErrorEncoding::NestedPageFault,
+                (Some(Isa::Svm), _) if reason == 0x4e => return ErrorEncoding::PageFault,
+                _ => {}
+            }
+        }
+        // PFERR has no bits 7 and 8; a qualification nothing above 16.
+        if code & 0x180 != 0 && code >> 32 == 0 {
+            return ErrorEncoding::EptQualification;
+        }
+        if code >> 32 & 3 != 0 {
+            return ErrorEncoding::NestedPageFault;
+        }
+        let vendor = match self.isa {
+            Some(Isa::Vmx) => Some(Vendor::Intel),
+            Some(Isa::Svm) => Some(Vendor::Amd),
+            _ => self.vendor,
+        };
+        // A nested fault of SVM always has bit 32 or 33, which the wide field keeps.
+        if vendor == Some(Vendor::Amd) && wide {
+            return ErrorEncoding::PageFault;
+        }
+        self.undecided += 1;
+        ErrorEncoding::Ambiguous
+    }
+
+    /// A role word printed as a number, without the kernel's layout: direct pages have 8-byte entries, whatever bit 4 is called, and a
+    /// page that is being made is not invalid.
+    fn role_of_text(&mut self, r: &mut crate::event::Role, created: bool) {
+        let Some(word) = r.raw else { return };
+        let (layout, _) = *self.role.get_or_insert_with(|| {
+            if created && word >> 11 & 1 != 0 {
+                (RoleWord::AccessRead, "a new page whose bit 11 is set: that is X of four access bits, not invalid")
+            } else if word >> 7 & 1 == 0 {
+                (RoleWord::Has4ByteGpte, "the layout of 5.17 to 7.1, for want of a direct page to tell")
+            } else if word >> 4 & 1 != 0 {
+                (RoleWord::GpteIs8Bytes, "bit 4 of a direct page is set")
+            } else {
+                (RoleWord::Has4ByteGpte, "bit 4 of a direct page is clear")
+            }
+        });
+        *r = role::decode(word, layout);
+    }
+
+    /// Writes what was learned into the info.
+    pub(crate) fn describe(&self, info: &mut TraceInfo, strings: &mut Strings) {
+        info.events = self.events;
+        info.first_ts = self.first_ts;
+        info.last_ts = self.last_ts;
+        let lost = &mut info.lost;
+        lost.moments = self.lost_moments;
+        for (cpu, n) in &self.lost_cpu {
+            lost.per_cpu.insert(*cpu, *n);
+        }
+        for (ev, n) in &self.lost_event {
+            lost.per_event.insert(strings.get(*ev).to_owned(), *n);
+        }
+        lost.total = if self.lost_moments == 0 {
+            lost.known.then_some(0)
+        } else if self.lost_uncounted {
+            None
+        } else {
+            Some(self.lost_total)
+        };
+        if self.lost_moments > 0 {
+            lost.known = true;
+        }
+        if let Some((value, from)) = self.role {
+            info.dialect.role.get_or_insert_with(|| Sourced { value, from: format!("inferred: {from}") });
+        }
+        if let Some(value) = self.isa {
+            info.dialect.isa = Some(Sourced { value, from: "kvm_exit".to_owned() });
+            if info.host.vendor.is_none() {
+                info.host.vendor = match value {
+                    Isa::Vmx => Some(Vendor::Intel),
+                    Isa::Svm => Some(Vendor::Amd),
+                    Isa::Other(_) => None,
+                };
+            }
+        }
+        if self.undecided > 0 {
+            info.notes.push(format!(
+                "The encoding of {} kvm_page_fault error codes is ambiguous: record kvm:kvm_exit too, it tells which one they are in",
+                self.undecided
+            ));
+        }
+        if self.unordered > 0 {
+            info.notes.push(format!("{} events came before the time of an earlier one and were sorted in", self.unordered));
+        }
+        self.people(info, strings);
+    }
+
+    fn people(&self, info: &mut TraceInfo, strings: &mut Strings) {
+        // Files may name processes (a recorder's task list) for threads of which events do not.
+        let known: FxHashMap<u32, TaskInfo> = info.tasks.drain(..).map(|t| (t.tid, t)).collect();
+        let mut tasks: Vec<TaskInfo> = self
+            .tasks
+            .iter()
+            .map(|t| {
+                let k = known.get(&t.tid);
+                let pid = t.pid.or(k.and_then(|k| k.pid));
+                let mut how = Vec::new();
+                if let Some(from) = t.pid_from {
+                    how.push(format!("process {from}"));
+                } else if let Some(k) = k.filter(|k| k.pid.is_some()) {
+                    how.push(k.provenance.clone());
+                }
+                if t.vcpu.is_some() {
+                    how.push("vCPU by its kvm_entry and kvm_exit".to_owned());
+                }
+                if t.vcpus {
+                    how.push("it ran more than one vCPU; the first is named".to_owned());
+                }
+                let vcpu_id = t.vcpu.or(k.and_then(|k| k.vcpu_id));
+                if t.vcpu.is_none() && vcpu_id.is_some() {
+                    how.push(k.map(|k| k.provenance.clone()).unwrap_or_default());
+                }
+                let comm = if t.comm == StrId::default() { k.map_or(t.comm, |k| k.comm) } else { t.comm };
+                TaskInfo { tid: t.tid, pid, comm, vcpu_id, provenance: how.join("; ") }
+            })
+            .collect();
+        let seen: rustc_hash::FxHashSet<u32> = tasks.iter().map(|t| t.tid).collect();
+        tasks.extend(known.into_values().filter(|k| !seen.contains(&k.tid) && k.vcpu_id.is_some()));
+        tasks.sort_by_key(|t| t.tid);
+        info.vms = vms(&tasks, strings);
+        info.tasks = tasks;
+    }
+}
+
+impl Task {
+    #[inline]
+    fn runs(&mut self, vcpu: u32) {
+        match self.vcpu {
+            None => self.vcpu = Some(vcpu),
+            Some(v) if v != vcpu => self.vcpus = true,
+            _ => {}
+        }
+    }
+}
+
+/// Groups vCPU threads into VMs: by process where it is known; else threads in order of their ids, a new VM where a vCPU id repeats.
+fn vms(tasks: &[TaskInfo], strings: &Strings) -> Vec<VmGuess> {
+    let mut vms: Vec<VmGuess> = Vec::new();
+    for t in tasks.iter().filter(|t| t.vcpu_id.is_some()) {
+        let vcpu = t.vcpu_id.unwrap_or(0);
+        let i = match t.pid {
+            Some(pid) => vms.iter().position(|v| v.pid == Some(pid) && v.vcpus.iter().all(|(_, id)| *id != vcpu)),
+            None => vms.iter().rposition(|v| v.pid.is_none()).filter(|i| vms[*i].vcpus.iter().all(|(_, id)| *id != vcpu)),
+        };
+        let i = i.unwrap_or_else(|| {
+            let again = t.pid.is_some() && vms.iter().any(|v| v.pid == t.pid);
+            vms.push(VmGuess {
+                pid: t.pid,
+                name: String::new(),
+                tids: Vec::new(),
+                vcpus: Vec::new(),
+                provenance: match (t.pid, again) {
+                    (Some(_), false) => "vCPU threads of one process".to_owned(),
+                    (Some(_), true) => "another thread of the process with a vCPU id that it already has".to_owned(),
+                    (None, _) => "vCPU threads with ids next to each other and no vCPU id twice; the trace does not record processes \
+                                  (trace-cmd and tracefs: option record-tgid)"
+                        .to_owned(),
+                },
+            });
+            vms.len() - 1
+        });
+        vms[i].vcpus.push((t.tid, vcpu));
+        vms[i].tids.push(t.tid);
+    }
+    for vm in &mut vms {
+        if let Some(pid) = vm.pid {
+            let others = tasks.iter().filter(|t| t.pid == Some(pid) && t.vcpu_id.is_none());
+            vm.tids.extend(others.map(|t| t.tid));
+            vm.tids.sort_unstable();
+        }
+        let leader = vm.pid.or(vm.tids.first().copied());
+        let name = tasks.iter().find(|t| Some(t.tid) == leader).or_else(|| tasks.iter().find(|t| vm.tids.contains(&t.tid)));
+        vm.name = name.map_or(String::new(), |t| strings.get(t.comm).to_owned());
+    }
+    vms
+}
+

@@ -1,0 +1,247 @@
+//! From paths to a [`Trace`] or a stream of events.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+
+use crate::assemble::Assembler;
+use crate::error::Error;
+use crate::event::Event;
+use crate::info::{FileInfo, FormatKind, TraceInfo};
+use crate::input::{self, Input, Source};
+use crate::merge::Merge;
+use crate::reader::{BATCH, Cx, ReadOptions, Reader};
+use crate::sniff::Kind;
+use crate::store::EventStore;
+use crate::strings::Strings;
+use crate::text::TextReader;
+
+/// A whole trace in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// What is known besides the events.
+    pub info: TraceInfo,
+    /// The strings that events refer to.
+    pub strings: Strings,
+    /// The events.
+    pub events: EventStore,
+}
+
+/// Receives events in time order from [`stream`].
+pub trait Sink {
+    /// One event. Strings of [`Body::Other`](crate::Body::Other) are good during this call only.
+    fn event(&mut self, e: &Event, strings: &Strings) -> ControlFlow<()>;
+}
+
+impl<F: FnMut(&Event, &Strings) -> ControlFlow<()>> Sink for F {
+    fn event(&mut self, e: &Event, strings: &Strings) -> ControlFlow<()> {
+        self(e, strings)
+    }
+}
+
+impl Trace {
+    /// Reads files into memory. Several files are one trace on one clock. `-` is standard input.
+    pub fn load(paths: &[PathBuf], opts: &ReadOptions) -> Result<Self, Error> {
+        let mut cx = Cx::new(opts);
+        let reader = open_all(paths, &mut cx)?;
+        load(reader, cx)
+    }
+
+    /// Reads the content of one file.
+    pub fn from_bytes(bytes: impl Into<Arc<[u8]>>, name: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::from_bytes_with(bytes, name, &ReadOptions::default())
+    }
+
+    /// Reads the content of one file.
+    pub fn from_bytes_with(bytes: impl Into<Arc<[u8]>>, name: impl AsRef<Path>, opts: &ReadOptions) -> Result<Self, Error> {
+        let mut cx = Cx::new(opts);
+        let input = input::source(Source::Bytes(bytes.into()), name.as_ref())?;
+        let reader = reader_of(input, &mut cx, false)?;
+        load(reader, cx)
+    }
+
+    /// Reads text, for instance pasted: its last line counts even without a line end.
+    pub fn from_text(text: &str) -> Result<Self, Error> {
+        let mut cx = Cx::new(&ReadOptions::default());
+        let input = input::source(Source::Bytes(text.as_bytes().into()), Path::new("text"))?;
+        let reader = reader_of(input, &mut cx, true)?;
+        load(reader, cx)
+    }
+}
+
+/// A reader with what was known of its file when it was opened.
+pub(crate) struct Opened {
+    pub(crate) reader: Box<dyn Reader>,
+    pub(crate) files: Vec<FileInfo>,
+}
+
+/// Opens all paths as one reader.
+fn open_all(paths: &[PathBuf], cx: &mut Cx) -> Result<Opened, Error> {
+    let mut all = Vec::new();
+    for path in paths {
+        all.push(open_one(path, cx)?);
+    }
+    if let Some(p) = &cx.progress {
+        p.total.store(all.iter().flat_map(|o| &o.files).map(|f| f.size).sum(), Ordering::Relaxed);
+    }
+    let files: Vec<FileInfo> = all.iter().flat_map(|o| o.files.iter().cloned()).collect();
+    let mut readers: Vec<Box<dyn Reader>> = all.into_iter().map(|o| o.reader).collect();
+    let reader: Box<dyn Reader> = match readers.len() {
+        0 => return Err(Error::NotFound { path: PathBuf::new() }),
+        1 => readers.remove(0),
+        _ => Box::new(Merge::new(readers)),
+    };
+    Ok(Opened { reader, files })
+}
+
+fn open_one(path: &Path, cx: &mut Cx) -> Result<Opened, Error> {
+    if path.is_dir() {
+        return crate::dir::open(path, cx);
+    }
+    reader_of(input::open(path)?, cx, false)
+}
+
+/// The reader for an input.
+pub(crate) fn reader_of(input: Input, cx: &mut Cx, whole: bool) -> Result<Opened, Error> {
+    let Input { path, kind, compression, size, data } = input;
+    let (reader, kind): (Box<dyn Reader>, FormatKind) = match kind {
+        Kind::Text(kind) => {
+            let mut r = TextReader::new(path.clone(), kind, data.into_stream());
+            if whole {
+                r = r.whole();
+            }
+            (Box::new(r), kind)
+        }
+        k => crate::binary_reader(k, data, &path, cx)?,
+    };
+    Ok(Opened { reader, files: vec![FileInfo { path, kind, compression, size }] })
+}
+
+/// What the reading thread hands over at its end.
+type Finished = (Result<(), Error>, Cx, TraceInfo);
+
+fn load(opened: Opened, mut cx: Cx) -> Result<Trace, Error> {
+    let Opened { mut reader, files } = opened;
+    let from_text = files.iter().any(|f| f.kind.is_text());
+    let mut asm = Assembler::new(from_text);
+    let mut early = TraceInfo::default();
+    reader.describe_early(&mut early);
+    asm.set_vendor(early.host.vendor);
+    let mut store = EventStore::new();
+    let progress = cx.progress.clone();
+    let pipelined = cx.threads > 1;
+
+    let mut pack = |batch: &mut Vec<Event>, asm: &mut Assembler| {
+        for e in batch.iter_mut() {
+            asm.event(e);
+            store.push_any(e);
+        }
+        if let Some(p) = &progress {
+            p.events.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        }
+        batch.clear();
+    };
+
+    let (result, mut cx, mut info): Finished = if pipelined {
+        // One thread reads and decodes, this one packs; batches go round so that their memory is used again.
+        std::thread::scope(|scope| {
+            let (full, to_pack) = mpsc::sync_channel::<Vec<Event>>(4);
+            let (empty, reuse) = mpsc::channel::<Vec<Event>>();
+            let worker = scope.spawn(move || {
+                let result = loop {
+                    let mut batch = reuse.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH + BATCH / 4));
+                    match reader.read(&mut batch, &mut cx) {
+                        Ok(more) => {
+                            if full.send(batch).is_err() || !more {
+                                break Ok(());
+                            }
+                        }
+                        Err(e) => break Err(e),
+                    }
+                };
+                drop(full);
+                let mut info = TraceInfo::default();
+                reader.describe(&mut info, &mut cx);
+                (result, cx, info)
+            });
+            for mut batch in to_pack {
+                pack(&mut batch, &mut asm);
+                let _ = empty.send(batch);
+            }
+            // A panic of the reader is a bug; pass it on as such.
+            worker.join().unwrap_or_else(|p| std::panic::resume_unwind(p))
+        })
+    } else {
+        let mut batch = Vec::with_capacity(BATCH + BATCH / 4);
+        let result = loop {
+            match reader.read(&mut batch, &mut cx) {
+                Ok(more) => {
+                    pack(&mut batch, &mut asm);
+                    if !more {
+                        break Ok(());
+                    }
+                }
+                Err(e) => break Err(e),
+            }
+        };
+        let mut info = TraceInfo::default();
+        reader.describe(&mut info, &mut cx);
+        (result, cx, info)
+    };
+    result?;
+    if asm.is_unordered() {
+        store = store.sorted();
+    }
+    finish(&mut info, files, &asm, &mut cx);
+    Ok(Trace { info, strings: cx.strings, events: store })
+}
+
+/// Puts the parts of the info together.
+pub(crate) fn finish(info: &mut TraceInfo, files: Vec<FileInfo>, asm: &Assembler, cx: &mut Cx) {
+    info.format = files.first().map_or(FormatKind::default(), |f| f.kind);
+    info.files = files;
+    if info.resolution_ns == 0 {
+        info.resolution_ns = 1;
+    }
+    asm.describe(info, &mut cx.strings);
+    info.damage = cx.damage.clone();
+    if cx.more_damage > 0 {
+        info.notes.push(format!("{} more places are damaged than are listed", cx.more_damage));
+    }
+}
+
+/// Reads files and hands each event to `sink`, in bounded memory. Gives what is known at the end, or at the point where the sink stopped.
+pub fn stream(paths: &[PathBuf], opts: &ReadOptions, sink: &mut dyn Sink) -> Result<TraceInfo, Error> {
+    let mut cx = Cx::new(opts);
+    cx.strings.set_streaming();
+    let Opened { mut reader, files } = open_all(paths, &mut cx)?;
+    let from_text = files.iter().any(|f| f.kind.is_text());
+    let mut asm = Assembler::new(from_text);
+    let mut early = TraceInfo::default();
+    reader.describe_early(&mut early);
+    asm.set_vendor(early.host.vendor);
+    let mut batch = Vec::with_capacity(BATCH + BATCH / 4);
+    'all: loop {
+        let more = reader.read(&mut batch, &mut cx)?;
+        if let Some(p) = &cx.progress {
+            p.events.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        }
+        for e in &mut batch {
+            asm.event(e);
+            if sink.event(e, &cx.strings).is_break() {
+                break 'all;
+            }
+        }
+        batch.clear();
+        cx.strings.clear_passing();
+        if !more {
+            break;
+        }
+    }
+    let mut info = TraceInfo::default();
+    reader.describe(&mut info, &mut cx);
+    finish(&mut info, files, &asm, &mut cx);
+    Ok(info)
+}

@@ -1,0 +1,1 @@
+//! SPTE values out of pasted text: dmesg dumps, trace lines, debugger output.

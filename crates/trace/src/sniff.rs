@@ -1,0 +1,135 @@
+//! What a file is, by its first bytes; never by its name.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::info::{Compression, FormatKind};
+use crate::text::head;
+use crate::text::scan::find;
+
+/// Kinds of content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    PerfFile,
+    PerfPipe,
+    Dat6,
+    Dat7,
+    Text(FormatKind),
+}
+
+impl Kind {
+    /// Whether it can only be read with random access.
+    pub(crate) fn needs_seek(self) -> bool {
+        matches!(self, Self::PerfFile | Self::Dat6 | Self::Dat7)
+    }
+}
+
+const DAT: &[u8] = b"\x17\x08\x44tracing";
+
+/// Compression around the content.
+pub(crate) fn compression(head: &[u8]) -> Compression {
+    if head.starts_with(&[0x1f, 0x8b, 8]) {
+        Compression::Gzip
+    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        Compression::Zstd
+    } else if head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
+        Compression::Xz
+    } else {
+        Compression::None
+    }
+}
+
+/// Whether the first bytes are of a binary kind.
+pub(crate) fn is_binary(head: &[u8]) -> bool {
+    head.starts_with(b"PERFILE2") || head.starts_with(DAT) || compression(head) != Compression::None || head.contains(&0)
+}
+
+/// Whether an event line is among the (whole) lines.
+pub(crate) fn has_event(head: &[u8]) -> bool {
+    head.split(|b| *b == b'\n').any(|l| head::parse(l).is_some())
+}
+
+/// Recognises the content.
+pub(crate) fn kind(head: &[u8], path: &Path) -> Result<Kind, Error> {
+    let unsupported = |what: &str, next: &str| {
+        Err(Error::Unsupported { path: path.to_path_buf(), what: what.to_owned(), next: next.to_owned() })
+    };
+    if head.is_empty() {
+        return Err(Error::Empty { path: path.to_path_buf() });
+    }
+    if let Some(rest) = head.strip_prefix(b"PERFILE2") {
+        return Ok(match rest.first_chunk() {
+            Some(n) if u64::from_le_bytes(*n) == 16 => Kind::PerfPipe,
+            _ => Kind::PerfFile,
+        });
+    }
+    if head.starts_with(b"2ELIFREP") {
+        return unsupported("a perf.data of a big-endian machine", "KVM's MMU tracepoints are x86: record on the host itself");
+    }
+    if head.starts_with(b"PERFFILE") {
+        return unsupported("a perf.data of the format before 2010", "record again with a current perf");
+    }
+    if let Some(rest) = head.strip_prefix(DAT) {
+        return match rest {
+            [b'6', 0, ..] => Ok(Kind::Dat6),
+            [b'7', 0, ..] => Ok(Kind::Dat7),
+            _ => unsupported("a trace.dat of a version that is not 6 or 7", "convert it: trace-cmd convert --file-version 7 -i IN -o OUT"),
+        };
+    }
+    let nul = head.iter().filter(|b| **b == 0).count();
+    // The kernel's role text once ended in a NUL, so a few are text.
+    if nul * 64 > head.len() {
+        return Err(Error::Unrecognised { path: path.to_path_buf(), found: found(head) });
+    }
+    text(head, path)
+}
+
+fn text(head: &[u8], path: &Path) -> Result<Kind, Error> {
+    if find(head, b"latency trace v1").is_some() || find(head, b"_------=> CPU#").is_some() {
+        return Err(Error::Unsupported {
+            path: path.to_path_buf(),
+            what: "text in tracefs' latency format, whose times are relative".to_owned(),
+            next: "record without it: echo nolatency-format > /sys/kernel/tracing/trace_options".to_owned(),
+        });
+    }
+    let mut seen = None;
+    for line in head.split(|b| *b == b'\n') {
+        if line.starts_with(b"# tracer:") || line.starts_with(b"# entries-in-buffer") {
+            return Ok(Kind::Text(FormatKind::FtraceText));
+        }
+        if line.starts_with(b"cpus=") || line.starts_with(b"version = ") {
+            return Ok(Kind::Text(FormatKind::TraceCmdText));
+        }
+        if let Some(h) = head::parse(line) {
+            let kind = if h.system.is_some() || !h.dash {
+                FormatKind::PerfScriptText
+            } else if h.flags {
+                FormatKind::FtraceText
+            } else {
+                FormatKind::TraceCmdText
+            };
+            seen.get_or_insert(kind);
+            break;
+        }
+    }
+    // Lines of loss alone (`CPU:1 [LOST 12 EVENTS]`) are a trace too.
+    let lost = || head.split(|b| *b == b'\n').any(|l| l.starts_with(b"CPU:") && l.ends_with(b"]"));
+    match seen {
+        Some(kind) => Ok(Kind::Text(kind)),
+        None if lost() => Ok(Kind::Text(FormatKind::FtraceText)),
+        None => Err(Error::Unrecognised { path: path.to_path_buf(), found: found(head) }),
+    }
+}
+
+/// A few words on what it seems to be.
+fn found(head: &[u8]) -> String {
+    let start = &head[..head.len().min(24)];
+    if start.starts_with(b"\x7fELF") {
+        return "it is an ELF program".to_owned();
+    }
+    if start.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) {
+        return format!("it is text without a line that looks like a trace event (it begins with {:?})", String::from_utf8_lossy(start).trim());
+    }
+    let hex: Vec<String> = start.iter().take(8).map(|b| format!("{b:02x}")).collect();
+    format!("it begins with the bytes {}", hex.join(" "))
+}

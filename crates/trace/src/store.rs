@@ -1,0 +1,466 @@
+//! The events of a whole trace in memory, packed.
+//!
+//! Blocks of [`BLOCK`] events; within a block everything is a difference from before (see [`pack`](crate::pack)), a block is decoded on
+//! its own. The store is append-only, readers may be many and on any thread.
+
+use std::ops::Range;
+
+use rustc_hash::FxHashMap;
+
+use crate::event::{Event, StrId};
+use crate::pack::{self, KINDS, Last, MAX_WORDS, Words};
+
+/// Events in a block.
+pub const BLOCK: usize = 512;
+
+/// Where and who: shared by many events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+struct Who {
+    cpu: u16,
+    tid: Option<u32>,
+    pid: Option<u32>,
+    comm: StrId,
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    first_ts: u64,
+    data: Box<[u8]>,
+}
+
+/// Events in time order, packed.
+#[derive(Clone, Debug, Default)]
+pub struct EventStore {
+    blocks: Vec<Block>,
+    who: Vec<Who>,
+    who_ids: FxHashMap<Who, u32>,
+    tail: Tail,
+    packed: usize,
+    late: u64,
+    /// Index and own time of the events that were pushed behind a later one.
+    strays: Vec<(usize, u64)>,
+}
+
+/// The block being written.
+#[derive(Clone, Debug)]
+struct Tail {
+    data: Vec<u8>,
+    events: usize,
+    first_ts: u64,
+    ts: u64,
+    who: u32,
+    last_who: Who,
+    last: Box<Last>,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self {
+            data: Vec::new(),
+            events: 0,
+            first_ts: 0,
+            ts: 0,
+            who: 0,
+            last_who: Who::default(),
+            last: Box::new([[0; MAX_WORDS]; KINDS]),
+        }
+    }
+}
+
+const SAME_WHO: u8 = 1 << 6;
+
+impl EventStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Number of events.
+    pub fn len(&self) -> usize {
+        self.blocks.len() * BLOCK + self.tail.events
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends an event. Its time may not be before that of the last one; if it is, it gets the last one's time (readers sort before
+    /// they push; [`late`](Self::late) counts the exceptions).
+    pub fn push(&mut self, e: &Event) {
+        let mut ts = e.ts;
+        if ts < self.tail.ts {
+            self.late += 1;
+            ts = self.tail.ts;
+        }
+        let who = Who { cpu: e.cpu, tid: e.tid, pid: e.pid, comm: e.comm };
+        let t = &mut self.tail;
+        if t.events == 0 {
+            t.first_ts = ts;
+            t.ts = ts;
+            t.who = u32::MAX;
+            t.last.fill([0; MAX_WORDS]);
+        }
+        let id = if t.who != u32::MAX && t.last_who == who {
+            t.who
+        } else if let Some(&id) = self.who_ids.get(&who) {
+            id
+        } else {
+            let id = self.who.len() as u32;
+            self.who.push(who);
+            self.who_ids.insert(who, id);
+            id
+        };
+        let mut words = Words::default();
+        let kind = pack::flatten(&e.body, &mut words);
+        let same = id == t.who;
+        t.data.push(kind | if same { SAME_WHO } else { 0 });
+        pack::put_varint(&mut t.data, ts - t.ts);
+        if !same {
+            pack::put_varint(&mut t.data, u64::from(id));
+        }
+        pack::put_words(&mut t.data, kind, &words, &mut t.last);
+        t.ts = ts;
+        t.who = id;
+        t.last_who = who;
+        t.events += 1;
+        if t.events == BLOCK {
+            self.packed += t.data.len();
+            self.blocks.push(Block { first_ts: t.first_ts, data: t.data.as_slice().into() });
+            t.data.clear();
+            t.events = 0;
+        }
+    }
+
+    /// Appends an event as it is; if its time runs back, [`sorted`](Self::sorted) is due.
+    pub(crate) fn push_any(&mut self, e: &Event) {
+        if e.ts < self.tail.ts {
+            self.strays.push((self.len(), e.ts));
+        }
+        self.push(e);
+    }
+
+    /// The same events in order of their own times (stable), after [`push_any`](Self::push_any) saw some run back.
+    pub(crate) fn sorted(mut self) -> Self {
+        let strays: FxHashMap<usize, u64> = std::mem::take(&mut self.strays).into_iter().collect();
+        let mut order: Vec<(u64, u32)> =
+            self.iter().enumerate().map(|(i, e)| (strays.get(&i).copied().unwrap_or(e.ts), i as u32)).collect();
+        order.sort_unstable();
+        let mut out = Self::new();
+        let mut c = self.cursor();
+        for (ts, i) in order {
+            if let Some(e) = c.get(i as usize) {
+                out.push(&Event { ts, ..e });
+            }
+        }
+        out
+    }
+
+    /// Events that came too late and had their time moved up.
+    pub fn late(&self) -> u64 {
+        self.late
+    }
+
+    /// Event number `i`. Decodes up to [`BLOCK`] events: for many accesses use [`iter`](Self::iter), [`range`](Self::range) or a
+    /// [`Cursor`].
+    ///
+    /// # Panics
+    /// When `i` is not below [`len`](Self::len), as a slice does.
+    pub fn get(&self, i: usize) -> Event {
+        assert!(i < self.len(), "event {i} of {}", self.len());
+        let mut d = self.decoder(i / BLOCK);
+        for _ in 0..i % BLOCK {
+            d.skip();
+        }
+        d.next(self)
+    }
+
+    /// Time of event number `i`; see [`get`](Self::get).
+    ///
+    /// # Panics
+    /// When `i` is not below [`len`](Self::len).
+    pub fn ts(&self, i: usize) -> u64 {
+        assert!(i < self.len(), "event {i} of {}", self.len());
+        let b = i / BLOCK;
+        if i.is_multiple_of(BLOCK) {
+            return self.first_ts(b);
+        }
+        let mut d = self.decoder(b);
+        for _ in 0..=i % BLOCK {
+            d.skip();
+        }
+        d.ts
+    }
+
+    /// All events.
+    pub fn iter(&self) -> Iter<'_> {
+        self.range(0..self.len())
+    }
+
+    /// Events `range`, cut to what there is.
+    pub fn range(&self, range: Range<usize>) -> Iter<'_> {
+        let end = range.end.min(self.len());
+        let at = range.start.min(end);
+        let mut it = Iter { store: self, decoder: None, at, end };
+        if at < end && !at.is_multiple_of(BLOCK) {
+            let mut d = self.decoder(at / BLOCK);
+            for _ in 0..at % BLOCK {
+                d.skip();
+            }
+            it.decoder = Some(d);
+        }
+        it
+    }
+
+    /// A reader that keeps the block it last looked at, for random access with some locality.
+    pub fn cursor(&self) -> Cursor<'_> {
+        Cursor { store: self, block: usize::MAX, filled: 0, events: Vec::new() }
+    }
+
+    /// Number of the first event at or after a time; [`len`](Self::len) if there is none.
+    pub fn first_at_or_after(&self, ts: u64) -> usize {
+        let blocks = self.blocks.len() + usize::from(self.tail.events > 0);
+        // First block that starts at or after the time; the event may still be in the block before.
+        let b = (0..blocks).collect_partition(|b| self.first_ts(b) < ts);
+        if b == 0 {
+            return 0;
+        }
+        let mut d = self.decoder(b - 1);
+        let n = self.block_len(b - 1);
+        for i in 0..n {
+            d.skip();
+            if d.ts >= ts {
+                return (b - 1) * BLOCK + i;
+            }
+        }
+        (b - 1) * BLOCK + n
+    }
+
+    /// Memory it takes.
+    pub fn heap_bytes(&self) -> usize {
+        self.packed
+            + self.blocks.capacity() * size_of::<Block>()
+            + self.tail.data.capacity()
+            + size_of::<Last>()
+            + self.who.capacity() * size_of::<Who>()
+            + self.who_ids.capacity() * (size_of::<Who>() + 5)
+    }
+
+    /// Number of blocks.
+    pub fn blocks(&self) -> usize {
+        self.blocks.len() + usize::from(self.tail.events > 0)
+    }
+
+    /// Decodes block `b` (events from `b * BLOCK`) into `out`, which is cleared first.
+    pub fn block(&self, b: usize, out: &mut Vec<Event>) {
+        out.clear();
+        let n = self.block_len(b);
+        if n == 0 {
+            return;
+        }
+        out.reserve(n);
+        let mut d = self.decoder(b);
+        for _ in 0..n {
+            out.push(d.next(self));
+        }
+    }
+
+    fn first_ts(&self, b: usize) -> u64 {
+        self.blocks.get(b).map_or(self.tail.first_ts, |b| b.first_ts)
+    }
+
+    fn block_len(&self, b: usize) -> usize {
+        if b < self.blocks.len() {
+            BLOCK
+        } else if b == self.blocks.len() {
+            self.tail.events
+        } else {
+            0
+        }
+    }
+
+    fn decoder(&self, b: usize) -> Decoder<'_> {
+        let (data, ts) = match self.blocks.get(b) {
+            Some(b) => (&*b.data, b.first_ts),
+            None => (self.tail.data.as_slice(), self.tail.first_ts),
+        };
+        Decoder { data, at: 0, ts, who: u32::MAX, kind: 0, last: Box::new([[0; MAX_WORDS]; KINDS]) }
+    }
+}
+
+/// `partition_point` for a range of numbers.
+trait PartitionPoint {
+    fn collect_partition(self, before: impl Fn(usize) -> bool) -> usize;
+}
+impl PartitionPoint for Range<usize> {
+    fn collect_partition(self, before: impl Fn(usize) -> bool) -> usize {
+        let (mut lo, mut hi) = (self.start, self.end);
+        while lo < hi {
+            let mid = lo.midpoint(hi);
+            if before(mid) {
+                lo = mid + 1;
+            } else {
+                hi = mid;
+            }
+        }
+        lo
+    }
+}
+
+/// Walks one block.
+#[derive(Debug)]
+struct Decoder<'a> {
+    data: &'a [u8],
+    at: usize,
+    ts: u64,
+    who: u32,
+    kind: u8,
+    last: Box<Last>,
+}
+
+impl Decoder<'_> {
+    /// Reads the next event into the state, without building it.
+    #[inline]
+    fn skip(&mut self) {
+        let head = self.data.get(self.at).copied().unwrap_or(0);
+        self.at += 1;
+        self.kind = head & (SAME_WHO - 1);
+        self.ts += pack::take_varint(self.data, &mut self.at);
+        if head & SAME_WHO == 0 {
+            self.who = pack::take_varint(self.data, &mut self.at) as u32;
+        }
+        pack::take_words(self.data, &mut self.at, self.kind, &mut self.last);
+    }
+
+    #[inline]
+    fn next(&mut self, store: &EventStore) -> Event {
+        self.skip();
+        let who = store.who.get(self.who as usize).copied().unwrap_or_default();
+        let mut w = Words { v: self.last.get(self.kind as usize).copied().unwrap_or_default(), n: 0 };
+        Event { ts: self.ts, cpu: who.cpu, tid: who.tid, pid: who.pid, comm: who.comm, body: pack::build(self.kind, &mut w) }
+    }
+}
+
+/// Events of a [`EventStore`] in order.
+#[derive(Debug)]
+pub struct Iter<'a> {
+    store: &'a EventStore,
+    decoder: Option<Decoder<'a>>,
+    at: usize,
+    end: usize,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Event;
+
+    #[inline]
+    fn next(&mut self) -> Option<Event> {
+        if self.at >= self.end {
+            return None;
+        }
+        if self.at.is_multiple_of(BLOCK) || self.decoder.is_none() {
+            self.decoder = Some(self.store.decoder(self.at / BLOCK));
+        }
+        self.at += 1;
+        self.decoder.as_mut().map(|d| d.next(self.store))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.end - self.at, Some(self.end - self.at))
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}
+
+impl<'a> IntoIterator for &'a EventStore {
+    type Item = Event;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// Random access that remembers the last block.
+#[derive(Debug)]
+pub struct Cursor<'a> {
+    store: &'a EventStore,
+    block: usize,
+    filled: usize,
+    events: Vec<Event>,
+}
+
+impl Cursor<'_> {
+    /// Event number `i`, `None` past the end.
+    pub fn get(&mut self, i: usize) -> Option<Event> {
+        let (b, k) = (i / BLOCK, i % BLOCK);
+        if b != self.block || k >= self.filled {
+            self.store.block(b, &mut self.events);
+            self.block = b;
+            self.filled = self.events.len();
+        }
+        self.events.get(k).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Body, FastPfResult};
+
+    fn event(i: u64) -> Event {
+        Event {
+            ts: 1_000 + i * 7,
+            cpu: (i % 3) as u16,
+            tid: (i % 5 != 0).then_some(i as u32 % 4),
+            pid: None,
+            comm: StrId(i as u32 % 2),
+            body: match i % 3 {
+                0 => Body::TdpSpteChanged { as_id: 1, gfn: i.wrapping_mul(0x9e37_79b9_7f4a_7c15), level: 1, old_spte: u64::MAX - i, new_spte: i },
+                1 => Body::FastPageFault {
+                    vcpu: 3,
+                    cr2_or_gpa: i << 12,
+                    error_code: 7,
+                    sptep: (i % 2 == 0).then_some(u64::MAX),
+                    old_spte: 0,
+                    new_spte: i,
+                    result: FastPfResult::Other(-5),
+                },
+                _ => Body::SplitHugePage { gfn: i, spte: 0, level: 2, errno: -16 },
+            },
+        }
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let mut s = EventStore::new();
+        for i in 0..3_000 {
+            s.push(&event(i));
+        }
+        assert_eq!(s.len(), 3_000);
+        for (i, e) in s.iter().enumerate() {
+            assert_eq!(e, event(i as u64));
+        }
+        let mut c = s.cursor();
+        for i in [0, 1, 511, 512, 513, 1_023, 2_999, 17] {
+            assert_eq!(s.get(i), event(i as u64));
+            assert_eq!(c.get(i), Some(event(i as u64)));
+            assert_eq!(s.ts(i), 1_000 + i as u64 * 7);
+        }
+        assert_eq!(c.get(3_000), None);
+        assert_eq!(s.range(700..1_400).map(|e| e.ts).collect::<Vec<_>>(), (700..1_400).map(|i| event(i).ts).collect::<Vec<_>>());
+        for i in [0u64, 1, 511, 512, 2_999] {
+            assert_eq!(s.first_at_or_after(1_000 + i * 7), i as usize);
+            assert_eq!(s.first_at_or_after(1_000 + i * 7 + 1), i as usize + 1);
+        }
+        assert_eq!(s.first_at_or_after(0), 0);
+    }
+
+    #[test]
+    fn time_never_runs_back() {
+        let mut s = EventStore::new();
+        s.push(&event(9));
+        s.push(&event(3));
+        assert_eq!((s.late(), s.ts(1)), (1, event(9).ts));
+    }
+}

@@ -1,0 +1,227 @@
+//! The head of a line: who, where, when.
+//!
+//! ```text
+//! tracefs     load3-8815  (   8810) [000] ...1.   546.005642: kvm_entry: …      (tgid and flags as switched on; 4 or 5 flags)
+//! trace-cmd   CPU 2/KVM-4242  [000]     1.000003: kvm_entry:   …                (9 digits with -t; `-l`: CPU and flags in one word)
+//! perf        CPU 2/KVM  4242/4243 [000]     1.000003:   kvm:kvm_entry: …        (the pid only where asked for)
+//! ```
+//! A task name may hold blanks, dashes, brackets and colons, so the head is found by its `[CPU]` and what must surround it.
+
+use crate::text::scan::Scan;
+
+/// Parts of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head<'a> {
+    pub(crate) comm: &'a [u8],
+    pub(crate) tid: u32,
+    pub(crate) pid: Option<u32>,
+    pub(crate) cpu: Option<u16>,
+    /// Nanoseconds, or units of another clock if `digits` is 0.
+    pub(crate) ts: u64,
+    /// Digits after the point.
+    pub(crate) digits: u8,
+    /// A column of irq flags was there.
+    pub(crate) flags: bool,
+    pub(crate) system: Option<&'a [u8]>,
+    pub(crate) event: &'a [u8],
+    pub(crate) rest: &'a [u8],
+    /// Whether the task was written `name-tid` (ftrace) rather than `name tid` (perf).
+    pub(crate) dash: bool,
+}
+
+/// Takes a line apart; `None` if it is no event.
+pub(crate) fn parse(line: &[u8]) -> Option<Head<'_>> {
+    let mut from = 0;
+    while let Some(n) = line.get(from..)?.iter().position(|b| *b == b'[') {
+        let at = from + n;
+        if let Some(head) = with_cpu(line, at) {
+            return Some(head);
+        }
+        from = at + 1;
+        // Past the head: a bracket in an event's own text.
+        if from > 120 {
+            break;
+        }
+    }
+    without_brackets(line)
+}
+
+fn with_cpu(line: &[u8], open: usize) -> Option<Head<'_>> {
+    let mut s = Scan(&line[open + 1..]);
+    let cpu = digits(&mut s)?;
+    s.lit(b"]")?;
+    let who = task(line[..open].trim_ascii_end())?;
+    let mut flags = false;
+    let stamp = match time(&mut s) {
+        Some(t) => t,
+        None => {
+            let f = s.word();
+            if !(4..=8).contains(&f.len()) {
+                return None;
+            }
+            flags = true;
+            time(&mut s)?
+        }
+    };
+    finish(who, Some(u16::try_from(cpu).ok()?), stamp, flags, s)
+}
+
+/// `trace-cmd report -l` (CPU and flags in one word), and perf samples without a CPU.
+fn without_brackets(line: &[u8]) -> Option<Head<'_>> {
+    // The stamp is the first word that looks like one.
+    let mut at = 0;
+    while at < line.len().min(160) {
+        let blanks = line[at..].iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
+        at += blanks;
+        let end = line[at..].iter().position(|b| matches!(b, b' ' | b'\t')).map_or(line.len(), |n| at + n);
+        if end > at && at > 0 && line[end - 1] == b':' && line[at].is_ascii_digit() && line[at..end].contains(&b'.') {
+            let mut s = Scan(&line[at..]);
+            if let Some(stamp) = time(&mut s) {
+                let before = line[..at].trim_ascii_end();
+                let last = before.iter().rposition(|b| *b == b' ').map_or(0, |n| n + 1);
+                let word = &before[last..];
+                let cpu_digits = word.iter().take_while(|b| b.is_ascii_digit()).count();
+                if cpu_digits > 0
+                    && (3..=6).contains(&(word.len() - cpu_digits))
+                    && let Some(who) = task(before[..last].trim_ascii_end()).filter(|w| w.4)
+                {
+                    let cpu = digits(&mut Scan(word))?;
+                    return finish(who, Some(u16::try_from(cpu).ok()?), stamp, true, s);
+                }
+                return finish(task(before)?, None, stamp, false, s);
+            }
+        }
+        at = end.max(at + 1);
+    }
+    None
+}
+
+type Who<'a> = (&'a [u8], u32, Option<u32>, (), bool);
+
+/// `comm-tid`, `comm-tid (tgid)`, `comm tid`, `comm pid/tid`; the text has no trailing blanks.
+fn task(text: &[u8]) -> Option<Who<'_>> {
+    let mut text = text;
+    let mut pid = None;
+    if let [before @ .., b')'] = text {
+        let open = before.iter().rposition(|b| *b == b'(')?;
+        let inner = before[open + 1..].trim_ascii();
+        // Without a known process the kernel prints dashes.
+        if !inner.iter().all(|b| *b == b'-') {
+            let mut s = Scan(inner);
+            pid = Some(u32::try_from(s.dec()?).ok()?);
+            if !s.0.is_empty() {
+                return None;
+            }
+        }
+        text = before[..open].trim_ascii_end();
+    }
+    let n = text.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    let (before, tid) = text.split_at(text.len() - n);
+    let tid = u32::try_from(Scan(tid).dec()?).ok()?;
+    match before {
+        [comm @ .., b'-'] => Some((comm.trim_ascii(), tid, pid, (), true)),
+        [comm @ .., b'/'] => {
+            let n = comm.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+            let (comm, p) = comm.split_at(comm.len() - n);
+            comm.last().filter(|b| **b == b' ')?;
+            let p = u32::try_from(Scan(p).dec()?).ok()?;
+            Some((comm.trim_ascii(), tid, Some(p), (), false))
+        }
+        [comm @ .., b' '] => Some((comm.trim_ascii(), tid, pid, (), false)),
+        // perf's `:1234` for a task without a name.
+        [comm @ .., b':'] => Some((comm.trim_ascii(), tid, pid, (), false)),
+        _ => None,
+    }
+}
+
+fn digits(s: &mut Scan<'_>) -> Option<u64> {
+    s.0.first().filter(|b| b.is_ascii_digit())?;
+    s.dec()
+}
+
+/// `546.005642:` or, of a clock that does not count time, `123456:`.
+fn time(s: &mut Scan<'_>) -> Option<(u64, u8)> {
+    let mut t = *s;
+    t.blanks();
+    let whole = digits(&mut t)?;
+    if t.lit(b":").is_some() {
+        *s = t;
+        return Some((whole, 0));
+    }
+    t.lit(b".")?;
+    let n = t.0.iter().take_while(|b| b.is_ascii_digit()).count();
+    if n == 0 || n > 9 {
+        return None;
+    }
+    let frac = digits(&mut t)?;
+    t.lit(b":")?;
+    let ns = whole.checked_mul(1_000_000_000)?.checked_add(frac * 10u64.pow(9 - n as u32))?;
+    *s = t;
+    Some((ns, n as u8))
+}
+
+fn finish<'a>(who: Who<'a>, cpu: Option<u16>, (ts, digits): (u64, u8), flags: bool, mut s: Scan<'a>) -> Option<Head<'a>> {
+    s.blanks();
+    let all = s.0;
+    let word = s.word();
+    let (name, rest) = match word {
+        [name @ .., b':'] => {
+            s.blanks();
+            (name, s.0)
+        }
+        // No colon: the function tracer and such.
+        _ => (&b""[..], all),
+    };
+    let (system, event) = match name.iter().position(|b| *b == b':') {
+        Some(n) => (Some(&name[..n]), &name[n + 1..]),
+        None => (None, name),
+    };
+    let rest = rest.trim_ascii_end();
+    Some(Head { comm: who.0, tid: who.1, pid: who.2, cpu, ts, digits, flags, system, event, rest, dash: who.4 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn h(s: &str) -> Head<'_> {
+        parse(s.as_bytes()).unwrap_or_else(|| panic!("no head in {s}"))
+    }
+
+    #[test]
+    fn tracefs() {
+        let a = h("            load-111     [000] d..1.     4.296383: kvm_entry: vcpu 0, rip 0x6000");
+        assert_eq!((a.comm, a.tid, a.cpu, a.ts, a.flags), (&b"load"[..], 111, Some(0), 4_296_383_000, true));
+        assert_eq!((a.event, a.rest), (&b"kvm_entry"[..], &b"vcpu 0, rip 0x6000"[..]));
+        let b = h("       CPU 2/KVM-4242    (   4240) [013] d..2   546.005642: kvm_exit: reason X [a]");
+        assert_eq!((b.comm, b.tid, b.pid, b.cpu), (&b"CPU 2/KVM"[..], 4242, Some(4240), Some(13)));
+        let c = h("           <...>-9       (-------) [001] 123456: kvm_entry: vcpu 0");
+        assert_eq!((c.comm, c.pid, c.ts, c.digits, c.flags), (&b"<...>"[..], None, 123_456, 0, false));
+        let d = h(" a-b [7] c-12-13 [001] ....  1.000001: x: y");
+        assert_eq!((d.comm, d.tid), (&b"a-b [7] c-12"[..], 13));
+    }
+
+    #[test]
+    fn trace_cmd() {
+        let a = h("            load-130   [000]     8.196902346: kvm_mmu_get_page:     [FAILED TO PARSE] gfn=0");
+        assert_eq!((a.ts, a.digits, a.flags, a.rest), (8_196_902_346, 9, false, &b"[FAILED TO PARSE] gfn=0"[..]));
+        let b = h("    load-130     0.....     8.196902: kvm_entry:  vcpu 0");
+        assert_eq!((b.tid, b.cpu, b.ts, b.event), (130, Some(0), 8_196_902_000, &b"kvm_entry"[..]));
+    }
+
+    #[test]
+    fn perf() {
+        let a = h("       CPU 2/KVM  4240/4242  [003]    14.141612:         kvm:kvm_entry: vcpu 2");
+        assert_eq!((a.comm, a.pid, a.tid, a.cpu, a.dash), (&b"CPU 2/KVM"[..], Some(4240), 4242, Some(3), false));
+        assert_eq!((a.system, a.event, a.rest), (Some(&b"kvm"[..]), &b"kvm_entry"[..], &b"vcpu 2"[..]));
+        let b = h("load   138    14.141612:         kvm:kvm_entry: vcpu 2");
+        assert_eq!((b.comm, b.tid, b.cpu), (&b"load"[..], 138, None));
+    }
+
+    #[test]
+    fn others() {
+        for s in ["", "# tracer: nop", "CPU:1 [LOST 12 EVENTS]", "cpus=2", "[", "x [", "a-1 [0", "a-1 [000] .... 5.5"] {
+            assert_eq!(parse(s.as_bytes()), None, "{s}");
+        }
+    }
+}
