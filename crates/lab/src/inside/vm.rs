@@ -1,0 +1,415 @@
+//! One VM: guest memory, vCPU threads that obey commands, and the memory slots.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_userspace_memory_region};
+use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
+use mmuscope_lab::host::{Backing, Guest};
+
+use crate::guest::{self, Op};
+
+pub(crate) const KIB4: u64 = 4096;
+pub(crate) const MIB: u64 = 1 << 20;
+/// Guest frames of the fixed things in low memory.
+pub(crate) const ROOT: u64 = 0x2000;
+/// A second top-level table, a copy of the first.
+pub(crate) const ROOT2: u64 = 0x4000;
+const POINTERS: u64 = 0x3000;
+const CODE: u64 = 0x6000;
+const DIRECTORIES: u64 = 0x10000;
+/// Sixteen page tables with 4 KiB entries for the phases that edit them.
+pub(crate) const TABLES: u64 = 0x20000;
+/// Where SMM enters: SMBASE (as after reset) + 0x8000.
+pub(crate) const SMM_ENTRY: u64 = 0x38000;
+/// Guest-virtual window that the page tables at [`TABLES`] map.
+pub(crate) const WINDOW: u64 = 1 << 30;
+
+/// Memory of this process that guests use.
+pub(crate) struct Memory {
+    at: *mut u8,
+    len: usize,
+}
+
+// SAFETY: plain bytes that this process, its vCPUs and the guests change at any time; nobody keeps references into them.
+unsafe impl Send for Memory {}
+// SAFETY: as above; all access goes through raw copies.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Maps `len` bytes, aligned to `align`.
+    pub(crate) fn new(len: u64, backing: Backing) -> Result<Self> {
+        let (flags, align) = match backing {
+            Backing::Anonymous => (0, 2 * MIB),
+            Backing::Hugetlb2m => (libc::MAP_HUGETLB | 21 << libc::MAP_HUGE_SHIFT, 0),
+            Backing::Hugetlb1g => (libc::MAP_HUGETLB | 30 << libc::MAP_HUGE_SHIFT, 0),
+        };
+        let whole = (len + align) as usize;
+        // SAFETY: a fresh anonymous mapping; nothing else refers to it.
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), whole, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags, -1, 0)
+        };
+        if at == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error()).with_context(|| format!("mapping {len:#x} bytes of guest memory ({backing:?})"));
+        }
+        let at = if align == 0 { at.cast::<u8>() } else { (at as u64).next_multiple_of(align) as *mut u8 };
+        Ok(Self { at, len: len as usize })
+    }
+
+    pub(crate) fn address(&self) -> u64 {
+        self.at as u64
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    fn part(&self, offset: u64, len: u64) -> *mut u8 {
+        assert!(offset + len <= self.len as u64, "guest memory is smaller than {:#x}", offset + len);
+        // SAFETY: inside the mapping, as just checked.
+        unsafe { self.at.add(offset as usize) }
+    }
+
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) {
+        let to = self.part(offset, bytes.len() as u64);
+        // SAFETY: `part` checked the target; a slice of ours cannot overlap guest memory.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+
+    pub(crate) fn fill(&self, offset: u64, len: u64, byte: u8) {
+        let to = self.part(offset, len);
+        // SAFETY: `part` checked the range.
+        unsafe { to.write_bytes(byte, len as usize) };
+    }
+
+    pub(crate) fn advise(&self, offset: u64, len: u64, advice: i32) -> Result<()> {
+        let at = self.part(offset, len);
+        // SAFETY: our own mapping; guest memory may change its content at any time anyway.
+        check(unsafe { libc::madvise(at.cast(), len as usize, advice) }, "madvise")
+    }
+
+    pub(crate) fn protect(&self, offset: u64, len: u64, prot: i32) -> Result<()> {
+        let at = self.part(offset, len);
+        // SAFETY: our own mapping.
+        check(unsafe { libc::mprotect(at.cast(), len as usize, prot) }, "mprotect")
+    }
+}
+
+pub(crate) fn check(result: i32, what: &str) -> Result<()> {
+    if result < 0 { Err(std::io::Error::last_os_error()).with_context(|| what.to_owned()) } else { Ok(()) }
+}
+
+/// A command to a vCPU thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    pub op: Op,
+    pub at: u64,
+    pub step: u64,
+    pub count: u64,
+    pub value: u64,
+    pub value_step: u64,
+}
+
+impl Work {
+    /// `op` on `count` pages from `at` on.
+    pub(crate) fn pages(op: Op, at: u64, count: u64) -> Self {
+        Self { op, at, step: KIB4, count, value: 0x1234_5678, value_step: 1 }
+    }
+}
+
+enum Command {
+    Once(Work),
+    /// Random short runs inside `0..len` bytes from `at` until told to stop.
+    Churn { at: u64, len: u64, seed: u64, stop: Arc<AtomicBool> },
+    /// Raises an SMI, then runs the work.
+    Smi(Work),
+    Prefault { at: u64, len: u64 },
+}
+
+struct Cpu {
+    commands: Sender<Command>,
+    results: Receiver<Result<u64>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A VM with its vCPU threads.
+pub(crate) struct Vm {
+    pub fd: VmFd,
+    pub memory: Arc<Memory>,
+    pub guest: Guest,
+    pub kvm: Kvm,
+    cpus: Vec<Cpu>,
+}
+
+impl Vm {
+    pub(crate) fn new(guest: Guest, vcpus: u32, len: u64, backing: Backing, disable_quirks: u64) -> Result<Self> {
+        let kvm = Kvm::new().context("/dev/kvm")?;
+        let fd = kvm.create_vm().context("KVM_CREATE_VM")?;
+        if disable_quirks != 0 {
+            let cap = kvm_bindings::kvm_enable_cap { cap: kvm_bindings::KVM_CAP_DISABLE_QUIRKS2, args: [disable_quirks, 0, 0, 0], ..Default::default() };
+            fd.enable_cap(&cap).context("disabling quirks")?;
+        }
+        // Only Intel's real-mode emulation needs it; others refuse or ignore it.
+        let _ = fd.set_tss_address(0xfffb_d000);
+        let memory = Arc::new(Memory::new(len, backing)?);
+        let mut vm = Self { fd, memory, guest, kvm, cpus: Vec::new() };
+        vm.lay_out();
+        vm.slot(0, 0, vm.memory.len(), vm.memory.address(), 0)?;
+        for index in 0..vcpus {
+            let cpu = vm.start_cpu(index)?;
+            vm.cpus.push(cpu);
+        }
+        Ok(vm)
+    }
+
+    pub(crate) fn vcpus(&self) -> usize {
+        self.cpus.len()
+    }
+
+    /// Adds, changes or (length 0) deletes a memory slot.
+    pub(crate) fn slot(&self, slot: u32, gpa: u64, len: u64, address: u64, flags: u32) -> Result<()> {
+        let region = kvm_userspace_memory_region { slot, flags, guest_phys_addr: gpa, memory_size: len, userspace_addr: address };
+        // SAFETY: the memory behind the slot lives as long as the VM: `Memory` never unmaps.
+        unsafe { self.fd.set_user_memory_region(region) }.with_context(|| format!("slot {slot:#x} at {gpa:#x}+{len:#x}"))
+    }
+
+    /// The guest's page tables: identity over 4 GiB with 2 MiB (or 4 MiB) pages, in a form of its paging mode, twice.
+    fn lay_out(&self) {
+        let word = |at: u64, v: u64| self.memory.write(at, &v.to_le_bytes());
+        match self.guest {
+            Guest::Long | Guest::User => {
+                word(ROOT, POINTERS | 7);
+                word(ROOT2, POINTERS | 7);
+            }
+            Guest::Paging32 => {
+                for i in 0..1024u64 {
+                    let pde = (i as u32) << 22 | 0x87;
+                    self.memory.write(ROOT + i * 4, &pde.to_le_bytes());
+                    self.memory.write(ROOT2 + i * 4, &pde.to_le_bytes());
+                }
+            }
+            Guest::Pae | Guest::Flat => {}
+        }
+        // PAE pointers may not carry W or U.
+        let (pointers, flags) = if self.guest == Guest::Pae { (&[ROOT, ROOT2][..], 1) } else { (&[POINTERS][..], 7) };
+        if self.guest != Guest::Paging32 && self.guest != Guest::Flat {
+            for i in 0..4u64 {
+                for p in pointers {
+                    word(p + i * 8, (DIRECTORIES + i * KIB4) | flags);
+                }
+                for j in 0..512 {
+                    word(DIRECTORIES + i * KIB4 + j * 8, i << 30 | j << 21 | 0x87);
+                }
+            }
+        }
+        self.memory.write(CODE, guest::code(self.long()));
+        self.memory.write(SMM_ENTRY, guest::smm_code());
+    }
+
+    pub(crate) fn long(&self) -> bool {
+        matches!(self.guest, Guest::Long | Guest::User)
+    }
+
+    /// Bytes of one of the guest's page-table entries; `None` without paging.
+    pub(crate) fn gpte_bytes(&self) -> Option<u64> {
+        match self.guest {
+            Guest::Flat => None,
+            Guest::Paging32 => Some(4),
+            Guest::Long | Guest::User | Guest::Pae => Some(8),
+        }
+    }
+
+    /// Guest-physical address of the directory entry that maps [`WINDOW`].
+    pub(crate) fn window_entry(&self) -> u64 {
+        match self.guest {
+            Guest::Paging32 => ROOT + (WINDOW >> 22) * 4,
+            _ => DIRECTORIES + (WINDOW >> 30) * KIB4,
+        }
+    }
+
+    fn start_cpu(&self, index: u32) -> Result<Cpu> {
+        let fd = self.fd.create_vcpu(u64::from(index)).context("KVM_CREATE_VCPU")?;
+        let cpuid = self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).context("KVM_GET_SUPPORTED_CPUID")?;
+        fd.set_cpuid2(&cpuid).context("KVM_SET_CPUID2")?;
+        self.set_mode(&fd)?;
+        let code = guest::code(self.long());
+        let (commands, rx) = channel();
+        let (tx, results) = channel();
+        let mut runner = Runner { fd, back: CODE + guest::back(code), user: self.guest == Guest::User };
+        let thread = thread::Builder::new().name(format!("vcpu{index}")).spawn(move || {
+            while let Ok(command) = rx.recv() {
+                if tx.send(runner.obey(command)).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Cpu { commands, results, thread: Some(thread) })
+    }
+
+    fn set_mode(&self, fd: &VcpuFd) -> Result<()> {
+        let (cr0, cr4, efer) = match self.guest {
+            Guest::Long | Guest::User => (0x8000_0011, 0x20, 0x500),
+            Guest::Paging32 => (0x8000_0011, 0x10, 0),
+            Guest::Pae => (0x8000_0011, 0x20, 0),
+            Guest::Flat => (0x11, 0, 0),
+        };
+        let dpl = if self.guest == Guest::User { 3 } else { 0 };
+        let long = u8::from(self.long());
+        let mut sregs = fd.get_sregs().context("KVM_GET_SREGS")?;
+        sregs.cr0 = cr0;
+        sregs.cr3 = ROOT;
+        sregs.cr4 = cr4;
+        sregs.efer = efer;
+        let data = kvm_segment {
+            limit: 0xffff_ffff,
+            selector: 0x28 | u16::from(dpl),
+            present: 1,
+            type_: 3,
+            dpl,
+            db: 1,
+            s: 1,
+            g: 1,
+            ..Default::default()
+        };
+        sregs.cs = kvm_segment { selector: 0x30 | u16::from(dpl), type_: 11, db: 1 - long, l: long, ..data };
+        (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+        fd.set_sregs(&sregs).context("KVM_SET_SREGS")
+    }
+
+    fn send(&self, cpu: usize, command: Command) -> Result<()> {
+        self.cpus[cpu].commands.send(command).map_err(|_| anyhow!("vCPU {cpu} is gone"))
+    }
+
+    fn wait(&self, cpu: usize) -> Result<u64> {
+        self.cpus[cpu].results.recv().map_err(|_| anyhow!("vCPU {cpu} died"))?
+    }
+
+    /// Runs `work` on a vCPU to its end; how many times KVM_RUN returned.
+    pub(crate) fn run(&self, cpu: usize, work: Work) -> Result<u64> {
+        self.send(cpu, Command::Once(work))?;
+        self.wait(cpu)
+    }
+
+    /// An SMI to a vCPU, which then runs `work`.
+    pub(crate) fn smi(&self, cpu: usize, work: Work) -> Result<u64> {
+        self.send(cpu, Command::Smi(work))?;
+        self.wait(cpu)
+    }
+
+    /// KVM_PRE_FAULT_MEMORY; 0 where the kernel has no such thing.
+    pub(crate) fn prefault(&self, cpu: usize, at: u64, len: u64) -> Result<u64> {
+        self.send(cpu, Command::Prefault { at, len })?;
+        self.wait(cpu)
+    }
+
+    /// All vCPUs touch pages of a range at random while `meanwhile` runs; how many rounds they made.
+    pub(crate) fn churn(&self, at: u64, len: u64, meanwhile: impl FnOnce() -> Result<()>) -> Result<u64> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for cpu in 0..self.cpus.len() {
+            self.send(cpu, Command::Churn { at, len, seed: cpu as u64 * 77 + 1, stop: Arc::clone(&stop) })?;
+        }
+        let result = meanwhile();
+        stop.store(true, Ordering::Relaxed);
+        let mut rounds = 0;
+        for cpu in 0..self.cpus.len() {
+            rounds += self.wait(cpu)?;
+        }
+        result.map(|()| rounds)
+    }
+
+    /// Whether this KVM can do `cap`.
+    pub(crate) fn can(&self, cap: Cap) -> bool {
+        self.fd.check_extension(cap)
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        for mut cpu in self.cpus.drain(..) {
+            let thread = cpu.thread.take();
+            drop(cpu);
+            if let Some(t) = thread {
+                let _ = t.join();
+            }
+        }
+    }
+}
+
+/// What runs in a vCPU's thread.
+struct Runner {
+    fd: VcpuFd,
+    back: u64,
+    user: bool,
+}
+
+impl Runner {
+    fn obey(&mut self, command: Command) -> Result<u64> {
+        match command {
+            Command::Once(work) => self.once(work),
+            Command::Smi(work) => {
+                self.fd.smi().context("KVM_SMI")?;
+                self.once(work)
+            }
+            Command::Churn { at, len, mut seed, stop } => {
+                let mut rounds = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    // A linear congruential generator: the same pages in every run of the lab.
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let page = (seed >> 33) % (len / KIB4 - 16);
+                    let op = if rounds & 1 == 0 { Op::Write } else { Op::Read };
+                    self.once(Work::pages(op, at + page * KIB4, 16))?;
+                    rounds += 1;
+                }
+                Ok(rounds)
+            }
+            Command::Prefault { at, len } => {
+                use std::os::fd::AsRawFd as _;
+                // struct kvm_pre_fault_memory; the kernel moves gpa and size on as it goes.
+                let mut range = [at, len, 0, 0, 0, 0, 0, 0];
+                let (mut done, number) = (0, 0xc040_aed5);
+                while range[1] != 0 {
+                    // SAFETY: the kernel reads and writes the 64 bytes of `range`.
+                    if unsafe { libc::ioctl(self.fd.as_raw_fd(), number, range.as_mut_ptr()) } < 0 {
+                        let e = std::io::Error::last_os_error();
+                        match e.raw_os_error() {
+                            Some(libc::EINTR | libc::EAGAIN) => continue,
+                            _ => return if done == 0 { Ok(0) } else { Err(e).context("KVM_PRE_FAULT_MEMORY") },
+                        }
+                    }
+                    done += 1;
+                }
+                Ok(done)
+            }
+        }
+    }
+
+    fn once(&mut self, work: Work) -> Result<u64> {
+        let mut regs: kvm_regs = self.fd.get_regs().context("KVM_GET_REGS")?;
+        regs.rip = CODE;
+        // IOPL 3 lets a guest at CPL 3 use its port.
+        regs.rflags = if self.user { 0x3202 } else { 2 };
+        regs.rax = work.op as u64;
+        (regs.rsi, regs.rdx, regs.rcx) = (work.at, work.step, work.count);
+        (regs.rbx, regs.rbp, regs.rdi) = (work.value, work.value_step, self.back);
+        self.fd.set_regs(&regs).context("KVM_SET_REGS")?;
+        let mut exits = 0;
+        loop {
+            exits += 1;
+            match self.fd.run() {
+                Ok(VcpuExit::IoOut(0x10, _)) => return Ok(exits),
+                Ok(VcpuExit::MmioRead(_, data)) => data.fill(0),
+                Ok(VcpuExit::MmioWrite(..) | VcpuExit::Intr) => {}
+                Ok(other) => bail!("{work:?} ended in {other:?}"),
+                Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {}
+                Err(e) => return Err(e).with_context(|| format!("KVM_RUN during {work:?}")),
+            }
+        }
+    }
+}
