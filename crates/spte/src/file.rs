@@ -57,8 +57,8 @@ pub(crate) enum Scope<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Item<'a> {
     pub(crate) scope: Scope<'a>,
-    pub(crate) section: &'a str,
-    pub(crate) key: &'a str,
+    /// Index into [`SCHEMA`].
+    pub(crate) key: u8,
     pub(crate) value: Value<'a>,
     pub(crate) line: u32,
 }
@@ -140,6 +140,18 @@ pub(crate) struct Raw<'a> {
     pub(crate) line: u32,
 }
 
+/// Index of a key in [`SCHEMA`].
+pub(crate) fn key(section: &str, key: &str) -> Option<u8> {
+    SCHEMA.iter().position(|(s, k, _)| *s == section && *k == key).map(|at| at as u8)
+}
+
+impl Item<'_> {
+    /// Section and key.
+    pub(crate) fn names(&self) -> (&'static str, &'static str) {
+        SCHEMA.get(usize::from(self.key)).map_or(("", ""), |&(s, k, _)| (s, k))
+    }
+}
+
 /// Reads the lines of a file; `name` is for messages.
 pub(crate) fn read<'a>(name: &str, text: &'a str) -> Result<Vec<Raw<'a>>, FileError> {
     let error = |line: u32, reason: String| FileError { file: name.to_string(), line, reason };
@@ -214,27 +226,28 @@ impl<'a> File<'a> {
             } else {
                 parse_header(raw.header).map_err(|why| error(raw.header_line, why))?
             };
-            if !SCHEMA.iter().any(|(s, k, _)| *s == section && *k == raw.key) {
+            let Some(key) = key(section, raw.key) else {
                 return Err(error(raw.line, unknown_key(section, raw.key)));
-            }
-            items.push(Item { scope, section, key: raw.key, value: raw.value, line: raw.line });
+            };
+            items.push(Item { scope, key, value: raw.value, line: raw.line });
         }
         let file = File { name, items };
-        match file.plain("", "layout") {
+        match file.top("layout") {
             Some(Item { value: Value::Number(1), .. }) => Ok(file),
             Some(item) => Err(file.error(item.line, "layout = 1 is the only version of this format")),
             None => Err(file.error(0, "not a layout file: it has no line `layout = 1`")),
         }
     }
 
-    /// A key outside of eras and releases.
-    pub(crate) fn plain(&self, section: &str, key: &str) -> Option<&Item<'a>> {
-        self.items.iter().find(|i| i.scope == Scope::Always && i.section == section && i.key == key)
+    /// A key at the top of the file.
+    pub(crate) fn top(&self, name: &str) -> Option<&Item<'a>> {
+        let key = key("", name)?;
+        self.items.iter().find(|i| i.scope == Scope::Always && i.key == key)
     }
 
     /// A text at the top of the file.
     pub(crate) fn text(&self, key: &str) -> Option<&'a str> {
-        match self.plain("", key)?.value {
+        match self.top(key)?.value {
             Value::Text(text) => Some(text),
             _ => None,
         }

@@ -12,8 +12,9 @@ use crate::{
     PresentRule, Provenance, Vendor,
     bits::{self, Field},
     eras,
-    file::{File, FileError, Item, SCHEMA, Scope, Value},
-    layouts, mmio,
+    file::{self, File, FileError, Item, SCHEMA, Scope, Value},
+    layouts::{self, Library},
+    mmio,
 };
 
 /// Why no layout could be made.
@@ -211,8 +212,13 @@ impl LayoutSpec {
 
     /// Makes the layout.
     pub fn resolve(&self) -> Result<Resolved, Error> {
+        self.resolve_in(&Library::new())
+    }
+
+    /// Makes the layout out of files that `library` may have read already.
+    pub fn resolve_in(&self, library: &Library) -> Result<Resolved, Error> {
         let mut notes = Vec::new();
-        let eras = eras::eras()?;
+        let eras = library.eras()?;
         let user_file = match &self.file {
             Some((name, text)) => Some(File::parse(name, text)?),
             None => None,
@@ -228,7 +234,7 @@ impl LayoutSpec {
             .or_else(|| self.mode_of_masks().map(Known::inferred))
             .ok_or(Error::NoMode)?;
 
-        let era = self.pick_era(user_file.as_ref(), &eras, &mut notes)?;
+        let era = self.pick_era(user_file.as_ref(), eras, &mut notes)?;
         // Which release decides the `since` tables: the given kernel, else the last release of the era.
         let kernel = self.kernel.map_or_else(
             || Kernel::new(eras[era.value].last.0, eras[era.value].last.1, None),
@@ -241,15 +247,16 @@ impl LayoutSpec {
             },
         );
 
-        let mut settings = Settings { list: Vec::with_capacity(64), notes: Vec::new(), depth: 0 };
+        let mut settings = Settings { list: [None; SCHEMA.len()], notes: Vec::new(), depth: 0 };
+        let when = When { library, eras, era: era.value, kernel: &kernel };
         let name;
         if let Some(file) = &user_file {
-            settings.add_file(file, &eras, era.value, &kernel)?;
+            settings.add_file(file, &when)?;
             name = Name::new(file.text("name").or(file.text("title")).unwrap_or(file.name));
         } else {
-            let (family, note) = family_with(&eras, era.value, mode.value)?;
+            let (family, note) = family_with(eras, era.value, mode.value)?;
             notes.extend(note);
-            settings.add_shipped(family, mode.value.name(), &eras, era.value, &kernel)?;
+            settings.add_file(library.file(family, mode.value.name())?, &when)?;
             name = Name::new(&format!("{}/{}", eras[era.value].id, mode.value.name()));
         }
         notes.append(&mut settings.notes);
@@ -533,10 +540,10 @@ fn family_with(eras: &[Era], era: usize, mode: Mode) -> Result<(&'static str, Op
 }
 
 fn file_mode(file: &File<'_>) -> Result<Option<Mode>, Error> {
-    let text = match file.plain("", "paging") {
+    let text = match file.top("paging") {
         Some(Item { value: Value::Text(text), line, .. }) => Some((*text, *line)),
         Some(item) => return Err(file.error(item.line, "paging takes a paging mode in quotes").into()),
-        None => file.plain("", "extends").and_then(|item| match item.value {
+        None => file.top("extends").and_then(|item| match item.value {
             Value::Text(text) => text.split_once('/').map(|(_, mode)| (mode, item.line)),
             _ => None,
         }),
@@ -553,32 +560,25 @@ fn file_mode(file: &File<'_>) -> Result<Option<Mode>, Error> {
     }
 }
 
-/// The keys that hold for one kernel, later ones over earlier ones.
-pub(crate) struct Settings<'a> {
-    /// File name and item.
-    list: Vec<(String, Item<'a>)>,
+/// The kernel for which a file is read.
+struct When<'a> {
+    library: &'a Library,
+    eras: &'a [Era],
+    era: usize,
+    kernel: &'a Kernel,
+}
+
+/// The keys that hold for one kernel, later ones over earlier ones: file name and item by index into the schema.
+struct Settings<'a> {
+    list: [Option<(&'a str, &'a Item<'a>)>; SCHEMA.len()],
     notes: Vec<String>,
     depth: u8,
 }
 
 impl<'a> Settings<'a> {
-    fn add_shipped(
-        &mut self,
-        family: &str,
-        mode: &str,
-        eras: &[Era],
-        era: usize,
-        kernel: &Kernel,
-    ) -> Result<(), Error> {
-        let (name, text) =
-            layouts::text(family, mode).ok_or_else(|| Error::UnknownLayout(format!("{family}/{mode}")))?;
-        let file = File::parse(name, text)?;
-        self.add_file(&file, eras, era, kernel)
-    }
-
-    fn add_file(&mut self, file: &File<'a>, eras: &[Era], era: usize, kernel: &Kernel) -> Result<(), Error> {
+    fn add_file(&mut self, file: &'a File<'a>, when: &When<'a>) -> Result<(), Error> {
         self.depth += 1;
-        if let Some(item) = file.plain("", "extends") {
+        if let Some(item) = file.top("extends") {
             let Value::Text(base) = item.value else {
                 return Err(file
                     .error(item.line, "extends takes another layout in quotes: \"C/ept\"")
@@ -587,29 +587,28 @@ impl<'a> Settings<'a> {
             if self.depth > 8 {
                 return Err(file.error(item.line, "extends goes in a circle").into());
             }
-            let known = base.split_once('/').and_then(|(family, mode)| {
-                let family = eras
-                    .iter()
-                    .rev()
-                    .find(|e| e.id.eq_ignore_ascii_case(family) || e.family.eq_ignore_ascii_case(family))?
-                    .family;
+            let known = base.split_once('/').and_then(|(of, mode)| {
+                let named = |e: &&Era| e.id.eq_ignore_ascii_case(of) || e.family.eq_ignore_ascii_case(of);
+                let family = when.eras.iter().rev().find(named)?.family;
                 let mode = Mode::parse(mode)?.name();
                 layouts::text(family, mode).map(|_| (family, mode))
             });
             let Some((family, mode)) = known else {
                 return Err(file.error(item.line, format!("no layout is called `{base}`")).into());
             };
-            self.add_shipped(family, mode, eras, era, kernel)?;
+            self.add_file(when.library.file(family, mode)?, when)?;
         }
+        let kernel = when.kernel;
         for item in &file.items {
             let holds = match item.scope {
                 Scope::Always => true,
                 Scope::Era(id) => {
-                    let at = eras
+                    let at = when
+                        .eras
                         .iter()
                         .position(|e| e.id == id)
                         .ok_or_else(|| file.error(item.line, format!("no era is called `{id}`")))?;
-                    at <= era
+                    at <= when.era
                 }
                 Scope::Since(major, minor) => kernel.release() >= (major, minor),
                 Scope::Stable(major, minor, patch) => {
@@ -619,25 +618,18 @@ impl<'a> Settings<'a> {
                     kernel.release() == (major, minor) && kernel.patch == Some(patch)
                 }
             };
-            if !holds || item.section.is_empty() {
-                if item.section.is_empty()
-                    && item.key == "notes"
-                    && let Value::List(notes) = &item.value
-                {
-                    self.notes.extend(notes.iter().map(ToString::to_string));
-                }
-                continue;
+            if let (("", "notes"), Value::List(notes)) = (item.names(), &item.value) {
+                self.notes.extend(notes.iter().map(ToString::to_string));
             }
-            match self.list.iter_mut().find(|(_, i)| i.section == item.section && i.key == item.key) {
-                Some(old) => *old = (file.name.to_owned(), item.clone()),
-                None => self.list.push((file.name.to_owned(), item.clone())),
+            if holds && let Some(slot) = self.list.get_mut(usize::from(item.key)) {
+                *slot = Some((file.name, item));
             }
         }
         Ok(())
     }
 
-    fn find(&self, section: &str, key: &str) -> Option<&(String, Item<'a>)> {
-        self.list.iter().find(|(_, i)| i.section == section && i.key == key)
+    fn find(&self, section: &str, key: &str) -> Option<(&'a str, &'a Item<'a>)> {
+        file::key(section, key).and_then(|at| self.list[usize::from(at)])
     }
 
     fn has(&self, section: &str, key: &str) -> bool {
@@ -698,7 +690,7 @@ impl<'a> Settings<'a> {
         .ok_or_else(|| Self::wrong(section, key, file, item.line, ""))
     }
 
-    fn list(&self, section: &str, key: &str) -> Result<(&str, u32, &[&'a str]), Error> {
+    fn list(&self, section: &str, key: &str) -> Result<(&'a str, u32, &'a [&'a str]), Error> {
         match self.find(section, key) {
             Some((file, Item { value: Value::List(list), line, .. })) => Ok((file, *line, list)),
             Some((file, item)) => Err(Self::wrong(section, key, file, item.line, "")),
