@@ -1,0 +1,92 @@
+//! How events are asked for.
+
+use perf_event_open_sys::bindings as b;
+
+use crate::sys::{ATTR_SIZE, perf_event_attr};
+
+/// What differs between the events of one recording.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    /// The ring is overwritten (flight recorder) rather than consumed.
+    pub backward: bool,
+    /// The kernel counts lost events for each (6.0 and later).
+    pub lost: bool,
+    /// Bytes in the ring that wake the reader up; 0: every record.
+    pub watermark: u32,
+}
+
+fn common(style: Style) -> perf_event_attr {
+    let mut a = perf_event_attr { size: ATTR_SIZE, ..perf_event_attr::default() };
+    a.__bindgen_anon_1.sample_period = 1;
+    a.sample_type =
+        u64::from(b::PERF_SAMPLE_IDENTIFIER | b::PERF_SAMPLE_TID | b::PERF_SAMPLE_TIME | b::PERF_SAMPLE_CPU);
+    a.read_format =
+        u64::from(b::PERF_FORMAT_ID) | if style.lost { u64::from(b::PERF_FORMAT_LOST) } else { 0 };
+    a.set_disabled(1);
+    a.set_sample_id_all(1);
+    // The same clock as ftrace's `mono`, user space's logs and every other tool.
+    a.set_use_clockid(1);
+    a.clockid = libc::CLOCK_MONOTONIC;
+    a.set_write_backward(u64::from(style.backward));
+    if style.watermark > 0 {
+        a.set_watermark(1);
+        a.__bindgen_anon_2.wakeup_watermark = style.watermark;
+    } else {
+        a.__bindgen_anon_2.wakeup_events = 1;
+    }
+    a
+}
+
+/// A tracepoint, every hit of it.
+pub(crate) fn tracepoint(id: u64, style: Style) -> perf_event_attr {
+    let mut a = common(style);
+    a.type_ = b::PERF_TYPE_TRACEPOINT;
+    a.config = id;
+    a.sample_type |= u64::from(b::PERF_SAMPLE_RAW);
+    a
+}
+
+/// The software event that owns a CPU's ring and says which tasks come, go and are renamed.
+pub(crate) fn dummy(style: Style) -> perf_event_attr {
+    let mut a = common(style);
+    a.type_ = b::PERF_TYPE_SOFTWARE;
+    a.config = u64::from(b::PERF_COUNT_SW_DUMMY);
+    a.set_comm(1);
+    a.set_comm_exec(1);
+    a.set_task(1);
+    a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::attr_bytes;
+
+    fn u64_at(b: &[u8], at: usize) -> u64 {
+        u64::from_le_bytes(b[at..at + 8].try_into().unwrap())
+    }
+
+    #[test]
+    fn a_tracepoint_attr_is_what_the_kernel_header_says() {
+        // Offsets and bits of include/uapi/linux/perf_event.h.
+        let bytes = attr_bytes(&tracepoint(119, Style { backward: true, lost: true, watermark: 4096 }));
+        assert_eq!(bytes.len(), 112);
+        assert_eq!(u64_at(&bytes, 0), 2 | 112 << 32); // type, size
+        assert_eq!(u64_at(&bytes, 8), 119); // config
+        assert_eq!(u64_at(&bytes, 16), 1); // sample_period
+        assert_eq!(u64_at(&bytes, 24), 1 << 16 | 1 << 10 | 1 << 7 | 1 << 2 | 1 << 1); // IDENTIFIER RAW CPU TIME TID
+        assert_eq!(u64_at(&bytes, 32), 1 << 2 | 1 << 4); // read_format: ID LOST
+        assert_eq!(u64_at(&bytes, 40), 1 | 1 << 14 | 1 << 18 | 1 << 25 | 1 << 27); // disabled watermark sample_id_all use_clockid write_backward
+        assert_eq!(u64_at(&bytes, 48) as u32, 4096); // wakeup_watermark
+        assert_eq!(u64_at(&bytes, 88) >> 32, 1); // clockid: CLOCK_MONOTONIC
+    }
+
+    #[test]
+    fn the_ring_owner_follows_tasks() {
+        let bytes = attr_bytes(&dummy(Style { backward: false, lost: false, watermark: 0 }));
+        assert_eq!(u64_at(&bytes, 0) as u32, 1); // software
+        assert_eq!(u64_at(&bytes, 8), 9); // dummy
+        assert_eq!(u64_at(&bytes, 40), 1 | 1 << 9 | 1 << 13 | 1 << 18 | 1 << 24 | 1 << 25); // comm task comm_exec
+        assert_eq!(u64_at(&bytes, 48) as u32, 1); // every record wakes
+    }
+}

@@ -1,0 +1,283 @@
+//! The flight recorder: the rings overwrite themselves until something happens that is worth keeping.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::plan::{Recorder, numbered, scan_tasks};
+use super::rings;
+use super::run::{AsFdDyn, Task, create, signal_name, wait};
+use super::status::cpu_time;
+use super::summary::{Ended, EventCount, Summary};
+use crate::attr::{self, Style};
+use crate::capture::{Capture, Direct};
+use crate::ring::{self, Ring, kind};
+use crate::sys::{self, RingMap, Signals, Watch};
+use crate::trigger::{Hit, Watched, Watcher};
+use crate::{Error, Output, host};
+
+/// Ring of the trigger's own events on each CPU.
+const WATCH_RING: usize = 1 << 20;
+/// Two snapshots are at least so far apart: the rings need time to fill with something new.
+const REST: Duration = Duration::from_millis(500);
+
+/// One CPU's watched events.
+struct Sentry {
+    ring: Ring<RingMap>,
+    fds: Vec<OwnedFd>,
+}
+
+fn sentry(cpu: u32, watched: &[Watched]) -> Result<Option<Sentry>, Error> {
+    // Rare events wake us at once, frequent ones (rates) a few hundred at a time.
+    let style = Style { backward: false, lost: false, watermark: 4096 };
+    let Ok(owner) = sys::open(&attr::dummy(Style { watermark: 4096, ..style }), Watch::Cpu(cpu)) else {
+        return Ok(None);
+    };
+    let map = RingMap::new(&owner, WATCH_RING, true)
+        .map_err(|source| Error::System { what: "mapping the trigger's ring", source })?;
+    let mut fds = vec![owner];
+    for w in watched {
+        let fd = sys::open(&attr::tracepoint(w.tracepoint.id, style), Watch::Cpu(cpu))
+            .map_err(|e| rings::refused(&w.tracepoint.full_name(), &e))?;
+        sys::set_output(&fd, &fds[0])
+            .map_err(|source| Error::System { what: "sharing the trigger's ring", source })?;
+        if !w.filter.is_empty() {
+            let text = std::ffi::CString::new(w.filter.as_str())
+                .map_err(|_| Error::Usage("a filter must not contain a NUL byte".into()))?;
+            sys::set_filter(&fd, &text).map_err(|e| {
+                Error::Usage(format!("the kernel does not take the trigger's filter {:?}: {e}", w.filter))
+            })?;
+        }
+        fds.push(fd);
+    }
+    Ok(Some(Sentry { ring: Ring::new(map), fds }))
+}
+
+/// Reads the watched events; the first fulfilled condition and its time.
+fn look(sentries: &mut [Sentry], watcher: &mut Watcher, buf: &mut Vec<u8>) -> Option<String> {
+    let mut found = None;
+    for s in sentries {
+        s.ring.records(|rec| {
+            if rec.header.kind != kind::SAMPLE || found.is_some() {
+                return;
+            }
+            buf.clear();
+            rec.copy_to(buf);
+            let (Some(who), Some(time)) = (rec.word(16), rec.word(24)) else { return };
+            let b = who.to_ne_bytes();
+            let hit = Hit {
+                pid: u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
+                tid: u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
+                time,
+                raw: buf.get(44..).unwrap_or_default(),
+            };
+            found = watcher.see(hit).map(str::to_owned);
+        });
+    }
+    found
+}
+
+/// What one snapshot held.
+struct Snapshot {
+    path: PathBuf,
+    written: u64,
+    raw: u64,
+    counts: Vec<u64>,
+}
+
+/// Saves what the rings hold into a capture of its own.
+fn save(r: &mut Recorder<'_>, n: u32, why: &str) -> Result<Snapshot, Error> {
+    let Output::File(base) = &r.options.output else {
+        return Err(Error::Usage("snapshots need a file name".into()));
+    };
+    let path = numbered(base, n);
+    // Pause first, everything else after: what matters is already in the rings.
+    for c in &r.cpus {
+        let _ = sys::pause(&c.fds[0], true);
+    }
+    let at = host::monotonic();
+    let result = write_snapshot(r, &path, why, at);
+    for c in &r.cpus {
+        let _ = sys::pause(&c.fds[0], false);
+    }
+    let (written, raw, counts) = result?;
+    Ok(Snapshot { path, written, raw, counts })
+}
+
+fn write_snapshot(
+    r: &mut Recorder<'_>,
+    path: &std::path::Path,
+    why: &str,
+    at: u64,
+) -> Result<(u64, u64, Vec<u64>), Error> {
+    let fail = |source: io::Error| Error::Write { path: path.to_owned(), source };
+    scan_tasks(&mut r.tasks);
+    let mut to = Capture::start(Box::new(Direct(create(path)?)), &r.preamble()).map_err(fail)?;
+    let mut counts = vec![0u64; r.plan.events.len() + 1];
+    let mut held = Vec::new();
+    let Recorder { cpus, sieve, .. } = r;
+    for c in cpus.iter() {
+        held.clear();
+        ring::overwritten(c.ring.memory(), &mut held);
+        let mut record = Vec::new();
+        for (h, bytes) in ring::records(&held) {
+            record.clear();
+            record.extend_from_slice(bytes);
+            if !sieve.pass(&mut record, &c.translate) {
+                continue;
+            }
+            if h.kind == kind::SAMPLE
+                && let Some(id) = bytes.get(8..16).and_then(|b| b.try_into().ok()).map(u64::from_ne_bytes)
+                && let Some(i) = c.index(id)
+            {
+                counts[i] += 1;
+            }
+            to.data(&record);
+        }
+    }
+    to.end_round();
+    if let Some(e) = to.failed.take() {
+        return Err(fail(e));
+    }
+    let raw = to.raw;
+    let facts = vec![
+        ("record.end".to_owned(), format!("snapshot: {why}")),
+        ("record.trigger_time".to_owned(), at.to_string()),
+        ("lost.total".to_owned(), "unknown".to_owned()),
+        ("clock.end".to_owned(), host::clocks().0),
+    ];
+    let (written, error) = to.finish(&facts);
+    match error {
+        Some(e) => Err(fail(e)),
+        None => Ok((written, raw, counts)),
+    }
+}
+
+/// Runs until told to stop.
+pub(crate) fn run(mut r: Recorder<'_>) -> Result<Summary, Error> {
+    let o = r.options;
+    let (mut watcher, watched) = match &o.trigger {
+        Some(t) => {
+            let (w, e) = Watcher::new(t, &r.fs).map_err(Error::Usage)?;
+            (Some(w), e)
+        }
+        None => (None, Vec::new()),
+    };
+    let mut sentries = Vec::new();
+    if watcher.is_some() {
+        for c in &r.cpus {
+            sentries.extend(sentry(c.cpu, &watched)?);
+        }
+    }
+    let signals = Signals::new().map_err(|source| Error::System { what: "blocking signals", source })?;
+    let began = Instant::now();
+    let cpu0 = cpu_time();
+    r.enable()?;
+    for s in &sentries {
+        for fd in &s.fds {
+            sys::enable(fd)
+                .map_err(|source| Error::System { what: "starting the trigger's events", source })?;
+        }
+    }
+    let mut task = Task::start(o)?;
+    let mut taken: Vec<Snapshot> = Vec::new();
+    let mut due: Option<(Instant, String)> = None;
+    let mut last: Option<Instant> = None;
+    let mut looked = Instant::now();
+    let mut buf = Vec::new();
+    if !o.quiet {
+        eprintln!(
+            "flight recorder: {} KiB a CPU on {} CPUs; kill -USR1 {} saves a snapshot, Ctrl-C saves a last one and ends",
+            r.plan.ring >> 10,
+            r.cpus.len(),
+            std::process::id()
+        );
+    }
+    let snap = |r: &mut Recorder<'_>, taken: &mut Vec<Snapshot>, why: &str| -> Result<(), Error> {
+        let s = save(r, taken.len() as u32 + 1, why)?;
+        if !o.quiet {
+            let n: u64 = s.counts.iter().sum();
+            eprintln!(
+                "{}: {} events, {} ({why})",
+                s.path.display(),
+                super::summary::grouped(n),
+                super::summary::bytes(s.written)
+            );
+        }
+        taken.push(s);
+        Ok(())
+    };
+    let ended = loop {
+        let mut fds: Vec<&dyn AsFdDyn> = vec![&signals];
+        if let Some(p) = task.as_ref().and_then(Task::pidfd) {
+            fds.push(p);
+        }
+        fds.extend(sentries.iter().map(|s| &s.fds[0] as &dyn AsFdDyn));
+        let mut timeout = Duration::from_millis(if sentries.is_empty() { 1000 } else { 100 });
+        if let Some(d) = o.duration {
+            timeout = timeout.min(d.saturating_sub(began.elapsed()));
+        }
+        if let Some((at, _)) = &due {
+            timeout = timeout.min(at.saturating_duration_since(Instant::now()));
+        }
+        wait(&fds, timeout);
+        if let Some(w) = &mut watcher
+            && let Some(why) = look(&mut sentries, w, &mut buf)
+            && due.is_none()
+            && last.is_none_or(|l| l.elapsed() >= REST)
+        {
+            due = Some((Instant::now() + o.after, format!("trigger: {why}")));
+        }
+        let signal = signals.next();
+        if signal == Some(libc::SIGUSR1) {
+            due = Some((Instant::now(), "SIGUSR1".into()));
+        }
+        if let Some((_, why)) = due.take_if(|d| d.0 <= Instant::now()) {
+            snap(&mut r, &mut taken, &why)?;
+            last = Some(Instant::now());
+            if o.snapshots.is_some_and(|n| taken.len() as u32 >= n) {
+                break Ended::Snapshots;
+            }
+        }
+        if let Some(how) = task.as_mut().and_then(Task::ended) {
+            snap(&mut r, &mut taken, &format!("the command ended ({how})"))?;
+            break Ended::Command(how);
+        }
+        if let Some(s) = signal.filter(|&s| s != libc::SIGUSR1) {
+            snap(&mut r, &mut taken, signal_name(s))?;
+            break Ended::Signal(signal_name(s));
+        }
+        if o.duration.is_some_and(|d| began.elapsed() >= d) {
+            snap(&mut r, &mut taken, "the time was over")?;
+            break Ended::Duration;
+        }
+        if looked.elapsed() >= Duration::from_secs(1) {
+            looked = Instant::now();
+            r.follow_hotplug()?;
+        }
+    };
+    for c in &r.cpus {
+        c.disable();
+    }
+    drop(signals);
+    let mut events: Vec<EventCount> =
+        r.plan.events.iter().map(|e| EventCount { name: e.0.full_name(), recorded: 0, lost: 0 }).collect();
+    for s in &taken {
+        for (e, n) in events.iter_mut().zip(&s.counts[1..]) {
+            e.recorded += n;
+        }
+    }
+    Ok(Summary {
+        ended,
+        time: began.elapsed(),
+        events,
+        lost: None,
+        lost_by_cpu: Vec::new(),
+        raw: taken.iter().map(|s| s.raw).sum(),
+        written: taken.iter().map(|s| s.written).sum(),
+        files: taken.into_iter().map(|s| s.path).collect(),
+        cpu: cpu_time() - cpu0,
+        notes: std::mem::take(&mut r.notes),
+    })
+}

@@ -1,0 +1,26 @@
+//! A recording from start to end.
+
+mod flight;
+mod plan;
+pub(crate) mod rings;
+mod run;
+mod status;
+mod summary;
+
+use crate::{Error, Output, RecordOptions};
+
+pub use summary::{Ended, EventCount, Summary};
+
+/// Records until the command, the time, the size or the user ends it.
+pub fn record(options: &RecordOptions) -> Result<Summary, Error> {
+    if options.flight && options.output == Output::Stdout {
+        return Err(Error::Usage(
+            "--flight writes several captures: give it a file name (-o NAME), not -".into(),
+        ));
+    }
+    if options.trigger.is_some() && !options.flight {
+        return Err(Error::Usage("--trigger belongs to the flight recorder: add --flight".into()));
+    }
+    let recorder = plan::prepare(options)?;
+    if options.flight { flight::run(recorder) } else { run::run(recorder) }
+}

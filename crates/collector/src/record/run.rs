@@ -1,0 +1,377 @@
+//! The ordinary recording: drain the rings into one capture until it ends.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::plan::Recorder;
+use super::rings::{Counts, counts};
+use super::status::{Now, Status, cpu_time};
+use super::summary::{Ended, EventCount, Summary};
+use crate::capture::{self, Capture, PIECE, Queue};
+use crate::host;
+use crate::ring::{Record, RingMemory, kind};
+use crate::scrub::Sieve;
+use crate::sys::Signals;
+use crate::{Error, Output, RecordOptions, vms};
+
+/// How often CPUs are counted.
+const HOTPLUG: Duration = Duration::from_secs(1);
+
+/// Opens a capture file; what was there is kept as `NAME.old`, as perf does.
+pub(crate) fn create(path: &Path) -> Result<File, Error> {
+    let fail = |source| Error::Write { path: path.to_owned(), source };
+    if let Ok(m) = std::fs::symlink_metadata(path)
+        && m.is_file()
+        && m.len() > 0
+    {
+        let mut old = path.as_os_str().to_owned();
+        old.push(".old");
+        std::fs::rename(path, &old).map_err(fail)?;
+    }
+    // A capture shows what a guest does: nobody else's to read.
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(fail)
+}
+
+/// The command, started, and a descriptor that becomes readable when it ends.
+pub(crate) struct Task {
+    child: Child,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Task {
+    /// Starts it. The events are running already: nothing of it is missed.
+    pub(crate) fn start(o: &RecordOptions) -> Result<Option<Self>, Error> {
+        let Some((program, args)) = o.command.split_first() else { return Ok(None) };
+        let mut c = Command::new(program);
+        c.args(args);
+        if o.output == Output::Stdout {
+            // The capture has standard output to itself.
+            let err = io::stderr().as_fd().try_clone_to_owned();
+            c.stdout(err.map_or_else(|_| Stdio::null(), Stdio::from));
+        }
+        let child = c
+            .spawn()
+            .map_err(|source| Error::Command { command: program.to_string_lossy().into_owned(), source })?;
+        let pidfd = rustix::process::Pid::from_raw(child.id() as i32)
+            .and_then(|p| rustix::process::pidfd_open(p, rustix::process::PidfdFlags::empty()).ok());
+        Ok(Some(Self { child, pidfd }))
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        Some(match (status.code(), status.signal()) {
+            (Some(0), _) => "status 0".into(),
+            (Some(c), _) => format!("status {c}"),
+            (None, Some(s)) => format!("signal {s}"),
+            (None, None) => "unknown status".into(),
+        })
+    }
+
+    pub(crate) fn pidfd(&self) -> Option<&OwnedFd> {
+        self.pidfd.as_ref()
+    }
+
+    /// Waits for its end (the recording is over already).
+    pub(crate) fn wait(mut self) {
+        let _ = self.child.wait();
+    }
+}
+
+/// The signal's name, as a reason to end.
+pub(crate) fn signal_name(s: i32) -> &'static str {
+    match s {
+        libc::SIGINT => "interrupted (Ctrl-C)",
+        libc::SIGTERM => "terminated (SIGTERM)",
+        libc::SIGHUP => "the terminal went away (SIGHUP)",
+        _ => "a signal came",
+    }
+}
+
+/// Waits until something happens; `true` at an index means that descriptor has something.
+pub(crate) fn wait(fds: &[&dyn AsFdDyn], timeout: Duration) -> Vec<bool> {
+    let mut polled: Vec<PollFd<'_>> =
+        fds.iter().map(|f| PollFd::from_borrowed_fd(f.fd(), PollFlags::IN)).collect();
+    let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+    // An interrupted poll is a short one.
+    let _ = poll(&mut polled, Some(&timeout));
+    polled.iter().map(|p| !p.revents().is_empty()).collect()
+}
+
+/// `AsFd` that can be put into a list.
+pub(crate) trait AsFdDyn {
+    fn fd(&self) -> std::os::fd::BorrowedFd<'_>;
+}
+
+impl<T: AsFd> AsFdDyn for T {
+    fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.as_fd()
+    }
+}
+
+/// Takes everything that the rings hold now. Returns how many bytes that was.
+fn pass(r: &mut Recorder<'_>, to: &mut Capture, kept: &mut [u64], scratch: &mut Vec<u8>) -> u64 {
+    let mut taken = 0;
+    let Recorder { cpus, sieve, .. } = r;
+    for c in cpus.iter_mut() {
+        let (ids, seen, lost) = (&c.ids, &mut c.seen, &mut c.lost_seen);
+        let first = ids.first().copied().unwrap_or_default();
+        if sieve.open() && c.translate.is_empty() {
+            taken +=
+                c.ring.drain(PIECE, |rec| note(rec, first, ids, seen, lost, kept), |bytes| to.data(bytes));
+        } else {
+            let translate = &c.translate;
+            let mut ignored = vec![0; kept.len()];
+            taken += c.ring.records(|rec| {
+                note(rec, first, ids, seen, lost, &mut ignored);
+                scratch.clear();
+                rec.copy_to(scratch);
+                if keep(sieve, scratch, translate) {
+                    to.data(scratch);
+                    if let Some(i) = sample_index(rec, first, ids) {
+                        kept[i] += 1;
+                    }
+                }
+            });
+        }
+    }
+    if taken > 0 {
+        to.end_round();
+    }
+    taken
+}
+
+fn keep(sieve: &mut Sieve, record: &mut [u8], ids: &std::collections::HashMap<u64, u64>) -> bool {
+    sieve.pass(record, ids)
+}
+
+fn sample_index<M: RingMemory>(rec: &Record<'_, M>, first: u64, ids: &[u64]) -> Option<usize> {
+    if rec.header.kind != kind::SAMPLE {
+        return None;
+    }
+    let id = rec.word(8)?;
+    let guess = id.wrapping_sub(first) as usize;
+    if ids.get(guess) == Some(&id) { Some(guess) } else { ids.iter().position(|&i| i == id) }
+}
+
+fn note<M: RingMemory>(
+    rec: &Record<'_, M>,
+    first: u64,
+    ids: &[u64],
+    seen: &mut [u64],
+    lost: &mut u64,
+    kept: &mut [u64],
+) {
+    if let Some(i) = sample_index(rec, first, ids) {
+        seen[i] += 1;
+        kept[i] += 1;
+    } else if rec.header.kind == kind::LOST {
+        *lost += rec.word(16).unwrap_or_default();
+    }
+}
+
+/// What each event lost on each CPU: `(cpu index, event index, count)`, from the kernel's counts.
+fn losses(r: &Recorder<'_>) -> Vec<(usize, usize, u64)> {
+    let mut out = Vec::new();
+    for (ci, c) in r.cpus.iter().enumerate() {
+        for (i, fd) in c.fds.iter().enumerate() {
+            let Ok(Counts { value, lost }) = counts(fd, r.plan.style.lost) else { continue };
+            // Without the kernel's own count: hits that were not seen. Task records (event 0) are not hits.
+            let n = lost.unwrap_or_else(|| if i == 0 { 0 } else { value.saturating_sub(c.seen[i]) });
+            if n > 0 {
+                out.push((ci, i, n));
+            }
+        }
+    }
+    out
+}
+
+/// Writes what was lost into the capture and returns it per event and per CPU.
+fn account(r: &Recorder<'_>, to: &mut Capture) -> (Vec<u64>, BTreeMap<u32, u64>) {
+    let now = host::monotonic();
+    let mut by_event = vec![0u64; r.plan.events.len() + 1];
+    let mut by_cpu: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut per_ring = vec![0u64; r.cpus.len()];
+    let mut exact = Vec::new();
+    for (ci, i, n) in losses(r) {
+        let c = &r.cpus[ci];
+        let id = c.translate.get(&c.ids[i]).copied().unwrap_or(c.ids[i]);
+        capture::lost_samples(&mut exact, id, n, now, c.cpu);
+        by_event[i] += n;
+        per_ring[ci] += n;
+    }
+    let mut places = Vec::new();
+    for (c, n) in r.cpus.iter().zip(&per_ring) {
+        let n = (*n).max(c.lost_seen);
+        if n > c.lost_seen {
+            let id = c.translate.get(&c.ids[0]).copied().unwrap_or(c.ids[0]);
+            capture::lost(&mut places, id, n - c.lost_seen, now, c.cpu);
+        }
+        if n > 0 {
+            *by_cpu.entry(c.cpu).or_default() += n;
+        }
+    }
+    to.plain(&places);
+    to.plain(&exact);
+    (by_event, by_cpu)
+}
+
+/// Records.
+pub(crate) fn run(mut r: Recorder<'_>) -> Result<Summary, Error> {
+    let o = r.options;
+    let (queue, files): (Queue, _) = match &o.output {
+        Output::File(p) => {
+            let f = create(p)?;
+            (
+                Queue::new(f).map_err(|source| Error::System { what: "starting a thread", source })?,
+                vec![p.clone()],
+            )
+        }
+        Output::Stdout => {
+            let out = io::stdout().as_fd().try_clone_to_owned();
+            let out = out.map(File::from).and_then(Queue::new);
+            (out.map_err(|source| Error::System { what: "standard output", source })?, Vec::new())
+        }
+    };
+    let path = files.first().cloned().unwrap_or_else(|| "standard output".into());
+    let mut to = Capture::start(Box::new(queue), &r.preamble())
+        .map_err(|source| Error::Write { path: path.clone(), source })?;
+    let signals = Signals::new().map_err(|source| Error::System { what: "blocking signals", source })?;
+    let mut status = Status::new(o.quiet);
+    let began = Instant::now();
+    let cpu0 = cpu_time();
+    r.enable()?;
+    let mut task = Task::start(o)?;
+    // A file is read now and then, a pipe by somebody who is watching.
+    let rhythm = Duration::from_millis(if o.output == Output::Stdout { 100 } else { 250 });
+    let mut kept = vec![0u64; r.plan.events.len() + 1];
+    let mut scratch = Vec::new();
+    let mut fill = 0f64;
+    let mut looked = Instant::now();
+    let ended = loop {
+        let left = o.duration.map_or(rhythm, |d| d.saturating_sub(began.elapsed()));
+        let mut fds: Vec<&dyn AsFdDyn> = vec![&signals];
+        if let Some(p) = task.as_ref().and_then(Task::pidfd) {
+            fds.push(p);
+        }
+        fds.extend(r.cpus.iter().filter(|c| !c.gone).map(|c| &c.fds[0] as &dyn AsFdDyn));
+        wait(&fds, rhythm.min(left).min(status.next()));
+        fill = r.cpus.iter().map(|c| c.ring.fill()).fold(fill * 0.9, f64::max);
+        pass(&mut r, &mut to, &mut kept, &mut scratch);
+        if let Some(e) = to.failed.take() {
+            let reader_gone = e.kind() == io::ErrorKind::BrokenPipe;
+            break if reader_gone { Ended::ReaderGone } else { Ended::WriteFailed(write_error(&path, &e)) };
+        }
+        if let Some(how) = task.as_mut().and_then(Task::ended) {
+            task = None;
+            break Ended::Command(how);
+        }
+        match signals.next() {
+            Some(libc::SIGUSR1) | None => {}
+            Some(s) => break Ended::Signal(signal_name(s)),
+        }
+        if o.duration.is_some_and(|d| began.elapsed() >= d) {
+            break Ended::Duration;
+        }
+        if o.max_size.is_some_and(|m| to.written >= m) {
+            break Ended::Size;
+        }
+        if looked.elapsed() >= HOTPLUG {
+            looked = Instant::now();
+            r.follow_hotplug()?;
+        }
+        if status.due() {
+            let events = kept.iter().sum();
+            let lost = r.cpus.iter().map(|c| c.lost_seen).sum();
+            status.draw(&Now { events, lost, fill, written: to.written });
+        }
+    };
+    for c in &r.cpus {
+        c.disable();
+    }
+    let time = began.elapsed();
+    status.clear();
+    // A second Ctrl-C must be able to end even a write that hangs; everything flushed stays readable.
+    drop(signals);
+    pass(&mut r, &mut to, &mut kept, &mut scratch);
+    let (by_event, by_cpu) = account(&r, &mut to);
+    let lost: u64 = by_cpu.values().sum();
+    let names = || std::iter::once("dummy:u".to_owned()).chain(r.plan.events.iter().map(|e| e.0.full_name()));
+    let events: Vec<EventCount> = names()
+        .zip(kept.iter().zip(&by_event))
+        .map(|(name, (&recorded, &lost))| EventCount { name, recorded, lost })
+        .filter(|e| e.name != "dummy:u" || e.lost > 0)
+        .collect();
+    let skipped: u64 = r.cpus.iter().map(|c| c.ring.skipped).sum();
+    if skipped > 0 {
+        r.notes.push(format!("{skipped} bytes of the rings made no sense and were skipped"));
+    }
+    let mut facts = vec![
+        ("clock.end".to_owned(), host::clocks().0),
+        ("record.end".to_owned(), ended.to_string()),
+        ("lost.total".to_owned(), lost.to_string()),
+    ];
+    for e in events.iter().filter(|e| e.lost > 0) {
+        facts.push(("lost.event".into(), format!("{} {}", e.name, e.lost)));
+    }
+    for (cpu, n) in &by_cpu {
+        facts.push(("lost.cpu".into(), format!("{cpu} {n}")));
+    }
+    for n in &r.notes {
+        facts.push(("note".into(), n.clone()));
+    }
+    // VMs that have appeared since the start.
+    if !o.anonymise {
+        for v in vms::find().iter().filter(|v| !r.host.vmms.iter().any(|w| w.pid == v.pid)) {
+            facts.push(("vm".into(), format!("{} {}", v.pid, v.comm)));
+        }
+    }
+    let raw = to.raw;
+    let (written, error) = to.finish(&facts);
+    let ended = match (error, ended) {
+        (Some(e), _) if e.kind() == io::ErrorKind::BrokenPipe => Ended::ReaderGone,
+        (Some(e), Ended::Command(_) | Ended::Duration | Ended::Size | Ended::Signal(_)) => {
+            Ended::WriteFailed(write_error(&path, &e))
+        }
+        (_, ended) => ended,
+    };
+    let cpu = cpu_time() - cpu0;
+    let summary = Summary {
+        ended,
+        time,
+        events,
+        lost: Some(lost),
+        lost_by_cpu: by_cpu.into_iter().collect(),
+        raw,
+        written,
+        files,
+        cpu,
+        notes: std::mem::take(&mut r.notes),
+    };
+    drop(r);
+    if let Some(t) = task {
+        // --duration or Ctrl-C: the recording is over, the command goes on; we stay its parent until it ends.
+        if !matches!(summary.ended, Ended::Signal(_)) {
+            t.wait();
+        }
+    }
+    Ok(summary)
+}
+
+fn write_error(path: &Path, e: &io::Error) -> String {
+    match e.raw_os_error() {
+        Some(libc::ENOSPC) => {
+            format!("{}: the disk is full; the capture holds everything up to here", path.display())
+        }
+        _ => format!("{}: {e}", path.display()),
+    }
+}

@@ -1,0 +1,80 @@
+//! The status line: on a terminal, once a second, never in a log.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::summary::{bytes, grouped};
+
+/// CPU time of this process so far.
+pub(crate) fn cpu_time() -> Duration {
+    let t = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
+/// Draws the line.
+pub(crate) struct Status {
+    on: bool,
+    drawn: bool,
+    start: Instant,
+    last: (Instant, u64, Duration),
+}
+
+/// What it shows.
+pub(crate) struct Now {
+    pub events: u64,
+    pub lost: u64,
+    /// Fullest ring, 0 to 1.
+    pub fill: f64,
+    pub written: u64,
+}
+
+impl Status {
+    pub(crate) fn new(quiet: bool) -> Self {
+        let now = Instant::now();
+        let on = !quiet && std::io::stderr().is_terminal();
+        Self { on, drawn: false, start: now, last: (now, 0, cpu_time()) }
+    }
+
+    /// Whether a second has passed since the last line (and there is a terminal).
+    pub(crate) fn due(&self) -> bool {
+        self.on && self.last.0.elapsed() >= Duration::from_secs(1)
+    }
+
+    /// Time until then; a day where nothing is ever drawn.
+    pub(crate) fn next(&self) -> Duration {
+        if self.on {
+            Duration::from_secs(1).saturating_sub(self.last.0.elapsed())
+        } else {
+            Duration::from_secs(86_400)
+        }
+    }
+
+    pub(crate) fn draw(&mut self, now: &Now) {
+        let cpu = cpu_time();
+        let passed = self.last.0.elapsed().as_secs_f64().max(1e-3);
+        let rate = (now.events - self.last.1.min(now.events)) as f64 / passed;
+        let busy = (cpu - self.last.2).as_secs_f64() * 100.0 / passed;
+        // The line is cleared first; one write, so that it never tears.
+        let line = format!(
+            "\r\x1b[K{:.0} s  {} events ({}/s)  ring {:.0} %  lost {}  {}  recorder {busy:.1} % CPU",
+            self.start.elapsed().as_secs_f64(),
+            grouped(now.events),
+            grouped(rate as u64),
+            now.fill * 100.0,
+            grouped(now.lost),
+            bytes(now.written),
+        );
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        self.drawn = true;
+        self.last = (Instant::now(), now.events, cpu);
+    }
+
+    /// Removes the line.
+    pub(crate) fn clear(&mut self) {
+        if std::mem::take(&mut self.drawn) {
+            let _ = std::io::stderr().write_all(b"\r\x1b[K");
+        }
+    }
+}

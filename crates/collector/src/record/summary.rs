@@ -1,0 +1,213 @@
+//! What a recording came to.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The command ended, with this status in words.
+    Command(String),
+    /// `--duration` was over.
+    Duration,
+    /// `--max-size` was reached.
+    Size,
+    /// A signal (its name).
+    Signal(&'static str),
+    /// The reader of standard output went away.
+    ReaderGone,
+    /// Writing failed: the capture holds what was written before.
+    WriteFailed(String),
+    /// All snapshots that were asked for have been taken.
+    Snapshots,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command(s) => write!(f, "the command ended ({s})"),
+            Self::Duration => f.write_str("the time was over"),
+            Self::Size => f.write_str("the size was reached"),
+            Self::Signal(s) => f.write_str(s),
+            Self::ReaderGone => f.write_str("the reader went away"),
+            Self::WriteFailed(e) => write!(f, "writing failed: {e}"),
+            Self::Snapshots => f.write_str("all snapshots were taken"),
+        }
+    }
+}
+
+/// How often one event was recorded and lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventCount {
+    /// `kvmmmu:kvm_mmu_set_spte`
+    pub name: String,
+    /// Records that reached the ring.
+    pub recorded: u64,
+    /// Records that did not.
+    pub lost: u64,
+}
+
+/// The end of a recording.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Why it ended.
+    pub ended: Ended,
+    /// How long it took.
+    pub time: Duration,
+    /// Each event of the recording.
+    pub events: Vec<EventCount>,
+    /// Events lost, all together; `None`: the rings overwrite (flight recorder).
+    pub lost: Option<u64>,
+    /// CPUs that lost events, with how many.
+    pub lost_by_cpu: Vec<(u32, u64)>,
+    /// Bytes of records before compression.
+    pub raw: u64,
+    /// Bytes written.
+    pub written: u64,
+    /// Files written; empty: standard output.
+    pub files: Vec<PathBuf>,
+    /// CPU time of the recorder itself.
+    pub cpu: Duration,
+    /// Anything else worth saying.
+    pub notes: Vec<String>,
+}
+
+impl Summary {
+    /// Events that reached the rings.
+    pub fn recorded(&self) -> u64 {
+        self.events.iter().map(|e| e.recorded).sum()
+    }
+}
+
+/// `1234567` as `1,234,567`.
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Bytes with a unit.
+pub(crate) fn bytes(n: u64) -> String {
+    let mut v = n as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if v < 1024.0 {
+            return if unit == "B" { format!("{n} B") } else { format!("{v:.1} {unit}") };
+        }
+        v /= 1024.0;
+    }
+    format!("{v:.1} TiB")
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.recorded();
+        write!(f, "recorded {} events in {:.3} s", grouped(n), self.time.as_secs_f64())?;
+        let mut top: Vec<&EventCount> = self.events.iter().filter(|e| e.recorded > 0).collect();
+        top.sort_by_key(|e| std::cmp::Reverse(e.recorded));
+        if !top.is_empty() {
+            let short = |e: &&EventCount| {
+                format!("{} {}", e.name.split_once(':').map_or(e.name.as_str(), |n| n.1), grouped(e.recorded))
+            };
+            let named: Vec<String> = top.iter().take(4).map(short).collect();
+            write!(f, ": {}", named.join(", "))?;
+            if top.len() > 4 {
+                write!(f, ", {} more kinds", top.len() - 4)?;
+            }
+        }
+        writeln!(f)?;
+        match self.lost {
+            Some(0) => writeln!(f, "lost: nothing")?,
+            Some(lost) => {
+                let share = lost as f64 * 100.0 / (lost + n).max(1) as f64;
+                writeln!(f, "LOST: {} events ({share:.2} % of all)", grouped(lost))?;
+                let cpus: Vec<String> =
+                    self.lost_by_cpu.iter().map(|(c, n)| format!("CPU {c}: {}", grouped(*n))).collect();
+                writeln!(f, "  where: {}", cpus.join(", "))?;
+                let mut by: Vec<&EventCount> = self.events.iter().filter(|e| e.lost > 0).collect();
+                by.sort_by_key(|e| std::cmp::Reverse(e.lost));
+                let by: Vec<String> = by.iter().map(|e| format!("{} {}", e.name, grouped(e.lost))).collect();
+                writeln!(f, "  what: {}", by.join(", "))?;
+                writeln!(
+                    f,
+                    "  to lose less: bigger rings (--buffer), fewer events (--events, --gfn, --filter), a faster disk"
+                )?;
+            }
+            None => writeln!(f, "lost: not known (the flight recorder keeps only the newest events)")?,
+        }
+        let to = match self.files.as_slice() {
+            [] => "standard output".to_owned(),
+            files => files.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "),
+        };
+        write!(f, "{to}: {}", bytes(self.written))?;
+        if n > 0 && self.lost.is_some() {
+            write!(
+                f,
+                " ({:.1} bytes an event, {:.1} before compression)",
+                self.written as f64 / n as f64,
+                self.raw as f64 / n as f64
+            )?;
+        }
+        writeln!(f)?;
+        write!(f, "recorder: {:.3} s of CPU time", self.cpu.as_secs_f64())?;
+        if n > 0 && self.lost.is_some() {
+            write!(f, ", {:.0} ns an event", self.cpu.as_nanos() as f64 / n as f64)?;
+        }
+        writeln!(f, "; ended because {}", self.ended)?;
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(lost: Option<u64>) -> Summary {
+        Summary {
+            ended: Ended::Duration,
+            time: Duration::from_millis(1500),
+            events: vec![
+                EventCount {
+                    name: "kvmmmu:kvm_mmu_set_spte".into(),
+                    recorded: 1_234_567,
+                    lost: lost.unwrap_or(0),
+                },
+                EventCount { name: "kvm:kvm_entry".into(), recorded: 0, lost: 0 },
+            ],
+            lost,
+            lost_by_cpu: vec![(3, lost.unwrap_or(0))],
+            raw: 100,
+            written: 50,
+            files: vec!["x".into()],
+            cpu: Duration::from_millis(10),
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn it_always_says_what_was_lost() {
+        assert!(summary(Some(0)).to_string().contains("\nlost: nothing\n"));
+        let s = summary(Some(1000)).to_string();
+        assert!(s.contains("LOST: 1,000 events (0.08 % of all)"), "{s}");
+        assert!(s.contains("CPU 3: 1,000") && s.contains("what: kvmmmu:kvm_mmu_set_spte 1,000"), "{s}");
+        assert!(summary(None).to_string().contains("lost: not known"));
+    }
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1234567), "1,234,567");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+    }
+}

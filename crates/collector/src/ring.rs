@@ -1,0 +1,213 @@
+//! Reading a perf ring: a small type over any memory that behaves like one, so that tests can drive it over a fake.
+//!
+//! Records are 8-byte aligned and start with an 8-byte header, and the ring is a power of two: a header, and every aligned u64 of a
+//! record, is in one piece; a record itself may wrap.
+
+/// Memory that behaves like a mapped perf ring.
+pub trait RingMemory {
+    /// Bytes of data, a power of two.
+    fn len(&self) -> usize;
+    /// Whether the ring has no room at all (never, for a real one).
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Where the producer is (it only grows in a consumed ring, only shrinks in an overwriting one).
+    fn head(&self) -> u64;
+    /// Tells the producer that everything before `tail` has been read.
+    fn release(&mut self, tail: u64);
+    /// Bytes that the producer does not write meanwhile; must not wrap.
+    fn bytes(&self, at: usize, len: usize) -> &[u8];
+}
+
+/// Header of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// `PERF_RECORD_*`.
+    pub kind: u32,
+    /// Flags.
+    pub misc: u16,
+    /// Bytes, header included.
+    pub size: u16,
+}
+
+/// The record types the collector looks at.
+pub mod kind {
+    /// `PERF_RECORD_LOST`
+    pub const LOST: u32 = 2;
+    /// `PERF_RECORD_COMM`
+    pub const COMM: u32 = 3;
+    /// `PERF_RECORD_EXIT`
+    pub const EXIT: u32 = 4;
+    /// `PERF_RECORD_FORK`
+    pub const FORK: u32 = 7;
+    /// `PERF_RECORD_SAMPLE`
+    pub const SAMPLE: u32 = 9;
+    /// `PERF_RECORD_LOST_SAMPLES`
+    pub const LOST_SAMPLES: u32 = 13;
+}
+
+/// A record in the ring, not copied.
+pub struct Record<'a, M> {
+    memory: &'a M,
+    at: u64,
+    /// Its header.
+    pub header: Header,
+}
+
+impl<M: RingMemory> Record<'_, M> {
+    /// The u64 at this offset from the record's start, where the record reaches that far. Offsets are multiples of 8.
+    pub fn word(&self, offset: usize) -> Option<u64> {
+        (offset.is_multiple_of(8) && offset + 8 <= self.header.size as usize)
+            .then(|| word(self.memory, self.at + offset as u64))
+    }
+
+    /// Appends the whole record to a buffer, in one piece.
+    pub fn copy_to(&self, out: &mut Vec<u8>) {
+        copy(self.memory, self.at, self.header.size as usize, out);
+    }
+}
+
+fn index<M: RingMemory>(memory: &M, at: u64) -> usize {
+    (at as usize) & (memory.len() - 1)
+}
+
+fn word<M: RingMemory>(memory: &M, at: u64) -> u64 {
+    let mut b = [0; 8];
+    b.copy_from_slice(memory.bytes(index(memory, at), 8));
+    u64::from_ne_bytes(b)
+}
+
+fn header<M: RingMemory>(memory: &M, at: u64) -> Header {
+    let w = word(memory, at).to_ne_bytes();
+    Header {
+        kind: u32::from_ne_bytes([w[0], w[1], w[2], w[3]]),
+        misc: u16::from_ne_bytes([w[4], w[5]]),
+        size: u16::from_ne_bytes([w[6], w[7]]),
+    }
+}
+
+fn copy<M: RingMemory>(memory: &M, at: u64, len: usize, out: &mut Vec<u8>) {
+    let i = index(memory, at);
+    let first = len.min(memory.len() - i);
+    out.extend_from_slice(memory.bytes(i, first));
+    if first < len {
+        out.extend_from_slice(memory.bytes(0, len - first));
+    }
+}
+
+/// Walks the records of `[from, to)`, oldest first, as long as they make sense; returns where it stopped (`to` if all did).
+pub fn walk<M: RingMemory>(memory: &M, from: u64, to: u64, mut f: impl FnMut(&Record<'_, M>)) -> u64 {
+    let mut at = from;
+    while to.wrapping_sub(at) >= 8 {
+        let h = header(memory, at);
+        let size = u64::from(h.size);
+        if size < 8 || !size.is_multiple_of(8) || size > to.wrapping_sub(at) {
+            break;
+        }
+        f(&Record { memory, at, header: h });
+        at = at.wrapping_add(size);
+    }
+    at
+}
+
+/// A ring whose records are consumed: the producer drops new ones when it is full.
+pub struct Ring<M> {
+    memory: M,
+    tail: u64,
+    /// Bytes that could not be understood and were skipped (a kernel bug or somebody else reading; never seen).
+    pub skipped: u64,
+}
+
+impl<M: RingMemory> Ring<M> {
+    /// Starts at the ring's beginning: nothing of it has been read yet.
+    pub fn new(memory: M) -> Self {
+        Self { memory, tail: 0, skipped: 0 }
+    }
+
+    /// The memory.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// How full it is, 0 to 1.
+    pub fn fill(&self) -> f64 {
+        self.memory.head().wrapping_sub(self.tail) as f64 / self.memory.len() as f64
+    }
+
+    /// Takes what has arrived: shows every record to `each`, then hands the bytes on in pieces of at most `piece` bytes (a piece may end
+    /// inside a record), giving room back to the producer after each. Returns the number of bytes taken.
+    pub fn drain(
+        &mut self,
+        piece: usize,
+        each: impl FnMut(&Record<'_, M>),
+        mut bytes: impl FnMut(&[u8]),
+    ) -> u64 {
+        let from = self.tail;
+        let head = self.memory.head();
+        let good = walk(&self.memory, from, head, each);
+        let mut at = from;
+        while at != good {
+            let i = index(&self.memory, at);
+            let len = (good.wrapping_sub(at) as usize).min(self.memory.len() - i).min(piece.max(1));
+            bytes(self.memory.bytes(i, len));
+            at = at.wrapping_add(len as u64);
+            self.memory.release(at);
+        }
+        self.skip(good, head);
+        good.wrapping_sub(from)
+    }
+
+    /// Takes what has arrived record by record (for those that must be changed on the way).
+    pub fn records(&mut self, each: impl FnMut(&Record<'_, M>)) -> u64 {
+        let from = self.tail;
+        let head = self.memory.head();
+        let good = walk(&self.memory, from, head, each);
+        self.memory.release(good);
+        self.skip(good, head);
+        good.wrapping_sub(from)
+    }
+
+    fn skip(&mut self, good: u64, head: u64) {
+        if good != head {
+            self.skipped += head.wrapping_sub(good);
+            self.memory.release(head);
+        }
+        self.tail = head;
+    }
+}
+
+/// What an overwriting ring holds, oldest record first, one after the other. The ring must be paused.
+///
+/// Its head runs downwards: walking up from the head shows the newest record first, until a header that makes no sense (never written,
+/// or half overwritten) or one full lap.
+pub fn overwritten<M: RingMemory>(memory: &M, out: &mut Vec<u8>) -> usize {
+    let head = memory.head();
+    let end = head.wrapping_add(memory.len() as u64);
+    let mut found = Vec::new();
+    walk(memory, head, end, |r| {
+        // An untouched part of the ring is zero: size 0 stopped the walk already. Type 0 is never written by the kernel.
+        if r.header.kind != 0 {
+            found.push((r.at, r.header.size as usize));
+        }
+    });
+    out.reserve(found.iter().map(|f| f.1).sum());
+    for &(at, len) in found.iter().rev() {
+        copy(memory, at, len, out);
+    }
+    found.len()
+}
+
+/// Walks records that lie one after the other in a buffer; a malformed rest is left out.
+pub fn records(mut bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
+    std::iter::from_fn(move || {
+        let h: [u8; 8] = bytes.get(..8)?.try_into().ok()?;
+        let header = Header {
+            kind: u32::from_ne_bytes([h[0], h[1], h[2], h[3]]),
+            misc: u16::from_ne_bytes([h[4], h[5]]),
+            size: u16::from_ne_bytes([h[6], h[7]]),
+        };
+        let record = bytes.get(..header.size as usize).filter(|r| r.len() >= 8)?;
+        bytes = &bytes[header.size as usize..];
+        Some((header, record))
+    })
+}
