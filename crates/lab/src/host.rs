@@ -90,6 +90,9 @@ pub struct Workload {
     /// Instead of all that, a whole Linux (the host's own kernel) boots in a VM under QEMU.
     #[serde(default)]
     pub linux: bool,
+    /// The Linux in the VM is a KVM host itself and runs the phases in a VM of its own (with `linux`).
+    #[serde(default)]
+    pub nested: bool,
     /// Quirks of KVM to disable (bits of KVM_CAP_DISABLE_QUIRKS2).
     #[serde(default)]
     pub disable_quirks: u64,
@@ -148,6 +151,7 @@ impl Default for Workload {
             second_vm: false,
             killed_vm: false,
             linux: false,
+            nested: false,
             disable_quirks: 0,
             backing: Backing::default(),
         }

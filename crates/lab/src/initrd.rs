@@ -76,7 +76,7 @@ pub fn build(host: &Host, kernel: &Kernel, inside: &Path, extras: &[Extra], to: 
     out.archive.file("/lab/modules", 0o644, list.join("\n").as_bytes())?;
     out.archive.file("/lab/host.toml", 0o644, host.to_toml()?.as_bytes())?;
     if host.workload.linux {
-        linux_guest(&mut out, kernel, inside)?;
+        linux_guest(&mut out, host, kernel, inside)?;
     }
     for extra in extras {
         out.add(&extra.from, &extra.to)?;
@@ -86,7 +86,7 @@ pub fn build(host: &Host, kernel: &Kernel, inside: &Path, extras: &[Extra], to: 
 }
 
 /// QEMU with its firmware, the kernel, and a RAM disk that holds nothing but the lab's program.
-fn linux_guest(out: &mut Filler, kernel: &Kernel, inside: &Path) -> Result<()> {
+fn linux_guest(out: &mut Filler, host: &Host, kernel: &Kernel, inside: &Path) -> Result<()> {
     out.add(&program("qemu-system-x86_64")?, "/bin/qemu-system-x86_64")?;
     let bios = ["/usr/share/seabios", "/usr/share/qemu"];
     for name in ["bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin", "multiboot_dma.bin"] {
@@ -99,6 +99,18 @@ fn linux_guest(out: &mut Filler, kernel: &Kernel, inside: &Path) -> Result<()> {
     guest.folder("/proc")?;
     guest.folder("/dev")?;
     guest.file("/init", 0o755, &fs::read(inside)?)?;
+    if host.workload.nested {
+        let mut list = Vec::new();
+        for module in modules::with_dependencies(&kernel.modules, &["kvm", host.vendor_module()])? {
+            let path = format!("/lab/modules.d/{}.ko", module.name);
+            guest.file(&path, 0o644, &module.image)?;
+            list.push(path);
+        }
+        guest.file("/lab/modules", 0o644, list.join("\n").as_bytes())?;
+        // The parameters of the outer host are not the inner one's.
+        let inner = Host { kvm: Default::default(), vendor: Default::default(), ..host.clone() };
+        guest.file("/lab/host.toml", 0o644, inner.to_toml()?.as_bytes())?;
+    }
     out.archive.file("/lab/guest.cpio", 0o644, &guest.finish()?)?;
     Ok(())
 }

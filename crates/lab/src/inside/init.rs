@@ -50,8 +50,32 @@ fn mount(kind: &str, at: &str) -> Result<()> {
     check(unsafe { libc::mount(kind_c.as_ptr(), at_c.as_ptr(), kind_c.as_ptr(), 0, std::ptr::null()) }, at)
 }
 
+/// The guest is a KVM host, too: the phases in a VM of its own.
+fn nested() -> Result<()> {
+    for (kind, at) in [("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp")] {
+        mount(kind, at)?;
+    }
+    load_modules(&Host::load(Path::new("/lab/host.toml"))?)?;
+    let mut vm = Command::new("/init").args(["load", "/lab/host.toml", "--stay"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let out = BufReader::new(vm.stdout.take().context("no pipe")?);
+    for line in out.lines() {
+        let line = line?;
+        println!("nested: {line}.");
+        if line == "DONE" {
+            // It stays as long as its standard input does.
+            std::mem::forget(vm);
+            return Ok(());
+        }
+    }
+    bail!("the nested VM ended early")
+}
+
 /// The guest's part: use some memory, give some back, and stay.
 fn inside_linux() -> ! {
+    if Path::new("/lab/host.toml").exists() {
+        let ran = nested();
+        println!("lab guest {ran:?}");
+    }
     let mut blocks: Vec<Vec<u8>> = (0..80).map(|i| vec![i; 1 << 20]).collect();
     blocks.truncate(30);
     blocks.extend((0..20).map(|i| vec![i; 1 << 20]));
@@ -361,7 +385,7 @@ fn workload(host: &Host) -> Result<Vec<Vm>> {
 /// A whole Linux in a VM: QEMU, the host's own kernel, and this program as its init, which sees the word `lab-guest`.
 fn linux_guest() -> Result<Vm> {
     let mut child = Command::new("/bin/qemu-system-x86_64")
-        .args(["-accel", "kvm", "-cpu", "host", "-smp", "2", "-m", "256", "-nographic", "-nodefaults", "-no-reboot", "-L", "/lab/bios"])
+        .args(["-accel", "kvm", "-cpu", "host", "-smp", "2", "-m", "384", "-nographic", "-nodefaults", "-no-reboot", "-L", "/lab/bios"])
         .args(["-kernel", "/lab/bzImage", "-initrd", "/lab/guest.cpio", "-serial", "stdio"])
         .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off lab-guest"])
         .stdin(Stdio::piped())

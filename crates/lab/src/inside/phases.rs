@@ -160,7 +160,13 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             go(Write, 0x1000_0000, 8)
         }
         "slot-delete" => {
-            vm.slot(1, 0x1000_0000, 0, 0, 0)?;
+            if vm.slot(1, 0x1000_0000, 0, 0, 0).is_err() {
+                // No phase before made the slot.
+                let bank = Memory::new(2 * MIB, Backing::Anonymous)?;
+                vm.slot(1, 0x1000_0000, 2 * MIB, bank.address(), 0)?;
+                go(Write, 0x1000_0000, 64)?;
+                vm.slot(1, 0x1000_0000, 0, 0, 0)?;
+            }
             go(Read, 0x1000_0000, 16)?;
             go(Read, MIB, 256)
         }
