@@ -1,0 +1,32 @@
+//! What can go wrong in this crate.
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Output could not be written.
+    #[error("cannot write: {0}")]
+    Write(#[from] std::io::Error),
+    /// A CSV record could not be written.
+    #[error("cannot write: {0}")]
+    Csv(#[from] csv::Error),
+    /// The table engine refused.
+    #[error("{0}")]
+    Table(#[from] polars::prelude::PolarsError),
+    /// A filter expression cannot be read.
+    #[error("{0}")]
+    Filter(#[from] crate::filter::FilterError),
+}
+
+impl Error {
+    /// Whether the reader of our output went away (`… | head`): the end of the work, not a failure.
+    pub fn is_broken_pipe(&self) -> bool {
+        let kind = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+        match self {
+            Self::Write(e) => kind(e),
+            Self::Csv(e) => matches!(e.kind(), csv::ErrorKind::Io(e) if kind(e)),
+            Self::Table(polars::prelude::PolarsError::IO { error, .. }) => kind(error),
+            Self::Table(_) | Self::Filter(_) => false,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `--where`: a small expression language over a table's columns.
+//!
+//! ```text
+//! level == 1 and new_spte != 0
+//! event = 'kvm_page_fault' && error_code & 0x2 != 0
+//! comm contains 'qemu' or tid in (170, 171)
+//! duration > 50us and outcome != 'fixed'
+//! not (vcpu is null)
+//! ```
+//!
+//! Numbers may be decimal, `0x…` hex, with `_` between digits, and with a unit of time (`50us`, `1.5s`) or of size (`4K`, `2M`, `1G`).
+//! Words are in single or double quotes; on the right of a comparison with a text column they may be bare. Operators, from loose to tight:
+//! `or` `||`; `and` `&&`; `not` `!`; `==` `=` `!=` `<` `<=` `>` `>=` `in (…)` `is null` `is not null` `contains` `starts with` `ends with`
+//! `like` (with `*` and `?`); `|`; `&`; `+` `-`; `*` `/` `%`. A comparison with a null cell is false, and so is its opposite: `is null` asks for
+//! those.
+
+mod eval;
+mod parse;
+
+use crate::Error;
+use crate::table::{Chunk, Table};
+use parse::Expr;
+use std::fmt;
+
+/// A filter that is known to fit its table.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    expr: Expr,
+}
+
+/// Why a filter cannot be used, with the place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterError {
+    /// The whole expression.
+    pub text: String,
+    /// Byte offset of the trouble.
+    pub at: usize,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for FilterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let column = self.text.get(..self.at).map_or(0, |s| s.chars().count());
+        write!(f, "{}\n  {}\n  {:column$}^", self.message, self.text, "")
+    }
+}
+
+impl std::error::Error for FilterError {}
+
+impl Filter {
+    /// Reads an expression and checks it against the columns of `table`.
+    pub fn new(text: &str, table: &Table) -> Result<Self, FilterError> {
+        let expr = parse::parse(text, table)?;
+        Ok(Self { expr })
+    }
+
+    /// The rows of the chunk for which the expression is true.
+    pub fn apply(&self, chunk: &Chunk) -> Result<Chunk, Error> {
+        Ok(chunk.filter(&eval::mask(&self.expr, chunk)?)?)
+    }
+
+    /// For each row of the chunk, whether the expression is true.
+    pub fn matches(&self, chunk: &Chunk) -> Result<Vec<bool>, Error> {
+        Ok(eval::mask(&self.expr, chunk)?.iter().map(|m| m == Some(true)).collect())
+    }
+}
+
+/// Whether `text` fits a pattern in which `*` stands for any characters and `?` for one.
+pub fn like(text: &str, pattern: &str) -> bool {
+    let (text, pattern): (Vec<char>, Vec<char>) = (text.chars().collect(), pattern.chars().collect());
+    let (mut t, mut p) = (0, 0);
+    // Where the last `*` is, and how far it reaches so far.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(c) if *c == '?' || *c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match &mut star {
+                Some((at, reach)) => {
+                    *reach += 1;
+                    t = *reach;
+                    p = *at + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}

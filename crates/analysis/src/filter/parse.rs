@@ -1,0 +1,420 @@
+//! The grammar: text to a typed expression, with errors that point at the place.
+
+use super::FilterError;
+use crate::table::{Kind, Table};
+use crate::time::parse_ns;
+
+/// A typed expression. Columns are places in the table.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Expr {
+    Number(i128),
+    Words(String),
+    Truth(bool),
+    NumberColumn(usize),
+    TextColumn(usize),
+    FlagColumn(usize),
+    Not(Box<Expr>),
+    And(Box<Expr>, Box<Expr>),
+    Or(Box<Expr>, Box<Expr>),
+    Compare(Order, Box<Expr>, Box<Expr>),
+    Match(Match, Box<Expr>, String),
+    In(Box<Expr>, Vec<Expr>),
+    IsNull(Box<Expr>),
+    Arithmetic(Op, Box<Expr>, Box<Expr>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    Contains,
+    StartsWith,
+    EndsWith,
+    Like,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+    And,
+    Or,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Type {
+    Number,
+    Text,
+    Truth,
+}
+
+impl Type {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Number => "a number",
+            Self::Text => "text",
+            Self::Truth => "true or false",
+        }
+    }
+}
+
+impl Expr {
+    fn ty(&self) -> Type {
+        match self {
+            Self::Number(_) | Self::NumberColumn(_) | Self::Arithmetic(..) => Type::Number,
+            Self::Words(_) | Self::TextColumn(_) => Type::Text,
+            _ => Type::Truth,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Token {
+    Number(i128),
+    Quoted(String),
+    Word(String),
+    Symbol(&'static str),
+}
+
+/// Longer symbols first.
+const SYMBOLS: [&str; 20] = [
+    "==", "!=", "<=", ">=", "&&", "||", "=~", "=", "<", ">", "!", "(", ")", ",", "+", "*", "/", "%", "&", "|",
+];
+
+/// How deep parentheses and `not` may nest: the parser is recursive, and its input may come from anywhere.
+const MAX_DEPTH: usize = 64;
+
+pub(super) fn parse(text: &str, table: &Table) -> Result<Expr, FilterError> {
+    let tokens = tokens(text)?;
+    let mut p = Parser { text, table, tokens, next: 0, depth: 0 };
+    let expr = p.or()?;
+    if p.next < p.tokens.len() {
+        return p.fail("this does not belong to the expression: is an operator missing before it?");
+    }
+    p.want(&expr, Type::Truth, 0, "a filter is a comparison")?;
+    Ok(expr)
+}
+
+fn tokens(text: &str) -> Result<Vec<(usize, Token)>, FilterError> {
+    let fail =
+        |at: usize, message: &str| FilterError { text: text.to_string(), at, message: message.to_string() };
+    let mut out = Vec::new();
+    let mut at = 0;
+    while let Some(c) = text[at..].chars().next() {
+        let rest = &text[at..];
+        if c.is_whitespace() {
+            at += c.len_utf8();
+        } else if c == '\'' || c == '"' {
+            let end = rest[1..].find(c).ok_or_else(|| fail(at, "this quote is not closed"))?;
+            out.push((at, Token::Quoted(rest[1..=end].to_string())));
+            at += end + 2;
+        } else if c.is_ascii_digit() {
+            let end =
+                rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')).unwrap_or(rest.len());
+            let number = number(&rest[..end]).ok_or_else(|| fail(at, "this is no number"))?;
+            out.push((at, Token::Number(number)));
+            at += end;
+        } else if c.is_alphabetic() || c == '_' {
+            let end = rest
+                .find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':')))
+                .unwrap_or(rest.len());
+            out.push((at, Token::Word(rest[..end].to_string())));
+            at += end;
+        } else if c == '-' {
+            out.push((at, Token::Symbol("-")));
+            at += 1;
+        } else if let Some(s) = SYMBOLS.iter().find(|s| rest.starts_with(**s)) {
+            out.push((at, Token::Symbol(s)));
+            at += s.len();
+        } else {
+            return Err(fail(at, "this means nothing here"));
+        }
+    }
+    Ok(out)
+}
+
+fn number(s: &str) -> Option<i128> {
+    let digits = s.replace('_', "");
+    if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        return u64::from_str_radix(hex, 16).ok().map(i128::from);
+    }
+    if let Ok(n) = digits.parse::<u64>() {
+        return Some(n.into());
+    }
+    if let Some((unit, n)) = digits.char_indices().last().map(|(i, c)| (c, &digits[..i])) {
+        let shift = match unit {
+            'K' => 10,
+            'M' => 20,
+            'G' => 30,
+            'T' => 40,
+            _ => 0,
+        };
+        if shift > 0 {
+            return n.parse::<u32>().ok().map(|n| i128::from(n) << shift);
+        }
+    }
+    parse_ns(&digits).ok().map(i128::from)
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    table: &'a Table,
+    tokens: Vec<(usize, Token)>,
+    next: usize,
+    depth: usize,
+}
+
+type Parsed = Result<Expr, FilterError>;
+
+impl Parser<'_> {
+    fn at(&self) -> usize {
+        self.tokens.get(self.next).map_or(self.text.len(), |(at, _)| *at)
+    }
+
+    fn fail<T>(&self, message: impl Into<String>) -> Result<T, FilterError> {
+        self.fail_at(self.at(), message)
+    }
+
+    fn fail_at<T>(&self, at: usize, message: impl Into<String>) -> Result<T, FilterError> {
+        Err(FilterError { text: self.text.to_string(), at, message: message.into() })
+    }
+
+    fn want(&self, e: &Expr, ty: Type, at: usize, why: &str) -> Result<(), FilterError> {
+        if e.ty() == ty {
+            return Ok(());
+        }
+        self.fail_at(at, format!("{why}: {} is wanted here, and this is {}", ty.name(), e.ty().name()))
+    }
+
+    fn peek(&self) -> Option<&Token> {
+        self.tokens.get(self.next).map(|(_, t)| t)
+    }
+
+    /// Takes the next token if it is one of these symbols or words.
+    fn take(&mut self, any: &[&'static str]) -> Option<&'static str> {
+        let found = match self.peek()? {
+            Token::Symbol(s) => any.iter().find(|a| *a == s),
+            Token::Word(w) => any.iter().find(|a| a.eq_ignore_ascii_case(w)),
+            _ => None,
+        }?;
+        self.next += 1;
+        Some(found)
+    }
+
+    fn expect(&mut self, what: &'static str) -> Result<(), FilterError> {
+        if self.take(&[what]).is_some() { Ok(()) } else { self.fail(format!("`{what}` is missing here")) }
+    }
+
+    fn or(&mut self) -> Parsed {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return self.fail("this nests too deeply");
+        }
+        let start = self.at();
+        let mut left = self.and()?;
+        while self.take(&["or", "||"]).is_some() {
+            self.want(&left, Type::Truth, start, "`or` joins comparisons")?;
+            let at = self.at();
+            let right = self.and()?;
+            self.want(&right, Type::Truth, at, "`or` joins comparisons")?;
+            left = Expr::Or(left.into(), right.into());
+        }
+        self.depth -= 1;
+        Ok(left)
+    }
+
+    fn and(&mut self) -> Parsed {
+        let start = self.at();
+        let mut left = self.not()?;
+        while self.take(&["and", "&&"]).is_some() {
+            self.want(&left, Type::Truth, start, "`and` joins comparisons")?;
+            let at = self.at();
+            let right = self.not()?;
+            self.want(&right, Type::Truth, at, "`and` joins comparisons")?;
+            left = Expr::And(left.into(), right.into());
+        }
+        Ok(left)
+    }
+
+    fn not(&mut self) -> Parsed {
+        if self.take(&["not", "!"]).is_none() {
+            return self.comparison();
+        }
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return self.fail("this nests too deeply");
+        }
+        let at = self.at();
+        let e = self.not()?;
+        self.want(&e, Type::Truth, at, "`not` turns a comparison round")?;
+        self.depth -= 1;
+        Ok(Expr::Not(e.into()))
+    }
+
+    fn comparison(&mut self) -> Parsed {
+        let start = self.at();
+        let left = self.bits_or()?;
+        if let Some(symbol) = self.take(&["==", "=", "!=", "<=", ">=", "<", ">"]) {
+            let order = match symbol {
+                "==" | "=" => Order::Equal,
+                "!=" => Order::NotEqual,
+                "<" => Order::Less,
+                "<=" => Order::LessOrEqual,
+                ">" => Order::Greater,
+                _ => Order::GreaterOrEqual,
+            };
+            if self.take(&["null"]).is_some() {
+                return match order {
+                    Order::Equal => Ok(Expr::IsNull(left.into())),
+                    Order::NotEqual => Ok(Expr::Not(Expr::IsNull(left.into()).into())),
+                    _ => self.fail_at(start, "null has no order: only == and != compare with it"),
+                };
+            }
+            let at = self.at();
+            let right = self.operand_like(&left)?;
+            self.want(&right, left.ty(), at, "both sides of a comparison are of one kind")?;
+            if left.ty() == Type::Truth && !matches!(order, Order::Equal | Order::NotEqual) {
+                return self.fail_at(start, "true and false have no order");
+            }
+            return Ok(Expr::Compare(order, left.into(), right.into()));
+        }
+        if self.take(&["is"]).is_some() {
+            let not = self.take(&["not"]).is_some();
+            self.expect("null")?;
+            let e = Expr::IsNull(left.into());
+            return Ok(if not { Expr::Not(e.into()) } else { e });
+        }
+        if self.take(&["in"]).is_some() {
+            self.expect("(")?;
+            let mut any = Vec::new();
+            loop {
+                let at = self.at();
+                let e = self.operand_like(&left)?;
+                self.want(&e, left.ty(), at, "a list holds what it is compared with")?;
+                any.push(e);
+                if self.take(&[","]).is_none() {
+                    break;
+                }
+            }
+            self.expect(")")?;
+            return Ok(Expr::In(left.into(), any));
+        }
+        if let Some(how) = self.take(&["contains", "starts", "ends", "like"]) {
+            if how == "starts" || how == "ends" {
+                self.expect("with")?;
+            }
+            self.want(&left, Type::Text, start, "only text can be searched")?;
+            let at = self.at();
+            let Expr::Words(pattern) = self.operand_like(&left)? else {
+                return self.fail_at(at, "words are wanted here");
+            };
+            let how = match how {
+                "contains" => Match::Contains,
+                "starts" => Match::StartsWith,
+                "ends" => Match::EndsWith,
+                _ => Match::Like,
+            };
+            return Ok(Expr::Match(how, left.into(), pattern));
+        }
+        Ok(left)
+    }
+
+    /// The right side of a comparison: next to text, a bare word that is no column is text.
+    fn operand_like(&mut self, left: &Expr) -> Parsed {
+        if left.ty() == Type::Text
+            && let Some(Token::Word(w)) = self.peek()
+            && self.table.position(w).is_none()
+        {
+            let word = w.clone();
+            self.next += 1;
+            return Ok(Expr::Words(word));
+        }
+        self.bits_or()
+    }
+
+    fn binary(&mut self, symbols: &[(&'static str, Op)], tighter: fn(&mut Self) -> Parsed) -> Parsed {
+        let start = self.at();
+        let mut left = tighter(self)?;
+        let names: Vec<&'static str> = symbols.iter().map(|(s, _)| *s).collect();
+        while let Some(symbol) = self.take(&names) {
+            let Some((_, op)) = symbols.iter().find(|(s, _)| *s == symbol) else { break };
+            self.want(&left, Type::Number, start, "only numbers can be calculated with")?;
+            let at = self.at();
+            let right = tighter(self)?;
+            self.want(&right, Type::Number, at, "only numbers can be calculated with")?;
+            left = Expr::Arithmetic(*op, left.into(), right.into());
+        }
+        Ok(left)
+    }
+
+    fn bits_or(&mut self) -> Parsed {
+        self.binary(&[("|", Op::Or)], Self::bits_and)
+    }
+
+    fn bits_and(&mut self) -> Parsed {
+        self.binary(&[("&", Op::And)], Self::sum)
+    }
+
+    fn sum(&mut self) -> Parsed {
+        self.binary(&[("+", Op::Add), ("-", Op::Subtract)], Self::product)
+    }
+
+    fn product(&mut self) -> Parsed {
+        self.binary(&[("*", Op::Multiply), ("/", Op::Divide), ("%", Op::Remainder)], Self::operand)
+    }
+
+    fn operand(&mut self) -> Parsed {
+        let at = self.at();
+        if self.take(&["("]).is_some() {
+            let e = self.or()?;
+            self.expect(")")?;
+            return Ok(e);
+        }
+        if self.take(&["-"]).is_some() {
+            return match self.tokens.get(self.next) {
+                Some((_, Token::Number(n))) => {
+                    let n = -*n;
+                    self.next += 1;
+                    Ok(Expr::Number(n))
+                }
+                _ => self.fail("a number is missing after `-`"),
+            };
+        }
+        let Some((_, token)) = self.tokens.get(self.next) else {
+            return self.fail("something is missing here");
+        };
+        let token = token.clone();
+        self.next += 1;
+        match token {
+            Token::Number(n) => Ok(Expr::Number(n)),
+            Token::Quoted(s) => Ok(Expr::Words(s)),
+            Token::Word(w) if w.eq_ignore_ascii_case("true") => Ok(Expr::Truth(true)),
+            Token::Word(w) if w.eq_ignore_ascii_case("false") => Ok(Expr::Truth(false)),
+            Token::Word(w) => match self.table.position(&w) {
+                Some(n) => Ok(match self.table.columns[n].kind {
+                    Kind::Text => Expr::TextColumn(n),
+                    Kind::Flag => Expr::FlagColumn(n),
+                    _ => Expr::NumberColumn(n),
+                }),
+                None => self.fail_at(at, self.unknown_column(&w)),
+            },
+            Token::Symbol(_) => self.fail_at(at, "a column, a number or words are wanted here"),
+        }
+    }
+
+    fn unknown_column(&self, word: &str) -> String {
+        let names: Vec<&str> = self.table.columns.iter().map(|c| c.name).collect();
+        format!("`{}` has no column `{word}`; its columns are: {}", self.table.name, names.join(", "))
+    }
+}

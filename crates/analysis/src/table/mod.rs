@@ -1,0 +1,110 @@
+//! Tables: named, typed columns, built in chunks and written in any format.
+//!
+//! A [`Chunk`] is a polars data frame whose columns are those of a [`Table`]. Tables that stream are made and written chunk by chunk, so
+//! that memory stays bounded however long the input is; in Parquet each chunk is a row group, in Arrow IPC a record batch.
+
+mod build;
+mod text;
+mod write;
+
+pub use build::Rows;
+pub use write::{Format, TableWriter, WriteOptions};
+
+/// One chunk of a table: a data frame with exactly the table's columns.
+pub type Chunk = polars::prelude::DataFrame;
+
+/// Rows in a chunk: enough for good compression, small enough to stream.
+pub const CHUNK_ROWS: usize = 64 * 1024;
+
+/// What the values of a column are. It decides the type in Parquet and Arrow and the notation in text, CSV and JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A moment: u64 nanoseconds since the first event (or on the trace's clock). People see seconds.
+    Time,
+    /// A length of time: u64 nanoseconds. People see a unit.
+    Duration,
+    /// An address, a frame number, a raw value: u64, `0x…` in text, CSV and JSON.
+    Hex,
+    /// A count or a number: u64.
+    Count,
+    /// A small number: u32.
+    Number,
+    /// A small number that can be negative: i32.
+    Signed,
+    /// A number of bytes: u64. People see 4K, 2M, 1G.
+    Bytes,
+    /// true or false.
+    Flag,
+    /// Words.
+    Text,
+}
+
+impl Kind {
+    /// The type of such a column in Parquet and Arrow.
+    pub const fn type_name(self) -> &'static str {
+        match self {
+            Self::Time | Self::Duration | Self::Hex | Self::Count | Self::Bytes => "u64",
+            Self::Number => "u32",
+            Self::Signed => "i32",
+            Self::Flag => "bool",
+            Self::Text => "string",
+        }
+    }
+}
+
+/// One column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name: part of the contract with scripts.
+    pub name: &'static str,
+    /// What its values are.
+    pub kind: Kind,
+    /// What it says, for people.
+    pub doc: &'static str,
+}
+
+/// A kind of table: its name and columns.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// Name, as in the command that prints it.
+    pub name: &'static str,
+    /// What a row is.
+    pub doc: &'static str,
+    /// The columns, in order.
+    pub columns: &'static [Column],
+    /// How many of the first columns people see as columns; what the others hold goes into one line of `name=value` at the end. Equal to the
+    /// number of columns where all are shown.
+    pub lead: usize,
+}
+
+impl Table {
+    /// The place of a column.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == name)
+    }
+}
+
+/// Declares a table and an enum whose variants are its columns' places.
+macro_rules! table {
+    ($(#[$m:meta])* $vis:vis $Columns:ident / $TABLE:ident = $name:literal, lead $lead:expr, $doc:literal { $($col:ident: $kind:ident, $cdoc:literal;)* }) => {
+        #[allow(non_camel_case_types, reason = "the variants are column names")]
+        #[derive(Clone, Copy)]
+        enum $Columns { $($col),* }
+        $(#[$m])*
+        $vis const $TABLE: $crate::table::Table = $crate::table::Table {
+            name: $name,
+            doc: $doc,
+            columns: &[$($crate::table::Column {
+                // A column called `type` would need this too: raw identifiers do not print their mark.
+                name: stringify!($col),
+                kind: $crate::table::Kind::$kind,
+                doc: $cdoc,
+            }),*],
+            lead: $lead,
+        };
+        impl From<$Columns> for usize {
+            fn from(c: $Columns) -> usize { c as usize }
+        }
+    };
+}
+pub(crate) use table;

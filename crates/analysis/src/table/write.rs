@@ -1,0 +1,348 @@
+//! Writing chunks in a format.
+
+use super::text::TextWriter;
+use super::{Chunk, Column, Kind, Table};
+use crate::Error;
+use polars::prelude::{
+    BooleanChunked, CompatLevel, DataFrame, Int32Chunked, Schema, StringChunked, UInt32Chunked, UInt64Chunked,
+};
+use polars_io::SerWriter;
+use polars_io::ipc::IpcWriter;
+use polars_io::parquet::write::{BatchedWriter as ParquetBatches, ParquetCompression, ParquetWriter};
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+
+/// The formats of tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Format {
+    /// Aligned columns with units, for people.
+    #[default]
+    Text,
+    /// Comma-separated values with a line of column names.
+    Csv,
+    /// One JSON array of objects.
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+    /// Apache Parquet.
+    Parquet,
+    /// Arrow IPC file (Feather v2).
+    Arrow,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 6] = [Self::Text, Self::Csv, Self::Json, Self::Jsonl, Self::Parquet, Self::Arrow];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "table",
+            Self::Csv => "csv",
+            Self::Json => "json",
+            Self::Jsonl => "jsonl",
+            Self::Parquet => "parquet",
+            Self::Arrow => "arrow",
+        }
+    }
+
+    /// Whether it is not text: nothing to write to a terminal.
+    pub const fn is_binary(self) -> bool {
+        matches!(self, Self::Parquet | Self::Arrow)
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "text" => Ok(Self::Text),
+            "ndjson" => Ok(Self::Jsonl),
+            "ipc" | "feather" => Ok(Self::Arrow),
+            _ => Self::ALL
+                .into_iter()
+                .find(|f| f.name() == s)
+                .ok_or_else(|| format!("no format `{s}`: one of {}", Self::ALL.map(Self::name).join(", "))),
+        }
+    }
+}
+
+/// How to write.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WriteOptions {
+    /// Leave out the line of column names (text and CSV).
+    pub no_header: bool,
+    /// Times of the trace's clock instead of since the first event; text then shows them as they are.
+    pub absolute: bool,
+}
+
+/// Writes a table chunk by chunk. Call [`finish`](Self::finish): formats with a footer are unreadable without it.
+pub struct TableWriter<W: Write> {
+    table: &'static Table,
+    kind: Writer<W>,
+}
+
+impl<W: Write> fmt::Debug for TableWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableWriter").field("table", &self.table.name).finish_non_exhaustive()
+    }
+}
+
+enum Writer<W: Write> {
+    Text(TextWriter<W>),
+    Csv(csv::Writer<W>),
+    Json { out: W, rows: u64, lines: bool },
+    Parquet(Box<ParquetBatches<Lent<W>>>, Lent<W>),
+    Arrow(Box<polars_io::ipc::BatchedWriter<Lent<W>>>, Lent<W>),
+}
+
+/// An output that polars' writers borrow: they do not give back what they are given.
+struct Lent<W>(Arc<Mutex<Option<W>>>);
+
+impl<W> Clone for Lent<W> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<W> Lent<W> {
+    fn new(out: W) -> Self {
+        Self(Arc::new(Mutex::new(Some(out))))
+    }
+
+    fn take(self) -> io::Result<W> {
+        self.0.lock().ok().and_then(|mut w| w.take()).ok_or_else(|| io::Error::other("the output is gone"))
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
+        let mut w = self.0.lock().map_err(|_| io::Error::other("the output is gone"))?;
+        f(w.as_mut().ok_or_else(|| io::Error::other("the output is gone"))?)
+    }
+}
+
+impl<W: Write> Write for Lent<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.with(|w| w.write(buf))
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.with(Write::flush)
+    }
+}
+
+impl<W: Write> TableWriter<W> {
+    /// Begins the output.
+    pub fn new(table: &'static Table, format: Format, options: WriteOptions, out: W) -> Result<Self, Error> {
+        let kind = match format {
+            Format::Text => Writer::Text(TextWriter::new(table, options, out)),
+            Format::Csv => {
+                let mut w = csv::Writer::from_writer(out);
+                if !options.no_header {
+                    w.write_record(table.columns.iter().map(|c| c.name))?;
+                }
+                Writer::Csv(w)
+            }
+            Format::Json | Format::Jsonl => Writer::Json { out, rows: 0, lines: format == Format::Jsonl },
+            Format::Parquet => {
+                let lent = Lent::new(out);
+                let w = ParquetWriter::new(lent.clone())
+                    .with_compression(ParquetCompression::Zstd(None))
+                    .set_parallel(false);
+                Writer::Parquet(Box::new(w.batched(&schema(table))?), lent)
+            }
+            Format::Arrow => {
+                // The oldest flavour: strings that every Arrow reader knows.
+                let lent = Lent::new(out);
+                let w = IpcWriter::new(lent.clone()).with_compat_level(CompatLevel::oldest());
+                Writer::Arrow(Box::new(w.batched(&schema(table), Vec::new())?), lent)
+            }
+        };
+        Ok(Self { table, kind })
+    }
+
+    /// Writes a chunk.
+    pub fn write(&mut self, chunk: &Chunk) -> Result<(), Error> {
+        if chunk.height() == 0 {
+            return Ok(());
+        }
+        let mut chunk = chunk.clone();
+        chunk.rechunk_mut();
+        match &mut self.kind {
+            Writer::Parquet(w, _) => return Ok(w.write_batch(&chunk)?),
+            Writer::Arrow(w, _) => return Ok(w.write_batch(&chunk)?),
+            _ => {}
+        }
+        let view = View::new(self.table, &chunk)?;
+        match &mut self.kind {
+            Writer::Text(w) => w.write(&view)?,
+            Writer::Csv(w) => {
+                let mut cell = String::new();
+                for row in 0..view.rows {
+                    for column in &view.columns {
+                        cell.clear();
+                        column.plain(row, &mut cell);
+                        w.write_field(&cell)?;
+                    }
+                    w.write_record(None::<&[u8]>)?;
+                }
+            }
+            Writer::Json { out, rows, lines } => {
+                for row in 0..view.rows {
+                    let before = match (*lines, *rows) {
+                        (true, _) => "",
+                        (false, 0) => "[",
+                        (false, _) => ",\n ",
+                    };
+                    out.write_all(before.as_bytes())?;
+                    json_row(out, &view, row)?;
+                    if *lines {
+                        out.write_all(b"\n")?;
+                    }
+                    *rows += 1;
+                }
+            }
+            Writer::Parquet(..) | Writer::Arrow(..) => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the output and gives it back.
+    pub fn finish(self) -> Result<W, Error> {
+        Ok(match self.kind {
+            Writer::Text(w) => w.finish()?,
+            Writer::Csv(w) => w.into_inner().map_err(|e| io::Error::from(e.error().kind()))?,
+            Writer::Json { mut out, rows, lines } => {
+                match (lines, rows) {
+                    (true, _) => {}
+                    (false, 0) => out.write_all(b"[]\n")?,
+                    (false, _) => out.write_all(b"]\n")?,
+                }
+                out
+            }
+            Writer::Parquet(w, out) => {
+                w.finish()?;
+                drop(w);
+                out.take()?
+            }
+            Writer::Arrow(mut w, out) => {
+                w.finish()?;
+                drop(w);
+                out.take()?
+            }
+        })
+    }
+}
+
+/// The polars schema of a table.
+fn schema(table: &Table) -> Schema {
+    use polars::prelude::DataType as T;
+    table
+        .columns
+        .iter()
+        .map(|c| {
+            let t = match c.kind {
+                Kind::Time | Kind::Duration | Kind::Hex | Kind::Count | Kind::Bytes => T::UInt64,
+                Kind::Number => T::UInt32,
+                Kind::Signed => T::Int32,
+                Kind::Flag => T::Boolean,
+                Kind::Text => T::String,
+            };
+            (c.name.into(), t)
+        })
+        .collect()
+}
+
+/// A chunk with its columns' types resolved.
+pub(super) struct View<'a> {
+    pub(super) columns: Vec<ColumnView<'a>>,
+    pub(super) rows: usize,
+}
+
+pub(super) struct ColumnView<'a> {
+    pub(super) spec: &'static Column,
+    cells: Cells<'a>,
+}
+
+enum Cells<'a> {
+    U64(&'a UInt64Chunked),
+    U32(&'a UInt32Chunked),
+    I32(&'a Int32Chunked),
+    Bool(&'a BooleanChunked),
+    Text(&'a StringChunked),
+}
+
+/// One cell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Cell<'a> {
+    Null,
+    U64(u64),
+    I32(i32),
+    Bool(bool),
+    Text(&'a str),
+}
+
+impl<'a> View<'a> {
+    fn new(table: &'static Table, chunk: &'a DataFrame) -> Result<Self, Error> {
+        let columns = table.columns.iter().map(|spec| {
+            let c = chunk.column(spec.name)?;
+            let cells = match spec.kind {
+                Kind::Time | Kind::Duration | Kind::Hex | Kind::Count | Kind::Bytes => Cells::U64(c.u64()?),
+                Kind::Number => Cells::U32(c.u32()?),
+                Kind::Signed => Cells::I32(c.i32()?),
+                Kind::Flag => Cells::Bool(c.bool()?),
+                Kind::Text => Cells::Text(c.str()?),
+            };
+            Ok(ColumnView { spec, cells })
+        });
+        Ok(Self { columns: columns.collect::<Result<_, Error>>()?, rows: chunk.height() })
+    }
+}
+
+impl<'a> ColumnView<'a> {
+    pub(super) fn get(&self, row: usize) -> Cell<'a> {
+        match self.cells {
+            Cells::U64(c) => c.get(row).map_or(Cell::Null, Cell::U64),
+            Cells::U32(c) => c.get(row).map_or(Cell::Null, |v| Cell::U64(v.into())),
+            Cells::I32(c) => c.get(row).map_or(Cell::Null, Cell::I32),
+            Cells::Bool(c) => c.get(row).map_or(Cell::Null, Cell::Bool),
+            Cells::Text(c) => c.get(row).map_or(Cell::Null, Cell::Text),
+        }
+    }
+
+    /// The cell as scripts read it; nothing for null.
+    fn plain(&self, row: usize, out: &mut String) {
+        use std::fmt::Write as _;
+        // Writing to a string cannot fail.
+        let _ = match self.get(row) {
+            Cell::Null => Ok(()),
+            Cell::U64(v) if self.spec.kind == Kind::Hex => write!(out, "{v:#x}"),
+            Cell::U64(v) => write!(out, "{v}"),
+            Cell::I32(v) => write!(out, "{v}"),
+            Cell::Bool(v) => write!(out, "{v}"),
+            Cell::Text(v) => out.write_str(v),
+        };
+    }
+}
+
+fn json_row(out: &mut impl Write, view: &View<'_>, row: usize) -> io::Result<()> {
+    for (n, column) in view.columns.iter().enumerate() {
+        let open = if n == 0 { '{' } else { ',' };
+        write!(out, "{open}\"{}\":", column.spec.name)?;
+        match column.get(row) {
+            Cell::Null => out.write_all(b"null")?,
+            Cell::U64(v) if column.spec.kind == Kind::Hex => write!(out, "\"{v:#x}\"")?,
+            Cell::U64(v) => write!(out, "{v}")?,
+            Cell::I32(v) => write!(out, "{v}")?,
+            Cell::Bool(v) => write!(out, "{v}")?,
+            Cell::Text(v) => serde_json::to_writer(&mut *out, v)?,
+        }
+    }
+    out.write_all(b"}")
+}
