@@ -13,11 +13,14 @@
 //! ```
 
 mod assemble;
+mod blob;
+mod dat;
 mod dir;
 mod error;
 pub mod event;
 mod exits;
 mod fields;
+pub mod format;
 pub mod info;
 mod input;
 mod load;
@@ -26,6 +29,8 @@ mod names;
 mod pack;
 pub mod paste;
 mod reader;
+mod records;
+mod ring;
 mod role;
 mod sniff;
 mod store;
@@ -50,6 +55,14 @@ fn binary_reader(
     path: &Path,
     cx: &mut reader::Cx,
 ) -> Result<(Box<dyn reader::Reader>, FormatKind), Error> {
-    let _ = (kind, data, cx);
-    Err(Error::Unsupported { path: path.to_path_buf(), what: "binary trace".into(), next: "not yet".into() })
+    match (kind, data) {
+        (sniff::Kind::Dat6, input::Data::Source(s)) => Ok((dat::DatReader::open(&s, path, cx)?, FormatKind::TraceDatV6)),
+        (sniff::Kind::Dat7, input::Data::Source(s)) => Ok((dat::DatReader::open(&s, path, cx)?, FormatKind::TraceDatV7)),
+        _ => Err(Error::Unsupported { path: path.to_path_buf(), what: "perf.data".into(), next: "not yet".into() }),
+    }
+}
+
+/// The kernel's name of an exit reason; `None` for a back-end or a number without one.
+pub fn exit_name(isa: Isa, reason: u32) -> Option<&'static str> {
+    exits::name(isa, reason)
 }

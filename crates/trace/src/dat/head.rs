@@ -1,0 +1,291 @@
+//! The head of a trace.dat, both versions: from the file's start to the CPUs' page ranges.
+
+use std::path::Path;
+
+use crate::blob::{Blob, Meta};
+use crate::dat::options::{Buffer, Options};
+use crate::dat::pages::{Budget, Compressor, Pages, decompress};
+use crate::dat::{Cpu, DatReader};
+use crate::error::Error;
+use crate::info::FormatKind;
+use crate::input::Source;
+use crate::reader::{Cx, Reader, damage};
+use crate::text::TextReader;
+
+/// Bytes before the version-specific part.
+const HEAD: usize = 18;
+/// Largest piece of metadata that is read (formats of a whole kernel are about 3 MB, kallsyms are not read).
+const MAX_META: u64 = 64 << 20;
+/// Most CPUs of one buffer.
+const MAX_CPUS: usize = 8192;
+/// Longest chain of options sections.
+const MAX_SECTIONS: usize = 1000;
+
+fn bad(path: &Path, offset: u64, expected: &str) -> Error {
+    Error::Damaged { path: path.to_path_buf(), offset, expected: expected.to_owned() }
+}
+
+pub(crate) fn open(source: &Source, path: &Path, cx: &mut Cx) -> Result<Box<dyn Reader>, Error> {
+    let mut head = [0; HEAD];
+    let n = source.read_at(0, &mut head).map_err(|e| Error::io(path, e))?;
+    if n < HEAD {
+        return Err(bad(path, n as u64, "the head of a trace.dat, 18 bytes"));
+    }
+    if head[12] != 0 {
+        return Err(Error::Unsupported {
+            path: path.to_path_buf(),
+            what: "a trace.dat of a big-endian machine".to_owned(),
+            next: "KVM's MMU tracepoints are x86: record on the host itself".to_owned(),
+        });
+    }
+    let mut meta = Meta { long_size: head[13], page_size: u32::from_le_bytes([head[14], head[15], head[16], head[17]]), ..Meta::default() };
+    if !matches!(meta.long_size, 4 | 8) {
+        return Err(bad(path, 13, "4 or 8, the bytes in a long"));
+    }
+    if !page_size_ok(meta.page_size) {
+        return Err(bad(path, 14, "a page size"));
+    }
+    if head[10] == b'6' { v6(source, path, &mut meta, cx) } else { v7(source, path, &mut meta, cx) }
+}
+
+fn page_size_ok(n: u32) -> bool {
+    (256..=16 << 20).contains(&n)
+}
+
+// ---- version 6 ----
+
+fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Box<dyn Reader>, Error> {
+    // The metadata have no length of their own; ring pages behind them are not needed for it.
+    let want = (source.len() - HEAD as u64).min(MAX_META);
+    let data = source.bytes(HEAD as u64, want).ok_or_else(|| bad(path, HEAD as u64, "the rest of the head"))?;
+    let mut b = Blob::new(&data);
+    let at = |b: &Blob<'_>| (HEAD + b.at) as u64;
+    // kallsyms and printk stand between the formats and the task names, all of which are there.
+    let mut block = |b: &mut Blob<'_>| -> Result<(), &'static str> {
+        meta.header_info(b)?;
+        meta.ftrace_formats(b)?;
+        meta.event_formats(b)?;
+        let len = b.u32().ok_or("the length of kallsyms")?;
+        b.take(len.into()).ok_or("kallsyms")?;
+        let len = b.u32().ok_or("the length of the printk formats")?;
+        b.take(len.into()).ok_or("the printk formats")?;
+        let len = b.u64().ok_or("the length of the task names")?;
+        let text = b.take(len).ok_or("the task names")?;
+        meta.cmdlines(text);
+        Ok(())
+    };
+    block(&mut b).map_err(|expected| bad(path, at(&b), expected))?;
+    let cpus = b.u32().ok_or_else(|| bad(path, at(&b), "the number of CPUs"))?;
+    if cpus as usize > MAX_CPUS {
+        return Err(bad(path, at(&b) - 4, "a number of CPUs that a machine can have"));
+    }
+    let mut options = Options::default();
+    let mut ranges = Vec::new();
+    loop {
+        let tag = b.take(10).ok_or_else(|| bad(path, at(&b), "\"options\", \"flyrecord\" or \"latency\""))?;
+        match tag {
+            b"options  \0" => loop {
+                let id = b.u16().ok_or_else(|| bad(path, at(&b), "an option"))?;
+                if id == 0 {
+                    break;
+                }
+                let data = b.u32().and_then(|n| b.take(n.into())).ok_or_else(|| bad(path, at(&b), "the content of an option"))?;
+                options.add(id, data, false);
+            },
+            b"flyrecord\0" => {
+                table(&mut b, cpus, &mut ranges).ok_or_else(|| bad(path, at(&b), "offset and size of a CPU's pages"))?;
+                break;
+            }
+            b"latency  \0" => {
+                let rest = source.bytes(at(&b), source.len() - at(&b)).unwrap_or_default();
+                return Ok(Box::new(TextReader::new(path.to_path_buf(), FormatKind::TraceDatV6, Box::new(std::io::Cursor::new(rest)))));
+            }
+            _ => return Err(bad(path, at(&b) - 10, "\"options\", \"flyrecord\" or \"latency\"")),
+        }
+    }
+    // Other instances have tables of their own, elsewhere.
+    for buffer in std::mem::take(&mut options.buffers) {
+        let n = 10 + u64::from(cpus) * 16;
+        let table_bytes = source.bytes(buffer.offset, n.min(source.len().saturating_sub(buffer.offset)));
+        let ok = table_bytes.is_some_and(|d| {
+            let mut b = Blob::new(&d);
+            b.take(10) == Some(b"flyrecord\0") && table(&mut b, cpus, &mut ranges).is_some()
+        });
+        if !ok {
+            let text = format!("the events of instance {:?} were left out", buffer.name);
+            let _ = cx.damaged(damage(path, buffer.offset, "the page table of an instance", text, true));
+        }
+    }
+    let budget = Budget::of(source);
+    let page_size = meta.page_size as usize;
+    let cpus = ranges
+        .iter()
+        .filter(|r| r.2 > 0)
+        .map(|(cpu, at, size)| Cpu::new(*cpu as u16, Pages::new(source.clone(), page_size, *at, *size, None, budget.clone())))
+        .collect();
+    Ok(Box::new(DatReader::new(path, FormatKind::TraceDatV6, std::mem::take(meta), cpus, options, cx)))
+}
+
+fn table(b: &mut Blob<'_>, cpus: u32, out: &mut Vec<(u32, u64, u64)>) -> Option<()> {
+    for cpu in 0..cpus {
+        out.push((cpu, b.u64()?, b.u64()?));
+    }
+    Some(())
+}
+
+// ---- version 7 ----
+
+struct Section {
+    id: u16,
+    compressed: bool,
+    /// Where its bytes are.
+    at: u64,
+    size: u64,
+}
+
+fn section(source: &Source, at: u64) -> Option<Section> {
+    let head = source.bytes(at, 16)?;
+    let mut b = Blob::new(&head);
+    let (id, flags, _, size) = (b.u16()?, b.u16()?, b.u32()?, b.u64()?);
+    Some(Section { id, compressed: flags & 1 != 0, at: at + 16, size })
+}
+
+/// The bytes of a section, decompressed.
+fn content(source: &Source, s: &Section, compressor: Option<Compressor>) -> Option<Vec<u8>> {
+    if s.size > MAX_META {
+        return None;
+    }
+    let raw = source.bytes(s.at, s.size)?;
+    let Some(c) = compressor.filter(|_| s.compressed) else { return Some(raw) };
+    let mut b = Blob::new(&raw);
+    let (csize, usize_) = (b.u32()?, b.u32()?);
+    let data = b.take(csize.into())?;
+    if u64::from(usize_) > (1 << 20) + u64::from(csize) * 256 {
+        return None;
+    }
+    decompress(c, data, usize_ as usize)
+}
+
+fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Box<dyn Reader>, Error> {
+    let at = HEAD as u64;
+    let rest = source.bytes(at, (source.len() - at).min(4096)).unwrap_or_default();
+    let mut b = Blob::new(&rest);
+    let name = b.cstr().ok_or_else(|| bad(path, at, "the name of a compressor"))?;
+    let _version = b.cstr().ok_or_else(|| bad(path, at, "the version of a compressor"))?;
+    let first = b.u64().ok_or_else(|| bad(path, at + b.at as u64, "the offset of the options"))?;
+    let compressor = match name.as_str() {
+        "zstd" => Some(Compressor::Zstd),
+        "zlib" => Some(Compressor::Zlib),
+        "none" => None,
+        other => {
+            return Err(Error::Unsupported {
+                path: path.to_path_buf(),
+                what: format!("a trace.dat compressed with {other:?}"),
+                next: "convert it: trace-cmd convert --compression none -i IN -o OUT".to_owned(),
+            });
+        }
+    };
+    let options = all_options(source, path, first, compressor, cx)?;
+    for (id, what, needed) in [(16, "page and event heads", true), (17, "ftrace formats", false), (18, "event formats", true), (21, "task names", false)] {
+        let Some((_, at)) = options.sections.iter().find(|s| s.0 == id) else { continue };
+        let data = section(source, *at).filter(|s| s.id == id).and_then(|s| content(source, &s, compressor));
+        let result = data.as_deref().ok_or(what).and_then(|d| {
+            let mut b = Blob::new(d);
+            match id {
+                16 => meta.header_info(&mut b),
+                17 => meta.ftrace_formats(&mut b),
+                18 => meta.event_formats(&mut b),
+                _ => {
+                    let len = b.u64().ok_or("the length of the task names")?;
+                    meta.cmdlines(b.take(len).unwrap_or(b.rest()));
+                    Ok(())
+                }
+            }
+        });
+        if let Err(expected) = result {
+            if needed && meta.formats.is_empty() {
+                return Err(bad(path, *at, expected));
+            }
+            let _ = cx.damaged(damage(path, *at, expected, format!("the section of the {what} is damaged"), true));
+        }
+    }
+    if options.buffers.is_empty()
+        && let Some(at) = options.text
+        && let Some(data) = section(source, at).and_then(|s| content(source, &s, compressor))
+    {
+        return Ok(Box::new(TextReader::new(path.to_path_buf(), FormatKind::TraceDatV7, Box::new(std::io::Cursor::new(data)))));
+    }
+    let budget = Budget::of(source);
+    let mut cpus = Vec::new();
+    for buffer in &options.buffers {
+        add_buffer(source, path, buffer, meta, compressor, &budget, &mut cpus, cx);
+    }
+    if options.buffers.is_empty() {
+        let _ = cx.damaged(damage(
+            path,
+            first,
+            "a buffer with events",
+            "the file has formats but no events: the recording was not finished",
+            false,
+        ));
+    }
+    Ok(Box::new(DatReader::new(path, FormatKind::TraceDatV7, std::mem::take(meta), cpus, options, cx)))
+}
+
+/// Follows the chain of options sections.
+fn all_options(source: &Source, path: &Path, first: u64, compressor: Option<Compressor>, cx: &mut Cx) -> Result<Options, Error> {
+    let mut options = Options::default();
+    let mut next = Some(first);
+    let mut seen = Vec::new();
+    while let Some(at) = next.take() {
+        if seen.contains(&at) || seen.len() > MAX_SECTIONS {
+            let _ = cx.damaged(damage(path, at, "an options section that was not read before", "the chain of options runs in a circle", true));
+            break;
+        }
+        seen.push(at);
+        let data = section(source, at).filter(|s| s.id == 0).and_then(|s| content(source, &s, compressor));
+        let Some(data) = data else {
+            if at == first {
+                return Err(bad(path, at, "the options section (a recording that was not finished has none)"));
+            }
+            let _ = cx.damaged(damage(path, at, "an options section", "what it describes is missing", false));
+            break;
+        };
+        let mut b = Blob::new(&data);
+        while let Some(id) = b.u16() {
+            let Some(value) = b.u32().and_then(|n| b.take(n.into())) else {
+                let _ = cx.damaged(damage(path, at + 16 + b.at as u64, "the content of an option", "the options after it are missing", false));
+                break;
+            };
+            options.add(id, value, true);
+            if id == 0 {
+                break;
+            }
+        }
+        next = options.next.take();
+    }
+    Ok(options)
+}
+
+#[allow(clippy::too_many_arguments, reason = "called once; a struct for it would only rename them")]
+fn add_buffer(
+    source: &Source,
+    path: &Path,
+    buffer: &Buffer,
+    meta: &Meta,
+    compressor: Option<Compressor>,
+    budget: &Budget,
+    cpus: &mut Vec<Cpu>,
+    cx: &mut Cx,
+) {
+    let page_size = buffer.page_size.unwrap_or(meta.page_size);
+    let Some(s) = section(source, buffer.offset).filter(|s| s.id == 3 && page_size_ok(page_size)) else {
+        let text = format!("the events of buffer {:?} were left out", buffer.name);
+        let _ = cx.damaged(damage(path, buffer.offset, "a buffer section", text, true));
+        return;
+    };
+    let compressor = compressor.filter(|_| s.compressed);
+    for (cpu, at, size) in buffer.cpus.iter().filter(|c| c.2 > 0).take(MAX_CPUS) {
+        cpus.push(Cpu::new(*cpu as u16, Pages::new(source.clone(), page_size as usize, *at, *size, compressor, budget.clone())));
+    }
+}

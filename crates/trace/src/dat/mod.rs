@@ -1,0 +1,296 @@
+//! trace.dat, the file of trace-cmd.
+//!
+//! ```text
+//! 17 08 44 "tracing" "6\0"|"7\0"  u8 endian (0 little)  u8 bytes in a long  u32 page size
+//! v6: formats block (see blob), u32 cpus, then 10-byte tags: "options  \0" {u16 id, u32 size, bytes}… 0;
+//!     "flyrecord\0" cpus × {u64 offset, u64 size} of ring pages; or "latency  \0" and text
+//! v7: compressor\0 version\0 u64 offset of the first options section;
+//!     section = u16 id, u16 flags (1: compressed), u32 string id, u64 size, bytes; compressed bytes = u32 csize, u32 usize, data
+//!     options section (id 0) = {u16 id, u32 size, bytes}…, DONE (id 0) holds the offset of the next options section
+//!     BUFFER (id 3) = u64 offset, name\0, clock\0, u32 page size, u32 n, n × {u32 cpu, u64 offset, u64 size}
+//!     ring pages compressed in chunks: u32 n, n × {u32 csize, u32 usize, data}
+//! ```
+//! Pages are walked CPU by CPU ([`ring`](crate::ring)) and merged by time while they are read: memory holds a piece of each CPU.
+
+mod head;
+mod options;
+mod pages;
+
+use std::collections::BinaryHeap;
+use std::cmp::Reverse;
+use std::path::{Path, PathBuf};
+
+use rustc_hash::FxHashMap;
+
+use crate::blob::Meta;
+use crate::error::Error;
+use crate::event::{Body, Event, StrId};
+use crate::info::{Clock, ClockUnit, FormatKind, TraceInfo};
+use crate::input::Source;
+use crate::reader::{BATCH, Cx, Reader, damage};
+use crate::records::{Broken, Formats, PageHead};
+use crate::ring::{self, PageWalk};
+pub(crate) use options::{Options, TscToNs};
+pub(crate) use pages::{Budget, Pages};
+
+/// One CPU's pages being walked.
+pub(crate) struct Cpu {
+    pub(crate) cpu: u16,
+    pub(crate) pages: Pages,
+    page: Vec<u8>,
+    /// Where in the file (or in its decompressed chunk) the page came from.
+    page_at: u64,
+    walk: PageWalk,
+    /// Next record: its time and place in the page.
+    next: Option<(u64, usize, usize)>,
+    last: u64,
+    lost: Option<Option<u64>>,
+    /// Damage to tell when its time comes.
+    damaged: Option<Body>,
+    /// Pages in a row that held nothing.
+    ended: bool,
+}
+
+impl Cpu {
+    pub(crate) fn new(cpu: u16, pages: Pages) -> Self {
+        Self {
+            cpu,
+            pages,
+            page: Vec::new(),
+            page_at: 0,
+            walk: PageWalk::default(),
+            next: None,
+            last: 0,
+            lost: None,
+            damaged: None,
+            ended: false,
+        }
+    }
+
+    /// Finds the next record, over pages and damage.
+    fn advance(&mut self, path: &Path, head: &PageHead, time: &Time, cx: &mut Cx) {
+        self.next = None;
+        while !self.ended {
+            match self.walk.next(&self.page) {
+                Ok(Some((ts, a, b))) => {
+                    // Stamps of one CPU never run back; a clock that does is held.
+                    self.last = time.ns(ts).max(self.last);
+                    self.next = Some((self.last, a, b));
+                    return;
+                }
+                Ok(None) => {}
+                Err(bad) => self.note(path, bad, cx),
+            }
+            match self.pages.next(&mut self.page, cx) {
+                Ok(Some(at)) => {
+                    self.page_at = at;
+                    match ring::open(&self.page, head) {
+                        Ok(start) => {
+                            self.walk = start.walk;
+                            self.lost = start.lost.or(self.lost);
+                        }
+                        Err(bad) => {
+                            self.walk = PageWalk::default();
+                            self.note(path, bad, cx);
+                        }
+                    }
+                }
+                Ok(None) => self.ended = true,
+                Err(d) => {
+                    self.ended = true;
+                    let body = cx.damaged(damage(path, d.at, d.expected, d.message, false));
+                    self.damaged = self.damaged.or(body);
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, path: &Path, bad: ring::BadPage, cx: &mut Cx) {
+        self.walk = PageWalk::default();
+        let text = format!("the rest of a ring page of CPU {} was skipped", self.cpu);
+        let body = cx.damaged(damage(path, self.page_at + bad.at as u64, bad.expected, text, true));
+        self.damaged = self.damaged.or(body);
+    }
+}
+
+/// From the stamps in the pages to the time that events get.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Time {
+    pub(crate) tsc: Option<TscToNs>,
+    pub(crate) offset: i64,
+}
+
+impl Time {
+    #[inline]
+    fn ns(&self, ts: u64) -> u64 {
+        let ts = match self.tsc {
+            Some(t) => t.ns(ts),
+            None => ts,
+        };
+        ts.wrapping_add_signed(self.offset)
+    }
+}
+
+/// Reader of ring pages with their formats.
+pub(crate) struct DatReader {
+    path: PathBuf,
+    meta: Meta,
+    cpus: Vec<Cpu>,
+    time: Time,
+    heap: BinaryHeap<Reverse<(u64, u32)>>,
+    started: bool,
+    comms: FxHashMap<u32, StrId>,
+    options: Options,
+    kind: FormatKind,
+    unknown: u64,
+    broken: bool,
+}
+
+impl DatReader {
+    /// Opens a trace.dat.
+    pub(crate) fn open(source: &Source, path: &Path, cx: &mut Cx) -> Result<Box<dyn Reader>, Error> {
+        head::open(source, path, cx)
+    }
+
+    pub(crate) fn new(path: &Path, kind: FormatKind, meta: Meta, cpus: Vec<Cpu>, options: Options, cx: &mut Cx) -> Self {
+        let comms = meta.cmdlines.iter().map(|(pid, comm)| (*pid, cx.strings.intern(comm))).collect();
+        let time = Time { tsc: options.tsc.filter(|_| options.clock.as_deref() == Some("x86-tsc")), offset: options.offset };
+        Self {
+            path: path.to_path_buf(),
+            meta,
+            cpus,
+            time,
+            heap: BinaryHeap::new(),
+            started: false,
+            comms,
+            options,
+            kind,
+            unknown: 0,
+            broken: false,
+        }
+    }
+
+    fn emit(&mut self, i: usize, out: &mut Vec<Event>, cx: &mut Cx) {
+        let c = &mut self.cpus[i];
+        let note = |ts, body| Event { ts, cpu: c.cpu, tid: None, pid: None, comm: StrId::default(), body };
+        let Some((ts, a, b)) = c.next else { return };
+        if let Some(body) = c.damaged.take() {
+            out.push(note(ts, body));
+        }
+        if let Some(count) = c.lost.take() {
+            out.push(note(ts, Body::Lost { count, event: None }));
+        }
+        let record = &c.page[a..b];
+        match self.meta.formats.body(record, &mut cx.strings) {
+            Ok(body) => {
+                let tid = self.meta.formats.tid(record);
+                let comm = tid.and_then(|t| self.comms.get(&t)).copied().unwrap_or_default();
+                out.push(Event { ts, cpu: c.cpu, tid, pid: None, comm, body });
+            }
+            Err(broken) => {
+                self.unknown += 1;
+                if !self.broken {
+                    self.broken = true;
+                    let at = c.page_at + a as u64;
+                    let text = "this event and any like it were left out".to_owned();
+                    if let Some(body) = cx.damaged(damage(&self.path, at, Broken::expected(broken), text, true)) {
+                        out.push(note(ts, body));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Reader for DatReader {
+    fn read(&mut self, out: &mut Vec<Event>, cx: &mut Cx) -> Result<bool, Error> {
+        if !self.started {
+            self.started = true;
+            for i in 0..self.cpus.len() {
+                self.cpus[i].advance(&self.path, &self.meta.page_head, &self.time, cx);
+                if let Some((ts, ..)) = self.cpus[i].next {
+                    self.heap.push(Reverse((ts, i as u32)));
+                }
+            }
+        }
+        let mut steps = 0;
+        while out.len() < BATCH {
+            let Some(Reverse((_, i))) = self.heap.pop() else {
+                // Damage and losses behind the last event of a CPU.
+                for c in &mut self.cpus {
+                    if let Some(body) = c.damaged.take() {
+                        out.push(Event { ts: c.last, cpu: c.cpu, tid: None, pid: None, comm: StrId::default(), body });
+                    }
+                }
+                out.sort_by_key(|e| e.ts);
+                return Ok(false);
+            };
+            let limit = self.heap.peek().map_or((u64::MAX, u32::MAX), |r| r.0);
+            let i = i as usize;
+            // A run of this CPU, up to the next event of another.
+            loop {
+                self.emit(i, out, cx);
+                self.cpus[i].advance(&self.path, &self.meta.page_head, &self.time, cx);
+                let Some((ts, ..)) = self.cpus[i].next else { break };
+                steps += 1;
+                if (ts, i as u32) > limit || out.len() >= BATCH || steps > 16 * BATCH {
+                    self.heap.push(Reverse((ts, i as u32)));
+                    break;
+                }
+            }
+            if steps > 16 * BATCH {
+                break;
+            }
+        }
+        let read: u64 = self.cpus.iter_mut().map(|c| c.pages.take_progress()).sum();
+        cx.advance(read)?;
+        Ok(true)
+    }
+
+    fn describe(&mut self, info: &mut TraceInfo, cx: &mut Cx) {
+        self.describe_early(info);
+        info.resolution_ns = 1;
+        self.meta.formats.describe(info);
+        let clock = self.options.clock.clone().unwrap_or_default();
+        let unit = if self.time.tsc.is_some() { ClockUnit::Nanoseconds } else { ClockUnit::of_ftrace(&clock) };
+        if unit == ClockUnit::Ordinal {
+            info.notes.push(format!("The clock {clock:?} gives an order, not times. Record with: trace-cmd record -C mono"));
+        } else if unit == ClockUnit::Cycles {
+            info.notes.push(format!("The clock {clock:?} counts cycles, not nanoseconds. Record with: trace-cmd record -C mono"));
+        }
+        info.clock = Clock { name: clock, unit };
+        info.lost.known = true;
+        for (cpu, n) in &self.options.lost {
+            if *n > 0 {
+                info.lost.per_cpu.insert(*cpu, *n);
+            }
+        }
+        self.options.people(info, &mut cx.strings);
+        for (pid, comm) in &self.meta.cmdlines {
+            if !info.tasks.iter().any(|t| t.tid == *pid) {
+                let comm = cx.strings.intern(comm);
+                info.tasks.push(crate::info::TaskInfo { tid: *pid, comm, ..crate::info::TaskInfo::default() });
+            }
+        }
+        if self.unknown > 0 {
+            info.notes.push(format!("{} records of {} could not be read and were left out", self.unknown, self.kind));
+        }
+        if self.meta.unread > 0 {
+            info.notes.push(format!("{} format texts could not be read; their events were left out", self.meta.unread));
+        }
+    }
+
+    fn describe_early(&mut self, info: &mut TraceInfo) {
+        let host = &mut info.host;
+        host.fill_from(self.options.host.clone());
+        host.long_size = host.long_size.or((self.meta.long_size > 0).then_some(self.meta.long_size));
+        if host.nr_cpus.is_none() && !self.cpus.is_empty() {
+            host.nr_cpus = Some(self.cpus.iter().map(|c| u32::from(c.cpu) + 1).max().unwrap_or(0));
+        }
+    }
+}
+
+/// Formats for pages that come without a file of their own.
+pub(crate) fn meta_of(formats: Formats, page_head: PageHead) -> Meta {
+    Meta { formats, page_head, ..Meta::default() }
+}
