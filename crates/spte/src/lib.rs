@@ -14,9 +14,17 @@ pub mod mmio;
 mod mode;
 
 #[cfg(feature = "alloc")]
+mod diff;
+#[cfg(feature = "alloc")]
 mod eras;
 #[cfg(feature = "alloc")]
+pub mod explain;
+#[cfg(feature = "alloc")]
+mod fields;
+#[cfg(feature = "alloc")]
 mod file;
+#[cfg(feature = "alloc")]
+pub mod infer;
 #[cfg(feature = "alloc")]
 pub mod layouts;
 #[cfg(feature = "alloc")]
@@ -27,10 +35,17 @@ pub use host::{Host, HostSpec, Known, Provenance, Vendor};
 pub use kernel::{Distro, Kernel};
 pub use layout::{AdRule, FixRule, Layout, Leaf, Name, PresentRule};
 pub use masks::{MaskName, Masks};
+pub use mmio::GfnRule;
 pub use mode::{Format, Mode};
 
 #[cfg(feature = "alloc")]
+pub use diff::{Change, Changes, changes};
+#[cfg(feature = "alloc")]
 pub use eras::{Era, eras};
+#[cfg(feature = "alloc")]
+pub use explain::{Explanation, explain};
+#[cfg(feature = "alloc")]
+pub use fields::{BitRun, FieldKind};
 #[cfg(feature = "alloc")]
 pub use file::FileError;
 #[cfg(feature = "alloc")]

@@ -1,0 +1,246 @@
+//! Two values of one entry: what changed, and which path of the kernel makes that change.
+
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use crate::{AdType, Decoded, FieldKind, Layout, State, explain::permissions};
+
+/// A field that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which.
+    pub field: &'static str,
+    /// Its value before.
+    pub old: String,
+    /// Its value after.
+    pub new: String,
+}
+
+/// What a change of value amounts to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// The change in one line.
+    pub headline: String,
+    /// The fields.
+    pub fields: Vec<Change>,
+    /// Who in the kernel makes such a change; several where the values do not tell.
+    pub paths: Vec<&'static str>,
+    /// What is wrong with the change, if anything.
+    pub problem: Option<&'static str>,
+}
+
+/// Compares two values of one entry at `level`.
+pub fn changes(layout: &Layout, old: u64, new: u64, level: u8) -> Changes {
+    let (a, b) = (layout.decode(old, level), layout.decode(new, level));
+    let mut fields = Vec::new();
+    let mut add = |field, old: String, new: String| {
+        if old != new {
+            fields.push(Change { field, old, new });
+        }
+    };
+    let hex = |v: Option<u64>| v.map_or_else(|| "–".to_string(), |v| format!("{v:#x}"));
+    let flag = |v: Option<bool>| match v {
+        Some(true) => "1".to_string(),
+        Some(false) => "0".to_string(),
+        None => "–".to_string(),
+    };
+    let number = |v: Option<u8>| v.map_or_else(|| "–".to_string(), |v| format!("{v}"));
+    add("state", a.state.name().to_string(), b.state.name().to_string());
+    add("pfn", hex(a.pfn), hex(b.pfn));
+    add("gfn", hex(a.gfn), hex(b.gfn));
+    add("permissions", permissions(&a), permissions(&b));
+    add("accessed", flag(a.accessed), flag(b.accessed));
+    add("dirty", flag(a.dirty), flag(b.dirty));
+    let ad = |d: &Decoded| d.ad_type.map_or("–", AdType::name).to_string();
+    add("A/D type", ad(&a), ad(&b));
+    add("host-writable", flag(a.host_writable), flag(b.host_writable));
+    add("MMU-writable", flag(a.mmu_writable), flag(b.mmu_writable));
+    add("access-tracked", flag(a.access_tracked), flag(b.access_tracked));
+    add("memory type", number(a.memtype), number(b.memtype));
+    add("ignore PAT", flag(a.ignore_pat), flag(b.ignore_pat));
+    add("suppress #VE", flag(a.suppress_ve), flag(b.suppress_ve));
+    add("encrypted", flag(a.encrypted), flag(b.encrypted));
+    add("generation", hex(a.mmio_generation.map(u64::from)), hex(b.mmio_generation.map(u64::from)));
+    add("access", number(a.mmio_access), number(b.mmio_access));
+    let named: u64 = layout
+        .bit_runs(b.state, level)
+        .iter()
+        .filter(|r| r.kind != FieldKind::Unused)
+        .fold(0, |mask, r| mask | r.mask());
+    if a.state == b.state && (old ^ new) & !named != 0 {
+        add("other bits", format!("{:#x}", old & !named), format!("{:#x}", new & !named));
+    }
+    let (headline, paths, problem) = path(layout, &a, &b);
+    Changes { headline, fields, paths, problem }
+}
+
+fn path(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>, Option<&'static str>) {
+    let tell = |text: &str, paths: &[&'static str]| (text.to_string(), paths.to_vec(), None);
+    if a.raw == b.raw {
+        return tell("the same value twice", &["a spurious fault: another vCPU had installed it already"]);
+    }
+    match (a.state, b.state) {
+        (State::Nonpresent, State::Present) => tell(
+            "mapped",
+            &[
+                "a guest fault installs a leaf: direct_page_fault → make_spte",
+                "a prefetch of neighbours (shadow MMU), KVM_PRE_FAULT_MEMORY",
+            ],
+        ),
+        (State::Nonpresent, State::Table) => {
+            tell("a page table is linked", &["a guest fault builds the walk down: make_nonleaf_spte"])
+        }
+        (State::Nonpresent | State::Present, State::Mmio) => tell(
+            "becomes MMIO",
+            &["a fault on a frame without memslot: make_mmio_spte (event mark_mmio_spte)"],
+        ),
+        (State::Mmio, State::Mmio) if a.gfn == b.gfn => tell(
+            "the MMIO SPTE is rebuilt",
+            &["the memslots changed (new generation) and the frame was touched again: make_mmio_spte"],
+        ),
+        (State::Mmio, State::Mmio) => (
+            "MMIO of another frame".to_string(),
+            Vec::new(),
+            Some("one entry stands for one guest frame: these are two entries, or two tables"),
+        ),
+        (State::Mmio, State::Present) => tell(
+            "MMIO becomes memory",
+            &["a memslot now covers the frame and the guest touched it: make_spte"],
+        ),
+        (State::Mmio | State::Present | State::Table, State::Nonpresent) => tell(
+            "zapped",
+            &[
+                "the host took the page (MMU notifier: reclaim, migration, KSM, munmap …)",
+                "a memslot was deleted or moved, or all roots were zapped",
+                "a write to a shadowed guest page table (shadow MMU)",
+                "recovery of huge pages, NX recovery",
+            ],
+        ),
+        (_, State::Removed) => tell(
+            "frozen",
+            &[
+                "zapped under the shared lock: tdp_mmu_zap_spte_atomic, the flush comes before the final value (5.12 to 6.9)",
+                "the table it lies in is being removed: handle_removed_pt",
+                "a TDX mirror entry while the TDX module is asked",
+            ],
+        ),
+        (State::Removed, State::Nonpresent) => {
+            tell("the zap is finished", &["the TLBs are flushed, the entry may be used again"])
+        }
+        (State::Removed, _) => {
+            tell("unfrozen", &["a TDX mirror update is done, or was undone after a failure"])
+        }
+        (State::Table, State::Present) => tell(
+            "a table becomes one large page",
+            &["recovery of huge pages after dirty logging or NX: recover_huge_pages_range"],
+        ),
+        (State::Present, State::Table) => tell(
+            "a large page is split",
+            &["dirty logging begins (eager split), or a fault needs 4 KiB (NX huge pages, attributes)"],
+        ),
+        (State::Table, State::Table) => table(a, b),
+        (State::Present, State::Present) => leaf(layout, a, b),
+        (State::Nonpresent, State::Nonpresent) => tell("not present before and after", &[]),
+        (State::Table, State::Mmio) => {
+            ("a table becomes MMIO".to_string(), Vec::new(), Some("KVM zaps before it installs an MMIO SPTE"))
+        }
+        (State::Mmio, State::Table) => {
+            tell("a page table is linked", &["a memslot now covers part of the range"])
+        }
+    }
+}
+
+fn table(a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>, Option<&'static str>) {
+    if a.pfn == b.pfn {
+        ("attributes of a table entry".to_string(), alloc::vec!["the CPU set Accessed"], None)
+    } else {
+        (
+            "points to another table".to_string(),
+            Vec::new(),
+            Some("KVM zaps a table entry before it points elsewhere: an event between is missing"),
+        )
+    }
+}
+
+fn leaf(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>, Option<&'static str>) {
+    if a.pfn != b.pfn {
+        return (
+            "another page".to_string(),
+            Vec::new(),
+            Some(
+                "KVM zaps before it maps another page (the TDP MMU calls BUG() on this: \
+                 \"cannot replace a present leaf SPTE with another … different PFN\"): an event between is missing",
+            ),
+        );
+    }
+    let was = |f: fn(&Decoded) -> Option<bool>| (f(a) == Some(true), f(b) == Some(true));
+    let (w, mw) = (was(|d| d.w), was(|d| d.mmu_writable));
+    let (accessed, dirty, tracked) = (was(|d| d.accessed), was(|d| d.dirty), was(|d| d.access_tracked));
+    let mut paths = Vec::new();
+    let mut words = Vec::new();
+    if tracked == (false, true) {
+        words.push("access tracking begins");
+        paths.push("aging on EPT without A/D bits: mark_spte_for_access_track");
+    } else if tracked == (true, false) {
+        words.push("access tracking ends");
+        paths.push("the guest touched the page: fast_page_fault → restore_acc_track_spte");
+    }
+    match (w, mw) {
+        ((true, false), (true, false)) => {
+            words.push("write-protected for good");
+            paths.push("the frame became a guest page table (or is write-tracked): spte_write_protect without lockless repair");
+        }
+        ((true, false), _) if tracked != (false, true) => {
+            words.push("write-protected");
+            paths.push("dirty logging: KVM_GET/CLEAR_DIRTY_LOG write-protects; the fast path can undo it");
+        }
+        ((false, true), (true, true)) => {
+            words.push("writable again");
+            paths.push("fast_page_fault set W without the MMU lock (event fast_page_fault, no kvm_tdp_mmu_spte_changed)");
+        }
+        ((false, true), _) => {
+            words.push("writable");
+            paths.push("a write fault on the slow path: the host gave a writable page, make_spte");
+        }
+        _ => {}
+    }
+    if accessed == (true, false) && tracked != (false, true) {
+        words.push("Accessed cleared");
+        paths.push("aging by the host: kvm_age_gfn (MMU notifier clear_flush_young / clear_young)");
+    } else if accessed == (false, true) && tracked != (true, false) {
+        words.push("Accessed set");
+        paths.push("the CPU set A on an access: no event is traced for that");
+    }
+    if dirty == (true, false) && w.0 == w.1 {
+        words.push("Dirty cleared");
+        paths.push("dirty logging with A/D bits (PML): clear_dirty_gfn_range / KVM_CLEAR_DIRTY_LOG");
+    } else if dirty == (false, true) && w.0 == w.1 {
+        words.push("Dirty set");
+        paths.push("the CPU set D on a write: no event is traced for that");
+    }
+    if a.x == Some(false) && b.x == Some(true) {
+        words.push("executable");
+        paths.push("an instruction fetch faulted: make_spte");
+    } else if a.x == Some(true) && b.x == Some(false) && tracked != (false, true) {
+        words.push("no longer executable");
+        paths.push("NX huge pages, or the guest's own page table changed (shadow MMU)");
+    }
+    if (a.memtype, a.ignore_pat) != (b.memtype, b.ignore_pat) {
+        words.push("memory type changed");
+        paths.push(
+            "a device with non-coherent DMA came or went, or the guest's MTRR/PAT view changed (up to 6.11)",
+        );
+    }
+    if words.is_empty() {
+        words.push("attributes changed");
+    }
+    let problem = (layout.is_fixable(b.raw)
+        && !layout.is_fixable(a.raw)
+        && a.mmu_writable == Some(false)
+        && w == (true, true))
+        .then_some("MMU-writable appeared on an entry that was writable without it");
+    (words.join(", "), paths, problem)
+}
