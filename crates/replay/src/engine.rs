@@ -1,0 +1,496 @@
+//! The replay itself: events in, spans out. One pass, in order, without looking ahead, so that a prefix of a trace gives a prefix of the
+//! result.
+
+use mmuscope_spte::{Layout, State as SpteState};
+use mmuscope_trace::{Body, Event, Page, Trace};
+use rustc_hash::FxHashMap;
+
+use crate::faults::{FaultState, FaultTracker};
+use crate::model::{Certainty, Evidence, EvidenceKind, MmuKind, Reason, Shade, VmId};
+use crate::silent::Silent;
+use crate::store::{NONE, Store};
+use crate::vms::VmMap;
+
+/// Where tables of a moment are found: address space, level, first frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) as_id: u8,
+    pub(crate) level: u8,
+    pub(crate) gfn: u64,
+}
+
+/// A `kvm_mmu_get_page` whose table no event has linked yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewPage {
+    pub(crate) level: u8,
+    pub(crate) gfn: Option<u64>,
+    pub(crate) mirror: bool,
+    pub(crate) as_id: Option<u8>,
+    pub(crate) ev: u32,
+    pub(crate) ts: u64,
+}
+
+/// The last leaf a thread installed: `kvm_mmu_set_spte` or `mark_mmio_spte` tells where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Install {
+    pub(crate) table: u32,
+    pub(crate) entry: u32,
+    pub(crate) span: u32,
+    pub(crate) gfn: u64,
+    pub(crate) level: u8,
+    pub(crate) as_id: u8,
+    pub(crate) spte: u64,
+    pub(crate) ambiguous: bool,
+}
+
+/// What a thread is doing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Thread {
+    pub(crate) tid: u32,
+    pub(crate) vm: Option<u16>,
+    pub(crate) vcpu: Option<u32>,
+    pub(crate) named: bool,
+    /// Time of its event before this one.
+    pub(crate) prev_ts: u64,
+    /// Tables it is tearing down.
+    pub(crate) tearing: Vec<u32>,
+    /// Entries it froze and has not released.
+    pub(crate) frozen: Vec<u32>,
+    /// Tables it went through in this fault.
+    pub(crate) path: Vec<u32>,
+    pub(crate) pages: Vec<NewPage>,
+    pub(crate) install: Option<Install>,
+    /// Root its last installs went to.
+    pub(crate) root: u32,
+    pub(crate) fault: FaultState,
+}
+
+/// An old value that did not fit: the change that must have come before may still be told by another CPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gap {
+    pub(crate) vm: u16,
+    pub(crate) key: Key,
+    pub(crate) entry: u32,
+    pub(crate) gfn: u64,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) ev: u32,
+    pub(crate) ts: u64,
+    pub(crate) tid: u32,
+    pub(crate) kind: EvidenceKind,
+}
+
+/// A value that `kvm_mmu_set_spte` re-read and no event explains yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reread {
+    pub(crate) vm: u16,
+    pub(crate) key: Key,
+    pub(crate) entry: u32,
+    pub(crate) gfn: u64,
+    pub(crate) known: u64,
+    pub(crate) seen: u64,
+    pub(crate) ev: u32,
+    pub(crate) ts: u64,
+}
+
+/// How an old value fits what is known of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fit {
+    No,
+    Unknown,
+    /// Writable or access-tracking differs, which the lockless path changes on its own.
+    Volatile,
+    Exact,
+}
+
+/// The state of a replay between two events.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    pub(crate) store: Store,
+    pub(crate) layout: Layout,
+    pub(crate) vms: VmMap,
+    pub(crate) threads: Vec<Thread>,
+    thread_ix: FxHashMap<u32, u32>,
+    last_thread: (u32, u32),
+    /// Attached tables.
+    pub(crate) live: FxHashMap<Key, Vec<u32>>,
+    /// Attached table of a host page.
+    pub(crate) by_page: FxHashMap<u64, u32>,
+    /// Child table of an entry.
+    pub(crate) child_of: FxHashMap<u32, u32>,
+    /// Roots that `kvm_mmu_zap_all_fast` made obsolete.
+    pub(crate) obsolete: rustc_hash::FxHashSet<u32>,
+    /// Tables detached lately, newest last.
+    pub(crate) recent: Vec<u32>,
+    pub(crate) gaps: Vec<Gap>,
+    /// Re-read values that do not fit yet.
+    pub(crate) rereads: Vec<Reread>,
+    /// Entries of torn-down tables that a late event said were filled.
+    pub(crate) late: rustc_hash::FxHashSet<u32>,
+    pub(crate) evidence: Vec<Evidence>,
+    pub(crate) lost: Vec<crate::model::LostSpan>,
+    pub(crate) markers: Vec<(u32, u64, mmuscope_trace::StrId)>,
+    pub(crate) faults: FaultTracker,
+    pub(crate) silent: Silent,
+    pub(crate) loss_seen: bool,
+    pub(crate) virt_minus_phys: Option<u64>,
+    /// Events consumed.
+    pub(crate) next_ev: u32,
+    pub(crate) first_ts: Option<u64>,
+    pub(crate) last_ts: u64,
+    cpu_last: Vec<u64>,
+    /// Implied children made so far (bounded against made-up files).
+    pub(crate) implied: u64,
+    pub(crate) releases_silently: bool,
+}
+
+impl Engine {
+    pub(crate) fn new(layout: Layout, trace: &Trace) -> Self {
+        let releases_silently = layout.removed.is_some_and(|r| r >> 63 == 0);
+        Self {
+            store: Store::default(),
+            layout,
+            vms: VmMap::new(trace),
+            threads: Vec::new(),
+            thread_ix: FxHashMap::default(),
+            last_thread: (NONE, 0),
+            live: FxHashMap::default(),
+            by_page: FxHashMap::default(),
+            child_of: FxHashMap::default(),
+            obsolete: rustc_hash::FxHashSet::default(),
+            recent: Vec::new(),
+            gaps: Vec::new(),
+            rereads: Vec::new(),
+            late: rustc_hash::FxHashSet::default(),
+            evidence: Vec::new(),
+            lost: Vec::new(),
+            markers: Vec::new(),
+            faults: FaultTracker::default(),
+            silent: Silent::default(),
+            loss_seen: false,
+            virt_minus_phys: None,
+            next_ev: 0,
+            first_ts: None,
+            last_ts: 0,
+            cpu_last: Vec::new(),
+            implied: 0,
+            releases_silently,
+        }
+    }
+
+    /// What a value is, as a picture shows it.
+    #[inline]
+    pub(crate) fn shade(&self, raw: u64, level: u8) -> Shade {
+        let l = &self.layout;
+        match l.state(raw, level) {
+            SpteState::Nonpresent => Shade::Nonpresent,
+            SpteState::Table => Shade::Table,
+            SpteState::Mmio => Shade::Mmio,
+            SpteState::Removed => Shade::Removed,
+            SpteState::Present => {
+                if raw & 2 != 0 {
+                    Shade::Writable
+                } else if l.masks.acc_track_mask != 0 && raw & l.masks.acc_track_mask == 0 && l.ad_type(raw) == mmuscope_spte::AdType::Disabled {
+                    Shade::AccessTracked
+                } else {
+                    Shade::ReadOnly
+                }
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn pfn_bits(&self, raw: u64) -> u64 {
+        raw & self.layout.masks.base_addr_mask
+    }
+
+    /// Bits that hardware may set without an event.
+    #[inline]
+    pub(crate) fn ad_bits(&self) -> u64 {
+        self.layout.masks.accessed_mask | self.layout.masks.dirty_mask
+    }
+
+    fn thread(&mut self, tid: u32, ts: u64) -> usize {
+        if self.last_thread.0 == tid {
+            return self.last_thread.1 as usize;
+        }
+        let n = self.threads.len() as u32;
+        let i = *self.thread_ix.entry(tid).or_insert(n);
+        if i == n {
+            let vm = self.vms.of_tid(tid);
+            self.threads.push(Thread { tid, vm, prev_ts: ts, root: NONE, ..Thread::default() });
+        }
+        self.last_thread = (tid, i);
+        i as usize
+    }
+
+    /// Consumes one event.
+    pub(crate) fn step(&mut self, e: &Event) {
+        let ev = self.next_ev;
+        self.next_ev += 1;
+        let ts = e.ts.max(self.last_ts);
+        self.last_ts = ts;
+        self.store.ev_ts.push(ts);
+        self.store.ev_kind.push(crate::series::kind_of(&e.body));
+        if self.first_ts.is_none() {
+            self.first_ts = Some(ts);
+        }
+        let cpu = usize::from(e.cpu);
+        if cpu >= self.cpu_last.len() {
+            self.cpu_last.resize(cpu + 1, ts);
+        }
+        match e.body {
+            Body::Lost { count, .. } => {
+                let start = self.cpu_last[cpu];
+                self.lost.push(crate::model::LostSpan { cpu: Some(e.cpu), start, end: ts, count, event: ev });
+                self.on_lost(ev, ts);
+                self.cpu_last[cpu] = ts;
+                return;
+            }
+            Body::Damage { .. } => {
+                self.lost.push(crate::model::LostSpan { cpu: None, start: self.last_ts, end: ts, count: None, event: ev });
+                self.on_lost(ev, ts);
+                return;
+            }
+            Body::Marker { text } => {
+                self.markers.push((ev, ts, text));
+                self.cpu_last[cpu] = ts;
+                return;
+            }
+            Body::Task { .. } | Body::Other { .. } => return,
+            _ => {}
+        }
+        self.cpu_last[cpu] = ts;
+        let Some(tid) = e.tid else { return };
+        let th = self.thread(tid, ts);
+        self.vms.touch(&mut self.threads[th], e, ts);
+        // Whatever a thread was tearing down or had frozen is done once it goes on to something else.
+        if !(self.threads[th].tearing.is_empty() && self.threads[th].frozen.is_empty()) && !self.belongs_to_teardown(th, e) {
+            self.settle(th, ev, ts);
+        }
+        match e.body {
+            Body::TdpSpteChanged { as_id, gfn, level, old_spte, new_spte } => {
+                self.tdp_changed(th, ev, ts, as_id, gfn, level.clamp(1, 6), old_spte, new_spte);
+            }
+            Body::GetPage { page, created } => self.get_page(th, ev, ts, &page, created),
+            Body::PrepareZapPage { page } => self.prepare_zap(th, ev, ts, &page),
+            Body::SyncPage { page } => self.sync_page(th, ev, ts, &page, true),
+            Body::UnsyncPage { page } => self.sync_page(th, ev, ts, &page, false),
+            Body::SetSpte { gfn, spte, sptep, level, .. } => self.set_spte(th, ev, ts, gfn, spte, sptep, level.clamp(1, 6)),
+            Body::MarkMmioSpte { sptep, gfn, access, generation } => self.mark_mmio(th, ev, ts, sptep, gfn, access, generation),
+            Body::FastPageFault { cr2_or_gpa, sptep, old_spte, new_spte, result, .. } => {
+                self.fast_page_fault(th, ev, ts, cr2_or_gpa, sptep, old_spte, new_spte, result);
+            }
+            Body::ZapAllFast { .. } => self.zap_all_fast(th, ev, ts),
+            Body::UnmapHvaRange { .. } | Body::SetSpteHva { .. } | Body::AgeHva { .. } | Body::TestAgeHva { .. } | Body::AgePage { .. } => {
+                self.notifier(th, ev, ts, &e.body);
+            }
+            Body::SpteRequested { .. } | Body::PageFault { .. } | Body::Exit { .. } | Body::Entry { .. } => {
+                let t = &mut self.threads[th];
+                t.path.clear();
+                t.install = None;
+            }
+            _ => {}
+        }
+        self.silent_step(th, ev, ts, e);
+        let vm = self.threads[th].vm.unwrap_or(0);
+        let tdp = self.vms.is_tdp(vm);
+        self.faults.step(&mut self.threads[th], vm, tdp, ev, ts, e);
+        self.threads[th].prev_ts = ts;
+    }
+
+    pub(crate) fn vm_of(&mut self, th: usize) -> u16 {
+        match self.threads[th].vm {
+            Some(v) => v,
+            None => self.vms.default_vm(),
+        }
+    }
+
+    pub(crate) fn evidence(&mut self, kind: EvidenceKind, ev: u32, ts: u64, vm: u16, entry: Option<u32>, key: Key, gfn: u64, values: (Option<u64>, Option<u64>)) {
+        // Made-up files could hold one for every event: the count goes on, the list does not.
+        if self.evidence.len() < MAX_EVIDENCE {
+            self.evidence.push(Evidence {
+                kind,
+                ts,
+                event: ev,
+                vm: VmId(vm),
+                entry: entry.map(crate::model::EntryId),
+                as_id: key.as_id,
+                level: key.level,
+                gfn,
+                expected: values.0,
+                found: values.1,
+                after_loss: self.loss_seen,
+            });
+        }
+    }
+
+    fn get_page(&mut self, th: usize, ev: u32, ts: u64, page: &Page, created: bool) {
+        let vm = self.vm_of(th);
+        self.silent_get_page(th, ev, ts, page, created);
+        if !created || !page.role.direct || page.role.level < 1 {
+            return;
+        }
+        let t = &mut self.threads[th];
+        if t.pages.len() >= 16 {
+            t.pages.remove(0);
+        }
+        let np = NewPage {
+            level: page.role.level,
+            gfn: page.gfn,
+            mirror: page.role.mirror.unwrap_or(false),
+            as_id: page.role.smm.map(u8::from),
+            ev,
+            ts,
+        };
+        t.pages.push(np);
+        if page.role.level >= 4 && page.gfn.is_none_or(|g| g == 0) {
+            self.vms.new_root(vm, np);
+        }
+    }
+
+    /// Whether an event is part of what its thread is tearing down.
+    fn belongs_to_teardown(&self, th: usize, e: &Event) -> bool {
+        let t = &self.threads[th];
+        match e.body {
+            Body::TdpSpteChanged { as_id, gfn, level, .. } => {
+                let key = key_of(as_id, level, gfn);
+                t.tearing.iter().any(|x| self.key_is(*x, key))
+            }
+            Body::PrepareZapPage { page } => {
+                page.role.direct
+                    && t.tearing.iter().any(|x| {
+                        let r = &self.store.tables[*x as usize];
+                        r.level == page.role.level && page.gfn.is_none_or(|g| g == r.gfn)
+                    })
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn key_is(&self, table: u32, key: Key) -> bool {
+        let r = &self.store.tables[table as usize];
+        r.level == key.level && r.gfn == key.gfn && r.as_id == key.as_id
+    }
+
+    /// The thread went on: torn-down tables are gone, frozen entries released.
+    fn settle(&mut self, th: usize, ev: u32, ts: u64) {
+        let tearing = std::mem::take(&mut self.threads[th].tearing);
+        for t in tearing {
+            self.store.bury(t, ev, ts);
+        }
+        let frozen = std::mem::take(&mut self.threads[th].frozen);
+        if !self.releases_silently {
+            return;
+        }
+        for e in frozen {
+            let attached = self.store.tables[self.store.place(e).table as usize].attached();
+            if attached && self.store.now(e).is_some_and(|(_, m)| m.shade == Shade::Removed) {
+                self.store.push(e, ev, Some(self.layout.zapped), Shade::Nonpresent, Certainty::Assumed, Reason::Unfrozen);
+            }
+        }
+    }
+
+    fn zap_all_fast(&mut self, th: usize, ev: u32, ts: u64) {
+        let vm = self.vm_of(th);
+        let roots: Vec<u32> = self
+            .live
+            .values()
+            .flatten()
+            .copied()
+            .filter(|t| {
+                let r = &self.store.tables[*t as usize];
+                r.vm == vm && r.root == *t
+            })
+            .collect();
+        self.obsolete.extend(roots);
+        self.silent_zap_all(vm, ev, ts);
+    }
+
+    /// Something was lost: every value known so far may have changed since.
+    fn on_lost(&mut self, ev: u32, ts: u64) {
+        self.loss_seen = true;
+        for t in &mut self.threads {
+            t.path.clear();
+            t.install = None;
+            t.pages.clear();
+        }
+        let live: Vec<u32> = self.live.values().flatten().copied().collect();
+        for t in live {
+            let entries: Vec<u32> = self.store.table_entries(t).collect();
+            for e in entries {
+                if let Some((spte, m)) = self.store.now(e)
+                    && m.certainty != Certainty::Stale
+                    && m.shade != Shade::Unknown
+                {
+                    self.store.push(e, ev, m.has_value.then_some(spte), m.shade, Certainty::Stale, Reason::Lost);
+                }
+            }
+            self.store.tables[t as usize].lossy = true;
+        }
+        self.silent_lost(ev, ts);
+        self.faults.lost(&mut self.threads, ev, ts);
+    }
+
+    pub(crate) fn report_gap(&mut self, g: &Gap) {
+        if self.evidence.len() < MAX_EVIDENCE {
+            self.evidence.push(gap_evidence(g, self.loss_seen));
+        }
+    }
+
+    pub(crate) fn report_reread(&mut self, r: &Reread) {
+        if self.evidence.len() < MAX_EVIDENCE {
+            self.evidence.push(reread_evidence(r, self.loss_seen));
+        }
+    }
+
+    pub(crate) fn mmu_kind(&mut self, vm: u16, kind: MmuKind) {
+        self.vms.kind(vm, kind);
+    }
+}
+
+/// Pieces of evidence kept.
+const MAX_EVIDENCE: usize = 100_000;
+
+pub(crate) fn gap_evidence(g: &Gap, after_loss: bool) -> Evidence {
+    Evidence {
+        kind: g.kind,
+        ts: g.ts,
+        event: g.ev,
+        vm: VmId(g.vm),
+        entry: Some(crate::model::EntryId(g.entry)),
+        as_id: g.key.as_id,
+        level: g.key.level,
+        gfn: g.gfn,
+        expected: Some(g.from),
+        found: Some(g.to),
+        after_loss,
+    }
+}
+
+pub(crate) fn reread_evidence(r: &Reread, after_loss: bool) -> Evidence {
+    Evidence {
+        kind: EvidenceKind::SetSpte,
+        ts: r.ts,
+        event: r.ev,
+        vm: VmId(r.vm),
+        entry: Some(crate::model::EntryId(r.entry)),
+        as_id: r.key.as_id,
+        level: r.key.level,
+        gfn: r.gfn,
+        expected: Some(r.known),
+        found: Some(r.seen),
+        after_loss,
+    }
+}
+
+/// The table an entry at `gfn` lies in.
+pub(crate) fn key_of(as_id: u8, level: u8, gfn: u64) -> Key {
+    let span = 9 * u32::from(level.clamp(1, 6));
+    Key { as_id, level, gfn: if span >= 64 { 0 } else { gfn >> span << span } }
+}
+
+/// Index of an entry in its table.
+pub(crate) fn index_of(level: u8, gfn: u64) -> u16 {
+    (gfn >> (9 * (u32::from(level.clamp(1, 6)) - 1)) & 511) as u16
+}

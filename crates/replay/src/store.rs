@@ -1,0 +1,674 @@
+//! The packed result: tables, entries and spans.
+//!
+//! Spans are columns in the order of the events that opened them, so that a moment is a position. An entry is a slot of a chunk of
+//! sixteen, so that it costs eight bytes and no index. Everything is found by small integers.
+
+use crate::model::{Certainty, Entry, EntryId, EventIx, Reason, Shade, Span, SpanId, State, Table, TableId, VmId};
+
+/// No index.
+pub(crate) const NONE: u32 = u32::MAX;
+/// Entries per chunk.
+pub(crate) const CHUNK: usize = 16;
+/// Chunks per table.
+const CHUNKS: usize = 512 / CHUNK;
+/// A chunk whose entries have frames of their own (shadow pages).
+const FREE: u32 = 1 << 31;
+/// Spans per node of the tree of ends.
+const FAN: usize = 64;
+
+/// Times that never go back, four bytes each.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TimeCol {
+    off: Vec<u32>,
+    /// First index and base of each stretch of 2^32 ns.
+    bases: Vec<(u32, u64)>,
+    last: u64,
+}
+
+impl TimeCol {
+    pub(crate) fn push(&mut self, ts: u64) {
+        let ts = ts.max(self.last);
+        self.last = ts;
+        let base = match self.bases.last() {
+            Some((_, b)) if ts - b <= u64::from(u32::MAX) => *b,
+            _ => {
+                self.bases.push((self.off.len() as u32, ts));
+                ts
+            }
+        };
+        self.off.push((ts - base) as u32);
+    }
+    pub(crate) fn len(&self) -> usize {
+        self.off.len()
+    }
+    pub(crate) fn get(&self, i: usize) -> u64 {
+        let b = match self.bases.len() {
+            1 => 0,
+            _ => self.bases.partition_point(|(first, _)| *first as usize <= i).saturating_sub(1),
+        };
+        self.bases.get(b).map_or(0, |(_, base)| *base) + u64::from(self.off.get(i).copied().unwrap_or(0))
+    }
+    /// How many are at or before `t`.
+    pub(crate) fn upto(&self, t: u64) -> usize {
+        let b = self.bases.partition_point(|(_, base)| *base <= t);
+        let Some(&(first, base)) = b.checked_sub(1).and_then(|b| self.bases.get(b)) else { return 0 };
+        let end = self.bases.get(b).map_or(self.off.len(), |(f, _)| *f as usize);
+        let d = t - base;
+        let first = first as usize;
+        first + self.off[first..end].partition_point(|o| u64::from(*o) <= d)
+    }
+    pub(crate) fn heap(&self) -> usize {
+        self.off.capacity() * 4 + self.bases.capacity() * 16
+    }
+}
+
+/// What is packed into two bytes beside a span's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Meta {
+    pub(crate) shade: Shade,
+    pub(crate) certainty: Certainty,
+    pub(crate) reason: Reason,
+    /// The shade that this span replaced in the counts; `None` for the first of an entry.
+    pub(crate) prev: Option<Shade>,
+    pub(crate) has_value: bool,
+}
+
+const CERTAINTIES: [Certainty; 5] = [Certainty::Exact, Certainty::Observed, Certainty::Implied, Certainty::Assumed, Certainty::Stale];
+const REASONS: [Reason; 19] = [
+    Reason::Stated,
+    Reason::Reread,
+    Reason::FastFault,
+    Reason::Split,
+    Reason::NewTable,
+    Reason::Unfrozen,
+    Reason::MarkMmio,
+    Reason::PageZapped,
+    Reason::SilentKernel,
+    Reason::Notifier,
+    Reason::ZapAll,
+    Reason::Synced,
+    Reason::Lost,
+    Reason::Contradicted,
+    Reason::Ambiguous,
+    Reason::NeverSeen,
+    Reason::GuestTable,
+    Reason::Faulted,
+    Reason::OldValue,
+];
+
+impl Meta {
+    pub(crate) fn pack(self) -> u16 {
+        let prev = self.prev.map_or(8, |p| p as u16);
+        (self.shade as u16) | (self.certainty as u16) << 3 | prev << 6 | (self.reason as u16) << 10 | u16::from(self.has_value) << 15
+    }
+    pub(crate) fn unpack(m: u16) -> Self {
+        Self {
+            shade: Shade::ALL[usize::from(m & 7)],
+            certainty: CERTAINTIES[usize::from(m >> 3 & 7).min(4)],
+            prev: Shade::ALL.get(usize::from(m >> 6 & 15)).copied(),
+            reason: REASONS[usize::from(m >> 10 & 31).min(REASONS.len() - 1)],
+            has_value: m >> 15 != 0,
+        }
+    }
+}
+
+/// One table while and after it lives.
+#[derive(Clone, Debug)]
+pub(crate) struct TableRec {
+    pub(crate) vm: u16,
+    pub(crate) as_id: u8,
+    pub(crate) level: u8,
+    pub(crate) born: bool,
+    pub(crate) direct: bool,
+    pub(crate) mirror: bool,
+    /// Events were lost while it lived: what no event has shown since is not known.
+    pub(crate) lossy: bool,
+    pub(crate) gfn: u64,
+    /// Host-physical page; 0 where unknown.
+    pub(crate) page: u64,
+    /// Entry that points to it.
+    pub(crate) parent: u32,
+    /// Table at the top of its tree.
+    pub(crate) root: u32,
+    pub(crate) start_ev: u32,
+    /// Unlinked: what it holds is no longer reachable.
+    pub(crate) detach_ev: u32,
+    /// Its memory is free: `removed` entries end too.
+    pub(crate) dead_ev: u32,
+    pub(crate) start_ts: u64,
+    pub(crate) detach_ts: u64,
+    pub(crate) dead_ts: u64,
+    /// Value of an empty entry, for the time before an entry's first event.
+    pub(crate) empty: u64,
+    chunks: Option<Box<[u32; CHUNKS]>>,
+    /// Chunk of free entries that has room, and how many it holds.
+    open_free: (u32, u8),
+    /// All chunks of free entries.
+    free: Vec<u32>,
+}
+
+impl TableRec {
+    pub(crate) fn new(vm: u16, as_id: u8, level: u8, gfn: u64, ev: u32, ts: u64) -> Self {
+        Self {
+            vm,
+            as_id,
+            level,
+            born: false,
+            direct: true,
+            mirror: false,
+            lossy: false,
+            gfn,
+            page: 0,
+            parent: NONE,
+            root: NONE,
+            start_ev: ev,
+            detach_ev: NONE,
+            dead_ev: NONE,
+            start_ts: ts,
+            detach_ts: u64::MAX,
+            dead_ts: u64::MAX,
+            empty: 0,
+            chunks: None,
+            open_free: (NONE, 0),
+            free: Vec::new(),
+        }
+    }
+    pub(crate) fn attached(&self) -> bool {
+        self.detach_ev == NONE
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ChunkRec {
+    table: u32,
+    /// Which chunk of the table, or `FREE` and an index into `free_info`.
+    no: u32,
+}
+
+/// Tables, entries and spans.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Store {
+    pub(crate) tables: Vec<TableRec>,
+    chunks: Vec<ChunkRec>,
+    first: Vec<u32>,
+    last: Vec<u32>,
+    free_info: Vec<[(u64, u16); CHUNK]>,
+    /// Time and kind of every event.
+    pub(crate) ev_ts: TimeCol,
+    pub(crate) ev_kind: Vec<u8>,
+    /// Bit per entry of a chunk: it held something besides links and emptiness.
+    pub(crate) leafy: Vec<u16>,
+    // spans
+    pub(crate) s_ev: Vec<u32>,
+    pub(crate) s_entry: Vec<u32>,
+    pub(crate) s_spte: Vec<u64>,
+    pub(crate) s_meta: Vec<u16>,
+    s_next: Vec<u32>,
+    /// Tables in the order of their unlinking, and in the order of their end.
+    pub(crate) detaches: Vec<u32>,
+    pub(crate) deaths: Vec<u32>,
+    /// Event at which span i ends (`NONE`: lasts), and the greatest of each `FAN` of them, level by level.
+    end_ev: Vec<u32>,
+    end_tree: Vec<Vec<u32>>,
+    /// Every 64th span of entries that have very many, for random access.
+    skips: rustc_hash::FxHashMap<u32, Vec<u32>>,
+    /// Spans of each slot since its last skip.
+    count: Vec<u8>,
+}
+
+/// The place of an entry, cheaper than [`Entry`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) table: u32,
+    pub(crate) index: u16,
+    pub(crate) gfn: u64,
+    pub(crate) level: u8,
+}
+
+impl Store {
+    pub(crate) fn spans_len(&self) -> usize {
+        self.s_ev.len()
+    }
+
+    pub(crate) fn add_table(&mut self, t: TableRec) -> u32 {
+        self.tables.push(t);
+        (self.tables.len() - 1) as u32
+    }
+
+    /// The slot of an entry, if something was ever recorded in its chunk. A slot may be empty: see [`Store::last_span`].
+    pub(crate) fn slot(&self, table: u32, index: u16) -> Option<u32> {
+        let c = self.tables[table as usize].chunks.as_ref()?[usize::from(index) / CHUNK];
+        (c != NONE).then(|| c * CHUNK as u32 + u32::from(index) % CHUNK as u32)
+    }
+
+    /// The slot of an entry, made if need be.
+    pub(crate) fn slot_mut(&mut self, table: u32, index: u16) -> u32 {
+        let index = index & 511;
+        let chunk = self.chunks.len() as u32;
+        let t = &mut self.tables[table as usize];
+        let chunks = t.chunks.get_or_insert_with(|| Box::new([NONE; CHUNKS]));
+        let c = &mut chunks[usize::from(index) / CHUNK];
+        if *c == NONE {
+            *c = chunk;
+            self.chunks.push(ChunkRec { table, no: u32::from(index) / CHUNK as u32 });
+            self.first.extend([NONE; CHUNK]);
+            self.last.extend([NONE; CHUNK]);
+            self.count.extend([0; CHUNK]);
+            self.leafy.push(0);
+        }
+        *c * CHUNK as u32 + u32::from(index) % CHUNK as u32
+    }
+
+    /// A new slot for an entry of a shadow page, whose frame does not follow from its index.
+    pub(crate) fn free_slot(&mut self, table: u32, index: u16, gfn: u64) -> u32 {
+        let t = &mut self.tables[table as usize];
+        if t.open_free.0 == NONE || usize::from(t.open_free.1) >= CHUNK {
+            let c = self.chunks.len() as u32;
+            self.chunks.push(ChunkRec { table, no: FREE | self.free_info.len() as u32 });
+            self.free_info.push([(0, 0); CHUNK]);
+            self.first.extend([NONE; CHUNK]);
+            self.last.extend([NONE; CHUNK]);
+            self.count.extend([0; CHUNK]);
+            self.leafy.push(0);
+            t.open_free = (c, 0);
+            t.free.push(c);
+        }
+        let (c, n) = t.open_free;
+        t.open_free.1 += 1;
+        let info = (self.chunks[c as usize].no & !FREE) as usize;
+        self.free_info[info][usize::from(n)] = (gfn, index);
+        c * CHUNK as u32 + u32::from(n)
+    }
+
+    pub(crate) fn place(&self, entry: u32) -> Place {
+        let c = self.chunks[entry as usize / CHUNK];
+        let i = entry as usize % CHUNK;
+        let t = &self.tables[c.table as usize];
+        if c.no & FREE != 0 {
+            let (gfn, index) = self.free_info[(c.no & !FREE) as usize][i];
+            Place { table: c.table, index, gfn, level: t.level }
+        } else {
+            let index = (c.no as usize * CHUNK + i) as u16;
+            let gfn = t.gfn.wrapping_add(u64::from(index) << (9 * (u32::from(t.level).clamp(1, 6) - 1)));
+            Place { table: c.table, index, gfn, level: t.level }
+        }
+    }
+
+    /// Number of slots (used or not).
+    pub(crate) fn slots(&self) -> u32 {
+        self.first.len() as u32
+    }
+
+    pub(crate) fn used(&self, entry: u32) -> bool {
+        self.first.get(entry as usize).is_some_and(|f| *f != NONE)
+    }
+
+    pub(crate) fn last_span(&self, entry: u32) -> Option<u32> {
+        self.last.get(entry as usize).copied().filter(|s| *s != NONE)
+    }
+
+    pub(crate) fn first_span(&self, entry: u32) -> Option<u32> {
+        self.first.get(entry as usize).copied().filter(|s| *s != NONE)
+    }
+
+    pub(crate) fn next_span(&self, span: u32) -> Option<u32> {
+        self.s_next.get(span as usize).copied().filter(|s| *s != NONE)
+    }
+
+    pub(crate) fn meta(&self, span: u32) -> Meta {
+        Meta::unpack(self.s_meta[span as usize])
+    }
+
+    /// Value and kind an entry has now.
+    pub(crate) fn now(&self, entry: u32) -> Option<(u64, Meta)> {
+        self.last_span(entry).map(|s| (self.s_spte[s as usize], self.meta(s)))
+    }
+
+    /// Entries of a table that have spans, in no order but that of their making.
+    pub(crate) fn table_entries(&self, table: u32) -> impl Iterator<Item = u32> + '_ {
+        let t = &self.tables[table as usize];
+        let fixed = t.chunks.iter().flat_map(|c| c.iter().copied());
+        fixed
+            .chain(t.free.iter().copied())
+            .filter(|c| *c != NONE)
+            .flat_map(|c| (0..CHUNK as u32).map(move |i| c * CHUNK as u32 + i))
+            .filter(|e| self.used(*e))
+    }
+
+    /// Appends a span to an entry.
+    pub(crate) fn push(&mut self, entry: u32, ev: EventIx, spte: Option<u64>, shade: Shade, certainty: Certainty, reason: Reason) -> u32 {
+        let id = self.s_ev.len() as u32;
+        let last = self.last[entry as usize];
+        let detach = self.tables[self.chunks[entry as usize / CHUNK].table as usize].detach_ev;
+        let prev = if last == NONE || (detach != NONE && self.s_ev[last as usize] < detach) { None } else { Some(self.meta(last).shade) };
+        self.s_ev.push(ev);
+        self.s_entry.push(entry);
+        self.s_spte.push(spte.unwrap_or(0));
+        self.s_meta.push(Meta { shade, certainty, reason, prev, has_value: spte.is_some() }.pack());
+        self.s_next.push(NONE);
+        if last == NONE {
+            self.first[entry as usize] = id;
+        } else {
+            self.s_next[last as usize] = id;
+        }
+        self.last[entry as usize] = id;
+        if !matches!(shade, Shade::Unknown | Shade::Nonpresent | Shade::Table) {
+            self.leafy[entry as usize / CHUNK] |= 1 << (entry as usize % CHUNK);
+        }
+        let c = &mut self.count[entry as usize];
+        *c += 1;
+        if usize::from(*c) == FAN {
+            *c = 0;
+            self.skips.entry(entry).or_default().push(id);
+        }
+        id
+    }
+
+    /// What was taken for likely turned out to be so.
+    pub(crate) fn confirm(&mut self, span: u32) {
+        let m = self.meta(span);
+        self.s_meta[span as usize] = Meta { certainty: Certainty::Exact, reason: Reason::Stated, ..m }.pack();
+    }
+
+    /// Value and shade of the span before this one of the same entry.
+    pub(crate) fn value_before(&self, span: u32) -> Option<(u64, Shade)> {
+        let mut s = self.first_span(self.s_entry[span as usize])?;
+        if s == span {
+            return None;
+        }
+        while let Some(n) = self.next_span(s) {
+            if n == span {
+                return Some((self.s_spte[s as usize], self.meta(s).shade));
+            }
+            s = n;
+        }
+        None
+    }
+
+    /// The table and everything below it is no longer reachable.
+    pub(crate) fn detach(&mut self, table: u32, ev: EventIx, ts: u64) {
+        let t = &mut self.tables[table as usize];
+        if t.detach_ev == NONE {
+            t.detach_ev = ev;
+            t.detach_ts = ts;
+            self.detaches.push(table);
+        }
+    }
+
+    /// The table's memory is free.
+    pub(crate) fn bury(&mut self, table: u32, ev: EventIx, ts: u64) {
+        self.detach(table, ev, ts);
+        let t = &mut self.tables[table as usize];
+        if t.dead_ev == NONE {
+            t.dead_ev = ev;
+            t.dead_ts = ts;
+            self.deaths.push(table);
+        }
+    }
+
+    /// End of a span: event and time.
+    pub(crate) fn end_of(&self, span: u32) -> Option<(EventIx, u64)> {
+        let entry = self.s_entry[span as usize];
+        let t = &self.tables[self.chunks[entry as usize / CHUNK].table as usize];
+        let table_end = if self.s_ev[span as usize] < t.detach_ev { (t.detach_ev, t.detach_ts) } else { (t.dead_ev, t.dead_ts) };
+        let next = self.s_next[span as usize];
+        if next != NONE && self.s_ev[next as usize] <= table_end.0 {
+            return Some((self.s_ev[next as usize], self.start(next)));
+        }
+        (table_end.0 != NONE).then_some(table_end)
+    }
+
+    pub(crate) fn span(&self, span: u32) -> Span {
+        let m = self.meta(span);
+        let i = span as usize;
+        let end = self.end_of(span);
+        Span {
+            id: Some(SpanId(span)),
+            entry: EntryId(self.s_entry[i]),
+            start: self.start(span),
+            end: end.map(|e| e.1),
+            state: m.shade.state(),
+            shade: m.shade,
+            spte: m.has_value.then_some(self.s_spte[i]),
+            certainty: m.certainty,
+            reason: m.reason,
+            opened_by: (self.s_ev[i] != NONE).then_some(self.s_ev[i]),
+            closed_by: end.map(|e| e.0),
+        }
+    }
+
+    /// The span before an entry's first event.
+    pub(crate) fn leading(&self, entry: u32, origin: u64) -> Option<Span> {
+        let f = self.first_span(entry)?;
+        let p = self.place(entry);
+        let t = &self.tables[p.table as usize];
+        let start = if t.born { t.start_ts } else { origin };
+        let end = self.start(f);
+        if end <= start {
+            return None;
+        }
+        let born = t.born;
+        Some(Span {
+            id: None,
+            entry: EntryId(entry),
+            start,
+            end: Some(end),
+            state: if born { State::Nonpresent } else { State::Unknown },
+            shade: if born { Shade::Nonpresent } else { Shade::Unknown },
+            spte: born.then_some(t.empty),
+            certainty: if born { Certainty::Implied } else { Certainty::Assumed },
+            reason: if born { Reason::NewTable } else { Reason::NeverSeen },
+            opened_by: if born { Some(t.start_ev) } else { None },
+            closed_by: Some(self.s_ev[f as usize]),
+        })
+    }
+
+    pub(crate) fn entry(&self, e: u32) -> Entry {
+        let p = self.place(e);
+        let t = &self.tables[p.table as usize];
+        Entry {
+            id: EntryId(e),
+            vm: VmId(t.vm),
+            as_id: t.as_id,
+            level: p.level,
+            gfn: p.gfn,
+            table: TableId(p.table),
+            sptep: (t.page != 0).then(|| t.page + u64::from(p.index) * 8),
+        }
+    }
+
+    pub(crate) fn table(&self, id: u32) -> Table {
+        let t = &self.tables[id as usize];
+        Table {
+            id: TableId(id),
+            vm: VmId(t.vm),
+            as_id: t.as_id,
+            level: t.level,
+            gfn: t.gfn,
+            page: (t.page != 0).then_some(t.page),
+            parent: (t.parent != NONE).then_some(EntryId(t.parent)),
+            start: (t.start_ev != NONE).then_some(t.start_ev),
+            end: (t.detach_ev != NONE).then_some(t.detach_ev),
+            born: t.born,
+            direct: t.direct,
+            mirror: t.mirror,
+        }
+    }
+
+    /// Makes what queries need after spans were added: the ends, their tree, and the skips. Costs what was added, save the ends.
+    pub(crate) fn seal(&mut self) {
+        let n = self.s_ev.len();
+        let from = self.end_ev.len();
+        // Spans of before may have ended since: those still open are found again.
+        let mut dirty: Vec<usize> = Vec::new();
+        let mut open = Vec::new();
+        self.visit_open(NONE, from, &mut |i| open.push(i));
+        for i in open {
+            if let Some((e, _)) = self.end_of(i as u32) {
+                self.end_ev[i] = e;
+                dirty.push(i / FAN);
+            }
+        }
+        self.end_ev.reserve_exact(n - from);
+        for i in from..n {
+            let e = self.end_of(i as u32).map_or(NONE, |e| e.0);
+            self.end_ev.push(e);
+        }
+        self.build_tree(from, &dirty);
+    }
+
+    fn build_tree(&mut self, from: usize, dirty: &[usize]) {
+        let mut level = 0;
+        let mut from = from / FAN;
+        let mut dirty: Vec<usize> = dirty.to_vec();
+        loop {
+            let below_len = if level == 0 { self.end_ev.len() } else { self.end_tree[level - 1].len() };
+            let len = below_len.div_ceil(FAN);
+            if self.end_tree.len() <= level {
+                self.end_tree.push(Vec::new());
+            }
+            let (lo, hi) = self.end_tree.split_at_mut(level);
+            let below: &[u32] = if level == 0 { &self.end_ev } else { &lo[level - 1] };
+            let this = &mut hi[0];
+            this.resize(len, 0);
+            dirty.sort_unstable();
+            dirty.dedup();
+            for b in dirty.iter().copied().filter(|b| *b < from).chain(from..len) {
+                this[b] = below[b * FAN..((b + 1) * FAN).min(below.len())].iter().copied().max().unwrap_or(0);
+            }
+            if len <= 1 {
+                break;
+            }
+            from /= FAN;
+            for d in &mut dirty {
+                *d /= FAN;
+            }
+            level += 1;
+        }
+    }
+
+    /// Calls `f` with every span `i < before` that ends at event `ev` or later.
+    pub(crate) fn visit_open(&self, ev: u32, before: usize, f: &mut impl FnMut(usize)) {
+        let before = before.min(self.end_ev.len());
+        if self.end_tree.is_empty() || before == 0 {
+            return;
+        }
+        self.visit_node(self.end_tree.len(), 0, ev, before, f);
+    }
+
+    /// `depth` 0 is the spans themselves, `d` the tree level `d - 1`.
+    fn visit_node(&self, depth: usize, node: usize, ev: u32, before: usize, f: &mut impl FnMut(usize)) {
+        let (col, width): (&[u32], usize) = if depth == 0 { (&self.end_ev, 1) } else { (&self.end_tree[depth - 1], FAN.pow(depth as u32)) };
+        if depth == self.end_tree.len() {
+            for b in 0..col.len() {
+                if b * width < before && col[b] >= ev {
+                    self.visit_node(depth - 1, b, ev, before, f);
+                }
+            }
+            return;
+        }
+        let lo = node * FAN;
+        let hi = ((node + 1) * FAN).min(col.len());
+        if depth == 0 {
+            for (i, e) in col.iter().enumerate().take(hi.min(before)).skip(lo) {
+                if *e >= ev {
+                    f(i);
+                }
+            }
+        } else {
+            for b in lo..hi {
+                if b * width >= before {
+                    break;
+                }
+                if col[b] >= ev {
+                    self.visit_node(depth - 1, b, ev, before, f);
+                }
+            }
+        }
+    }
+
+    /// When a span began.
+    #[inline]
+    pub(crate) fn start(&self, span: u32) -> u64 {
+        self.ev_ts.get(self.s_ev[span as usize] as usize)
+    }
+
+    /// Position of a moment: how many spans began at or before `t`, and the number of the first event after it.
+    pub(crate) fn moment(&self, t: u64) -> (usize, u32) {
+        let ev = self.ev_ts.upto(t) as u32;
+        (self.s_ev.partition_point(|e| *e < ev), ev)
+    }
+
+    /// The span of an entry at a position, by its chain.
+    pub(crate) fn span_before(&self, entry: u32, p: usize) -> Option<u32> {
+        let mut s = self.first_span(entry)?;
+        if let Some(skip) = self.skips.get(&entry) {
+            let k = skip.partition_point(|x| (*x as usize) < p);
+            if let Some(x) = k.checked_sub(1).and_then(|k| skip.get(k)) {
+                s = *x;
+            }
+        }
+        if s as usize >= p {
+            return None;
+        }
+        while let Some(n) = self.next_span(s) {
+            if n as usize >= p {
+                break;
+            }
+            s = n;
+        }
+        Some(s)
+    }
+
+    /// The last span of an entry that began before an event.
+    pub(crate) fn span_before_event(&self, entry: u32, ev: u32) -> Option<u32> {
+        let last = self.last_span(entry)?;
+        if self.s_ev[last as usize] < ev {
+            return Some(last);
+        }
+        self.span_before(entry, self.s_ev.partition_point(|e| *e < ev))
+    }
+
+    /// Whether a chunk's entries lie one after another.
+    pub(crate) fn chunk_is_regular(&self, c: usize) -> bool {
+        self.chunks.get(c).is_some_and(|c| c.no & FREE == 0)
+    }
+
+    pub(crate) fn heap(&self) -> usize {
+        let tables: usize = self.tables.capacity() * size_of::<TableRec>()
+            + self.tables.iter().map(|t| if t.chunks.is_some() { CHUNKS * 4 } else { 0 } + t.free.capacity() * 4).sum::<usize>();
+        tables
+            + self.chunks.capacity() * size_of::<ChunkRec>()
+            + (self.first.capacity() + self.last.capacity()) * 4
+            + self.free_info.capacity() * size_of::<[(u64, u16); CHUNK]>()
+            + self.s_ev.capacity() * 4
+            + self.ev_ts.heap()
+            + self.ev_kind.capacity()
+            + self.leafy.capacity() * 2
+            + self.s_entry.capacity() * 4
+            + self.s_spte.capacity() * 8
+            + self.s_meta.capacity() * 2
+            + self.s_next.capacity() * 4
+            + self.end_ev.capacity() * 4
+            + self.end_tree.iter().map(|l| l.capacity() * 4).sum::<usize>()
+            + self.skips.values().map(|v| v.capacity() * 4 + 32).sum::<usize>()
+            + self.count.capacity()
+            + (self.detaches.capacity() + self.deaths.capacity()) * 4
+    }
+
+    /// Gives back what growing took in reserve.
+    pub(crate) fn shrink(&mut self) {
+        self.s_ev.shrink_to_fit();
+        self.s_entry.shrink_to_fit();
+        self.s_spte.shrink_to_fit();
+        self.s_meta.shrink_to_fit();
+        self.s_next.shrink_to_fit();
+        self.ev_ts.off.shrink_to_fit();
+        self.ev_kind.shrink_to_fit();
+        self.first.shrink_to_fit();
+        self.last.shrink_to_fit();
+        self.count.shrink_to_fit();
+        self.chunks.shrink_to_fit();
+        self.tables.shrink_to_fit();
+    }
+}

@@ -1,0 +1,626 @@
+//! The finished replay and the questions it answers.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use mmuscope_spte::Decoded;
+use mmuscope_trace::{Progress, Trace};
+use rustc_hash::FxHashMap;
+
+use crate::axis::GfnAxis;
+use crate::counts::CountIndex;
+use crate::engine::{Engine, Key, index_of, key_of};
+use crate::faults::Packed;
+use crate::infer::{LayoutInfo, LayoutOverride, infer};
+use crate::map::{self, ChunkPlaces};
+use crate::model::{
+    Bin, Counts, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange, Phase, SeriesKind, Shade, Span,
+    SpanFilter, SpanId, State, StateFilter, Table, TableId, TopPage, Vm, VmId, pages_of,
+};
+use crate::series::{KindSums, bins_of, kind_by_name, kind_of};
+use crate::store::Store;
+
+/// How to replay.
+#[derive(Clone, Debug, Default)]
+pub struct ReplayOptions {
+    /// What is known of the layout; the rest is inferred.
+    pub layout: LayoutOverride,
+    /// Threads to use; 0 means all.
+    pub threads: usize,
+    /// Told how far the replay is; may cancel it (what was replayed until then is the result).
+    pub progress: Option<Arc<Progress>>,
+}
+
+/// Page tables over time.
+#[derive(Clone, Debug)]
+pub struct Timeline {
+    pub(crate) engine: Engine,
+    layout: LayoutInfo,
+    options: ReplayOptions,
+    vms: Vec<Vm>,
+    phases: Vec<Phase>,
+    counts: CountIndex,
+    kinds: KindSums,
+    axis: GfnAxis,
+    places: ChunkPlaces,
+    /// Tables by VM and key, dead ones included.
+    tables_by_key: FxHashMap<(u16, Key), Vec<u32>>,
+    indexed_tables: usize,
+    /// Entries of shadow pages by frame.
+    free_by_gfn: FxHashMap<u64, Vec<u32>>,
+    indexed_slots: u32,
+    mmio: Vec<MmioRange>,
+    mmio_seen: FxHashMap<(u16, u64), MmioRange>,
+    evidence: Vec<Evidence>,
+}
+
+/// Replays a trace.
+pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
+    let layout = infer(trace, &opts.layout);
+    let engine = Engine::new(layout.layout, trace);
+    let mut t = Timeline {
+        engine,
+        layout,
+        options: opts.clone(),
+        vms: Vec::new(),
+        phases: Vec::new(),
+        counts: CountIndex::default(),
+        kinds: KindSums::default(),
+        axis: GfnAxis::default(),
+        places: ChunkPlaces::default(),
+        tables_by_key: FxHashMap::default(),
+        indexed_tables: 0,
+        free_by_gfn: FxHashMap::default(),
+        indexed_slots: 0,
+        mmio: Vec::new(),
+        mmio_seen: FxHashMap::default(),
+        evidence: Vec::new(),
+    };
+    t.run(trace);
+    t
+}
+
+impl Timeline {
+    /// Takes in what was appended to the trace since.
+    pub fn extend(&mut self, trace: &Trace) {
+        let had = self.engine.next_ev;
+        let again = infer(trace, &self.options.layout);
+        // The first events of a capture may not tell the layout; once they do, everything is read again under it.
+        if again.layout != self.layout.layout || trace.events.len() < had as usize {
+            let opts = self.options.clone();
+            *self = replay(trace, &opts);
+            return;
+        }
+        self.layout = again;
+        self.engine.vms.update(trace);
+        self.run(trace);
+    }
+
+    fn run(&mut self, trace: &Trace) {
+        let from = self.engine.next_ev as usize;
+        let end = trace.events.len().min(u32::MAX as usize - 2);
+        let progress = self.options.progress.clone();
+        let mut block = Vec::new();
+        let mut at = from;
+        while at < end {
+            if progress.as_ref().is_some_and(|p| p.cancelled.load(std::sync::atomic::Ordering::Relaxed)) {
+                break;
+            }
+            let b = at / mmuscope_trace::BLOCK;
+            trace.events.block(b, &mut block);
+            let skip = at % mmuscope_trace::BLOCK;
+            if block.len() <= skip {
+                break;
+            }
+            for e in &block[skip..] {
+                self.note_mmio(e);
+                self.engine.step(e);
+            }
+            at = b * mmuscope_trace::BLOCK + block.len();
+        }
+        self.seal(trace);
+    }
+
+    fn note_mmio(&mut self, e: &mmuscope_trace::Event) {
+        use mmuscope_trace::Body;
+        let (gfn, access, install, generation) = match e.body {
+            Body::Mmio { gpa, .. } | Body::FastMmio { gpa } => (gpa >> 12, 1, 0, None),
+            Body::HandleMmioPageFault { gfn, .. } => (gfn, 1, 0, None),
+            Body::MarkMmioSpte { gfn, generation, .. } => (gfn, 0, 1, Some(generation)),
+            _ => return,
+        };
+        let vm = e.tid.and_then(|t| self.engine.vms.of_tid(t)).unwrap_or(0);
+        let r = self.mmio_seen.entry((vm, gfn)).or_insert(MmioRange {
+            vm: VmId(vm),
+            gfn_start: gfn,
+            gfn_end: gfn.saturating_add(1),
+            accesses: 0,
+            installs: 0,
+            first: e.ts,
+            last: e.ts,
+            generations: None,
+        });
+        r.accesses += access;
+        r.installs += install;
+        r.last = e.ts;
+        if let Some(g) = generation {
+            r.generations = Some(r.generations.map_or((g, g), |(a, b)| (a.min(g), b.max(g))));
+        }
+    }
+
+    /// Makes what the questions need.
+    fn seal(&mut self, trace: &Trace) {
+        self.engine.store.shrink();
+        self.engine.faults.done.shrink_to_fit();
+        self.engine.store.seal();
+        let store = &self.engine.store;
+        self.counts.seal(store);
+        self.kinds.seal(store);
+        self.vms = self.engine.vms.finish(trace);
+        let end = self.engine.last_ts;
+        self.phases = self
+            .engine
+            .markers
+            .iter()
+            .enumerate()
+            .map(|(i, (ev, ts, text))| Phase {
+                text: trace.strings.get(*text).trim_end().to_owned(),
+                start: *ts,
+                end: self.engine.markers.get(i + 1).map_or(end, |n| n.1),
+                event: *ev,
+            })
+            .collect();
+        for (i, t) in store.tables.iter().enumerate().skip(self.indexed_tables) {
+            let key = key_of(t.as_id, t.level, t.gfn);
+            self.tables_by_key.entry((t.vm, key)).or_default().push(i as u32);
+        }
+        self.indexed_tables = store.tables.len();
+        for e in 0..store.slots() {
+            if e >= self.indexed_slots && !store.chunk_is_regular(e as usize / crate::store::CHUNK) && store.used(e) {
+                let v = self.free_by_gfn.entry(store.place(e).gfn).or_default();
+                if !v.contains(&e) {
+                    v.push(e);
+                }
+            }
+        }
+        // The last chunk of a shadow page may still fill up.
+        self.indexed_slots = store.slots().saturating_sub(crate::store::CHUNK as u32 * 64);
+        self.mmio = merge_mmio(&self.mmio_seen);
+        self.axis = GfnAxis::build(store, &[]);
+        self.places = ChunkPlaces::build(store, &self.axis);
+        self.evidence.clone_from(&self.engine.evidence);
+        for g in &self.engine.gaps {
+            self.evidence.push(crate::engine::gap_evidence(g, self.engine.loss_seen));
+        }
+        for r in &self.engine.rereads {
+            self.evidence.push(crate::engine::reread_evidence(r, self.engine.loss_seen));
+        }
+        self.evidence.sort_by_key(|e| e.event);
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.engine.store
+    }
+
+    /// First and last event time.
+    pub fn range(&self) -> (u64, u64) {
+        (self.engine.first_ts.unwrap_or(0), self.engine.last_ts)
+    }
+
+    /// Number of events replayed.
+    pub fn events(&self) -> usize {
+        self.engine.next_ev as usize
+    }
+
+    /// Time of an event.
+    pub fn event_ts(&self, ev: EventIx) -> Option<u64> {
+        ((ev as usize) < self.store().ev_ts.len()).then(|| self.store().ev_ts.get(ev as usize))
+    }
+
+    /// The layout of a VM's entries, with where each part comes from.
+    pub fn layout(&self, _vm: VmId) -> &LayoutInfo {
+        &self.layout
+    }
+
+    /// The VMs.
+    pub fn vms(&self) -> &[Vm] {
+        &self.vms
+    }
+
+    /// Phases marked through trace_marker.
+    pub fn phases(&self) -> &[Phase] {
+        &self.phases
+    }
+
+    /// Where events were lost.
+    pub fn lost(&self) -> &[LostSpan] {
+        &self.engine.lost
+    }
+
+    /// All entries that any event showed.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        (0..self.store().slots()).filter(|e| self.store().used(*e)).map(|e| self.store().entry(e))
+    }
+
+    /// One entry.
+    ///
+    /// # Panics
+    /// If the id is not of this timeline.
+    pub fn entry(&self, id: EntryId) -> Entry {
+        self.store().entry(id.0)
+    }
+
+    /// All tables, dead ones included.
+    pub fn tables(&self) -> impl Iterator<Item = Table> + '_ {
+        (0..self.store().tables.len() as u32).map(|t| self.store().table(t))
+    }
+
+    /// One table.
+    ///
+    /// # Panics
+    /// If the id is not of this timeline.
+    pub fn table(&self, id: TableId) -> Table {
+        self.store().table(id.0)
+    }
+
+    /// Every entry that covers a frame: all levels, all tables, highest level first.
+    pub fn entries_at(&self, vm: VmId, as_id: u8, gfn: u64) -> Vec<EntryId> {
+        let s = self.store();
+        let mut out = Vec::new();
+        for level in (1..=6u8).rev() {
+            let key = key_of(as_id, level, gfn);
+            for t in self.tables_by_key.get(&(vm.0, key)).into_iter().flatten() {
+                if let Some(e) = s.slot(*t, index_of(level, gfn)).filter(|e| s.used(*e)) {
+                    out.push(EntryId(e));
+                }
+            }
+            if level <= 3 {
+                let base = gfn / pages_of(level) * pages_of(level);
+                for e in self.free_by_gfn.get(&base).into_iter().flatten() {
+                    let p = s.place(*e);
+                    let t = &s.tables[p.table as usize];
+                    if p.level == level && t.vm == vm.0 && t.as_id == as_id {
+                        out.push(EntryId(*e));
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// Spans of an entry in time order; the first may be the implied one before its first event.
+    pub fn spans(&self, entry: EntryId) -> impl Iterator<Item = Span> + '_ {
+        let s = self.store();
+        let origin = self.range().0;
+        let mut next = s.first_span(entry.0);
+        s.leading(entry.0, origin).into_iter().chain(std::iter::from_fn(move || {
+            let x = next?;
+            next = s.next_span(x);
+            Some(s.span(x))
+        }))
+    }
+
+    /// One span.
+    ///
+    /// # Panics
+    /// If the id is not of this timeline.
+    pub fn span(&self, id: SpanId) -> Span {
+        self.store().span(id.0)
+    }
+
+    /// Number of recorded spans.
+    pub fn span_count(&self) -> usize {
+        self.store().spans_len()
+    }
+
+    /// The span of an entry at a moment; `None` before its table was linked and after it was unlinked.
+    pub fn span_at(&self, entry: EntryId, t: u64) -> Option<Span> {
+        let s = self.store();
+        let (p, _) = s.moment(t);
+        match s.span_before(entry.0, p) {
+            Some(x) => Some(s.span(x)).filter(|x| x.covers(t)),
+            None => s.leading(entry.0, self.range().0).filter(|x| x.covers(t)),
+        }
+    }
+
+    /// First change of an entry after a moment.
+    pub fn next_change(&self, entry: EntryId, t: u64) -> Option<Span> {
+        let s = self.store();
+        let (p, _) = s.moment(t);
+        let next = match s.span_before(entry.0, p) {
+            Some(x) => s.next_span(x),
+            None => s.first_span(entry.0),
+        };
+        next.map(|x| s.span(x))
+    }
+
+    /// Last change of an entry before a moment.
+    pub fn prev_change(&self, entry: EntryId, t: u64) -> Option<Span> {
+        let s = self.store();
+        let (p, _) = s.moment(t.checked_sub(1)?);
+        s.span_before(entry.0, p).map(|x| s.span(x))
+    }
+
+    /// Recorded spans that match, in the order of their opening.
+    pub fn all_spans(&self, f: &SpanFilter) -> impl Iterator<Item = Span> + '_ {
+        let s = self.store();
+        let f = f.clone();
+        let end = f.time.map_or(s.spans_len(), |(_, t1)| s.moment(t1).0);
+        (0..end as u32).filter_map(move |i| {
+            if !self.matches(s.s_entry[i as usize], f.vm, f.as_id, f.level, f.gfns) {
+                return None;
+            }
+            let span = s.span(i);
+            match f.time {
+                Some((t0, _)) if span.end.is_some_and(|e| e <= t0) => None,
+                _ => Some(span),
+            }
+        })
+    }
+
+    fn matches(&self, e: u32, vm: Option<VmId>, as_id: Option<u8>, level: Option<u8>, gfns: Option<(u64, u64)>) -> bool {
+        let s = self.store();
+        let p = s.place(e);
+        let t = &s.tables[p.table as usize];
+        vm.is_none_or(|v| v.0 == t.vm)
+            && as_id.is_none_or(|a| a == t.as_id)
+            && level.is_none_or(|l| l == p.level)
+            && gfns.is_none_or(|(a, b)| p.gfn < b && p.gfn.saturating_add(pages_of(p.level)) > a)
+    }
+
+    /// Entries of live tables at a moment. Time is in proportion to the answer.
+    pub fn state_at(&self, t: u64, f: &StateFilter) -> Vec<(Entry, Span)> {
+        let s = self.store();
+        let (p, ev) = s.moment(t);
+        let mut out = Vec::new();
+        s.visit_open(ev, p, &mut |i| {
+            let shade = s.meta(i as u32).shade;
+            if f.state.is_some_and(|x| x != shade.state()) {
+                return;
+            }
+            let e = s.s_entry[i];
+            if !self.matches(e, f.vm, f.as_id, f.level, f.gfns) {
+                return;
+            }
+            // In a table that was unlinked only what was frozen with it is still of interest.
+            let table = &s.tables[s.place(e).table as usize];
+            if table.detach_ev < ev && shade != Shade::Removed {
+                return;
+            }
+            out.push((s.entry(e), s.span(i as u32)));
+        });
+        out
+    }
+
+    /// Entries per shade and level at a moment.
+    pub fn counts_at(&self, t: u64) -> Counts {
+        self.counts.at(self.store(), t)
+    }
+
+    /// The same at the ends of `n` equal buckets.
+    pub fn counts_over(&self, t0: u64, t1: u64, n: usize) -> Vec<Counts> {
+        self.counts.over(self.store(), t0, t1, n)
+    }
+
+    /// What a span's value means.
+    pub fn decode(&self, entry: &Entry, span: &Span) -> Option<Decoded> {
+        span.spte.map(|v| self.layout.layout.decode(v, entry.level))
+    }
+
+    /// The shade of a span.
+    pub fn shade(&self, _entry: &Entry, span: &Span) -> Shade {
+        span.shade
+    }
+
+    /// Number of faults.
+    pub fn fault_count(&self) -> usize {
+        self.engine.faults.done.len()
+    }
+
+    /// One fault.
+    ///
+    /// # Panics
+    /// If the id is not of this timeline.
+    pub fn fault(&self, id: FaultId) -> Fault {
+        self.unpack(id.0, &self.engine.faults.done[id.0 as usize])
+    }
+
+    /// All faults, in the order of their ends.
+    pub fn faults(&self) -> impl ExactSizeIterator<Item = Fault> + '_ {
+        self.engine.faults.done.iter().enumerate().map(|(i, p)| self.unpack(i as u32, p))
+    }
+
+    fn unpack(&self, i: u32, p: &Packed) -> Fault {
+        let s = self.store();
+        let span = (p.span != crate::store::NONE).then_some(p.span);
+        let entry = span.map(|x| s.s_entry[x as usize]);
+        let place = entry.map(|e| s.place(e));
+        let pfn = span.map(|x| s.meta(x)).filter(|m| crate::counts::is_leaf(m.shade) && m.has_value).zip(span).and_then(|(_, x)| {
+            let level = place.map_or(1, |p| p.level);
+            self.layout.layout.decode(s.s_spte[x as usize], level).pfn
+        });
+        let level_wanted = p.levels & 15;
+        let level = p.levels >> 4;
+        Fault {
+            id: FaultId(i),
+            vm: VmId(p.vm),
+            vcpu: if p.vcpu == u16::MAX { self.engine.vms.vcpu_of.get(&p.tid).copied() } else { Some(u32::from(p.vcpu)) },
+            tid: p.tid,
+            ts: p.ts,
+            exit_ts: p.exit(),
+            end_ts: p.end(),
+            gpa: (p.flags & Packed::GPA != 0).then_some(p.addr),
+            gva: (p.flags & Packed::GVA != 0).then_some(p.addr),
+            gfn: (p.gfn != u64::MAX).then_some(p.gfn),
+            as_id: place.map_or(0, |x| s.tables[x.table as usize].as_id),
+            access: p.access(),
+            error_code: (p.flags & Packed::HAS_CODE != 0).then_some(p.code),
+            outcome: p.outcome,
+            entry: entry.map(EntryId),
+            level_wanted: (level_wanted != 0).then_some(level_wanted),
+            level: (level != 0).then_some(level),
+            pfn,
+            retries: u32::from(p.retries),
+            rip: (p.flags & Packed::HAS_RIP != 0).then_some(p.rip),
+            mmio: p.flags & Packed::MMIO != 0,
+            errno: (p.errno != 0).then_some(i32::from(p.errno)),
+            event: p.event,
+            last_event: p.last_event,
+        }
+    }
+
+    /// The folded GFN axes.
+    pub fn gfn_axis(&self) -> &GfnAxis {
+        &self.axis
+    }
+
+    /// The time x GFN picture of a window.
+    pub fn map(&self, q: &MapQuery) -> MapImage {
+        let complete = self.engine.vms.complete(q.vm.0);
+        map::draw(self.store(), &self.axis, &self.places, complete, q)
+    }
+
+    /// Counts of something in `n` equal buckets.
+    pub fn series(&self, kind: &SeriesKind, t0: u64, t1: u64, n: usize) -> Vec<Bin> {
+        let s = self.store();
+        match kind {
+            SeriesKind::Events => self.kinds.bins(s, None, t0, t1, n),
+            SeriesKind::Event(name) => match kind_by_name(name) {
+                Some(k) => self.kinds.bins(s, Some(k), t0, t1, n),
+                None => vec![Bin::default(); n.max(1)],
+            },
+            SeriesKind::Lost => self.kinds.bins(s, Some(45), t0, t1, n),
+            SeriesKind::Faults => bins_of(&mut self.engine.faults.done.iter().map(|f| (f.ts, f.event)), t0, t1, n),
+            SeriesKind::FaultsOf(tid) => {
+                bins_of(&mut self.engine.faults.done.iter().filter(|f| f.tid == *tid).map(|f| (f.ts, f.event)), t0, t1, n)
+            }
+            SeriesKind::Changes | SeriesKind::Zaps => {
+                let zaps = *kind == SeriesKind::Zaps;
+                let from = s.moment(t0.saturating_sub(1)).0;
+                let to = s.moment(t1).0;
+                let mut it = (from..to).filter(|i| {
+                    let m = s.meta(*i as u32);
+                    !zaps || is_zap(m.prev, m.shade)
+                });
+                bins_of(&mut std::iter::from_fn(|| it.next().map(|i| (s.start(i as u32), s.s_ev[i]))), t0, t1, n)
+            }
+        }
+    }
+
+    /// Events of each name that occurs, most frequent first.
+    pub fn event_counts(&self) -> Vec<(Cow<'static, str>, u64)> {
+        let mut v: Vec<_> = crate::series::KINDS
+            .iter()
+            .map(|(k, n)| (Cow::Borrowed(*n), self.kinds.total(self.store(), *k)))
+            .filter(|x| x.1 > 0)
+            .collect();
+        let other = self.kinds.total(self.store(), 0);
+        if other > 0 {
+            v.push((Cow::Borrowed("other"), other));
+        }
+        v.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        v
+    }
+
+    /// Frames with the most faults.
+    pub fn top_faults(&self, n: usize) -> Vec<TopPage> {
+        let mut m: FxHashMap<(u16, u64), TopPage> = FxHashMap::default();
+        for f in &self.engine.faults.done {
+            if f.gfn == u64::MAX {
+                continue;
+            }
+            let p = m.entry((f.vm, f.gfn)).or_insert(TopPage { vm: VmId(f.vm), as_id: 0, gfn: f.gfn, level: 1, count: 0, first: f.ts, last: f.ts });
+            p.count += 1;
+            p.first = p.first.min(f.ts);
+            p.last = p.last.max(f.ts);
+        }
+        top(m.into_values().collect(), n)
+    }
+
+    /// Entries zapped most often.
+    pub fn top_zaps(&self, n: usize) -> Vec<TopPage> {
+        let s = self.store();
+        let mut m: FxHashMap<(u16, u8, u8, u64), TopPage> = FxHashMap::default();
+        for i in 0..s.spans_len() {
+            let meta = s.meta(i as u32);
+            if !is_zap(meta.prev, meta.shade) {
+                continue;
+            }
+            let p = s.place(s.s_entry[i]);
+            let t = &s.tables[p.table as usize];
+            let ts = s.start(i as u32);
+            let x = m.entry((t.vm, t.as_id, p.level, p.gfn)).or_insert(TopPage {
+                vm: VmId(t.vm),
+                as_id: t.as_id,
+                gfn: p.gfn,
+                level: p.level,
+                count: 0,
+                first: ts,
+                last: ts,
+            });
+            x.count += 1;
+            x.last = ts;
+        }
+        top(m.into_values().collect(), n)
+    }
+
+    /// Where MMIO accesses went.
+    pub fn mmio_ranges(&self) -> &[MmioRange] {
+        &self.mmio
+    }
+
+    /// What does not fit, in the order of events.
+    pub fn evidence(&self) -> &[Evidence] {
+        &self.evidence
+    }
+
+    /// Number of an event's kind, for callers that index events by kind.
+    pub fn kind_index(body: &mmuscope_trace::Body) -> u8 {
+        kind_of(body)
+    }
+
+    /// Bytes of memory the replay takes, the trace's own event store not included.
+    pub fn heap_bytes(&self) -> usize {
+        self.store().heap()
+            + self.counts.heap()
+            + self.kinds.heap()
+            + self.places.heap()
+            + self.engine.faults.done.capacity() * size_of::<Packed>()
+            + self.tables_by_key.capacity() * 48
+            + self.free_by_gfn.capacity() * 40
+            + self.evidence.capacity() * size_of::<Evidence>() * 2
+    }
+}
+
+fn is_zap(prev: Option<Shade>, now: Shade) -> bool {
+    prev.is_some_and(|p| matches!(p.state(), State::Present | State::Mmio)) && matches!(now, Shade::Nonpresent | Shade::Removed)
+}
+
+fn top(mut v: Vec<TopPage>, n: usize) -> Vec<TopPage> {
+    v.sort_by(|a, b| b.count.cmp(&a.count).then(a.vm.cmp(&b.vm)).then(a.gfn.cmp(&b.gfn)).then(a.level.cmp(&b.level)));
+    v.truncate(n);
+    v
+}
+
+fn merge_mmio(seen: &FxHashMap<(u16, u64), MmioRange>) -> Vec<MmioRange> {
+    let mut v: Vec<MmioRange> = seen.values().copied().collect();
+    v.sort_by_key(|r| (r.vm, r.gfn_start));
+    let mut out: Vec<MmioRange> = Vec::new();
+    for r in v {
+        match out.last_mut() {
+            Some(l) if l.vm == r.vm && l.gfn_end >= r.gfn_start => {
+                l.gfn_end = l.gfn_end.max(r.gfn_end);
+                l.accesses += r.accesses;
+                l.installs += r.installs;
+                l.first = l.first.min(r.first);
+                l.last = l.last.max(r.last);
+                l.generations = match (l.generations, r.generations) {
+                    (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+                    (a, b) => a.or(b),
+                };
+            }
+            _ => out.push(r),
+        }
+    }
+    out
+}

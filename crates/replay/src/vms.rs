@@ -1,0 +1,240 @@
+//! Which VM an event belongs to. No event says: threads, processes and page tables do.
+
+use mmuscope_trace::{Body, Event, StrId, Trace};
+use rustc_hash::FxHashMap;
+
+use crate::engine::{NewPage, Thread};
+use crate::model::{MmuKind, Vcpu, Vm, VmId};
+
+/// What is known of one VM while replaying.
+#[derive(Clone, Debug)]
+pub(crate) struct VmState {
+    pub(crate) pid: Option<u32>,
+    pub(crate) name: String,
+    pub(crate) provenance: String,
+    pub(crate) kind: MmuKind,
+    pub(crate) as_ids: Vec<u8>,
+    pub(crate) first: Option<u64>,
+    pub(crate) last: u64,
+    /// Made by `kvm_mmu_get_page`, not filled yet.
+    roots: Vec<NewPage>,
+    top: u8,
+    /// Level of the roots, once an event told.
+    root_seen: bool,
+    /// vCPU threads, in the order of their appearance: tid, vCPU number, name.
+    pub(crate) vcpus: Vec<(u32, Option<u32>, StrId)>,
+}
+
+impl VmState {
+    fn new(pid: Option<u32>, name: String, provenance: String) -> Self {
+        Self {
+            pid,
+            name,
+            provenance,
+            kind: MmuKind::Unknown,
+            as_ids: Vec::new(),
+            first: None,
+            last: 0,
+            roots: Vec::new(),
+            top: 0,
+            root_seen: false,
+            vcpus: Vec::new(),
+        }
+    }
+}
+
+/// The VMs of a trace.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VmMap {
+    pub(crate) vms: Vec<VmState>,
+    by_tid: FxHashMap<u32, u16>,
+    by_pid: FxHashMap<u32, u16>,
+    /// Name of each thread that acted, for stories.
+    pub(crate) comms: FxHashMap<u32, StrId>,
+    pub(crate) vcpu_of: FxHashMap<u32, u32>,
+}
+
+impl VmMap {
+    pub(crate) fn new(trace: &Trace) -> Self {
+        let mut m = Self::default();
+        m.update(trace);
+        m
+    }
+
+    /// Takes over what the reader found out about threads and processes since.
+    pub(crate) fn update(&mut self, trace: &Trace) {
+        for g in &trace.info.vms {
+            if self.vms.len() >= usize::from(u16::MAX) {
+                break;
+            }
+            let known = g.pid.and_then(|p| self.by_pid.get(&p)).or_else(|| g.tids.iter().find_map(|t| self.by_tid.get(t))).copied();
+            let id = known.unwrap_or_else(|| {
+                self.vms.push(VmState::new(g.pid, g.name.clone(), g.provenance.clone()));
+                (self.vms.len() - 1) as u16
+            });
+            let vm = &mut self.vms[usize::from(id)];
+            vm.pid = vm.pid.or(g.pid);
+            if vm.name.is_empty() {
+                vm.name.clone_from(&g.name);
+            }
+            vm.provenance.clone_from(&g.provenance);
+            if let Some(p) = g.pid {
+                self.by_pid.insert(p, id);
+            }
+            for t in g.tids.iter().chain(g.vcpus.iter().map(|v| &v.0)) {
+                self.by_tid.insert(*t, id);
+            }
+        }
+        for t in &trace.info.tasks {
+            if let Some(vm) = t.pid.and_then(|p| self.by_pid.get(&p)).copied() {
+                self.by_tid.entry(t.tid).or_insert(vm);
+            }
+        }
+    }
+
+    pub(crate) fn of_tid(&self, tid: u32) -> Option<u16> {
+        match self.by_tid.get(&tid) {
+            Some(v) => Some(*v),
+            // With one VM in the trace, every event is its.
+            None if self.vms.len() == 1 => Some(0),
+            None => None,
+        }
+    }
+
+    pub(crate) fn default_vm(&mut self) -> u16 {
+        if self.vms.is_empty() {
+            self.vms.push(VmState::new(None, String::new(), "the only one: no event names a VM".to_owned()));
+        }
+        0
+    }
+
+    /// Notes who acted.
+    pub(crate) fn touch(&mut self, th: &mut Thread, e: &Event, ts: u64) {
+        let vcpu = match e.body {
+            Body::Entry { vcpu, .. } => Some(vcpu),
+            Body::Exit { vcpu, .. } => vcpu,
+            _ => None,
+        };
+        if th.vm.is_none() {
+            th.vm = self.of_tid(th.tid);
+            if th.vm.is_none() && vcpu.is_some() {
+                th.vm = Some(self.default_vm());
+            }
+        }
+        let Some(vm) = th.vm else { return };
+        let s = &mut self.vms[usize::from(vm)];
+        if s.first.is_none() {
+            s.first = Some(ts);
+        }
+        s.last = ts;
+        if let Some(v) = vcpu
+            && th.vcpu != Some(v)
+        {
+            th.vcpu = Some(v);
+            self.vcpu_of.insert(th.tid, v);
+            self.comms.insert(th.tid, e.comm);
+            if let Some(x) = s.vcpus.iter_mut().find(|x| x.0 == th.tid) {
+                x.1 = Some(v);
+            } else {
+                s.vcpus.push((th.tid, Some(v), e.comm));
+            }
+        }
+        if !th.named {
+            th.named = true;
+            self.comms.insert(th.tid, e.comm);
+        }
+    }
+
+    pub(crate) fn kind(&mut self, vm: u16, kind: MmuKind) {
+        if let Some(s) = self.vms.get_mut(usize::from(vm)) {
+            s.kind = match (s.kind, kind) {
+                (MmuKind::Unknown, k) => k,
+                (a, b) if a == b => a,
+                (MmuKind::Tdp, MmuKind::Shadow) | (MmuKind::Shadow, MmuKind::Tdp) | (MmuKind::Mixed, _) => MmuKind::Mixed,
+                // Direct pages come with shadow paging too (real mode, split huge guest pages).
+                (MmuKind::Shadow, MmuKind::Direct) | (MmuKind::Direct, MmuKind::Shadow) => MmuKind::Shadow,
+                (MmuKind::Tdp, _) | (_, MmuKind::Tdp) => MmuKind::Tdp,
+                (a, _) => a,
+            };
+        }
+    }
+
+    pub(crate) fn is_tdp(&self, vm: u16) -> bool {
+        self.vms.get(usize::from(vm)).is_some_and(|s| matches!(s.kind, MmuKind::Tdp | MmuKind::Mixed))
+    }
+
+    pub(crate) fn as_id(&mut self, vm: u16, as_id: u8) {
+        if let Some(s) = self.vms.get_mut(usize::from(vm))
+            && !s.as_ids.contains(&as_id)
+        {
+            s.as_ids.push(as_id);
+            s.as_ids.sort_unstable();
+        }
+    }
+
+    pub(crate) fn new_root(&mut self, vm: u16, np: NewPage) {
+        if let Some(s) = self.vms.get_mut(usize::from(vm)) {
+            if s.roots.len() >= 64 {
+                s.roots.remove(0);
+            }
+            s.roots.push(np);
+            s.top = s.top.max(np.level);
+            s.root_seen = true;
+        }
+    }
+
+    /// A page thought to be a root was linked below another.
+    pub(crate) fn linked(&mut self, vm: u16, ev: u32) {
+        if let Some(s) = self.vms.get_mut(usize::from(vm)) {
+            s.roots.retain(|r| r.ev != ev);
+        }
+    }
+
+    /// The oldest root of this level that no event has filled yet.
+    pub(crate) fn take_root(&mut self, vm: u16, level: u8, as_id: u8) -> Option<NewPage> {
+        let s = self.vms.get_mut(usize::from(vm))?;
+        let i = s.roots.iter().rposition(|r| r.level == level && r.as_id.is_none_or(|a| a == as_id))?;
+        Some(s.roots.remove(i))
+    }
+
+    /// Level of this VM's roots, as far as known.
+    pub(crate) fn top_level(&self, vm: u16) -> u8 {
+        self.vms.get(usize::from(vm)).map_or(4, |s| if s.top == 0 { 4 } else { s.top })
+    }
+
+    /// The making of a root was seen.
+    pub(crate) fn complete(&self, vm: u16) -> bool {
+        self.vms.get(usize::from(vm)).is_some_and(|s| s.root_seen)
+    }
+
+    /// A thread was seen to work on tables of a VM.
+    pub(crate) fn adopt(&mut self, th: &mut Thread, vm: u16) {
+        // Kernel threads serve all VMs: only what they do on known tables tells, each time anew.
+        let _ = (th, vm);
+    }
+
+    pub(crate) fn finish(&self, trace: &Trace) -> Vec<Vm> {
+        self.vms
+            .iter()
+            .enumerate()
+            .map(|(i, s)| {
+                let vcpus: Vec<Vcpu> = s
+                    .vcpus
+                    .iter()
+                    .map(|(tid, id, comm)| Vcpu { tid: *tid, vcpu_id: *id, comm: trace.strings.get(*comm).to_owned() })
+                    .collect();
+                Vm {
+                    id: VmId(i as u16),
+                    pid: s.pid,
+                    comm: if s.name.is_empty() { vcpus.first().map_or_else(String::new, |v| v.comm.clone()) } else { s.name.clone() },
+                    vcpus,
+                    as_ids: if s.as_ids.is_empty() { vec![0] } else { s.as_ids.clone() },
+                    kind: s.kind,
+                    start: s.first.unwrap_or(trace.info.first_ts),
+                    end: s.last,
+                    provenance: s.provenance.clone(),
+                }
+            })
+            .collect()
+    }
+}
