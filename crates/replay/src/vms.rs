@@ -54,6 +54,82 @@ pub(crate) struct VmMap {
     pub(crate) vcpu_of: FxHashMap<u32, u32>,
 }
 
+/// Groups of threads that turn out to be one VM because they fill the same page tables: for each group the first one it belongs with.
+///
+/// Needed where the recording does not name processes. Groups whose processes are known and differ stay apart, and so do groups that run
+/// a vCPU of the same number at the same time.
+fn merge(trace: &Trace) -> Vec<usize> {
+    let groups = &trace.info.vms;
+    let mut to: Vec<usize> = (0..groups.len()).collect();
+    if groups.len() < 2 || groups.iter().filter(|g| g.pid.is_none()).count() == 0 {
+        return to;
+    }
+    let mut of_tid: FxHashMap<u32, usize> = FxHashMap::default();
+    for (n, g) in groups.iter().enumerate() {
+        for t in g.tids.iter().chain(g.vcpus.iter().map(|v| &v.0)) {
+            of_tid.entry(*t).or_insert(n);
+        }
+    }
+    // vCPU number to the stretch of time each group ran it.
+    let mut runs: Vec<FxHashMap<u32, (u64, u64)>> = vec![FxHashMap::default(); groups.len()];
+    let mut owner: FxHashMap<u64, usize> = FxHashMap::default();
+    let mut pairs: FxHashMap<(usize, usize), u32> = FxHashMap::default();
+    let mut block = Vec::new();
+    for b in 0..trace.events.blocks() {
+        trace.events.block(b, &mut block);
+        for e in &block {
+            let Some(g) = e.tid.and_then(|t| of_tid.get(&t)).copied() else { continue };
+            match e.body {
+                Body::Entry { vcpu, .. } => {
+                    let r = runs[g].entry(vcpu).or_insert((e.ts, e.ts));
+                    r.1 = e.ts;
+                }
+                // The page is linked anew: from here on it is this group's.
+                Body::TdpSpteChanged { level, new_spte, .. } if level > 1 && new_spte & 0x83 == 3 => {
+                    owner.insert(new_spte & 0x000f_ffff_ffff_f000, g);
+                }
+                Body::SetSpte { sptep, .. } => match owner.entry(sptep & !0xfff) {
+                    std::collections::hash_map::Entry::Occupied(o) => {
+                        if *o.get() != g {
+                            *pairs.entry((g.min(*o.get()), g.max(*o.get()))).or_insert(0) += 1;
+                        }
+                    }
+                    std::collections::hash_map::Entry::Vacant(v) => {
+                        v.insert(g);
+                    }
+                },
+                _ => {}
+            }
+        }
+    }
+    let mut pairs: Vec<_> = pairs.into_iter().collect();
+    pairs.sort_unstable();
+    let root = |to: &[usize], mut x: usize| {
+        while to[x] != x {
+            x = to[x];
+        }
+        x
+    };
+    for ((a, b), _) in pairs {
+        let (a, b) = (root(&to, a), root(&to, b));
+        if a == b || (groups[a].pid.is_some() && groups[b].pid.is_some() && groups[a].pid != groups[b].pid) {
+            continue;
+        }
+        let clash = runs[a].iter().any(|(v, x)| runs[b].get(v).is_some_and(|y| x.0 <= y.1 && y.0 <= x.1));
+        if clash {
+            continue;
+        }
+        let (a, b) = (a.min(b), a.max(b));
+        to[b] = a;
+        let moved = std::mem::take(&mut runs[b]);
+        for (v, x) in moved {
+            let r = runs[a].entry(v).or_insert(x);
+            *r = (r.0.min(x.0), r.1.max(x.1));
+        }
+    }
+    (0..groups.len()).map(|x| root(&to, x)).collect()
+}
+
 impl VmMap {
     pub(crate) fn new(trace: &Trace) -> Self {
         let mut m = Self::default();
@@ -63,9 +139,27 @@ impl VmMap {
 
     /// Takes over what the reader found out about threads and processes since.
     pub(crate) fn update(&mut self, trace: &Trace) {
-        for g in &trace.info.vms {
+        let merged = merge(trace);
+        for (n, g) in trace.info.vms.iter().enumerate() {
             if self.vms.len() >= usize::from(u16::MAX) {
                 break;
+            }
+            let same = merged.get(n).copied().filter(|m| *m != n).and_then(|m| trace.info.vms.get(m));
+            if let Some(first) = same {
+                // The same VM as an earlier group: its threads join that one.
+                let id = first.pid.and_then(|p| self.by_pid.get(&p)).or_else(|| first.tids.iter().chain(first.vcpus.iter().map(|v| &v.0)).find_map(|t| self.by_tid.get(t))).copied();
+                if let Some(id) = id {
+                    for t in g.tids.iter().chain(g.vcpus.iter().map(|v| &v.0)) {
+                        self.by_tid.insert(*t, id);
+                    }
+                    if let Some(p) = g.pid {
+                        self.by_pid.insert(p, id);
+                    }
+                    let vm = &mut self.vms[usize::from(id)];
+                    vm.pid = vm.pid.or(g.pid);
+                    vm.provenance = "threads that work on the same page tables".to_owned();
+                    continue;
+                }
             }
             let known = g.pid.and_then(|p| self.by_pid.get(&p)).or_else(|| g.tids.iter().find_map(|t| self.by_tid.get(t))).copied();
             let id = known.unwrap_or_else(|| {
