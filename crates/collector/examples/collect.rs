@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         }
         Some("doctor") => {
             let report = doctor::examine();
-            print!("{report}");
+            println!("{report}{}", report.verdict());
             return ExitCode::from(report.status());
         }
         _ => {}

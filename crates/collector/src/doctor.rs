@@ -54,6 +54,22 @@ impl Report {
         }
     }
 
+    /// All of it in a sentence.
+    pub fn verdict(&self) -> &'static str {
+        match self.status() {
+            0 => "this host can be recorded: mmuscope record",
+            1 => "this host can be recorded (mmuscope record), with what is marked WARN missing",
+            _ => "this host cannot be recorded until what is marked BAD is mended",
+        }
+    }
+
+    /// Only what stands in the way of a recording.
+    #[must_use]
+    pub fn missing(mut self) -> Self {
+        self.lines.retain(|l| l.level == Level::Bad);
+        self
+    }
+
     fn add(&mut self, level: Level, what: &'static str, found: impl Into<String>, mend: Option<&str>) {
         self.lines.push(Line { level, what, found: found.into(), mend: mend.map(str::to_owned) });
     }
@@ -73,15 +89,7 @@ impl fmt::Display for Report {
                 writeln!(f, "                    mend: {m}")?;
             }
         }
-        writeln!(
-            f,
-            "{}",
-            match self.status() {
-                0 => "This host can be recorded: mmuscope record",
-                1 => "This host can be recorded (mmuscope record), with what is marked WARN missing.",
-                _ => "This host cannot be recorded until what is marked BAD is mended.",
-            }
-        )
+        Ok(())
     }
 }
 
