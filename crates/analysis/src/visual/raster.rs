@@ -120,7 +120,9 @@ fn paint(cell: &Cell) -> Paint {
     let mut p = Paint { shades: [0; 8], steps: [16; 8], variant: 0 };
     let total: u32 = CONTENT.iter().map(|s| count(*s)).sum();
     if total == 0 {
-        let background = if cell.is_unknown() || count(Shade::Unknown) > count(Shade::Nonpresent) {
+        // Where nothing was counted, the cell itself says whether that means empty or never seen.
+        let (unknown, nonpresent) = (count(Shade::Unknown), count(Shade::Nonpresent));
+        let background = if unknown > nonpresent || (unknown == nonpresent && cell.shade() == Shade::Unknown) {
             Shade::Unknown
         } else {
             Shade::Nonpresent

@@ -106,6 +106,9 @@ fn unknown_is_never_drawn_like_nonpresent() {
     let unknown = raster(&image(20, 20, vec![Cell::default(); 400]), LIGHT, 1);
     assert_ne!(known, unknown);
     assert_eq!(unknown, raster(&filled(Shade::Unknown, 20, 20), LIGHT, 1));
+    // Empty because the replay knows every table of this VM, not because nothing was seen.
+    let empty = Cell { shade: Shade::Nonpresent as u8, ..Cell::default() };
+    assert_eq!(known, raster(&image(20, 20, vec![empty; 400]), LIGHT, 1));
 }
 
 #[test]

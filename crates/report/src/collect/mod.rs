@@ -1,0 +1,312 @@
+//! From a replayed trace to the data of a report.
+
+mod faults;
+mod map;
+mod places;
+mod recording;
+mod space;
+
+use mmuscope_replay::{Fault, Timeline, TopPage, Vm, VmId};
+use mmuscope_trace::Trace;
+
+use crate::{
+    html::TAIL,
+    model::{
+        EvidenceCase, EvidenceReport, LayoutPart, LayoutReport, LostReport, MmioReport, PageReport,
+        PhaseReport, Report, SCHEMA, StoryReport, VmReport,
+    },
+    story, words,
+};
+
+/// What a report shows.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Title; made from the VM and the kernel where `None`.
+    pub title: Option<String>,
+    /// Pages in each list of busiest pages.
+    pub pages: usize,
+    /// Lines of a page's story before its middle is left out.
+    pub story_lines: usize,
+    /// Draw the maps. Markdown and JSON have no use for them.
+    pub pictures: bool,
+    /// VMs that get sections of their own, the busiest first.
+    pub vms: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { title: None, pages: 10, story_lines: 24, pictures: true, vms: 8 }
+    }
+}
+
+/// Names out of a trace are cut here once and for all: nothing in a report is longer, or has control characters.
+const NAME: usize = 80;
+
+impl Report {
+    /// Gathers what the report of a trace says.
+    pub fn new(trace: &Trace, timeline: &Timeline, options: &Options) -> Report {
+        let clock = Clock::new(trace, timeline);
+        let mut vms: Vec<&Vm> = timeline.vms().iter().collect();
+        let faults: Vec<Fault> = timeline.faults().collect();
+        let busy = |vm: &Vm| faults.iter().filter(|f| f.vm == vm.id).count();
+        vms.sort_by_cached_key(|vm| (std::cmp::Reverse(busy(vm)), vm.id));
+        let mut phases = phases(timeline, &faults, &clock);
+        let spaces = space::Spaces::new(timeline, &clock, &mut phases);
+        let mut report = Report {
+            schema: SCHEMA,
+            generator: format!("mmuscope {}", env!("CARGO_PKG_VERSION")),
+            title: options.title.clone().unwrap_or_else(|| title(trace, &vms)),
+            story: Vec::new(),
+            recording: recording::recording(trace, &clock),
+            vms: vms
+                .iter()
+                .take(options.vms)
+                .map(|vm| {
+                    machine(
+                        &Machine {
+                            trace,
+                            timeline,
+                            faults: &faults,
+                            clock: &clock,
+                            spaces: &spaces,
+                            options,
+                        },
+                        vm,
+                    )
+                })
+                .collect(),
+            phases,
+            lost: timeline
+                .lost()
+                .iter()
+                .map(|l| LostReport {
+                    cpu: l.cpu,
+                    start: clock.rel(l.start),
+                    end: clock.rel(l.end),
+                    count: l.count,
+                })
+                .collect(),
+            events: recording::events(trace),
+            evidence: evidence(timeline, &clock),
+        };
+        report.recording.lost.moments = report.recording.lost.moments.max(report.lost.len() as u64);
+        if let Some(rest) = vms.len().checked_sub(options.vms).filter(|n| *n > 0) {
+            report.recording.notes.push(format!(
+                "{} with fewer faults are left out of this report",
+                words::counted(rest as u64, "more VM", "more VMs")
+            ));
+        }
+        report.story = story::story(&report);
+        report
+    }
+}
+
+/// The time axis of a report.
+pub(crate) struct Clock {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+impl Clock {
+    fn new(trace: &Trace, timeline: &Timeline) -> Self {
+        if trace.events.is_empty() {
+            return Self { start: 0, end: 0 };
+        }
+        let (a, b) = timeline.range();
+        Self { start: a, end: b.max(a) }
+    }
+
+    /// Nanoseconds since the first event.
+    pub(crate) fn rel(&self, t: u64) -> u64 {
+        t.clamp(self.start, self.end) - self.start
+    }
+
+    pub(crate) fn duration(&self) -> u64 {
+        self.end - self.start
+    }
+}
+
+fn title(trace: &Trace, vms: &[&Vm]) -> String {
+    let on = trace
+        .info
+        .host
+        .os_release
+        .as_deref()
+        .map(|r| format!(" on Linux {}", words::one_line(r, NAME)))
+        .unwrap_or_default();
+    match vms {
+        [] => match trace.info.files.first() {
+            Some(f) => words::one_line(&f.path.display().to_string(), NAME),
+            None => "A trace".to_owned(),
+        },
+        [one] => format!("{}{on}", vm_name(one)),
+        many => format!("{}{on}", words::counted(many.len() as u64, "VM", "VMs")),
+    }
+}
+
+fn vm_name(vm: &Vm) -> String {
+    if vm.comm.trim().is_empty() { format!("VM {}", vm.id.0) } else { words::one_line(&vm.comm, NAME) }
+}
+
+fn phases(timeline: &Timeline, faults: &[Fault], clock: &Clock) -> Vec<PhaseReport> {
+    timeline
+        .phases()
+        .iter()
+        .map(|p| PhaseReport {
+            text: words::one_line(&p.text, 160),
+            start: clock.rel(p.start),
+            end: clock.rel(p.end),
+            faults: faults.iter().filter(|f| (p.start..p.end).contains(&f.ts)).count() as u64,
+            installs: 0,
+            zaps: 0,
+            present_bytes: 0,
+        })
+        .collect()
+}
+
+/// What the report of a VM is made from.
+struct Machine<'a> {
+    trace: &'a Trace,
+    timeline: &'a Timeline,
+    faults: &'a [Fault],
+    clock: &'a Clock,
+    spaces: &'a space::Spaces,
+    options: &'a Options,
+}
+
+fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
+    let Machine { timeline, clock, options, .. } = *from;
+    let faults: Vec<_> = from.faults.iter().filter(|f| f.vm == vm.id).collect();
+    let page = |p: &TopPage| page(from, p);
+    // The lists are over all VMs: ask for enough that each VM finds its own in them.
+    let many = options.pages * timeline.vms().len().clamp(1, 16);
+    let own = |pages: Vec<TopPage>| {
+        pages.into_iter().filter(|p| p.vm == vm.id).take(options.pages).collect::<Vec<_>>()
+    };
+    VmReport {
+        vm: vm.id.0,
+        name: vm_name(vm),
+        pid: vm.pid,
+        mmu: vm.kind.name().to_owned(),
+        provenance: words::one_line(&vm.provenance, 300),
+        vcpus: faults::vcpus(vm, &faults),
+        layout: layout(timeline, vm.id),
+        spaces: from.spaces.of(timeline, vm, &faults, clock, options),
+        faults: faults::faults(&faults),
+        top_faults: own(timeline.top_faults(many)).iter().filter(|p| p.count > 1).map(page).collect(),
+        top_zaps: own(timeline.top_zaps(many)).iter().map(page).collect(),
+        mmio: mmio(timeline, vm.id, clock),
+    }
+}
+
+fn layout(timeline: &Timeline, vm: VmId) -> LayoutReport {
+    let info = timeline.layout(vm);
+    let line = |s: &str| words::one_line(s, 300);
+    LayoutReport {
+        id: line(info.layout.id()),
+        confidence: confidence(info.confidence).to_owned(),
+        parts: info
+            .parts
+            .iter()
+            .map(|p| LayoutPart {
+                name: line(&p.what),
+                value: line(&p.value),
+                provenance: p.from.name().to_owned(),
+                why: line(&p.why),
+            })
+            .collect(),
+        alternatives: info.alternatives.iter().map(|a| line(a)).collect(),
+        notes: info.resolved.notes.iter().map(|n| line(n)).collect(),
+    }
+}
+
+fn confidence(c: f32) -> &'static str {
+    if c >= 0.95 {
+        "certain"
+    } else if c >= 0.75 {
+        "very likely"
+    } else if c >= 0.5 {
+        "likely"
+    } else {
+        "a guess"
+    }
+}
+
+fn page(from: &Machine<'_>, p: &TopPage) -> PageReport {
+    let Machine { timeline, clock, options, .. } = *from;
+    let story = timeline.page_story(from.trace, p.vm, p.as_id, p.gfn);
+    let lines = story.lines.len();
+    // A long story keeps its beginning and its end.
+    let omitted = lines.saturating_sub(options.story_lines.max(TAIL + 1));
+    let head = lines - omitted - TAIL.min(lines);
+    let kept =
+        story.lines.iter().enumerate().filter(|(i, _)| omitted == 0 || *i < head || *i >= head + omitted);
+    PageReport {
+        as_id: p.as_id,
+        gfn: words::gfn(p.gfn),
+        gpa: words::gpa(p.gfn),
+        size: words::level_size(p.level),
+        count: p.count,
+        first: clock.rel(p.first),
+        last: clock.rel(p.last),
+        headline: words::one_line(&story.headline, 400),
+        story: kept
+            .map(|(_, l)| StoryReport {
+                ts: clock.rel(l.ts),
+                who: words::one_line(&l.who, NAME),
+                text: words::one_line(&l.text, 400),
+                state: l.shade.map(|s| s.name().to_owned()),
+                shade: l.shade,
+                certainty: l.certainty.map(mmuscope_replay::Certainty::name),
+            })
+            .collect(),
+        omitted: omitted as u64,
+        notes: story.notes.iter().map(|n| words::one_line(n, 400)).collect(),
+    }
+}
+
+fn mmio(timeline: &Timeline, vm: VmId, clock: &Clock) -> Vec<MmioReport> {
+    let mut out: Vec<_> = timeline.mmio_ranges().iter().filter(|m| m.vm == vm).collect();
+    out.sort_by_key(|m| (std::cmp::Reverse(m.accesses), m.gfn_start));
+    out.iter()
+        .map(|m| MmioReport {
+            gfn_start: words::gfn(m.gfn_start),
+            gfn_last: words::gfn(m.gfn_end.saturating_sub(1).max(m.gfn_start)),
+            gpa: words::gpa(m.gfn_start),
+            bytes: (m.gfn_end - m.gfn_start).saturating_mul(4096),
+            usually: places::usually(m.gfn_start),
+            accesses: m.accesses,
+            installs: m.installs,
+            first: clock.rel(m.first),
+            last: clock.rel(m.last),
+            generations: m.generations,
+        })
+        .collect()
+}
+
+fn evidence(timeline: &Timeline, clock: &Clock) -> Vec<EvidenceReport> {
+    let mut out: Vec<EvidenceReport> = Vec::new();
+    for e in timeline.evidence() {
+        let kind = e.kind.words();
+        let at = out.iter().position(|r| r.kind == kind).unwrap_or_else(|| {
+            out.push(EvidenceReport { kind: kind.to_owned(), count: 0, after_loss: 0, first: Vec::new() });
+            out.len() - 1
+        });
+        let r = &mut out[at];
+        r.count += 1;
+        r.after_loss += u64::from(e.after_loss);
+        if r.first.len() < 8 {
+            r.first.push(EvidenceCase {
+                ts: clock.rel(e.ts),
+                vm: e.vm.0,
+                as_id: e.as_id,
+                level: e.level,
+                gfn: words::gfn(e.gfn),
+                expected: e.expected.map(|v| format!("{v:#x}")),
+                found: e.found.map(|v| format!("{v:#x}")),
+            });
+        }
+    }
+    out.sort_by_key(|r| std::cmp::Reverse(r.count));
+    out
+}

@@ -1,0 +1,44 @@
+//! What usually lies at an address of a PC. A guess from the address alone, and called so wherever it is shown.
+
+/// First and last frame, and what most chipsets and firmwares put there.
+const PLACES: &[(u64, u64, &str)] = &[
+    (0xa0, 0xbf, "VGA memory"),
+    (0xc0, 0xef, "option ROMs"),
+    (0xf0, 0xff, "BIOS"),
+    (0xb0000, 0xbffff, "PCIe config space"),
+    (0xe0000, 0xeffff, "PCIe config space"),
+    (0xfec00, 0xfec00, "I/O APIC"),
+    (0xfed00, 0xfed00, "HPET"),
+    (0xfed40, 0xfed44, "TPM"),
+    (0xfed1c, 0xfed1f, "chipset registers"),
+    (0xfee00, 0xfee00, "local APIC"),
+    (0xffc00, 0xfffff, "firmware flash"),
+    (0xc0000, 0xfebff, "PCI device"),
+];
+
+/// What lies at this frame on most PCs.
+pub(crate) fn usually(gfn: u64) -> Option<&'static str> {
+    PLACES.iter().find(|(a, b, _)| (*a..=*b).contains(&gfn)).map(|p| p.2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::usually;
+
+    #[test]
+    fn the_first_match_is_the_most_specific() {
+        // Addresses from the Intel SDM (APIC), the HPET and TPM specifications and QEMU's q35 memory map.
+        for (gfn, what) in [
+            (0xfee00, Some("local APIC")),
+            (0xfec00, Some("I/O APIC")),
+            (0xfed00, Some("HPET")),
+            (0xb0000, Some("PCIe config space")),
+            (0xfebff, Some("PCI device")),
+            (0xa0, Some("VGA memory")),
+            (0x1000, None),
+            (0x100000, None),
+        ] {
+            assert_eq!(usually(gfn), what, "{gfn:#x}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! What the spans of each address space add up to over time.
+
+use std::collections::BTreeMap;
+
+use mmuscope_replay::{Fault, MemoryKind, Shade, Span, State, Timeline, Vm, VmId, pages_of};
+
+use super::{Clock, Options, map};
+use crate::{
+    model::{LevelSeries, MemoryReport, OverTime, PhaseReport, SpaceReport, StateSeries},
+    svg::overview::STEPS,
+    words,
+};
+
+/// Shades in the order in which they are stacked, from the bottom.
+const STACK: [Shade; 5] =
+    [Shade::Writable, Shade::ReadOnly, Shade::AccessTracked, Shade::Mmio, Shade::Removed];
+
+/// Up to so many changes peaks are exact; beyond, they are the highest of as many samples.
+const EXACT: usize = 4_000_000;
+
+/// Sums of one address space.
+#[derive(Default)]
+pub(super) struct Sums {
+    /// Change of the number of entries per shade in each stretch.
+    entries: [Vec<i64>; 8],
+    /// Change of present bytes per level.
+    bytes: [Vec<i64>; 6],
+    zaps: Vec<u64>,
+    /// Changes of present bytes, for the peak.
+    steps: Vec<(u64, i64)>,
+    /// Changes of entries per shade, for the peaks.
+    shade_steps: Vec<(u64, u8, i8)>,
+    /// Leaves: first frame and level of everything that ever mapped a page or marked MMIO.
+    pub(super) leaves: Vec<(u64, u8)>,
+}
+
+/// Sums of all address spaces.
+pub(super) struct Spaces {
+    spaces: BTreeMap<(VmId, u8), Sums>,
+    step: u64,
+}
+
+fn present(s: &Span) -> bool {
+    s.state == State::Present
+}
+
+fn leaf(s: &Span) -> bool {
+    matches!(s.state, State::Present | State::Mmio | State::Removed)
+}
+
+impl Spaces {
+    /// Walks every span once; also fills in what happened in each phase.
+    pub(super) fn new(timeline: &Timeline, clock: &Clock, phases: &mut [PhaseReport]) -> Self {
+        let step = clock.duration().div_ceil(STEPS as u64).max(1);
+        let mut out = Self { spaces: BTreeMap::new(), step };
+        let starts: Vec<u64> = phases.iter().map(|p| p.start).collect();
+        let phase_of = |t: u64| starts.partition_point(|s| *s <= t).checked_sub(1);
+        for entry in timeline.entries() {
+            let sums = out.spaces.entry((entry.vm, entry.as_id)).or_default();
+            let bytes = pages_of(entry.level).saturating_mul(4096) as i64;
+            let level = usize::from(entry.level.min(5));
+            let mut was_present = false;
+            let mut seen = false;
+            let mut spans = timeline.spans(entry.id).peekable();
+            while let Some(s) = spans.next() {
+                let start = clock.rel(s.start);
+                if present(&s)
+                    && !was_present
+                    && let Some(p) = phase_of(start)
+                {
+                    phases[p].installs += 1;
+                }
+                was_present = present(&s);
+                if !leaf(&s) {
+                    continue;
+                }
+                // A removed entry alone says nothing of a page: whole tables are swept with it when they are torn down.
+                seen |= s.state != State::Removed;
+                let end = s.end.map(|e| clock.rel(e));
+                sums.change(start, step, s.shade, 1);
+                if let Some(e) = end {
+                    sums.change(e, step, s.shade, -1);
+                }
+                if present(&s) {
+                    sums.bytes(start, step, level, bytes);
+                    if let Some(e) = end {
+                        sums.bytes(e, step, level, -bytes);
+                        // The entry of a table that was freed ends without a successor: that is a zap as well.
+                        if spans.peek().is_none_or(|n| matches!(n.state, State::Nonpresent | State::Removed))
+                        {
+                            bump(&mut sums.zaps, e, step);
+                            if let Some(p) = phase_of(e) {
+                                phases[p].zaps += 1;
+                            }
+                        }
+                    }
+                }
+            }
+            if seen {
+                sums.leaves.push((entry.gfn, entry.level));
+            }
+        }
+        for p in phases.iter_mut() {
+            p.present_bytes = out
+                .spaces
+                .iter()
+                .filter(|(k, _)| k.1 == 0)
+                .map(|(_, s)| s.bytes_at(p.end))
+                .fold(0, u64::saturating_add);
+        }
+        for s in out.spaces.values_mut() {
+            s.leaves.sort_unstable();
+            s.leaves.dedup();
+        }
+        out
+    }
+
+    pub(super) fn of(
+        &self,
+        timeline: &Timeline,
+        vm: &Vm,
+        of_vm: &[&Fault],
+        clock: &Clock,
+        options: &Options,
+    ) -> Vec<SpaceReport> {
+        let memory = timeline.memory(vm.id);
+        let mut faults: BTreeMap<u8, Vec<u64>> = BTreeMap::new();
+        for f in of_vm {
+            bump(faults.entry(f.as_id).or_default(), clock.rel(f.ts), self.step);
+        }
+        let mut ids: Vec<u8> = self
+            .spaces
+            .iter()
+            .filter(|(k, s)| k.0 == vm.id && !s.leaves.is_empty())
+            .map(|(k, _)| k.1)
+            .collect();
+        ids.extend(faults.keys());
+        ids.sort_unstable();
+        ids.dedup();
+        ids.into_iter()
+            .map(|as_id| {
+                let none = Sums::default();
+                let sums = self.spaces.get(&(vm.id, as_id)).unwrap_or(&none);
+                let mut over_time = sums.over_time(self.step);
+                over_time.faults = faults.remove(&as_id).unwrap_or_default();
+                over_time.faults.resize(STEPS, 0);
+                SpaceReport {
+                    as_id,
+                    over_time,
+                    memory: memory
+                        .iter()
+                        .filter(|m| m.as_id == as_id)
+                        .map(|m| MemoryReport {
+                            gfn_start: words::gfn(m.gfn_start),
+                            gfn_last: words::gfn(m.gfn_end.saturating_sub(1).max(m.gfn_start)),
+                            gpa: words::gpa(m.gfn_start),
+                            bytes: m.gfn_end.saturating_sub(m.gfn_start).saturating_mul(4096),
+                            kind: match m.kind {
+                                MemoryKind::Ram => "ram",
+                                MemoryKind::Gone => "gone",
+                                MemoryKind::Mmio => "mmio",
+                            },
+                            state: m.shade.name().to_owned(),
+                            shade: m.shade,
+                            size: if m.level == 0 { "mixed" } else { words::level_size(m.level) },
+                            certainty: m.certainty.name(),
+                            entries: m.entries,
+                            slot: m.slot,
+                        })
+                        .collect(),
+                    map: options
+                        .pictures
+                        .then(|| map::map(timeline, vm.id, as_id, &sums.leaves, clock))
+                        .flatten(),
+                }
+            })
+            .collect()
+    }
+}
+
+impl Sums {
+    fn change(&mut self, t: u64, step: u64, shade: Shade, by: i8) {
+        add(&mut self.entries[shade as usize], t, step, i64::from(by));
+        if self.shade_steps.len() < EXACT {
+            self.shade_steps.push((t, shade as u8, by));
+        }
+    }
+
+    fn bytes(&mut self, t: u64, step: u64, level: usize, by: i64) {
+        add(&mut self.bytes[level], t, step, by);
+        if self.steps.len() < EXACT {
+            self.steps.push((t, by));
+        }
+    }
+
+    fn bytes_at(&self, t: u64) -> u64 {
+        // What changes at the very end of a phase is part of the next one.
+        self.steps.iter().filter(|s| s.0 < t).map(|s| s.1).sum::<i64>().max(0) as u64
+    }
+
+    fn over_time(&self, step: u64) -> OverTime {
+        let mut steps = self.steps.clone();
+        // At one moment, what goes makes room for what comes: a page that is only re-mapped is not there twice.
+        steps.sort_unstable();
+        let (mut at, mut peak, mut peak_at) = (0i64, 0i64, 0u64);
+        for (t, by) in steps {
+            at += by;
+            if at > peak {
+                (peak, peak_at) = (at, t);
+            }
+        }
+        let mut peaks = [0i64; 8];
+        let mut now = [0i64; 8];
+        let mut shade_steps = self.shade_steps.clone();
+        shade_steps.sort_unstable_by_key(|s| (s.0, s.2));
+        for (_, shade, by) in shade_steps {
+            let i = usize::from(shade);
+            now[i] += i64::from(by);
+            peaks[i] = peaks[i].max(now[i]);
+        }
+        let entries: Vec<StateSeries> = STACK
+            .iter()
+            .filter_map(|shade| {
+                let counts = running(&self.entries[*shade as usize]);
+                let peak =
+                    (peaks[*shade as usize].max(0) as u64).max(counts.iter().copied().max().unwrap_or(0));
+                (peak > 0).then(|| StateSeries {
+                    state: mmuscope_analysis::visual::Visual::builtin().shade_style(*shade).id.clone(),
+                    shade: *shade,
+                    counts,
+                    peak,
+                })
+            })
+            .collect();
+        let present_bytes: Vec<LevelSeries> = (1u8..=5)
+            .filter_map(|level| {
+                let bytes = running(&self.bytes[usize::from(level)]);
+                bytes.iter().any(|b| *b > 0).then(|| LevelSeries {
+                    level,
+                    size: words::level_size(level),
+                    bytes,
+                })
+            })
+            .collect();
+        let sampled = (0..STEPS)
+            .map(|i| present_bytes.iter().map(|l| l.bytes[i]).fold(0, u64::saturating_add))
+            .enumerate()
+            .max_by_key(|s| s.1);
+        let mut peak_bytes = peak.max(0) as u64;
+        if let Some((i, b)) = sampled.filter(|s| s.1 > peak_bytes) {
+            peak_bytes = b;
+            peak_at = step.saturating_mul(i as u64 + 1);
+        }
+        let mut zaps = self.zaps.clone();
+        zaps.resize(STEPS, 0);
+        OverTime {
+            step,
+            entries,
+            end_bytes: present_bytes
+                .iter()
+                .filter_map(|l| l.bytes.last())
+                .fold(0, |a, b| a.saturating_add(*b)),
+            present_bytes,
+            faults: Vec::new(),
+            zaps,
+            peak_bytes,
+            peak_at,
+        }
+    }
+}
+
+fn slot(t: u64, step: u64) -> usize {
+    ((t / step) as usize).min(STEPS - 1)
+}
+
+fn add(v: &mut Vec<i64>, t: u64, step: u64, by: i64) {
+    if v.is_empty() {
+        v.resize(STEPS, 0);
+    }
+    v[slot(t, step)] += by;
+}
+
+fn bump(v: &mut Vec<u64>, t: u64, step: u64) {
+    if v.is_empty() {
+        v.resize(STEPS, 0);
+    }
+    v[slot(t, step)] += 1;
+}
+
+fn running(changes: &[i64]) -> Vec<u64> {
+    let mut at = 0i64;
+    let mut out: Vec<u64> = changes
+        .iter()
+        .map(|c| {
+            at += c;
+            at.max(0) as u64
+        })
+        .collect();
+    out.resize(STEPS, 0);
+    out
+}

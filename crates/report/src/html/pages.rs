@@ -1,0 +1,78 @@
+//! The pages with the most faults and zaps, each with the story of its life.
+
+use maud::{Markup, html};
+use mmuscope_analysis::visual::Visual;
+
+use super::swatch;
+use super::tables::of_vm;
+use crate::{
+    model::{PageReport, VmReport},
+    words,
+};
+
+pub(super) fn pages(vm: &VmReport, several: bool) -> Markup {
+    if vm.top_faults.is_empty() && vm.top_zaps.is_empty() {
+        return html! {};
+    }
+    html! {
+        section id=(format!("pages{}", vm.vm)) {
+            h2 { "Pages" (of_vm(vm, several)) }
+            p { "The busiest pages. Open a line to read the life of the page." }
+            (list("Most faults", "fault", "faults", &vm.top_faults))
+            (list("Most zaps", "zap", "zaps", &vm.top_zaps))
+        }
+    }
+}
+
+fn list(title: &str, one: &str, many: &str, pages: &[PageReport]) -> Markup {
+    html! {
+        @if !pages.is_empty() {
+            h3 { (title) }
+            @for p in pages { (page(p, one, many)) }
+        }
+    }
+}
+
+fn page(p: &PageReport, one: &str, many: &str) -> Markup {
+    let visual = Visual::builtin();
+    html! {
+        details class="page" {
+            summary {
+                span class="n" { span class="mono" { (p.gfn) } " " span class="fa" { (p.size) @if p.as_id != 0 { " as " (p.as_id) } } }
+                span class="n" { (words::counted(p.count, one, many)) }
+                span { (p.headline) }
+                span class="when" {
+                    (words::duration(p.first))
+                    @if p.last > p.first { " – " (words::duration(p.last)) }
+                }
+            }
+            @if !p.story.is_empty() {
+                ol {
+                    @for (i, l) in p.story.iter().enumerate() {
+                        @if p.omitted > 0 && i + TAIL == p.story.len() {
+                            li { time {} span {} span {} span class="mu" { "… " (words::counted(p.omitted, "more line", "more lines")) " …" } }
+                        }
+                        li {
+                            time { (words::duration(l.ts)) }
+                            @match l.shade { Some(s) => (small(visual, s)), None => span {} }
+                            span class="who" { (words::one_line(&l.who, 60)) }
+                            span {
+                                (words::one_line(&l.text, 400))
+                                @if let Some(c) = l.certainty.filter(|c| *c != "exact" && *c != "observed") { " " span class=(format!("prov {c}")) { (c) } }
+                            }
+                        }
+                    }
+                }
+            }
+            @for n in &p.notes { p { (n) } }
+        }
+    }
+}
+
+/// Lines of a story that are kept from its end when its middle is left out.
+pub(crate) const TAIL: usize = 4;
+
+fn small(visual: &Visual, shade: mmuscope_replay::Shade) -> Markup {
+    let s = visual.shade_style(shade);
+    html! { span title=(s.name) { (swatch(s)) } }
+}

@@ -1,0 +1,267 @@
+//! Tables: phases, faults, memory, events.
+
+use maud::{Markup, html};
+use mmuscope_analysis::visual::Visual;
+
+use super::swatch;
+use crate::{
+    model::{FaultClass, Latency, MemoryReport, Report, VmReport},
+    svg::histogram::{histogram, outcome_class},
+    words,
+};
+
+/// Rows of a table before the rest is summed up.
+const ROWS: usize = 40;
+
+pub(super) fn of_vm(vm: &VmReport, several: bool) -> Markup {
+    html! { @if several { small { (vm.name) @if let Some(pid) = vm.pid { " · pid " (pid) } } } }
+}
+
+pub(super) fn phases(report: &Report) -> Markup {
+    if report.phases.is_empty() {
+        return html! {};
+    }
+    html! {
+        section id="phases" {
+            h2 { "Phases" }
+            p { "What was written to trace_marker while recording. A phase lasts until the next one begins." }
+            div class="wide" { table {
+                caption { b { "Phases of the workload" } ", in time order" }
+                thead { tr {
+                    th scope="col" { "phase" }
+                    th scope="col" class="r" { "begins" } th scope="col" class="r" { "lasts" }
+                    th scope="col" class="r" { "faults" } th scope="col" class="r" { "leaves installed" }
+                    th scope="col" class="r" { "leaves zapped" } th scope="col" class="r" { "present at its end" }
+                } }
+                tbody {
+                    @for p in report.phases.iter().take(ROWS * 5) { tr {
+                        th scope="row" { (words::one_line(&p.text, 120)) }
+                        td class="r" { (words::duration(p.start)) } td class="r" { (words::duration(p.end.saturating_sub(p.start))) }
+                        td class="r" { (number(p.faults)) } td class="r" { (number(p.installs)) } td class="r" { (number(p.zaps)) }
+                        td class="r" { (words::bytes(p.present_bytes)) }
+                    } }
+                    (more(report.phases.len(), ROWS * 5, 7, "phase", "phases"))
+                }
+            } }
+        }
+    }
+}
+
+pub(super) fn faults(vm: &VmReport, several: bool) -> Markup {
+    let f = &vm.faults;
+    if f.total == 0 {
+        return html! {};
+    }
+    html! {
+        section id=(format!("faults{}", vm.vm)) {
+            h2 { "Faults" (of_vm(vm, several)) }
+            p {
+                (words::counted(f.total, "fault", "faults")) " on " (words::counted(f.frames, "frame", "frames"))
+                ". A fault's time runs from the exit (or the fault itself, where exits were not recorded) to the next entry into the guest"
+                @if f.latency.measured < f.total { "; it is known for " (words::count(f.latency.measured)) " of them" }
+                "."
+            }
+            div class="wide" { (classes("How they ended", "outcome", &f.outcomes, &f.latency, f.total, true)) }
+            @if let Some(chart) = histogram(f, &format!("hist{}", vm.vm)) {
+                figure class="figure" {
+                    (chart)
+                    figcaption { "How long faults took, stacked in the order and colours of the table above. Each bar is 19 % wider in time than the one before it; point at one for its numbers." }
+                }
+            }
+            div class="cols" {
+                div { div class="wide" { (classes("What they were for", "access", &f.accesses, &f.latency, f.total, false)) } }
+                div { div class="wide" { (vcpus(vm)) } }
+            }
+        }
+    }
+}
+
+fn classes(title: &str, head: &str, rows: &[FaultClass], all: &Latency, total: u64, keys: bool) -> Markup {
+    let timed = rows.iter().any(|r| r.latency.measured > 0);
+    html! {
+        table {
+            caption { b { (title) } }
+            thead { tr {
+                th scope="col" { (head) } th scope="col" class="r" { "faults" } th scope="col" class="r" { "share" }
+                @if timed {
+                    th scope="col" class="r" { "median" }
+                    @if keys { th scope="col" class="r" { "90 %" } }
+                    th scope="col" class="r" { "99 %" } th scope="col" class="r" { "longest" }
+                    @if keys { th scope="col" class="r" { "all together" } }
+                }
+                @if keys { th scope="col" { "meaning" } }
+            } }
+            tbody {
+                @for (i, r) in rows.iter().enumerate() { tr {
+                    th scope="row" class="t" {
+                        @if keys { svg class="sw" viewBox="0 0 22 14" width="16" height="10" aria-hidden="true" { rect width="22" height="14" rx="2" class=(outcome_class(i)) {} } " " }
+                        (r.name)
+                    }
+                    td class="r" { (number(r.count)) } td class="r" { (words::percent(r.count, total)) }
+                    @if timed { (latency(&r.latency, keys)) }
+                    @if keys { td class="mu" { (r.about) } }
+                } }
+                @if rows.len() > 1 { tr class="sum" {
+                    th scope="row" { "all" } td class="r" { (number(total)) } td class="r" {}
+                    @if timed { (latency(all, keys)) }
+                    @if keys { td {} }
+                } }
+            }
+        }
+    }
+}
+
+fn latency(l: &Latency, full: bool) -> Markup {
+    html! {
+        td class="r" { (time(l.p50)) }
+        @if full { td class="r" { (time(l.p90)) } }
+        td class="r" { (time(l.p99)) } td class="r" { (time(l.max)) }
+        @if full { td class="r" { (time((l.measured > 0).then_some(l.total))) } }
+    }
+}
+
+fn vcpus(vm: &VmReport) -> Markup {
+    html! {
+        table {
+            caption { b { "Who faulted" } ": " (vm.provenance) }
+            thead { tr {
+                th scope="col" { "vCPU" } th scope="col" { "thread" } th scope="col" class="r" { "faults" }
+                th scope="col" class="r" { "median" } th scope="col" class="r" { "99 %" } th scope="col" class="r" { "all together" }
+            } }
+            tbody {
+                @for v in vm.vcpus.iter().take(ROWS) { tr {
+                    th scope="row" { @match v.vcpu { Some(n) => (n), None => span class="fa" { "?" } } }
+                    td class="w" { (words::one_line(&v.name, 40)) " " span class="fa" { (v.tid) } }
+                    td class="r" { (number(v.faults)) } td class="r" { (time(v.p50)) } td class="r" { (time(v.p99)) }
+                    td class="r" { (time((v.faults > 0).then_some(v.total))) }
+                } }
+                (more(vm.vcpus.len(), ROWS, 6, "vCPU", "vCPUs"))
+            }
+        }
+    }
+}
+
+pub(super) fn has_memory(vm: &VmReport) -> bool {
+    !vm.mmio.is_empty() || vm.spaces.iter().any(|s| !s.memory.is_empty())
+}
+
+pub(super) fn memory(vm: &VmReport, several: bool) -> Markup {
+    if !has_memory(vm) {
+        return html! {};
+    }
+    html! {
+        section id=(format!("memory{}", vm.vm)) {
+            h2 { "MMIO and memory" (of_vm(vm, several)) }
+            @if !vm.mmio.is_empty() { div class="wide" { (mmio(vm)) } }
+            @for s in vm.spaces.iter().filter(|s| !s.memory.is_empty()) {
+                @if s.as_id != 0 { h3 { (super::space_name(s.as_id)) } }
+                div class="wide" { (ranges(&s.memory)) }
+            }
+        }
+    }
+}
+
+fn mmio(vm: &VmReport) -> Markup {
+    let most = vm.mmio.iter().map(|m| m.accesses).max().unwrap_or(1).max(1);
+    html! {
+        table {
+            caption { b { "MMIO" } ": where accesses were emulated. What usually lies there is a guess from the address alone." }
+            thead { tr {
+                th scope="col" { "frames" } th scope="col" { "address" } th scope="col" class="r" { "size" } th scope="col" { "usually" }
+                th scope="col" class="r" { "accesses" } th scope="col" { span class="fa" { "of the busiest" } }
+                th scope="col" class="r" { "SPTEs installed" } th scope="col" class="r" { "first" } th scope="col" class="r" { "last" }
+                th scope="col" class="r" { "generation" }
+            } }
+            tbody {
+                @for m in vm.mmio.iter().take(ROWS) { tr {
+                    td class="t mono" { (frames(&m.gfn_start, &m.gfn_last)) } td class="t mono" { (m.gpa) } td class="r" { (words::bytes(m.bytes)) }
+                    td { (m.usually.unwrap_or("")) }
+                    td class="r" { (number(m.accesses)) }
+                    td class="barcell" { span class="bar" style=(format!("width:{:.1}%", m.accesses as f64 * 100.0 / most as f64)) {} }
+                    td class="r" { (number(m.installs)) } td class="r" { (words::duration(m.first)) } td class="r" { (words::duration(m.last)) }
+                    td class="r" { @match m.generations { Some((a, b)) if a == b => (a), Some((a, b)) => { (a) "–" (b) }, None => span class="fa" { "–" } } }
+                } }
+                (more(vm.mmio.len(), ROWS, 10, "range", "ranges"))
+            }
+        }
+    }
+}
+
+fn ranges(memory: &[MemoryReport]) -> Markup {
+    let visual = Visual::builtin();
+    html! {
+        table {
+            caption { b { "Guest frames at the end of the trace" } ", as ranges of the same state. Memslots are inferred from host frames and permissions." }
+            thead { tr {
+                th scope="col" { "frames" } th scope="col" { "address" } th scope="col" class="r" { "size" } th scope="col" { "what" } th scope="col" { "state" }
+                th scope="col" class="r" { "page size" } th scope="col" class="r" { "entries" } th scope="col" class="r" { "slot" } th scope="col" { "certainty" }
+            } }
+            tbody {
+                @for m in memory.iter().take(ROWS) { tr {
+                    td class="t mono" { (frames(&m.gfn_start, &m.gfn_last)) } td class="t mono" { (m.gpa) } td class="r" { (words::bytes(m.bytes)) }
+                    td { (kind_words(m.kind)) }
+                    td class="t" { (swatch(visual.shade_style(m.shade))) " " (m.state) }
+                    td class="r" { (m.size) } td class="r" { (number(m.entries)) } td class="r" { (m.slot) }
+                    td { span class=(format!("prov {}", m.certainty)) { (m.certainty) } }
+                } }
+                (more(memory.len(), ROWS, 9, "range", "ranges"))
+            }
+        }
+    }
+}
+
+/// What a kind of range is called.
+pub(crate) fn kind_words(kind: &str) -> &'static str {
+    match kind {
+        "ram" => "mapped RAM",
+        "gone" => "was mapped",
+        "mmio" => "MMIO",
+        _ => "",
+    }
+}
+
+pub(super) fn events(report: &Report) -> Markup {
+    if report.events.is_empty() {
+        return html! {};
+    }
+    let most = report.events.first().map_or(1, |e| e.count).max(1);
+    html! {
+        section id="events" {
+            h2 { "Events" }
+            div class="wide" { table {
+                caption { b { "What was recorded" } ", by tracepoint" }
+                thead { tr { th scope="col" { "event" } th scope="col" class="r" { "count" } th scope="col" class="r" { "share" } th scope="col" class="r" { "rate" } th scope="col" {} } }
+                tbody {
+                    @for e in report.events.iter().take(ROWS * 2) { tr {
+                        th scope="row" class="mono w" { (words::one_line(&e.event, 80)) }
+                        td class="r" { (number(e.count)) } td class="r" { (words::percent(e.count, report.recording.events)) }
+                        td class="r" { (words::rate(e.count, report.recording.duration).unwrap_or_default()) }
+                        td class="barcell" { span class="bar" style=(format!("width:{:.1}%", e.count as f64 * 100.0 / most as f64)) {} }
+                    } }
+                    (more(report.events.len(), ROWS * 2, 5, "event", "events"))
+                }
+            } }
+        }
+    }
+}
+
+/// A number, or a faint zero: what is there stands out.
+pub(super) fn number(n: u64) -> Markup {
+    html! { @if n == 0 { span class="fa" { "0" } } @else { (words::count(n)) } }
+}
+
+fn time(t: Option<u64>) -> Markup {
+    html! { @match t { Some(t) => (words::duration(t)), None => span class="fa" { "–" } } }
+}
+
+fn frames(start: &str, last: &str) -> String {
+    if start == last { start.to_owned() } else { format!("{start}–{last}") }
+}
+
+fn more(len: usize, shown: usize, columns: usize, one: &str, many: &str) -> Markup {
+    html! {
+        @if len > shown {
+            tr { td colspan=(columns) class="mu" { "and " (words::counted((len - shown) as u64, one, many)) " more (all of them in the JSON report)" } }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! A small report made by hand, for tests: two address spaces, hostile names, losses.
+
+use mmuscope_analysis::visual::{RasterOptions, Theme, Visual, raster_with};
+use mmuscope_replay::{Cell, MapImage, MapQuery, Shade, VmId};
+
+use crate::{model::*, png, story, svg::overview};
+
+/// Names that try to break out of wherever they are put.
+pub(crate) const HOSTILE: &str =
+    "</title></text><script>alert(1)</script>\"'&<img src=x>|`*_[a](b)\u{202e}\n# h";
+
+pub(crate) fn empty() -> Report {
+    let mut r = Report {
+        schema: SCHEMA,
+        generator: "mmuscope 0.1.0".into(),
+        title: "An empty trace".into(),
+        story: Vec::new(),
+        recording: Recording {
+            format: "tracefs text".into(),
+            clock_unit: "nanoseconds",
+            resolution_ns: 1000,
+            ..Recording::default()
+        },
+        vms: Vec::new(),
+        phases: Vec::new(),
+        lost: Vec::new(),
+        events: Vec::new(),
+        evidence: Vec::new(),
+    };
+    r.story = story::story(&r);
+    r
+}
+
+fn latency(n: u64) -> Latency {
+    Latency {
+        measured: n,
+        p50: Some(28_000),
+        p90: Some(81_500),
+        p99: Some(1_200_000),
+        max: Some(4_100_000),
+        total: 95_000_000,
+    }
+}
+
+fn map() -> MapPicture {
+    let (cols, h) = (overview::PLOT as usize, 60usize);
+    let mut cells = vec![Cell::default(); cols * h];
+    for (i, c) in cells.iter_mut().enumerate() {
+        let (x, y) = (i % cols, i / cols);
+        let shade = if x < 100 {
+            Shade::Unknown
+        } else if y < 20 {
+            Shade::Writable
+        } else if y < 40 {
+            Shade::ReadOnly
+        } else {
+            Shade::Mmio
+        };
+        c.counts[shade as usize] = 1;
+    }
+    let query = MapQuery { vm: VmId(0), as_id: 0, t0: 0, t1: 100, y0: 0., y1: 60., cols, rows: h };
+    let image = MapImage { query, cols, rows: h, cells, exact: true };
+    let draw = |t| {
+        png::encode(&raster_with(Visual::builtin(), &image, &RasterOptions::new(t, 1))).unwrap_or_default()
+    };
+    MapPicture {
+        width: overview::PLOT,
+        height: 60,
+        segments: vec![
+            MapSegment { gfn_start: 0xfee00, gfn_end: 0xfee01, top: 0, height: 17, fold_below: 0xf0000 },
+            MapSegment { gfn_start: 0, gfn_end: 0x4000, top: 30, height: 30, fold_below: 0 },
+        ],
+        light: draw(Theme::Light),
+        dark: draw(Theme::Dark),
+        shades: vec![Shade::Writable, Shade::ReadOnly, Shade::Mmio],
+        stale: true,
+        assumed: true,
+        large: true,
+        column: 1_000_000,
+        merged: 12,
+    }
+}
+
+pub(crate) fn sample() -> Report {
+    let steps = 10usize;
+    let ramp = |k: u64| (0..steps as u64).map(|i| i * k).collect::<Vec<_>>();
+    let over_time = OverTime {
+        step: 98_100_000,
+        entries: vec![
+            StateSeries { state: "writable".into(), shade: Shade::Writable, counts: ramp(100), peak: 950 },
+            StateSeries { state: "mmio".into(), shade: Shade::Mmio, counts: vec![3; steps], peak: 3 },
+        ],
+        present_bytes: vec![
+            LevelSeries { level: 1, size: "4K", bytes: ramp(100 * 4096) },
+            LevelSeries {
+                level: 2,
+                size: "2M",
+                bytes: vec![0, 0, 0, 0, 0, 2 << 20, 4 << 20, 64 << 20, 64 << 20, 64 << 20],
+            },
+        ],
+        faults: vec![400, 300, 120, 60, 60, 40, 20, 20, 9, 5],
+        zaps: vec![0, 0, 250, 10, 0, 0, 0, 0, 0, 3],
+        peak_bytes: 71_000_000,
+        peak_at: 800_000_000,
+        end_bytes: 70_795_264,
+    };
+    let fault = |name: &str, about, n| FaultClass { name: name.into(), about, count: n, latency: latency(n) };
+    let page = PageReport {
+        as_id: 0,
+        gfn: "0x1234".into(),
+        gpa: "0x1234000".into(),
+        size: "4K",
+        count: 17,
+        first: 1_000_000,
+        last: 900_000_000,
+        headline: "17 faults, 3 installs; present for 812 ms of 981 ms".into(),
+        story: vec![
+            StoryReport {
+                ts: 1_000_000,
+                who: format!("vcpu 0 ({HOSTILE})"),
+                text: "write fault at 0x1234abc; a writable 4K page was installed".into(),
+                state: Some("writable".into()),
+                shade: Some(Shade::Writable),
+                certainty: Some("exact"),
+            },
+            StoryReport {
+                ts: 2_000_000,
+                who: "vcpu 1".into(),
+                text: "zapped".into(),
+                state: Some("nonpresent".into()),
+                shade: Some(Shade::Nonpresent),
+                certainty: Some("assumed"),
+            },
+        ],
+        omitted: 0,
+        notes: vec![format!("a note about {HOSTILE}")],
+    };
+    let part = |name: &str, value: &str, provenance: &str, why: &str| LayoutPart {
+        name: name.into(),
+        value: value.into(),
+        provenance: provenance.into(),
+        why: why.into(),
+    };
+    let mut r = empty();
+    r.title = format!("{HOSTILE} on Linux 6.12.107");
+    r.recording = Recording {
+        files: vec![FileReport {
+            path: format!("/tmp/{HOSTILE}.dat"),
+            format: "trace.dat v7".into(),
+            bytes: 1_562_676,
+        }],
+        format: "trace.dat v7".into(),
+        clock: "local".into(),
+        clock_unit: "nanoseconds",
+        resolution_ns: 1,
+        first_event_absolute: 8_241_908_000,
+        duration: 981_000_000,
+        events: 44_683,
+        partial: true,
+        host: vec![
+            Fact { name: "kernel".into(), value: "6.12.107".into() },
+            Fact { name: HOSTILE.into(), value: HOSTILE.into() },
+        ],
+        params: [(HOSTILE.to_owned(), HOSTILE.to_owned())].into(),
+        lost: LostTotal {
+            known: true,
+            events: Some(1234),
+            moments: 2,
+            per_cpu: [(0, 1000), (1, 234)].into(),
+            per_event: [(HOSTILE.to_owned(), 5)].into(),
+        },
+        damage: vec![format!("{HOSTILE}: byte 77: expected a page header")],
+        notes: vec![HOSTILE.into()],
+        dialect: vec![part("role word", HOSTILE, "inferred", HOSTILE)],
+    };
+    r.phases = vec![
+        PhaseReport {
+            text: "boot".into(),
+            start: 0,
+            end: 500_000_000,
+            faults: 940,
+            installs: 800,
+            zaps: 250,
+            present_bytes: 4 << 20,
+        },
+        PhaseReport {
+            text: HOSTILE.into(),
+            start: 500_000_000,
+            end: 501_000_000,
+            faults: 1,
+            installs: 1,
+            zaps: 0,
+            present_bytes: 6 << 20,
+        },
+        PhaseReport {
+            text: "dirty-log".into(),
+            start: 501_000_000,
+            end: 981_000_000,
+            faults: 93,
+            installs: 60,
+            zaps: 13,
+            present_bytes: 70_795_264,
+        },
+    ];
+    r.lost = vec![
+        LostReport { cpu: Some(0), start: 300_000_000, end: 340_000_000, count: Some(1000) },
+        LostReport { cpu: Some(1), start: 700_000_000, end: 700_000_000, count: None },
+    ];
+    r.events = vec![
+        EventCount { event: "kvm_tdp_mmu_spte_changed".into(), count: 40_000 },
+        EventCount { event: HOSTILE.into(), count: 4683 },
+    ];
+    r.evidence = vec![EvidenceReport {
+        kind: "the old value is not the last new value".into(),
+        count: 3,
+        after_loss: 2,
+        first: vec![EvidenceCase {
+            ts: 350_000_000,
+            vm: 0,
+            as_id: 0,
+            level: 1,
+            gfn: "0x12".into(),
+            expected: Some("0x5a0".into()),
+            found: Some("0x0".into()),
+        }],
+    }];
+    r.vms = vec![VmReport {
+        vm: 0,
+        name: HOSTILE.into(),
+        pid: Some(170),
+        mmu: "TDP MMU".into(),
+        provenance: format!("threads {HOSTILE}"),
+        vcpus: vec![
+            VcpuReport {
+                vcpu: Some(0),
+                tid: 172,
+                name: HOSTILE.into(),
+                faults: 900,
+                p50: Some(28_000),
+                p99: Some(1_200_000),
+                total: 80_000_000,
+            },
+            VcpuReport {
+                vcpu: None,
+                tid: 173,
+                name: "load".into(),
+                faults: 134,
+                p50: None,
+                p99: None,
+                total: 0,
+            },
+        ],
+        layout: LayoutReport {
+            id: "D/npt".into(),
+            confidence: "certain".into(),
+            parts: vec![
+                part("MMIO mask", "0x8000000000001", "inferred", "11 mark_mmio_spte events"),
+                part("host-writable", "bit 9", "assumed", HOSTILE),
+            ],
+            alternatives: vec![HOSTILE.into()],
+            notes: vec![HOSTILE.into()],
+        },
+        spaces: vec![SpaceReport {
+            as_id: 0,
+            over_time,
+            memory: vec![MemoryReport {
+                gfn_start: "0x0".into(),
+                gfn_last: "0x3fff".into(),
+                gpa: "0x0".into(),
+                bytes: 64 << 20,
+                kind: "ram",
+                state: "present, writable".into(),
+                shade: Shade::Writable,
+                size: "2M",
+                certainty: "exact",
+                entries: 32,
+                slot: 0,
+            }],
+            map: Some(map()),
+        }],
+        faults: FaultReport {
+            total: 1034,
+            frames: 812,
+            latency: latency(1034),
+            outcomes: vec![fault("fixed", "an entry was installed", 900), fault("mmio-hit", "emulated", 134)],
+            accesses: vec![fault("write", "", 1000), fault("read", "", 34)],
+            histogram: vec![
+                HistogramBin { from: 16_384, to: 19_484, counts: vec![500, 0] },
+                HistogramBin { from: 19_484, to: 23_170, counts: vec![400, 134] },
+            ],
+        },
+        top_faults: vec![page.clone()],
+        top_zaps: vec![page],
+        mmio: vec![MmioReport {
+            gfn_start: "0xfee00".into(),
+            gfn_last: "0xfee00".into(),
+            gpa: "0xfee00000".into(),
+            bytes: 4096,
+            usually: Some("local APIC"),
+            accesses: 1774,
+            installs: 11,
+            first: 1_000,
+            last: 970_000_000,
+            generations: Some((40, 0x5a)),
+        }],
+    }];
+    r.story = story::story(&r);
+    r
+}

@@ -1,0 +1,279 @@
+//! The story of a recording in a few sentences, made from the same numbers as the tables.
+
+use crate::{
+    model::{FaultReport, Report, VmReport},
+    words,
+};
+
+/// A number large enough to be read across the room.
+pub(crate) struct Tile {
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+    pub(crate) more: String,
+}
+
+/// The story, a paragraph each; the report's other parts must be there already.
+pub(crate) fn story(r: &Report) -> Vec<String> {
+    let mut out = Vec::new();
+    if r.vms.is_empty() {
+        out.push(if r.recording.events == 0 {
+            "The trace holds no events.".to_owned()
+        } else {
+            format!(
+                "In {} the trace holds {}, but none of a VM.",
+                words::duration(r.recording.duration),
+                words::counted(r.recording.events, "event", "events")
+            )
+        });
+    }
+    for vm in &r.vms {
+        out.push(faults(r, vm));
+        out.extend(memory(r, vm));
+    }
+    out.extend(trust(r));
+    out
+}
+
+fn faults(r: &Report, vm: &VmReport) -> String {
+    let f = &vm.faults;
+    let who = match vm.vcpus.len() {
+        0 => vm.name.clone(),
+        n => format!("{} of {}", words::counted(n as u64, "vCPU", "vCPUs"), vm.name),
+    };
+    let mut s = format!("In {}, {who} ", words::duration(r.recording.duration));
+    if f.total == 0 {
+        s.push_str("took no page fault that the trace shows.");
+        return s;
+    }
+    s.push_str(&format!(
+        "faulted {} on {}. ",
+        words::counted(f.total, "time", "times"),
+        words::counted(f.frames, "guest frame", "different guest frames")
+    ));
+    s.push_str(&outcomes(f));
+    if let (Some(p50), Some(p99)) = (f.latency.p50, f.latency.p99) {
+        s.push_str(&format!(
+            " Half of the faults took at most {}, 99 % at most {}; all together they cost {} of vCPU time.",
+            words::duration(p50),
+            words::duration(p99),
+            words::duration(f.latency.total)
+        ));
+    }
+    s
+}
+
+fn outcomes(f: &FaultReport) -> String {
+    let group = |names: &[&str]| {
+        f.outcomes.iter().filter(|o| names.contains(&o.name.as_str())).map(|o| o.count).sum::<u64>()
+    };
+    let mut parts = Vec::new();
+    for (names, one, many) in [
+        (&["fixed", "fixed-fast"][..], "ended with a page mapped", "ended with a page mapped"),
+        (&["mmio-hit", "mmio-installed", "emulated"], "was emulated", "were emulated"),
+        (&["spurious"], "found its entry already in place", "found their entries already in place"),
+        (&["guest-fault"], "was handed on to the guest", "were handed on to the guest"),
+        (&["error", "memory-fault", "internal-error"], "failed", "failed"),
+    ] {
+        let n = group(names);
+        if n > 0 {
+            parts.push(format!("{} {}", words::count(n), if n == 1 { one } else { many }));
+        }
+    }
+    if parts.is_empty() {
+        return "How they ended is not known.".to_owned();
+    }
+    format!("Of these, {}.", words::list(&parts))
+}
+
+fn memory(r: &Report, vm: &VmReport) -> Option<String> {
+    let mut s = String::new();
+    if let Some(o) = vm.spaces.first().map(|s| &s.over_time).filter(|o| o.peak_bytes > 0) {
+        let sizes: Vec<String> = o
+            .present_bytes
+            .iter()
+            .rev()
+            .filter_map(|l| {
+                l.bytes
+                    .last()
+                    .copied()
+                    .filter(|b| *b > 0)
+                    .map(|b| format!("{} in {} pages", words::bytes(b), l.size))
+            })
+            .collect();
+        if o.end_bytes >= o.peak_bytes {
+            s.push_str(&format!(
+                "The guest's memory grew until the end, to {} present",
+                words::bytes(o.end_bytes)
+            ));
+        } else {
+            s.push_str(&format!(
+                "At most {} of guest memory was present, {} into the trace; at the end it is {}",
+                words::bytes(o.peak_bytes),
+                words::duration(o.peak_at),
+                words::bytes(o.end_bytes)
+            ));
+        }
+        if sizes.is_empty() {
+            s.push_str(". ");
+        } else {
+            s.push_str(&format!(" ({}). ", words::list(&sizes)));
+        }
+        let zaps: u64 = o.zaps.iter().sum();
+        if zaps > 0 {
+            s.push_str(&format!("{} zapped", words::counted(zaps, "leaf was", "leaves were")));
+            if let Some(text) = burst(&o.zaps, o.step) {
+                s.push_str(&text);
+            }
+            s.push_str(". ");
+        }
+    }
+    let accesses: u64 = vm.mmio.iter().map(|m| m.accesses).sum();
+    if let Some(top) = vm.mmio.iter().max_by_key(|m| m.accesses).filter(|_| accesses > 0) {
+        s.push_str(&format!(
+            "{} to MMIO in {}, most of them at {}{}. ",
+            words::counted(accesses, "access went", "accesses went"),
+            words::counted(vm.mmio.len() as u64, "range", "ranges"),
+            top.gpa,
+            top.usually.map(|u| format!(" (usually the {u})")).unwrap_or_default()
+        ));
+    }
+    if let Some(p) = r.phases.iter().max_by_key(|p| p.faults).filter(|p| p.faults > 0 && r.phases.len() > 1) {
+        s.push_str(&format!(
+            "The busiest of the {} is “{}” with {} in {}. ",
+            words::counted(r.phases.len() as u64, "phase", "phases"),
+            words::one_line(&p.text, 60),
+            words::counted(p.faults, "fault", "faults"),
+            words::duration(p.end.saturating_sub(p.start))
+        ));
+    }
+    let s = s.trim_end().to_owned();
+    (!s.is_empty()).then_some(s)
+}
+
+/// Half of everything in less than a fifth of the time is worth a word.
+fn burst(values: &[u64], step: u64) -> Option<String> {
+    let total: u64 = values.iter().sum();
+    let mut best: Option<(usize, usize)> = None;
+    let mut from = 0;
+    let mut sum = 0;
+    for (to, v) in values.iter().enumerate() {
+        sum += v;
+        while from < to && sum - values[from] >= total.div_ceil(2) {
+            sum -= values[from];
+            from += 1;
+        }
+        if sum >= total.div_ceil(2) && best.is_none_or(|(a, b)| to - from < b - a) {
+            best = Some((from, to));
+        }
+    }
+    let (a, b) = best?;
+    if (b - a + 1) * 5 > values.len() || total < 10 {
+        return None;
+    }
+    let (t0, t1) = (step.saturating_mul(a as u64), step.saturating_mul(b as u64 + 1));
+    Some(format!(
+        ", half of them within {} around {}",
+        words::duration(t1 - t0),
+        words::duration(u64::midpoint(t0, t1))
+    ))
+}
+
+fn trust(r: &Report) -> Option<String> {
+    let l = &r.recording.lost;
+    let mut s = String::new();
+    match l.events {
+        Some(n) if n > 0 => {
+            s.push_str(&format!("{} lost: what is drawn after a red band is known only as far as later events prove it. ", words::counted(n, "event was", "events were")));
+        }
+        _ if l.moments > 0 => s.push_str(&format!(
+            "Events were lost at {}: what is drawn after a red band is known only as far as later events prove it. ",
+            words::counted(l.moments, "moment", "moments")
+        )),
+        _ => {}
+    }
+    if !r.recording.damage.is_empty() {
+        s.push_str(&format!(
+            "{} of the input could not be read, so everything here is partial. ",
+            words::counted(r.recording.damage.len() as u64, "place", "places")
+        ));
+    }
+    (!s.is_empty()).then(|| s.trim_end().to_owned())
+}
+
+/// The numbers at the top.
+pub(crate) fn tiles(r: &Report) -> Vec<Tile> {
+    let mut out = Vec::new();
+    let faults: u64 = r.vms.iter().map(|v| v.faults.total).sum();
+    if faults > 0 {
+        let one = r.vms.iter().filter(|v| v.faults.total > 0).count() == 1;
+        let latency = r.vms.iter().find(|v| v.faults.total > 0).map(|v| &v.faults.latency).filter(|_| one);
+        out.push(Tile {
+            name: "page faults",
+            value: words::count(faults),
+            more: words::rate(faults, r.recording.duration)
+                .map(|r| format!("{r} on average"))
+                .unwrap_or_default(),
+        });
+        if let Some((p50, p99)) = latency.and_then(|l| l.p50.zip(l.p99)) {
+            out.push(Tile {
+                name: "median fault",
+                value: words::duration(p50),
+                more: format!("99 % within {}", words::duration(p99)),
+            });
+        }
+    }
+    let spaces = || r.vms.iter().filter_map(|v| v.spaces.first()).map(|s| &s.over_time);
+    let peak: u64 = spaces().map(|o| o.peak_bytes).sum();
+    if peak > 0 {
+        let end: u64 = spaces().map(|o| o.end_bytes).sum();
+        out.push(Tile {
+            name: if r.vms.len() > 1 { "present at most, summed" } else { "present at most" },
+            value: words::bytes(peak),
+            more: format!("{} at the end", words::bytes(end)),
+        });
+    }
+    let zaps: u64 = spaces().map(|o| o.zaps.iter().sum::<u64>()).sum();
+    if zaps > 0 {
+        let installs: u64 =
+            spaces().flat_map(|o| o.entries.iter()).map(|e| e.counts.last().copied().unwrap_or(0)).sum();
+        out.push(Tile {
+            name: "leaves zapped",
+            value: words::count(zaps),
+            more: format!("{} live at the end", words::count(installs)),
+        });
+    }
+    let mmio: u64 = r.vms.iter().flat_map(|v| &v.mmio).map(|m| m.accesses).sum();
+    if mmio > 0 {
+        let ranges = r.vms.iter().map(|v| v.mmio.len() as u64).sum();
+        out.push(Tile {
+            name: "MMIO accesses",
+            value: words::count(mmio),
+            more: format!("in {}", words::counted(ranges, "range", "ranges")),
+        });
+    }
+    if let Some(n) = r.recording.lost.events.filter(|n| *n > 0) {
+        out.push(Tile {
+            name: "events lost",
+            value: words::count(n),
+            more: format!("at {}", words::counted(r.recording.lost.moments, "moment", "moments")),
+        });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_told_only_when_there_is_one() {
+        assert_eq!(burst(&[1; 100], 10), None, "spread evenly");
+        let mut v = vec![0; 100];
+        v[40] = 30;
+        v[41] = 40;
+        v[90] = 10;
+        assert_eq!(burst(&v, 1_000_000).as_deref(), Some(", half of them within 1 ms around 41.5 ms"));
+        assert_eq!(burst(&[0, 9, 0, 0, 0, 0, 0, 0], 10), None, "too few to be a pattern");
+        assert_eq!(burst(&[], 10), None);
+    }
+}
