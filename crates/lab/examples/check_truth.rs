@@ -54,7 +54,11 @@ fn run() -> Result<bool> {
         for file in files.into_iter().map(|f| dir.join(f)).filter(|f| f.exists()) {
             let mut check = Check::new(&dir, &file).with_context(|| file.display().to_string())?;
             check.run(prefix)?;
-            let name = format!("{}/{}", dir.file_name().unwrap_or_default().to_string_lossy(), file.file_name().unwrap_or_default().to_string_lossy());
+            let name = format!(
+                "{}/{}",
+                dir.file_name().unwrap_or_default().to_string_lossy(),
+                file.file_name().unwrap_or_default().to_string_lossy()
+            );
             let ok = check.wrong.is_empty();
             println!("{} {name}: {}", if ok { "ok  " } else { "FAIL" }, check.said.join("; "));
             for w in check.wrong.iter().take(12) {
@@ -70,7 +74,10 @@ fn run() -> Result<bool> {
 }
 
 fn folders(dir: &Path, to: &mut Vec<PathBuf>) -> Result<()> {
-    if dir.join("truth-leaves.csv").exists() || dir.join("ptpages.bin").exists() || dir.join("kvmstats.txt").exists() {
+    if dir.join("truth-leaves.csv").exists()
+        || dir.join("ptpages.bin").exists()
+        || dir.join("kvmstats.txt").exists()
+    {
         to.push(dir.to_owned());
         return Ok(());
     }
@@ -112,7 +119,10 @@ impl Check {
         let by_vm = !trees.is_empty();
         for line in trees.lines().skip(1) {
             if let [pid, as_id, level, gfn, spte] = line.trim().split(',').collect::<Vec<_>>()[..] {
-                leaves.entry((pid.parse()?, as_id.parse()?, level.parse()?, hex(gfn))).or_default().push(hex(spte));
+                leaves
+                    .entry((pid.parse()?, as_id.parse()?, level.parse()?, hex(gfn)))
+                    .or_default()
+                    .push(hex(spte));
             }
         }
         for line in if by_vm { "" } else { &plain }.lines() {
@@ -120,7 +130,10 @@ impl Check {
                 leaves.entry((0, 0, level.parse()?, hex(gfn))).or_default().push(hex(spte));
             }
         }
-        let counters = text("kvmstats.txt").lines().filter_map(|l| l.split_once(':').and_then(|(k, v)| Some((k.to_owned(), v.parse().ok()?)))).collect();
+        let counters = text("kvmstats.txt")
+            .lines()
+            .filter_map(|l| l.split_once(':').and_then(|(k, v)| Some((k.to_owned(), v.parse().ok()?))))
+            .collect();
         Ok(Self {
             trace,
             timeline,
@@ -163,27 +176,34 @@ impl Check {
         let one = self.timeline.vms().len() == 1;
         let only = truth.keys().next().map_or(0, |k| k.0);
         for (e, s) in state.iter().filter(|(_, s)| matches!(s.state, State::Present | State::Mmio)) {
-            let place = if self.by_vm { (if one { only } else { self.pid(e) }, u32::from(e.as_id), e.level, e.gfn) } else { (0, 0, e.level, e.gfn) };
+            let place = if self.by_vm {
+                (if one { only } else { self.pid(e) }, u32::from(e.as_id), e.level, e.gfn)
+            } else {
+                (0, 0, e.level, e.gfn)
+            };
             ours.entry(place).or_default().push((s.spte.unwrap_or(u64::MAX), words(s)));
         }
         let mut agreed = 0;
         let places: BTreeSet<&Place> = ours.keys().chain(truth.keys()).collect();
         for &&place in &places {
             let none = Vec::new();
-            let kernel: Vec<u64> = truth.get(&place).into_iter().flatten().map(|v| v & !self.silent).collect();
+            let kernel: Vec<u64> =
+                truth.get(&place).into_iter().flatten().map(|v| v & !self.silent).collect();
             let mut rest = kernel.clone();
             for (value, how) in ours.get(&place).unwrap_or(&none) {
                 if let Some(at) = rest.iter().position(|v| *v == value & !self.silent) {
                     rest.remove(at);
                     agreed += 1;
                 } else {
-                    self.wrong.push(format!("leaf {}: replay {value:#x} ({how}), kernel {kernel:x?}", name(place)));
+                    self.wrong
+                        .push(format!("leaf {}: replay {value:#x} ({how}), kernel {kernel:x?}", name(place)));
                 }
             }
             for value in rest {
                 // Not frozen for good, and not a leaf anybody calls present.
                 if ours.get(&place).is_none_or(|o| o.len() < kernel.len()) {
-                    self.wrong.push(format!("leaf {}: kernel {value:#x}, missing in the replay", name(place)));
+                    self.wrong
+                        .push(format!("leaf {}: kernel {value:#x}, missing in the replay", name(place)));
                 }
             }
         }
@@ -271,7 +291,14 @@ impl Check {
         let different: Vec<_> = places.iter().filter(|p| whole.get(**p) != shorter.get(**p)).collect();
         self.said.push(format!("prefix of {events}: {} places, {} differ", places.len(), different.len()));
         for p in different.into_iter().take(4) {
-            self.wrong.push(format!("prefix of {events}: as {} level {} gfn {:#x}: whole {:x?}, prefix {:x?}", p.0, p.1, p.2, whole.get(*p), shorter.get(*p)));
+            self.wrong.push(format!(
+                "prefix of {events}: as {} level {} gfn {:#x}: whole {:x?}, prefix {:x?}",
+                p.0,
+                p.1,
+                p.2,
+                whole.get(*p),
+                shorter.get(*p)
+            ));
         }
         Ok(())
     }
@@ -284,4 +311,3 @@ fn words(s: &Span) -> String {
 fn name((pid, as_id, level, gfn): Place) -> String {
     format!("pid {pid} as {as_id} level {level} gfn {gfn:#x}")
 }
-

@@ -35,6 +35,11 @@ fn cmdline(host: &Host) -> String {
     if host.emulator == Emulator::Bochs {
         line += " tsc=reliable";
     }
+    // Shadow paging names many tables only by an address that text hides. (The trace option hash-ptr would do it without a word to the
+    // kernel, but spoils all strings on 6.1.)
+    if host.shadows() {
+        line += " no_hash_pointers";
+    }
     if host.workload.backing == crate::host::Backing::Hugetlb1g {
         line += " hugepagesz=1G hugepages=1";
     }
@@ -75,7 +80,14 @@ fn qemu(host: &Host, kernel: &Kernel, initrd: &Path, out: &Path, limit: Duration
     c.stdout(console.try_clone()?).stderr(console);
     run(c, "qemu", limit)?;
     // The archive is followed by zeros; a host that crashed wrote none, which its console tells.
-    Command::new("tar").args(["xf"]).arg(&disk).arg("-C").arg(out).stderr(Stdio::null()).status().context("tar")?;
+    Command::new("tar")
+        .args(["xf"])
+        .arg(&disk)
+        .arg("-C")
+        .arg(out)
+        .stderr(Stdio::null())
+        .status()
+        .context("tar")?;
     fs::remove_file(disk)?;
     fs::remove_file(swap)?;
     Ok(())
@@ -93,13 +105,25 @@ fn bochs(host: &Host, kernel: &Kernel, initrd: &Path, out: &Path, limit: Duratio
     ] {
         fs::copy(from, tree.join(to)).with_context(|| from.display().to_string())?;
     }
-    let menu = format!("default lab\nprompt 0\nlabel lab\n kernel /kernel\n append initrd=/initrd {}\n", cmdline(host));
+    let menu = format!(
+        "default lab\nprompt 0\nlabel lab\n kernel /kernel\n append initrd=/initrd {}\n",
+        cmdline(host)
+    );
     fs::write(tree.join("isolinux/isolinux.cfg"), menu)?;
     let iso = out.join("boot.iso");
     let made = Command::new(program("xorriso")?)
         .args(["-as", "mkisofs", "-quiet", "-o"])
         .arg(&iso)
-        .args(["-b", "isolinux/isolinux.bin", "-c", "isolinux/boot.cat", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"])
+        .args([
+            "-b",
+            "isolinux/isolinux.bin",
+            "-c",
+            "isolinux/boot.cat",
+            "-no-emul-boot",
+            "-boot-load-size",
+            "4",
+            "-boot-info-table",
+        ])
         .arg(&tree)
         .stderr(Stdio::null())
         .status()?;
@@ -132,14 +156,25 @@ fn bochs(host: &Host, kernel: &Kernel, initrd: &Path, out: &Path, limit: Duratio
     // Debian's build stops at a debugger prompt first.
     fs::write(&go, "c\n")?;
     let mut c = Command::new(program("bochs-bin").or_else(|_| program("bochs"))?);
-    c.arg("-q").arg("-rc").arg(&go).arg("-f").arg(&rc).stdout(File::create(&bytes)?).stderr(File::create(out.join("bochs.err"))?);
+    c.arg("-q")
+        .arg("-rc")
+        .arg(&go)
+        .arg("-f")
+        .arg(&rc)
+        .stdout(File::create(&bytes)?)
+        .stderr(File::create(out.join("bochs.err"))?);
     run(c, "bochs", limit)?;
     let sent = fs::read(&bytes)?;
     if let Some(at) = sent.windows(3).position(|w| w == [0x1f, 0x8b, 8]) {
         let mut tar = Vec::new();
         // What follows the archive is Bochs' own chatter; a host that died in the middle shows in its console.
         let _ = flate2::read::GzDecoder::new(&sent[at..]).read_to_end(&mut tar);
-        let mut x = Command::new("tar").args(["x", "-C"]).arg(out).stdin(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut x = Command::new("tar")
+            .args(["x", "-C"])
+            .arg(out)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
         if let Some(mut pipe) = x.stdin.take() {
             let _ = pipe.write_all(&tar);
         }

@@ -36,7 +36,11 @@ HOST is a name from the list or a file. The work folder is target/lab, or $MMUSC
 
 /// Runs the lab's command line (without the word `lab`).
 pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<()> {
-    let args: Vec<String> = args.into_iter().map(OsString::into_string).collect::<Result<_, _>>().map_err(|a| anyhow::anyhow!("{} is not text", a.display()))?;
+    let args: Vec<String> = args
+        .into_iter()
+        .map(OsString::into_string)
+        .collect::<Result<_, _>>()
+        .map_err(|a| anyhow::anyhow!("{} is not text", a.display()))?;
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
         ["list"] => list(),
@@ -93,9 +97,20 @@ fn inside() -> Result<PathBuf> {
     let target = work()?.join("inside");
     let triple = "x86_64-unknown-linux-gnu";
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--release", "--package", "mmuscope-lab", "--bin", "mmuscope-lab-inside", "--target", triple, "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "mmuscope-lab",
+            "--bin",
+            "mmuscope-lab-inside",
+            "--target",
+            triple,
+            "--target-dir",
+        ])
         .arg(&target)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static")
         .current_dir(home())
         .status()
         .context("cargo")?;
@@ -121,8 +136,20 @@ impl Run {
             None if Path::new(name).is_file() => PathBuf::from(name),
             None => bail!("{name} is neither a host of the lab (`lab list`) nor a file"),
         };
-        let name = Path::new(name).file_name().unwrap_or_default().to_string_lossy().trim_end_matches(".toml").to_owned();
-        let mut run = Self { host: Host::load(&path)?, out: work()?.join("out").join(&name), name, extras: Vec::new(), limit: Duration::ZERO, keep: false };
+        let name = Path::new(name)
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .trim_end_matches(".toml")
+            .to_owned();
+        let mut run = Self {
+            host: Host::load(&path)?,
+            out: work()?.join("out").join(&name),
+            name,
+            extras: Vec::new(),
+            limit: Duration::ZERO,
+            keep: false,
+        };
         let mut words = rest.iter();
         while let Some(&word) = words.next() {
             let mut value = || words.next().copied().with_context(|| format!("{word} wants a value"));
@@ -151,9 +178,13 @@ impl Run {
         if !status.success() {
             bail!("mmuscope does not build");
         }
-        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| home().join("../../target"), PathBuf::from);
+        let target =
+            env::var_os("CARGO_TARGET_DIR").map_or_else(|| home().join("../../target"), PathBuf::from);
         let script = work()?.join("record.sh");
-        fs::write(&script, "#!/bin/sh\n/bin/mmuscope doctor > doctor.txt 2>&1\ntouch cmd-ready\nexec /bin/mmuscope record --events all -o mmuscope.perf.data\n")?;
+        fs::write(
+            &script,
+            "#!/bin/sh\n/bin/mmuscope doctor > doctor.txt 2>&1\ntouch cmd-ready\nexec /bin/mmuscope record --events all -o mmuscope.perf.data\n",
+        )?;
         self.extras.push(Extra { from: target.join("release/mmuscope"), to: "/bin/mmuscope".into() });
         self.extras.push(Extra { from: script, to: "/bin/cmd".into() });
         self.host.record.push(Recorder::Cmd);
@@ -174,8 +205,15 @@ impl Run {
             if boot::boot(&self.host, &kernel, &initrd, &self.out, self.limit)? {
                 break;
             }
-            let console = String::from_utf8_lossy(&fs::read(self.out.join("console.txt")).unwrap_or_default()).into_owned();
-            let last = console.lines().rev().find(|l| l.contains("LAB-FAILED") || l.contains("panic")).unwrap_or("no last words").to_owned();
+            let console =
+                String::from_utf8_lossy(&fs::read(self.out.join("console.txt")).unwrap_or_default())
+                    .into_owned();
+            let last = console
+                .lines()
+                .rev()
+                .find(|l| l.contains("LAB-FAILED") || l.contains("panic"))
+                .unwrap_or("no last words")
+                .to_owned();
             eprintln!("{}: try {attempt} of {tries}: {last}", self.name);
             if attempt == tries || last.contains("LAB-FAILED") {
                 bail!("{} did not get to its end; see {}", self.name, self.out.join("console.txt").display());
@@ -206,7 +244,9 @@ impl Run {
 fn check(dirs: &[&str]) -> Result<()> {
     let default = home().join("../../samples");
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["run", "--quiet", "--release", "--package", "mmuscope-lab", "--example", "check_truth", "--"]).args(dirs);
+    command
+        .args(["run", "--quiet", "--release", "--package", "mmuscope-lab", "--example", "check_truth", "--"])
+        .args(dirs);
     if dirs.is_empty() {
         command.arg(default);
     }

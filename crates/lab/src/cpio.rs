@@ -50,7 +50,8 @@ impl<W: Write> Archive<W> {
     fn entry(&mut self, path: &str, mode: u32, content: &[u8]) -> io::Result<()> {
         let name = path.trim_start_matches('/');
         self.inode += 1;
-        let size = u32::try_from(content.len()).map_err(|_| io::Error::other(format!("{path} is too large for an initrd")))?;
+        let size = u32::try_from(content.len())
+            .map_err(|_| io::Error::other(format!("{path} is too large for an initrd")))?;
         // Inode, mode, uid, gid, links, mtime, size, four device numbers, name length with its NUL, checksum.
         let head = [self.inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name.len() as u32 + 1, 0];
         write!(self.to, "070701")?;
@@ -71,7 +72,10 @@ impl<W: Write> Archive<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, process::{Command, Stdio}};
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
 
     use super::*;
 
@@ -84,7 +88,12 @@ mod tests {
         a.folder("/proc")?;
         let bytes = a.finish()?;
         let dir = tempfile::tempdir()?;
-        let Ok(mut cpio) = Command::new("cpio").args(["-i", "--quiet"]).current_dir(dir.path()).stdin(Stdio::piped()).spawn() else {
+        let Ok(mut cpio) = Command::new("cpio")
+            .args(["-i", "--quiet"])
+            .current_dir(dir.path())
+            .stdin(Stdio::piped())
+            .spawn()
+        else {
             eprintln!("SKIPPED: no cpio on this machine");
             return Ok(());
         };

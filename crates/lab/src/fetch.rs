@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// Releases whose kernels are looked at, and those that have a security archive of their own.
-const SUITES: [&str; 7] = ["bullseye", "bookworm", "bookworm-updates", "bookworm-backports", "trixie", "trixie-backports", "sid"];
+const SUITES: [&str; 7] =
+    ["bullseye", "bookworm", "bookworm-updates", "bookworm-backports", "trixie", "trixie-backports", "sid"];
 const SECURITY: [&str; 3] = ["bullseye-security", "bookworm-security", "trixie-security"];
 
 /// An unpacked kernel.
@@ -33,11 +34,15 @@ impl Kernel {
     }
 
     fn find(dir: &Path) -> Option<Self> {
-        let release = ["lib/modules", "usr/lib/modules"].iter().find_map(|m| fs::read_dir(dir.join(m)).ok()?.flatten().next().map(|e| e.path()))?;
+        let release = ["lib/modules", "usr/lib/modules"]
+            .iter()
+            .find_map(|m| fs::read_dir(dir.join(m)).ok()?.flatten().next().map(|e| e.path()))?;
         if !release.join("kernel/arch/x86/kvm").is_dir() {
             return None;
         }
-        let booted = fs::read_dir(dir.join("boot")).ok().and_then(|d| d.flatten().map(|e| e.path()).find(|p| p.to_string_lossy().contains("/vmlinuz-")));
+        let booted = fs::read_dir(dir.join("boot"))
+            .ok()
+            .and_then(|d| d.flatten().map(|e| e.path()).find(|p| p.to_string_lossy().contains("/vmlinuz-")));
         let image = booted.or_else(|| Some(release.join("vmlinuz")).filter(|p| p.exists()))?;
         Some(Self { image, modules: release })
     }
@@ -50,7 +55,11 @@ fn apt_options(work: &Path) -> Result<Vec<String>> {
     let apt = apt.canonicalize()?;
     let (main, security) = mirrors();
     let key = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
-    let lines = SUITES.iter().map(|s| (&main, s)).chain(SECURITY.iter().map(|s| (&security, s))).map(|(m, s)| format!("deb {key} {m} {s} main"));
+    let lines = SUITES
+        .iter()
+        .map(|s| (&main, s))
+        .chain(SECURITY.iter().map(|s| (&security, s)))
+        .map(|(m, s)| format!("deb {key} {m} {s} main"));
     fs::write(apt.join("sources.list"), lines.collect::<Vec<_>>().join("\n") + "\n")?;
     let mut options = Vec::new();
     for o in [
@@ -77,13 +86,20 @@ fn mirrors() -> (String, String) {
 }
 
 fn choose_mirrors(sources: &str) -> (String, String) {
-    let urls = sources.lines().filter(|l| !l.trim_start().starts_with('#')).flat_map(str::split_ascii_whitespace).filter(|w| w.starts_with("http") && w.contains("debian"));
+    let urls = sources
+        .lines()
+        .filter(|l| !l.trim_start().starts_with('#'))
+        .flat_map(str::split_ascii_whitespace)
+        .filter(|w| w.starts_with("http") && w.contains("debian"));
     let (mut main, mut security) = (None, None);
     for url in urls {
         let slot = if url.contains("security") { &mut security } else { &mut main };
         slot.get_or_insert_with(|| url.trim_end_matches('/').to_owned());
     }
-    (main.unwrap_or_else(|| "http://deb.debian.org/debian".into()), security.unwrap_or_else(|| "http://deb.debian.org/debian-security".into()))
+    (
+        main.unwrap_or_else(|| "http://deb.debian.org/debian".into()),
+        security.unwrap_or_else(|| "http://deb.debian.org/debian-security".into()),
+    )
 }
 
 fn update(work: &Path, options: &[String]) -> Result<()> {
@@ -92,7 +108,13 @@ fn update(work: &Path, options: &[String]) -> Result<()> {
         return Ok(());
     }
     // A suite the mirror does not serve is no reason to stop.
-    Command::new("apt-get").args(options).arg("update").stdout(Stdio::null()).stderr(Stdio::null()).status().context("apt-get")?;
+    Command::new("apt-get")
+        .args(options)
+        .arg("update")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .context("apt-get")?;
     Ok(())
 }
 
@@ -100,10 +122,18 @@ fn fetch(package: &str, work: &Path, dir: &Path) -> Result<()> {
     let options = apt_options(work)?;
     update(work, &options)?;
     fs::create_dir_all(dir)?;
-    let release = package.strip_prefix("linux-image-").with_context(|| format!("{package}: expected linux-image-…"))?;
+    let release =
+        package.strip_prefix("linux-image-").with_context(|| format!("{package}: expected linux-image-…"))?;
     // Newer Debian splits the image: linux-binary has the kernel, linux-modules the modules.
     for part in [package.to_owned(), format!("linux-binary-{release}"), format!("linux-modules-{release}")] {
-        let got = Command::new("apt-get").args(&options).args(["download", &part]).current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null()).status().context("apt-get")?;
+        let got = Command::new("apt-get")
+            .args(&options)
+            .args(["download", &part])
+            .current_dir(dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .context("apt-get")?;
         if !got.success() && part == package {
             bail!("{package} is not in the pool (`lab kernels` lists what is)");
         }
@@ -125,8 +155,15 @@ fn fetch(package: &str, work: &Path, dir: &Path) -> Result<()> {
 pub fn available(work: &Path) -> Result<Vec<String>> {
     let options = apt_options(work)?;
     update(work, &options)?;
-    let out = Command::new("apt-cache").args(&options).args(["search", "--names-only", "^linux-image-[0-9].*cloud-amd64$"]).output().context("apt-cache")?;
-    let mut names: Vec<String> = String::from_utf8_lossy(&out.stdout).lines().filter_map(|l| Some(l.split(' ').next()?.to_owned())).collect();
+    let out = Command::new("apt-cache")
+        .args(&options)
+        .args(["search", "--names-only", "^linux-image-[0-9].*cloud-amd64$"])
+        .output()
+        .context("apt-cache")?;
+    let mut names: Vec<String> = String::from_utf8_lossy(&out.stdout)
+        .lines()
+        .filter_map(|l| Some(l.split(' ').next()?.to_owned()))
+        .collect();
     names.sort();
     Ok(names)
 }
@@ -138,8 +175,14 @@ mod tests {
     #[test]
     fn mirrors_come_from_either_kind_of_source_list() {
         let deb822 = "Types: deb\n# http://snapshot.debian.org/x\nURIs: http://m.example/debian/\nSuites: bookworm\n\nURIs: http://m.example/debian-security\n";
-        assert_eq!(choose_mirrors(deb822), ("http://m.example/debian".into(), "http://m.example/debian-security".into()));
+        assert_eq!(
+            choose_mirrors(deb822),
+            ("http://m.example/debian".into(), "http://m.example/debian-security".into())
+        );
         let line = "deb [arch=amd64] https://ftp.example/debian trixie main\n";
-        assert_eq!(choose_mirrors(line), ("https://ftp.example/debian".into(), "http://deb.debian.org/debian-security".into()));
+        assert_eq!(
+            choose_mirrors(line),
+            ("https://ftp.example/debian".into(), "http://deb.debian.org/debian-security".into())
+        );
     }
 }

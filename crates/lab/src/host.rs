@@ -37,6 +37,9 @@ pub struct Host {
     /// What runs there.
     #[serde(default)]
     pub workload: Workload,
+    /// The text trace names processes, not only threads.
+    #[serde(default)]
+    pub record_tgid: bool,
     /// Which recorders watch the run, all at once. The ftrace text in its own instance always does: truth is taken with it.
     #[serde(default)]
     pub record: Vec<Recorder>,
@@ -165,6 +168,17 @@ impl Host {
         toml::from_str(&text).with_context(|| format!("{} is not a host of the lab", path.display()))
     }
 
+    /// Whether the MMU that traces no zaps serves (some of) the guests: shadow paging, or the TDP MMU switched off, or nested paging inside.
+    pub fn shadows(&self) -> bool {
+        let off = |params: &BTreeMap<String, String>, name: &str| {
+            params.get(name).is_some_and(|v| matches!(v.as_str(), "0" | "N" | "n"))
+        };
+        off(&self.vendor, "npt")
+            || off(&self.vendor, "ept")
+            || off(&self.kvm, "tdp_mmu")
+            || self.workload.nested
+    }
+
     /// The vendor module that the emulator's CPU wants.
     pub fn vendor_module(&self) -> &'static str {
         match self.emulator {
@@ -192,7 +206,10 @@ impl Host {
         let parsed = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
         match key.split_once('.') {
             Some(("workload", name)) => {
-                let workload = whole.get_mut("workload").and_then(toml::Value::as_table_mut).context("no workload table")?;
+                let workload = whole
+                    .get_mut("workload")
+                    .and_then(toml::Value::as_table_mut)
+                    .context("no workload table")?;
                 workload.insert(name.to_owned(), parsed);
             }
             Some(_) => bail!("{key}: the tables are kvm, vendor and workload"),
@@ -215,7 +232,8 @@ mod tests {
     use super::*;
 
     fn sample() -> Host {
-        toml::from_str("about = 'x'\nkernel = 'linux-image-6.1'\n[kvm]\nmmio_caching = '0'\n").expect("a minimal host")
+        toml::from_str("about = 'x'\nkernel = 'linux-image-6.1'\n[kvm]\nmmio_caching = '0'\n")
+            .expect("a minimal host")
     }
 
     #[test]
@@ -229,7 +247,14 @@ mod tests {
     #[test]
     fn settings_reach_every_table() {
         let mut host = sample();
-        for s in ["kvm.nx_huge_pages=force", "vendor.npt=0", "memory=3000", "workload.guest=pae", "workload.phases=['touch','mmio']", "emulator=bochs"] {
+        for s in [
+            "kvm.nx_huge_pages=force",
+            "vendor.npt=0",
+            "memory=3000",
+            "workload.guest=pae",
+            "workload.phases=['touch','mmio']",
+            "emulator=bochs",
+        ] {
             host.set(s).unwrap_or_else(|e| panic!("{s}: {e:#}"));
         }
         assert_eq!(host.kvm["nx_huge_pages"], "force");
@@ -238,7 +263,35 @@ mod tests {
         assert_eq!(host.workload.guest, Guest::Pae);
         assert_eq!(host.workload.phases, ["touch", "mmio"]);
         assert_eq!(host.vendor_module(), "kvm-intel");
-        assert_eq!(Host::to_toml(&host).and_then(|t| Ok(toml::from_str::<Host>(&t)?)).expect("reads back").memory, 3000);
+        assert_eq!(
+            Host::to_toml(&host).and_then(|t| Ok(toml::from_str::<Host>(&t)?)).expect("reads back").memory,
+            3000
+        );
+    }
+
+    #[test]
+    fn every_host_of_the_lab_reads() -> Result<()> {
+        let mut seen = 0;
+        for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/hosts"))? {
+            let host = Host::load(&entry?.path())?;
+            assert!(host.kernel.starts_with("linux-image-"), "{}", host.kernel);
+            seen += 1;
+        }
+        assert!(seen > 20, "only {seen} hosts");
+        Ok(())
+    }
+
+    #[test]
+    fn shadow_paging_is_told_from_the_parameters() -> Result<()> {
+        let mut host = sample();
+        assert!(!host.shadows());
+        host.set("vendor.npt=0")?;
+        assert!(host.shadows());
+        host.set("vendor.npt=1")?;
+        assert!(!host.shadows());
+        host.set("kvm.tdp_mmu=N")?;
+        assert!(host.shadows());
+        Ok(())
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The RAM disk a host boots from: the lab's own program as init, busybox, the modules, recorders, and whatever the caller adds.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     fs::File,
     io::{BufWriter, Write as _},
@@ -43,8 +43,9 @@ impl std::str::FromStr for Extra {
 const DRIVERS: [&str; 3] = ["virtio-pci", "virtio-blk", "zram"];
 /// Commands of busybox that scripts may call.
 const APPLETS: [&str; 30] = [
-    "sh", "cat", "cp", "cut", "dd", "dmesg", "echo", "find", "grep", "gzip", "head", "kill", "ln", "ls", "mkdir", "mv", "ps", "rm", "sed", "sleep", "sort", "tail", "tar", "timeout",
-    "touch", "tr", "uname", "wc", "mkswap", "swapon",
+    "sh", "cat", "cp", "cut", "dd", "dmesg", "echo", "find", "grep", "gzip", "head", "kill", "ln", "ls",
+    "mkdir", "mv", "ps", "rm", "sed", "sleep", "sort", "tail", "tar", "timeout", "touch", "tr", "uname",
+    "wc", "mkswap", "swapon",
 ];
 
 /// Writes the RAM disk of `host` to `to`.
@@ -108,7 +109,7 @@ fn linux_guest(out: &mut Filler, host: &Host, kernel: &Kernel, inside: &Path) ->
         }
         guest.file("/lab/modules", 0o644, list.join("\n").as_bytes())?;
         // The parameters of the outer host are not the inner one's.
-        let inner = Host { kvm: Default::default(), vendor: Default::default(), ..host.clone() };
+        let inner = Host { kvm: BTreeMap::new(), vendor: BTreeMap::new(), ..host.clone() };
         guest.file("/lab/host.toml", 0o644, inner.to_toml()?.as_bytes())?;
     }
     out.archive.file("/lab/guest.cpio", 0o644, &guest.finish()?)?;
@@ -140,14 +141,20 @@ impl Filler {
 
 /// The absolute paths in `ldd`'s words: behind `=>`, or alone (the loader).
 fn libraries(ldd: &str) -> Vec<String> {
-    ldd.lines().filter_map(|l| l.split_ascii_whitespace().find(|w| w.starts_with('/')).map(str::to_owned)).collect()
+    ldd.lines()
+        .filter_map(|l| l.split_ascii_whitespace().find(|w| w.starts_with('/')).map(str::to_owned))
+        .collect()
 }
 
 /// A program of this machine, by name.
 pub fn program(name: &str) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path).chain(more).map(|d| d.join(name)).find(|p| p.is_file()).with_context(|| format!("{name} is not installed (docs/lab.md names the packages)"))
+    env::split_paths(&path)
+        .chain(more)
+        .map(|d| d.join(name))
+        .find(|p| p.is_file())
+        .with_context(|| format!("{name} is not installed (docs/lab.md names the packages)"))
 }
 
 #[cfg(test)]
@@ -156,7 +163,10 @@ mod tests {
 
     #[test]
     fn extras_say_where_they_go() {
-        assert_eq!("a/b=/bin/b".parse::<Extra>().expect("fits"), Extra { from: "a/b".into(), to: "/bin/b".into() });
+        assert_eq!(
+            "a/b=/bin/b".parse::<Extra>().expect("fits"),
+            Extra { from: "a/b".into(), to: "/bin/b".into() }
+        );
         assert!("a/b".parse::<Extra>().is_err());
         assert!("a/b=bin/b".parse::<Extra>().is_err());
     }

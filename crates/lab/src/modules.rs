@@ -74,7 +74,11 @@ fn depends(image: &[u8]) -> Vec<String> {
     let Some(at) = image.windows(key.len()).position(|w| w == key) else { return Vec::new() };
     let rest = &image[at + key.len()..];
     let end = rest.iter().position(|&b| b == 0).unwrap_or(rest.len());
-    String::from_utf8_lossy(&rest[..end]).split(',').filter(|s| !s.is_empty()).map(|s| s.replace('_', "-")).collect()
+    String::from_utf8_lossy(&rest[..end])
+        .split(',')
+        .filter(|s| !s.is_empty())
+        .map(|s| s.replace('_', "-"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -98,7 +102,10 @@ mod tests {
         fs::write(kernel.join("kvm.ko.gz"), gz.finish()?)?;
         let order = with_dependencies(dir.path(), &["kvm-amd", "virtio_blk", "kvm"])?;
         // rng-core and virtio_blk have no file here: built in.
-        assert_eq!(order.iter().map(|m| &m.name[..]).collect::<Vec<_>>(), ["irqbypass", "kvm", "ccp", "kvm-amd"]);
+        assert_eq!(
+            order.iter().map(|m| &m.name[..]).collect::<Vec<_>>(),
+            ["irqbypass", "kvm", "ccp", "kvm-amd"]
+        );
         assert_eq!(order[2].image, module("rng_core"));
         Ok(())
     }

@@ -1,11 +1,6 @@
 //! The truth of a run: the live trees of the TDP MMU, walked in the page-table pages that were copied while the VMs were alive.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context, Result};
 
@@ -48,12 +43,20 @@ pub type Tasks = BTreeMap<u32, u32>;
 /// Page-table pages of a `ptpages.bin`, by physical address.
 pub fn read_pages(bytes: &[u8]) -> Pages {
     let word = |b: &[u8]| u64::from_le_bytes(b.try_into().unwrap_or_default());
-    bytes.chunks_exact(8 + 4096).map(|r| (word(&r[..8]), r[8..].chunks_exact(8).map(word).collect())).collect()
+    bytes
+        .chunks_exact(8 + 4096)
+        .map(|r| (word(&r[..8]), r[8..].chunks_exact(8).map(word).collect()))
+        .collect()
 }
 
 /// Threads' processes, from the `tid pid comm` lines of `tasks.txt`.
 pub fn read_tasks(text: &str) -> Tasks {
-    text.lines().filter_map(|l| l.split_once(' ').and_then(|(t, rest)| Some((t.parse().ok()?, rest.split(' ').next()?.parse().ok()?)))).collect()
+    text.lines()
+        .filter_map(|l| {
+            l.split_once(' ')
+                .and_then(|(t, rest)| Some((t.parse().ok()?, rest.split(' ').next()?.parse().ok()?)))
+        })
+        .collect()
 }
 
 /// Walks the live trees. Where their tops are is what the trace says last about the uppermost level.
@@ -93,7 +96,11 @@ fn descend(entry: Leaf, pages: &Pages, truth: &mut Truth) {
     };
     for (i, &spte) in table.iter().enumerate() {
         let child = level - 1;
-        descend(Leaf { level: child, gfn: gfn + ((i as u64) << (9 * (child - 1))), spte, ..entry }, pages, truth);
+        descend(
+            Leaf { level: child, gfn: gfn + ((i as u64) << (9 * (child - 1))), spte, ..entry },
+            pages,
+            truth,
+        );
     }
 }
 
@@ -110,12 +117,23 @@ impl Change {
     fn parse(line: &str, tasks: &Tasks) -> Option<Self> {
         let (head, fields) = line.split_once("kvm_tdp_mmu_spte_changed: as id ")?;
         let words: Vec<&str> = fields.split_ascii_whitespace().collect();
-        let [as_id, "gfn", gfn, "level", level, "old_spte", old, "new_spte", new, ..] = words[..] else { return None };
+        let [as_id, "gfn", gfn, "level", level, "old_spte", old, "new_spte", new, ..] = words[..] else {
+            return None;
+        };
         let hex = |w| u64::from_str_radix(w, 16).ok();
         // The thread's number stands between the last '-' and the CPU's bracket.
-        let tid = head.split_once('[').and_then(|(task, _)| task.trim_end().rsplit_once('-')?.1.parse::<u32>().ok());
+        let tid = head
+            .split_once('[')
+            .and_then(|(task, _)| task.trim_end().rsplit_once('-')?.1.parse::<u32>().ok());
         let pid = tid.and_then(|t| tasks.get(&t)).copied().unwrap_or(0);
-        Some(Self { pid, as_id: as_id.parse().ok()?, gfn: hex(gfn)?, level: level.parse().ok()?, old: hex(old)?, new: hex(new)? })
+        Some(Self {
+            pid,
+            as_id: as_id.parse().ok()?,
+            gfn: hex(gfn)?,
+            level: level.parse().ok()?,
+            old: hex(old)?,
+            new: hex(new)?,
+        })
     }
 }
 
@@ -142,12 +160,18 @@ pub fn of_folder(dir: &Path) -> Result<String> {
     fs::write(dir.join("truth-leaves.csv"), leaves)?;
     fs::write(dir.join("truth-trees.csv"), trees)?;
     let stats = fs::read_to_string(dir.join("kvmstats.txt")).unwrap_or_default();
-    let counter = |name: &str| stats.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')?.parse::<usize>().ok());
+    let counter = |name: &str| {
+        stats.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')?.parse::<usize>().ok())
+    };
     let mut line = format!("{} leaves", truth.leaves.len());
     for (level, name) in [(1, "pages_4k"), (2, "pages_2m"), (3, "pages_1g")] {
         let walked = truth.leaves.iter().filter(|l| l.level == level && present(l.spte)).count();
         let kvm = counter(name).map_or("?".to_owned(), |n| n.to_string());
-        write!(line, ", {name} {walked} (KVM: {kvm}){}", if kvm == walked.to_string() { "" } else { " DISAGREE" })?;
+        write!(
+            line,
+            ", {name} {walked} (KVM: {kvm}){}",
+            if kvm == walked.to_string() { "" } else { " DISAGREE" }
+        )?;
     }
     if truth.missing > 0 {
         write!(line, ", {} tables not copied", truth.missing)?;
@@ -160,7 +184,9 @@ mod tests {
     use super::*;
 
     fn line(tid: u32, rest: &str) -> String {
-        format!("           vcpu0-{tid}     [001] d..1.     2.{tid:06}: kvm_tdp_mmu_spte_changed: as id {rest}\n")
+        format!(
+            "           vcpu0-{tid}     [001] d..1.     2.{tid:06}: kvm_tdp_mmu_spte_changed: as id {rest}\n"
+        )
     }
 
     #[test]
@@ -174,12 +200,22 @@ mod tests {
         (table[0], table[1]) = (0x3827, 1 << 63);
         let mut leaf = vec![0; 512];
         (leaf[3], leaf[4]) = (0x8867, 0x5a0);
-        let pages = Pages::from([(0x2000, table.clone()), (0x3000, { table[0] = 0x4827; table }), (0x4000, leaf)]);
+        let pages = Pages::from([
+            (0x2000, table.clone()),
+            (0x3000, {
+                table[0] = 0x4827;
+                table
+            }),
+            (0x4000, leaf),
+        ]);
         let truth = walk(&trace, &pages, &read_tasks("7 7 vm\n8 7 vcpu0\n9 9 doomed"));
         assert_eq!(truth.missing, 0);
         assert_eq!(
             truth.leaves,
-            [Leaf { pid: 7, as_id: 0, level: 1, gfn: 3, spte: 0x8867 }, Leaf { pid: 7, as_id: 0, level: 1, gfn: 4, spte: 0x5a0 }]
+            [
+                Leaf { pid: 7, as_id: 0, level: 1, gfn: 3, spte: 0x8867 },
+                Leaf { pid: 7, as_id: 0, level: 1, gfn: 4, spte: 0x5a0 }
+            ]
         );
     }
 }

@@ -105,7 +105,11 @@ pub(crate) fn code(long: bool) -> &'static [u8] {
     }
     // SAFETY: the labels bound constant bytes that the assembler block above put into this program.
     unsafe {
-        if long { between(&raw const lab_guest64, &raw const lab_guest64_end) } else { between(&raw const lab_guest32, &raw const lab_guest32_end) }
+        if long {
+            between(&raw const lab_guest64, &raw const lab_guest64_end)
+        } else {
+            between(&raw const lab_guest32, &raw const lab_guest32_end)
+        }
     }
 }
 

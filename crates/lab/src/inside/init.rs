@@ -22,8 +22,21 @@ const BUFFER: &str = "/sys/kernel/tracing/instances/lab";
 const RESULT: &str = "/tmp/o";
 /// Events of the `kvm` group that belong to the picture; the `kvmmmu` group is recorded whole.
 const KVM_EVENTS: [&str; 15] = [
-    "kvm_page_fault", "kvm_unmap_hva_range", "kvm_set_spte_hva", "kvm_age_hva", "kvm_test_age_hva", "kvm_age_page", "kvm_exit", "kvm_entry", "kvm_mmio",
-    "vcpu_match_mmio", "kvm_userspace_exit", "kvm_smm_transition", "kvm_try_async_get_page", "kvm_async_pf_completed", "kvm_pml_full",
+    "kvm_page_fault",
+    "kvm_unmap_hva_range",
+    "kvm_set_spte_hva",
+    "kvm_age_hva",
+    "kvm_test_age_hva",
+    "kvm_age_page",
+    "kvm_exit",
+    "kvm_entry",
+    "kvm_mmio",
+    "vcpu_match_mmio",
+    "kvm_userspace_exit",
+    "kvm_smm_transition",
+    "kvm_try_async_get_page",
+    "kvm_async_pf_completed",
+    "kvm_pml_full",
 ];
 
 /// Does everything and powers off; never returns.
@@ -56,7 +69,11 @@ fn nested() -> Result<()> {
         mount(kind, at)?;
     }
     load_modules(&Host::load(Path::new("/lab/host.toml"))?)?;
-    let mut vm = Command::new("/init").args(["load", "/lab/host.toml", "--stay"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut vm = Command::new("/init")
+        .args(["load", "/lab/host.toml", "--stay"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let out = BufReader::new(vm.stdout.take().context("no pipe")?);
     for line in out.lines() {
         let line = line?;
@@ -90,7 +107,13 @@ fn host() -> Result<()> {
     if fs::read_to_string("/proc/cmdline")?.contains("lab-guest") {
         inside_linux();
     }
-    for (kind, at) in [("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp"), ("tracefs", TRACING), ("debugfs", "/sys/kernel/debug")] {
+    for (kind, at) in [
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("tmpfs", "/tmp"),
+        ("tracefs", TRACING),
+        ("debugfs", "/sys/kernel/debug"),
+    ] {
         mount(kind, at)?;
     }
     fs::create_dir_all(RESULT)?;
@@ -101,8 +124,12 @@ fn host() -> Result<()> {
         swap_on();
     }
     match host.workload.backing {
-        mmuscope_lab::host::Backing::Hugetlb2m => fs::write("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "100")?,
-        mmuscope_lab::host::Backing::Hugetlb1g => fs::write("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "1")?,
+        mmuscope_lab::host::Backing::Hugetlb2m => {
+            fs::write("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "100")?
+        }
+        mmuscope_lab::host::Backing::Hugetlb1g => {
+            fs::write("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "1")?
+        }
         mmuscope_lab::host::Backing::Anonymous => {}
     }
     let ran = record(&host);
@@ -111,7 +138,10 @@ fn host() -> Result<()> {
     match host.emulator {
         Emulator::Qemu => run("/bin/busybox", &["tar", "cf", "/dev/vda", "-C", RESULT, "."])?,
         Emulator::Bochs => {
-            let mut tar = Command::new("/bin/busybox").args(["tar", "cz", "-C", RESULT, "."]).stdout(Stdio::piped()).spawn()?;
+            let mut tar = Command::new("/bin/busybox")
+                .args(["tar", "cz", "-C", RESULT, "."])
+                .stdout(Stdio::piped())
+                .spawn()?;
             let mut out = tar.stdout.take().context("no pipe from tar")?;
             port_e9(&mut out)?;
             tar.wait()?;
@@ -131,7 +161,9 @@ fn port_e9(from: &mut impl std::io::Read) -> Result<()> {
             return Ok(());
         }
         // SAFETY: writes `n` initialised bytes to the port; the registers the instruction changes are declared.
-        unsafe { std::arch::asm!("rep outsb", in("dx") 0xe9u16, inout("rsi") buffer.as_ptr() => _, inout("rcx") n => _, options(readonly, nostack)) };
+        unsafe {
+            std::arch::asm!("rep outsb", in("dx") 0xe9u16, inout("rsi") buffer.as_ptr() => _, inout("rcx") n => _, options(readonly, nostack))
+        };
     }
 }
 
@@ -153,9 +185,11 @@ fn load_modules(host: &Host) -> Result<()> {
             _ => None,
         };
         let words: Vec<String> = params.into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
-        let (image, words) = (fs::read(line).with_context(|| line.to_owned())?, CString::new(words.join(" "))?);
+        let (image, words) =
+            (fs::read(line).with_context(|| line.to_owned())?, CString::new(words.join(" "))?);
         // SAFETY: the kernel copies the image and the NUL-terminated words before the call returns.
-        let result = unsafe { libc::syscall(libc::SYS_init_module, image.as_ptr(), image.len(), words.as_ptr()) };
+        let result =
+            unsafe { libc::syscall(libc::SYS_init_module, image.as_ptr(), image.len(), words.as_ptr()) };
         if let Err(e) = check(result as i32, &name) {
             // Drivers that are built in or have no device here are no loss; KVM is.
             if name.starts_with("kvm") {
@@ -185,13 +219,16 @@ fn facts() -> Result<()> {
     }
     fs::write(format!("{RESULT}/params.txt"), params.concat())?;
     kernel::dump_variables(Path::new(&format!("{RESULT}/kvars.txt")))?;
-    let formats = format!("cd {TRACING}/events && tar cf {RESULT}/formats.tar kvmmmu/*/format kvm/*/format header_page header_event");
+    let formats = format!(
+        "cd {TRACING}/events && tar cf {RESULT}/formats.tar kvmmmu/*/format kvm/*/format header_page header_event"
+    );
     run("/bin/busybox", &["sh", "-c", &formats])
 }
 
 /// A second disk as swap space.
 fn swap_on() {
-    let on = run("/bin/busybox", &["mkswap", "/dev/vdb"]).and_then(|()| run("/bin/busybox", &["swapon", "/dev/vdb"]));
+    let on = run("/bin/busybox", &["mkswap", "/dev/vdb"])
+        .and_then(|()| run("/bin/busybox", &["swapon", "/dev/vdb"]));
     if let Err(e) = on {
         println!("SKIP swap: {e:#}");
     }
@@ -205,13 +242,15 @@ fn events(prefix: &str) -> Vec<String> {
 /// Runs the workload with all recorders watching, takes the truth while its VMs are alive, and lets them go.
 fn record(host: &Host) -> Result<()> {
     fs::create_dir(BUFFER).context("a trace buffer of our own")?;
-    let set = |file: &str, value: &str| fs::write(format!("{BUFFER}/{file}"), value).with_context(|| file.to_owned());
+    let set = |file: &str, value: &str| {
+        fs::write(format!("{BUFFER}/{file}"), value).with_context(|| file.to_owned())
+    };
     set("tracing_on", "0")?;
     set("buffer_size_kb", "60000")?;
-    // Shadow paging names many tables only by an address that text hides, unless asked not to.
-    let off = |table: &std::collections::BTreeMap<String, String>, names: &[&str]| names.iter().any(|n| table.get(*n).is_some_and(|v| v == "0" || v == "N"));
-    if off(&host.vendor, &["npt", "ept"]) || off(&host.kvm, &["tdp_mmu"]) {
-        let _ = set("options/hash-ptr", "0");
+    if host.record_tgid {
+        // Text then has a column for the process. Which level the option lives on depends on the kernel.
+        let _ = set("options/record-tgid", "1")
+            .or_else(|_| Ok::<_, anyhow::Error>(fs::write(format!("{TRACING}/options/record-tgid"), "1")?));
     }
     set("events/kvmmmu/enable", "1")?;
     for e in events("") {
@@ -271,7 +310,13 @@ fn start_recorders(host: &Host) -> Result<Vec<(&'static str, Child)>> {
             Recorder::Cmd => ("cmd", Command::new("/bin/cmd"), "cmd-ready"),
         };
         let log = File::create(format!("{RESULT}/{name}.log"))?;
-        let child = command.current_dir(RESULT).stdout(log.try_clone()?).stderr(log).stdin(Stdio::null()).spawn().context(name)?;
+        let child = command
+            .current_dir(RESULT)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .context(name)?;
         // Each says in its own way that it watches; a little patience covers the rest.
         let patience = Instant::now() + Duration::from_secs(8);
         while !Path::new(RESULT).join(ready).exists() && Instant::now() < patience {
@@ -297,7 +342,11 @@ impl Vm {
         let _ = std::os::unix::fs::symlink("/init", &program);
         let host = Host { workload: plan.clone(), ..Host::load(Path::new("/lab/host.toml"))? };
         fs::write(&file, host.to_toml()?)?;
-        let mut child = Command::new(program).args(["load", &file, "--stay"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = Command::new(program)
+            .args(["load", &file, "--stay"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let out = BufReader::new(child.stdout.take().context("no pipe")?);
         let (tx, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -354,7 +403,11 @@ fn workload(host: &Host) -> Result<Vec<Vm>> {
         vms.push(linux_guest()?);
     } else {
         if plan.killed_vm {
-            let forever = Workload { race_ms: 1_000_000, phases: vec!["touch".into(), "mmio".into(), "huge".into(), "race".into()], ..plan.clone() };
+            let forever = Workload {
+                race_ms: 1_000_000,
+                phases: vec!["touch".into(), "mmio".into(), "huge".into(), "race".into()],
+                ..plan.clone()
+            };
             let mut doomed = Vm::start("doomed", &forever)?;
             doomed.wait_for("PHASE race")?;
             let (ms, pid) = (plan.race_ms, doomed.child.id() as i32);
@@ -385,7 +438,21 @@ fn workload(host: &Host) -> Result<Vec<Vm>> {
 /// A whole Linux in a VM: QEMU, the host's own kernel, and this program as its init, which sees the word `lab-guest`.
 fn linux_guest() -> Result<Vm> {
     let mut child = Command::new("/bin/qemu-system-x86_64")
-        .args(["-accel", "kvm", "-cpu", "host", "-smp", "2", "-m", "384", "-nographic", "-nodefaults", "-no-reboot", "-L", "/lab/bios"])
+        .args([
+            "-accel",
+            "kvm",
+            "-cpu",
+            "host",
+            "-smp",
+            "2",
+            "-m",
+            "384",
+            "-nographic",
+            "-nodefaults",
+            "-no-reboot",
+            "-L",
+            "/lab/bios",
+        ])
         .args(["-kernel", "/lab/bzImage", "-initrd", "/lab/guest.cpio", "-serial", "stdio"])
         .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off lab-guest"])
         .stdin(Stdio::piped())

@@ -58,13 +58,18 @@ impl Kcore {
 
     /// Where the direct map shows a physical page.
     fn direct(&self, phys: u64) -> Option<u64> {
-        let s = self.segments.iter().find(|s| s.virt < IMAGE && s.phys != u64::MAX && phys >= s.phys && phys - s.phys + 4096 <= s.len)?;
+        let s = self.segments.iter().find(|s| {
+            s.virt < IMAGE && s.phys != u64::MAX && phys >= s.phys && phys - s.phys + 4096 <= s.len
+        })?;
         Some(s.virt + (phys - s.phys))
     }
 
     /// The physical address behind one of the direct map.
     fn phys(&self, virt: u64) -> Option<u64> {
-        let s = self.segments.iter().find(|s| s.virt < IMAGE && s.phys != u64::MAX && virt >= s.virt && virt - s.virt < s.len)?;
+        let s = self
+            .segments
+            .iter()
+            .find(|s| s.virt < IMAGE && s.phys != u64::MAX && virt >= s.virt && virt - s.virt < s.len)?;
         Some(s.phys + (virt - s.virt))
     }
 }
@@ -72,7 +77,14 @@ impl Kcore {
 /// Writes `name ok value` lines of the kernel's `shadow_*` variables and the few others that say how SPTEs are made.
 pub(crate) fn dump_variables(to: &Path) -> Result<()> {
     const MORE: [&str; 9] = [
-        "kvm_mmu_page_role_shift", "tdp_enabled", "tdp_mmu_enabled", "tdp_root_level", "max_tdp_level", "max_huge_page_level", "enable_mmio_caching", "sme_me_mask",
+        "kvm_mmu_page_role_shift",
+        "tdp_enabled",
+        "tdp_mmu_enabled",
+        "tdp_root_level",
+        "max_tdp_level",
+        "max_huge_page_level",
+        "enable_mmio_caching",
+        "sme_me_mask",
         "page_offset_base",
     ];
     let core = Kcore::open()?;
@@ -80,7 +92,9 @@ pub(crate) fn dump_variables(to: &Path) -> Result<()> {
     for line in BufReader::new(File::open("/proc/kallsyms")?).lines() {
         let line = line?;
         let mut words = line.split_ascii_whitespace();
-        let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
+        let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
         if !"bBdDrR".contains(kind) || !(name.starts_with("shadow_") || MORE.contains(&name)) {
             continue;
         }

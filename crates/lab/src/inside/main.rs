@@ -50,7 +50,8 @@ fn run(args: &[String]) -> Result<()> {
         }
         ["variables", to] => kernel::dump_variables(Path::new(to)),
         ["tables", trace, to] => {
-            let (named, found) = kernel::dump_tables(Path::new(trace), Path::new(to)).context("dumping page tables")?;
+            let (named, found) =
+                kernel::dump_tables(Path::new(trace), Path::new(to)).context("dumping page tables")?;
             println!("{named} page-table pages named, {found} found");
             Ok(())
         }

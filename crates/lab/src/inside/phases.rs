@@ -18,7 +18,19 @@ use crate::{
 };
 
 /// The phases a workload runs that names none.
-pub(crate) const STANDARD: [&str; 11] = ["touch", "mmio", "huge", "dirty", "dontneed", "protect", "cow", "slot-readonly", "slot-delete", "huge-again", "race"];
+pub(crate) const STANDARD: [&str; 11] = [
+    "touch",
+    "mmio",
+    "huge",
+    "dirty",
+    "dontneed",
+    "protect",
+    "cow",
+    "slot-readonly",
+    "slot-delete",
+    "huge-again",
+    "race",
+];
 
 const MEMORY: u64 = 64 * MIB;
 /// Guest memory from here on asks for transparent huge pages.
@@ -98,7 +110,11 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
         }
         // Dirty logging that starts with everything dirty, cleared piece by piece, which splits piece by piece.
         "dirty-clear" => {
-            let cap = kvm_bindings::kvm_enable_cap { cap: kvm_bindings::KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, args: [3, 0, 0, 0], ..Default::default() };
+            let cap = kvm_bindings::kvm_enable_cap {
+                cap: kvm_bindings::KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+                args: [3, 0, 0, 0],
+                ..Default::default()
+            };
             if vm.fd.enable_cap(&cap).is_err() {
                 println!("SKIP dirty-clear");
                 return Ok(());
@@ -155,29 +171,29 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
         "slot-readonly" => {
             let rom = Memory::new(2 * MIB, Backing::Anonymous)?;
             rom.fill(0, 2 * MIB, 3);
-            vm.slot(1, 0x1000_0000, 2 * MIB, rom.address(), KVM_MEM_READONLY)?;
-            go(Read, 0x1000_0000, 64)?;
-            go(Write, 0x1000_0000, 8)
+            vm.slot(1, 0x5000_0000, 2 * MIB, rom.address(), KVM_MEM_READONLY)?;
+            go(Read, 0x5000_0000, 64)?;
+            go(Write, 0x5000_0000, 8)
         }
         "slot-delete" => {
-            if vm.slot(1, 0x1000_0000, 0, 0, 0).is_err() {
+            if vm.slot(1, 0x5000_0000, 0, 0, 0).is_err() {
                 // No phase before made the slot.
                 let bank = Memory::new(2 * MIB, Backing::Anonymous)?;
-                vm.slot(1, 0x1000_0000, 2 * MIB, bank.address(), 0)?;
-                go(Write, 0x1000_0000, 64)?;
-                vm.slot(1, 0x1000_0000, 0, 0, 0)?;
+                vm.slot(1, 0x5000_0000, 2 * MIB, bank.address(), 0)?;
+                go(Write, 0x5000_0000, 64)?;
+                vm.slot(1, 0x5000_0000, 0, 0, 0)?;
             }
-            go(Read, 0x1000_0000, 16)?;
+            go(Read, 0x5000_0000, 16)?;
             go(Read, MIB, 256)
         }
         // The slot's guest addresses move: everything under it goes.
         "slot-move" => {
             let bank = Memory::new(4 * MIB, Backing::Anonymous)?;
-            vm.slot(2, 0x2000_0000, 4 * MIB, bank.address(), 0)?;
-            go(Write, 0x2000_0000, 64)?;
-            vm.slot(2, 0x2200_0000, 4 * MIB, bank.address(), 0)?;
-            go(Write, 0x2200_0000, 64)?;
-            go(Read, 0x2000_0000, 8)
+            vm.slot(2, 0x6000_0000, 4 * MIB, bank.address(), 0)?;
+            go(Write, 0x6000_0000, 64)?;
+            vm.slot(2, 0x6200_0000, 4 * MIB, bank.address(), 0)?;
+            go(Write, 0x6200_0000, 64)?;
+            go(Read, 0x6000_0000, 8)
         }
         "race" => race(vm, race_ms, |k| vm.memory.advise(RACE + k % 8 * MIB, MIB, libc::MADV_DONTNEED)),
         // Memory slots come and go while the vCPUs run: with the usual quirk every one of them throws all tables away.
@@ -185,8 +201,12 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             let bank = Memory::new(2 * MIB, Backing::Anonymous)?;
             race(vm, race_ms, |k| {
                 let len = if k % 2 == 0 { 2 * MIB } else { 0 };
-                vm.slot(3, 0x3000_0000, len, bank.address(), 0)?;
-                if k % 2 == 0 { Ok(()) } else { vm.memory.advise(RACE + k % 8 * MIB, MIB / 2, libc::MADV_DONTNEED) }
+                vm.slot(3, 0x7000_0000, len, bank.address(), 0)?;
+                if k % 2 == 0 {
+                    Ok(())
+                } else {
+                    vm.memory.advise(RACE + k % 8 * MIB, MIB / 2, libc::MADV_DONTNEED)
+                }
             })
         }
         // Dirty logging goes on and off while the vCPUs write.
@@ -264,7 +284,8 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             go(Read, 12 * MIB, 512)?;
             vm.memory.advise(12 * MIB, 2 * MIB, libc::MADV_MERGEABLE)?;
             for (file, value) in [("sleep_millisecs", "5"), ("pages_to_scan", "5000"), ("run", "1")] {
-                fs::write(format!("/sys/kernel/mm/ksm/{file}"), value).with_context(|| format!("ksm/{file}"))?;
+                fs::write(format!("/sys/kernel/mm/ksm/{file}"), value)
+                    .with_context(|| format!("ksm/{file}"))?;
             }
             thread::sleep(Duration::from_millis(700));
             go(Read, 12 * MIB, 512)?;
@@ -353,7 +374,14 @@ fn guest_tables(vm: &Vm) -> Result<()> {
     let window = |table: u64| WINDOW + table * per_table * KIB4;
     for table in 0..3 {
         map(table, 0, 128, 24 * MIB + table * 128 * KIB4, 7)?;
-        let entry = Work { op: Op::Write, at: vm.window_entry() + table * bytes, step: bytes, count: 1, value: (TABLES + table * KIB4) | 7, value_step: 0 };
+        let entry = Work {
+            op: Op::Write,
+            at: vm.window_entry() + table * bytes,
+            step: bytes,
+            count: 1,
+            value: (TABLES + table * KIB4) | 7,
+            value_step: 0,
+        };
         vm.run(0, entry)?;
     }
     vm.run(0, Work::pages(Op::Root, ROOT, 1))?;
@@ -372,7 +400,14 @@ fn guest_tables(vm: &Vm) -> Result<()> {
     vm.run(vm.vcpus() - 1, Work::pages(Op::Write, window(1) + 32 * KIB4, 64))?;
     mark("guest-alias");
     // The same table in two places, once read-only.
-    let entry = Work { op: Op::Write, at: vm.window_entry() + 3 * bytes, step: bytes, count: 1, value: (TABLES + 2 * KIB4) | 5, value_step: 0 };
+    let entry = Work {
+        op: Op::Write,
+        at: vm.window_entry() + 3 * bytes,
+        step: bytes,
+        count: 1,
+        value: (TABLES + 2 * KIB4) | 5,
+        value_step: 0,
+    };
     vm.run(0, entry)?;
     vm.run(0, Work::pages(Op::Root, ROOT, 1))?;
     vm.run(0, Work::pages(Op::Read, window(3), 64)).map(drop)

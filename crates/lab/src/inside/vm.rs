@@ -54,10 +54,18 @@ impl Memory {
         let whole = (len + align) as usize;
         // SAFETY: a fresh anonymous mapping; nothing else refers to it.
         let at = unsafe {
-            libc::mmap(std::ptr::null_mut(), whole, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags, -1, 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                whole,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags,
+                -1,
+                0,
+            )
         };
         if at == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error()).with_context(|| format!("mapping {len:#x} bytes of guest memory ({backing:?})"));
+            return Err(std::io::Error::last_os_error())
+                .with_context(|| format!("mapping {len:#x} bytes of guest memory ({backing:?})"));
         }
         let at = if align == 0 { at.cast::<u8>() } else { (at as u64).next_multiple_of(align) as *mut u8 };
         Ok(Self { at, len: len as usize })
@@ -127,10 +135,18 @@ impl Work {
 enum Command {
     Once(Work),
     /// Random short runs inside `0..len` bytes from `at` until told to stop.
-    Churn { at: u64, len: u64, seed: u64, stop: Arc<AtomicBool> },
+    Churn {
+        at: u64,
+        len: u64,
+        seed: u64,
+        stop: Arc<AtomicBool>,
+    },
     /// Raises an SMI, then runs the work.
     Smi(Work),
-    Prefault { at: u64, len: u64 },
+    Prefault {
+        at: u64,
+        len: u64,
+    },
 }
 
 struct Cpu {
@@ -149,11 +165,21 @@ pub(crate) struct Vm {
 }
 
 impl Vm {
-    pub(crate) fn new(guest: Guest, vcpus: u32, len: u64, backing: Backing, disable_quirks: u64) -> Result<Self> {
+    pub(crate) fn new(
+        guest: Guest,
+        vcpus: u32,
+        len: u64,
+        backing: Backing,
+        disable_quirks: u64,
+    ) -> Result<Self> {
         let kvm = Kvm::new().context("/dev/kvm")?;
         let fd = kvm.create_vm().context("KVM_CREATE_VM")?;
         if disable_quirks != 0 {
-            let cap = kvm_bindings::kvm_enable_cap { cap: kvm_bindings::KVM_CAP_DISABLE_QUIRKS2, args: [disable_quirks, 0, 0, 0], ..Default::default() };
+            let cap = kvm_bindings::kvm_enable_cap {
+                cap: kvm_bindings::KVM_CAP_DISABLE_QUIRKS2,
+                args: [disable_quirks, 0, 0, 0],
+                ..Default::default()
+            };
             fd.enable_cap(&cap).context("disabling quirks")?;
         }
         // Only Intel's real-mode emulation needs it; others refuse or ignore it.
@@ -175,9 +201,16 @@ impl Vm {
 
     /// Adds, changes or (length 0) deletes a memory slot.
     pub(crate) fn slot(&self, slot: u32, gpa: u64, len: u64, address: u64, flags: u32) -> Result<()> {
-        let region = kvm_userspace_memory_region { slot, flags, guest_phys_addr: gpa, memory_size: len, userspace_addr: address };
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags,
+            guest_phys_addr: gpa,
+            memory_size: len,
+            userspace_addr: address,
+        };
         // SAFETY: the memory behind the slot lives as long as the VM: `Memory` never unmaps.
-        unsafe { self.fd.set_user_memory_region(region) }.with_context(|| format!("slot {slot:#x} at {gpa:#x}+{len:#x}"))
+        unsafe { self.fd.set_user_memory_region(region) }
+            .with_context(|| format!("slot {slot:#x} at {gpa:#x}+{len:#x}"))
     }
 
     /// The guest's page tables: identity over 4 GiB with 2 MiB (or 4 MiB) pages, in a form of its paging mode, twice.
@@ -198,7 +231,8 @@ impl Vm {
             Guest::Pae | Guest::Flat => {}
         }
         // PAE pointers may not carry W or U.
-        let (pointers, flags) = if self.guest == Guest::Pae { (&[ROOT, ROOT2][..], 1) } else { (&[POINTERS][..], 7) };
+        let (pointers, flags) =
+            if self.guest == Guest::Pae { (&[ROOT, ROOT2][..], 1) } else { (&[POINTERS][..], 7) };
         if self.guest != Guest::Paging32 && self.guest != Guest::Flat {
             for i in 0..4u64 {
                 for p in pointers {
@@ -361,7 +395,8 @@ impl Runner {
                 let mut rounds = 0;
                 while !stop.load(Ordering::Relaxed) {
                     // A linear congruential generator: the same pages in every run of the lab.
-                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    seed =
+                        seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                     let page = (seed >> 33) % (len / KIB4 - 16);
                     let op = if rounds & 1 == 0 { Op::Write } else { Op::Read };
                     self.once(Work::pages(op, at + page * KIB4, 16))?;
@@ -380,7 +415,9 @@ impl Runner {
                         let e = std::io::Error::last_os_error();
                         match e.raw_os_error() {
                             Some(libc::EINTR | libc::EAGAIN) => continue,
-                            _ => return if done == 0 { Ok(0) } else { Err(e).context("KVM_PRE_FAULT_MEMORY") },
+                            _ => {
+                                return if done == 0 { Ok(0) } else { Err(e).context("KVM_PRE_FAULT_MEMORY") };
+                            }
                         }
                     }
                     done += 1;
