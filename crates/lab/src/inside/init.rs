@@ -125,10 +125,10 @@ fn host() -> Result<()> {
     }
     match host.workload.backing {
         mmuscope_lab::host::Backing::Hugetlb2m => {
-            fs::write("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "100")?
+            fs::write("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "100")?;
         }
         mmuscope_lab::host::Backing::Hugetlb1g => {
-            fs::write("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "1")?
+            fs::write("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "1")?;
         }
         mmuscope_lab::host::Backing::Anonymous => {}
     }
@@ -162,7 +162,7 @@ fn port_e9(from: &mut impl std::io::Read) -> Result<()> {
         }
         // SAFETY: writes `n` initialised bytes to the port; the registers the instruction changes are declared.
         unsafe {
-            std::arch::asm!("rep outsb", in("dx") 0xe9u16, inout("rsi") buffer.as_ptr() => _, inout("rcx") n => _, options(readonly, nostack))
+            std::arch::asm!("rep outsb", in("dx") 0xe9u16, inout("rsi") buffer.as_ptr() => _, inout("rcx") n => _, options(readonly, nostack));
         };
     }
 }

@@ -416,7 +416,11 @@ impl Runner {
                         match e.raw_os_error() {
                             Some(libc::EINTR | libc::EAGAIN) => continue,
                             _ => {
-                                return if done == 0 { Ok(0) } else { Err(e).context("KVM_PRE_FAULT_MEMORY") };
+                                return if done == 0 {
+                                    Ok(0)
+                                } else {
+                                    Err(e).context("KVM_PRE_FAULT_MEMORY")
+                                };
                             }
                         }
                     }
