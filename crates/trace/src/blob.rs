@@ -52,10 +52,6 @@ impl<'a> Blob<'a> {
         Some(String::from_utf8_lossy(&rest[..n]).into_owned())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.at >= self.data.len()
-    }
-
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.data.get(self.at..).unwrap_or(&[])
     }
@@ -139,7 +135,8 @@ impl Meta {
         b.take(len.into()).ok_or("kallsyms")?;
         let len = b.u32().ok_or("the length of the printk formats")?;
         b.take(len.into()).ok_or("the printk formats")?;
-        if !b.is_empty() {
+        // Up to seven bytes of padding may follow (pipe mode).
+        if b.rest().len() >= 8 {
             let len = b.u64().ok_or("the length of the task names")?;
             let text = b.take(len).ok_or("the task names")?;
             self.cmdlines(text);

@@ -28,6 +28,7 @@ mod merge;
 mod names;
 mod pack;
 pub mod paste;
+mod perf;
 mod reader;
 mod records;
 mod ring;
@@ -58,7 +59,17 @@ fn binary_reader(
     match (kind, data) {
         (sniff::Kind::Dat6, input::Data::Source(s)) => Ok((dat::DatReader::open(&s, path, cx)?, FormatKind::TraceDatV6)),
         (sniff::Kind::Dat7, input::Data::Source(s)) => Ok((dat::DatReader::open(&s, path, cx)?, FormatKind::TraceDatV7)),
-        _ => Err(Error::Unsupported { path: path.to_path_buf(), what: "perf.data".into(), next: "not yet".into() }),
+        (sniff::Kind::PerfFile, input::Data::Source(s)) => {
+            Ok((Box::new(perf::open_file(&s, path, FormatKind::PerfFile, cx)?), FormatKind::PerfFile))
+        }
+        (sniff::Kind::PerfPipe, data) => {
+            Ok((Box::new(perf::PerfReader::pipe(data.into_stream(), path, cx)?), FormatKind::PerfPipe))
+        }
+        _ => Err(Error::Unsupported {
+            path: path.to_path_buf(),
+            what: "a trace that can only be read from a file".to_owned(),
+            next: "save it and give the file".to_owned(),
+        }),
     }
 }
 

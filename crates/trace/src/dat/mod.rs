@@ -31,7 +31,7 @@ use crate::reader::{BATCH, Cx, Reader, damage};
 use crate::records::{Broken, Formats, PageHead};
 use crate::ring::{self, PageWalk};
 pub(crate) use options::{Options, TscToNs};
-pub(crate) use pages::{Budget, Pages};
+pub(crate) use pages::Pages;
 
 /// One CPU's pages being walked.
 pub(crate) struct Cpu {

@@ -1,0 +1,187 @@
+//! `perf_event_attr`: what a recorded event's samples consist of.
+
+use crate::blob::Blob;
+use crate::info::{Clock, ClockUnit};
+
+pub(crate) const IP: u64 = 1 << 0;
+pub(crate) const TID: u64 = 1 << 1;
+pub(crate) const TIME: u64 = 1 << 2;
+pub(crate) const ADDR: u64 = 1 << 3;
+pub(crate) const READ: u64 = 1 << 4;
+pub(crate) const CALLCHAIN: u64 = 1 << 5;
+pub(crate) const ID: u64 = 1 << 6;
+pub(crate) const CPU: u64 = 1 << 7;
+pub(crate) const PERIOD: u64 = 1 << 8;
+pub(crate) const STREAM_ID: u64 = 1 << 9;
+pub(crate) const RAW: u64 = 1 << 10;
+pub(crate) const IDENTIFIER: u64 = 1 << 16;
+
+/// The parts of an attr that matter here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attr {
+    pub(crate) kind: u32,
+    pub(crate) config: u64,
+    pub(crate) sample_type: u64,
+    pub(crate) read_format: u64,
+    pub(crate) sample_id_all: bool,
+    pub(crate) clockid: Option<i32>,
+    /// Bytes it takes (its own `size`).
+    pub(crate) size: u32,
+    pub(crate) name: Option<String>,
+}
+
+impl Attr {
+    /// Reads an attr; those of kernels before the `size` field have 64 bytes.
+    pub(crate) fn parse(data: &[u8]) -> Option<Self> {
+        let mut b = Blob::new(data);
+        let kind = b.u32()?;
+        let size = match b.u32()? {
+            0 => 64,
+            n => n,
+        };
+        if size < 64 {
+            return None;
+        }
+        let config = b.u64()?;
+        b.u64()?;
+        let sample_type = b.u64()?;
+        let read_format = b.u64()?;
+        let flags = b.u64()?;
+        let clockid = if flags >> 25 & 1 != 0 && size >= 96 {
+            Blob { data, at: 92 }.u32().map(|c| c as i32)
+        } else {
+            None
+        };
+        Some(Self { kind, config, sample_type, read_format, sample_id_all: flags >> 18 & 1 != 0, clockid, size, name: None })
+    }
+
+    /// The clock of its stamps.
+    pub(crate) fn clock(&self) -> Clock {
+        let name = match self.clockid {
+            None => "perf".to_owned(),
+            Some(0) => "CLOCK_REALTIME".to_owned(),
+            Some(1) => "CLOCK_MONOTONIC".to_owned(),
+            Some(4) => "CLOCK_MONOTONIC_RAW".to_owned(),
+            Some(7) => "CLOCK_BOOTTIME".to_owned(),
+            Some(11) => "CLOCK_TAI".to_owned(),
+            Some(n) => format!("clockid {n}"),
+        };
+        Clock { name, unit: ClockUnit::Nanoseconds }
+    }
+
+    /// Whether samples and trailers of both are laid out alike.
+    pub(crate) fn same_layout(&self, o: &Self) -> bool {
+        self.sample_type == o.sample_type && self.read_format == o.read_format && self.sample_id_all == o.sample_id_all
+    }
+}
+
+/// What of a sample's fixed part matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sample<'a> {
+    pub(crate) id: Option<u64>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) tid: Option<u32>,
+    pub(crate) time: Option<u64>,
+    pub(crate) cpu: Option<u32>,
+    pub(crate) raw: Option<&'a [u8]>,
+}
+
+/// Takes the body of a SAMPLE apart.
+#[inline]
+pub(crate) fn sample<'a>(a: &Attr, body: &'a [u8]) -> Option<Sample<'a>> {
+    let t = a.sample_type;
+    let mut b = Blob::new(body);
+    let mut s = Sample::default();
+    if t & IDENTIFIER != 0 {
+        s.id = Some(b.u64()?);
+    }
+    if t & IP != 0 {
+        b.u64()?;
+    }
+    if t & TID != 0 {
+        s.pid = Some(b.u32()?);
+        s.tid = Some(b.u32()?);
+    }
+    if t & TIME != 0 {
+        s.time = Some(b.u64()?);
+    }
+    if t & ADDR != 0 {
+        b.u64()?;
+    }
+    if t & ID != 0 {
+        s.id = Some(b.u64()?);
+    }
+    if t & STREAM_ID != 0 {
+        b.u64()?;
+    }
+    if t & CPU != 0 {
+        s.cpu = Some(b.u32()?);
+        b.u32()?;
+    }
+    if t & PERIOD != 0 {
+        b.u64()?;
+    }
+    if t & READ != 0 {
+        read_values(a.read_format, &mut b)?;
+    }
+    if t & CALLCHAIN != 0 {
+        let n = b.u64()?;
+        b.take(n.checked_mul(8)?)?;
+    }
+    if t & RAW != 0 {
+        let n = b.u32()?;
+        s.raw = Some(b.take(n.into())?);
+    }
+    Some(s)
+}
+
+/// Passes the values of `read_format`.
+fn read_values(f: u64, b: &mut Blob<'_>) -> Option<()> {
+    let (enabled, running, id, group, lost) = (f & 1, f >> 1 & 1, f >> 2 & 1, f >> 3 & 1, f >> 4 & 1);
+    let words = if group != 0 {
+        let n = b.u64()?;
+        enabled + running + n.checked_mul(1 + id + lost)?
+    } else {
+        1 + enabled + running + id + lost
+    };
+    b.take(words.checked_mul(8)?)?;
+    Some(())
+}
+
+/// Takes the trailer of any other record apart: `body` ends with it.
+pub(crate) fn trailer<'a>(a: &Attr, body: &'a [u8]) -> Sample<'a> {
+    let t = a.sample_type;
+    let mut s = Sample::default();
+    if !a.sample_id_all {
+        return s;
+    }
+    let words = (t & (TID | TIME | ID | STREAM_ID | CPU | IDENTIFIER)).count_ones() as usize;
+    let Some(from) = body.len().checked_sub(words * 8) else { return s };
+    let mut b = Blob { data: body, at: from };
+    if t & TID != 0 {
+        s.pid = b.u32();
+        s.tid = b.u32();
+    }
+    if t & TIME != 0 {
+        s.time = b.u64();
+    }
+    if t & ID != 0 {
+        s.id = b.u64();
+    }
+    if t & STREAM_ID != 0 {
+        b.u64();
+    }
+    if t & CPU != 0 {
+        s.cpu = b.u32();
+        b.u32();
+    }
+    if t & IDENTIFIER != 0 {
+        s.id = b.u64();
+    }
+    s
+}
+
+/// Bytes of that trailer.
+pub(crate) fn trailer_len(a: &Attr) -> usize {
+    if a.sample_id_all { (a.sample_type & (TID | TIME | ID | STREAM_ID | CPU | IDENTIFIER)).count_ones() as usize * 8 } else { 0 }
+}

@@ -1,0 +1,418 @@
+//! perf.data: file, pipe, and the data files of a `perf record --threads` directory.
+//!
+//! ```text
+//! file    "PERFILE2" u64 head size (104)  u64 attr entry size  {u64 offset, u64 size} × attrs, data, event types  u64 × 4 feature bits
+//!         attr entry = perf_event_attr, {u64 offset, u64 size} of its ids; feature sections' {offset, size} table behind the data
+//! pipe    "PERFILE2" u64 16, then records only; attrs and features are records (64, 80), TRACING_DATA (66) has its bytes behind it
+//! record  u32 type, u16 misc, u16 size, body
+//! sample  (by sample_type) id, ip, pid tid, time, addr, id, stream, cpu, period, read, callchain, raw {u32 size, record}, …
+//! others  end, if sample_id_all, with pid tid, time, id, stream, cpu, identifier (those of the sample_type)
+//! 81, 83  compressed records: one zstd stream over all of them, whose content is records again, cut anywhere
+//! ```
+//! Events of one CPU are in order; those of several are merged up to what FINISHED_ROUND (68) says is complete, so that memory holds a
+//! round or two.
+
+mod attr;
+mod features;
+mod file;
+mod queues;
+mod records;
+mod unpack;
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rustc_hash::FxHashMap;
+
+use crate::blob::{Blob, Meta};
+use crate::error::Error;
+use crate::event::{Body, Event, StrId};
+use crate::info::{Clock, FormatKind, HostFacts, TaskInfo, TraceInfo};
+use crate::reader::{BATCH, Cx, Reader, damage};
+use attr::Attr;
+use queues::Queues;
+use unpack::Unpacker;
+
+pub(crate) use file::open as open_file;
+
+/// Bytes read at once.
+const WINDOW: usize = 1 << 20;
+
+/// Reader of records.
+pub(crate) struct PerfReader {
+    path: PathBuf,
+    kind: FormatKind,
+    input: Box<dyn Read + Send>,
+    buf: Vec<u8>,
+    /// Start of what is not used yet in `buf`.
+    at: usize,
+    /// Offset in the file of `buf[0]`.
+    offset: u64,
+    ended: bool,
+    growing: bool,
+    unpacker: Unpacker,
+    pub(crate) state: State,
+}
+
+/// Everything the records are read with and into.
+#[derive(Default)]
+pub(crate) struct State {
+    path: PathBuf,
+    pub(crate) meta: Meta,
+    pub(crate) attrs: Vec<Attr>,
+    by_id: FxHashMap<u64, u32>,
+    /// All attrs have this sample_type (and lay records out alike).
+    uniform: bool,
+    pub(crate) host: HostFacts,
+    clock: Option<Clock>,
+    comms: FxHashMap<u32, StrId>,
+    pids: FxHashMap<u32, u32>,
+    queues: Queues,
+    lost_moments: u64,
+    /// LOST_SAMPLES, which count again what LOST records told: event name, CPU, count.
+    lost_samples: Vec<(Option<StrId>, u16, u64)>,
+    people: Vec<TaskInfo>,
+    last_ts: u64,
+    unknown: u64,
+    told: bool,
+    no_formats: u64,
+}
+
+impl PerfReader {
+    /// Pipe form: the head has been recognised but not read.
+    pub(crate) fn pipe(mut input: Box<dyn Read + Send>, path: &Path, cx: &mut Cx) -> Result<Self, Error> {
+        let mut head = [0; 16];
+        input.read_exact(&mut head).map_err(|e| Error::io(path, e))?;
+        let mut r = Self::records(input, path, FormatKind::PerfPipe, 16);
+        // Attrs and formats come first: read up to the first event, so that vendor and formats are known early.
+        r.prime(cx)?;
+        Ok(r)
+    }
+
+    /// Records alone.
+    pub(crate) fn records(input: Box<dyn Read + Send>, path: &Path, kind: FormatKind, offset: u64) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            kind,
+            input,
+            buf: Vec::new(),
+            at: 0,
+            offset,
+            ended: false,
+            growing: false,
+            unpacker: Unpacker::default(),
+            state: State { path: path.to_path_buf(), uniform: true, ..State::default() },
+        }
+    }
+
+    /// The end of input is not the end.
+    pub(crate) fn growing(mut self) -> Self {
+        self.growing = true;
+        self
+    }
+
+    fn prime(&mut self, cx: &mut Cx) -> Result<(), Error> {
+        while self.state.queues.is_empty() && (self.state.meta.formats.is_empty() || self.state.attrs.is_empty()) {
+            if !self.step(cx)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes at least `n` bytes available, if there are that many.
+    fn fill(&mut self, n: usize) -> Result<bool, Error> {
+        if self.buf.len() - self.at >= n {
+            return Ok(true);
+        }
+        self.buf.drain(..self.at);
+        self.offset += self.at as u64;
+        self.at = 0;
+        while self.buf.len() < n {
+            let have = self.buf.len();
+            self.buf.resize(have + if self.growing { 64 << 10 } else { WINDOW }, 0);
+            let got = match self.input.read(&mut self.buf[have..]) {
+                Ok(k) => k,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                    self.buf.truncate(have);
+                    continue;
+                }
+                Err(_) => 0,
+            };
+            self.buf.truncate(have + got);
+            if got == 0 {
+                self.ended = true;
+                return Ok(false);
+            }
+        }
+        self.ended = false;
+        Ok(true)
+    }
+
+    /// One record of the file; `false` at the end.
+    fn step(&mut self, cx: &mut Cx) -> Result<bool, Error> {
+        if !self.fill(8)? {
+            let left = self.buf.len() - self.at;
+            if left > 0 && !self.growing {
+                self.cut(cx);
+            }
+            return Ok(false);
+        }
+        let Some((kind, misc, size)) = header(&self.buf[self.at..]) else { return Ok(false) };
+        if size < 8 {
+            return self.resync(cx);
+        }
+        if !self.fill(size)? {
+            // A size that no record has left may be damage rather than the end.
+            if !self.growing {
+                self.cut(cx);
+            }
+            return Ok(false);
+        }
+        // Types 66 and 71 have bytes behind them that their size does not count.
+        let behind = match kind {
+            66 => u64::from(u32_at(&self.buf, self.at + 8)),
+            71 => u64_at(&self.buf, self.at + 8),
+            _ => 0,
+        };
+        if behind > 0 {
+            return self.with_bytes_behind(kind, size, behind, cx);
+        }
+        let offset = self.offset + self.at as u64;
+        let record = &self.buf[self.at..self.at + size];
+        match kind {
+            81 | 83 => self.unpacker.record(kind, record, offset, &mut self.state, cx),
+            68 => self.state.queues.round(),
+            _ => self.state.record(kind, misc, record, offset, cx),
+        }
+        self.at += size;
+        Ok(true)
+    }
+
+    fn with_bytes_behind(&mut self, kind: u32, size: usize, behind: u64, cx: &mut Cx) -> Result<bool, Error> {
+        if kind == 66 {
+            // The formats are needed whole; perf writes a few hundred KB at most, a whole kernel's are a few MB.
+            let n = behind as usize;
+            if n > 256 << 20 || !self.fill(size + n)? {
+                if self.growing {
+                    return Ok(false);
+                }
+                self.cut(cx);
+                self.at = self.buf.len();
+                return Ok(false);
+            }
+            let blob = &self.buf[self.at + size..self.at + size + n];
+            self.state.tracing_data(blob, self.offset + (self.at + size) as u64, cx);
+            self.at += size + n;
+            return Ok(true);
+        }
+        self.at += size;
+        let mut left = behind;
+        while left > 0 {
+            if !self.fill(1)? {
+                return Ok(false);
+            }
+            let n = left.min((self.buf.len() - self.at) as u64);
+            self.at += n as usize;
+            left -= n;
+        }
+        Ok(true)
+    }
+
+    fn cut(&mut self, cx: &mut Cx) {
+        let at = self.offset + self.at as u64;
+        let left = self.buf.len() - self.at;
+        let text = format!("the file ends {left} bytes into a record: the recording was cut off");
+        if let Some(body) = cx.damaged(damage(&self.path, at, "the rest of a record", text, false)) {
+            self.state.note(body);
+        }
+        self.at = self.buf.len();
+    }
+
+    /// Finds the next place where several records in a row make sense.
+    fn resync(&mut self, cx: &mut Cx) -> Result<bool, Error> {
+        let from = self.offset + self.at as u64;
+        let mut skipped = 0u64;
+        loop {
+            self.fill(256 << 10)?;
+            let data = &self.buf[self.at..];
+            let found = (8..data.len().saturating_sub(7)).step_by(8).find(|at| plausible(data, *at));
+            let n = found.unwrap_or(data.len() & !7);
+            self.at += n;
+            skipped += n as u64;
+            let more = found.is_some();
+            if more || n == 0 || self.ended {
+                if !more {
+                    self.at = self.buf.len();
+                }
+                let text = format!("{skipped} bytes were skipped");
+                if let Some(body) = cx.damaged(damage(&self.path, from, "a record of at least 8 bytes", text, more)) {
+                    self.state.note(body);
+                }
+                return Ok(more);
+            }
+        }
+    }
+}
+
+fn plausible(data: &[u8], mut at: usize) -> bool {
+    for _ in 0..4 {
+        let Some((kind, _, size)) = data.get(at..).and_then(header) else { return true };
+        if !matches!(kind, 1..=21 | 64..=84) || size < 16 && kind != 68 || size < 8 || size % 8 != 0 {
+            return false;
+        }
+        at += size;
+    }
+    true
+}
+
+fn header(d: &[u8]) -> Option<(u32, u16, usize)> {
+    let h: &[u8; 8] = d.first_chunk()?;
+    Some((
+        u32::from_le_bytes([h[0], h[1], h[2], h[3]]),
+        u16::from_le_bytes([h[4], h[5]]),
+        usize::from(u16::from_le_bytes([h[6], h[7]])),
+    ))
+}
+
+#[inline]
+fn u32_at(d: &[u8], at: usize) -> u32 {
+    d.get(at..).and_then(|d| d.first_chunk()).map_or(0, |c| u32::from_le_bytes(*c))
+}
+
+#[inline]
+fn u64_at(d: &[u8], at: usize) -> u64 {
+    d.get(at..).and_then(|d| d.first_chunk()).map_or(0, |c| u64::from_le_bytes(*c))
+}
+
+impl Reader for PerfReader {
+    fn read(&mut self, out: &mut Vec<Event>, cx: &mut Cx) -> Result<bool, Error> {
+        let before = self.offset + self.at as u64;
+        loop {
+            self.state.queues.take(out, BATCH);
+            if out.len() >= BATCH {
+                break;
+            }
+            if !self.step(cx)? {
+                if !self.growing {
+                    self.state.finish();
+                    self.state.queues.end();
+                    self.state.queues.take(out, BATCH);
+                    cx.advance(self.offset + self.at as u64 - before)?;
+                    return Ok(!self.state.queues.is_empty());
+                }
+                self.state.queues.take(out, usize::MAX);
+                return Ok(false);
+            }
+        }
+        cx.advance(self.offset + self.at as u64 - before)?;
+        Ok(true)
+    }
+
+    fn describe(&mut self, info: &mut TraceInfo, cx: &mut Cx) {
+        self.describe_early(info);
+        self.state.describe(info, cx, self.kind);
+    }
+
+    fn describe_early(&mut self, info: &mut TraceInfo) {
+        info.host.fill_from(self.state.host.clone());
+    }
+}
+
+impl State {
+    /// TRACING_DATA: its head, then the block of formats.
+    pub(crate) fn tracing_data(&mut self, data: &[u8], offset: u64, cx: &mut Cx) {
+        let mut b = Blob::new(data);
+        let mut parse = || -> Result<(), &'static str> {
+            if b.take(10) != Some(b"\x17\x08\x44tracing") {
+                return Err("tracing data");
+            }
+            b.cstr().ok_or("the version of tracing data")?;
+            let endian = b.u8().ok_or("the byte order")?;
+            if endian != 0 {
+                return Err("little-endian tracing data");
+            }
+            self.meta.long_size = b.u8().ok_or("the size of a long")?;
+            self.meta.page_size = b.u32().ok_or("the page size")?;
+            self.meta.block(&mut b)
+        };
+        let result = parse();
+        if let Err(expected) = result {
+            let _ = cx.damaged(damage(&self.path, offset + b.at as u64, expected, "the formats of some events are missing", true));
+        }
+        for (pid, comm) in std::mem::take(&mut self.meta.cmdlines) {
+            let id = cx.strings.intern(&comm);
+            self.comms.entry(pid).or_insert(id);
+        }
+    }
+
+    /// A note of the reader's own, at the time reached.
+    fn note(&mut self, body: Body) {
+        let e = Event { ts: self.last_ts, cpu: 0, tid: None, pid: None, comm: StrId::default(), body };
+        self.queues.push_note(e);
+    }
+
+    /// After the last record: losses that only the exact counts tell.
+    fn finish(&mut self) {
+        if self.lost_moments == 0 {
+            for (event, cpu, count) in std::mem::take(&mut self.lost_samples) {
+                self.lost_moments += 1;
+                let e = Event {
+                    ts: self.last_ts,
+                    cpu,
+                    tid: None,
+                    pid: None,
+                    comm: StrId::default(),
+                    body: Body::Lost { count: Some(count), event },
+                };
+                self.queues.push_note(e);
+            }
+        }
+    }
+
+    fn describe(&mut self, info: &mut TraceInfo, cx: &mut Cx, kind: FormatKind) {
+        info.resolution_ns = 1;
+        self.meta.formats.describe(info);
+        if self.meta.long_size > 0 {
+            info.host.long_size = Some(self.meta.long_size);
+        }
+        info.clock = self.clock.clone().unwrap_or(Clock { name: "perf".to_owned(), ..Clock::default() });
+        // A kernel before 6.0 does not count per event, but every loss leaves a record when there is room again.
+        info.lost.known = true;
+        for (event, _, n) in &self.lost_samples {
+            if let Some(ev) = event {
+                *info.lost.per_event.entry(cx.strings.get(*ev).to_owned()).or_default() += n;
+            }
+        }
+        info.tasks.append(&mut self.people.clone());
+        for (tid, comm) in &self.comms {
+            if !info.tasks.iter().any(|t| t.tid == *tid) {
+                info.tasks.push(TaskInfo {
+                    tid: *tid,
+                    pid: self.pids.get(tid).copied(),
+                    comm: *comm,
+                    provenance: "process by task records".to_owned(),
+                    ..TaskInfo::default()
+                });
+            }
+        }
+        if self.queues.clamped() > 0 {
+            info.notes.push(format!(
+                "{} events had a stamp before that of the event before them on the same CPU (taken in an interrupt) and were given that one's",
+                self.queues.clamped()
+            ));
+        }
+        if self.no_formats > 0 {
+            let _ = cx.damaged(damage(
+                &self.path,
+                0,
+                "the formats of the tracepoints (TRACING_DATA)",
+                format!("{} events could not be read without them: the recording was not finished, or was not of tracepoints", self.no_formats),
+                false,
+            ));
+        }
+        if self.unknown > 0 {
+            info.notes.push(format!("{} records of {kind} could not be read and were left out", self.unknown));
+        }
+    }
+}

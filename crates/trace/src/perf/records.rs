@@ -1,0 +1,249 @@
+//! Records other than those of the file's own structure: samples, tasks, losses, and the attrs and features of pipe mode.
+
+use crate::blob::Blob;
+use crate::event::{Body, Event, StrId, TaskKind};
+use crate::perf::attr::{self, Attr, Sample};
+use crate::perf::features;
+use crate::perf::queues::Key;
+use crate::perf::{State, header};
+use crate::reader::{Cx, damage};
+use crate::records::Broken;
+
+/// Attrs and ids that are kept; a whole kernel's tracepoints on a thousand CPUs are three million ids.
+const MAX_ATTRS: usize = 8192;
+const MAX_IDS: usize = 16 << 20;
+
+impl State {
+    /// Adds an attr with its ids.
+    pub(crate) fn add_attr(&mut self, a: Attr, ids: impl Iterator<Item = u64>) {
+        if self.attrs.len() >= MAX_ATTRS {
+            return;
+        }
+        if let Some(first) = self.attrs.first() {
+            self.uniform &= first.same_layout(&a);
+        }
+        if self.clock.is_none() || a.clockid.is_some() {
+            self.clock = Some(a.clock());
+        }
+        let i = self.attrs.len() as u32;
+        self.attrs.push(a);
+        for id in ids {
+            if self.by_id.len() < MAX_IDS {
+                self.by_id.insert(id, i);
+            }
+        }
+    }
+
+    /// Names for the attrs with these ids.
+    pub(crate) fn name_attr(&mut self, id: Option<u64>, name: &str) {
+        if let Some(a) = id.and_then(|id| self.by_id.get(&id)).and_then(|i| self.attrs.get_mut(*i as usize)) {
+            a.name = Some(name.to_owned());
+        }
+    }
+
+    fn attr_of(&self, id: Option<u64>) -> Option<&Attr> {
+        match id.and_then(|id| self.by_id.get(&id)) {
+            Some(i) => self.attrs.get(*i as usize),
+            None => self.attrs.first(),
+        }
+    }
+
+    /// The attr by which a sample is to be read.
+    #[inline]
+    fn layout_of_sample(&self, body: &[u8]) -> Option<&Attr> {
+        let first = self.attrs.first()?;
+        if self.uniform || self.attrs.len() == 1 {
+            return Some(first);
+        }
+        // Layouts differ: the id tells, which is first where there is an identifier.
+        if first.sample_type & attr::IDENTIFIER != 0 {
+            return self.attr_of(Blob::new(body).u64());
+        }
+        // Else the id is at one place in all of them, if at all.
+        self.attr_of(attr::sample(first, body).and_then(|s| s.id))
+    }
+
+    fn trailer<'a>(&self, body: &'a [u8]) -> Sample<'a> {
+        let Some(first) = self.attrs.first() else { return Sample::default() };
+        if self.uniform || first.sample_type & attr::IDENTIFIER == 0 {
+            return attr::trailer(first, body);
+        }
+        let id = body.len().checked_sub(8).and_then(|at| Blob { data: body, at }.u64());
+        self.attr_of(id).map_or_else(Sample::default, |a| attr::trailer(a, body))
+    }
+
+    /// One record (head included).
+    #[inline]
+    pub(crate) fn record(&mut self, kind: u32, misc: u16, record: &[u8], offset: u64, cx: &mut Cx) {
+        let body = &record[8..];
+        match kind {
+            9 => self.sample(body, offset, cx),
+            2 => self.lost(body),
+            3 => self.comm(misc, body, cx),
+            4 | 7 => self.task(kind, body),
+            13 => self.lost_samples(body, cx),
+            64 => self.attr_record(body),
+            65 => {
+                if let Some(text) = body.strip_prefix(b"MMUSCOPE") {
+                    features::facts(&String::from_utf8_lossy(text), self, cx);
+                }
+            }
+            68 => self.queues.round(),
+            78 => self.event_update(body),
+            80 => {
+                let mut b = Blob::new(body);
+                if let Some(id) = b.u64() {
+                    features::feature(id, b.rest(), self, cx);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    #[inline]
+    fn sample(&mut self, body: &[u8], offset: u64, cx: &mut Cx) {
+        let Some(s) = self.layout_of_sample(body).and_then(|a| attr::sample(a, body)) else {
+            self.broken(offset, "a sample as its attributes say", None, cx);
+            return;
+        };
+        let (Some(ts), cpu) = (s.time.or(Some(self.last_ts)).filter(|t| *t != u64::MAX), s.cpu) else { return };
+        let key = match cpu {
+            Some(c) => match u16::try_from(c) {
+                Ok(c) => Key::Cpu(c),
+                Err(_) => return self.broken(offset, "a CPU that a machine can have", Some(ts), cx),
+            },
+            None => Key::Other(s.tid.unwrap_or(0).into()),
+        };
+        let cpu = cpu.unwrap_or(0) as u16;
+        self.last_ts = self.last_ts.max(ts);
+        let tid = s.tid.or_else(|| s.raw.and_then(|r| self.meta.formats.tid(r))).filter(|t| *t != u32::MAX);
+        let comm = tid.and_then(|t| self.comms.get(&t)).copied().unwrap_or_default();
+        let make = |body| Event { ts, cpu, tid, pid: s.pid.filter(|p| *p != u32::MAX), comm, body };
+        let Some(raw) = s.raw else {
+            // An event of another kind (a counter), sampled along.
+            let name = self.attr_of(s.id).and_then(|a| a.name.clone()).unwrap_or_else(|| "perf event".to_owned());
+            let body = Body::Other { name: cx.strings.intern(&name), fields: StrId::default() };
+            self.queues.push(key, make(body));
+            return;
+        };
+        match self.meta.formats.body(raw, &mut cx.strings) {
+            Ok(body) => self.queues.push(key, make(body)),
+            Err(Broken::Unknown) if self.meta.formats.is_empty() => self.no_formats += 1,
+            Err(b) => self.broken(offset, b.expected(), Some(ts), cx),
+        }
+    }
+
+    /// Counts an unreadable record; tells of the first.
+    fn broken(&mut self, offset: u64, expected: &str, ts: Option<u64>, cx: &mut Cx) {
+        self.unknown += 1;
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
+        let text = "this record and any like it were left out";
+        if let Some(body) = cx.damaged(damage(&self.path, offset, expected, text, true)) {
+            self.last_ts = self.last_ts.max(ts.unwrap_or(0));
+            self.note(body);
+        }
+    }
+
+    fn key(s: &Sample<'_>) -> (Key, u16) {
+        match s.cpu.and_then(|c| u16::try_from(c).ok()) {
+            Some(c) => (Key::Cpu(c), c),
+            None => (Key::Other(u64::MAX - 1), 0),
+        }
+    }
+
+    /// LOST: u64 id (of the event that came through, so not of the lost), u64 count, of the whole ring.
+    fn lost(&mut self, body: &[u8]) {
+        let mut b = Blob::new(body);
+        let (Some(_), Some(count)) = (b.u64(), b.u64()) else { return };
+        let s = self.trailer(body);
+        let (key, cpu) = Self::key(&s);
+        let ts = s.time.filter(|t| *t > 0).unwrap_or(self.last_ts);
+        self.lost_moments += 1;
+        let e = Event { ts, cpu, tid: None, pid: None, comm: StrId::default(), body: Body::Lost { count: Some(count), event: None } };
+        self.queues.push(key, e);
+    }
+
+    /// LOST_SAMPLES: u64 count, exact for its event; the same losses that LOST tells by ring.
+    fn lost_samples(&mut self, body: &[u8], cx: &mut Cx) {
+        let Some(count) = Blob::new(body).u64().filter(|n| *n > 0) else { return };
+        let s = self.trailer(body);
+        let name = self.attr_of(s.id).and_then(|a| a.name.clone().or_else(|| self.meta.formats.name_of(a.config)));
+        let event = name.map(|n| cx.strings.intern(&n));
+        if self.lost_samples.len() < 1 << 20 {
+            self.lost_samples.push((event, s.cpu.and_then(|c| u16::try_from(c).ok()).unwrap_or(0), count));
+        }
+    }
+
+    /// COMM: u32 pid, u32 tid, name.
+    fn comm(&mut self, misc: u16, body: &[u8], cx: &mut Cx) {
+        let trail = self.attrs.first().map_or(0, attr::trailer_len);
+        let mut b = Blob::new(body);
+        let (Some(pid), Some(tid)) = (b.u32(), b.u32()) else { return };
+        let name = &b.rest()[..b.rest().len().saturating_sub(trail)];
+        let end = name.iter().position(|c| *c == 0).unwrap_or(name.len());
+        let comm = cx.strings.intern(&String::from_utf8_lossy(&name[..end]));
+        self.comms.insert(tid, comm);
+        self.pids.insert(tid, pid);
+        self.task_event(body, TaskKind::Comm { exec: misc >> 13 & 1 != 0 }, tid, pid, comm);
+    }
+
+    /// EXIT (4) and FORK (7): u32 pid, ppid, tid, ptid, u64 time.
+    fn task(&mut self, kind: u32, body: &[u8]) {
+        let mut b = Blob::new(body);
+        let (Some(pid), Some(_), Some(tid), Some(ptid)) = (b.u32(), b.u32(), b.u32(), b.u32()) else { return };
+        self.pids.insert(tid, pid);
+        let kind = if kind == 7 {
+            if let Some(c) = self.comms.get(&ptid).copied() {
+                self.comms.entry(tid).or_insert(c);
+            }
+            TaskKind::Fork
+        } else {
+            TaskKind::Exit
+        };
+        let comm = self.comms.get(&tid).copied().unwrap_or_default();
+        self.task_event(body, kind, tid, pid, comm);
+    }
+
+    /// A task record of the time of recording is an event; one that perf made up to begin with (time 0) is not.
+    fn task_event(&mut self, body: &[u8], kind: TaskKind, tid: u32, pid: u32, comm: StrId) {
+        let s = self.trailer(body);
+        let Some(ts) = s.time.filter(|t| *t > 0) else { return };
+        let (key, cpu) = Self::key(&s);
+        let body = Body::Task { kind, tid, pid: Some(pid), comm };
+        self.queues.push(key, Event { ts, cpu, tid: s.tid, pid: s.pid, comm: StrId::default(), body });
+    }
+
+    /// HEADER_ATTR: the attr, then its ids.
+    fn attr_record(&mut self, body: &[u8]) {
+        let Some(a) = Attr::parse(body) else { return };
+        let ids = body.get(a.size as usize..).unwrap_or(&[]);
+        let ids = ids.as_chunks::<8>().0.iter().map(|c| u64::from_le_bytes(*c));
+        self.add_attr(a, ids);
+    }
+
+    /// EVENT_UPDATE: u64 what, u64 id, data; 2 is a name.
+    fn event_update(&mut self, body: &[u8]) {
+        let mut b = Blob::new(body);
+        let (Some(what), id) = (b.u64(), b.u64()) else { return };
+        if what == 2 {
+            let name = String::from_utf8_lossy(b.rest()).trim_end_matches('\0').to_owned();
+            self.name_attr(id, &name);
+        }
+    }
+}
+
+/// Walks the whole records at the start of `data`; gives the bytes used, or `Err` with the place where a record makes no sense.
+pub(crate) fn walk(data: &[u8], mut each: impl FnMut(u32, u16, &[u8])) -> Result<usize, usize> {
+    let mut at = 0;
+    while let Some((kind, misc, size)) = header(&data[at..]) {
+        if size < 8 {
+            return Err(at);
+        }
+        let Some(record) = data.get(at..at + size) else { break };
+        each(kind, misc, record);
+        at += size;
+    }
+    Ok(at)
+}
