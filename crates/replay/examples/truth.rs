@@ -14,7 +14,11 @@ fn hex(s: &str) -> u64 {
 fn main() {
     for dir in std::env::args().skip(1) {
         let dir = PathBuf::from(dir);
-        let files: Vec<PathBuf> = if dir.is_file() { vec![dir.clone()] } else { vec![dir.join("trace.txt.zst"), dir.join("trace.txt"), dir.join("trace.dat")] };
+        let files: Vec<PathBuf> = if dir.is_file() {
+            vec![dir.clone()]
+        } else {
+            vec![dir.join("trace.txt.zst"), dir.join("trace.txt"), dir.join("trace.dat")]
+        };
         for f in files.iter().filter(|f| f.exists()) {
             let trace = match Trace::load(&[f.clone()], &ReadOptions::default()) {
                 Ok(t) => t,
@@ -45,7 +49,9 @@ fn main() {
                 *kinds.entry(e.kind).or_default() += 1;
             }
             println!("   evidence {kinds:?}");
-            for e in tl.evidence().iter().filter(|e| e.kind != mmuscope_replay::EvidenceKind::Reordered).take(4) {
+            for e in
+                tl.evidence().iter().filter(|e| e.kind != mmuscope_replay::EvidenceKind::Reordered).take(4)
+            {
                 println!("     {e:x?}");
             }
             let st = tl.state_at(tl.range().1, &StateFilter::default());
@@ -80,7 +86,13 @@ fn truth_leaves(dir: &Path, st: &[(mmuscope_replay::Entry, mmuscope_replay::Span
         .collect();
     let missing: Vec<_> = truth.difference(&ours).collect();
     let extra: Vec<_> = ours.difference(&truth).collect();
-    println!("   TRUTH {} leaves, ours {}: missing {} extra {}", truth.len(), ours.len(), missing.len(), extra.len());
+    println!(
+        "   TRUTH {} leaves, ours {}: missing {} extra {}",
+        truth.len(),
+        ours.len(),
+        missing.len(),
+        extra.len()
+    );
     for m in missing.iter().take(3) {
         println!("      missing {m:x?}");
     }
@@ -93,7 +105,8 @@ fn ptpages(dir: &Path, st: &[(mmuscope_replay::Entry, mmuscope_replay::Span)], a
     let Ok(b) = std::fs::read(dir.join("ptpages.bin")) else { return };
     let mut pages: HashMap<u64, Vec<u64>> = HashMap::new();
     for rec in b.chunks_exact(8 + 4096) {
-        let q: Vec<u64> = rec.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
+        let q: Vec<u64> =
+            rec.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
         pages.insert(q[0], q[1..].to_vec());
     }
     let (mut known, mut right, mut wrong, mut stale, mut stale_right, mut nowhere) = (0, 0, 0, 0, 0, 0);
@@ -122,5 +135,7 @@ fn ptpages(dir: &Path, st: &[(mmuscope_replay::Entry, mmuscope_replay::Span)], a
             stale_right += usize::from(same);
         }
     }
-    println!("   PTPAGES known {known} (right {right}, WRONG {wrong}), stale/assumed {stale} (of which still right {stale_right}), not dumped {nowhere}");
+    println!(
+        "   PTPAGES known {known} (right {right}, WRONG {wrong}), stale/assumed {stale} (of which still right {stale_right}), not dumped {nowhere}"
+    );
 }

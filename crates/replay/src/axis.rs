@@ -80,7 +80,10 @@ impl SpaceAxis {
                 (s.y_start + f * (s.y_end - s.y_start), true)
             }
             Some(s) => (s.y_start, false),
-            None => (self.segments.last().map_or(0.0, |s| s.y_end), self.segments.last().is_some_and(|s| s.gfn_end == gfn)),
+            None => (
+                self.segments.last().map_or(0.0, |s| s.y_end),
+                self.segments.last().is_some_and(|s| s.gfn_end == gfn),
+            ),
         }
     }
 
@@ -155,7 +158,8 @@ impl GfnAxis {
         for (vm, gfn) in fault_gfns {
             ranges.entry((*vm, 0)).or_default().push((*gfn, gfn.saturating_add(1)));
         }
-        let mut spaces: Vec<_> = ranges.into_iter().map(|((vm, a), r)| (VmId(vm), a, SpaceAxis::new(r))).collect();
+        let mut spaces: Vec<_> =
+            ranges.into_iter().map(|((vm, a), r)| (VmId(vm), a, SpaceAxis::new(r))).collect();
         spaces.sort_by_key(|s| (s.0, s.1));
         Self { spaces }
     }

@@ -107,7 +107,9 @@ impl CountIndex {
     fn from(&self, span: usize) -> Running {
         let i = (span / STEP).min(self.points.len().saturating_sub(1));
         match self.points.get(i) {
-            Some((c, d, k)) => Running { counts: *c, span: i * STEP, detach: *d as usize, death: *k as usize },
+            Some((c, d, k)) => {
+                Running { counts: *c, span: i * STEP, detach: *d as usize, death: *k as usize }
+            }
             None => Running::default(),
         }
     }

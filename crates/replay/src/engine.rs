@@ -56,6 +56,11 @@ pub(crate) struct Thread {
     pub(crate) tearing: Vec<u32>,
     /// Entries it froze and has not released.
     pub(crate) frozen: Vec<u32>,
+    /// Of the tables it is tearing down: those whose unlinking is told after their entries (7.2 and later), with the time of the event
+    /// before which the link cannot have been cut.
+    pub(crate) unlinking: Vec<(u32, u64)>,
+    /// It obsoleted all roots and now zaps them.
+    pub(crate) zapping: bool,
     /// Tables it went through in this fault.
     pub(crate) path: Vec<u32>,
     pub(crate) pages: Vec<NewPage>,
@@ -142,6 +147,8 @@ pub(crate) struct Engine {
     /// Implied children made so far (bounded against made-up files).
     pub(crate) implied: u64,
     pub(crate) releases_silently: bool,
+    /// Threads whose teardown was told to its last entry.
+    pub(crate) torn: Vec<usize>,
 }
 
 impl Engine {
@@ -175,6 +182,7 @@ impl Engine {
             cpu_last: Vec::new(),
             implied: 0,
             releases_silently,
+            torn: Vec::new(),
         }
     }
 
@@ -190,7 +198,10 @@ impl Engine {
             SpteState::Present => {
                 if raw & 2 != 0 {
                     Shade::Writable
-                } else if l.masks.acc_track_mask != 0 && raw & l.masks.acc_track_mask == 0 && l.ad_type(raw) == mmuscope_spte::AdType::Disabled {
+                } else if l.masks.acc_track_mask != 0
+                    && raw & l.masks.acc_track_mask == 0
+                    && l.ad_type(raw) == mmuscope_spte::AdType::Disabled
+                {
                     Shade::AccessTracked
                 } else {
                     Shade::ReadOnly
@@ -248,7 +259,13 @@ impl Engine {
                 return;
             }
             Body::Damage { .. } => {
-                self.lost.push(crate::model::LostSpan { cpu: None, start: self.last_ts, end: ts, count: None, event: ev });
+                self.lost.push(crate::model::LostSpan {
+                    cpu: None,
+                    start: self.last_ts,
+                    end: ts,
+                    count: None,
+                    event: ev,
+                });
                 self.on_lost(ev, ts);
                 return;
             }
@@ -264,8 +281,22 @@ impl Engine {
         let Some(tid) = e.tid else { return };
         let th = self.thread(tid, ts);
         self.vms.touch(&mut self.threads[th], e, ts);
+        if !self.torn.is_empty() {
+            for t in std::mem::take(&mut self.torn) {
+                if t != th || !self.belongs_to_teardown(t, e) {
+                    self.settle(t, ev, ts);
+                }
+            }
+        }
+        if self.threads[th].zapping
+            && !matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. })
+        {
+            self.threads[th].zapping = false;
+        }
         // Whatever a thread was tearing down or had frozen is done once it goes on to something else.
-        if !(self.threads[th].tearing.is_empty() && self.threads[th].frozen.is_empty()) && !self.belongs_to_teardown(th, e) {
+        if !(self.threads[th].tearing.is_empty() && self.threads[th].frozen.is_empty())
+            && !self.belongs_to_teardown(th, e)
+        {
             self.settle(th, ev, ts);
         }
         match e.body {
@@ -276,13 +307,21 @@ impl Engine {
             Body::PrepareZapPage { page } => self.prepare_zap(th, ev, ts, &page),
             Body::SyncPage { page } => self.sync_page(th, ev, ts, &page, true),
             Body::UnsyncPage { page } => self.sync_page(th, ev, ts, &page, false),
-            Body::SetSpte { gfn, spte, sptep, level, .. } => self.set_spte(th, ev, ts, gfn, spte, sptep, level.clamp(1, 6)),
-            Body::MarkMmioSpte { sptep, gfn, access, generation } => self.mark_mmio(th, ev, ts, sptep, gfn, access, generation),
+            Body::SetSpte { gfn, spte, sptep, level, .. } => {
+                self.set_spte(th, ev, ts, gfn, spte, sptep, level.clamp(1, 6))
+            }
+            Body::MarkMmioSpte { sptep, gfn, access, generation } => {
+                self.mark_mmio(th, ev, ts, sptep, gfn, access, generation)
+            }
             Body::FastPageFault { cr2_or_gpa, sptep, old_spte, new_spte, result, .. } => {
                 self.fast_page_fault(th, ev, ts, cr2_or_gpa, sptep, old_spte, new_spte, result);
             }
             Body::ZapAllFast { .. } => self.zap_all_fast(th, ev, ts),
-            Body::UnmapHvaRange { .. } | Body::SetSpteHva { .. } | Body::AgeHva { .. } | Body::TestAgeHva { .. } | Body::AgePage { .. } => {
+            Body::UnmapHvaRange { .. }
+            | Body::SetSpteHva { .. }
+            | Body::AgeHva { .. }
+            | Body::TestAgeHva { .. }
+            | Body::AgePage { .. } => {
                 self.notifier(th, ev, ts, &e.body);
             }
             Body::SpteRequested { .. } | Body::PageFault { .. } | Body::Exit { .. } | Body::Entry { .. } => {
@@ -306,7 +345,17 @@ impl Engine {
         }
     }
 
-    pub(crate) fn evidence(&mut self, kind: EvidenceKind, ev: u32, ts: u64, vm: u16, entry: Option<u32>, key: Key, gfn: u64, values: (Option<u64>, Option<u64>)) {
+    pub(crate) fn evidence(
+        &mut self,
+        kind: EvidenceKind,
+        ev: u32,
+        ts: u64,
+        vm: u16,
+        entry: Option<u32>,
+        key: Key,
+        gfn: u64,
+        values: (Option<u64>, Option<u64>),
+    ) {
         // Made-up files could hold one for every event: the count goes on, the list does not.
         if self.evidence.len() < MAX_EVIDENCE {
             self.evidence.push(Evidence {
@@ -353,9 +402,14 @@ impl Engine {
     fn belongs_to_teardown(&self, th: usize, e: &Event) -> bool {
         let t = &self.threads[th];
         match e.body {
-            Body::TdpSpteChanged { as_id, gfn, level, .. } => {
+            Body::TdpSpteChanged { as_id, gfn, level, old_spte, .. } => {
                 let key = key_of(as_id, level, gfn);
+                let page = self.pfn_bits(old_spte);
                 t.tearing.iter().any(|x| self.key_is(*x, key))
+                    || t.unlinking.iter().any(|(x, _)| {
+                        let r = &self.store.tables[*x as usize];
+                        r.page == page && r.level + 1 == level
+                    })
             }
             Body::PrepareZapPage { page } => {
                 page.role.direct
@@ -376,6 +430,7 @@ impl Engine {
     /// The thread went on: torn-down tables are gone, frozen entries released.
     fn settle(&mut self, th: usize, ev: u32, ts: u64) {
         let tearing = std::mem::take(&mut self.threads[th].tearing);
+        self.threads[th].unlinking.clear();
         for t in tearing {
             self.store.bury(t, ev, ts);
         }
@@ -386,7 +441,14 @@ impl Engine {
         for e in frozen {
             let attached = self.store.tables[self.store.place(e).table as usize].attached();
             if attached && self.store.now(e).is_some_and(|(_, m)| m.shade == Shade::Removed) {
-                self.store.push(e, ev, Some(self.layout.zapped), Shade::Nonpresent, Certainty::Assumed, Reason::Unfrozen);
+                self.store.push(
+                    e,
+                    ev,
+                    Some(self.layout.zapped),
+                    Shade::Nonpresent,
+                    Certainty::Assumed,
+                    Reason::Unfrozen,
+                );
             }
         }
     }
@@ -404,6 +466,7 @@ impl Engine {
             })
             .collect();
         self.obsolete.extend(roots);
+        self.threads[th].zapping = true;
         self.silent_zap_all(vm, ev, ts);
     }
 
@@ -423,7 +486,14 @@ impl Engine {
                     && m.certainty != Certainty::Stale
                     && m.shade != Shade::Unknown
                 {
-                    self.store.push(e, ev, m.has_value.then_some(spte), m.shade, Certainty::Stale, Reason::Lost);
+                    self.store.push(
+                        e,
+                        ev,
+                        m.has_value.then_some(spte),
+                        m.shade,
+                        Certainty::Stale,
+                        Reason::Lost,
+                    );
                 }
             }
             self.store.tables[t as usize].lossy = true;

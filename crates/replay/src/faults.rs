@@ -143,9 +143,24 @@ pub(crate) struct FaultTracker {
 
 impl FaultTracker {
     #[allow(clippy::too_many_arguments, reason = "everything a record starts with")]
-    fn open(th: &mut Thread, vm: u16, ev: u32, ts: u64, addr: u64, gfn: Option<u64>, flags: u8, code: u64, encoding: u8, rip: Option<u64>) {
+    fn open(
+        th: &mut Thread,
+        vm: u16,
+        ev: u32,
+        ts: u64,
+        addr: u64,
+        gfn: Option<u64>,
+        flags: u8,
+        code: u64,
+        encoding: u8,
+        rip: Option<u64>,
+    ) {
         let x = th.fault.exit;
-        let exit_delta = if x.some { u32::try_from(ts.saturating_sub(x.ts)).map_or(NO_DELTA - 1, |d| d.min(NO_DELTA - 1)) } else { NO_DELTA };
+        let exit_delta = if x.some {
+            u32::try_from(ts.saturating_sub(x.ts)).map_or(NO_DELTA - 1, |d| d.min(NO_DELTA - 1))
+        } else {
+            NO_DELTA
+        };
         let rip = rip.or(x.some.then_some(x.rip));
         th.fault.open = Some(Open {
             p: Packed {
@@ -179,7 +194,8 @@ impl FaultTracker {
         let Some(mut o) = th.fault.open.take() else { return };
         o.p.last_event = ev;
         if ended {
-            o.p.end_delta = u32::try_from(ts.saturating_sub(o.p.ts)).map_or(NO_DELTA - 1, |d| d.min(NO_DELTA - 1));
+            o.p.end_delta =
+                u32::try_from(ts.saturating_sub(o.p.ts)).map_or(NO_DELTA - 1, |d| d.min(NO_DELTA - 1));
         }
         o.p.outcome = o.outcome.unwrap_or(if o.changed || o.set { Outcome::Fixed } else { fallback });
         let key = (o.p.addr >> 12, o.p.code);
@@ -275,7 +291,10 @@ impl FaultTracker {
                     }
                     Body::SetSpte { gfn, level, .. } => {
                         // Prefetched neighbours are set too; the page that was asked for is what the fault is about.
-                        if o.p.gfn == u64::MAX || o.p.gfn >> (9 * u32::from(level.clamp(1, 6) - 1)) == gfn >> (9 * u32::from(level.clamp(1, 6) - 1)) {
+                        if o.p.gfn == u64::MAX
+                            || o.p.gfn >> (9 * u32::from(level.clamp(1, 6) - 1))
+                                == gfn >> (9 * u32::from(level.clamp(1, 6) - 1))
+                        {
                             o.set = true;
                             if o.p.gfn == u64::MAX {
                                 o.p.gfn = gfn;
@@ -292,7 +311,10 @@ impl FaultTracker {
                         FastPfResult::Emulate => o.outcome = Some(Outcome::Emulated),
                         _ => {}
                     },
-                    Body::EmulateInsn { .. } => o.outcome = o.outcome.or(if o.changed || o.set { None } else { Some(Outcome::Emulated) }),
+                    Body::EmulateInsn { .. } => {
+                        o.outcome =
+                            o.outcome.or(if o.changed || o.set { None } else { Some(Outcome::Emulated) })
+                    }
                     Body::VcpuMatchMmio { .. } => {
                         o.p.flags |= Packed::MMIO;
                         o.outcome = o.outcome.or(Some(Outcome::Emulated));

@@ -3,7 +3,9 @@
 //! Facts the file carries win (measured masks, then module parameters); then what the values prove; then the release; the rest is
 //! assumed. Each step is kept in words.
 
-use mmuscope_spte::{Kernel, Known, Layout, LayoutSpec, MaskName, Mode, Provenance, Resolved, State as SpteState, Vendor};
+use mmuscope_spte::{
+    Kernel, Known, Layout, LayoutSpec, MaskName, Mode, Provenance, Resolved, State as SpteState, Vendor,
+};
 use mmuscope_trace::{Body, Isa, RoleWord, Trace};
 
 /// What replay is told about the layout instead of inferring it: whatever is set here is taken as it is.
@@ -126,7 +128,9 @@ impl Seen {
                     s.mmio.push((v, Some(gfn), Some(generation)));
                 }
             }
-            Body::CheckMmioSpte { spte, spte_gen, .. } if s.mmio.len() < 256 => s.mmio.push((spte, None, Some(spte_gen))),
+            Body::CheckMmioSpte { spte, spte_gen, .. } if s.mmio.len() < 256 => {
+                s.mmio.push((spte, None, Some(spte_gen)))
+            }
             Body::GetPage { page, .. } | Body::PrepareZapPage { page } => {
                 if page.role.direct {
                     s.direct += 1;
@@ -190,7 +194,12 @@ pub(crate) fn infer(trace: &Trace, over: &LayoutOverride) -> LayoutInfo {
             continue;
         }
         if spec.set_variable(name, *value, Provenance::Measured) {
-            parts.add(name, format!("{value:#x}"), Provenance::Measured, "read from the kernel of the recording host");
+            parts.add(
+                name,
+                format!("{value:#x}"),
+                Provenance::Measured,
+                "read from the kernel of the recording host",
+            );
         }
     }
     let kernel = host.os_release.as_deref().and_then(Kernel::parse);
@@ -198,23 +207,44 @@ pub(crate) fn infer(trace: &Trace, over: &LayoutOverride) -> LayoutInfo {
         && let Some(k) = kernel
     {
         spec.kernel = Some(Known { value: k, from: Provenance::Inferred });
-        parts.add("kernel", host.os_release.clone().unwrap_or_default(), Provenance::Inferred, "release string in the trace");
+        parts.add(
+            "kernel",
+            host.os_release.clone().unwrap_or_default(),
+            Provenance::Inferred,
+            "release string in the trace",
+        );
     }
     let param = |name: &str| {
-        host.params.iter().find(|(k, _)| k.as_str() == name || k.rsplit(['.', '/']).next() == Some(name)).map(|(_, v)| matches!(v.trim(), "Y" | "y" | "1"))
+        host.params
+            .iter()
+            .find(|(k, _)| k.as_str() == name || k.rsplit(['.', '/']).next() == Some(name))
+            .map(|(_, v)| matches!(v.trim(), "Y" | "y" | "1"))
     };
     if spec.host.mmio_caching.is_none()
         && let Some(on) = param("mmio_caching")
     {
         spec.host.mmio_caching = Some(Known::measured(on));
-        parts.add("MMIO caching", if on { "on" } else { "off" }, Provenance::Measured, "module parameter kvm.mmio_caching");
+        parts.add(
+            "MMIO caching",
+            if on { "on" } else { "off" },
+            Provenance::Measured,
+            "module parameter kvm.mmio_caching",
+        );
     }
     if spec.host.vendor.is_none() {
         let v = match host.vendor {
-            Some(mmuscope_trace::Vendor::Intel) => Some((Vendor::Intel, Provenance::Measured, "CPU vendor in the trace")),
-            Some(mmuscope_trace::Vendor::Amd) => Some((Vendor::Amd, Provenance::Measured, "CPU vendor in the trace")),
-            _ if seen.svm > 0 => Some((Vendor::Amd, Provenance::Inferred, "kvm_exit reasons are those of SVM")),
-            _ if seen.vmx > 0 => Some((Vendor::Intel, Provenance::Inferred, "kvm_exit reasons are those of VMX")),
+            Some(mmuscope_trace::Vendor::Intel) => {
+                Some((Vendor::Intel, Provenance::Measured, "CPU vendor in the trace"))
+            }
+            Some(mmuscope_trace::Vendor::Amd) => {
+                Some((Vendor::Amd, Provenance::Measured, "CPU vendor in the trace"))
+            }
+            _ if seen.svm > 0 => {
+                Some((Vendor::Amd, Provenance::Inferred, "kvm_exit reasons are those of SVM"))
+            }
+            _ if seen.vmx > 0 => {
+                Some((Vendor::Intel, Provenance::Inferred, "kvm_exit reasons are those of VMX"))
+            }
             _ => None,
         };
         if let Some((v, from, why)) = v {
@@ -243,11 +273,20 @@ pub(crate) fn infer(trace: &Trace, over: &LayoutOverride) -> LayoutInfo {
                 let era = eras.last().copied().unwrap_or("E11");
                 spec.era = Some(Known::inferred(era.to_owned()));
                 confidence = if rel.is_some() { 0.7 } else { 0.9 };
-                let extra = rel.map_or(String::new(), |r| format!("; the release says {r}, but values count more (backports)"));
+                let extra = rel.map_or(String::new(), |r| {
+                    format!("; the release says {r}, but values count more (backports)")
+                });
                 parts.add("era", era, Provenance::Inferred, format!("{why}{extra}"));
-                alternatives.extend(eras.iter().rev().skip(1).map(|e| format!("{e}/{}", spec.mode.map_or("", |m| m.value.name()))));
+                alternatives.extend(
+                    eras.iter()
+                        .rev()
+                        .skip(1)
+                        .map(|e| format!("{e}/{}", spec.mode.map_or("", |m| m.value.name()))),
+                );
             }
-            (None, Some(rel)) => parts.add("era", rel, Provenance::Inferred, "release string; no value in the trace decides"),
+            (None, Some(rel)) => {
+                parts.add("era", rel, Provenance::Inferred, "release string; no value in the trace decides")
+            }
             (None, None) => {
                 confidence = 0.2;
                 spec.era = Some(Known::assumed("E11".to_owned()));
@@ -258,7 +297,12 @@ pub(crate) fn infer(trace: &Trace, over: &LayoutOverride) -> LayoutInfo {
     fit_mmio(&seen, &mut spec, &mut parts);
     let resolved = spec.resolve().or_else(|_| {
         confidence = 0.0;
-        LayoutSpec { mode: Some(Known::assumed(Mode::Ept)), era: Some(Known::assumed("E11".to_owned())), ..LayoutSpec::default() }.resolve()
+        LayoutSpec {
+            mode: Some(Known::assumed(Mode::Ept)),
+            era: Some(Known::assumed("E11".to_owned())),
+            ..LayoutSpec::default()
+        }
+        .resolve()
     });
     let resolved = match resolved {
         Ok(r) => r,
@@ -280,7 +324,11 @@ fn mode_of(seen: &Seen, param: &impl Fn(&str) -> Option<bool>) -> (Mode, Provena
     let ept = seen.ept_values();
     let no_ad = |seen: &Seen| {
         // The A/D type "disabled": bit 52 (C, D) or bit 60 (E) of every entry; families A and B cannot be told so.
-        let n = seen.links.iter().filter(|v| *v & 0x100 == 0 && (*v >> 52 & 3 == 1 || *v >> 60 & 3 == 1 || *v >> 62 & 1 == 1)).count();
+        let n = seen
+            .links
+            .iter()
+            .filter(|v| *v & 0x100 == 0 && (*v >> 52 & 3 == 1 || *v >> 60 & 3 == 1 || *v >> 62 & 1 == 1))
+            .count();
         let leaves: Vec<u64> = seen.leaves.iter().map(|l| l.0).filter(|v| *v & 0x30 == 0x30).collect();
         let m = leaves.iter().filter(|v| *v >> 52 & 3 == 1 || *v >> 60 & 3 == 1).count();
         n * 2 > seen.links.len() || (seen.links.is_empty() && m * 2 > leaves.len() && m > 0)
@@ -293,16 +341,32 @@ fn mode_of(seen: &Seen, param: &impl Fn(&str) -> Option<bool>) -> (Mode, Provena
             let how = if off { "; their A/D type says disabled" } else { "" };
             (mode, Provenance::Inferred, format!("entries have a memory type and R/W/X as EPT has{how}"))
         }
-        Some(false) if tdp && seen.svm > 0 => (Mode::Npt, Provenance::Inferred, "entries in the legacy format, direct tables, SVM exits".to_owned()),
-        Some(false) if tdp => (Mode::Npt, Provenance::Inferred, "entries in the legacy format in direct tables: NPT".to_owned()),
-        Some(false) if seen.pvm > 0 && seen.vmx == 0 && seen.svm == 0 => (Mode::Pvm, Provenance::Inferred, "exits of the PVM back-end".to_owned()),
+        Some(false) if tdp && seen.svm > 0 => (
+            Mode::Npt,
+            Provenance::Inferred,
+            "entries in the legacy format, direct tables, SVM exits".to_owned(),
+        ),
+        Some(false) if tdp => {
+            (Mode::Npt, Provenance::Inferred, "entries in the legacy format in direct tables: NPT".to_owned())
+        }
+        Some(false) if seen.pvm > 0 && seen.vmx == 0 && seen.svm == 0 => {
+            (Mode::Pvm, Provenance::Inferred, "exits of the PVM back-end".to_owned())
+        }
         Some(false) => {
             let pae = seen.four_byte > 0 || (seen.top > 0 && seen.top < 4);
             let mode = if pae { Mode::ShadowPae } else { Mode::Shadow64 };
-            (mode, Provenance::Inferred, "entries in the legacy format in tables that shadow the guest's".to_owned())
+            (
+                mode,
+                Provenance::Inferred,
+                "entries in the legacy format in tables that shadow the guest's".to_owned(),
+            )
         }
-        None if seen.svm > 0 => (Mode::Npt, Provenance::Assumed, "SVM exits; no entry value decides".to_owned()),
-        None if seen.vmx > 0 => (Mode::Ept, Provenance::Assumed, "VMX exits; no entry value decides".to_owned()),
+        None if seen.svm > 0 => {
+            (Mode::Npt, Provenance::Assumed, "SVM exits; no entry value decides".to_owned())
+        }
+        None if seen.vmx > 0 => {
+            (Mode::Ept, Provenance::Assumed, "VMX exits; no entry value decides".to_owned())
+        }
         None => (Mode::Ept, Provenance::Assumed, "nothing in the trace decides".to_owned()),
     }
 }
@@ -318,7 +382,10 @@ fn family_of(seen: &Seen, trace: &Trace, mode: Mode) -> Option<(Vec<&'static str
         return Some((vec!["E14"], "roles have four access bits".into()));
     }
     if ept && seen.links.iter().any(|v| v >> 10 & 3 == 3) {
-        return Some((vec!["E14"], "table links carry user-execute (bit 10) beside MMU-present (bit 11)".into()));
+        return Some((
+            vec!["E14"],
+            "table links carry user-execute (bit 10) beside MMU-present (bit 11)".into(),
+        ));
     }
     if seen.removed[2] > 0 {
         return Some((vec!["E12", "E13"], "removed entries are 0x80000000000005a0".into()));
@@ -335,7 +402,10 @@ fn family_of(seen: &Seen, trace: &Trace, mode: Mode) -> Option<(Vec<&'static str
     if let Some(v) = seen.links.first() {
         return Some(if v >> 11 & 1 == 1 {
             if ept && v >> 63 == 1 {
-                (vec!["E12", "E13"], "table links carry MMU-present (bit 11) and suppress-#VE (bit 63)".into())
+                (
+                    vec!["E12", "E13"],
+                    "table links carry MMU-present (bit 11) and suppress-#VE (bit 63)".into(),
+                )
             } else if seen.empty_zero > 0 || dialect != Some(RoleWord::Has4ByteGpte) {
                 (vec!["E10", "E11"], "table links carry MMU-present (bit 11), empty entries are 0".into())
             } else {
@@ -354,20 +424,32 @@ fn family_of(seen: &Seen, trace: &Trace, mode: Mode) -> Option<(Vec<&'static str
         if all(1 << 63 | 1 << 53 | 1 << 55) {
             Some((vec!["E14"], "writable leaves have host- and MMU-writable in bits 53 and 55".into()))
         } else if all(1 << 63 | 1 << 57 | 1 << 58) {
-            Some((vec!["E12", "E13"], "writable leaves have host- and MMU-writable in bits 57 and 58, and suppress-#VE".into()))
+            Some((
+                vec!["E12", "E13"],
+                "writable leaves have host- and MMU-writable in bits 57 and 58, and suppress-#VE".into(),
+            ))
         } else if all(1 << 57 | 1 << 58) {
             Some((vec!["E10", "E11"], "writable leaves have host- and MMU-writable in bits 57 and 58".into()))
         } else {
-            Some((vec!["E04", "E05", "E06", "E07", "E08"], "writable leaves have host- and MMU-writable in bits 10 and 11".into()))
+            Some((
+                vec!["E04", "E05", "E06", "E07", "E08"],
+                "writable leaves have host- and MMU-writable in bits 10 and 11".into(),
+            ))
         }
     } else if all(0xe00) {
         let eras = match dialect {
             Some(RoleWord::GpteIs8Bytes) => vec!["E10"],
             _ => vec!["E10", "E12", "E13", "E11"],
         };
-        Some((eras, "writable leaves have bits 9, 10 and 11: host-writable, MMU-writable, MMU-present".into()))
+        Some((
+            eras,
+            "writable leaves have bits 9, 10 and 11: host-writable, MMU-writable, MMU-present".into(),
+        ))
     } else {
-        Some((vec!["E04", "E05", "E06", "E07", "E08"], "writable leaves have host- and MMU-writable in bits 10 and 11, nothing in bit 9".into()))
+        Some((
+            vec!["E04", "E05", "E06", "E07", "E08"],
+            "writable leaves have host- and MMU-writable in bits 10 and 11, nothing in bit 9".into(),
+        ))
     }
 }
 
@@ -380,7 +462,8 @@ fn fit_mmio(seen: &Seen, spec: &mut LayoutSpec, parts: &mut Parts) {
             .filter(|(v, gfn, generation)| {
                 l.state(*v, 1) == SpteState::Mmio && {
                     let d = l.decode(*v, 1);
-                    gfn.is_none_or(|g| d.gfn == Some(g)) && generation.is_none_or(|g| d.mmio_generation == Some(g))
+                    gfn.is_none_or(|g| d.gfn == Some(g))
+                        && generation.is_none_or(|g| d.mmio_generation == Some(g))
                 }
             })
             .count()
@@ -390,7 +473,12 @@ fn fit_mmio(seen: &Seen, spec: &mut LayoutSpec, parts: &mut Parts) {
     }
     let base = score(&r.layout);
     if base == seen.mmio.len() {
-        parts.add("MMIO words", "agree", Provenance::Inferred, format!("{base} MMIO entries decode to the frames and generations that events named"));
+        parts.add(
+            "MMIO words",
+            "agree",
+            Provenance::Inferred,
+            format!("{base} MMIO entries decode to the frames and generations that events named"),
+        );
         return;
     }
     let mut best = (base, None::<(LayoutSpec, String)>);
@@ -407,7 +495,12 @@ fn fit_mmio(seen: &Seen, spec: &mut LayoutSpec, parts: &mut Parts) {
             let mut s = spec.clone();
             s.host.l1tf = Some(Known::inferred(true));
             s.host.cache_bits = Some(Known::inferred(bits));
-            consider(s, format!("the CPU has the L1TF bug and {bits} address bits in its cache: MMIO frames are split so"));
+            consider(
+                s,
+                format!(
+                    "the CPU has the L1TF bug and {bits} address bits in its cache: MMIO frames are split so"
+                ),
+            );
         }
     }
     // The value itself, from what frame, generation and access leave over.

@@ -37,13 +37,21 @@ impl ChunkPlaces {
             let pages = pages_of(p.level);
             let one_run = store.chunk_is_regular(c) && {
                 let s = space.segments.partition_point(|s| s.gfn_end <= p.gfn);
-                space.segments.get(s).is_some_and(|s| s.gfn_start <= p.gfn && p.gfn.saturating_add(pages.saturating_mul(CHUNK as u64)) <= s.gfn_end)
+                space.segments.get(s).is_some_and(|s| {
+                    s.gfn_start <= p.gfn
+                        && p.gfn.saturating_add(pages.saturating_mul(CHUNK as u64)) <= s.gfn_end
+                })
             };
             if one_run {
                 let (y, _) = space.y_of(p.gfn);
                 let s = &space.segments[space.segments.partition_point(|s| s.gfn_end <= p.gfn)];
                 let per_page = (s.y_end - s.y_start) / (s.gfn_end - s.gfn_start) as f64;
-                places.push(ChunkPlace { y, dy: (per_page * pages as f64) as f32, axis: ix as u16, level: p.level });
+                places.push(ChunkPlace {
+                    y,
+                    dy: (per_page * pages as f64) as f32,
+                    axis: ix as u16,
+                    level: p.level,
+                });
             } else {
                 places.push(ChunkPlace { dy: -1.0, axis: ix as u16, ..none });
             }
@@ -65,7 +73,8 @@ impl ChunkPlaces {
             return Some((y, y + dy, p.level));
         }
         let e = store.place(entry);
-        let (a, b) = axis.spaces[usize::from(ix)].2.span_of(e.gfn, e.gfn.saturating_add(pages_of(e.level)))?;
+        let (a, b) =
+            axis.spaces[usize::from(ix)].2.span_of(e.gfn, e.gfn.saturating_add(pages_of(e.level)))?;
         Some((a, b, e.level))
     }
 
@@ -211,7 +220,13 @@ impl Canvas<'_> {
 }
 
 /// Draws a window from the spans.
-pub(crate) fn draw(store: &Store, axis: &GfnAxis, places: &ChunkPlaces, complete: bool, q: &MapQuery) -> MapImage {
+pub(crate) fn draw(
+    store: &Store,
+    axis: &GfnAxis,
+    places: &ChunkPlaces,
+    complete: bool,
+    q: &MapQuery,
+) -> MapImage {
     let cols = q.cols.clamp(1, 16384);
     let rows = q.rows.clamp(1, 16384);
     let empty = if complete { Shade::Nonpresent } else { Shade::Unknown };
@@ -246,7 +261,8 @@ pub(crate) fn draw(store: &Store, axis: &GfnAxis, places: &ChunkPlaces, complete
         }
     });
     let width = (q.t1 - q.t0) as f64;
-    let col_of = |t: u64| (((t.saturating_sub(q.t0)) as f64 / width * cols as f64) as u32).min(cols as u32 - 1);
+    let col_of =
+        |t: u64| (((t.saturating_sub(q.t0)) as f64 / width * cols as f64) as u32).min(cols as u32 - 1);
     let mut d = store.detaches.partition_point(|t| store.tables[*t as usize].detach_ev < ev0);
     let mut k = store.deaths.partition_point(|t| store.tables[*t as usize].dead_ev < ev0);
     let mut i = p0;
@@ -283,7 +299,11 @@ pub(crate) fn draw(store: &Store, axis: &GfnAxis, places: &ChunkPlaces, complete
             };
             let at = store.tables[t as usize].detach_ev;
             for e in store.table_entries(t) {
-                let s = if detach { store.span_before_event(e, at) } else { store.last_span(e).filter(|s| store.s_ev[*s as usize] >= at) };
+                let s = if detach {
+                    store.span_before_event(e, at)
+                } else {
+                    store.last_span(e).filter(|s| store.s_ev[*s as usize] >= at)
+                };
                 let Some(s) = s.filter(|s| store.meta(*s).shade != Shade::Table) else { continue };
                 if let Some((a, b, level)) = places.span(store, axis, ix, e)
                     && let Some(r) = c.rows_of(a, b)

@@ -238,12 +238,20 @@ impl Reason {
             Self::Unfrozen => "this kernel does not trace un-freezing: assumed empty since",
             Self::MarkMmio => "mark_mmio_spte tells that an MMIO SPTE was installed, not its value",
             Self::PageZapped => "kvm_mmu_prepare_zap_page destroyed the page-table page",
-            Self::SilentKernel => "this MMU does not trace zaps, write-protection and aging: unverified since",
-            Self::Notifier => "an mmu_notifier range was invalidated since and may have hit this page; this MMU does not trace the zap",
+            Self::SilentKernel => {
+                "this MMU does not trace zaps, write-protection and aging: unverified since"
+            }
+            Self::Notifier => {
+                "an mmu_notifier range was invalidated since and may have hit this page; this MMU does not trace the zap"
+            }
             Self::ZapAll => "all roots became obsolete since (kvm_mmu_zap_all_fast)",
-            Self::Synced => "the shadow page was synchronised with the guest's table since; this is not traced entry by entry",
+            Self::Synced => {
+                "the shadow page was synchronised with the guest's table since; this is not traced entry by entry"
+            }
             Self::Lost => "events were lost since",
-            Self::Contradicted => "a later event's old value does not fit: something happened that the trace does not show",
+            Self::Contradicted => {
+                "a later event's old value does not fit: something happened that the trace does not show"
+            }
             Self::Ambiguous => "two page tables fit the event; nothing in the trace decides between them",
             Self::NeverSeen => "no event has shown it yet",
             Self::GuestTable => "the guest page table that this page shadows may have been written since",
@@ -428,7 +436,11 @@ impl Counts {
     }
     /// Bytes of guest memory that the entries of a shade cover.
     pub fn bytes(&self, shade: Shade) -> u64 {
-        self.entries[shade as usize].iter().enumerate().map(|(l, n)| n.saturating_mul(pages_of(l as u8).saturating_mul(4096))).fold(0, u64::saturating_add)
+        self.entries[shade as usize]
+            .iter()
+            .enumerate()
+            .map(|(l, n)| n.saturating_mul(pages_of(l as u8).saturating_mul(4096)))
+            .fold(0, u64::saturating_add)
     }
     /// Entries of a shade at a level.
     pub fn at(&self, shade: Shade, level: u8) -> u64 {
@@ -713,7 +725,9 @@ impl EvidenceKind {
             Self::FastFault => "fast_page_fault shows another value than the last change",
             Self::Index => "the entry's index in its table does not match its frame",
             Self::PfnChanged => "a present leaf was replaced by a present leaf with another host frame",
-            Self::NonpresentChanged => "a nonpresent value was replaced by another that is neither MMIO nor removed",
+            Self::NonpresentChanged => {
+                "a nonpresent value was replaced by another that is neither MMIO nor removed"
+            }
             Self::Misaligned => "the frame is not aligned to its level",
             Self::Orphan => "an entry changed although nothing links its table",
             Self::StuckRemoved => "the entry stays removed while faults on it keep coming",

@@ -99,7 +99,8 @@ impl KindSums {
     fn rank(&self, store: &Store, kind: u8, ev: usize) -> u64 {
         let b = (ev / BLOCK).min(self.before.len().saturating_sub(1));
         let Some(base) = self.before.get(b) else { return 0 };
-        let rest = store.ev_kind[b * BLOCK..ev.min(store.ev_kind.len())].iter().filter(|k| **k == kind).count();
+        let rest =
+            store.ev_kind[b * BLOCK..ev.min(store.ev_kind.len())].iter().filter(|k| **k == kind).count();
         u64::from(base[usize::from(kind).min(47)]) + rest as u64
     }
 
@@ -125,7 +126,8 @@ impl KindSums {
             let mut bin = Bin::default();
             let start = at;
             for j in 1..=sub {
-                let e = if i + 1 == n && j == sub { store.ev_ts.upto(t1) } else { pos(edge(i * sub + j)) }.max(at);
+                let e = if i + 1 == n && j == sub { store.ev_ts.upto(t1) } else { pos(edge(i * sub + j)) }
+                    .max(at);
                 let r = kind.map_or(e as u64, |k| self.rank(store, k, e));
                 let c = r - r_at;
                 bin.count += c;

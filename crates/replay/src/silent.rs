@@ -22,7 +22,12 @@ pub(crate) struct SpKey {
 
 impl SpKey {
     fn of(vm: u16, p: &Page) -> Self {
-        Self { vm, gfn: p.gfn, role: Role { raw: None, invalid: false, ..p.role }, generation: p.mmu_valid_gen }
+        Self {
+            vm,
+            gfn: p.gfn,
+            role: Role { raw: None, invalid: false, ..p.role },
+            generation: p.mmu_valid_gen,
+        }
     }
 }
 
@@ -81,7 +86,10 @@ impl Engine {
         }
         let tid = self.threads[th].tid;
         match e.body {
-            Body::UnmapHvaRange { .. } | Body::SetSpteHva { .. } | Body::SetSpte { .. } | Body::MarkMmioSpte { .. } => {}
+            Body::UnmapHvaRange { .. }
+            | Body::SetSpteHva { .. }
+            | Body::SetSpte { .. }
+            | Body::MarkMmioSpte { .. } => {}
             Body::Entry { .. } | Body::Exit { .. } | Body::UserspaceExit { .. } => {
                 self.close_ranges(tid);
                 self.silent_boundary(th, ev, ts, e);
@@ -112,14 +120,19 @@ impl Engine {
                     self.guest_table_written(vm, gfn, ev, ts);
                 }
                 if matches!(e.body, Body::UserspaceExit { .. }) && self.silent.protects.contains(&vm) {
-                    self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Writable));
+                    self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| {
+                        s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Writable)
+                    });
                 }
             }
             Body::Exit { reason, isa, .. } => {
                 // INVLPG of an unsynchronised page drops an entry.
-                let invlpg = matches!((isa, reason), (Some(Isa::Vmx), Some(14)) | (Some(Isa::Svm), Some(0x79 | 0x7a)));
+                let invlpg =
+                    matches!((isa, reason), (Some(Isa::Vmx), Some(14)) | (Some(Isa::Svm), Some(0x79 | 0x7a)));
                 if invlpg {
-                    self.stale_where(vm, ev, ts, Reason::GuestTable, |s, x| !s.store.tables[s.store.place(x).table as usize].direct);
+                    self.stale_where(vm, ev, ts, Reason::GuestTable, |s, x| {
+                        !s.store.tables[s.store.place(x).table as usize].direct
+                    });
                 }
             }
             _ => {}
@@ -175,6 +188,9 @@ impl Engine {
 
     pub(crate) fn prepare_zap(&mut self, th: usize, ev: u32, ts: u64, page: &Page) {
         let vm = self.vm_of(th);
+        if page.role.direct && self.vms.is_tdp(vm) {
+            self.tdp_prepare_zap(th, ev, ts, page);
+        }
         if !self.silent.active {
             return;
         }
@@ -195,10 +211,15 @@ impl Engine {
             .into_iter()
             .flatten()
             .copied()
-            .filter(|t| self.store.tables[*t as usize].level == page.role.level && !self.silent.key_of_table.contains_key(t))
+            .filter(|t| {
+                self.store.tables[*t as usize].level == page.role.level
+                    && !self.silent.key_of_table.contains_key(t)
+            })
             .collect();
         if !unnamed.is_empty() {
-            self.stale_where(vm, ev, ts, Reason::PageZapped, |s, x| unnamed.contains(&s.store.place(x).table));
+            self.stale_where(vm, ev, ts, Reason::PageZapped, |s, x| {
+                unnamed.contains(&s.store.place(x).table)
+            });
         }
     }
 
@@ -346,9 +367,13 @@ impl Engine {
     fn silent_table(&mut self, th: usize, vm: u16, page: u64, level: u8, gfn: u64, ev: u32, ts: u64) -> u32 {
         let tid = self.threads[th].tid;
         // The page made last by this thread for that level is where it now writes.
-        let made = self.silent.made.get_mut(&tid).and_then(|m| m.iter().rposition(|k| k.role.level == level && k.vm == vm).map(|i| m.remove(i)));
+        let made =
+            self.silent.made.get_mut(&tid).and_then(|m| {
+                m.iter().rposition(|k| k.role.level == level && k.vm == vm).map(|i| m.remove(i))
+            });
         if let Some(t) = self.by_page.get(&page).copied() {
-            let same = self.silent.tables.get(&vm).is_some_and(|s| s.contains(&t)) && self.store.tables[t as usize].level == level;
+            let same = self.silent.tables.get(&vm).is_some_and(|s| s.contains(&t))
+                && self.store.tables[t as usize].level == level;
             let named = self.silent.key_of_table.get(&t);
             if same && made.is_none_or(|k| named.is_none_or(|n| *n == k)) {
                 if let Some(k) = made {
@@ -386,7 +411,16 @@ impl Engine {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    pub(crate) fn set_spte(&mut self, th: usize, ev: u32, ts: u64, gfn: u64, spte: u64, sptep: u64, level: u8) {
+    pub(crate) fn set_spte(
+        &mut self,
+        th: usize,
+        ev: u32,
+        ts: u64,
+        gfn: u64,
+        spte: u64,
+        sptep: u64,
+        level: u8,
+    ) {
         let vm = self.vm_of(th);
         if self.tdp_set_spte(th, ev, ts, gfn, spte, sptep, level) {
             return;
@@ -401,7 +435,10 @@ impl Engine {
         if self.store.tables[t as usize].direct {
             self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| {
                 let p = s.store.place(x);
-                p.level != level && s.store.tables[p.table as usize].direct && p.gfn < gfn + crate::model::pages_of(level) && gfn < p.gfn + crate::model::pages_of(p.level)
+                p.level != level
+                    && s.store.tables[p.table as usize].direct
+                    && p.gfn < gfn + crate::model::pages_of(level)
+                    && gfn < p.gfn + crate::model::pages_of(p.level)
             });
         }
         let entry = match self.silent.slots.get(&sptep).copied() {
@@ -428,7 +465,9 @@ impl Engine {
             && self.threads[th].fault.unanswered_write().is_some()
             && self.silent.protects.insert(vm)
         {
-            self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Writable));
+            self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| {
+                s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Writable)
+            });
         }
         if let Some(e) = self.silent.mmio.remove(&(vm, gfn))
             && shade != Shade::Mmio
@@ -443,7 +482,8 @@ impl Engine {
     /// A value is known from here on, as far as this kernel lets it be known.
     fn freshen(&mut self, th: usize, vm: u16, entry: u32, shade: Shade, ev: u32, ts: u64) {
         let tid = self.threads[th].tid;
-        let pending = self.silent.ranges.iter().any(|r| r.tid != tid && self.hva_hit(vm, entry, r.start, r.end));
+        let pending =
+            self.silent.ranges.iter().any(|r| r.tid != tid && self.hva_hit(vm, entry, r.start, r.end));
         if pending {
             self.make_stale(entry, ev, ts, Reason::Notifier);
             return;
@@ -472,7 +512,16 @@ impl Engine {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    pub(crate) fn mark_mmio(&mut self, th: usize, ev: u32, ts: u64, sptep: Option<u64>, gfn: u64, access: u32, generation: u32) {
+    pub(crate) fn mark_mmio(
+        &mut self,
+        th: usize,
+        ev: u32,
+        ts: u64,
+        sptep: Option<u64>,
+        gfn: u64,
+        access: u32,
+        generation: u32,
+    ) {
         let vm = self.vm_of(th);
         if let Some(i) = self.threads[th].install
             && i.gfn == gfn
@@ -510,15 +559,27 @@ impl Engine {
                     e
                 }
             }
-        } else if let Some(e) = self.silent.mmio.get(&(vm, gfn)).copied().filter(|e| self.store.tables[self.store.place(*e).table as usize].attached()) {
+        } else if let Some(e) = self
+            .silent
+            .mmio
+            .get(&(vm, gfn))
+            .copied()
+            .filter(|e| self.store.tables[self.store.place(*e).table as usize].attached())
+        {
             e
         } else {
             // Known by its frame only: the table is not named.
-            let t = self.silent.mmio_tables.get(&vm).copied().filter(|t| self.store.tables[*t as usize].attached()).unwrap_or_else(|| {
-                let mut rec = TableRec::new(vm, 0, 1, 0, ev, ts);
-                rec.direct = false;
-                self.store.add_table(rec)
-            });
+            let t = self
+                .silent
+                .mmio_tables
+                .get(&vm)
+                .copied()
+                .filter(|t| self.store.tables[*t as usize].attached())
+                .unwrap_or_else(|| {
+                    let mut rec = TableRec::new(vm, 0, 1, 0, ev, ts);
+                    rec.direct = false;
+                    self.store.add_table(rec)
+                });
             self.silent.mmio_tables.insert(vm, t);
             let e = self.store.free_slot(t, (gfn & 511) as u16, gfn);
             self.silent.mmio.insert((vm, gfn), e);
@@ -529,7 +590,17 @@ impl Engine {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    pub(crate) fn fast_page_fault(&mut self, th: usize, ev: u32, ts: u64, gpa: u64, sptep: Option<u64>, old: u64, new: u64, result: FastPfResult) {
+    pub(crate) fn fast_page_fault(
+        &mut self,
+        th: usize,
+        ev: u32,
+        ts: u64,
+        gpa: u64,
+        sptep: Option<u64>,
+        old: u64,
+        new: u64,
+        result: FastPfResult,
+    ) {
         if let Some(v) = sptep {
             self.silent.virt = Some((self.threads[th].tid, gpa >> 12, v));
         }
@@ -553,11 +624,22 @@ impl Engine {
                 return;
             }
             if (cur ^ old) & !ad == 2 && cur & 2 != 0 && self.silent.protects.insert(vm) {
-                self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Writable));
+                self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| {
+                    s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Writable)
+                });
             } else if (cur ^ old) & !ad != 0 {
                 let p = self.store.place(entry);
                 let key = Key { as_id: 0, level, gfn: p.gfn };
-                self.evidence(EvidenceKind::FastFault, ev, ts, vm, Some(entry), key, p.gfn, (Some(cur), Some(old)));
+                self.evidence(
+                    EvidenceKind::FastFault,
+                    ev,
+                    ts,
+                    vm,
+                    Some(entry),
+                    key,
+                    p.gfn,
+                    (Some(cur), Some(old)),
+                );
             }
         }
         let shade = self.shade(new, level);

@@ -3,7 +3,9 @@
 //! Spans are columns in the order of the events that opened them, so that a moment is a position. An entry is a slot of a chunk of
 //! sixteen, so that it costs eight bytes and no index. Everything is found by small integers.
 
-use crate::model::{Certainty, Entry, EntryId, EventIx, Reason, Shade, Span, SpanId, State, Table, TableId, VmId};
+use crate::model::{
+    Certainty, Entry, EntryId, EventIx, Reason, Shade, Span, SpanId, State, Table, TableId, VmId,
+};
 
 /// No index.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -73,7 +75,8 @@ pub(crate) struct Meta {
     pub(crate) has_value: bool,
 }
 
-const CERTAINTIES: [Certainty; 5] = [Certainty::Exact, Certainty::Observed, Certainty::Implied, Certainty::Assumed, Certainty::Stale];
+const CERTAINTIES: [Certainty; 5] =
+    [Certainty::Exact, Certainty::Observed, Certainty::Implied, Certainty::Assumed, Certainty::Stale];
 const REASONS: [Reason; 19] = [
     Reason::Stated,
     Reason::Reread,
@@ -99,7 +102,11 @@ const REASONS: [Reason; 19] = [
 impl Meta {
     pub(crate) fn pack(self) -> u16 {
         let prev = self.prev.map_or(8, |p| p as u16);
-        (self.shade as u16) | (self.certainty as u16) << 3 | prev << 6 | (self.reason as u16) << 10 | u16::from(self.has_value) << 15
+        (self.shade as u16)
+            | (self.certainty as u16) << 3
+            | prev << 6
+            | (self.reason as u16) << 10
+            | u16::from(self.has_value) << 15
     }
     pub(crate) fn unpack(m: u16) -> Self {
         Self {
@@ -336,11 +343,23 @@ impl Store {
     }
 
     /// Appends a span to an entry.
-    pub(crate) fn push(&mut self, entry: u32, ev: EventIx, spte: Option<u64>, shade: Shade, certainty: Certainty, reason: Reason) -> u32 {
+    pub(crate) fn push(
+        &mut self,
+        entry: u32,
+        ev: EventIx,
+        spte: Option<u64>,
+        shade: Shade,
+        certainty: Certainty,
+        reason: Reason,
+    ) -> u32 {
         let id = self.s_ev.len() as u32;
         let last = self.last[entry as usize];
         let detach = self.tables[self.chunks[entry as usize / CHUNK].table as usize].detach_ev;
-        let prev = if last == NONE || (detach != NONE && self.s_ev[last as usize] < detach) { None } else { Some(self.meta(last).shade) };
+        let prev = if last == NONE || (detach != NONE && self.s_ev[last as usize] < detach) {
+            None
+        } else {
+            Some(self.meta(last).shade)
+        };
         self.s_ev.push(ev);
         self.s_entry.push(entry);
         self.s_spte.push(spte.unwrap_or(0));
@@ -410,7 +429,11 @@ impl Store {
     pub(crate) fn end_of(&self, span: u32) -> Option<(EventIx, u64)> {
         let entry = self.s_entry[span as usize];
         let t = &self.tables[self.chunks[entry as usize / CHUNK].table as usize];
-        let table_end = if self.s_ev[span as usize] < t.detach_ev { (t.detach_ev, t.detach_ts) } else { (t.dead_ev, t.dead_ts) };
+        let table_end = if self.s_ev[span as usize] < t.detach_ev {
+            (t.detach_ev, t.detach_ts)
+        } else {
+            (t.dead_ev, t.dead_ts)
+        };
         let next = self.s_next[span as usize];
         if next != NONE && self.s_ev[next as usize] <= table_end.0 {
             return Some((self.s_ev[next as usize], self.start(next)));
@@ -558,7 +581,8 @@ impl Store {
 
     /// `depth` 0 is the spans themselves, `d` the tree level `d - 1`.
     fn visit_node(&self, depth: usize, node: usize, ev: u32, before: usize, f: &mut impl FnMut(usize)) {
-        let (col, width): (&[u32], usize) = if depth == 0 { (&self.end_ev, 1) } else { (&self.end_tree[depth - 1], FAN.pow(depth as u32)) };
+        let (col, width): (&[u32], usize) =
+            if depth == 0 { (&self.end_ev, 1) } else { (&self.end_tree[depth - 1], FAN.pow(depth as u32)) };
         if depth == self.end_tree.len() {
             for b in 0..col.len() {
                 if b * width < before && col[b] >= ev {
@@ -636,7 +660,11 @@ impl Store {
 
     pub(crate) fn heap(&self) -> usize {
         let tables: usize = self.tables.capacity() * size_of::<TableRec>()
-            + self.tables.iter().map(|t| if t.chunks.is_some() { CHUNKS * 4 } else { 0 } + t.free.capacity() * 4).sum::<usize>();
+            + self
+                .tables
+                .iter()
+                .map(|t| if t.chunks.is_some() { CHUNKS * 4 } else { 0 } + t.free.capacity() * 4)
+                .sum::<usize>();
         tables
             + self.chunks.capacity() * size_of::<ChunkRec>()
             + (self.first.capacity() + self.last.capacity()) * 4

@@ -4,7 +4,8 @@ use mmuscope_spte::State as SpteState;
 use mmuscope_trace::Trace;
 
 use crate::model::{
-    Certainty, Entry, EntryId, Fault, FaultId, MemoryKind, MemoryRange, PageStory, Reason, Shade, Span, State, StateFilter, StoryLine, VmId, pages_of,
+    Certainty, Entry, EntryId, Fault, FaultId, MemoryKind, MemoryRange, PageStory, Reason, Shade, Span,
+    State, StateFilter, StoryLine, VmId, pages_of,
 };
 use crate::timeline::Timeline;
 
@@ -74,12 +75,21 @@ impl Timeline {
                 if s.shade == Shade::Writable {
                     writes += 1;
                 }
-                if before.is_some_and(|b| b.state == State::Present) && matches!(s.state, State::Nonpresent | State::Removed) {
+                if before.is_some_and(|b| b.state == State::Present)
+                    && matches!(s.state, State::Nonpresent | State::Removed)
+                {
                     zaps += 1;
                 }
                 if s.id.is_some() {
                     let text = self.change_words(&entry, before.as_ref(), &s, gfn);
-                    lines.push(StoryLine { ts: s.start, event: s.opened_by, who: who(s.opened_by), text, shade: Some(s.shade), certainty: Some(s.certainty) });
+                    lines.push(StoryLine {
+                        ts: s.start,
+                        event: s.opened_by,
+                        who: who(s.opened_by),
+                        text,
+                        shade: Some(s.shade),
+                        certainty: Some(s.certainty),
+                    });
                 }
                 before = Some(s);
             }
@@ -88,7 +98,10 @@ impl Timeline {
                 && s.state != State::Nonpresent
             {
                 let text = match s.state {
-                    State::Removed => format!("its {} table's memory is freed: the removed entry ends with it", size_words(entry.level)),
+                    State::Removed => format!(
+                        "its {} table's memory is freed: the removed entry ends with it",
+                        size_words(entry.level)
+                    ),
                     _ => format!(
                         "the table that held its {} {} entry is unlinked, after {}",
                         size_words(entry.level),
@@ -96,18 +109,34 @@ impl Timeline {
                         human_ns(t - s.start)
                     ),
                 };
-                lines.push(StoryLine { ts: t, event: Some(ev), who: who(Some(ev)), text, shade: Some(Shade::Nonpresent), certainty: Some(Certainty::Implied) });
+                lines.push(StoryLine {
+                    ts: t,
+                    event: Some(ev),
+                    who: who(Some(ev)),
+                    text,
+                    shade: Some(Shade::Nonpresent),
+                    certainty: Some(Certainty::Implied),
+                });
             }
         }
         // MMIO accesses to the page, the first and the last of them.
-        let mmio: Vec<_> = self.mmio_ranges().iter().filter(|r| r.vm == vm && r.gfn_start <= gfn && gfn < r.gfn_end).collect();
+        let mmio: Vec<_> = self
+            .mmio_ranges()
+            .iter()
+            .filter(|r| r.vm == vm && r.gfn_start <= gfn && gfn < r.gfn_end)
+            .collect();
         lines.sort_by_key(|l| (l.ts, l.event));
         let mut notes = Vec::new();
         let total = end.saturating_sub(origin).max(1);
         for s in [Shade::Writable, Shade::ReadOnly, Shade::AccessTracked, Shade::Mmio, Shade::Removed] {
             let t = held[s as usize];
             if t > 0 {
-                notes.push(format!("{}: {} in all, {:.1} % of the trace", s.name(), human_ns(t), t as f64 * 100.0 / total as f64));
+                notes.push(format!(
+                    "{}: {} in all, {:.1} % of the trace",
+                    s.name(),
+                    human_ns(t),
+                    t as f64 * 100.0 / total as f64
+                ));
             }
         }
         for r in mmio {
@@ -133,11 +162,19 @@ impl Timeline {
                 plural(u64::from(writes)),
                 plural(u64::from(zaps)),
                 s.shade.name(),
-                if e.level > 1 { format!(" as part of a {} page", size_words(e.level)) } else { String::new() },
+                if e.level > 1 {
+                    format!(" as part of a {} page", size_words(e.level))
+                } else {
+                    String::new()
+                },
                 s.certainty.name()
             ),
             None if lines.is_empty() => format!("gfn {gfn:#x}: never seen"),
-            None => format!("gfn {gfn:#x}: {} fault{}; no entry covers it at the end", faults.len(), plural(faults.len() as u64)),
+            None => format!(
+                "gfn {gfn:#x}: {} fault{}; no entry covers it at the end",
+                faults.len(),
+                plural(faults.len() as u64)
+            ),
         };
         PageStory { vm, as_id, gfn, headline, lines, faults, notes }
     }
@@ -158,7 +195,9 @@ impl Timeline {
         }
         s.push_str(&format!(": {}", f.outcome.name()));
         match (f.level_wanted, f.level) {
-            (Some(w), Some(g)) if w != g => s.push_str(&format!(", wanted {}, got {}", size_words(w), size_words(g))),
+            (Some(w), Some(g)) if w != g => {
+                s.push_str(&format!(", wanted {}, got {}", size_words(w), size_words(g)))
+            }
             (_, Some(g)) => s.push_str(&format!(", {}", size_words(g))),
             _ => {}
         }
@@ -178,8 +217,14 @@ impl Timeline {
     fn change_words(&self, e: &Entry, before: Option<&Span>, s: &Span, gfn: u64) -> String {
         let size = size_words(e.level);
         let l = &self.layout(e.vm).layout;
-        let after = before.filter(|b| b.id.is_some()).map(|b| format!(" after {}", human_ns(s.start.saturating_sub(b.start)))).unwrap_or_default();
-        let pfn = s.spte.filter(|v| matches!(l.state(*v, e.level), SpteState::Present)).and_then(|v| l.decode(v, e.level).pfn);
+        let after = before
+            .filter(|b| b.id.is_some())
+            .map(|b| format!(" after {}", human_ns(s.start.saturating_sub(b.start))))
+            .unwrap_or_default();
+        let pfn = s
+            .spte
+            .filter(|v| matches!(l.state(*v, e.level), SpteState::Present))
+            .and_then(|v| l.decode(v, e.level).pfn);
         let of = if e.level > 1 && matches!(s.state, State::Present) {
             format!(" (page {} of {} in it)", gfn - e.gfn, pages_of(e.level))
         } else {
@@ -192,8 +237,12 @@ impl Timeline {
             (_, _, r) if s.certainty == Certainty::Stale => format!("from here on unverified: {}", r.words()),
             (Some(State::Present), State::Present, _) => match (before.map(|b| b.shade), s.shade) {
                 (Some(Shade::Writable), Shade::ReadOnly) => format!("{size} entry write-protected{after}"),
-                (Some(Shade::ReadOnly | Shade::AccessTracked), Shade::Writable) => format!("{size} entry made writable again{after}"),
-                (_, Shade::AccessTracked) => format!("{size} entry made access-tracked: permissions taken away to see the next access"),
+                (Some(Shade::ReadOnly | Shade::AccessTracked), Shade::Writable) => {
+                    format!("{size} entry made writable again{after}")
+                }
+                (_, Shade::AccessTracked) => {
+                    format!("{size} entry made access-tracked: permissions taken away to see the next access")
+                }
                 (Some(Shade::AccessTracked), _) => format!("{size} entry's permissions given back{after}"),
                 _ => {
                     let diff = before.and_then(|b| b.spte).zip(s.spte).map_or(0, |(a, b)| a ^ b);
@@ -213,21 +262,31 @@ impl Timeline {
             },
             (_, State::Present, _) => {
                 let access = if s.shade == Shade::Writable { "writable" } else { "read-only" };
-                format!("mapped {access} by a {size} page{of}{}", pfn.map(|p| format!(", host frame {p:#x}")).unwrap_or_default())
+                format!(
+                    "mapped {access} by a {size} page{of}{}",
+                    pfn.map(|p| format!(", host frame {p:#x}")).unwrap_or_default()
+                )
             }
             (_, State::Mmio, _) => "MMIO entry installed: accesses are emulated from now on".to_owned(),
-            (Some(State::Present), State::Table, _) => format!("the {size} page is split into a table{after}"),
+            (Some(State::Present), State::Table, _) => {
+                format!("the {size} page is split into a table{after}")
+            }
             (_, State::Table, _) => format!("a table is linked at the {size} level"),
-            (Some(State::Table), State::Nonpresent | State::Removed, _) => format!("the {size}-level table is unlinked{after}"),
+            (Some(State::Table), State::Nonpresent | State::Removed, _) => {
+                format!("the {size}-level table is unlinked{after}")
+            }
             (Some(State::Present), State::Nonpresent, _) => format!("{size} entry zapped{after}"),
             (Some(State::Present), State::Removed, _) => format!("{size} entry zapped (removed){after}"),
             (Some(State::Mmio), State::Nonpresent | State::Removed, _) => format!("MMIO entry zapped{after}"),
             (_, State::Removed, _) => format!("{size} entry removed"),
-            (Some(State::Removed), State::Nonpresent, r) => format!("{size} entry empty again{after} ({})", r.words()),
+            (Some(State::Removed), State::Nonpresent, r) => {
+                format!("{size} entry empty again{after} ({})", r.words())
+            }
             (_, State::Nonpresent, _) => format!("{size} entry empty"),
             (_, State::Unknown, _) => "not known from here on".to_owned(),
         };
-        let text = if text.is_empty() { format!("from here on unverified: {}", s.reason.words()) } else { text };
+        let text =
+            if text.is_empty() { format!("from here on unverified: {}", s.reason.words()) } else { text };
         match (s.certainty, s.spte) {
             (Certainty::Stale, _) => text,
             (_, Some(v)) => format!("{text}; spte {v:#x}"),
@@ -267,7 +326,13 @@ impl Timeline {
                 continue;
             }
             match out.last_mut() {
-                Some(l) if l.as_id == e.as_id && l.gfn_end == e.gfn && l.kind == kind && l.level == e.level && l.shade == s.shade => {
+                Some(l)
+                    if l.as_id == e.as_id
+                        && l.gfn_end == e.gfn
+                        && l.kind == kind
+                        && l.level == e.level
+                        && l.shade == s.shade =>
+                {
                     l.gfn_end = e_end;
                     l.entries += 1;
                     l.certainty = l.certainty.max(s.certainty);
@@ -275,7 +340,9 @@ impl Timeline {
                 last => {
                     // A new memslot is likely where frames jump: ranges that touch belong to one.
                     let touches = last.as_ref().is_some_and(|l| {
-                        l.as_id == e.as_id && e.gfn.saturating_sub(l.gfn_end) < 0x100 && (l.kind == MemoryKind::Mmio) == (kind == MemoryKind::Mmio)
+                        l.as_id == e.as_id
+                            && e.gfn.saturating_sub(l.gfn_end) < 0x100
+                            && (l.kind == MemoryKind::Mmio) == (kind == MemoryKind::Mmio)
                     });
                     if !touches {
                         slot += 1;

@@ -1,7 +1,7 @@
 //! The TDP MMU: every change is an event, none names its table.
 
 use mmuscope_spte::State as SpteState;
-use mmuscope_trace::FastPfResult;
+use mmuscope_trace::{FastPfResult, Page};
 
 use crate::engine::{Engine, Fit, Gap, Install, Key, NewPage, Reread, index_of, key_of};
 use crate::model::{Certainty, EvidenceKind, MmuKind, Reason, Shade};
@@ -20,7 +20,17 @@ struct Found {
 
 impl Engine {
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    pub(crate) fn tdp_changed(&mut self, th: usize, ev: u32, ts: u64, as_id: u8, gfn: u64, level: u8, old: u64, new: u64) {
+    pub(crate) fn tdp_changed(
+        &mut self,
+        th: usize,
+        ev: u32,
+        ts: u64,
+        as_id: u8,
+        gfn: u64,
+        level: u8,
+        old: u64,
+        new: u64,
+    ) {
         let vm = self.vm_of(th);
         self.mmu_kind(vm, MmuKind::Tdp);
         self.vms.as_id(vm, as_id);
@@ -39,11 +49,23 @@ impl Engine {
     /// A change that another CPU told before: it closes the gap it left.
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
     fn fill_gap(&mut self, th: usize, key: Key, gfn: u64, old: u64, new: u64, ev: u32, ts: u64) -> bool {
-        let prev = self.threads[th].prev_ts;
+        let page = self.pfn_bits(old);
+        let prev = self.threads[th]
+            .unlinking
+            .iter()
+            .find(|(t, _)| {
+                let r = &self.store.tables[*t as usize];
+                r.page == page && r.level + 1 == key.level
+            })
+            .map_or(self.threads[th].prev_ts, |u| u.1);
         let tid = self.threads[th].tid;
         // The change itself happened after the thread's event before; only then can it have been before the one that left the gap.
         let Some(i) = self.gaps.iter().position(|g| {
-            g.gfn == gfn && g.key == key && g.tid != tid && prev <= g.ts && (self.same(g.from, old, key.level) || self.same(g.to, new, key.level))
+            g.gfn == gfn
+                && g.key == key
+                && g.tid != tid
+                && prev <= g.ts
+                && (self.same(g.from, old, key.level) || self.same(g.to, new, key.level))
         }) else {
             return false;
         };
@@ -91,17 +113,32 @@ impl Engine {
         if m.has_value && self.same(cur, old, level) {
             return Fit::Exact;
         }
-        if l.is_shadow_present(cur) && l.is_shadow_present(old) && self.pfn_bits(cur) == self.pfn_bits(old) && l.state(cur, level) == l.state(old, level) {
+        if l.is_shadow_present(cur)
+            && l.is_shadow_present(old)
+            && self.pfn_bits(cur) == self.pfn_bits(old)
+            && l.state(cur, level) == l.state(old, level)
+        {
             return Fit::Volatile;
         }
         if m.certainty == Certainty::Stale { Fit::Unknown } else { Fit::No }
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    fn find_table(&mut self, th: usize, vm: u16, key: Key, idx: u16, old: u64, new: u64, ev: u32, ts: u64) -> Option<Found> {
+    fn find_table(
+        &mut self,
+        th: usize,
+        vm: u16,
+        key: Key,
+        idx: u16,
+        old: u64,
+        new: u64,
+        ev: u32,
+        ts: u64,
+    ) -> Option<Found> {
         let level = key.level;
         let l = self.layout;
-        let installs = !l.is_shadow_present(old) && !l.is_removed(new) && (l.is_shadow_present(new) || l.is_mmio(new));
+        let installs =
+            !l.is_shadow_present(old) && !l.is_removed(new) && (l.is_shadow_present(new) || l.is_mmio(new));
         // What this thread is tearing down comes first: only it touches that.
         let tearing = &self.threads[th].tearing;
         if !tearing.is_empty()
@@ -144,20 +181,33 @@ impl Engine {
                 if installs && thread.root == r.root {
                     bonus += 5;
                 }
-                if installs && self.obsolete.contains(&r.root) {
+                let obsolete = self.obsolete.contains(&r.root);
+                if installs && obsolete {
                     bonus -= 30;
+                }
+                if !installs && !self.obsolete.is_empty() {
+                    // Whoever made the roots obsolete zaps those and no other; write-protection and the like leave them alone.
+                    let zap = !l.is_shadow_present(new);
+                    if thread.zapping {
+                        bonus += if obsolete { 25 } else { -25 };
+                    } else if !zap && obsolete {
+                        bonus -= 8;
+                    }
                 }
                 consider(t, fit, bonus, &mut best);
             }
         }
         // The change may lie as far back as the thread's event before: tables unlinked since are candidates too.
-        if best.is_none_or(|b| b.2 < Fit::Volatile || thread.path.iter().any(|t| !self.store.tables[*t as usize].attached())) {
+        if best.is_none_or(|b| {
+            b.2 < Fit::Volatile || thread.path.iter().any(|t| !self.store.tables[*t as usize].attached())
+        }) {
             for &t in self.recent.iter().rev() {
                 let r = &self.store.tables[t as usize];
                 if r.detach_ts < prev {
                     break;
                 }
-                if self.key_is(t, key) && thread.vm.is_none_or(|v| v == r.vm) && best.is_none_or(|b| b.1 != t) {
+                if self.key_is(t, key) && thread.vm.is_none_or(|v| v == r.vm) && best.is_none_or(|b| b.1 != t)
+                {
                     let fit = self.fit(t, idx, old, level);
                     if fit >= Fit::Unknown {
                         consider(t, fit, if thread.path.contains(&t) { 15 } else { -5 }, &mut best);
@@ -168,7 +218,9 @@ impl Engine {
         if let Some((score, table, fit)) = best
             && fit != Fit::No
         {
-            return Some(Found { table, fit, ambiguous: second >= score.min(40) && second >= 30 });
+            // A notifier zaps all trees, the newest first: that is the order they are tried in.
+            let notifier_zap = !installs && !l.is_shadow_present(new);
+            return Some(Found { table, fit, ambiguous: second >= score && second >= 30 && !notifier_zap });
         }
         // Nothing fits. A root nobody has named yet?
         let lossy = best.is_some_and(|b| self.store.tables[b.1 as usize].lossy);
@@ -218,9 +270,15 @@ impl Engine {
                 }
                 match self.store.slot(t, idx).and_then(|e| self.store.now(e)) {
                     None if !r.born => return false,
-                    Some((_, m)) if m.shade == Shade::Unknown || m.certainty == Certainty::Stale => return false,
+                    Some((_, m)) if m.shade == Shade::Unknown || m.certainty == Certainty::Stale => {
+                        return false;
+                    }
                     // Linked, but to a table no event has shown: it is this one.
-                    Some((_, m)) if m.shade == Shade::Table && level == key.level + 1 && !self.child_known(t, idx) => return false,
+                    Some((_, m))
+                        if m.shade == Shade::Table && level == key.level + 1 && !self.child_known(t, idx) =>
+                    {
+                        return false;
+                    }
                     _ => {}
                 }
             }
@@ -238,7 +296,11 @@ impl Engine {
     fn root_above(&self, vm: u16, key: Key) -> u32 {
         for level in key.level + 1..=5 {
             let k = key_of(key.as_id, level, key.gfn);
-            if let Some(t) = self.live.get(&k).and_then(|c| c.iter().rev().find(|t| self.store.tables[**t as usize].vm == vm)) {
+            if let Some(t) = self
+                .live
+                .get(&k)
+                .and_then(|c| c.iter().rev().find(|t| self.store.tables[**t as usize].vm == vm))
+            {
                 return self.store.tables[*t as usize].root;
             }
         }
@@ -246,8 +308,23 @@ impl Engine {
     }
 
     /// A new table; `np` is its `kvm_mmu_get_page`, `parent` the entry that links it.
-    pub(crate) fn make_table(&mut self, vm: u16, key: Key, np: Option<NewPage>, parent: u32, ev: u32, ts: u64) -> u32 {
-        let mut t = TableRec::new(vm, key.as_id, key.level, key.gfn, np.map_or(ev, |n| n.ev), np.map_or(ts, |n| n.ts));
+    pub(crate) fn make_table(
+        &mut self,
+        vm: u16,
+        key: Key,
+        np: Option<NewPage>,
+        parent: u32,
+        ev: u32,
+        ts: u64,
+    ) -> u32 {
+        let mut t = TableRec::new(
+            vm,
+            key.as_id,
+            key.level,
+            key.gfn,
+            np.map_or(ev, |n| n.ev),
+            np.map_or(ts, |n| n.ts),
+        );
         t.parent = parent;
         t.born = np.is_some() || parent != NONE;
         t.mirror = np.is_some_and(|n| n.mirror);
@@ -259,7 +336,19 @@ impl Engine {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    fn apply(&mut self, th: usize, vm: u16, key: Key, idx: u16, gfn: u64, found: Found, old: u64, new: u64, ev: u32, ts: u64) {
+    fn apply(
+        &mut self,
+        th: usize,
+        vm: u16,
+        key: Key,
+        idx: u16,
+        gfn: u64,
+        found: Found,
+        old: u64,
+        new: u64,
+        ev: u32,
+        ts: u64,
+    ) {
         let level = key.level;
         let table = found.table;
         let l = self.layout;
@@ -281,7 +370,9 @@ impl Engine {
             self.leave_gap(th, vm, key, entry, gfn, from, old, ev, ts);
         }
         if !self.rereads.is_empty() {
-            let explained = |r: &Reread| r.entry == entry && (self.same(r.seen, old, level) || self.same(r.seen, new, level));
+            let explained = |r: &Reread| {
+                r.entry == entry && (self.same(r.seen, old, level) || self.same(r.seen, new, level))
+            };
             let keep: Vec<Reread> = self.rereads.iter().filter(|r| !explained(r)).copied().collect();
             self.rereads = keep;
         }
@@ -289,21 +380,31 @@ impl Engine {
         let old_child = self.child_of.get(&entry).copied();
         let old_state = l.state(old, level);
         let new_state = l.state(new, level);
-        let (certainty, reason) = if found.ambiguous { (Certainty::Implied, Reason::Ambiguous) } else { (Certainty::Exact, Reason::Stated) };
+        let (certainty, reason) = if found.ambiguous {
+            (Certainty::Implied, Reason::Ambiguous)
+        } else {
+            (Certainty::Exact, Reason::Stated)
+        };
         let span = self.store.push(entry, ev, Some(new), shade, certainty, reason);
         if found.ambiguous {
             self.evidence(EvidenceKind::Ambiguous, ev, ts, vm, Some(entry), key, gfn, (None, Some(new)));
         }
         let thread = &mut self.threads[th];
         // What the entry pointed to is unlinked, unless it still does.
-        let keeps = new_state == SpteState::Table && old_child.is_some_and(|c| self.store.tables[c as usize].page == self.layout.masks.base_addr_mask & new);
+        let keeps = new_state == SpteState::Table
+            && old_child.is_some_and(|c| {
+                self.store.tables[c as usize].page == self.layout.masks.base_addr_mask & new
+            });
         let child_key = Key { as_id: key.as_id, level: level.saturating_sub(1), gfn };
         if level > 1 && !keeps && (old_state == SpteState::Table || old_child.is_some()) {
             let child = old_child.or_else(|| self.orphan_for(vm, child_key, self.pfn_bits(old)));
             if let Some(c) = child {
                 self.child_of.remove(&entry);
-                self.detach_tree(c, ev, ts);
-                self.threads[th].tearing.push(c);
+                // Unlinked before by the one who is tearing it down: his, not this thread's.
+                if self.store.tables[c as usize].attached() {
+                    self.detach_tree(c, ev, ts);
+                    self.threads[th].tearing.push(c);
+                }
             }
         } else {
             thread.path.push(table);
@@ -315,9 +416,20 @@ impl Engine {
         if shade == Shade::Removed {
             thread.frozen.push(entry);
         }
-        if !matches!(old_state, SpteState::Present | SpteState::Table) && matches!(new_state, SpteState::Present | SpteState::Mmio) {
+        if !matches!(old_state, SpteState::Present | SpteState::Table)
+            && matches!(new_state, SpteState::Present | SpteState::Mmio)
+        {
             thread.root = self.store.tables[table as usize].root;
-            thread.install = Some(Install { table, entry, span, gfn, level, as_id: key.as_id, spte: new, ambiguous: found.ambiguous });
+            thread.install = Some(Install {
+                table,
+                entry,
+                span,
+                gfn,
+                level,
+                as_id: key.as_id,
+                spte: new,
+                ambiguous: found.ambiguous,
+            });
         }
         self.threads[th].fault.changed(span, level);
         self.check_obsolete_root(table, ev, ts);
@@ -325,7 +437,20 @@ impl Engine {
 
     /// A change in a table that is being, or was, torn down.
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    fn apply_dying(&mut self, th: usize, vm: u16, key: Key, idx: u16, gfn: u64, found: Found, old: u64, new: u64, shade: Shade, ev: u32, ts: u64) {
+    fn apply_dying(
+        &mut self,
+        th: usize,
+        vm: u16,
+        key: Key,
+        idx: u16,
+        gfn: u64,
+        found: Found,
+        old: u64,
+        new: u64,
+        shade: Shade,
+        ev: u32,
+        ts: u64,
+    ) {
         let l = self.layout;
         let table = found.table;
         let level = key.level;
@@ -342,6 +467,9 @@ impl Engine {
                     self.threads[th].tearing.push(c);
                 }
             }
+        }
+        if idx == 511 && self.threads[th].tearing.first() == Some(&table) && old_state != SpteState::Table {
+            self.torn.push(th);
         }
         if matches!(shade, Shade::Removed | Shade::Nonpresent) {
             let known = self.store.slot(table, idx).is_some_and(|e| self.store.used(e));
@@ -377,7 +505,18 @@ impl Engine {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    pub(crate) fn leave_gap(&mut self, th: usize, vm: u16, key: Key, entry: u32, gfn: u64, from: u64, to: u64, ev: u32, ts: u64) {
+    pub(crate) fn leave_gap(
+        &mut self,
+        th: usize,
+        vm: u16,
+        key: Key,
+        entry: u32,
+        gfn: u64,
+        from: u64,
+        to: u64,
+        ev: u32,
+        ts: u64,
+    ) {
         if self.gaps.len() >= 256 {
             let g = self.gaps.remove(0);
             self.report_gap(&g);
@@ -388,14 +527,46 @@ impl Engine {
 
     /// Things the kernel itself calls bugs.
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    fn check_values(&mut self, vm: u16, key: Key, entry: u32, gfn: u64, old: u64, new: u64, ev: u32, ts: u64) {
+    fn check_values(
+        &mut self,
+        vm: u16,
+        key: Key,
+        entry: u32,
+        gfn: u64,
+        old: u64,
+        new: u64,
+        ev: u32,
+        ts: u64,
+    ) {
         let l = &self.layout;
         let (o, n) = (l.state(old, key.level), l.state(new, key.level));
         if o == SpteState::Present && n == SpteState::Present && self.pfn_bits(old) != self.pfn_bits(new) {
-            self.evidence(EvidenceKind::PfnChanged, ev, ts, vm, Some(entry), key, gfn, (Some(old), Some(new)));
+            self.evidence(
+                EvidenceKind::PfnChanged,
+                ev,
+                ts,
+                vm,
+                Some(entry),
+                key,
+                gfn,
+                (Some(old), Some(new)),
+            );
         } else if o == SpteState::Nonpresent && n == SpteState::Nonpresent && old != new {
-            self.evidence(EvidenceKind::NonpresentChanged, ev, ts, vm, Some(entry), key, gfn, (Some(old), Some(new)));
-        } else if n == SpteState::Present && new & 2 != 0 && l.masks.mmu_writable_mask != 0 && new & l.masks.mmu_writable_mask == 0 {
+            self.evidence(
+                EvidenceKind::NonpresentChanged,
+                ev,
+                ts,
+                vm,
+                Some(entry),
+                key,
+                gfn,
+                (Some(old), Some(new)),
+            );
+        } else if n == SpteState::Present
+            && new & 2 != 0
+            && l.masks.mmu_writable_mask != 0
+            && new & l.masks.mmu_writable_mask == 0
+        {
             self.evidence(EvidenceKind::WritableBits, ev, ts, vm, Some(entry), key, gfn, (None, Some(new)));
         }
     }
@@ -412,7 +583,18 @@ impl Engine {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    fn link(&mut self, th: usize, vm: u16, key: Key, entry: u32, table: u32, old: u64, new: u64, ev: u32, ts: u64) {
+    fn link(
+        &mut self,
+        th: usize,
+        vm: u16,
+        key: Key,
+        entry: u32,
+        table: u32,
+        old: u64,
+        new: u64,
+        ev: u32,
+        ts: u64,
+    ) {
         let page = self.pfn_bits(new);
         if let Some(t) = self.by_page.get(&page).copied() {
             let r = &self.store.tables[t as usize];
@@ -423,12 +605,24 @@ impl Engine {
                 return;
             }
             if r.parent != NONE && !self.loss_seen {
-                self.evidence(EvidenceKind::TableShared, ev, ts, vm, Some(entry), key, key.gfn, (None, Some(new)));
+                self.evidence(
+                    EvidenceKind::TableShared,
+                    ev,
+                    ts,
+                    vm,
+                    Some(entry),
+                    key,
+                    key.gfn,
+                    (None, Some(new)),
+                );
             }
             self.retire_page(page, ev, ts);
         }
         let pages = &mut self.threads[th].pages;
-        let np = pages.iter().rposition(|p| p.level == key.level && p.gfn.is_none_or(|g| g == key.gfn)).map(|i| pages.remove(i));
+        let np = pages
+            .iter()
+            .rposition(|p| p.level == key.level && p.gfn.is_none_or(|g| g == key.gfn))
+            .map(|i| pages.remove(i));
         if let Some(np) = np {
             self.vms.linked(vm, np.ev);
         }
@@ -470,7 +664,14 @@ impl Engine {
         let shade = self.shade(child, key.level);
         for i in 0..512u16 {
             let e = self.store.slot_mut(table, i);
-            self.store.push(e, ev, Some(child | (u64::from(i) * step) << 12), shade, Certainty::Implied, Reason::Split);
+            self.store.push(
+                e,
+                ev,
+                Some(child | (u64::from(i) * step) << 12),
+                shade,
+                Certainty::Implied,
+                Reason::Split,
+            );
         }
     }
 
@@ -506,6 +707,48 @@ impl Engine {
         }
     }
 
+    /// A table is being torn down. Since 7.2 its unlinking is told only after its entries.
+    pub(crate) fn tdp_prepare_zap(&mut self, th: usize, ev: u32, ts: u64, page: &Page) {
+        let Some(gfn) = page.gfn else { return };
+        let level = page.role.level;
+        let is = |s: &Self, t: u32| {
+            let r = &s.store.tables[t as usize];
+            r.level == level && r.gfn == gfn
+        };
+        let thread = &self.threads[th];
+        if thread.tearing.iter().any(|t| is(self, *t)) {
+            return;
+        }
+        let vm = thread.vm;
+        let prev = thread.prev_ts;
+        // Below what it is tearing down already, else a table still linked.
+        let below = self.recent.iter().rev().copied().find(|t| {
+            is(self, *t) && self.store.tables[*t as usize].dead_ev == NONE && {
+                let p = self.store.tables[*t as usize].parent;
+                p != NONE && thread.tearing.contains(&self.store.place(p).table)
+            }
+        });
+        let table = below.or_else(|| {
+            let mut c: Vec<u32> = (0..=1u8)
+                .filter_map(|as_id| self.live.get(&Key { as_id, level, gfn }))
+                .flatten()
+                .copied()
+                .filter(|t| {
+                    let r = &self.store.tables[*t as usize];
+                    vm.is_none_or(|v| v == r.vm) && r.parent != NONE
+                })
+                .collect();
+            let zapping = thread.zapping;
+            c.sort_by_key(|t| self.obsolete.contains(&self.store.tables[*t as usize].root) != zapping);
+            c.first().copied()
+        });
+        if let Some(t) = table {
+            self.detach_tree(t, ev, ts);
+            self.threads[th].tearing.push(t);
+            self.threads[th].unlinking.push((t, prev));
+        }
+    }
+
     /// A host page holds a new table: whatever table it was before is gone.
     pub(crate) fn retire_page(&mut self, page: u64, ev: u32, ts: u64) {
         if page != 0
@@ -525,7 +768,9 @@ impl Engine {
         if self.obsolete.is_empty() || !self.obsolete.contains(&table) {
             return;
         }
-        let busy = self.store.table_entries(table).any(|e| self.store.now(e).is_some_and(|(_, m)| !matches!(m.shade, Shade::Nonpresent | Shade::Removed)));
+        let busy = self.store.table_entries(table).any(|e| {
+            self.store.now(e).is_some_and(|(_, m)| !matches!(m.shade, Shade::Nonpresent | Shade::Removed))
+        });
         if !busy {
             self.obsolete.remove(&table);
             self.detach_tree(table, ev, ts);
@@ -535,7 +780,16 @@ impl Engine {
 
     /// `kvm_mmu_set_spte` of a TDP table: it tells which table. Returns whether it was one.
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    pub(crate) fn tdp_set_spte(&mut self, th: usize, ev: u32, ts: u64, gfn: u64, spte: u64, sptep: u64, level: u8) -> bool {
+    pub(crate) fn tdp_set_spte(
+        &mut self,
+        th: usize,
+        ev: u32,
+        ts: u64,
+        gfn: u64,
+        spte: u64,
+        sptep: u64,
+        level: u8,
+    ) -> bool {
         let page = sptep & !0xfff;
         let idx = (sptep >> 3 & 511) as u16;
         let install = self.threads[th].install.take().filter(|i| i.gfn == gfn && i.level == level);
@@ -545,7 +799,16 @@ impl Engine {
             let key = Key { as_id: i.as_id, level, gfn: r.gfn };
             if idx != index_of(level, gfn) {
                 let vm = r.vm;
-                self.evidence(EvidenceKind::Index, ev, ts, vm, Some(i.entry), key, gfn, (Some(u64::from(index_of(level, gfn))), Some(u64::from(idx))));
+                self.evidence(
+                    EvidenceKind::Index,
+                    ev,
+                    ts,
+                    vm,
+                    Some(i.entry),
+                    key,
+                    gfn,
+                    (Some(u64::from(index_of(level, gfn))), Some(u64::from(idx))),
+                );
                 return true;
             }
             if r.page == page {
@@ -574,13 +837,24 @@ impl Engine {
                 .by_page
                 .get(&page)
                 .copied()
-                .or_else(|| self.recent.iter().rev().copied().find(|x| self.store.tables[*x as usize].page == page))
+                .or_else(|| {
+                    self.recent.iter().rev().copied().find(|x| self.store.tables[*x as usize].page == page)
+                })
                 .filter(|x| self.key_is(*x, key));
             if let Some(other) = other {
                 self.move_install(&i, other, idx, ev, ts);
             } else {
                 let vm = self.store.tables[t as usize].vm;
-                self.evidence(EvidenceKind::SetSpte, ev, ts, vm, Some(i.entry), key, gfn, (Some(self.store.tables[t as usize].page), Some(page)));
+                self.evidence(
+                    EvidenceKind::SetSpte,
+                    ev,
+                    ts,
+                    vm,
+                    Some(i.entry),
+                    key,
+                    gfn,
+                    (Some(self.store.tables[t as usize].page), Some(page)),
+                );
             }
             return true;
         }
@@ -603,7 +877,10 @@ impl Engine {
                 }
             }
             Some((cur, m)) => {
-                if m.certainty == Certainty::Stale || m.certainty == Certainty::Assumed || self.store.tables[t as usize].lossy {
+                if m.certainty == Certainty::Stale
+                    || m.certainty == Certainty::Assumed
+                    || self.store.tables[t as usize].lossy
+                {
                     self.observe(entry, level, spte, ev, ts);
                 } else {
                     // A change by another CPU whose event is still to come, most likely.
@@ -649,7 +926,17 @@ impl Engine {
 
     /// `fast_page_fault` in a TDP tree; returns whether an entry was found.
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    pub(crate) fn tdp_fast_fault(&mut self, th: usize, ev: u32, ts: u64, gpa: u64, sptep: Option<u64>, old: u64, new: u64, result: FastPfResult) -> bool {
+    pub(crate) fn tdp_fast_fault(
+        &mut self,
+        th: usize,
+        ev: u32,
+        ts: u64,
+        gpa: u64,
+        sptep: Option<u64>,
+        old: u64,
+        new: u64,
+        result: FastPfResult,
+    ) -> bool {
         let vm = self.vm_of(th);
         let gfn = gpa >> 12;
         let Some((entry, level, key)) = self.entry_for_fast(th, vm, gfn, sptep, old) else { return false };
@@ -658,20 +945,43 @@ impl Engine {
         }
         let l = self.layout;
         // `new` is re-read when the event is recorded; the store itself can only have given back what the fault wanted.
-        let fixed = if l.is_shadow_present(new) && self.pfn_bits(new) == self.pfn_bits(old) && new & 2 >= old & 2 { new } else { old | 2 };
+        let fixed =
+            if l.is_shadow_present(new) && self.pfn_bits(new) == self.pfn_bits(old) && new & 2 >= old & 2 {
+                new
+            } else {
+                old | 2
+            };
         let (cur, m) = self.store.now(entry).map_or((l.zapped, None), |(c, m)| (c, Some(m)));
         if self.same(cur, fixed, level) && m.is_some_and(|m| m.certainty != Certainty::Stale) {
             return true;
         }
         let prev = self.threads[th].prev_ts;
         let tid = self.threads[th].tid;
-        if let Some(g) = self.gaps.iter().position(|g| g.entry == entry && g.tid != tid && prev <= g.ts && self.same(g.from, old, level) && self.same(g.to, fixed, level)) {
+        if let Some(g) = self.gaps.iter().position(|g| {
+            g.entry == entry
+                && g.tid != tid
+                && prev <= g.ts
+                && self.same(g.from, old, level)
+                && self.same(g.to, fixed, level)
+        }) {
             // The fault came first, another CPU's change was told first.
             self.gaps.swap_remove(g);
-            self.evidence(EvidenceKind::Reordered, ev, ts, vm, Some(entry), key, gfn, (Some(old), Some(fixed)));
+            self.evidence(
+                EvidenceKind::Reordered,
+                ev,
+                ts,
+                vm,
+                Some(entry),
+                key,
+                gfn,
+                (Some(old), Some(fixed)),
+            );
             return true;
         }
-        if m.is_some_and(|m| m.certainty != Certainty::Stale) && !self.same(cur, old, level) && (!l.is_shadow_present(cur) || self.pfn_bits(cur) != self.pfn_bits(old)) {
+        if m.is_some_and(|m| m.certainty != Certainty::Stale)
+            && !self.same(cur, old, level)
+            && (!l.is_shadow_present(cur) || self.pfn_bits(cur) != self.pfn_bits(old))
+        {
             self.evidence(EvidenceKind::FastFault, ev, ts, vm, Some(entry), key, gfn, (Some(cur), Some(old)));
             return true;
         }
@@ -681,7 +991,14 @@ impl Engine {
         true
     }
 
-    fn entry_for_fast(&self, th: usize, vm: u16, gfn: u64, sptep: Option<u64>, old: u64) -> Option<(u32, u8, Key)> {
+    fn entry_for_fast(
+        &self,
+        th: usize,
+        vm: u16,
+        gfn: u64,
+        sptep: Option<u64>,
+        old: u64,
+    ) -> Option<(u32, u8, Key)> {
         let root = self.threads[th].root;
         let mut best: Option<(i32, u32, u8, Key)> = None;
         for level in 1..=3u8 {

@@ -14,8 +14,9 @@ use crate::faults::Packed;
 use crate::infer::{LayoutInfo, LayoutOverride, infer};
 use crate::map::{self, ChunkPlaces};
 use crate::model::{
-    Bin, Counts, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange, Phase, SeriesKind, Shade, Span,
-    SpanFilter, SpanId, State, StateFilter, Table, TableId, TopPage, Vm, VmId, pages_of,
+    Bin, Counts, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange,
+    Phase, SeriesKind, Shade, Span, SpanFilter, SpanId, State, StateFilter, Table, TableId, TopPage, Vm,
+    VmId, pages_of,
 };
 use crate::series::{KindSums, bins_of, kind_by_name, kind_of};
 use crate::store::Store;
@@ -86,7 +87,11 @@ impl Timeline {
         let had = self.engine.next_ev;
         let again = infer(trace, &self.options.layout);
         // The first events of a capture may not tell the layout; once they do, everything is read again under it.
-        if again.layout != self.layout.layout || trace.events.len() < had as usize {
+        let vms = crate::vms::VmMap::new(trace);
+        if again.layout != self.layout.layout
+            || trace.events.len() < had as usize
+            || !self.engine.vms.agrees(&vms)
+        {
             let opts = self.options.clone();
             *self = replay(trace, &opts);
             return;
@@ -176,7 +181,10 @@ impl Timeline {
         }
         self.indexed_tables = store.tables.len();
         for e in 0..store.slots() {
-            if e >= self.indexed_slots && !store.chunk_is_regular(e as usize / crate::store::CHUNK) && store.used(e) {
+            if e >= self.indexed_slots
+                && !store.chunk_is_regular(e as usize / crate::store::CHUNK)
+                && store.used(e)
+            {
                 let v = self.free_by_gfn.entry(store.place(e).gfn).or_default();
                 if !v.contains(&e) {
                     v.push(e);
@@ -358,7 +366,14 @@ impl Timeline {
         })
     }
 
-    fn matches(&self, e: u32, vm: Option<VmId>, as_id: Option<u8>, level: Option<u8>, gfns: Option<(u64, u64)>) -> bool {
+    fn matches(
+        &self,
+        e: u32,
+        vm: Option<VmId>,
+        as_id: Option<u8>,
+        level: Option<u8>,
+        gfns: Option<(u64, u64)>,
+    ) -> bool {
         let s = self.store();
         let p = s.place(e);
         let t = &s.tables[p.table as usize];
@@ -435,16 +450,24 @@ impl Timeline {
         let span = (p.span != crate::store::NONE).then_some(p.span);
         let entry = span.map(|x| s.s_entry[x as usize]);
         let place = entry.map(|e| s.place(e));
-        let pfn = span.map(|x| s.meta(x)).filter(|m| crate::counts::is_leaf(m.shade) && m.has_value).zip(span).and_then(|(_, x)| {
-            let level = place.map_or(1, |p| p.level);
-            self.layout.layout.decode(s.s_spte[x as usize], level).pfn
-        });
+        let pfn = span
+            .map(|x| s.meta(x))
+            .filter(|m| crate::counts::is_leaf(m.shade) && m.has_value)
+            .zip(span)
+            .and_then(|(_, x)| {
+                let level = place.map_or(1, |p| p.level);
+                self.layout.layout.decode(s.s_spte[x as usize], level).pfn
+            });
         let level_wanted = p.levels & 15;
         let level = p.levels >> 4;
         Fault {
             id: FaultId(i),
             vm: VmId(p.vm),
-            vcpu: if p.vcpu == u16::MAX { self.engine.vms.vcpu_of.get(&p.tid).copied() } else { Some(u32::from(p.vcpu)) },
+            vcpu: if p.vcpu == u16::MAX {
+                self.engine.vms.vcpu_of.get(&p.tid).copied()
+            } else {
+                Some(u32::from(p.vcpu))
+            },
             tid: p.tid,
             ts: p.ts,
             exit_ts: p.exit(),
@@ -490,10 +513,15 @@ impl Timeline {
                 None => vec![Bin::default(); n.max(1)],
             },
             SeriesKind::Lost => self.kinds.bins(s, Some(45), t0, t1, n),
-            SeriesKind::Faults => bins_of(&mut self.engine.faults.done.iter().map(|f| (f.ts, f.event)), t0, t1, n),
-            SeriesKind::FaultsOf(tid) => {
-                bins_of(&mut self.engine.faults.done.iter().filter(|f| f.tid == *tid).map(|f| (f.ts, f.event)), t0, t1, n)
+            SeriesKind::Faults => {
+                bins_of(&mut self.engine.faults.done.iter().map(|f| (f.ts, f.event)), t0, t1, n)
             }
+            SeriesKind::FaultsOf(tid) => bins_of(
+                &mut self.engine.faults.done.iter().filter(|f| f.tid == *tid).map(|f| (f.ts, f.event)),
+                t0,
+                t1,
+                n,
+            ),
             SeriesKind::Changes | SeriesKind::Zaps => {
                 let zaps = *kind == SeriesKind::Zaps;
                 let from = s.moment(t0.saturating_sub(1)).0;
@@ -502,7 +530,12 @@ impl Timeline {
                     let m = s.meta(*i as u32);
                     !zaps || is_zap(m.prev, m.shade)
                 });
-                bins_of(&mut std::iter::from_fn(|| it.next().map(|i| (s.start(i as u32), s.s_ev[i]))), t0, t1, n)
+                bins_of(
+                    &mut std::iter::from_fn(|| it.next().map(|i| (s.start(i as u32), s.s_ev[i]))),
+                    t0,
+                    t1,
+                    n,
+                )
             }
         }
     }
@@ -529,7 +562,15 @@ impl Timeline {
             if f.gfn == u64::MAX {
                 continue;
             }
-            let p = m.entry((f.vm, f.gfn)).or_insert(TopPage { vm: VmId(f.vm), as_id: 0, gfn: f.gfn, level: 1, count: 0, first: f.ts, last: f.ts });
+            let p = m.entry((f.vm, f.gfn)).or_insert(TopPage {
+                vm: VmId(f.vm),
+                as_id: 0,
+                gfn: f.gfn,
+                level: 1,
+                count: 0,
+                first: f.ts,
+                last: f.ts,
+            });
             p.count += 1;
             p.first = p.first.min(f.ts);
             p.last = p.last.max(f.ts);
@@ -593,11 +634,14 @@ impl Timeline {
 }
 
 fn is_zap(prev: Option<Shade>, now: Shade) -> bool {
-    prev.is_some_and(|p| matches!(p.state(), State::Present | State::Mmio)) && matches!(now, Shade::Nonpresent | Shade::Removed)
+    prev.is_some_and(|p| matches!(p.state(), State::Present | State::Mmio))
+        && matches!(now, Shade::Nonpresent | Shade::Removed)
 }
 
 fn top(mut v: Vec<TopPage>, n: usize) -> Vec<TopPage> {
-    v.sort_by(|a, b| b.count.cmp(&a.count).then(a.vm.cmp(&b.vm)).then(a.gfn.cmp(&b.gfn)).then(a.level.cmp(&b.level)));
+    v.sort_by(|a, b| {
+        b.count.cmp(&a.count).then(a.vm.cmp(&b.vm)).then(a.gfn.cmp(&b.gfn)).then(a.level.cmp(&b.level))
+    });
     v.truncate(n);
     v
 }

@@ -4,6 +4,7 @@ use mmuscope_trace::{Body, Event, StrId, Trace};
 use rustc_hash::FxHashMap;
 
 use crate::engine::{NewPage, Thread};
+use crate::grouping;
 use crate::model::{MmuKind, Vcpu, Vm, VmId};
 
 /// What is known of one VM while replaying.
@@ -54,82 +55,6 @@ pub(crate) struct VmMap {
     pub(crate) vcpu_of: FxHashMap<u32, u32>,
 }
 
-/// Groups of threads that turn out to be one VM because they fill the same page tables: for each group the first one it belongs with.
-///
-/// Needed where the recording does not name processes. Groups whose processes are known and differ stay apart, and so do groups that run
-/// a vCPU of the same number at the same time.
-fn merge(trace: &Trace) -> Vec<usize> {
-    let groups = &trace.info.vms;
-    let mut to: Vec<usize> = (0..groups.len()).collect();
-    if groups.len() < 2 || groups.iter().filter(|g| g.pid.is_none()).count() == 0 {
-        return to;
-    }
-    let mut of_tid: FxHashMap<u32, usize> = FxHashMap::default();
-    for (n, g) in groups.iter().enumerate() {
-        for t in g.tids.iter().chain(g.vcpus.iter().map(|v| &v.0)) {
-            of_tid.entry(*t).or_insert(n);
-        }
-    }
-    // vCPU number to the stretch of time each group ran it.
-    let mut runs: Vec<FxHashMap<u32, (u64, u64)>> = vec![FxHashMap::default(); groups.len()];
-    let mut owner: FxHashMap<u64, usize> = FxHashMap::default();
-    let mut pairs: FxHashMap<(usize, usize), u32> = FxHashMap::default();
-    let mut block = Vec::new();
-    for b in 0..trace.events.blocks() {
-        trace.events.block(b, &mut block);
-        for e in &block {
-            let Some(g) = e.tid.and_then(|t| of_tid.get(&t)).copied() else { continue };
-            match e.body {
-                Body::Entry { vcpu, .. } => {
-                    let r = runs[g].entry(vcpu).or_insert((e.ts, e.ts));
-                    r.1 = e.ts;
-                }
-                // The page is linked anew: from here on it is this group's.
-                Body::TdpSpteChanged { level, new_spte, .. } if level > 1 && new_spte & 0x83 == 3 => {
-                    owner.insert(new_spte & 0x000f_ffff_ffff_f000, g);
-                }
-                Body::SetSpte { sptep, .. } => match owner.entry(sptep & !0xfff) {
-                    std::collections::hash_map::Entry::Occupied(o) => {
-                        if *o.get() != g {
-                            *pairs.entry((g.min(*o.get()), g.max(*o.get()))).or_insert(0) += 1;
-                        }
-                    }
-                    std::collections::hash_map::Entry::Vacant(v) => {
-                        v.insert(g);
-                    }
-                },
-                _ => {}
-            }
-        }
-    }
-    let mut pairs: Vec<_> = pairs.into_iter().collect();
-    pairs.sort_unstable();
-    let root = |to: &[usize], mut x: usize| {
-        while to[x] != x {
-            x = to[x];
-        }
-        x
-    };
-    for ((a, b), _) in pairs {
-        let (a, b) = (root(&to, a), root(&to, b));
-        if a == b || (groups[a].pid.is_some() && groups[b].pid.is_some() && groups[a].pid != groups[b].pid) {
-            continue;
-        }
-        let clash = runs[a].iter().any(|(v, x)| runs[b].get(v).is_some_and(|y| x.0 <= y.1 && y.0 <= x.1));
-        if clash {
-            continue;
-        }
-        let (a, b) = (a.min(b), a.max(b));
-        to[b] = a;
-        let moved = std::mem::take(&mut runs[b]);
-        for (v, x) in moved {
-            let r = runs[a].entry(v).or_insert(x);
-            *r = (r.0.min(x.0), r.1.max(x.1));
-        }
-    }
-    (0..groups.len()).map(|x| root(&to, x)).collect()
-}
-
 impl VmMap {
     pub(crate) fn new(trace: &Trace) -> Self {
         let mut m = Self::default();
@@ -137,46 +62,33 @@ impl VmMap {
         m
     }
 
-    /// Takes over what the reader found out about threads and processes since.
+    /// Takes over what the reader found out about threads and processes, and what the page tables say where it could not.
     pub(crate) fn update(&mut self, trace: &Trace) {
-        let merged = merge(trace);
-        for (n, g) in trace.info.vms.iter().enumerate() {
+        for g in grouping::groups(trace) {
             if self.vms.len() >= usize::from(u16::MAX) {
                 break;
             }
-            let same = merged.get(n).copied().filter(|m| *m != n).and_then(|m| trace.info.vms.get(m));
-            if let Some(first) = same {
-                // The same VM as an earlier group: its threads join that one.
-                let id = first.pid.and_then(|p| self.by_pid.get(&p)).or_else(|| first.tids.iter().chain(first.vcpus.iter().map(|v| &v.0)).find_map(|t| self.by_tid.get(t))).copied();
-                if let Some(id) = id {
-                    for t in g.tids.iter().chain(g.vcpus.iter().map(|v| &v.0)) {
-                        self.by_tid.insert(*t, id);
-                    }
-                    if let Some(p) = g.pid {
-                        self.by_pid.insert(p, id);
-                    }
-                    let vm = &mut self.vms[usize::from(id)];
-                    vm.pid = vm.pid.or(g.pid);
-                    vm.provenance = "threads that work on the same page tables".to_owned();
-                    continue;
-                }
-            }
-            let known = g.pid.and_then(|p| self.by_pid.get(&p)).or_else(|| g.tids.iter().find_map(|t| self.by_tid.get(t))).copied();
+            let known = g
+                .pid
+                .and_then(|p| self.by_pid.get(&p))
+                .or_else(|| g.tids.iter().find_map(|t| self.by_tid.get(t)))
+                .copied();
             let id = known.unwrap_or_else(|| {
                 self.vms.push(VmState::new(g.pid, g.name.clone(), g.provenance.clone()));
                 (self.vms.len() - 1) as u16
             });
             let vm = &mut self.vms[usize::from(id)];
             vm.pid = vm.pid.or(g.pid);
-            if vm.name.is_empty() {
-                vm.name.clone_from(&g.name);
+            if !g.name.is_empty() {
+                vm.name = g.name;
             }
-            vm.provenance.clone_from(&g.provenance);
+            vm.provenance = g.provenance;
             if let Some(p) = g.pid {
-                self.by_pid.insert(p, id);
+                // Of several VMs in one process the first is the process's.
+                self.by_pid.entry(p).or_insert(id);
             }
-            for t in g.tids.iter().chain(g.vcpus.iter().map(|v| &v.0)) {
-                self.by_tid.insert(*t, id);
+            for t in g.tids {
+                self.by_tid.insert(t, id);
             }
         }
         for t in &trace.info.tasks {
@@ -184,6 +96,11 @@ impl VmMap {
                 self.by_tid.entry(t.tid).or_insert(vm);
             }
         }
+    }
+
+    /// The same threads in the same VMs as another map says.
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
+        self.by_tid.iter().all(|(t, v)| other.by_tid.get(t) == Some(v))
     }
 
     pub(crate) fn of_tid(&self, tid: u32) -> Option<u16> {
@@ -244,7 +161,9 @@ impl VmMap {
             s.kind = match (s.kind, kind) {
                 (MmuKind::Unknown, k) => k,
                 (a, b) if a == b => a,
-                (MmuKind::Tdp, MmuKind::Shadow) | (MmuKind::Shadow, MmuKind::Tdp) | (MmuKind::Mixed, _) => MmuKind::Mixed,
+                (MmuKind::Tdp, MmuKind::Shadow) | (MmuKind::Shadow, MmuKind::Tdp) | (MmuKind::Mixed, _) => {
+                    MmuKind::Mixed
+                }
                 // Direct pages come with shadow paging too (real mode, split huge guest pages).
                 (MmuKind::Shadow, MmuKind::Direct) | (MmuKind::Direct, MmuKind::Shadow) => MmuKind::Shadow,
                 (MmuKind::Tdp, _) | (_, MmuKind::Tdp) => MmuKind::Tdp,
@@ -315,12 +234,20 @@ impl VmMap {
                 let vcpus: Vec<Vcpu> = s
                     .vcpus
                     .iter()
-                    .map(|(tid, id, comm)| Vcpu { tid: *tid, vcpu_id: *id, comm: trace.strings.get(*comm).to_owned() })
+                    .map(|(tid, id, comm)| Vcpu {
+                        tid: *tid,
+                        vcpu_id: *id,
+                        comm: trace.strings.get(*comm).to_owned(),
+                    })
                     .collect();
                 Vm {
                     id: VmId(i as u16),
                     pid: s.pid,
-                    comm: if s.name.is_empty() { vcpus.first().map_or_else(String::new, |v| v.comm.clone()) } else { s.name.clone() },
+                    comm: if s.name.is_empty() {
+                        vcpus.first().map_or_else(String::new, |v| v.comm.clone())
+                    } else {
+                        s.name.clone()
+                    },
                     vcpus,
                     as_ids: if s.as_ids.is_empty() { vec![0] } else { s.as_ids.clone() },
                     kind: s.kind,

@@ -1,0 +1,272 @@
+//! Which threads belong to one VM, where the recording does not name processes: those that fill the same page tables.
+
+use mmuscope_trace::{Body, Event, StrId, Trace};
+use rustc_hash::FxHashMap;
+
+/// One VM as threads and page tables tell.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub(crate) pid: Option<u32>,
+    pub(crate) name: String,
+    pub(crate) tids: Vec<u32>,
+    pub(crate) provenance: String,
+}
+
+/// A thread, as the first pass sees it.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    tid: u32,
+    /// Group of the reader whose process is known.
+    sure: Option<usize>,
+    comm: StrId,
+    /// When it ran which vCPU.
+    runs: FxHashMap<u32, (u64, u64)>,
+    order: usize,
+}
+
+/// The VMs of a trace, in the order of their first events.
+pub(crate) fn groups(trace: &Trace) -> Vec<Group> {
+    let guesses = &trace.info.vms;
+    let as_is = || {
+        guesses
+            .iter()
+            .map(|g| Group {
+                pid: g.pid,
+                name: g.name.clone(),
+                tids: g.tids.iter().copied().chain(g.vcpus.iter().map(|v| v.0)).collect(),
+                provenance: g.provenance.clone(),
+            })
+            .collect::<Vec<_>>()
+    };
+    let vcpus: usize = guesses.iter().map(|g| g.vcpus.len()).sum();
+    let unsure = guesses.iter().any(|g| g.pid.is_none());
+    // One vCPU, or one process with everything in it: nothing to find out.
+    if vcpus < 2 || (!unsure && guesses.len() < 2) {
+        return as_is();
+    }
+    let mut p = Pass::default();
+    for (n, g) in guesses.iter().enumerate() {
+        // Several VMs of one process are told apart by what they fill, like those of no known process.
+        if g.pid.is_some() && guesses.iter().filter(|x| x.pid == g.pid).count() == 1 {
+            for t in g.tids.iter().chain(g.vcpus.iter().map(|v| &v.0)) {
+                p.sure.insert(*t, n);
+            }
+        }
+    }
+    let mut block = Vec::new();
+    for b in 0..trace.events.blocks() {
+        trace.events.block(b, &mut block);
+        for e in &block {
+            p.event(e);
+        }
+    }
+    p.finish(trace)
+}
+
+#[derive(Clone, Debug, Default)]
+struct Pass {
+    sure: FxHashMap<u32, usize>,
+    nodes: Vec<Node>,
+    ix: FxHashMap<u32, usize>,
+    /// Node that linked or first filled a table page.
+    owner: FxHashMap<u64, usize>,
+    /// How often two nodes worked on one page.
+    edges: FxHashMap<(usize, usize), u32>,
+}
+
+impl Pass {
+    fn node(&mut self, e: &Event) -> Option<usize> {
+        let tid = e.tid?;
+        if let Some(i) = self.ix.get(&tid) {
+            return Some(*i);
+        }
+        let i = self.nodes.len();
+        self.nodes.push(Node {
+            tid,
+            sure: self.sure.get(&tid).copied(),
+            comm: e.comm,
+            order: i,
+            ..Node::default()
+        });
+        self.ix.insert(tid, i);
+        Some(i)
+    }
+
+    fn edge(&mut self, a: usize, page: u64) {
+        if let Some(b) = self.owner.get(&page).copied()
+            && a != b
+        {
+            *self.edges.entry((a.min(b), a.max(b))).or_insert(0) += 1;
+        }
+    }
+
+    fn event(&mut self, e: &Event) {
+        const PAGE: u64 = 0x000f_ffff_ffff_f000;
+        match e.body {
+            Body::Entry { vcpu, .. } => {
+                if let Some(n) = self.node(e) {
+                    let r = self.nodes[n].runs.entry(vcpu).or_insert((e.ts, e.ts));
+                    r.1 = e.ts;
+                }
+            }
+            Body::TdpSpteChanged { level, old_spte, new_spte, .. } if level > 1 => {
+                let table = |v: u64| v & 0x83 == 3;
+                let Some(n) = self.node(e) else { return };
+                if table(old_spte) {
+                    self.edge(n, old_spte & PAGE);
+                }
+                if table(new_spte) {
+                    // Linked anew: from here on it is this thread's.
+                    self.owner.insert(new_spte & PAGE, n);
+                }
+            }
+            Body::SetSpte { sptep, .. } => {
+                let Some(n) = self.node(e) else { return };
+                let page = sptep & !0xfff;
+                if self.owner.contains_key(&page) {
+                    self.edge(n, page);
+                } else {
+                    self.owner.insert(page, n);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(self, trace: &Trace) -> Vec<Group> {
+        let guesses = &trace.info.vms;
+        let n = self.nodes.len();
+        let mut to: Vec<usize> = (0..n).collect();
+        fn root(to: &[usize], mut x: usize) -> usize {
+            while to[x] != x {
+                x = to[x];
+            }
+            x
+        }
+        let mut runs: Vec<FxHashMap<u32, (u64, u64)>> = self.nodes.iter().map(|x| x.runs.clone()).collect();
+        let mut sure: Vec<Option<usize>> = self.nodes.iter().map(|x| x.sure).collect();
+        let join = |to: &mut Vec<usize>,
+                    runs: &mut Vec<FxHashMap<u32, (u64, u64)>>,
+                    sure: &mut Vec<Option<usize>>,
+                    a: usize,
+                    b: usize,
+                    force: bool|
+         -> bool {
+            let (a, b) = (root(to, a), root(to, b));
+            if a == b {
+                return true;
+            }
+            if let (Some(x), Some(y)) = (sure[a], sure[b])
+                && x != y
+            {
+                return false;
+            }
+            // A vCPU runs in one thread at a time.
+            if !force && runs[a].iter().any(|(v, x)| runs[b].get(v).is_some_and(|y| x.0 <= y.1 && y.0 <= x.1))
+            {
+                return false;
+            }
+            let (a, b) = (a.min(b), a.max(b));
+            to[b] = a;
+            sure[a] = sure[a].or(sure[b]);
+            for (v, x) in std::mem::take(&mut runs[b]) {
+                let r = runs[a].entry(v).or_insert(x);
+                *r = (r.0.min(x.0), r.1.max(x.1));
+            }
+            true
+        };
+        let mut of_guess: FxHashMap<usize, usize> = FxHashMap::default();
+        for i in 0..n {
+            if let Some(g) = self.nodes[i].sure {
+                let first = *of_guess.entry(g).or_insert(i);
+                join(&mut to, &mut runs, &mut sure, first, i, true);
+            }
+        }
+        let is_vcpu = |i: usize| !self.nodes[i].runs.is_empty();
+        let mut edges: Vec<_> = self.edges.iter().map(|(k, c)| (*c, *k)).collect();
+        edges.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+        for (_, (a, b)) in &edges {
+            if is_vcpu(*a) && is_vcpu(*b) {
+                join(&mut to, &mut runs, &mut sure, *a, *b, false);
+            }
+        }
+        // vCPU threads that touched no table of another go where the reader put them, if nothing speaks against it.
+        for g in guesses.iter().filter(|g| g.pid.is_none()) {
+            let members: Vec<usize> = g.vcpus.iter().filter_map(|v| self.ix.get(&v.0).copied()).collect();
+            let alone: Vec<usize> = members
+                .iter()
+                .copied()
+                .filter(|m| root(&to, *m) == *m && !(0..n).any(|x| x != *m && root(&to, x) == *m))
+                .collect();
+            for m in alone {
+                let lonely_edges = edges.iter().any(|(_, (a, b))| *a == m || *b == m);
+                if let Some(other) = members.iter().copied().find(|o| *o != m)
+                    && !lonely_edges
+                {
+                    join(&mut to, &mut runs, &mut sure, other, m, false);
+                }
+            }
+        }
+        // Threads that are no vCPUs (the monitor's, a kernel thread) belong to a VM if all they touched is of that one.
+        let mut votes: Vec<FxHashMap<usize, u32>> = vec![FxHashMap::default(); n];
+        for (c, (a, b)) in &edges {
+            for (x, y) in [(*a, *b), (*b, *a)] {
+                if !is_vcpu(x) && is_vcpu(y) {
+                    *votes[x].entry(root(&to, y)).or_insert(0) += c;
+                }
+            }
+        }
+        for (i, v) in votes.iter().enumerate() {
+            if v.len() == 1
+                && let Some(g) = v.keys().next()
+            {
+                join(&mut to, &mut runs, &mut sure, *g, i, true);
+            }
+        }
+        let pid_of = |tid: u32| trace.info.tasks.iter().find(|t| t.tid == tid).and_then(|t| t.pid);
+        let mut by_root: FxHashMap<usize, Vec<usize>> = FxHashMap::default();
+        for i in 0..n {
+            let r = root(&to, i);
+            if !runs[r].is_empty() || sure[r].is_some() {
+                by_root.entry(r).or_default().push(i);
+            }
+        }
+        let mut out: Vec<(usize, Group)> = by_root
+            .into_iter()
+            .map(|(r, members)| {
+                let guess = sure[r].and_then(|g| guesses.get(g));
+                let mut tids: Vec<u32> = members.iter().map(|m| self.nodes[*m].tid).collect();
+                if let Some(g) = guess {
+                    tids.extend(g.tids.iter().copied());
+                    tids.extend(g.vcpus.iter().map(|v| v.0));
+                }
+                tids.sort_unstable();
+                tids.dedup();
+                let first = members.iter().map(|m| self.nodes[*m].order).min().unwrap_or(usize::MAX);
+                let namer = members
+                    .iter()
+                    .copied()
+                    .find(|m| !is_vcpu(*m) && !self.nodes[*m].runs.contains_key(&0))
+                    .or_else(|| members.first().copied());
+                let name = guess
+                    .map(|g| g.name.clone())
+                    .filter(|n| !n.is_empty())
+                    .or_else(|| namer.map(|m| trace.strings.get(self.nodes[m].comm).to_owned()));
+                let provenance = match guess {
+                    Some(g) => g.provenance.clone(),
+                    None if members.len() > 1 => {
+                        "threads that fill the same page tables; the recording does not name processes"
+                            .to_owned()
+                    }
+                    None => "a vCPU thread; the recording does not name processes".to_owned(),
+                };
+                let pid = guess
+                    .and_then(|g| g.pid)
+                    .or_else(|| members.iter().find_map(|m| pid_of(self.nodes[*m].tid)));
+                (first, Group { pid, name: name.unwrap_or_default(), tids, provenance })
+            })
+            .collect();
+        out.sort_by_key(|x| x.0);
+        out.into_iter().map(|x| x.1).collect()
+    }
+}
