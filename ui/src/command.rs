@@ -1,0 +1,306 @@
+//! Everything a user can ask for, once: menus, palette, shortcuts and the key help are all drawn from [`TABLE`].
+
+use egui::{Key, KeyboardShortcut, Modifiers};
+
+/// Something a user can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Command {
+    Open,
+    Reload,
+    SavePicture,
+    CopyImage,
+    CopyLink,
+    CopyValue,
+    Quit,
+    Fit,
+    FitSelection,
+    ZoomIn,
+    ZoomOut,
+    PanLeft,
+    PanRight,
+    PanUp,
+    PanDown,
+    Back,
+    Forward,
+    NextChange,
+    PrevChange,
+    NextEvent,
+    PrevEvent,
+    NextPhase,
+    PrevPhase,
+    GoTo,
+    Filter,
+    Deselect,
+    CursorA,
+    CursorB,
+    ClearCursors,
+    NextSpace,
+    Follow,
+    ToggleDetails,
+    ToggleTables,
+    ToggleArea,
+    ToggleFaults,
+    ToggleLegend,
+    TabEvents,
+    TabStory,
+    TabChanges,
+    TabLayout,
+    TabRecording,
+    ThemeSystem,
+    ThemeDark,
+    ThemeLight,
+    Larger,
+    Smaller,
+    Palette,
+    Help,
+}
+
+/// Where a command stands in menus and in the key help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    File,
+    Look,
+    Go,
+    Panels,
+    Help,
+}
+
+impl Group {
+    /// In the order of the menu bar.
+    pub(crate) const ALL: [Self; 5] = [Self::File, Self::Look, Self::Go, Self::Panels, Self::Help];
+
+    /// What the menu is called.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::File => "File",
+            Self::Look => "View",
+            Self::Go => "Go",
+            Self::Panels => "Panels",
+            Self::Help => "Help",
+        }
+    }
+}
+
+/// One row of the table.
+pub(crate) struct Spec {
+    /// Which.
+    pub(crate) command: Command,
+    /// Where it is listed.
+    pub(crate) group: Group,
+    /// What it is called.
+    pub(crate) name: &'static str,
+    /// What it does, in a sentence.
+    pub(crate) help: &'static str,
+    /// Keys that ask for it.
+    pub(crate) keys: &'static [KeyboardShortcut],
+    /// Needs an open trace.
+    pub(crate) needs_trace: bool,
+}
+
+const fn key(k: Key) -> KeyboardShortcut {
+    KeyboardShortcut::new(Modifiers::NONE, k)
+}
+const fn ctrl(k: Key) -> KeyboardShortcut {
+    KeyboardShortcut::new(Modifiers::COMMAND, k)
+}
+const fn shift(k: Key) -> KeyboardShortcut {
+    KeyboardShortcut::new(Modifiers::SHIFT, k)
+}
+const fn alt(k: Key) -> KeyboardShortcut {
+    KeyboardShortcut::new(Modifiers::ALT, k)
+}
+const CTRL_SHIFT: Modifiers = Modifiers::COMMAND.plus(Modifiers::SHIFT);
+const fn ctrl_shift(k: Key) -> KeyboardShortcut {
+    KeyboardShortcut::new(CTRL_SHIFT, k)
+}
+
+const fn row(
+    command: Command,
+    group: Group,
+    name: &'static str,
+    help: &'static str,
+    keys: &'static [KeyboardShortcut],
+) -> Spec {
+    Spec { command, group, name, help, keys, needs_trace: true }
+}
+const fn always(spec: Spec) -> Spec {
+    Spec { needs_trace: false, ..spec }
+}
+
+/// All commands. Movement keys are held down and handled by the map itself; they are listed here so that help shows them.
+pub(crate) const TABLE: &[Spec] = &[
+    always(row(Command::Open, Group::File, "Open…", "Choose a trace to open", &[ctrl(Key::O)])),
+    row(Command::Reload, Group::File, "Reload", "Read the same trace again", &[ctrl(Key::R)]),
+    row(Command::SavePicture, Group::File, "Save picture…", "Write the window as a PNG beside the trace", &[ctrl(Key::S)]),
+    row(Command::CopyImage, Group::File, "Copy picture", "Put a picture of the window on the clipboard", &[ctrl_shift(Key::S)]),
+    row(Command::CopyLink, Group::File, "Copy link", "Copy the command line that opens this view again", &[ctrl(Key::L)]),
+    row(Command::CopyValue, Group::File, "Copy SPTE", "Copy the selected entry's raw value", &[ctrl_shift(Key::C)]),
+    always(row(Command::Quit, Group::File, "Quit", "Close the window", &[ctrl(Key::Q)])),
+    row(Command::Fit, Group::Look, "Fit everything", "Show the whole trace and all of the GFN space", &[key(Key::F)]),
+    row(Command::FitSelection, Group::Look, "Fit selection", "Zoom to the selected span and its page", &[shift(Key::F)]),
+    row(Command::ZoomIn, Group::Look, "Zoom in", "Zoom into time (with Shift: into the GFN space)", &[key(Key::W)]),
+    row(Command::ZoomOut, Group::Look, "Zoom out", "Zoom out of time (with Shift: of the GFN space)", &[key(Key::S)]),
+    row(Command::PanLeft, Group::Look, "Earlier", "Move to earlier times", &[key(Key::A), key(Key::ArrowLeft)]),
+    row(Command::PanRight, Group::Look, "Later", "Move to later times", &[key(Key::D), key(Key::ArrowRight)]),
+    row(Command::PanUp, Group::Look, "Higher frames", "Move to higher guest frames", &[key(Key::ArrowUp)]),
+    row(Command::PanDown, Group::Look, "Lower frames", "Move to lower guest frames", &[key(Key::ArrowDown)]),
+    row(Command::Back, Group::Go, "Back", "Return to the view before", &[alt(Key::ArrowLeft), ctrl(Key::OpenBracket)]),
+    row(Command::Forward, Group::Go, "Forward", "Return to the view that Back left", &[alt(Key::ArrowRight), ctrl(Key::CloseBracket)]),
+    row(Command::NextChange, Group::Go, "Next change", "The selected entry's next change", &[key(Key::Period)]),
+    row(Command::PrevChange, Group::Go, "Previous change", "The selected entry's change before", &[key(Key::Comma)]),
+    row(Command::NextEvent, Group::Go, "Next event", "The next row of the event table", &[key(Key::J)]),
+    row(Command::PrevEvent, Group::Go, "Previous event", "The row above in the event table", &[key(Key::K)]),
+    row(Command::NextPhase, Group::Go, "Next phase", "Show the next marked phase", &[key(Key::N)]),
+    row(Command::PrevPhase, Group::Go, "Previous phase", "Show the marked phase before", &[key(Key::P)]),
+    row(Command::GoTo, Group::Go, "Go to…", "A time, a guest frame or an event, by typing it", &[key(Key::G), ctrl(Key::G)]),
+    row(Command::Filter, Group::Go, "Filter events…", "Type what the event table shall show", &[key(Key::Slash), ctrl(Key::F)]),
+    row(Command::Deselect, Group::Go, "Close or deselect", "Close what is open on top; then drop the selection", &[key(Key::Escape)]),
+    row(Command::CursorA, Group::Go, "Set cursor A", "Put cursor A at the pointer, or at the selection", &[key(Key::Num1)]),
+    row(Command::CursorB, Group::Go, "Set cursor B", "Put cursor B at the pointer, or at the selection", &[key(Key::Num2)]),
+    row(Command::ClearCursors, Group::Go, "Remove cursors", "Remove cursors A and B", &[key(Key::Num0)]),
+    row(Command::NextSpace, Group::Go, "Next address space", "Show the next VM or address space", &[key(Key::V)]),
+    row(Command::Follow, Group::Go, "Follow the end", "Keep the newest events in view while a capture grows", &[key(Key::End)]),
+    row(Command::ToggleDetails, Group::Panels, "Details", "Show or hide the details of the selected entry", &[ctrl(Key::D)]),
+    row(Command::ToggleTables, Group::Panels, "Tables", "Show or hide the tables at the bottom", &[ctrl(Key::T)]),
+    row(Command::ToggleArea, Group::Panels, "States over time", "Show or hide entries per state over time", &[]),
+    row(Command::ToggleFaults, Group::Panels, "Fault rates", "Show or hide the rows of faults per vCPU", &[]),
+    row(Command::ToggleLegend, Group::Panels, "Legend", "Show or hide the legend", &[]),
+    row(Command::TabEvents, Group::Panels, "Events table", "The events, one a row", &[alt(Key::Num1)]),
+    row(Command::TabStory, Group::Panels, "Life of the page", "What happened to the selected guest page", &[alt(Key::Num2)]),
+    row(Command::TabChanges, Group::Panels, "Spans of the page", "Every span of every entry that covers the selected page", &[alt(Key::Num3)]),
+    row(Command::TabLayout, Group::Panels, "Layout", "What the bits mean here, and where each constant came from", &[alt(Key::Num4)]),
+    row(Command::TabRecording, Group::Panels, "Recording", "Host, files, losses and notes of this recording", &[alt(Key::Num5)]),
+    always(row(Command::ThemeSystem, Group::Panels, "System colours", "Dark or light as the desktop says", &[])),
+    always(row(Command::ThemeDark, Group::Panels, "Dark colours", "Light ink on a dark page", &[])),
+    always(row(Command::ThemeLight, Group::Panels, "Light colours", "Dark ink on a light page", &[])),
+    always(row(Command::Larger, Group::Panels, "Larger", "Make text and controls larger", &[ctrl(Key::Plus), ctrl(Key::Equals)])),
+    always(row(Command::Smaller, Group::Panels, "Smaller", "Make text and controls smaller", &[ctrl(Key::Minus)])),
+    always(row(Command::Palette, Group::Help, "Commands…", "Find any command by typing", &[ctrl(Key::P), ctrl_shift(Key::P)])),
+    always(row(Command::Help, Group::Help, "Keys", "All keys and what the mouse does", &[key(Key::Questionmark), key(Key::F1)])),
+];
+
+/// What the mouse does, for the key help.
+pub(crate) const MOUSE: &[(&str, &str)] = &[
+    ("Wheel", "Zoom both axes at the pointer"),
+    ("Ctrl + wheel", "Zoom time only"),
+    ("Shift + wheel", "Zoom the GFN space only"),
+    ("Sideways wheel, or Alt + wheel", "Move through time"),
+    ("Drag", "Move"),
+    ("Shift + drag, or right drag", "Zoom into a rectangle"),
+    ("Click", "Select the entry under the pointer"),
+    ("Double click", "Zoom into the span under the pointer"),
+];
+
+impl Command {
+    /// Its row of the table.
+    pub(crate) fn spec(self) -> &'static Spec {
+        // Every command has a row: a test goes through them.
+        TABLE.iter().find(|s| s.command == self).unwrap_or(&TABLE[0])
+    }
+
+    /// Movement that goes on while a key is down; the map handles these.
+    pub(crate) fn is_movement(self) -> bool {
+        matches!(self, Self::ZoomIn | Self::ZoomOut | Self::PanLeft | Self::PanRight | Self::PanUp | Self::PanDown)
+    }
+}
+
+/// A key as people write it: `Ctrl+Shift+P`.
+pub(crate) fn key_text(shortcut: &KeyboardShortcut) -> String {
+    let m = shortcut.modifiers;
+    let mut out = String::new();
+    for (on, name) in [(m.command || m.ctrl, "Ctrl+"), (m.alt, "Alt+"), (m.shift, "Shift+")] {
+        if on {
+            out.push_str(name);
+        }
+    }
+    out.push_str(match shortcut.logical_key {
+        Key::ArrowLeft => "Left",
+        Key::ArrowRight => "Right",
+        Key::ArrowUp => "Up",
+        Key::ArrowDown => "Down",
+        Key::Escape => "Esc",
+        Key::Comma => ",",
+        Key::Period => ".",
+        Key::Slash => "/",
+        Key::Questionmark => "?",
+        Key::OpenBracket => "[",
+        Key::CloseBracket => "]",
+        Key::Plus => "+",
+        Key::Equals => "=",
+        Key::Minus => "-",
+        k => k.name(),
+    });
+    out
+}
+
+/// Keys of a command, as the menus show them.
+pub(crate) fn keys_text(spec: &Spec) -> String {
+    spec.keys.iter().map(key_text).collect::<Vec<_>>().join("  ")
+}
+
+/// The commands whose keys were pressed in this frame; the events are taken. Movement is left to the map.
+pub(crate) fn pressed(input: &mut egui::InputState) -> Vec<Command> {
+    let mut found = Vec::new();
+    // Longer chords first: Ctrl+Shift+P must not be taken for Ctrl+P.
+    let mut rows: Vec<(&Spec, &KeyboardShortcut)> =
+        TABLE.iter().filter(|s| !s.command.is_movement()).flat_map(|s| s.keys.iter().map(move |k| (s, k))).collect();
+    rows.sort_by_key(|(_, k)| {
+        let m = k.modifiers;
+        std::cmp::Reverse(usize::from(m.command) + usize::from(m.shift) + usize::from(m.alt))
+    });
+    for (spec, shortcut) in rows {
+        if consume(input, shortcut) {
+            found.push(spec.command);
+        }
+    }
+    found
+}
+
+fn consume(input: &mut egui::InputState, shortcut: &KeyboardShortcut) -> bool {
+    // Punctuation needs Shift on some keyboards and not on others, so for a plain sign Shift does not matter.
+    let sign = matches!(
+        shortcut.logical_key,
+        Key::Questionmark | Key::Slash | Key::Comma | Key::Period | Key::Plus | Key::Equals | Key::OpenBracket | Key::CloseBracket
+    );
+    let want = shortcut.modifiers;
+    let mut hit = false;
+    input.events.retain(|e| {
+        let egui::Event::Key { key, pressed: true, modifiers, .. } = e else { return true };
+        let same = *key == shortcut.logical_key
+            && modifiers.alt == want.alt
+            && (modifiers.command || modifiers.ctrl) == want.command
+            && (sign || modifiers.shift == want.shift);
+        hit |= same;
+        !same
+    });
+    hit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_command_has_one_row_and_a_key_one_command() {
+        let mut commands = HashSet::new();
+        let mut keys = HashSet::new();
+        let mut names = HashSet::new();
+        for spec in TABLE {
+            assert!(commands.insert(spec.command), "{:?} twice", spec.command);
+            assert!(names.insert(spec.name), "{} twice", spec.name);
+            assert!(!spec.help.is_empty() && !spec.help.ends_with('.'), "{}", spec.name);
+            for k in spec.keys {
+                assert!(keys.insert(key_text(k)), "{} twice", key_text(k));
+            }
+        }
+        assert_eq!(Command::Help.spec().name, "Keys");
+        assert_eq!(Command::Quit.spec().command, Command::Quit);
+    }
+
+    #[test]
+    fn chords_are_written_as_people_do() {
+        assert_eq!(keys_text(Command::Palette.spec()), "Ctrl+P  Ctrl+Shift+P");
+        assert_eq!(keys_text(Command::Help.spec()), "?  F1");
+    }
+}

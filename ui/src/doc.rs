@@ -1,0 +1,234 @@
+//! One open trace and how it is looked at.
+
+use std::sync::{Arc, RwLock};
+
+use mmuscope_replay::{EntryId, EventIx, VmId};
+
+use crate::capture::Capture;
+use crate::panels::tables::Tables;
+use crate::picture::Pictures;
+use crate::view::{History, Range, Selection};
+
+/// The narrowest window of time: below that two events of one CPU do not come.
+pub(crate) const MIN_TIME: f64 = 200.0;
+/// The narrowest window of GFN rows.
+pub(crate) const MIN_ROWS: f64 = 4.0;
+
+/// Which address space is shown, and which part of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct View {
+    /// VM.
+    pub(crate) vm: VmId,
+    /// Address space (1 = SMM).
+    pub(crate) as_id: u8,
+    /// Time shown, in nanoseconds since the first event.
+    pub(crate) time: Range,
+    /// Rows of the GFN axis shown.
+    pub(crate) rows: Range,
+}
+
+/// A view and what was selected in it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Place {
+    view: View,
+    selection: Option<Selection>,
+}
+
+/// What is under the pointer, for the status line and the crosshair.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Hover {
+    /// Time since the first event.
+    pub(crate) time: Option<f64>,
+    /// Guest frame.
+    pub(crate) gfn: Option<u64>,
+}
+
+/// Panels that can be hidden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) details: bool,
+    pub(crate) tables: bool,
+    pub(crate) area: bool,
+    pub(crate) faults: bool,
+    pub(crate) legend: bool,
+    /// The area shows memory instead of entries.
+    pub(crate) memory: bool,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self { details: true, tables: true, area: true, faults: true, legend: true, memory: false }
+    }
+}
+
+/// One open trace and how it is looked at.
+pub(crate) struct Doc {
+    /// The trace and its replay.
+    pub(crate) capture: Arc<RwLock<Capture>>,
+    /// What is shown.
+    pub(crate) view: View,
+    /// What is selected.
+    pub(crate) selection: Option<Selection>,
+    /// The way back.
+    pub(crate) history: History<Place>,
+    /// The pictures.
+    pub(crate) pictures: Pictures,
+    /// Cursors A and B, times since the first event.
+    pub(crate) cursors: [Option<f64>; 2],
+    /// Under the pointer in the last frame.
+    pub(crate) hover: Hover,
+    /// A rectangle being drawn to zoom into, in screen points.
+    pub(crate) rubber: Option<(egui::Pos2, bool)>,
+    /// Movement keys that are down.
+    pub(crate) held: Vec<egui::Key>,
+    /// State of the tables.
+    pub(crate) tables: Tables,
+    /// Bits that the pointer is over in the details panel.
+    pub(crate) lit: u64,
+    /// Keep the newest events in view.
+    pub(crate) follow: bool,
+    /// Panels that are open.
+    pub(crate) shown: Shown,
+}
+
+impl Doc {
+    /// Opens a capture with everything in view.
+    pub(crate) fn new(capture: Capture, ctx: &egui::Context, inline: bool) -> Self {
+        let (vm, as_id) = capture.spaces().first().map_or((VmId::default(), 0), |s| (s.vm, s.as_id));
+        let view = View { vm, as_id, time: capture.full_time(), rows: capture.full_rows(vm, as_id) };
+        let follow = capture.growing;
+        let capture = Arc::new(RwLock::new(capture));
+        let pictures = Pictures::new(&capture, ctx, inline);
+        Self {
+            capture,
+            view,
+            selection: None,
+            history: History::default(),
+            pictures,
+            cursors: [None; 2],
+            hover: Hover::default(),
+            rubber: None,
+            held: Vec::new(),
+            tables: Tables::new(ctx, inline),
+            lit: 0,
+            follow,
+            shown: Shown::default(),
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place { view: self.view, selection: self.selection }
+    }
+
+    /// Remembers where we are before a jump.
+    pub(crate) fn leave(&mut self) {
+        let place = self.place();
+        self.history.leave(place);
+    }
+
+    /// Back or forward.
+    pub(crate) fn travel(&mut self, back: bool) {
+        let here = self.place();
+        let to = if back { self.history.back(here) } else { self.history.forward(here) };
+        if let Some(p) = to {
+            self.view = p.view;
+            self.selection = p.selection;
+            self.follow = false;
+        }
+    }
+
+    /// Shows this time and these rows, as far as they exist.
+    pub(crate) fn show(&mut self, cap: &Capture, time: Range, rows: Range) {
+        let time = time.within(cap.full_time(), MIN_TIME);
+        if self.view.time.end - time.end > 0.5 || self.view.time.start != time.start {
+            self.follow = self.follow && time.end >= cap.full_time().end;
+        }
+        self.view.time = time;
+        self.view.rows = rows.within(cap.full_rows(self.view.vm, self.view.as_id), MIN_ROWS);
+    }
+
+    /// Shows another address space from bottom to top.
+    pub(crate) fn enter_space(&mut self, cap: &Capture, vm: VmId, as_id: u8) {
+        if (self.view.vm, self.view.as_id) != (vm, as_id) {
+            self.leave();
+            self.view.vm = vm;
+            self.view.as_id = as_id;
+            self.view.rows = cap.full_rows(vm, as_id);
+            self.selection = None;
+        }
+    }
+
+    /// Selects what lies at a frame at a moment.
+    pub(crate) fn select_at(&mut self, cap: &Capture, gfn: u64, time: u64, entry: Option<EntryId>) {
+        let found = entry.or_else(|| cap.pick(self.view.vm, self.view.as_id, gfn, time).map(|(e, _)| e.id));
+        let event = found.and_then(|e| cap.timeline.span_at(e, time)).and_then(|s| s.opened_by);
+        self.selection = Some(Selection { gfn, time, entry: found, event });
+        if let Some(ix) = event {
+            self.tables.show_event(ix);
+        }
+    }
+
+    /// Selects an event, and the page it is about; moves the view if it is not in sight.
+    pub(crate) fn select_event(&mut self, cap: &Capture, ix: EventIx) {
+        let Some(event) = cap.event(ix) else { return };
+        if let Some((vm, as_id)) = cap.space_of(&event)
+            && vm != self.view.vm
+        {
+            self.enter_space(cap, vm, as_id);
+        }
+        let gfn = cap.gfn_of(&event);
+        let entry = gfn.and_then(|g| cap.pick(self.view.vm, self.view.as_id, g, event.ts).map(|(e, _)| e.id));
+        let keep = self.selection.filter(|_| gfn.is_none());
+        self.selection = Some(Selection {
+            gfn: gfn.or(keep.map(|s| s.gfn)).unwrap_or(0),
+            time: event.ts,
+            entry: entry.or(keep.and_then(|s| s.entry)),
+            event: Some(ix),
+        });
+        self.tables.show_event(ix);
+        self.reveal(cap, gfn);
+    }
+
+    /// Moves the view just far enough that the selection (and the frame, if given) is in sight.
+    pub(crate) fn reveal(&mut self, cap: &Capture, gfn: Option<u64>) {
+        let Some(s) = self.selection else { return };
+        let time = self.view.time.reveal(cap.rel(s.time));
+        let rows = match gfn.and_then(|g| cap.row_of(self.view.vm, self.view.as_id, g)) {
+            Some(y) => self.view.rows.reveal(y),
+            None => self.view.rows,
+        };
+        if (time, rows) != (self.view.time, self.view.rows) {
+            self.leave();
+            self.show(cap, time, rows);
+        }
+    }
+
+    /// The next or previous change of the selected entry.
+    pub(crate) fn step_change(&mut self, cap: &Capture, forward: bool) -> bool {
+        let Some(Selection { gfn, time, entry: Some(entry), .. }) = self.selection else { return false };
+        let to = if forward { cap.timeline.next_change(entry, time) } else { cap.prev_span(entry, time) };
+        let Some(to) = to else { return false };
+        self.select_at(cap, gfn, to.start, Some(entry));
+        self.reveal(cap, Some(gfn));
+        true
+    }
+
+    /// Zooms to the selected span and its page.
+    pub(crate) fn fit_selection(&mut self, cap: &Capture) {
+        let Some(s) = self.selection else { return };
+        self.leave();
+        let full = cap.full_time();
+        let span = s.entry.and_then(|e| cap.timeline.span_at(e, s.time));
+        let (a, b) = span.map_or((cap.rel(s.time), cap.rel(s.time)), |sp| {
+            (cap.rel(sp.start), sp.end.map_or(full.end, |e| cap.rel(e)))
+        });
+        let pages = s.entry.map(|e| cap.timeline.entry(e)).map_or(1, |e| e.pages());
+        let first = s.entry.map(|e| cap.timeline.entry(e)).map_or(s.gfn, |e| e.gfn);
+        let y0 = cap.row_of(self.view.vm, self.view.as_id, first).unwrap_or(self.view.rows.start);
+        let y1 = cap.row_of(self.view.vm, self.view.as_id, first + pages).unwrap_or(y0 + 1.0).max(y0);
+        let around = Range::new(y0, y1).padded(1.0);
+        let rows = if around.span() < 32.0 { Range::new(around.centre() - 16.0, around.centre() + 16.0) } else { around };
+        let time = Range::new(a, b.max(a + MIN_TIME)).padded(0.25);
+        self.show(cap, time, rows);
+    }
+}

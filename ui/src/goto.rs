@@ -1,0 +1,120 @@
+//! What was typed into the go-to box: a time, a guest frame, a guest-physical address or an event.
+
+/// A place in the trace.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Place {
+    /// Nanoseconds since the first event.
+    Time(f64),
+    /// A guest frame.
+    Gfn(u64),
+    /// A number of an event.
+    Event(u64),
+    /// The start of the trace.
+    Start,
+    /// The end of the trace.
+    End,
+}
+
+/// What can be typed, for the hint of the box and for error messages.
+pub(crate) const HINT: &str = "1.5s  ·  gfn 0x1a2b  ·  gpa 0xfee00000  ·  #123  ·  end";
+
+/// Reads one place. The message says what would be understood.
+pub(crate) fn parse(text: &str) -> Result<Place, String> {
+    let t = text.trim();
+    let lower = t.to_ascii_lowercase();
+    let after = |words: &[&str]| {
+        words.iter().find_map(|w| {
+            let rest = lower.strip_prefix(w)?;
+            let rest = rest.trim_start_matches([' ', '=', ':']);
+            (!rest.is_empty()).then(|| rest.to_owned())
+        })
+    };
+    if lower.is_empty() {
+        return Err(format!("type a place: {HINT}"));
+    }
+    match lower.as_str() {
+        "end" | "last" => return Ok(Place::End),
+        "start" | "begin" | "first" => return Ok(Place::Start),
+        _ => {}
+    }
+    if let Some(rest) = after(&["gfn", "page", "frame"]) {
+        return number(&rest, true).map(Place::Gfn).ok_or_else(|| format!("“{rest}” is not a guest frame: try gfn 0x1a2b"));
+    }
+    if let Some(rest) = after(&["gpa", "address"]) {
+        return number(&rest, true)
+            .map(|a| Place::Gfn(a >> 12))
+            .ok_or_else(|| format!("“{rest}” is not a guest-physical address: try gpa 0xfee00000"));
+    }
+    if let Some(rest) = after(&["#", "event"]) {
+        let digits: String = rest.chars().filter(|c| !matches!(c, ',' | '_')).collect();
+        return digits.parse().map(Place::Event).map_err(|_| format!("“{rest}” is not the number of an event: try #123"));
+    }
+    if let Some(rest) = after(&["time", "t", "@"])
+        && let Some(ns) = time(&rest)
+    {
+        return Ok(Place::Time(ns));
+    }
+    if lower.starts_with("0x") {
+        return number(&lower, true).map(Place::Gfn).ok_or_else(|| format!("“{t}” is not a number"));
+    }
+    time(&lower).map(Place::Time).ok_or_else(|| format!("“{t}” is not understood; try {HINT}"))
+}
+
+/// A time since the first event: `1.5s`, `20 ms`, `12us`, `900ns`; a bare number is nanoseconds, or seconds if it has a point.
+pub(crate) fn time(text: &str) -> Option<f64> {
+    let t: String = text.trim().to_ascii_lowercase().chars().filter(|c| !matches!(c, ' ' | '_' | ',')).collect();
+    let units = [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("min", 60e9), ("s", 1e9)];
+    let (digits, scale) = units
+        .iter()
+        .find_map(|(u, s)| t.strip_suffix(u).map(|d| (d.to_owned(), *s)))
+        .unwrap_or_else(|| (t.clone(), if t.contains('.') { 1e9 } else { 1.0 }));
+    let v: f64 = digits.parse().ok()?;
+    (v.is_finite() && v >= 0.0).then_some(v * scale)
+}
+
+/// A number; hexadecimal with `0x`, or where digits say so and `hex` allows it.
+fn number(text: &str, hex: bool) -> Option<u64> {
+    let t: String = text.chars().filter(|c| *c != '_').collect();
+    if let Some(h) = t.strip_prefix("0x") {
+        return u64::from_str_radix(h, 16).ok();
+    }
+    if hex && t.chars().any(|c| c.is_ascii_alphabetic()) {
+        return u64::from_str_radix(&t, 16).ok();
+    }
+    t.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_as_people_type_them() {
+        for (text, place) in [
+            ("1.5s", Place::Time(1.5e9)),
+            ("  20 ms ", Place::Time(20e6)),
+            ("t=12us", Place::Time(12e3)),
+            ("1.25", Place::Time(1.25e9)),
+            ("1250", Place::Time(1250.0)),
+            ("gfn 0x1a2b", Place::Gfn(0x1a2b)),
+            ("GFN=fee00", Place::Gfn(0xfee00)),
+            ("gfn 100", Place::Gfn(100)),
+            ("0xfee00", Place::Gfn(0xfee00)),
+            ("gpa 0xfee00123", Place::Gfn(0xfee00)),
+            ("#1,234", Place::Event(1234)),
+            ("event 7", Place::Event(7)),
+            ("end", Place::End),
+            ("Start", Place::Start),
+        ] {
+            assert_eq!(parse(text), Ok(place), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_says_what_would_be() {
+        for text in ["", "gfn", "gfn xyz", "tomorrow", "-3s", "#x", "0xg", "nan", "gfn 0xffffffffffffffffff"] {
+            let e = parse(text).expect_err(text);
+            assert!(e.len() > 10, "{text}: {e}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Reading and replaying on a thread of their own, with progress and a way to stop; and following a capture that still grows.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::time::{Duration, Instant};
+
+use mmuscope_replay::{LayoutOverride, ReplayOptions, replay};
+use mmuscope_trace::{Progress, ReadOptions, Trace};
+
+use crate::follow_shim::Follower;
+
+use crate::capture::Capture;
+
+/// Where events come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Files that belong together.
+    Files(Vec<PathBuf>),
+    /// Standard input, followed until it ends.
+    Stdin,
+}
+
+impl Source {
+    /// What messages call it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Stdin => "standard input".to_owned(),
+            Self::Files(paths) => match paths.as_slice() {
+                [one] => one.display().to_string(),
+                [first, rest @ ..] => format!("{} and {} more", first.display(), rest.len()),
+                [] => "nothing".to_owned(),
+            },
+        }
+    }
+}
+
+/// What to open, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    /// From where.
+    pub(crate) source: Source,
+    /// Keep reading while it grows.
+    pub(crate) follow: bool,
+    /// What the user says about the layout.
+    pub(crate) layout: LayoutOverride,
+}
+
+/// Steps of loading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Reading,
+    Replaying,
+}
+
+/// A load that is under way.
+pub(crate) struct Loading {
+    /// What is being loaded.
+    pub(crate) job: Job,
+    /// Since when.
+    pub(crate) since: Instant,
+    progress: Arc<Progress>,
+    step: Arc<AtomicU8>,
+    result: mpsc::Receiver<Result<Loaded, String>>,
+}
+
+/// A finished load.
+pub(crate) struct Loaded {
+    /// The trace.
+    pub(crate) capture: Capture,
+    /// What goes on reading, if the trace grows.
+    pub(crate) follower: Option<Follower>,
+}
+
+impl Loading {
+    /// Starts. `wake` is called when the result is there.
+    pub(crate) fn start(job: Job, wake: impl Fn() + Send + 'static) -> Result<Self, String> {
+        let progress = Arc::new(Progress::default());
+        let step = Arc::new(AtomicU8::new(0));
+        let (send, result) = mpsc::channel();
+        let (p, s, j) = (Arc::clone(&progress), Arc::clone(&step), job.clone());
+        std::thread::Builder::new()
+            .name("mmuscope-load".to_owned())
+            .spawn(move || {
+                let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| load(&j, Some(&p), Some(&s))))
+                    .unwrap_or_else(|_| Err(format!("{}: reading it failed: this is a bug in mmuscope", j.source.name())));
+                // Nobody waits any more if the window was closed or another file opened.
+                send.send(loaded).ok();
+                wake();
+            })
+            .map_err(|e| format!("cannot start a thread to read with: {e}"))?;
+        Ok(Self { job, since: Instant::now(), progress, step, result })
+    }
+
+    /// The result, once.
+    pub(crate) fn take(&self) -> Option<Result<Loaded, String>> {
+        self.result.try_recv().ok()
+    }
+
+    /// Asks it to stop.
+    pub(crate) fn cancel(&self) {
+        self.progress.cancel();
+    }
+
+    /// Which step it is at.
+    pub(crate) fn step(&self) -> Step {
+        if self.step.load(Ordering::Relaxed) == 0 { Step::Reading } else { Step::Replaying }
+    }
+
+    /// How far reading is, 0 to 1; `None` where the size is not known.
+    pub(crate) fn fraction(&self) -> Option<f32> {
+        self.progress.fraction()
+    }
+}
+
+/// Reads and replays; also what tests and screenshots call in place.
+pub(crate) fn load(job: &Job, progress: Option<&Arc<Progress>>, step: Option<&AtomicU8>) -> Result<Loaded, String> {
+    let begun = Instant::now();
+    let options = ReadOptions { progress: progress.map(Arc::clone), ..ReadOptions::default() };
+    let (trace, follower, paths) = match &job.source {
+        Source::Files(paths) if !job.follow => {
+            (Trace::load(paths, &options).map_err(|e| e.to_string())?, None, paths.clone())
+        }
+        Source::Files(paths) => {
+            let [path] = paths.as_slice() else { return Err("only one file can be followed".to_owned()) };
+            let (trace, follower) = Follower::open(path, &options).map_err(|e| e.to_string())?;
+            (trace, Some(follower), paths.clone())
+        }
+        Source::Stdin => {
+            let (trace, follower) = Follower::stdin(&options).map_err(|e| e.to_string())?;
+            (trace, Some(follower), Vec::new())
+        }
+    };
+    if let Some(step) = step {
+        step.store(1, Ordering::Relaxed);
+    }
+    let timeline = replay(&trace, &ReplayOptions { layout: job.layout.clone(), ..ReplayOptions::default() });
+    let growing = follower.is_some();
+    let capture = Capture { trace, timeline, paths, version: 0, growing, took: begun.elapsed() };
+    Ok(Loaded { capture, follower })
+}
+
+/// The thread that appends to a growing capture.
+pub(crate) struct Following {
+    stop: Arc<AtomicBool>,
+    message: mpsc::Receiver<String>,
+}
+
+/// How often a file is looked at for more; a person sees no delay, an idle file costs nothing.
+const POLL: Duration = Duration::from_millis(100);
+
+impl Following {
+    /// Starts to append.
+    pub(crate) fn start(
+        capture: &Arc<RwLock<Capture>>,
+        mut follower: Follower,
+        wake: impl Fn() + Send + 'static,
+    ) -> Result<Self, String> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (send, message) = mpsc::channel();
+        let (halt, capture) = (Arc::clone(&stop), Arc::clone(capture));
+        std::thread::Builder::new()
+            .name("mmuscope-follow".to_owned())
+            .spawn(move || {
+                while !halt.load(Ordering::Relaxed) {
+                    let mut guard = capture.write().unwrap_or_else(PoisonError::into_inner);
+                    let cap = &mut *guard;
+                    let more = match follower.poll(&mut cap.trace) {
+                        Ok(n) => n,
+                        Err(e) => {
+                            cap.growing = false;
+                            send.send(e.to_string()).ok();
+                            wake();
+                            return;
+                        }
+                    };
+                    if more > 0 {
+                        cap.timeline.extend(&cap.trace);
+                        cap.version += 1;
+                        wake();
+                    }
+                    let ended = follower.finished();
+                    if ended {
+                        cap.growing = false;
+                        cap.version += 1;
+                        wake();
+                    }
+                    drop(guard);
+                    if ended {
+                        return;
+                    }
+                    std::thread::sleep(POLL);
+                }
+            })
+            .map_err(|e| format!("cannot start a thread to follow with: {e}"))?;
+        Ok(Self { stop, message })
+    }
+
+    /// Why it ended, if it did badly.
+    pub(crate) fn message(&self) -> Option<String> {
+        self.message.try_recv().ok()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,212 @@
+//! The selected entry: its state and why it is known, its value bit by bit, and where it stands in the page's life.
+
+use egui::{RichText, ScrollArea, Ui, vec2};
+use mmuscope_replay::{Entry, Shade, Span};
+
+use super::Cx;
+use crate::command::Command;
+use crate::fmt;
+use crate::theme::Tokens;
+use crate::widgets::bits;
+
+/// State, swatch and shade in one line.
+pub(crate) fn state_line(ui: &mut Ui, t: &Tokens, span: &Span) {
+    ui.horizontal(|ui| {
+        super::legend::swatch(ui, t, span.shade, vec2(20.0, 13.0));
+        let words = if span.shade == Shade::Unknown || span.state.name() == span.shade.name() {
+            span.state.name().to_owned()
+        } else {
+            span.shade.name().to_owned()
+        };
+        ui.label(RichText::new(words).strong());
+    });
+}
+
+/// Draws the panel.
+pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
+    let Some(s) = cx.doc.selection else {
+        empty(ui, cx.tokens);
+        return;
+    };
+    let found = s.entry.and_then(|e| Some((cx.cap.timeline.entry(e), cx.cap.timeline.span_at(e, s.time)?)));
+    head(ui, cx, s.gfn, found.as_ref());
+    ui.separator();
+    ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        let Some((entry, span)) = found else {
+            ui.label("No entry that covers this page is known at this moment.");
+            ui.label(RichText::new("No event has shown it yet: that is not the same as “not present”.").weak());
+            return;
+        };
+        summary(ui, cx, &entry, &span);
+        ui.add_space(6.0);
+        value(ui, cx, &entry, &span);
+        ui.add_space(6.0);
+        nearby(ui, cx, &entry, &span);
+    });
+}
+
+fn empty(ui: &mut Ui, t: &Tokens) {
+    ui.add_space(24.0);
+    ui.vertical_centered(|ui| {
+        ui.label(RichText::new("Nothing selected").heading().color(t.muted));
+        ui.add_space(6.0);
+        ui.label(RichText::new("Click a page in the map or a row of a table.").color(t.muted));
+        ui.label(RichText::new("G goes to a time, a frame or an event.").color(t.muted));
+    });
+}
+
+fn head(ui: &mut Ui, cx: &mut Cx<'_>, gfn: u64, found: Option<&(Entry, Span)>) {
+    ui.horizontal(|ui| {
+        ui.label(RichText::new(format!("GFN {}", fmt::gfn(gfn))).heading().monospace());
+        if let Some((entry, _)) = found {
+            ui.label(RichText::new(format!("{} entry, level {}", fmt::level(entry.level), entry.level)).color(cx.tokens.muted));
+        }
+    });
+    let time = cx.doc.selection.map_or(0, |s| s.time);
+    ui.label(RichText::new(format!("at {}   guest address {}", fmt::exact(cx.cap.rel(time) as u64), fmt::gpa(gfn))).weak());
+    ui.horizontal(|ui| {
+        let entry = found.map(|(e, _)| e.id);
+        let prev = entry.and_then(|e| cx.cap.prev_span(e, time));
+        let next = entry.and_then(|e| cx.cap.timeline.next_change(e, time));
+        for (there, name, command) in [
+            (prev.is_some(), "◀ Previous change", Command::PrevChange),
+            (next.is_some(), "Next change ▶", Command::NextChange),
+            (true, "Fit", Command::FitSelection),
+            (found.is_some_and(|(_, s)| s.spte.is_some()), "Copy SPTE", Command::CopyValue),
+        ] {
+            let spec = command.spec();
+            let tip = format!("{} ({})", spec.help, crate::command::keys_text(spec));
+            if ui.add_enabled(there, egui::Button::new(name)).on_hover_text(tip).clicked() {
+                cx.out.push(command);
+            }
+        }
+    });
+}
+
+fn summary(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
+    let t = cx.tokens;
+    state_line(ui, t, span);
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().item_spacing.x = 4.0;
+        let color = match span.certainty {
+            mmuscope_replay::Certainty::Exact | mmuscope_replay::Certainty::Observed => t.good,
+            mmuscope_replay::Certainty::Implied => t.ink,
+            _ => t.warn,
+        };
+        ui.label(RichText::new(span.certainty.name()).color(color).strong());
+        ui.label(RichText::new(span.reason.words()).color(t.muted));
+    });
+    egui::Grid::new("summary").num_columns(2).spacing(vec2(10.0, 2.0)).show(ui, |ui| {
+        let mut line = |name: &str, text: String| {
+            ui.label(RichText::new(name).color(t.muted));
+            ui.label(RichText::new(text).monospace());
+            ui.end_row();
+        };
+        let from = cx.cap.rel(span.start);
+        line("since", fmt::exact(from as u64));
+        match span.end {
+            Some(e) => line("until", format!("{}  ({})", fmt::exact(cx.cap.rel(e) as u64), fmt::time((e - span.start) as f64, 3))),
+            None => line("until", "the end of the trace".to_owned()),
+        }
+        let last = entry.gfn.saturating_add(entry.pages()).saturating_sub(1);
+        if entry.pages() > 1 {
+            line("covers", format!("{} … {}", fmt::gfn(entry.gfn), fmt::gfn(last)));
+        }
+        if let Some(sptep) = entry.sptep {
+            line("entry at", format!("host 0x{sptep:x}"));
+        }
+    });
+    ui.horizontal_wrapped(|ui| {
+        for (label, event) in [("opened by", span.opened_by), ("closed by", span.closed_by)] {
+            let Some(ix) = event else { continue };
+            let name = cx.cap.event(ix).map_or_else(String::new, |e| cx.cap.event_name(&e).to_owned());
+            ui.label(RichText::new(label).color(t.muted));
+            if ui.link(format!("#{ix} {name}")).on_hover_text("Select this event").clicked() {
+                cx.doc.leave();
+                cx.doc.select_event(cx.cap, ix);
+            }
+        }
+    });
+}
+
+fn value(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
+    let t = cx.tokens;
+    let Some(raw) = span.spte else {
+        ui.label(RichText::new("The trace tells the state, not the value: there are no bits to show.").color(t.muted));
+        return;
+    };
+    let before = cx.cap.prev_span(entry.id, span.start).and_then(|p| p.spte);
+    let decoded = cx.cap.explain(entry, raw);
+    ui.horizontal(|ui| {
+        ui.label(RichText::new(fmt::spte(raw)).monospace().size(15.0).strong());
+        ui.label(RichText::new(&decoded.layout).color(t.muted)).on_hover_text("The layout these bits are read under: see the Layout tab");
+    });
+    if !decoded.headline.is_empty() {
+        ui.label(&decoded.headline);
+    }
+    ui.add_space(4.0);
+    let lit = cx.doc.lit;
+    let over_bits = bits::diagram(ui, t, raw, before, &decoded.fields, lit);
+    if let Some(b) = before.filter(|b| *b != raw) {
+        let n = (b ^ raw).count_ones();
+        ui.label(
+            RichText::new(format!("framed: {} since {}", fmt::plural(u64::from(n), "bit changed", "bits changed"), fmt::spte(b)))
+                .size(11.0)
+                .color(t.warn),
+        );
+    }
+    ui.add_space(4.0);
+    let over_list = bits::list(ui, t, &decoded.fields, lit);
+    let now = over_bits.or(over_list).unwrap_or(0);
+    if now != lit {
+        cx.doc.lit = now;
+        ui.ctx().request_repaint();
+    }
+    if !decoded.effects.is_empty() {
+        ui.add_space(4.0);
+        ui.label(RichText::new("What an access does").strong());
+        for (access, allowed, text) in &decoded.effects {
+            ui.horizontal_top(|ui| {
+                let (sign, color) = if *allowed { ("✔", t.good) } else { ("✖", t.bad) };
+                ui.label(RichText::new(sign).color(color));
+                ui.label(RichText::new(*access).monospace().size(11.5));
+                ui.add(egui::Label::new(RichText::new(text).size(11.5).color(t.muted)).wrap());
+            });
+        }
+    }
+    for note in &decoded.notes {
+        ui.horizontal_top(|ui| {
+            ui.label(RichText::new("•").color(t.muted));
+            ui.add(egui::Label::new(RichText::new(note).size(12.0)).wrap());
+        });
+    }
+}
+
+/// The entry's spans around the selected one: enough to see where in its life it is.
+fn nearby(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
+    let t = cx.tokens;
+    let spans: Vec<Span> = cx.cap.timeline.spans(entry.id).collect();
+    let here = spans.iter().position(|s| s.start == span.start).unwrap_or(0);
+    let from = here.saturating_sub(4);
+    let to = (here + 5).min(spans.len());
+    ui.label(RichText::new(format!("Spans of this entry ({} of {})", here + 1, spans.len())).strong());
+    for (n, s) in spans.iter().enumerate().take(to).skip(from) {
+        let text = format!(
+            "{}  {}  {}",
+            fmt::exact(cx.cap.rel(s.start) as u64),
+            s.spte.map_or_else(|| "                  ".to_owned(), fmt::spte),
+            s.shade.name()
+        );
+        let response = ui
+            .horizontal(|ui| {
+                super::legend::swatch(ui, t, s.shade, vec2(12.0, 10.0));
+                ui.selectable_label(n == here, RichText::new(text).monospace().size(11.0))
+            })
+            .inner;
+        if response.clicked() {
+            let gfn = cx.doc.selection.map_or(entry.gfn, |s| s.gfn);
+            cx.doc.select_at(cx.cap, gfn, s.start, Some(entry.id));
+            cx.doc.reveal(cx.cap, Some(gfn));
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The table of events: virtual rows, and the same filter language as the command line's `--where`.
+
+use std::sync::Arc;
+
+use egui::{Key, RichText, Ui};
+use mmuscope_replay::EventIx;
+
+use super::Cx;
+use crate::capture::{self, Capture};
+use crate::fmt;
+use crate::rows::{EventRow, filter_events, rows_of};
+use crate::widgets::rows::{Column, Scroll, Text, table};
+use crate::worker::Worker;
+
+/// A filter to be run over all events.
+pub(crate) struct Query {
+    capture: Arc<std::sync::RwLock<Capture>>,
+    key: Wish,
+}
+
+/// What a filtered list depends on.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Wish {
+    text: String,
+    /// Only the time in view, in whole nanoseconds since the first event.
+    window: Option<(u64, u64)>,
+    version: u64,
+}
+
+type Answer = (Wish, Result<Vec<EventIx>, String>);
+
+/// State of the table.
+pub(crate) struct EventTable {
+    worker: Worker<Query, Answer>,
+    asked: Wish,
+    /// Events that pass; `None` while everything passes.
+    passing: Option<Arc<Vec<EventIx>>>,
+    error: Option<String>,
+    /// What is typed.
+    text: String,
+    window: bool,
+    /// Focus the box in the next frame.
+    pub(crate) focus: bool,
+    /// An event to bring into view.
+    pub(crate) reveal: Option<EventIx>,
+    scroll: Scroll,
+    cache: Option<(Vec<EventIx>, u64, Vec<EventRow>)>,
+}
+
+impl EventTable {
+    /// Everything, from the top.
+    pub(crate) fn new(ctx: &egui::Context, inline: bool) -> Self {
+        let compute = |q: Query| {
+            let cap = capture::read(&q.capture);
+            let found = filter_events(&cap, &q.key.text, q.key.window);
+            drop(cap);
+            (q.key, found)
+        };
+        let ctx = ctx.clone();
+        let worker = if inline {
+            Worker::inline(compute)
+        } else {
+            Worker::start("mmuscope-filter", compute, move || ctx.request_repaint())
+        };
+        Self {
+            worker,
+            asked: Wish::default(),
+            passing: None,
+            error: None,
+            text: String::new(),
+            window: false,
+            focus: false,
+            reveal: None,
+            scroll: Scroll::default(),
+            cache: None,
+        }
+    }
+
+    /// How many rows there are.
+    pub(crate) fn len(&self, cap: &Capture) -> usize {
+        self.passing.as_ref().map_or(cap.trace.events.len(), |p| p.len())
+    }
+
+    fn event_at(&self, row: usize) -> Option<EventIx> {
+        match &self.passing {
+            None => Some(row as EventIx),
+            Some(p) => p.get(row).copied(),
+        }
+    }
+
+    /// Row of an event, or of the first one after it.
+    fn row_of(&self, ix: EventIx) -> usize {
+        self.passing.as_ref().map_or(ix as usize, |p| p.partition_point(|e| *e < ix))
+    }
+
+    /// The event `by` rows away from one.
+    pub(crate) fn step(&self, cap: &Capture, from: Option<EventIx>, forward: bool) -> Option<EventIx> {
+        let len = self.len(cap);
+        let row = match from {
+            None => 0,
+            Some(ix) => {
+                let row = self.row_of(ix);
+                let exact = self.event_at(row) == Some(ix);
+                match (forward, exact) {
+                    (true, true) => row + 1,
+                    (true, false) => row,
+                    (false, _) => row.checked_sub(1)?,
+                }
+            }
+        };
+        (row < len).then(|| self.event_at(row)).flatten()
+    }
+}
+
+/// The box to type a filter into.
+pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
+    let t = cx.tokens;
+    let table = &mut cx.doc.tables.events;
+    let busy = table.worker.busy();
+    let color = match (&table.error, table.text.trim().is_empty()) {
+        (_, true) => None,
+        (Some(_), _) => Some(t.bad),
+        (None, _) => Some(t.good),
+    };
+    let hint = "filter: event == 'kvm_page_fault' and gfn >= 0x100";
+    let edit = egui::TextEdit::singleline(&mut table.text).hint_text(hint).desired_width(340.0);
+    let response = ui
+        .scope(|ui| {
+            if let Some(c) = color {
+                let stroke = egui::Stroke::new(1.0, c);
+                let w = &mut ui.visuals_mut().widgets;
+                (w.inactive.bg_stroke, w.hovered.bg_stroke) = (stroke, stroke);
+                ui.visuals_mut().selection.stroke = stroke;
+            }
+            ui.add(edit)
+        })
+        .inner;
+    response.widget_info(|| {
+        egui::WidgetInfo::text_edit(true, &table.text, &table.text, "Filter events")
+    });
+    let response = response.on_hover_ui(|ui| {
+        ui.label("The words are the columns of `mmuscope events`; operators: and or not == != < > in contains like &.");
+        ui.label(RichText::new(crate::rows::column_names()).monospace().size(11.0));
+    });
+    if std::mem::take(&mut table.focus) {
+        response.request_focus();
+    }
+    if response.has_focus() && ui.input(|i| i.key_pressed(Key::Escape)) {
+        table.text.clear();
+        response.surrender_focus();
+    }
+    if !table.text.is_empty() && ui.small_button("Clear").on_hover_text("Show all events").clicked() {
+        table.text.clear();
+    }
+    ui.checkbox(&mut table.window, "only what is shown above").on_hover_text("Only events of the time that the map shows");
+    let count = table.len(cx.cap) as u64;
+    let words = if busy { "filtering…".to_owned() } else { fmt::plural(count, "event", "events") };
+    ui.label(RichText::new(words).color(t.muted));
+    if let Some(e) = &table.error {
+        let first = e.lines().next().unwrap_or_default();
+        ui.label(RichText::new(first).color(t.bad)).on_hover_text(RichText::new(e).monospace());
+    }
+    let view = cx.doc.view.time;
+    let key = Wish {
+        text: table.text.trim().to_owned(),
+        window: table.window.then(|| (view.start.floor().max(0.0) as u64, view.end.ceil().max(0.0) as u64)),
+        version: cx.cap.version,
+    };
+    let plain = key.text.is_empty() && key.window.is_none();
+    if key != table.asked {
+        table.asked = key.clone();
+        if plain {
+            table.passing = None;
+            table.error = None;
+        } else {
+            table.worker.ask(Query { capture: Arc::clone(&cx.doc.capture), key });
+        }
+    }
+    match cx.doc.tables.events.worker.take() {
+        Some(Ok((key, found))) if !plain && key == cx.doc.tables.events.asked => {
+            let table = &mut cx.doc.tables.events;
+            match found {
+                Ok(list) => {
+                    table.passing = Some(Arc::new(list));
+                    table.error = None;
+                    table.reveal = cx.doc.selection.and_then(|s| s.event);
+                }
+                Err(e) => table.error = Some(e),
+            }
+        }
+        Some(Err(e)) => cx.doc.tables.events.error = Some(e),
+        _ => {}
+    }
+}
+
+/// The rows.
+pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
+    let columns = [
+        Column { name: "#", width: 76.0, right: true },
+        Column { name: "time", width: 136.0, right: true },
+        Column { name: "cpu", width: 38.0, right: true },
+        Column { name: "task", width: 128.0, right: false },
+        Column { name: "vcpu", width: 40.0, right: true },
+        Column { name: "event", width: 186.0, right: false },
+        Column { name: "gfn", width: 92.0, right: true },
+        Column { name: "fields", width: 0.0, right: false },
+    ];
+    let selected = cx.doc.selection.and_then(|s| s.event);
+    let table_state = &mut cx.doc.tables.events;
+    let mut scroll = table_state.scroll;
+    if let Some(ix) = table_state.reveal.take() {
+        scroll.show = Some(table_state.row_of(ix));
+    }
+    let at = selected.map(|ix| (table_state.row_of(ix), ix)).filter(|(r, ix)| table_state.event_at(*r) == Some(*ix)).map(|(r, _)| r);
+    let len = table_state.len(cx.cap);
+    let cap = cx.cap;
+    // Texts are made for the rows in sight only, and again only when those change.
+    let fit = (ui.available_height() / crate::widgets::rows::ROW) as usize + 2;
+    let near = scroll.show.map_or(scroll.top as usize, |row| row.saturating_sub(fit)).min(len);
+    let window: Vec<EventIx> =
+        (near.saturating_sub(fit)..(near + 3 * fit).min(len)).filter_map(|r| table_state.event_at(r)).collect();
+    let stale = table_state.cache.as_ref().is_none_or(|(w, v, _)| *w != window || *v != cap.version);
+    if stale {
+        table_state.cache = Some((window.clone(), cap.version, rows_of(cap, &window)));
+    }
+    let t = cx.tokens;
+    let done = {
+        let table_state = &cx.doc.tables.events;
+        let cached = table_state.cache.as_ref();
+        table(ui, t, "Events", &columns, len, at, &mut scroll, |row| {
+            let Some(ix) = table_state.event_at(row) else { return Vec::new() };
+            let found = cached.and_then(|(w, _, rows)| rows.get(w.binary_search(&ix).ok()?));
+            let made;
+            let r = match found {
+                Some(r) => r,
+                None => {
+                    made = rows_of(cap, &[ix]).pop().unwrap_or_default();
+                    &made
+                }
+            };
+            let lost = matches!(r.event.as_str(), "lost" | "damage");
+            vec![
+                Text { text: fmt::count(u64::from(ix)), color: Some(t.faint) },
+                fmt::exact(r.time).into(),
+                Text { text: r.cpu.clone(), color: Some(t.muted) },
+                Text { text: r.task.clone(), color: Some(t.muted) },
+                r.vcpu.clone().into(),
+                Text { text: r.event.clone(), color: lost.then_some(t.lost) },
+                r.gfn.clone().into(),
+                Text { text: r.fields.clone(), color: Some(t.muted) },
+            ]
+        })
+    };
+    cx.doc.tables.events.scroll = scroll;
+    if let Some(ix) = done.picked.and_then(|r| cx.doc.tables.events.event_at(r)) {
+        cx.doc.select_event(cx.cap, ix);
+        if done.twice {
+            cx.doc.fit_selection(cx.cap);
+        }
+    }
+}

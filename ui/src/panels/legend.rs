@@ -1,0 +1,110 @@
+//! What the colours and patterns mean.
+
+use egui::{Color32, ColorImage, Id, Rect, Sense, TextureHandle, TextureOptions, Ui, Vec2, vec2};
+use mmuscope_analysis::visual::{self, Theme, Visual};
+use mmuscope_replay::Shade;
+
+use crate::theme::Tokens;
+
+/// Pixels of a swatch's picture: drawn once a theme, cut to what is needed.
+const SIZE: [u32; 2] = [96, 48];
+
+/// A patch of a state in colour and pattern.
+pub(crate) fn swatch(ui: &mut Ui, t: &Tokens, shade: Shade, size: Vec2) {
+    let (rect, _) = ui.allocate_exact_size(size, Sense::hover());
+    paint(ui, t, shade, rect);
+}
+
+fn paint(ui: &Ui, t: &Tokens, shade: Shade, rect: Rect) {
+    let texture = texture(ui, t.theme, shade);
+    let ppp = ui.ctx().pixels_per_point();
+    let r = Rect::from_min_max((rect.min.to_vec2() * ppp).round().to_pos2() / ppp, (rect.max.to_vec2() * ppp).round().to_pos2() / ppp);
+    let scale = ppp.round().max(1.0);
+    let uv = vec2(r.width() * ppp / scale / SIZE[0] as f32, r.height() * ppp / scale / SIZE[1] as f32);
+    ui.painter().image(texture.id(), r, Rect::from_min_size(egui::Pos2::ZERO, uv.min(Vec2::splat(1.0))), Color32::WHITE);
+    ui.painter().rect_stroke(r, 0.0, egui::Stroke::new(1.0, t.axis), egui::StrokeKind::Inside);
+}
+
+fn texture(ui: &Ui, theme: Theme, shade: Shade) -> TextureHandle {
+    let id = Id::unique(("swatch", theme as u8, shade as u8));
+    if let Some(t) = ui.data(|d| d.get_temp::<TextureHandle>(id)) {
+        return t;
+    }
+    let p = visual::swatch(Visual::builtin(), shade, theme, false, SIZE[0], SIZE[1]);
+    let image = ColorImage::from_rgba_unmultiplied([p.width as usize, p.height as usize], &p.rgba);
+    let texture = ui.ctx().load_texture("swatch", image, TextureOptions::NEAREST);
+    ui.data_mut(|d| d.insert_temp(id, texture.clone()));
+    texture
+}
+
+/// One line with every state and what is drawn over them.
+pub(crate) fn show(ui: &mut Ui, t: &Tokens) {
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().item_spacing = vec2(5.0, 3.0);
+        for style in Visual::builtin().legend().filter(|s| s.shade != Shade::Table) {
+            let response = ui
+                .scope(|ui| {
+                    ui.horizontal(|ui| {
+                        swatch(ui, t, style.shade, vec2(22.0, 12.0));
+                        ui.label(egui::RichText::new(&style.name).size(11.5));
+                    });
+                })
+                .response;
+            response.on_hover_text(&style.about);
+            ui.add_space(6.0);
+        }
+        for (mark, name, about) in [
+            (Mark::Stale, "faded: stale", "a silent change is possible since: this kernel does not trace everything"),
+            (Mark::Assumed, "dashed: assumed", "from a rule about this kernel, not from an event"),
+            (Mark::Fold, "folded", "a stretch of the GFN space in which nothing happened is left out"),
+            (Mark::Lost, "lost events", "the recorder lost events here"),
+        ] {
+            ui.scope(|ui| {
+                ui.horizontal(|ui| {
+                    draw_mark(ui, t, mark);
+                    ui.label(egui::RichText::new(name).size(11.5));
+                });
+            })
+            .response
+            .on_hover_text(about);
+            ui.add_space(6.0);
+        }
+    });
+}
+
+#[derive(Clone, Copy)]
+enum Mark {
+    Stale,
+    Assumed,
+    Fold,
+    Lost,
+}
+
+fn draw_mark(ui: &mut Ui, t: &Tokens, mark: Mark) {
+    let (r, _) = ui.allocate_exact_size(vec2(22.0, 12.0), Sense::hover());
+    let p = ui.painter();
+    p.rect_filled(r, 0.0, t.background);
+    let blue = t.shade(Shade::Writable);
+    match mark {
+        Mark::Stale => {
+            p.rect_filled(r, 0.0, blue.gamma_multiply(Visual::builtin().overlay.stale_opacity));
+        }
+        Mark::Assumed => {
+            p.rect_filled(r, 0.0, blue);
+            let corners = [r.left_top(), r.right_top(), r.right_bottom(), r.left_bottom(), r.left_top()];
+            p.extend(egui::Shape::dashed_line(&corners, egui::Stroke::new(1.5, t.ink), 3.0, 3.0));
+            return;
+        }
+        Mark::Fold => {
+            p.rect_filled(r, 0.0, t.fold_fill);
+            let y = r.center().y;
+            let points = (0..=5).map(|i| egui::pos2(r.left() + i as f32 * 4.4, y + if i % 2 == 0 { -1.5 } else { 1.5 })).collect();
+            p.line(points, egui::Stroke::new(1.0, t.fold));
+        }
+        Mark::Lost => {
+            p.rect_filled(r, 0.0, t.lost.gamma_multiply(t.lost_opacity));
+            p.vline(r.right() - 4.0, r.y_range(), egui::Stroke::new(1.0, t.lost));
+        }
+    }
+    p.rect_stroke(r, 0.0, egui::Stroke::new(1.0, t.axis), egui::StrokeKind::Inside);
+}

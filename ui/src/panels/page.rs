@@ -1,0 +1,132 @@
+//! One guest page: its life as sentences, and every span of every entry that ever covered it.
+
+use egui::{RichText, Ui};
+use mmuscope_replay::{EntryId, PageStory, Span, VmId};
+
+use super::Cx;
+use crate::fmt;
+use crate::widgets::rows::{Column, Scroll, Text, table};
+
+/// The story of the page selected last: told once, not every frame.
+#[derive(Default)]
+pub(crate) struct Cached {
+    key: Option<(VmId, u8, u64, u64)>,
+    story: Option<PageStory>,
+    spans: Vec<(EntryId, Span)>,
+    scroll: Scroll,
+}
+
+fn update(cx: &mut Cx<'_>) -> Option<u64> {
+    let s = cx.doc.selection?;
+    let key = (cx.doc.view.vm, cx.doc.view.as_id, s.gfn, cx.cap.version);
+    let cached = &mut cx.doc.tables.story;
+    if cached.key != Some(key) {
+        cached.key = Some(key);
+        cached.story = Some(cx.cap.timeline.page_story(&cx.cap.trace, key.0, key.1, s.gfn));
+        cached.scroll = Scroll::default();
+        let mut spans: Vec<(EntryId, Span)> = cx
+            .cap
+            .timeline
+            .entries_at(key.0, key.1, s.gfn)
+            .into_iter()
+            .flat_map(|e| cx.cap.timeline.spans(e).map(move |s| (e, s)).collect::<Vec<_>>())
+            .collect();
+        spans.sort_by_key(|(e, s)| (s.start, e.0));
+        cached.spans = spans;
+    }
+    Some(s.gfn)
+}
+
+fn nothing(ui: &mut Ui, cx: &Cx<'_>) {
+    ui.add_space(12.0);
+    ui.label(RichText::new("Select a page in the map, or type G and its frame, to read its life here.").color(cx.tokens.muted));
+}
+
+/// The life of the selected page.
+pub(crate) fn story(ui: &mut Ui, cx: &mut Cx<'_>) {
+    if update(cx).is_none() {
+        nothing(ui, cx);
+        return;
+    }
+    let Some(story) = cx.doc.tables.story.story.take() else { return };
+    ui.add(egui::Label::new(RichText::new(&story.headline).strong()).wrap());
+    for note in &story.notes {
+        ui.add(egui::Label::new(RichText::new(note).size(11.5).color(cx.tokens.muted)).wrap());
+    }
+    let columns = [
+        Column { name: "time", width: 140.0, right: true },
+        Column { name: "after the one before", width: 130.0, right: true },
+        Column { name: "who", width: 170.0, right: false },
+        Column { name: "what happened", width: 0.0, right: false },
+    ];
+    let at = cx.doc.selection.and_then(|s| {
+        story.lines.iter().position(|l| l.event.is_some() && l.event == s.event).or_else(|| {
+            story.lines.iter().rposition(|l| l.ts <= s.time)
+        })
+    });
+    let mut scroll = cx.doc.tables.story.scroll;
+    let t = cx.tokens;
+    let done = table(ui, t, "Life of the page", &columns, story.lines.len(), at, &mut scroll, |row| {
+        let line = &story.lines[row];
+        let gap = row.checked_sub(1).map_or_else(String::new, |p| {
+            format!("+{}", fmt::time(line.ts.saturating_sub(story.lines[p].ts) as f64, 3))
+        });
+        vec![
+            fmt::exact(cx.cap.rel(line.ts) as u64).into(),
+            Text { text: gap, color: Some(t.muted) },
+            Text { text: fmt::clean(&line.who), color: Some(t.muted) },
+            Text { text: fmt::clean(&line.text), color: line.shade.map(|s| match s {
+                mmuscope_replay::Shade::Nonpresent | mmuscope_replay::Shade::Unknown | mmuscope_replay::Shade::Table => t.ink,
+                s => t.ink.lerp_to_gamma(t.shade(s), 0.55),
+            }) },
+        ]
+    });
+    cx.doc.tables.story.scroll = scroll;
+    if let Some(line) = done.picked.and_then(|r| story.lines.get(r)) {
+        match line.event {
+            Some(ix) => cx.doc.select_event(cx.cap, ix),
+            None => cx.doc.select_at(cx.cap, story.gfn, line.ts, None),
+        }
+    }
+    cx.doc.tables.story.story = Some(story);
+}
+
+/// Every span of every entry that covers the selected page.
+pub(crate) fn spans(ui: &mut Ui, cx: &mut Cx<'_>) {
+    let Some(gfn) = update(cx) else {
+        nothing(ui, cx);
+        return;
+    };
+    let spans = std::mem::take(&mut cx.doc.tables.story.spans);
+    let columns = [
+        Column { name: "since", width: 140.0, right: true },
+        Column { name: "for", width: 90.0, right: true },
+        Column { name: "level", width: 52.0, right: false },
+        Column { name: "state", width: 130.0, right: false },
+        Column { name: "SPTE", width: 150.0, right: false },
+        Column { name: "certainty", width: 80.0, right: false },
+        Column { name: "why", width: 0.0, right: false },
+    ];
+    let at = cx.doc.selection.and_then(|s| spans.iter().position(|(e, sp)| Some(*e) == s.entry && sp.covers(s.time)));
+    let mut scroll = cx.doc.tables.spans;
+    let t = cx.tokens;
+    let done = table(ui, t, "Spans of the page", &columns, spans.len(), at, &mut scroll, |row| {
+        let (entry, s) = &spans[row];
+        let level = cx.cap.timeline.entry(*entry).level;
+        vec![
+            fmt::exact(cx.cap.rel(s.start) as u64).into(),
+            s.end.map_or_else(|| "to the end".to_owned(), |e| fmt::time((e - s.start) as f64, 3)).into(),
+            fmt::level(level).into(),
+            s.shade.name().into(),
+            s.spte.map_or_else(String::new, fmt::spte).into(),
+            Text { text: s.certainty.name().to_owned(), color: Some(t.muted) },
+            Text { text: s.reason.words().to_owned(), color: Some(t.muted) },
+        ]
+    });
+    cx.doc.tables.spans = scroll;
+    if let Some((e, s)) = done.picked.and_then(|r| spans.get(r)) {
+        cx.doc.select_at(cx.cap, gfn, s.start, Some(*e));
+        cx.doc.reveal(cx.cap, Some(gfn));
+    }
+    cx.doc.tables.story.spans = spans;
+}

@@ -1,0 +1,50 @@
+//! The line at the bottom: what the pointer is over, the cursors, and whether the picture can be trusted.
+
+use egui::{RichText, Ui};
+
+use super::Cx;
+use crate::fmt;
+
+/// Draws the line.
+pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
+    let t = cx.tokens;
+    ui.horizontal(|ui| {
+        ui.spacing_mut().item_spacing.x = 14.0;
+        let mono = |s: String| RichText::new(s).monospace().size(11.5);
+        let hover = cx.doc.hover;
+        if let Some(time) = hover.time {
+            ui.label(mono(fmt::exact(time.max(0.0) as u64)));
+        }
+        if let Some(gfn) = hover.gfn {
+            ui.label(mono(format!("GFN {}", fmt::gfn(gfn))));
+        }
+        if let (Some(a), Some(b)) = (cx.doc.cursors[0], cx.doc.cursors[1]) {
+            let (lo, hi) = (a.min(b), a.max(b));
+            let store = &cx.cap.trace.events;
+            let n = store.first_at_or_after(cx.cap.abs(hi)).saturating_sub(store.first_at_or_after(cx.cap.abs(lo)));
+            let text = format!("A to B: {}, {}", fmt::time(hi - lo, 3), fmt::plural(n as u64, "event", "events"));
+            ui.label(RichText::new(text).strong().color(t.accent));
+        } else if hover.time.is_none() {
+            ui.label(RichText::new("?  keys   Ctrl+P  commands   G  go to   F  fit").size(11.5).color(t.muted));
+        }
+        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+            let info = &cx.cap.trace.info;
+            if info.is_partial() {
+                ui.label(RichText::new("● events were lost or damaged").size(11.5).color(t.bad))
+                    .on_hover_text("What is shown is partial: see the Recording tab");
+            } else if !info.lost.known {
+                ui.label(RichText::new("● losses not known").size(11.5).color(t.warn)).on_hover_text("This format cannot say whether events were lost");
+            } else {
+                ui.label(RichText::new("● nothing lost").size(11.5).color(t.good));
+            }
+            if cx.cap.growing {
+                let text = if cx.doc.follow { "● live, following" } else { "● live" };
+                ui.label(RichText::new(text).size(11.5).color(t.accent));
+            }
+            if !cx.doc.pictures.settled() {
+                ui.label(RichText::new("drawing…").size(11.5).color(t.muted));
+            }
+            ui.label(RichText::new(fmt::plural(cx.cap.trace.events.len() as u64, "event", "events")).size(11.5).color(t.muted));
+        });
+    });
+}

@@ -1,0 +1,88 @@
+//! The tables at the bottom: which one is open, and what they need to remember.
+
+use egui::Ui;
+use mmuscope_replay::EventIx;
+
+use super::Cx;
+use crate::command::Command;
+use crate::contain::Contained;
+use crate::widgets::rows::Scroll;
+
+/// Tables to choose from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Tab {
+    #[default]
+    Events,
+    Story,
+    Spans,
+    Layout,
+    Recording,
+}
+
+impl Tab {
+    const ALL: [(Self, Command); 5] = [
+        (Self::Events, Command::TabEvents),
+        (Self::Story, Command::TabStory),
+        (Self::Spans, Command::TabChanges),
+        (Self::Layout, Command::TabLayout),
+        (Self::Recording, Command::TabRecording),
+    ];
+
+    /// The tab a command opens.
+    pub(crate) fn of(command: Command) -> Option<Self> {
+        Self::ALL.iter().find(|(_, c)| *c == command).map(|(t, _)| *t)
+    }
+}
+
+/// What the tables remember.
+pub(crate) struct Tables {
+    /// Which one is open.
+    pub(crate) tab: Tab,
+    /// Events.
+    pub(crate) events: super::events::EventTable,
+    /// Where the story stands.
+    pub(crate) story: super::page::Cached,
+    /// Where the spans stand.
+    pub(crate) spans: Scroll,
+}
+
+impl Tables {
+    /// Nothing filtered, everything at its top.
+    pub(crate) fn new(ctx: &egui::Context, inline: bool) -> Self {
+        Self {
+            tab: Tab::default(),
+            events: super::events::EventTable::new(ctx, inline),
+            story: super::page::Cached::default(),
+            spans: Scroll::default(),
+        }
+    }
+
+    /// Brings an event into view.
+    pub(crate) fn show_event(&mut self, ix: EventIx) {
+        self.events.reveal = Some(ix);
+    }
+}
+
+/// Draws the tabs and the open table.
+pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
+    ui.horizontal(|ui| {
+        for (tab, command) in Tab::ALL {
+            let spec = command.spec();
+            let tip = format!("{} ({})", spec.help, crate::command::keys_text(spec));
+            if ui.selectable_label(cx.doc.tables.tab == tab, spec.name).on_hover_text(tip).clicked() {
+                cx.doc.tables.tab = tab;
+            }
+        }
+        if cx.doc.tables.tab == Tab::Events {
+            ui.separator();
+            super::events::filter_bar(ui, cx);
+        }
+    });
+    match cx.doc.tables.tab {
+        Tab::Events => contained.show(ui, "Events", |ui| super::events::show(ui, cx)),
+        Tab::Story => contained.show(ui, "Life of the page", |ui| super::page::story(ui, cx)),
+        Tab::Spans => contained.show(ui, "Spans of the page", |ui| super::page::spans(ui, cx)),
+        Tab::Layout => contained.show(ui, "Layout", |ui| super::provenance::layout(ui, cx)),
+        Tab::Recording => contained.show(ui, "Recording", |ui| super::provenance::recording(ui, cx)),
+    }
+}

@@ -1,0 +1,287 @@
+//! The GFN x time map: one texture, and over it what must stay sharp while the picture behind is still on its way.
+
+use egui::{Align2, Color32, CursorIcon, Mesh, Pos2, Rect, Sense, Shape, Stroke, StrokeKind, Ui, pos2, vec2};
+use mmuscope_replay::{Cell, Entry, Span, State};
+
+use super::{Axis, Cx, gutter_text, nav, row_at};
+use crate::capture::Segment;
+use crate::fmt;
+use crate::theme::{mono, small};
+use crate::view::{Range, gfn_step};
+
+/// Draws the map, its GFN axis and the overview of the GFN space beside it.
+pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, side: Rect, axis: &Axis) {
+    let t = cx.tokens;
+    let response = ui.interact(rect, ui.scope_id().with("map"), Sense::click_and_drag()).on_hover_cursor(CursorIcon::Crosshair);
+    let label = format!(
+        "GFN map: guest frames over time, {} to {} after the first event",
+        fmt::time(cx.doc.view.time.start, 3),
+        fmt::time(cx.doc.view.time.end, 3)
+    );
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Canvas, true, label.clone()));
+    nav::plot(ui, cx, &response, rect, axis, true);
+    let axis = Axis { time: cx.doc.view.time, ..*axis };
+    let rows = cx.doc.view.rows;
+    let painter = ui.painter().with_clip_rect(rect);
+    painter.rect_filled(rect, 0.0, t.background);
+    if let (Some(picture), Some(texture)) = (&cx.doc.pictures.shown, &cx.doc.pictures.map) {
+        let w = &picture.wanted;
+        if (w.vm, w.as_id) == (cx.doc.view.vm, cx.doc.view.as_id) {
+            let dest = Rect::from_min_max(
+                pos2(axis.x(w.time.start), y_of(rect, rows, w.rows.end)),
+                pos2(axis.x(w.time.end), y_of(rect, rows, w.rows.start)),
+            );
+            draw_clipped(&painter, texture.id(), dest, rect);
+        }
+    }
+    let segments = cx.cap.segments(cx.doc.view.vm, cx.doc.view.as_id);
+    folds(&painter, cx, &segments, rect);
+    gfn_labels(ui, cx, &segments, rect);
+    selected(&painter, cx, rect, &axis);
+    if segments.is_empty() {
+        let text = "No event of this address space names a guest frame.";
+        painter.text(rect.center(), Align2::CENTER_CENTER, text, small(), t.muted);
+    }
+    if let Some(error) = &cx.doc.pictures.error {
+        painter.text(rect.left_top() + vec2(8.0, 8.0), Align2::LEFT_TOP, error, small(), t.bad);
+    }
+    painter.rect_stroke(rect, 0.0, Stroke::new(1.0, t.axis), StrokeKind::Inside);
+    space_overview(ui, cx, &segments, side);
+    pointer(ui, cx, &response, rect, &axis);
+}
+
+/// Height at which a row lies.
+pub(super) fn y_of(rect: Rect, rows: Range, row: f64) -> f32 {
+    rect.bottom() - rect.height() * rows.fraction(row).clamp(-4.0, 5.0) as f32
+}
+
+/// The part of a stretched picture that is inside `clip`: far zooms would otherwise ask for quads beyond what floats can place.
+fn draw_clipped(painter: &egui::Painter, texture: egui::TextureId, dest: Rect, clip: Rect) {
+    let seen = dest.intersect(clip);
+    if !seen.is_positive() || !dest.is_positive() {
+        return;
+    }
+    let uv = |p: Pos2| pos2((p.x - dest.left()) / dest.width(), (p.y - dest.top()) / dest.height());
+    let mut mesh = Mesh::with_texture(texture);
+    mesh.add_rect_with_uv(seen, Rect::from_min_max(uv(seen.min), uv(seen.max)), Color32::WHITE);
+    painter.add(Shape::mesh(mesh));
+}
+
+/// Marks where the GFN axis leaves out an empty stretch.
+fn folds(painter: &egui::Painter, cx: &Cx<'_>, segments: &[Segment], rect: Rect) {
+    let t = cx.tokens;
+    let rows = cx.doc.view.rows;
+    let mut last = f32::INFINITY;
+    for pair in segments.windows(2) {
+        let (low, high) = (y_of(rect, rows, pair[0].y1), y_of(rect, rows, pair[1].y0));
+        if low < rect.top() || high > rect.bottom() {
+            continue;
+        }
+        let mid = (low + high) / 2.0;
+        if (last - mid).abs() < 7.0 {
+            continue;
+        }
+        last = mid;
+        let half = ((low - high) / 2.0).max(2.5);
+        let band = Rect::from_x_y_ranges(rect.x_range(), (mid - half)..=(mid + half));
+        painter.rect_filled(band, 0.0, t.fold_fill);
+        // A zigzag is what says "something is left out here" without words.
+        let step = 5.0;
+        let n = (rect.width() / step) as usize + 1;
+        let points = (0..=n)
+            .map(|i| pos2(rect.left() + i as f32 * step, mid + if i % 2 == 0 { -1.5 } else { 1.5 }))
+            .collect();
+        painter.add(Shape::line(points, Stroke::new(1.0, t.fold)));
+    }
+}
+
+fn gfn_labels(ui: &Ui, cx: &Cx<'_>, segments: &[Segment], rect: Rect) {
+    let t = cx.tokens;
+    let rows = cx.doc.view.rows;
+    let painter = ui.painter().clone();
+    let mut taken: Vec<f32> = Vec::new();
+    let mut label = |y: f32, gfn: u64, strong: bool| {
+        if y < rect.top() - 1.0 || y > rect.bottom() + 1.0 {
+            return;
+        }
+        let at = y.clamp(rect.top() + 6.0, rect.bottom() - 6.0);
+        if taken.iter().any(|v| (v - at).abs() < 12.0) {
+            return;
+        }
+        taken.push(at);
+        painter.hline((rect.left() - 4.0)..=rect.left(), y.clamp(rect.top(), rect.bottom()), Stroke::new(1.0, t.axis));
+        let color = if strong { t.ink } else { t.muted };
+        let text = fmt::gfn(gfn);
+        painter.text(pos2(rect.left() - 8.0, at), Align2::RIGHT_CENTER, text, mono(10.5), color);
+    };
+    // Where segments begin matters most; then round numbers inside them.
+    for s in segments {
+        label(y_of(rect, rows, s.y0), s.gfn, true);
+    }
+    for s in segments {
+        let frames = (s.end - s.gfn).max(1) as f64;
+        let per_frame = (s.y1 - s.y0) / frames;
+        let px = f64::from(rect.height()) / rows.span() * per_frame;
+        if px <= 0.0 {
+            continue;
+        }
+        let step = gfn_step(30.0 / px);
+        // Only what can be seen: a segment may hold a great many steps.
+        let low = s.gfn as f64 + ((rows.start - s.y0) / per_frame).max(0.0);
+        let high = s.gfn as f64 + ((rows.end - s.y0) / per_frame).clamp(0.0, frames);
+        let mut gfn = (low as u64).div_ceil(step).saturating_mul(step);
+        let mut guard = 0;
+        while (gfn as f64) < high && guard < 400 {
+            label(y_of(rect, rows, s.y0 + (gfn - s.gfn) as f64 * per_frame), gfn, false);
+            gfn = gfn.saturating_add(step);
+            guard += 1;
+        }
+    }
+    gutter_text(ui, pos2(rect.left() - 70.0 + 8.0, rect.top() - 10.0), Align2::LEFT_CENTER, "GFN", t.muted);
+}
+
+/// Outline of the selected span.
+fn selected(painter: &egui::Painter, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
+    let Some(s) = cx.doc.selection else { return };
+    let rows = cx.doc.view.rows;
+    let (vm, as_id) = (cx.doc.view.vm, cx.doc.view.as_id);
+    let entry = s.entry.map(|e| cx.cap.timeline.entry(e));
+    let span = s.entry.and_then(|e| cx.cap.timeline.span_at(e, s.time));
+    let (first, pages) = entry.map_or((s.gfn, 1), |e| (e.gfn, e.pages()));
+    let Some(y0) = cx.cap.row_of(vm, as_id, first) else { return };
+    let y1 = cx.cap.row_of(vm, as_id, first.saturating_add(pages)).filter(|y| *y > y0).unwrap_or(y0 + 1.0);
+    let (a, b) = span.map_or((s.time, Some(s.time)), |sp| (sp.start, sp.end));
+    let x0 = axis.x(cx.cap.rel(a));
+    let x1 = b.map_or(rect.right() + 10.0, |b| axis.x(cx.cap.rel(b)));
+    let r = Rect::from_min_max(pos2(x0, y_of(rect, rows, y1)), pos2(x1, y_of(rect, rows, y0)));
+    let r = Rect::from_center_size(r.center(), r.size().max(vec2(5.0, 5.0))).expand(1.5);
+    painter.rect_stroke(r, 1.0, Stroke::new(3.0, cx.tokens.background), StrokeKind::Outside);
+    painter.rect_stroke(r, 1.0, Stroke::new(1.5, cx.tokens.accent), StrokeKind::Outside);
+}
+
+/// The whole GFN space as a narrow strip, with the window in it.
+fn space_overview(ui: &mut Ui, cx: &mut Cx<'_>, segments: &[Segment], side: Rect) {
+    let t = cx.tokens;
+    let full = cx.cap.full_rows(cx.doc.view.vm, cx.doc.view.as_id);
+    let response = ui.interact(side, ui.scope_id().with("gfn-overview"), Sense::click_and_drag()).on_hover_cursor(CursorIcon::Grab);
+    response.widget_info(|| {
+        egui::WidgetInfo::labeled(egui::Role::Slider, true, "Overview of the GFN space, with the part that is shown")
+    });
+    let painter = ui.painter().with_clip_rect(side);
+    painter.rect_filled(side, 2.0, t.background);
+    for s in segments {
+        let r = Rect::from_min_max(pos2(side.left(), y_of(side, full, s.y1)), pos2(side.right(), y_of(side, full, s.y0)));
+        painter.rect_filled(r.shrink2(vec2(3.0, 0.5)), 1.0, t.axis);
+    }
+    let rows = cx.doc.view.rows;
+    let (top, bottom) = (y_of(side, full, rows.end), y_of(side, full, rows.start));
+    let window = Rect::from_min_max(pos2(side.left(), top), pos2(side.right(), bottom.max(top + 3.0)));
+    painter.rect(window, 2.0, t.accent.gamma_multiply(0.18), Stroke::new(1.0, t.accent), StrokeKind::Inside);
+    if response.drag_started() {
+        cx.doc.leave();
+    }
+    if let Some(pos) = response.interact_pointer_pos() {
+        let rows = if response.dragged() {
+            let d = -f64::from(response.drag_delta().y / side.height()) * full.span();
+            Range::new(rows.start + d, rows.end + d)
+        } else if response.clicked() {
+            let at = row_at(side, full, pos);
+            Range::new(at - rows.span() / 2.0, at + rows.span() / 2.0)
+        } else {
+            rows
+        };
+        if rows != cx.doc.view.rows {
+            cx.doc.show(cx.cap, cx.doc.view.time, rows);
+        }
+    }
+}
+
+/// Click, double click and tooltip.
+fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis: &Axis) {
+    let Some(pos) = response.hover_pos() else { return };
+    let (vm, as_id) = (cx.doc.view.vm, cx.doc.view.as_id);
+    let row = row_at(rect, cx.doc.view.rows, pos);
+    let time = cx.cap.abs(axis.t(pos.x));
+    let gfn = cx.cap.gfn_at(vm, as_id, row);
+    let cell = cell_under(cx, axis, row, pos.x);
+    // Over a cell that shows a span, that span is what the eye sees; the exact moment under the pointer may fall between two.
+    let exact = gfn.and_then(|g| cx.cap.pick(vm, as_id, g, time));
+    let known = |s: &Span| !matches!(s.state, State::Unknown | State::Table | State::Nonpresent);
+    let seen = exact.filter(|(_, s)| known(s)).or_else(|| shown_by(cx, cell.as_ref())).or(exact);
+    if response.clicked() || response.double_clicked() {
+        if let Some(g) = gfn {
+            let time = seen.map_or(time, |(_, s)| time.clamp(s.start, s.end.map_or(u64::MAX, |e| e.saturating_sub(1).max(s.start))));
+            cx.doc.select_at(cx.cap, seen.map_or(g, |(e, _)| g.clamp(e.gfn, e.gfn + e.pages() - 1)), time, seen.map(|(e, _)| e.id));
+        } else {
+            cx.doc.selection = None;
+        }
+    }
+    if response.double_clicked() {
+        cx.doc.fit_selection(cx.cap);
+    }
+    if response.dragged() {
+        return;
+    }
+    let y = pos.y;
+    ui.painter().with_clip_rect(rect).hline(rect.x_range(), y, Stroke::new(1.0, cx.tokens.ink.gamma_multiply(0.25)));
+    egui::Tooltip::always_open(ui.ctx().clone(), ui.layer_id(), response.id.with("tip"), egui::PopupAnchor::Pointer).gap(14.0).show(
+        |ui| {
+            ui.set_max_width(380.0);
+            match gfn {
+                None => {
+                    ui.label("a stretch of the GFN space in which nothing happened is left out here");
+                }
+                Some(g) => tip(ui, cx, g, seen, cell.as_ref()),
+            }
+        },
+    );
+}
+
+fn cell_under(cx: &Cx<'_>, axis: &Axis, row: f64, x: f32) -> Option<Cell> {
+    let p = cx.doc.pictures.shown.as_ref()?;
+    let fx = p.wanted.time.fraction(axis.t(x));
+    let fy = p.wanted.rows.fraction(row);
+    if !((0.0..1.0).contains(&fx) && (0.0..1.0).contains(&fy)) {
+        return None;
+    }
+    p.map.at((fx * p.map.cols as f64) as usize, (fy * p.map.rows as f64) as usize).copied()
+}
+
+fn shown_by(cx: &Cx<'_>, cell: Option<&Cell>) -> Option<(Entry, Span)> {
+    let span = cx.cap.timeline.span(cell?.span()?);
+    Some((cx.cap.timeline.entry(span.entry), span))
+}
+
+fn tip(ui: &mut Ui, cx: &Cx<'_>, gfn: u64, seen: Option<(Entry, Span)>, cell: Option<&Cell>) {
+    let t = cx.tokens;
+    ui.horizontal(|ui| {
+        ui.label(egui::RichText::new(format!("GFN {}", fmt::gfn(gfn))).strong().monospace());
+        ui.label(egui::RichText::new(format!("guest address {}", fmt::gpa(gfn))).weak());
+    });
+    if let Some((entry, span)) = seen {
+        crate::panels::details::state_line(ui, t, &span);
+        if let Some(v) = span.spte {
+            ui.label(egui::RichText::new(format!("{}   {} entry", fmt::spte(v), fmt::level(entry.level))).monospace());
+        }
+        ui.label(format!("{}: {}", span.certainty.name(), span.reason.words()));
+        let from = fmt::exact(cx.cap.rel(span.start) as u64);
+        ui.label(match span.end {
+            Some(e) => format!("from {from} for {}", fmt::time((e - span.start) as f64, 3)),
+            None => format!("from {from} to the end of the trace"),
+        });
+    } else {
+        ui.label("unknown: no event has shown this page yet");
+    }
+    if let Some(cell) = cell {
+        let merged = u64::from(cell.merged());
+        let changes = u64::from(cell.changes);
+        if merged > 1 || changes > 1 {
+            let what = match (merged > 1, changes > 1) {
+                (true, true) => format!("{} and {}", fmt::plural(merged, "entry", "entries"), fmt::plural(changes, "change", "changes")),
+                (true, false) => fmt::plural(merged, "entry", "entries"),
+                _ => fmt::plural(changes, "change", "changes"),
+            };
+            ui.label(egui::RichText::new(format!("{what} in this pixel: zoom in to see them apart")).color(t.warn));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Menus, the chooser of the address space, the go-to box.
+
+use egui::{RichText, Ui};
+
+use super::Cx;
+use crate::command::{Command, Group, TABLE, keys_text};
+use crate::goto;
+
+/// The menus; every command is in one of them.
+pub(crate) fn menus(ui: &mut Ui, has_trace: bool, out: &mut Vec<Command>) {
+    for group in Group::ALL {
+        ui.menu_button(group.title(), |ui| {
+            ui.set_min_width(250.0);
+            for spec in TABLE.iter().filter(|s| s.group == group) {
+                let button = egui::Button::new(spec.name).shortcut_text(keys_text(spec));
+                let there = has_trace || !spec.needs_trace;
+                if ui.add_enabled(there, button).on_hover_text(spec.help).clicked() {
+                    out.push(spec.command);
+                    ui.close();
+                }
+            }
+        });
+    }
+}
+
+/// What the go-to box remembers.
+#[derive(Debug, Default)]
+pub(crate) struct GoTo {
+    pub(crate) text: String,
+    pub(crate) error: Option<String>,
+    /// Focus it in the next frame.
+    pub(crate) focus: bool,
+}
+
+/// Chooser, back and forward, go-to box.
+pub(crate) fn tools(ui: &mut Ui, cx: &mut Cx<'_>, goto_box: &mut GoTo) {
+    let t = cx.tokens;
+    for (command, sign, there) in [
+        (Command::Back, "◀", cx.doc.history.can_back()),
+        (Command::Forward, "▶", cx.doc.history.can_forward()),
+    ] {
+        let spec = command.spec();
+        let response = ui.add_enabled(there, egui::Button::new(sign).small());
+        response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, there, spec.name));
+        if response.on_hover_text(format!("{} ({})", spec.help, keys_text(spec))).clicked() {
+            cx.out.push(command);
+        }
+    }
+    let spaces = cx.cap.spaces();
+    let now = spaces.iter().find(|s| (s.vm, s.as_id) == (cx.doc.view.vm, cx.doc.view.as_id));
+    let label = now.map_or_else(|| "no VM in this trace".to_owned(), |s| s.label.clone());
+    let mut enter = None;
+    let combo = egui::ComboBox::from_id_salt("space").selected_text(&label).width(220.0).show_ui(ui, |ui| {
+        for s in &spaces {
+            if ui.selectable_label(Some(s) == now, &s.label).clicked() {
+                enter = Some((s.vm, s.as_id));
+            }
+        }
+    });
+    combo.response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::ComboBox, true, format!("VM and address space: {label}")));
+    combo.response.on_hover_text("VM and address space (V: next)");
+    if let Some((vm, as_id)) = enter {
+        cx.doc.enter_space(cx.cap, vm, as_id);
+    }
+    let edit = egui::TextEdit::singleline(&mut goto_box.text).hint_text("go to  1.5s · gfn 0x1a2b · #123").desired_width(210.0);
+    let response = ui.add(edit);
+    response.widget_info(|| egui::WidgetInfo::text_edit(true, &goto_box.text, &goto_box.text, "Go to"));
+    if std::mem::take(&mut goto_box.focus) {
+        response.request_focus();
+    }
+    if response.changed() {
+        goto_box.error = None;
+    }
+    if response.lost_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter)) {
+        match goto::parse(&goto_box.text) {
+            Ok(place) => match go(cx, place) {
+                Ok(()) => goto_box.text.clear(),
+                Err(e) => goto_box.error = Some(e),
+            },
+            Err(e) => goto_box.error = Some(e),
+        }
+    }
+    if let Some(e) = &goto_box.error {
+        ui.label(RichText::new(e).color(t.bad).size(11.5));
+    }
+}
+
+/// Goes to a place; the message says why it cannot be shown.
+pub(crate) fn go(cx: &mut Cx<'_>, place: goto::Place) -> Result<(), String> {
+    let full = cx.cap.full_time();
+    match place {
+        goto::Place::Time(_) | goto::Place::Start | goto::Place::End => {
+            let at = match place {
+                goto::Place::Time(t) => t,
+                goto::Place::End => full.end - 1.0,
+                _ => 0.0,
+            };
+            if at > full.end {
+                return Err(format!("the trace ends at {}", crate::fmt::exact(full.end as u64)));
+            }
+            cx.doc.leave();
+            let gfn = cx.doc.selection.map(|s| s.gfn);
+            let entry = cx.doc.selection.and_then(|s| s.entry);
+            if let Some(gfn) = gfn {
+                cx.doc.select_at(cx.cap, gfn, cx.cap.abs(at), entry);
+            } else {
+                let ix = cx.cap.trace.events.first_at_or_after(cx.cap.abs(at));
+                cx.doc.tables.show_event(ix as u32);
+            }
+            let half = cx.doc.view.time.span() / 2.0;
+            cx.doc.show(cx.cap, crate::view::Range::new(at - half, at + half), cx.doc.view.rows);
+        }
+        goto::Place::Gfn(gfn) => {
+            let (vm, as_id) = (cx.doc.view.vm, cx.doc.view.as_id);
+            let Some(row) = cx.cap.row_of(vm, as_id, gfn) else {
+                return Err(format!("no event is about guest frame {}", crate::fmt::gfn(gfn)));
+            };
+            cx.doc.leave();
+            // Without a moment to look at, the page's own first change is the most telling one that is there.
+            let now = cx.doc.selection.map(|s| s.time);
+            let mid = cx.cap.abs(cx.doc.view.time.centre());
+            let mut time = now.unwrap_or(mid);
+            let known = cx.cap.pick(vm, as_id, gfn, time).is_some_and(|(_, s)| s.state != mmuscope_replay::State::Unknown);
+            if !known {
+                let first = cx
+                    .cap
+                    .timeline
+                    .entries_at(vm, as_id, gfn)
+                    .into_iter()
+                    .flat_map(|e| cx.cap.timeline.spans(e).collect::<Vec<_>>())
+                    .filter(|s| matches!(s.state, mmuscope_replay::State::Present | mmuscope_replay::State::Mmio))
+                    .map(|s| s.start)
+                    .min();
+                time = first.unwrap_or(time);
+            }
+            cx.doc.select_at(cx.cap, gfn, time, None);
+            let rows = cx.doc.view.rows.reveal(row);
+            let at = cx.doc.view.time.reveal(cx.cap.rel(time));
+            cx.doc.show(cx.cap, at, rows);
+        }
+        goto::Place::Event(n) => {
+            let n = u32::try_from(n).ok().filter(|n| (*n as usize) < cx.cap.trace.events.len());
+            let Some(ix) = n else {
+                return Err(format!("the last event is #{}", cx.cap.trace.events.len().saturating_sub(1)));
+            };
+            cx.doc.leave();
+            cx.doc.select_event(cx.cap, ix);
+        }
+    }
+    Ok(())
+}

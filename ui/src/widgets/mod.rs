@@ -1,0 +1,4 @@
+//! Small pieces that several panels use.
+
+pub(crate) mod bits;
+pub(crate) mod rows;

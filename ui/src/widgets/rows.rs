@@ -1,0 +1,239 @@
+//! A table of very many rows: only what is seen is laid out, and the position is a row number, not a pixel, so that ten million rows
+//! scroll as exactly as ten.
+
+use egui::{Align2, Color32, FontId, Key, Rect, Response, Sense, Stroke, Ui, pos2, vec2};
+
+use crate::theme::Tokens;
+
+/// Height of a row.
+pub(crate) const ROW: f32 = 18.0;
+
+/// A column.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    /// Its head.
+    pub(crate) name: &'static str,
+    /// Its width; the last column takes the rest.
+    pub(crate) width: f32,
+    /// Numbers lie right.
+    pub(crate) right: bool,
+}
+
+/// What a cell shows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Text {
+    /// The text.
+    pub(crate) text: String,
+    /// Its colour, if not the usual one.
+    pub(crate) color: Option<Color32>,
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self { text, color: None }
+    }
+}
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self { text: text.to_owned(), color: None }
+    }
+}
+
+/// Where a table stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Scroll {
+    /// First row shown; the fraction is how much of it is already above.
+    pub(crate) top: f64,
+    /// Row to bring into view.
+    pub(crate) show: Option<usize>,
+}
+
+impl Scroll {
+    /// Where the first row stands after moving by `rows`, with `fit` rows in sight.
+    fn moved(self, rows: f64, count: usize, fit: usize) -> f64 {
+        (self.top + rows).clamp(0.0, count.saturating_sub(fit) as f64)
+    }
+}
+
+/// What happened to a table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Done {
+    /// Row that was clicked, or reached by key.
+    pub(crate) picked: Option<usize>,
+    /// It was a double click.
+    pub(crate) twice: bool,
+    /// Row under the pointer.
+    pub(crate) hovered: Option<usize>,
+}
+
+/// Draws a table. `cells` makes the texts of one row; `name` is what a screen reader calls the table.
+pub(crate) fn table(
+    ui: &mut Ui,
+    t: &Tokens,
+    name: &str,
+    columns: &[Column],
+    count: usize,
+    selected: Option<usize>,
+    scroll: &mut Scroll,
+    mut cells: impl FnMut(usize) -> Vec<Text>,
+) -> Done {
+    let full = ui.available_rect_before_wrap();
+    let full = Rect::from_min_size(full.min, vec2(full.width(), full.height().max(ROW * 2.0)));
+    ui.allocate_rect(full, Sense::hover());
+    let mut done = Done::default();
+    let head = Rect::from_min_size(full.min, vec2(full.width(), ROW));
+    let body = Rect::from_min_max(pos2(full.left(), head.bottom()), pos2(full.right() - 12.0, full.bottom()));
+    let font = FontId::monospace(11.5);
+    let painter = ui.painter_at(full);
+    painter.rect_filled(head, 0.0, ui.visuals().faint_bg_color);
+    columns_of(columns, full).for_each(|(c, r)| {
+        let (at, align) = anchor(c, r.left(), r.right(), head.center().y);
+        painter.with_clip_rect(r.with_min_y(head.top()).with_max_y(head.bottom())).text(at, align, c.name, crate::theme::small(), t.muted);
+    });
+    painter.hline(full.x_range(), head.bottom(), Stroke::new(1.0, t.grid));
+
+    let table = ui.interact(body, ui.scope_id().with(name), Sense::click_and_drag());
+    table.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Table, true, format!("{name}: {count} rows")));
+    let fit = ((body.height() / ROW) as usize).max(1);
+    let mut by = 0.0;
+    if table.contains_pointer() {
+        ui.input(|i| {
+            for e in &i.events {
+                if let egui::Event::MouseWheel { unit, delta, .. } = e {
+                    by -= f64::from(delta.y)
+                        * match unit {
+                            egui::MouseWheelUnit::Line => 3.0,
+                            egui::MouseWheelUnit::Page => fit as f64,
+                            egui::MouseWheelUnit::Point => f64::from(1.0 / ROW),
+                        };
+                }
+            }
+        });
+    }
+    if table.has_focus() {
+        by += focus_keys(ui, &table, fit, count, selected, &mut done);
+    }
+    scroll.top = scroll.moved(by, count, fit);
+    if let Some(row) = scroll.show.take() {
+        let first = scroll.top.ceil() as usize;
+        if row < first || row + 1 > first + fit {
+            scroll.top = Scroll { top: row as f64 - fit as f64 / 2.0, show: None }.moved(0.0, count, fit);
+        }
+    }
+    let first = scroll.top as usize;
+    let offset = (scroll.top - first as f64) as f32 * ROW;
+    let pointer = table.hover_pos();
+    let clip = painter.with_clip_rect(body);
+    for i in 0..=fit {
+        let row = first + i;
+        if row >= count {
+            break;
+        }
+        let y = body.top() + i as f32 * ROW - offset;
+        let r = Rect::from_min_size(pos2(body.left(), y), vec2(body.width(), ROW));
+        let inside = pointer.is_some_and(|p| r.contains(p) && body.contains(p));
+        if selected == Some(row) {
+            clip.rect_filled(r, 0.0, ui.visuals().selection.bg_fill);
+        } else if inside {
+            clip.rect_filled(r, 0.0, t.background.lerp_to_gamma(t.ink, 0.08));
+        } else if row % 2 == 1 {
+            clip.rect_filled(r, 0.0, ui.visuals().faint_bg_color);
+        }
+        if inside {
+            done.hovered = Some(row);
+            if table.clicked() || table.double_clicked() {
+                done.picked = Some(row);
+                done.twice = table.double_clicked();
+                table.request_focus();
+            }
+        }
+        let texts = cells(row);
+        let spoken = texts.iter().map(|c| c.text.as_str()).filter(|s| !s.is_empty()).collect::<Vec<_>>().join(", ");
+        let row_response = ui.interact(r.intersect(body), ui.scope_id().with((name, row)), Sense::hover());
+        row_response.widget_info(|| egui::WidgetInfo::selected(egui::Role::Row, true, selected == Some(row), &spoken));
+        for ((c, cr), text) in columns_of(columns, Rect::from_min_max(full.min, pos2(body.right(), full.bottom()))).zip(texts) {
+            let (at, align) = anchor(c, cr.left(), cr.right(), r.center().y);
+            let cell = Rect::from_x_y_ranges(cr.x_range(), r.y_range()).intersect(body);
+            clip.with_clip_rect(cell).text(at, align, text.text, font.clone(), text.color.unwrap_or(t.ink));
+        }
+    }
+    if count == 0 {
+        clip.text(body.center(), Align2::CENTER_CENTER, "nothing to show", crate::theme::small(), t.muted);
+    }
+    bar(ui, t, name, Rect::from_min_max(pos2(body.right() + 2.0, body.top()), full.max), count, fit, scroll);
+    done
+}
+
+fn focus_keys(ui: &Ui, table: &Response, fit: usize, count: usize, selected: Option<usize>, done: &mut Done) -> f64 {
+    ui.memory_mut(|m| {
+        m.set_focus_lock_filter(table.id, egui::EventFilter { vertical_arrows: true, ..Default::default() });
+    });
+    let mut to = None;
+    let mut by = 0.0;
+    let here = selected.unwrap_or(0);
+    ui.input(|i| {
+        for e in &i.events {
+            let egui::Event::Key { key, pressed: true, .. } = e else { continue };
+            match key {
+                Key::ArrowDown => to = Some((here + 1).min(count.saturating_sub(1))),
+                Key::ArrowUp => to = Some(here.saturating_sub(1)),
+                Key::PageDown => by += fit as f64,
+                Key::PageUp => by -= fit as f64,
+                Key::Home => by = f64::NEG_INFINITY,
+                _ => {}
+            }
+        }
+    });
+    if count > 0 && to.is_some() {
+        done.picked = to;
+    }
+    by
+}
+
+fn anchor(c: &Column, left: f32, right: f32, y: f32) -> (egui::Pos2, Align2) {
+    if c.right { (pos2(right - 6.0, y), Align2::RIGHT_CENTER) } else { (pos2(left + 6.0, y), Align2::LEFT_CENTER) }
+}
+
+fn columns_of(columns: &[Column], full: Rect) -> impl Iterator<Item = (&Column, Rect)> {
+    let mut x = full.left();
+    let last = columns.len().saturating_sub(1);
+    columns.iter().enumerate().map(move |(i, c)| {
+        let right = if i == last { full.right() } else { (x + c.width).min(full.right()) };
+        let r = Rect::from_min_max(pos2(x, full.top()), pos2(right.max(x), full.bottom()));
+        x = right;
+        (c, r)
+    })
+}
+
+fn bar(ui: &Ui, t: &Tokens, name: &str, rect: Rect, count: usize, fit: usize, scroll: &mut Scroll) {
+    if count <= fit || !rect.is_positive() {
+        return;
+    }
+    let response = ui.interact(rect, ui.scope_id().with((name, "bar")), Sense::click_and_drag());
+    response.widget_info(|| egui::WidgetInfo::slider(true, scroll.top, format!("Scroll bar of {name}")));
+    let painter = ui.painter();
+    painter.rect_filled(rect, 3.0, ui.visuals().faint_bg_color);
+    let handle_h = (rect.height() * fit as f32 / count as f32).max(16.0);
+    let most = (count - fit) as f64;
+    let y = rect.top() + (rect.height() - handle_h) * (scroll.top / most) as f32;
+    if let Some(p) = response.interact_pointer_pos() {
+        let f = ((p.y - rect.top() - handle_h / 2.0) / (rect.height() - handle_h)).clamp(0.0, 1.0);
+        scroll.top = f64::from(f) * most;
+    }
+    let color = if response.hovered() || response.dragged() { t.muted } else { t.axis };
+    painter.rect_filled(Rect::from_min_size(pos2(rect.left() + 1.0, y), vec2(rect.width() - 2.0, handle_h)), 3.0, color);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_million_rows_scroll_by_single_rows() {
+        let s = Scroll { top: 9_999_000.0, show: None };
+        assert_eq!(s.moved(1.0, 10_000_000, 20), 9_999_001.0);
+        assert_eq!(s.moved(1e9, 10_000_000, 20), 9_999_980.0);
+        assert_eq!(s.moved(-1e9, 10_000_000, 20), 0.0);
+        assert_eq!(s.moved(5.0, 3, 20), 0.0);
+    }
+}
