@@ -126,6 +126,9 @@ pub fn judge(spec: &LayoutSpec, values: &[Evidence], library: &Library) -> Resul
         {
             continue;
         }
+        if spec.releases.is_some_and(|(first, last)| era.last < first || era.first > last) {
+            continue;
+        }
         for mode in Mode::ALL {
             let fits = library.has(era.family, mode)
                 && spec.mode.is_none_or(|m| m.value == mode)

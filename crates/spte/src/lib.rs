@@ -14,6 +14,8 @@ pub mod mmio;
 mod mode;
 
 #[cfg(feature = "alloc")]
+pub mod describe;
+#[cfg(feature = "alloc")]
 mod diff;
 #[cfg(feature = "alloc")]
 mod eras;

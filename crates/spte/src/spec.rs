@@ -75,6 +75,8 @@ pub struct LayoutSpec {
     pub masks: Vec<(MaskName, Known<u64>)>,
     /// A layout file of the user's: its name and its text.
     pub file: Option<(String, String)>,
+    /// First and last release it can be, where something proves that much (the wording of a log line).
+    pub releases: Option<((u16, u16), (u16, u16))>,
 }
 
 /// A layout, and where each part of it comes from.
@@ -186,7 +188,7 @@ impl LayoutSpec {
     }
 
     /// The newest era whose variables look like the given ones, if they tell.
-    fn era_of_masks(&self) -> Option<&'static str> {
+    pub fn era_of_masks(&self) -> Option<&'static str> {
         let get = |name| self.masks.iter().find(|(m, _)| *m == name).map(|(_, k)| k.value);
         if let Some(host_writable) = get(MaskName::HostWritable) {
             let suppress = get(MaskName::Present).is_some_and(|p| p >> 63 != 0);
@@ -297,6 +299,11 @@ impl LayoutSpec {
         }
         if let Some(at) = self.era_of_masks().and_then(by_id) {
             return Ok(Known::inferred(at));
+        }
+        if let Some((_, last)) = self.releases
+            && let Some(at) = eras.iter().rposition(|e| e.first <= last)
+        {
+            return Ok(Known::assumed(at));
         }
         notes.push("no kernel release given: the newest layout is assumed".into());
         Ok(Known::assumed(eras.len().saturating_sub(1)))

@@ -1,0 +1,519 @@
+//! `decode` for people.
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::Result;
+use mmuscope_spte::explain::{Explanation, NoteKind, bit_list, explain, permissions};
+use mmuscope_spte::infer::Judgement;
+use mmuscope_spte::{Decoded, Provenance, Resolved, State, changes};
+use mmuscope_trace::paste::{Found, Group, Kind, Role};
+
+use super::{Answer, Question, level_of};
+use crate::cmd::layout::diagram;
+
+/// Prints with colour where a terminal reads.
+pub(super) struct Printer<'o, W: Write> {
+    out: &'o mut W,
+    colour: bool,
+}
+
+/// Values of one group that are explained in full; more become a list.
+const FULL: usize = 4;
+
+impl<'o, W: Write> Printer<'o, W> {
+    pub(super) fn new(out: &'o mut W) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        Self { out, colour: io::stdout().is_terminal() && !plain }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn bold(&self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    fn dim(&self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    pub(super) fn answer(&mut self, question: &Question, answer: &Answer) -> Result<()> {
+        let resolved = answer.resolved()?;
+        self.layout_line(question, answer, resolved)?;
+        let groups = &question.pasted.groups;
+        for (n, group) in groups.iter().enumerate() {
+            let values: Vec<&Found> = question.pasted.values.iter().filter(|v| v.group == n).collect();
+            if values.is_empty() {
+                continue;
+            }
+            let read = |v: &Found| {
+                let (level, _) = level_of(v, question, answer, resolved);
+                explain(resolved, v.value, level)
+            };
+            match group.kind {
+                Kind::ReservedDump | Kind::VeDump => self.walk(group, &values, resolved, &read)?,
+                Kind::Memory => self.memory(group, &values, &read)?,
+                _ if matches!(values.as_slice(), [a, b] if a.role == Role::Old && b.role == Role::New) => {
+                    self.change(group, values[0], values[1], resolved, &read, groups.len() <= 2)?;
+                }
+                Kind::Bare if question.bare && values.len() == 2 => {
+                    self.full(group, values[0], resolved, &read(values[0]))?;
+                    self.full(group, values[1], resolved, &read(values[1]))?;
+                    self.change(group, values[0], values[1], resolved, &read, false)?;
+                }
+                _ if values.len() <= FULL && groups.len() <= FULL => {
+                    for v in values {
+                        self.full(group, v, resolved, &read(v))?;
+                    }
+                }
+                _ => {
+                    for v in values {
+                        self.brief(v, &read(v))?;
+                    }
+                }
+            }
+        }
+        for note in &question.pasted.left_alone {
+            writeln!(self.out, "\n{} {note}", self.dim("·"))?;
+        }
+        if let Answer::Judged(judgement) = answer {
+            self.alternatives(question, judgement)?;
+        }
+        Ok(())
+    }
+
+    fn layout_line(&mut self, question: &Question, answer: &Answer, resolved: &Resolved) -> Result<()> {
+        let layout = &resolved.layout;
+        let kernel = resolved.kernel.map(|k| {
+            let from = match k.from {
+                Provenance::Inferred => " (named in the text)",
+                Provenance::Measured => " (this host)",
+                _ => "",
+            };
+            format!(", kernel {}{from}", k.value)
+        });
+        let how = match answer {
+            Answer::Known(_) => "",
+            Answer::Judged(j) if j.is_settled() => ", inferred from the values",
+            Answer::Judged(_) => ", the likeliest of several (see below)",
+        };
+        let words = layout.mode.words();
+        let name = self.bold(layout.id());
+        writeln!(self.out, "{name}  {words}{}{how}", kernel.unwrap_or_default())?;
+        for clue in question.pasted.clues.iter().filter(|_| resolved.kernel.is_none()) {
+            let (a, b) = (clue.releases.start(), clue.releases.end());
+            let until = if b.0 == u16::MAX { " or later".to_owned() } else { format!(" to {}.{}", b.0, b.1) };
+            writeln!(self.out, "{}", self.dim(&format!("  {}: kernel {}.{}{until}", clue.why, a.0, a.1)))?;
+        }
+        let assumed: Vec<String> = host_facts(resolved);
+        if !assumed.is_empty() {
+            writeln!(self.out, "{}", self.dim(&format!("  {}", assumed.join(", "))))?;
+        }
+        for note in &resolved.notes {
+            writeln!(self.out, "  {} {note}", self.paint("33", "note:"))?;
+        }
+        Ok(())
+    }
+
+    fn headline(&self, e: &Explanation) -> String {
+        let code = if e.decoded.is_malformed() || e.decoded.nonzero_nonpresent { "1;31" } else { state_colour(e.decoded.state) };
+        self.paint(code, &e.headline)
+    }
+
+    /// One value in full.
+    fn full(&mut self, group: &Group, v: &Found, resolved: &Resolved, e: &Explanation) -> Result<()> {
+        writeln!(self.out)?;
+        let mut place = format!("level {}", e.decoded.level);
+        if let Some(gfn) = v.gfn {
+            place += &format!(", gfn {gfn:#x}");
+        }
+        if let Some(event) = &group.event {
+            place += &format!(", {event}");
+        }
+        writeln!(self.out, "{}  {}", self.bold(&format!("{:#018x}", v.value)), self.dim(&place))?;
+        writeln!(self.out, "{}", self.headline(e))?;
+        writeln!(self.out)?;
+        for line in diagram::text(&e.runs, Some(v.value)) {
+            writeln!(self.out, "  {line}")?;
+        }
+        writeln!(self.out)?;
+        self.fields(e)?;
+        self.effects(e)?;
+        self.notes(e)?;
+        self.letters(v, resolved)
+    }
+
+    fn fields(&mut self, e: &Explanation) -> Result<()> {
+        let value_width = e.fields.iter().map(|f| f.value.len()).max().unwrap_or(0);
+        for f in &e.fields {
+            let bits = if f.run.high == f.run.low { format!("{}", f.run.high) } else { format!("{}:{}", f.run.high, f.run.low) };
+            let name = f.run.kind.name();
+            let mut line = format!("  {bits:>5}  {name:<22}{:>value_width$}  {}", f.value, f.meaning);
+            if f.odd {
+                line = self.paint("31", &line);
+            }
+            let kernel = f.run.kind.kernel_name();
+            if kernel.is_empty() {
+                writeln!(self.out, "{line}")?;
+            } else {
+                writeln!(self.out, "{line}  {}", self.dim(kernel))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn effects(&mut self, e: &Explanation) -> Result<()> {
+        if e.effects.is_empty() {
+            return Ok(());
+        }
+        writeln!(self.out)?;
+        for effect in &e.effects {
+            let sign = if effect.allowed { self.paint("32", "✓") } else { self.paint("31", "✗") };
+            writeln!(self.out, "  {sign} {:<5}  {}", effect.access, effect.text)?;
+        }
+        Ok(())
+    }
+
+    fn notes(&mut self, e: &Explanation) -> Result<()> {
+        let mut first = true;
+        for note in e.notes.iter().filter(|n| n.kind != NoteKind::Layout) {
+            if first {
+                writeln!(self.out)?;
+                first = false;
+            }
+            let sign = match note.kind {
+                NoteKind::Problem => self.paint("1;31", "!"),
+                NoteKind::KernelBug => self.paint("33", "!"),
+                _ => self.dim("·"),
+            };
+            writeln!(self.out, "  {sign} {}", note.text)?;
+        }
+        Ok(())
+    }
+
+    fn letters(&mut self, v: &Found, resolved: &Resolved) -> Result<()> {
+        let Some(letters) = v.letters else { return Ok(()) };
+        let ours = mmuscope_spte::infer::printed_letters(&resolved.layout, v.value);
+        if (ours.r, ours.w, ours.x) != (letters.r, letters.w, letters.x) {
+            writeln!(
+                self.out,
+                "  {} the event printed other permissions than this layout reads: likely another kernel or paging mode",
+                self.paint("1;31", "!")
+            )?;
+        }
+        Ok(())
+    }
+
+    /// One value on one line.
+    fn brief(&mut self, v: &Found, e: &Explanation) -> Result<()> {
+        let code = if e.decoded.is_malformed() { "1;31" } else { state_colour(e.decoded.state) };
+        let place = match (v.index, v.gfn) {
+            (Some(index), _) => format!("[{index:>3}] "),
+            (None, Some(gfn)) => format!("gfn {gfn:<#9x} "),
+            _ => String::new(),
+        };
+        let state = self.paint(code, &format!("{:<10}", e.decoded.state.name()));
+        let rest = summary(&e.decoded);
+        writeln!(self.out, "  {place}{:#018x}  level {}  {state}  {rest}", v.value, e.decoded.level)?;
+        for note in e.notes.iter().filter(|n| n.kind == NoteKind::Problem) {
+            writeln!(self.out, "      {} {}", self.paint("1;31", "!"), note.text)?;
+        }
+        Ok(())
+    }
+
+    /// A dumped walk, told as a story.
+    fn walk(
+        &mut self,
+        group: &Group,
+        values: &[&Found],
+        resolved: &Resolved,
+        read: &dyn Fn(&Found) -> Explanation,
+    ) -> Result<()> {
+        writeln!(self.out)?;
+        let at = group.address.map_or_else(String::new, |a| format!(" for guest address {a:#x}"));
+        let title = if group.kind == Kind::VeDump { "A walk that ended in #VE" } else { "A walk that hit reserved bits" };
+        writeln!(self.out, "{}", self.bold(&format!("{title}{at}")))?;
+        writeln!(self.out)?;
+        let readings: Vec<Explanation> = values.iter().map(|v| read(v)).collect();
+        for (v, e) in values.iter().zip(&readings) {
+            // The kernel prints the mask of the level; what offends is the value under it.
+            let printed = v.rsvd_mask.map_or(0, |mask| v.value & mask);
+            let bad = e.decoded.is_malformed() || printed != 0;
+            let code = if bad { "1;31" } else { state_colour(e.decoded.state) };
+            let state = self.paint(code, &format!("{:<10}", e.decoded.state.name()));
+            writeln!(self.out, "  level {}  {:#018x}  {state}  {}", e.decoded.level, v.value, summary(&e.decoded))?;
+        }
+        for pair in readings.windows(2) {
+            let (above, below) = (&pair[0].decoded, &pair[1].decoded);
+            if above.state != State::Table || above.level != below.level + 1 {
+                writeln!(self.out, "  {} the lines between level {} and {} do not follow each other: lines are missing or mixed", self.paint("33", "!"), above.level, below.level)?;
+            }
+        }
+        writeln!(self.out)?;
+        self.verdict(group, values, &readings, resolved)
+    }
+
+    fn verdict(
+        &mut self,
+        group: &Group,
+        values: &[&Found],
+        readings: &[Explanation],
+        resolved: &Resolved,
+    ) -> Result<()> {
+        if group.kind == Kind::VeDump {
+            writeln!(
+                self.out,
+                "  The CPU raised #VE in the guest although KVM never asks for it: the last entry should have had suppress-#VE (bit 63) set."
+            )?;
+        } else {
+            writeln!(
+                self.out,
+                "  The CPU reported a malformed entry, KVM looked for an MMIO SPTE at the end of the walk and met present entries instead."
+            )?;
+        }
+        let mut culprit = None;
+        for (v, e) in values.iter().zip(readings) {
+            let d = &e.decoded;
+            let printed = v.rsvd_mask.map_or(0, |mask| v.value & mask);
+            let hit = printed | d.reserved_bits;
+            if hit != 0 {
+                writeln!(
+                    self.out,
+                    "  {} The level-{} entry has {} set ({hit:#x}), which must be zero there{}.",
+                    self.paint("1;31", "→"),
+                    d.level,
+                    bit_list(hit),
+                    why_reserved(hit, d, resolved)
+                )?;
+                culprit = Some((*v, e));
+            }
+            if d.bad_mt_xwr {
+                for note in e.notes.iter().filter(|n| n.kind == NoteKind::Problem && (n.text.contains("memory type") || n.text.contains("permissions"))) {
+                    writeln!(self.out, "  {} In the level-{} entry {}.", self.paint("1;31", "→"), d.level, note.text)?;
+                }
+                culprit = Some((*v, e));
+            }
+        }
+        let Some((v, e)) = culprit else {
+            writeln!(
+                self.out,
+                "  No entry has a reserved bit or a bad memory type set under this layout: the entry may have changed between fault and dump,\n  or the kernel, the paging mode or the host's width is not the one assumed here."
+            )?;
+            return Ok(());
+        };
+        let high = (v.rsvd_mask.unwrap_or(0) | e.decoded.reserved_bits) & v.value & 0x000f_ffff_ffff_f000;
+        if high.count_ones() == 1 {
+            writeln!(
+                self.out,
+                "    One single bit: without it the value would be {:#018x}, pfn {:#x}. A flipped bit in memory looks like this.",
+                v.value & !high,
+                (v.value & !high & 0x000f_ffff_ffff_f000) >> 12
+            )?;
+        } else if high != 0 {
+            writeln!(self.out, "    A frame number this large is no memory of the host: something wrote over the page table, or the frame was wrong from the start.")?;
+        }
+        self.full(group, v, resolved, e)
+    }
+
+    /// A table out of a debugger.
+    fn memory(&mut self, group: &Group, values: &[&Found], read: &dyn Fn(&Found) -> Explanation) -> Result<()> {
+        writeln!(self.out)?;
+        let readings: Vec<Explanation> = values.iter().map(|v| read(v)).collect();
+        let count = |s: State| readings.iter().filter(|e| e.decoded.state == s).count();
+        let at = group.address.map_or_else(String::new, |a| format!(" at {:#x}", a & !0xfff));
+        let counts: Vec<String> = [State::Present, State::Table, State::Mmio, State::Removed, State::Nonpresent]
+            .into_iter()
+            .filter(|&s| count(s) > 0)
+            .map(|s| format!("{} {}", count(s), s.name()))
+            .collect();
+        writeln!(self.out, "{}", self.bold(&format!("{} words of a page table{at}: {}", values.len(), counts.join(", "))))?;
+        let mut skipped = 0;
+        for (v, e) in values.iter().zip(&readings) {
+            if e.decoded.state == State::Nonpresent && !e.decoded.nonzero_nonpresent {
+                skipped += 1;
+                continue;
+            }
+            self.brief(v, e)?;
+        }
+        if skipped > 0 {
+            writeln!(self.out, "{}", self.dim(&format!("  {skipped} empty entries are not listed")))?;
+        }
+        Ok(())
+    }
+
+    /// Two values of one entry.
+    fn change(
+        &mut self,
+        group: &Group,
+        old: &Found,
+        new: &Found,
+        resolved: &Resolved,
+        read: &dyn Fn(&Found) -> Explanation,
+        full: bool,
+    ) -> Result<()> {
+        let (a, b) = (read(old), read(new));
+        // A table entry that appears tells the level of the zero before it.
+        let level = if old.value == 0 || new.value != 0 { b.decoded.level } else { a.decoded.level };
+        let c = changes(&resolved.layout, old.value, new.value, level);
+        writeln!(self.out)?;
+        let mut place = String::new();
+        if let Some(event) = &group.event {
+            place += &format!("{event}, ");
+        }
+        if let Some(gfn) = old.gfn {
+            place += &format!("gfn {gfn:#x}, ");
+        }
+        place += &format!("level {level}");
+        writeln!(
+            self.out,
+            "{}  {}",
+            self.bold(&format!("{:#018x} → {:#018x}", old.value, new.value)),
+            self.dim(&place)
+        )?;
+        match group.kind {
+            Kind::InvalidChange => writeln!(self.out, "  The TDP MMU stopped here: a present leaf must be zapped before it maps another page. The kernel calls BUG() on this.")?,
+            Kind::UnexpectedChange => writeln!(self.out, "  The TDP MMU warned: one non-present value became another, and neither is an MMIO or removed SPTE.")?,
+            _ => {}
+        }
+        writeln!(self.out, "{}", self.paint("1", &format!("  {}", c.headline)))?;
+        for f in &c.fields {
+            writeln!(self.out, "    {:<15} {} → {}", f.field, f.old, f.new)?;
+        }
+        if let Some(problem) = c.problem {
+            writeln!(self.out, "  {} {problem}", self.paint("1;31", "!"))?;
+        }
+        for (n, path) in c.paths.iter().enumerate() {
+            let lead = if n == 0 { "who does this:" } else { "or:" };
+            writeln!(self.out, "  {} {path}", self.dim(&format!("{lead:<14}")))?;
+        }
+        for (v, e) in [(old, &a), (new, &b)] {
+            for note in e.notes.iter().filter(|n| n.kind == NoteKind::Problem) {
+                writeln!(self.out, "  {} {:#x}: {}", self.paint("1;31", "!"), v.value, note.text)?;
+            }
+        }
+        if full {
+            let shown = if b.decoded.state == State::Nonpresent { (old, &a) } else { (new, &b) };
+            self.full(group, shown.0, resolved, shown.1)?;
+        }
+        Ok(())
+    }
+
+    fn alternatives(&mut self, question: &Question, judgement: &Judgement) -> Result<()> {
+        if judgement.is_settled() {
+            if let Some(first) = judgement.plausible.first() {
+                writeln!(self.out)?;
+                writeln!(self.out, "{}", self.dim(&format!("No layout was given. One reading fits: {}.", first.whose)))?;
+            }
+            return Ok(());
+        }
+        writeln!(self.out)?;
+        writeln!(self.out, "{}", self.bold(&format!("No layout was given: {} readings fit, the likeliest was shown", judgement.plausible.len())))?;
+        const SHOWN: usize = 6;
+        for (n, reading) in judgement.plausible.iter().take(SHOWN).enumerate() {
+            let candidate = reading.candidates.first().and_then(|&at| judgement.candidates.get(at));
+            writeln!(self.out, "  {}. {}", n + 1, reading.whose)?;
+            if let Some(d) = candidate.and_then(|c| c.readings.first())
+                && question.pasted.values.len() == 1
+            {
+                writeln!(self.out, "     {} level {}: {}", d.state.name(), d.level, summary(d))?;
+            }
+        }
+        if judgement.plausible.len() > SHOWN {
+            writeln!(self.out, "  and {} more", judgement.plausible.len() - SHOWN)?;
+        }
+        if judgement.agreed.is_empty() {
+            writeln!(self.out, "  They agree on nothing.")?;
+        } else {
+            writeln!(self.out, "  All agree on: {}.", judgement.agreed.join(", "))?;
+        }
+        for fact in &judgement.settle {
+            writeln!(self.out, "  {} {fact}", self.dim("·"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Colours of the pictures, as near as terminals have them.
+fn state_colour(state: State) -> &'static str {
+    match state {
+        State::Present => "1;34",
+        State::Table => "1",
+        State::Mmio => "1;33",
+        State::Removed => "1;35",
+        State::Nonpresent => "2",
+    }
+}
+
+fn host_facts(resolved: &Resolved) -> Vec<String> {
+    let h = &resolved.host;
+    let mut facts = Vec::new();
+    let word = |p: Provenance| if p == Provenance::Given { "" } else { p.name() };
+    facts.push(format!("{} {}", h.vendor.value.name(), word(h.vendor.from)).trim_end().to_owned());
+    facts.push(format!("MAXPHYADDR {} {}", h.maxphyaddr.value, word(h.maxphyaddr.from)).trim_end().to_owned());
+    if h.phys_bits.value != h.maxphyaddr.value {
+        facts.push(format!("{} physical bits", h.phys_bits.value));
+    }
+    if h.l1tf.value {
+        facts.push("L1TF".to_owned());
+    }
+    if let Some(c) = h.c_bit {
+        facts.push(format!("C-bit {}{}", c.value, if h.sme.value { ", SME on" } else { "" }));
+    }
+    let measured = resolved.masks_from.iter().filter(|f| **f == Provenance::Measured).count();
+    if measured > 0 {
+        facts.push(format!("{measured} masks measured"));
+    }
+    let given = resolved.masks_from.iter().filter(|f| **f == Provenance::Given).count();
+    if given > 0 {
+        facts.push(format!("{given} masks given"));
+    }
+    facts
+}
+
+fn why_reserved(hit: u64, d: &Decoded, resolved: &Resolved) -> String {
+    let width = resolved.host.maxphyaddr.value;
+    let above = mmuscope_spte::bits::range(51, u32::from(width));
+    if hit & above != 0 && hit & !above == 0 {
+        format!(": it lies above the host's {width} physical address bits")
+    } else if d.large && hit & above == 0 {
+        String::from(": the frame of a large page is not aligned to its size")
+    } else {
+        String::new()
+    }
+}
+
+/// What a line of a list says of a value.
+pub(super) fn summary(d: &Decoded) -> String {
+    match d.state {
+        State::Present => {
+            let mut text = format!("pfn {:#x} {}", d.pfn.unwrap_or(0), permissions(d));
+            let flags = [
+                (d.access_tracked, "access-tracked"),
+                (d.accessed, "A"),
+                (d.dirty, "D"),
+                (d.host_writable, "host-writable"),
+                (d.mmu_writable, "MMU-writable"),
+            ];
+            for (on, name) in flags {
+                if on == Some(true) {
+                    text += " ";
+                    text += name;
+                }
+            }
+            if d.large {
+                text += " ";
+                text += mmuscope_spte::explain::size_name(d.level);
+            }
+            if d.is_malformed() {
+                text += " MALFORMED";
+            }
+            text
+        }
+        State::Table => format!("→ table at {:#x}{}", d.pfn.unwrap_or(0) << 12, if d.is_malformed() { " MALFORMED" } else { "" }),
+        State::Mmio => format!("gfn {:#x} generation {:#x}", d.gfn.unwrap_or(0), d.mmio_generation.unwrap_or(0)),
+        State::Removed => String::from("being changed or torn down"),
+        State::Nonpresent if d.nonzero_nonpresent => String::from("non-present, non-zero: no known word"),
+        State::Nonpresent => String::from("empty"),
+    }
+}
