@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use mmuscope_lab::truth::{self, Pages};
+use mmuscope_lab::truth::{self, Pages, Tasks};
 use mmuscope_replay::{Certainty, Entry, MmuKind, ReplayOptions, Span, State, StateFilter, Timeline, replay};
 use mmuscope_trace::{EventStore, ReadOptions, Trace};
 
@@ -99,6 +99,7 @@ struct Check {
     leaves: Option<BTreeMap<Place, Vec<u64>>>,
     by_vm: bool,
     pages: Pages,
+    tasks: Tasks,
     counters: BTreeMap<String, u64>,
     /// Bits the CPU sets without an event.
     silent: u64,
@@ -140,6 +141,7 @@ impl Check {
             leaves: (!leaves.is_empty()).then_some(leaves),
             by_vm,
             pages: truth::read_pages(&fs::read(dir.join("ptpages.bin")).unwrap_or_default()),
+            tasks: truth::read_tasks(&text("tasks.txt")),
             counters,
             silent: if ept { 0x300 } else { 0x60 },
             said: Vec::new(),
@@ -166,7 +168,9 @@ impl Check {
     }
 
     fn pid(&self, e: &Entry) -> u32 {
-        self.timeline.vms().iter().find(|v| v.id == e.vm).and_then(|v| v.pid).unwrap_or(0)
+        // A trace that names threads only still tells whose they are.
+        let Some(vm) = self.timeline.vms().iter().find(|v| v.id == e.vm) else { return 0 };
+        vm.pid.or_else(|| vm.vcpus.iter().find_map(|c| self.tasks.get(&c.tid).copied())).unwrap_or(0)
     }
 
     /// Both directions: the leaves of the live trees.
@@ -176,6 +180,10 @@ impl Check {
         let one = self.timeline.vms().len() == 1;
         let only = truth.keys().next().map_or(0, |k| k.0);
         for (e, s) in state.iter().filter(|(_, s)| matches!(s.state, State::Present | State::Mmio)) {
+            if !self.timeline.table(e.table).direct {
+                // A shadow page beside the trees: a nested guest's.
+                continue;
+            }
             let place = if self.by_vm {
                 (if one { only } else { self.pid(e) }, u32::from(e.as_id), e.level, e.gfn)
             } else {
