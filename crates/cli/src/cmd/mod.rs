@@ -1,0 +1,42 @@
+//! The commands: one file each, with its arguments and what it does.
+
+pub(crate) mod completions;
+pub(crate) mod decode;
+pub(crate) mod doctor;
+pub(crate) mod events;
+pub(crate) mod faults;
+pub(crate) mod input;
+pub(crate) mod layout;
+pub(crate) mod memory;
+pub(crate) mod page;
+pub(crate) mod record;
+pub(crate) mod report;
+pub(crate) mod spans;
+pub(crate) mod state;
+pub(crate) mod summary;
+pub(crate) mod tables;
+pub(crate) mod view;
+
+use crate::Outcome;
+use crate::args::Command;
+use anyhow::Result;
+
+/// Runs a command.
+pub(crate) fn run(command: Command) -> Result<Outcome> {
+    match command {
+        Command::Report(a) => report::run(&a),
+        Command::View(a) => view::run(&a),
+        Command::Summary(a) => summary::run(&a),
+        Command::Decode(a) => decode::run(&a),
+        Command::Layout(a) => layout::run(&a),
+        Command::State(a) => state::run(&a),
+        Command::Page(a) => page::run(&a),
+        Command::Memory(a) => memory::run(&a),
+        Command::Spans(a) => spans::run(&a),
+        Command::Faults(a) => faults::run(&a),
+        Command::Events(a) => events::run(&a),
+        Command::Record(a) => record::run(&a),
+        Command::Doctor(a) => doctor::run(&a),
+        Command::Completions(a) => completions::run(&a),
+    }
+}

@@ -1,0 +1,82 @@
+//! `mmuscope report`.
+
+use super::input::InputArgs;
+use crate::layout_args::LayoutArgs;
+use crate::output::Output;
+use crate::Outcome;
+use anyhow::Result;
+use clap::ValueEnum;
+use mmuscope_analysis::table::Format as TableFormat;
+use mmuscope_report::{Options, Report, render_html, render_json, render_markdown};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+/// The whole story of a trace on one self-contained page
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  mmuscope report trace.dat -o boot.html
+  mmuscope report perf.data -o boot.md             Markdown, by the name of the file
+  mmuscope report trace.dat --format json | jq .vms")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    input: InputArgs,
+    /// Write to a file instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Format; without it, by the ending of the output file, or html
+    #[arg(long, short, value_enum)]
+    format: Option<Format>,
+    /// Title of the page
+    #[arg(long)]
+    title: Option<String>,
+    /// Pages in the lists of the busiest
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pages: usize,
+    #[command(flatten)]
+    layout: LayoutArgs,
+}
+
+/// Formats of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One HTML file without scripts or links to anywhere
+    Html,
+    /// Markdown
+    Md,
+    /// JSON
+    Json,
+}
+
+impl Format {
+    fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "html" | "htm" => Some(Self::Html),
+            "md" | "markdown" => Some(Self::Md),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) fn run(a: &Args) -> Result<Outcome> {
+    let format = a.format.or_else(|| Format::of(a.output.as_deref()?)).unwrap_or(Format::Html);
+    let mut out = Output::new(a.output.as_deref(), TableFormat::Text)?;
+    let (trace, timeline) = a.input.replay(&a.layout)?;
+    let options =
+        Options { title: a.title.clone(), pages: a.pages, pictures: format == Format::Html, ..Options::default() };
+    let report = Report::new(&trace, &timeline, &options);
+    let text = match format {
+        Format::Html => render_html(&report),
+        Format::Md => render_markdown(&report),
+        Format::Json => render_json(&report)?,
+    };
+    out.write_all(text.as_bytes())?;
+    out.done()?;
+    if let Some(path) = &a.output
+        && std::io::stderr().is_terminal()
+    {
+        eprintln!("wrote {} ({} KB)", path.display(), text.len().div_ceil(1000));
+    }
+    Ok(Outcome::Fine)
+}

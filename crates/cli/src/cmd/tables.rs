@@ -1,0 +1,87 @@
+//! What commands that print a table have in common.
+
+use crate::output::Output;
+use anyhow::Result;
+use mmuscope_analysis::Filter;
+use mmuscope_analysis::table::{Chunk, Format, Rows, Table, TableWriter, WriteOptions};
+use std::path::PathBuf;
+
+/// How a table is printed.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct TableArgs {
+    /// table (for people), csv, json, jsonl, parquet, arrow
+    #[arg(long, short, default_value = "table", value_parser = |s: &str| s.parse::<Format>())]
+    pub(crate) format: Format,
+    /// Write to a file instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Only rows for which an expression over the columns is true: 'level == 1 and new_spte != 0'
+    #[arg(long = "where", value_name = "EXPR")]
+    pub(crate) filter: Option<String>,
+    /// At most so many rows
+    #[arg(long, short = 'n', value_name = "ROWS")]
+    pub(crate) limit: Option<usize>,
+    /// Times on the trace's clock instead of since the first event
+    #[arg(long)]
+    pub(crate) absolute: bool,
+    /// Leave out the line of column names
+    #[arg(long)]
+    pub(crate) no_header: bool,
+}
+
+impl TableArgs {
+    /// The moment that times count from.
+    pub(crate) fn base(&self, first_ts: u64) -> u64 {
+        if self.absolute { 0 } else { first_ts }
+    }
+
+    /// Opens the output. What is wrong with the arguments is said before any work is done.
+    pub(crate) fn open(&self, table: &'static Table) -> Result<Printer> {
+        let filter = self.filter.as_deref().map(|f| Filter::new(f, table)).transpose()?;
+        let out = Output::new(self.output.as_deref(), self.format)?;
+        let options = WriteOptions { no_header: self.no_header, absolute: self.absolute };
+        let writer = TableWriter::new(table, self.format, options, out)?;
+        Ok(Printer { rows: Rows::new(table), writer, filter, left: self.limit.unwrap_or(usize::MAX) })
+    }
+}
+
+/// A table on its way out.
+pub(crate) struct Printer {
+    /// Rows to be filled; call [`flush_full`](Self::flush_full) now and then.
+    pub(crate) rows: Rows,
+    writer: TableWriter<Output>,
+    filter: Option<Filter>,
+    left: usize,
+}
+
+impl Printer {
+    /// Writes what has gathered once it is a chunk. `false`: no more rows are wanted.
+    pub(crate) fn flush_full(&mut self) -> Result<bool> {
+        // Without a filter the rows are what is printed: no more need be made than are wanted.
+        let enough = self.filter.is_none() && self.rows.len() >= self.left;
+        if self.rows.is_full() || enough {
+            self.flush()?;
+        }
+        Ok(self.left > 0)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let mut chunk: Chunk = self.rows.take()?;
+        if let Some(f) = &self.filter {
+            chunk = f.apply(&chunk)?;
+        }
+        if chunk.height() > self.left {
+            chunk = chunk.slice(0, self.left);
+        }
+        self.left -= chunk.height();
+        self.writer.write(&chunk)?;
+        Ok(())
+    }
+
+    /// Writes the rest and ends the output.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        self.writer.finish()?.done()
+    }
+}

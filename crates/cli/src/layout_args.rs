@@ -1,0 +1,163 @@
+//! The options that say under which layout values are decoded. The same for every command that decodes or replays.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use mmuscope_spte::{Kernel, Known, LayoutSpec, Mode, Provenance, Vendor};
+use std::path::PathBuf;
+
+/// Options that override what the trace itself says (or, for `decode`, say it in the first place).
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Layout (what the bits mean)")]
+pub(crate) struct LayoutArgs {
+    /// Kernel release of the host: 6.1, 5.10.262, 4.18.0-348.el8
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) kernel: Option<String>,
+    /// Paging mode: ept, ept-noad, npt, shadow64, shadow-pae, nested-ept, nested-ept-noad, nested-npt, tdx-shared, tdx-mirror, pvm, pkvm
+    #[arg(long, value_name = "MODE")]
+    pub(crate) paging: Option<String>,
+    /// CPU vendor of the host: intel, amd
+    #[arg(long)]
+    pub(crate) vendor: Option<String>,
+    /// MAXPHYADDR of the host
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(32..=52))]
+    pub(crate) maxphyaddr: Option<u8>,
+    /// Physical address bits the kernel uses (fewer than MAXPHYADDR under SME, MKTME or TDX)
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(32..=52))]
+    pub(crate) phys_bits: Option<u8>,
+    /// boot_cpu_data.x86_cache_bits
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(32..=64))]
+    pub(crate) cache_bits: Option<u8>,
+    /// The CPU has the L1TF bug (or has it not: --l1tf=no)
+    #[arg(long, value_name = "yes|no", num_args = 0..=1, require_equals = true, default_missing_value = "yes", value_parser = yes_no)]
+    pub(crate) l1tf: Option<bool>,
+    /// Position of AMD's C-bit
+    #[arg(long, value_name = "BIT", value_parser = clap::value_parser!(u8).range(32..=63))]
+    pub(crate) c_bit: Option<u8>,
+    /// The host runs with SME (or not: --sme=no)
+    #[arg(long, value_name = "yes|no", num_args = 0..=1, require_equals = true, default_missing_value = "yes", value_parser = yes_no)]
+    pub(crate) sme: Option<bool>,
+    /// EPT without execute-only entries
+    #[arg(long)]
+    pub(crate) no_exec_only: bool,
+    /// kvm.mmio_caching=0
+    #[arg(long)]
+    pub(crate) no_mmio_caching: bool,
+    /// A mask, by the kernel's name: shadow_mmio_value=0x8000000000000001 (repeatable)
+    #[arg(long = "mask", value_name = "NAME=VALUE")]
+    pub(crate) masks: Vec<String>,
+    /// Masks from a file of lines `name value`
+    #[arg(long = "masks", value_name = "FILE")]
+    pub(crate) masks_file: Option<PathBuf>,
+    /// Level of the root: 3, 4 or 5
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(2..=5))]
+    pub(crate) root_level: Option<u8>,
+    /// A layout by name (E10/ept, C/npt, 6.1/npt: see `mmuscope layout list`), or a layout file of your own
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) layout: Option<String>,
+}
+
+fn yes_no(s: &str) -> Result<bool, String> {
+    match s {
+        "yes" | "y" | "true" | "1" | "on" => Ok(true),
+        "no" | "n" | "false" | "0" | "off" => Ok(false),
+        _ => Err("yes or no".into()),
+    }
+}
+
+/// A number as people write masks: 0x… hex, or decimal.
+fn parse_mask(s: &str) -> Option<u64> {
+    match s.strip_prefix("0x").or_else(|| s.strip_prefix("0X")) {
+        Some(hex) => u64::from_str_radix(&hex.replace('_', ""), 16).ok(),
+        None => s.parse().ok(),
+    }
+}
+
+impl LayoutArgs {
+    /// Whether any option is given.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self { kernel, paging, vendor, maxphyaddr, phys_bits, cache_bits, l1tf, c_bit, sme, no_exec_only, no_mmio_caching, masks, masks_file, root_level, layout } =
+            self;
+        kernel.is_some()
+            || paging.is_some()
+            || vendor.is_some()
+            || maxphyaddr.is_some()
+            || phys_bits.is_some()
+            || cache_bits.is_some()
+            || l1tf.is_some()
+            || c_bit.is_some()
+            || sme.is_some()
+            || *no_exec_only
+            || *no_mmio_caching
+            || !masks.is_empty()
+            || masks_file.is_some()
+            || root_level.is_some()
+            || layout.is_some()
+    }
+
+    /// What the options say, as a spec whose missing parts others may fill in.
+    pub(crate) fn spec(&self) -> Result<LayoutSpec> {
+        let mut spec = match &self.layout {
+            None => LayoutSpec::default(),
+            // A name holds a slash like a path does: what exists as a file is a file.
+            Some(name) if std::path::Path::new(name).is_file() => {
+                let text = std::fs::read_to_string(name).with_context(|| format!("{name}: cannot read the layout file"))?;
+                LayoutSpec { file: Some((name.clone(), text)), ..LayoutSpec::default() }
+            }
+            Some(name) if name.ends_with(".toml") => bail!("{name}: there is no such layout file"),
+            Some(name) => LayoutSpec::named(name)?,
+        };
+        if let Some(k) = &self.kernel {
+            let kernel = Kernel::parse(k).with_context(|| format!("--kernel {k}: a release looks like 6.1 or 5.10.262-1"))?;
+            spec.kernel = Some(Known::given(kernel));
+        }
+        if let Some(m) = &self.paging {
+            let names = || Mode::ALL.map(Mode::name).join(", ");
+            let mode = Mode::parse(m).with_context(|| format!("--paging {m}: one of {}", names()))?;
+            spec.mode = Some(Known::given(mode));
+        }
+        let host = &mut spec.host;
+        if let Some(v) = &self.vendor {
+            let vendor = Vendor::parse(v).with_context(|| format!("--vendor {v}: intel or amd"))?;
+            host.vendor = Some(Known::given(vendor));
+        }
+        host.maxphyaddr = self.maxphyaddr.map(Known::given).or(host.maxphyaddr);
+        host.phys_bits = self.phys_bits.map(Known::given).or(host.phys_bits);
+        host.cache_bits = self.cache_bits.map(Known::given).or(host.cache_bits);
+        host.l1tf = self.l1tf.map(Known::given).or(host.l1tf);
+        host.c_bit = self.c_bit.map(Known::given).or(host.c_bit);
+        host.sme = self.sme.map(Known::given).or(host.sme);
+        host.root_level = self.root_level.map(Known::given).or(host.root_level);
+        if self.no_exec_only {
+            host.exec_only = Some(Known::given(false));
+        }
+        if self.no_mmio_caching {
+            host.mmio_caching = Some(Known::given(false));
+        }
+        if let Some(path) = &self.masks_file {
+            let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot read the masks", path.display()))?;
+            if spec.set_variables(&text, Provenance::Given) == 0 {
+                bail!("{}: no mask in it; its lines are `name value`, as `shadow_mmio_value 8000000000000001`", path.display());
+            }
+        }
+        for m in &self.masks {
+            let (name, value) = m.split_once('=').with_context(|| format!("--mask {m}: write NAME=VALUE"))?;
+            let value = parse_mask(value.trim()).with_context(|| format!("--mask {m}: the value is a number, 0x… for hex"))?;
+            if !spec.set_variable(name.trim(), value, Provenance::Given) {
+                return Err(mmuscope_spte::Error::UnknownMask(name.to_string()).into());
+            }
+        }
+        Ok(spec)
+    }
+
+    /// The spec, if any option is given.
+    pub(crate) fn given(&self) -> Result<Option<LayoutSpec>> {
+        self.is_given().then(|| self.spec()).transpose()
+    }
+}
+
+impl LayoutArgs {
+    /// Options of a replay that obeys the layout options.
+    pub(crate) fn replay_options(&self) -> Result<mmuscope_replay::ReplayOptions> {
+        Ok(mmuscope_replay::ReplayOptions { layout: mmuscope_replay::LayoutOverride { spec: self.spec()? }, ..Default::default() })
+    }
+}
