@@ -79,7 +79,9 @@ fn main() -> ExitCode {
     };
     match record(&options) {
         Ok(summary) => {
-            eprint!("{summary}");
+            if !options.quiet || matches!(summary.ended, Ended::WriteFailed(_)) {
+                eprint!("{summary}");
+            }
             ExitCode::from(if matches!(summary.ended, Ended::WriteFailed(_)) { 2 } else { 0 })
         }
         Err(e) => {

@@ -193,6 +193,13 @@ fn main() -> Result<(), Error> {
     for t in threads {
         t.join().map_err(|_| "a vCPU thread panicked")??;
     }
+    // A slot that comes and goes: KVM makes all page tables obsolete at once (kvm_mmu_zap_all_fast).
+    let extra = kvm_userspace_memory_region { slot: 1, guest_phys_addr: 1 << 30, memory_size: 2 * MIB, ..slot };
+    // SAFETY: inside the same mapping as slot 0; a size of 0 only deletes.
+    unsafe {
+        vm.set_user_memory_region(extra)?;
+        vm.set_user_memory_region(kvm_userspace_memory_region { memory_size: 0, ..extra })?;
+    }
     let n = touched.load(Ordering::Relaxed);
     println!(
         "touched {n} pages in {:.3} s, {:.0} a second",

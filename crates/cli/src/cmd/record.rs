@@ -129,7 +129,11 @@ impl Args {
             _ => Scope::System,
         };
         RecordOptions {
-            output: if self.output.as_os_str() == "-" { Output::Stdout } else { Output::File(self.output.clone()) },
+            output: if self.output.as_os_str() == "-" {
+                Output::Stdout
+            } else {
+                Output::File(self.output.clone())
+            },
             events: self.events.clone(),
             scope,
             command: self.command.clone(),
@@ -155,7 +159,9 @@ impl Args {
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let summary = match mmuscope_collector::record(&a.options()) {
         Ok(s) => s,
-        Err(e @ (Error::Usage(_) | Error::UnknownEvent { .. } | Error::Command { .. } | Error::Write { .. })) => return Err(e.into()),
+        Err(
+            e @ (Error::Usage(_) | Error::UnknownEvent { .. } | Error::Command { .. } | Error::Write { .. }),
+        ) => return Err(e.into()),
         Err(e) => {
             // One attempt finds one obstacle; the user wants to mend all of them.
             let missing = mmuscope_collector::doctor::examine().missing();
@@ -182,8 +188,14 @@ mod tests {
 
     #[test]
     fn filters() {
-        assert_eq!(parse_filter("kvm_mmu_set_spte:level > 1"), Ok(("kvm_mmu_set_spte".into(), "level > 1".into())));
-        assert_eq!(parse_filter("kvm:kvm_exit:exit_reason==48"), Ok(("kvm_exit".into(), "exit_reason==48".into())));
+        assert_eq!(
+            parse_filter("kvm_mmu_set_spte:level > 1"),
+            Ok(("kvm_mmu_set_spte".into(), "level > 1".into()))
+        );
+        assert_eq!(
+            parse_filter("kvm:kvm_exit:exit_reason==48"),
+            Ok(("kvm_exit".into(), "exit_reason==48".into()))
+        );
         assert!(parse_filter("kvm:kvm_exit").is_err());
         assert!(parse_filter("level > 1").is_err());
     }

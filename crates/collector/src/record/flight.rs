@@ -155,7 +155,7 @@ fn write_snapshot(
 }
 
 /// Runs until told to stop.
-pub(crate) fn run(mut r: Recorder<'_>) -> Result<Summary, Error> {
+pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
     let o = r.options;
     let (mut watcher, watched) = match &o.trigger {
         Some(t) => {
@@ -170,7 +170,6 @@ pub(crate) fn run(mut r: Recorder<'_>) -> Result<Summary, Error> {
             sentries.extend(sentry(c.cpu, &watched)?);
         }
     }
-    let signals = Signals::new().map_err(|source| Error::System { what: "blocking signals", source })?;
     let began = Instant::now();
     let cpu0 = cpu_time();
     r.enable()?;
@@ -225,9 +224,10 @@ pub(crate) fn run(mut r: Recorder<'_>) -> Result<Summary, Error> {
         if let Some(w) = &mut watcher
             && let Some(why) = look(&mut sentries, w, &mut buf)
             && due.is_none()
-            && last.is_none_or(|l| l.elapsed() >= REST)
         {
-            due = Some((Instant::now() + o.after, format!("trigger: {why}")));
+            // Too soon after the last one: not forgotten, only later.
+            let earliest = last.map_or_else(Instant::now, |l: Instant| l + REST);
+            due = Some(((Instant::now() + o.after).max(earliest), format!("trigger: {why}")));
         }
         let signal = signals.next();
         if signal == Some(libc::SIGUSR1) {

@@ -7,6 +7,7 @@ mod run;
 mod status;
 mod summary;
 
+use crate::sys::Signals;
 use crate::{Error, Output, RecordOptions};
 
 pub use summary::{Ended, EventCount, Summary};
@@ -21,6 +22,8 @@ pub fn record(options: &RecordOptions) -> Result<Summary, Error> {
     if options.trigger.is_some() && !options.flight {
         return Err(Error::Usage("--trigger belongs to the flight recorder: add --flight".into()));
     }
+    // Before anything else, and before any thread: a signal that comes early waits, and no other thread takes it.
+    let signals = Signals::new().map_err(|source| Error::System { what: "blocking signals", source })?;
     let recorder = plan::prepare(options)?;
-    if options.flight { flight::run(recorder) } else { run::run(recorder) }
+    if options.flight { flight::run(recorder, signals) } else { run::run(recorder, signals) }
 }

@@ -226,7 +226,7 @@ fn account(r: &Recorder<'_>, to: &mut Capture) -> (Vec<u64>, BTreeMap<u32, u64>)
 }
 
 /// Records.
-pub(crate) fn run(mut r: Recorder<'_>) -> Result<Summary, Error> {
+pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
     let o = r.options;
     let (queue, files): (Queue, _) = match &o.output {
         Output::File(p) => {
@@ -245,7 +245,6 @@ pub(crate) fn run(mut r: Recorder<'_>) -> Result<Summary, Error> {
     let path = files.first().cloned().unwrap_or_else(|| "standard output".into());
     let mut to = Capture::start(Box::new(queue), &r.preamble())
         .map_err(|source| Error::Write { path: path.clone(), source })?;
-    let signals = Signals::new().map_err(|source| Error::System { what: "blocking signals", source })?;
     let mut status = Status::new(o.quiet);
     let began = Instant::now();
     let cpu0 = cpu_time();
