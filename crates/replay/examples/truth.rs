@@ -44,6 +44,11 @@ fn main() {
                 tl.vms().len(),
                 tl.fault_count()
             );
+            for v in tl.vms() {
+                if tl.vms().len() > 1 {
+                    println!("   vm {v:?}");
+                }
+            }
             let mut kinds: HashMap<_, usize> = HashMap::new();
             for e in tl.evidence() {
                 *kinds.entry(e.kind).or_default() += 1;

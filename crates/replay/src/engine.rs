@@ -70,6 +70,18 @@ pub(crate) struct Thread {
     pub(crate) fault: FaultState,
 }
 
+impl Thread {
+    /// Remembers a table that this thread just worked on: a fault goes through five at most.
+    pub(crate) fn went_through(&mut self, table: u32) {
+        if !self.path.contains(&table) {
+            if self.path.len() >= 8 {
+                self.path.remove(0);
+            }
+            self.path.push(table);
+        }
+    }
+}
+
 /// An old value that did not fit: the change that must have come before may still be told by another CPU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gap {
@@ -405,7 +417,7 @@ impl Engine {
             Body::TdpSpteChanged { as_id, gfn, level, old_spte, .. } => {
                 let key = key_of(as_id, level, gfn);
                 let page = self.pfn_bits(old_spte);
-                t.tearing.iter().any(|x| self.key_is(*x, key))
+                t.tearing.iter().rev().any(|x| self.key_is(*x, key))
                     || t.unlinking.iter().any(|(x, _)| {
                         let r = &self.store.tables[*x as usize];
                         r.page == page && r.level + 1 == level

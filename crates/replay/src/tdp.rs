@@ -143,8 +143,13 @@ impl Engine {
         let tearing = &self.threads[th].tearing;
         if !tearing.is_empty()
             && !installs
-            && let Some(t) = tearing.iter().rev().copied().find(|t| self.key_is(*t, key))
+            && let Some(i) = tearing.iter().rposition(|t| self.key_is(*t, key))
         {
+            let t = tearing[i];
+            // Depth first: what was pushed after this table is done with.
+            for done in self.threads[th].tearing.split_off(i + 1) {
+                self.store.bury(done, ev, ts);
+            }
             let fit = self.fit(t, idx, old, level);
             return Some(Found { table: t, fit, ambiguous: false });
         }
@@ -407,7 +412,7 @@ impl Engine {
                 }
             }
         } else {
-            thread.path.push(table);
+            thread.went_through(table);
         }
         if level > 1 && new_state == SpteState::Table && !keeps {
             self.link(th, vm, child_key, entry, table, old, new, ev, ts);
@@ -499,7 +504,7 @@ impl Engine {
                 self.store.tables[c as usize].page = page;
                 self.child_of.insert(entry, c);
                 self.detach_tree(c, ev, ts);
-                self.threads[th].path.push(c);
+                self.threads[th].went_through(c);
             }
         }
     }
@@ -638,7 +643,7 @@ impl Engine {
         r.start_ts = ts;
         self.by_page.insert(page, t);
         self.child_of.insert(entry, t);
-        self.threads[th].path.push(t);
+        self.threads[th].went_through(t);
         if self.layout.state(old, key.level + 1) == SpteState::Present {
             self.split(t, key, old, ev, ts);
         }
