@@ -30,9 +30,9 @@ pub struct Truth {
 
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// Present in the TDP MMU since 5.12: the MMU-present bit and a permission.
+/// The MMU-present bit, since 5.13. (An access-tracked entry has no permission bit, and is present all the same.)
 fn present(spte: u64) -> bool {
-    spte & 1 << 11 != 0 && spte & 7 != 0
+    spte & 1 << 11 != 0
 }
 
 /// Page-table pages by physical address.

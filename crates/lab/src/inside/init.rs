@@ -260,6 +260,15 @@ fn record(host: &Host) -> Result<()> {
 
     let recorders = start_recorders(host)?;
     let ran = workload(host);
+    // Those who would go on changing idle VMs' tables between the end of the trace and the copy: access sampling (on by default in 7.x),
+    // page merging, the NX recovery worker.
+    for (file, value) in [
+        ("/sys/module/damon_stat/parameters/enabled", "N"),
+        ("/sys/kernel/mm/ksm/run", "0"),
+        ("/sys/module/kvm/parameters/nx_huge_pages_recovery_ratio", "0"),
+    ] {
+        let _ = fs::write(file, value);
+    }
     let _ = set("tracing_on", "0");
     let _ = fs::write(format!("{TRACING}/tracing_on"), "0");
     let text = format!("{RESULT}/trace.txt");
@@ -317,15 +326,22 @@ fn start_recorders(host: &Host) -> Result<Vec<(&'static str, Child)>> {
             .stdin(Stdio::null())
             .spawn()
             .context(name)?;
-        // Each says in its own way that it watches; a little patience covers the rest.
-        let patience = Instant::now() + Duration::from_secs(8);
-        while !Path::new(RESULT).join(ready).exists() && Instant::now() < patience {
-            thread::sleep(Duration::from_millis(100));
-        }
-        thread::sleep(Duration::from_secs(2));
+        wait_until_watching(child.id(), ready);
         started.push((name, child));
     }
     Ok(started)
+}
+
+/// A recorder watches once its file is there and it opens nothing more (an event is a file descriptor).
+fn wait_until_watching(pid: u32, file: &str) {
+    let end = Instant::now() + Duration::from_secs(60);
+    let (mut open, mut steady) = (0, 0);
+    while Instant::now() < end && (steady < 12 || !Path::new(RESULT).join(file).exists()) {
+        thread::sleep(Duration::from_millis(150));
+        let now = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        steady = if now == open { steady + 1 } else { 0 };
+        open = now;
+    }
 }
 
 /// A VM's process.
