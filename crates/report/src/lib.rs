@@ -12,6 +12,8 @@ mod png;
 mod sample;
 mod story;
 mod svg;
+#[cfg(test)]
+mod tests;
 pub mod words;
 
 pub use collect::Options;
@@ -21,12 +23,12 @@ use mmuscope_analysis::visual::Visual;
 
 /// The report as one HTML file.
 pub fn render_html(report: &Report) -> String {
-    html::page(report, Visual::builtin())
+    words::visible(&html::page(report, Visual::builtin()))
 }
 
 /// The report as Markdown, without the pictures.
 pub fn render_markdown(report: &Report) -> String {
-    markdown::document(report)
+    words::visible(&markdown::document(report))
 }
 
 /// The report as JSON, without the pictures. Field names are stable within a [`SCHEMA`].

@@ -210,7 +210,7 @@ fn machine(out: &mut String, vm: &VmReport, several: bool) {
             t.row(&[
                 m.gpa.clone(),
                 words::bytes(m.bytes),
-                m.usually.unwrap_or("").to_owned(),
+                m.usually.clone().unwrap_or_default(),
                 words::count(m.accesses),
                 words::count(m.installs),
                 words::duration(m.first),
@@ -222,7 +222,8 @@ fn machine(out: &mut String, vm: &VmReport, several: bool) {
     }
     for s in vm.spaces.iter().filter(|s| !s.memory.is_empty()) {
         let space = if s.as_id == 0 { String::new() } else { format!(" ({})", space_name(s.as_id)) };
-        let _ = writeln!(out, "\n## Guest frames at the end{suffix}{space}");
+        let at = s.memory_at.map_or_else(|| "the end".to_owned(), words::duration);
+        let _ = writeln!(out, "\n## Guest frames at {at}{suffix}{space}");
         let mut t = Table::new(&["frames", ">size", "what", "state", ">page size", ">entries", "certainty"]);
         for m in s.memory.iter().take(ROWS) {
             t.row(&[

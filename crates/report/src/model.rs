@@ -263,6 +263,8 @@ pub struct SpaceReport {
     pub over_time: OverTime,
     /// Its frames as ranges.
     pub memory: Vec<MemoryReport>,
+    /// The moment that `memory` shows where that is not the end: a VM that is gone at the end is shown when it had most memory.
+    pub memory_at: Option<u64>,
     /// The picture.
     #[serde(skip)]
     pub map: Option<MapPicture>,
@@ -287,6 +289,8 @@ pub struct OverTime {
     pub peak_at: u64,
     /// Bytes present at the end.
     pub end_bytes: u64,
+    /// Of these, bytes whose entries may have changed without an event.
+    pub end_stale_bytes: u64,
 }
 
 /// Entries of one state.
@@ -299,6 +303,8 @@ pub struct StateSeries {
     pub shade: Shade,
     /// Entries at the end of each stretch.
     pub counts: Vec<u64>,
+    /// Of these, stale ones: they may have changed without an event.
+    pub stale: Vec<u64>,
     /// Most at any moment, between samples as well.
     pub peak: u64,
 }
@@ -312,6 +318,8 @@ pub struct LevelSeries {
     pub size: &'static str,
     /// Bytes at the end of each stretch.
     pub bytes: Vec<u64>,
+    /// Of these, stale ones.
+    pub stale: Vec<u64>,
 }
 
 /// Faults of a VM.
@@ -321,6 +329,8 @@ pub struct FaultReport {
     pub total: u64,
     /// Different frames they hit.
     pub frames: u64,
+    /// Entries into the guest were recorded, so that it is known how long faults took.
+    pub timed: bool,
     /// Latency of all of them.
     pub latency: Latency,
     /// By outcome.
@@ -429,7 +439,7 @@ pub struct MmioReport {
     /// Bytes.
     pub bytes: u64,
     /// What lies there on most PCs; a guess from the address alone.
-    pub usually: Option<&'static str>,
+    pub usually: Option<String>,
     /// Accesses.
     pub accesses: u64,
     /// MMIO SPTEs installed.
@@ -466,8 +476,8 @@ pub struct MemoryReport {
     pub certainty: &'static str,
     /// Entries.
     pub entries: u64,
-    /// Memslot that the pattern of host frames and permissions suggests.
-    pub slot: u32,
+    /// Memslot that the pattern of host frames and permissions suggests; `null` where that was not looked at.
+    pub slot: Option<u32>,
 }
 
 /// The time x GFN picture of one address space.

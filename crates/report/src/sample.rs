@@ -87,15 +87,28 @@ pub(crate) fn sample() -> Report {
     let over_time = OverTime {
         step: 98_100_000,
         entries: vec![
-            StateSeries { state: "writable".into(), shade: Shade::Writable, counts: ramp(100), peak: 950 },
-            StateSeries { state: "mmio".into(), shade: Shade::Mmio, counts: vec![3; steps], peak: 3 },
+            StateSeries {
+                state: "writable".into(),
+                shade: Shade::Writable,
+                counts: ramp(100),
+                stale: ramp(20),
+                peak: 950,
+            },
+            StateSeries {
+                state: "mmio".into(),
+                shade: Shade::Mmio,
+                counts: vec![3; steps],
+                stale: vec![0; steps],
+                peak: 3,
+            },
         ],
         present_bytes: vec![
-            LevelSeries { level: 1, size: "4K", bytes: ramp(100 * 4096) },
+            LevelSeries { level: 1, size: "4K", bytes: ramp(100 * 4096), stale: ramp(4096) },
             LevelSeries {
                 level: 2,
                 size: "2M",
                 bytes: vec![0, 0, 0, 0, 0, 2 << 20, 4 << 20, 64 << 20, 64 << 20, 64 << 20],
+                stale: vec![0; steps],
             },
         ],
         faults: vec![400, 300, 120, 60, 60, 40, 20, 20, 9, 5],
@@ -103,6 +116,7 @@ pub(crate) fn sample() -> Report {
         peak_bytes: 71_000_000,
         peak_at: 800_000_000,
         end_bytes: 70_795_264,
+        end_stale_bytes: 4096,
     };
     let fault = |name: &str, about, n| FaultClass { name: name.into(), about, count: n, latency: latency(n) };
     let page = PageReport {
@@ -274,13 +288,15 @@ pub(crate) fn sample() -> Report {
                 size: "2M",
                 certainty: "exact",
                 entries: 32,
-                slot: 0,
+                slot: Some(0),
             }],
+            memory_at: None,
             map: Some(map()),
         }],
         faults: FaultReport {
             total: 1034,
             frames: 812,
+            timed: true,
             latency: latency(1034),
             outcomes: vec![fault("fixed", "an entry was installed", 900), fault("mmio-hit", "emulated", 134)],
             accesses: vec![fault("write", "", 1000), fault("read", "", 34)],
@@ -296,7 +312,7 @@ pub(crate) fn sample() -> Report {
             gfn_last: "0xfee00".into(),
             gpa: "0xfee00000".into(),
             bytes: 4096,
-            usually: Some("local APIC"),
+            usually: Some("local APIC".into()),
             accesses: 1774,
             installs: 11,
             first: 1_000,

@@ -38,7 +38,7 @@ fn faults(r: &Report, vm: &VmReport) -> String {
     let f = &vm.faults;
     let who = match vm.vcpus.len() {
         0 => vm.name.clone(),
-        n => format!("{} of {}", words::counted(n as u64, "vCPU", "vCPUs"), vm.name),
+        n => format!("{} of {}", words::counted(n as u64, "vCPU thread", "vCPU threads"), vm.name),
     };
     let mut s = format!("In {}, {who} ", words::duration(r.recording.duration));
     if f.total == 0 {
@@ -100,7 +100,13 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
                     .map(|b| format!("{} in {} pages", words::bytes(b), l.size))
             })
             .collect();
-        if o.end_bytes >= o.peak_bytes {
+        if o.end_bytes == 0 {
+            s.push_str(&format!(
+                "At most {} of guest memory was present, {} into the trace; at the end all of it is gone",
+                words::bytes(o.peak_bytes),
+                words::duration(o.peak_at)
+            ));
+        } else if o.end_bytes >= o.peak_bytes {
             s.push_str(&format!(
                 "The guest's memory grew until the end, to {} present",
                 words::bytes(o.end_bytes)
@@ -118,6 +124,12 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
         } else {
             s.push_str(&format!(" ({}). ", words::list(&sizes)));
         }
+        if o.end_stale_bytes > 0 {
+            s.push_str(&format!(
+                "{} of that may have changed without an event. ",
+                words::bytes(o.end_stale_bytes)
+            ));
+        }
         let zaps: u64 = o.zaps.iter().sum();
         if zaps > 0 {
             s.push_str(&format!("{} zapped", words::counted(zaps, "leaf was", "leaves were")));
@@ -134,7 +146,7 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
             words::counted(accesses, "access went", "accesses went"),
             words::counted(vm.mmio.len() as u64, "range", "ranges"),
             top.gpa,
-            top.usually.map(|u| format!(" (usually the {u})")).unwrap_or_default()
+            top.usually.as_ref().map(|u| format!(" (by its address: {u})")).unwrap_or_default()
         ));
     }
     if let Some(p) = r.phases.iter().max_by_key(|p| p.faults).filter(|p| p.faults > 0 && r.phases.len() > 1) {
@@ -229,7 +241,11 @@ pub(crate) fn tiles(r: &Report) -> Vec<Tile> {
         out.push(Tile {
             name: if r.vms.len() > 1 { "present at most, summed" } else { "present at most" },
             value: words::bytes(peak),
-            more: format!("{} at the end", words::bytes(end)),
+            more: if end == 0 {
+                "all gone at the end".to_owned()
+            } else {
+                format!("{} at the end", words::bytes(end))
+            },
         });
     }
     let zaps: u64 = spaces().map(|o| o.zaps.iter().sum::<u64>()).sum();

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use mmuscope_replay::{Fault, Outcome, Vm};
+use mmuscope_trace::Trace;
 
-use super::NAME;
+use super::{NAME, thread_name};
 use crate::{
     model::{FaultClass, FaultReport, HistogramBin, Latency, VcpuReport},
     words,
@@ -26,7 +27,7 @@ pub(crate) fn latency(mut durations: Vec<u64>) -> Latency {
     }
 }
 
-pub(super) fn faults(faults: &[&Fault]) -> FaultReport {
+pub(super) fn faults(faults: &[&Fault], timed: bool) -> FaultReport {
     let outcomes = classes(faults, |f| (f.outcome as u8, f.outcome.name(), about(f.outcome)));
     let accesses = classes(faults, |f| {
         let name = f.access.name();
@@ -37,6 +38,7 @@ pub(super) fn faults(faults: &[&Fault]) -> FaultReport {
         total: faults.len() as u64,
         frames: faults.iter().filter_map(|f| f.gfn.map(|g| (f.as_id, g))).collect::<HashSet<_>>().len()
             as u64,
+        timed,
         latency: latency(faults.iter().filter_map(|f| f.duration()).collect()),
         outcomes,
         accesses,
@@ -87,7 +89,7 @@ fn histogram(faults: &[&Fault], outcomes: &[FaultClass]) -> Vec<HistogramBin> {
 }
 
 fn bucket(ns: u64) -> u32 {
-    let mut b = ((ns.max(1) as f64).log2() * 4.0) as u32;
+    let mut b = (((ns.max(1) as f64).log2() * 4.0) as u32).min(255);
     // The edges are whole nanoseconds: rounding must not put a value outside of its bucket.
     while b > 0 && ns < edge(b) {
         b -= 1;
@@ -102,7 +104,7 @@ fn edge(b: u32) -> u64 {
     (f64::from(b) / 4.0).exp2().ceil() as u64
 }
 
-pub(super) fn vcpus(vm: &Vm, faults: &[&Fault]) -> Vec<VcpuReport> {
+pub(super) fn vcpus(trace: &Trace, vm: &Vm, faults: &[&Fault]) -> Vec<VcpuReport> {
     let mut by: HashMap<u32, (u64, Vec<u64>)> = HashMap::new();
     for f in faults {
         let v = by.entry(f.tid).or_default();
@@ -126,6 +128,12 @@ pub(super) fn vcpus(vm: &Vm, faults: &[&Fault]) -> Vec<VcpuReport> {
             }
         })
         .collect();
+    // Threads that faulted although no event makes them a vCPU.
+    for (tid, (faults, durations)) in by {
+        let l = latency(durations);
+        let name = thread_name(trace, tid);
+        out.push(VcpuReport { vcpu: None, tid, name, faults, p50: l.p50, p99: l.p99, total: l.total });
+    }
     out.sort_by_key(|v| (v.vcpu.unwrap_or(u32::MAX), v.tid));
     out
 }

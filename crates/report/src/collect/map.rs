@@ -22,6 +22,15 @@ const MOST: usize = 18;
 /// Frames in a 2 MiB page.
 const LARGE: u64 = 512;
 
+/// An entry that mapped a page or marked MMIO at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Leaf {
+    pub(super) gfn: u64,
+    pub(super) level: u8,
+    /// It mapped a page at some time.
+    pub(super) ram: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Stretch {
     start: u64,
@@ -30,13 +39,15 @@ struct Stretch {
     weight: f64,
     /// Mapped by 4 KiB pages (or MMIO) at some time.
     fine: bool,
+    /// A page was mapped at its last frame at some time.
+    ram: bool,
 }
 
 /// Cuts the frames that leaves ever covered (sorted by frame) into stretches.
-fn stretches(leaves: &[(u64, u8)]) -> Vec<Stretch> {
+fn stretches(leaves: &[Leaf]) -> Vec<Stretch> {
     // First by what covers a frame, so that a few small pages among large ones get the room to be seen.
     let mut runs: Vec<Stretch> = Vec::new();
-    for (gfn, level) in leaves {
+    for Leaf { gfn, level, ram } in leaves {
         let end = gfn.saturating_add(pages_of(*level));
         let fine = *level == 1;
         match runs.last_mut() {
@@ -57,20 +68,27 @@ fn stretches(leaves: &[(u64, u8)]) -> Vec<Stretch> {
                             end: (region + LARGE).min(old.end).max(end),
                             weight: 0.0,
                             fine: true,
+                            ram: *ram,
                         },
                     );
                     if region + LARGE < old.end {
-                        runs.push(Stretch { start: region + LARGE, end: old.end, weight: 0.0, fine: false });
+                        runs.push(Stretch {
+                            start: region + LARGE,
+                            end: old.end,
+                            weight: 0.0,
+                            fine: false,
+                            ram: old.ram,
+                        });
                     }
                 } else {
                     r.end = r.end.max(end);
                 }
             }
-            _ => join(&mut runs, Stretch { start: *gfn, end, weight: 0.0, fine }),
+            _ => join(&mut runs, Stretch { start: *gfn, end, weight: 0.0, fine, ram: *ram }),
         }
     }
     // Then together again until there are few enough to draw.
-    let mut gap = LARGE / 2;
+    let mut gap = 128;
     while runs.len() > MOST {
         let mut out: Vec<Stretch> = Vec::new();
         for r in &runs {
@@ -95,13 +113,20 @@ fn stretches(leaves: &[(u64, u8)]) -> Vec<Stretch> {
     runs
 }
 
-/// Appends a stretch, to the last one where they are alike and close.
+/// Appends a stretch, to the last one where they are alike and close. Memory is joined over gaps that a device register page is not:
+/// neighbouring devices have nothing to do with each other.
 fn join(runs: &mut Vec<Stretch>, s: Stretch) {
+    let gap = match (s.fine, s.ram) {
+        (false, _) => 4 * LARGE,
+        (true, true) => 2 * LARGE,
+        (true, false) => 16,
+    };
     match runs.last_mut() {
         Some(l)
-            if l.fine == s.fine && s.start <= l.end.saturating_add(if s.fine { 256 } else { 4 * LARGE }) =>
+            if l.fine == s.fine && s.start <= l.end.saturating_add(if l.ram == s.ram { gap } else { 16 }) =>
         {
-            l.end = l.end.max(s.end)
+            l.end = l.end.max(s.end);
+            l.ram = s.ram;
         }
         _ => runs.push(s),
     }
@@ -112,7 +137,7 @@ pub(super) fn map(
     timeline: &Timeline,
     vm: VmId,
     as_id: u8,
-    leaves: &[(u64, u8)],
+    leaves: &[Leaf],
     clock: &Clock,
 ) -> Option<MapPicture> {
     let stretches = stretches(leaves);
@@ -239,7 +264,13 @@ mod tests {
     use super::*;
 
     fn cut(leaves: &[(u64, u8)]) -> Vec<(u64, u64, bool)> {
-        let mut l = leaves.to_vec();
+        // Frames of the PCI hole are MMIO.
+        let leaf = |(gfn, level): &(u64, u8)| Leaf {
+            gfn: *gfn,
+            level: *level,
+            ram: !(0xe0000..0x100000).contains(gfn),
+        };
+        let mut l: Vec<Leaf> = leaves.iter().map(leaf).collect();
         l.sort_unstable();
         stretches(&l).iter().map(|s| (s.start, s.end, s.fine)).collect()
     }
@@ -250,6 +281,15 @@ mod tests {
         leaves.extend((1..96).map(|i| (i * 512, 2)));
         leaves.push((0xfee00, 1));
         assert_eq!(cut(&leaves), [(0, 300, true), (512, 96 * 512, false), (0xfee00, 0xfee01, true)]);
+    }
+
+    #[test]
+    fn memory_is_joined_over_gaps_that_part_devices() {
+        assert_eq!(cut(&[(0x1000, 1), (0x1100, 1)]), [(0x1000, 0x1101, true)]);
+        assert_eq!(
+            cut(&[(0xfec00, 1), (0xfed00, 1), (0xfed02, 1)]),
+            [(0xfec00, 0xfec01, true), (0xfed00, 0xfed03, true)]
+        );
     }
 
     #[test]
@@ -265,6 +305,6 @@ mod tests {
         assert!(s.len() <= MOST, "{}", s.len());
         assert_eq!((s[0].0, s[s.len() - 1].1), (0, 4999 * 100_000 + 1));
         // The ends of the address space do not overflow.
-        assert_eq!(cut(&[(0, 1), (u64::MAX - 1, 1), (u64::MAX, 5)]).len(), 2);
+        assert_eq!(cut(&[(0, 1), (u64::MAX - 1, 1), (u64::MAX, 5)]).len(), 3);
     }
 }

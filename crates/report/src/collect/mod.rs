@@ -2,12 +2,13 @@
 
 mod faults;
 mod map;
+mod memory;
 mod places;
 mod recording;
 mod space;
 
-use mmuscope_replay::{Fault, Timeline, TopPage, Vm, VmId};
-use mmuscope_trace::Trace;
+use mmuscope_replay::{Fault, PageStory, Timeline, TopPage, Vm, VmId};
+use mmuscope_trace::{ClockUnit, Trace};
 
 use crate::{
     html::TAIL,
@@ -47,7 +48,16 @@ impl Report {
     pub fn new(trace: &Trace, timeline: &Timeline, options: &Options) -> Report {
         let clock = Clock::new(trace, timeline);
         let mut vms: Vec<&Vm> = timeline.vms().iter().collect();
-        let faults: Vec<Fault> = timeline.faults().collect();
+        let mut faults: Vec<Fault> = timeline.faults().collect();
+        let events = recording::events(trace);
+        // Without entries into the guest the end of a fault is some later event: that is no latency.
+        let timed = events.iter().any(|e| e.event == "kvm_entry" && e.count > 0)
+            && trace.info.clock.unit == ClockUnit::Nanoseconds;
+        if !timed {
+            for f in &mut faults {
+                f.end_ts = None;
+            }
+        }
         let busy = |vm: &Vm| faults.iter().filter(|f| f.vm == vm.id).count();
         vms.sort_by_cached_key(|vm| (std::cmp::Reverse(busy(vm)), vm.id));
         let mut phases = phases(timeline, &faults, &clock);
@@ -55,9 +65,9 @@ impl Report {
         let mut report = Report {
             schema: SCHEMA,
             generator: format!("mmuscope {}", env!("CARGO_PKG_VERSION")),
-            title: options.title.clone().unwrap_or_else(|| title(trace, &vms)),
+            title: options.title.clone().unwrap_or_else(|| title(trace, &vms, &faults)),
             story: Vec::new(),
-            recording: recording::recording(trace, &clock),
+            recording: recording::recording(trace, &clock, events.iter().map(|e| e.count).sum()),
             vms: vms
                 .iter()
                 .take(options.vms)
@@ -70,6 +80,7 @@ impl Report {
                             clock: &clock,
                             spaces: &spaces,
                             options,
+                            timed,
                         },
                         vm,
                     )
@@ -86,7 +97,7 @@ impl Report {
                     count: l.count,
                 })
                 .collect(),
-            events: recording::events(trace),
+            events,
             evidence: evidence(timeline, &clock),
         };
         report.recording.lost.moments = report.recording.lost.moments.max(report.lost.len() as u64);
@@ -126,7 +137,7 @@ impl Clock {
     }
 }
 
-fn title(trace: &Trace, vms: &[&Vm]) -> String {
+fn title(trace: &Trace, vms: &[&Vm], faults: &[Fault]) -> String {
     let on = trace
         .info
         .host
@@ -139,13 +150,23 @@ fn title(trace: &Trace, vms: &[&Vm]) -> String {
             Some(f) => words::one_line(&f.path.display().to_string(), NAME),
             None => "A trace".to_owned(),
         },
-        [one] => format!("{}{on}", vm_name(one)),
+        [one] => format!("{}{on}", vm_name(trace, one, faults)),
         many => format!("{}{on}", words::counted(many.len() as u64, "VM", "VMs")),
     }
 }
 
-fn vm_name(vm: &Vm) -> String {
-    if vm.comm.trim().is_empty() { format!("VM {}", vm.id.0) } else { words::one_line(&vm.comm, NAME) }
+/// Name of the VMM, or of a thread that faulted where no event names the process.
+fn vm_name(trace: &Trace, vm: &Vm, faults: &[Fault]) -> String {
+    let own = Some(words::one_line(&vm.comm, NAME)).filter(|n| !n.is_empty());
+    own.or_else(|| {
+        faults.iter().filter(|f| f.vm == vm.id).map(|f| thread_name(trace, f.tid)).find(|n| !n.is_empty())
+    })
+    .unwrap_or_else(|| format!("VM {}", vm.id.0))
+}
+
+fn thread_name(trace: &Trace, tid: u32) -> String {
+    let task = trace.info.tasks.iter().find(|t| t.tid == tid);
+    task.map(|t| words::one_line(trace.strings.get(t.comm), NAME)).unwrap_or_default()
 }
 
 fn phases(timeline: &Timeline, faults: &[Fault], clock: &Clock) -> Vec<PhaseReport> {
@@ -172,27 +193,29 @@ struct Machine<'a> {
     clock: &'a Clock,
     spaces: &'a space::Spaces,
     options: &'a Options,
+    /// It is known how long faults took.
+    timed: bool,
 }
 
 fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
     let Machine { timeline, clock, options, .. } = *from;
     let faults: Vec<_> = from.faults.iter().filter(|f| f.vm == vm.id).collect();
     let page = |p: &TopPage| page(from, p);
-    // The lists are over all VMs: ask for enough that each VM finds its own in them.
-    let many = options.pages * timeline.vms().len().clamp(1, 16);
+    // The lists are over all VMs: a quiet one is only found in the whole list.
+    let many = if timeline.vms().len() > 1 { usize::MAX } else { options.pages };
     let own = |pages: Vec<TopPage>| {
         pages.into_iter().filter(|p| p.vm == vm.id).take(options.pages).collect::<Vec<_>>()
     };
     VmReport {
         vm: vm.id.0,
-        name: vm_name(vm),
+        name: vm_name(from.trace, vm, from.faults),
         pid: vm.pid,
         mmu: vm.kind.name().to_owned(),
         provenance: words::one_line(&vm.provenance, 300),
-        vcpus: faults::vcpus(vm, &faults),
+        vcpus: faults::vcpus(from.trace, vm, &faults),
         layout: layout(timeline, vm.id),
         spaces: from.spaces.of(timeline, vm, &faults, clock, options),
-        faults: faults::faults(&faults),
+        faults: faults::faults(&faults, from.timed),
         top_faults: own(timeline.top_faults(many)).iter().filter(|p| p.count > 1).map(page).collect(),
         top_zaps: own(timeline.top_zaps(many)).iter().map(page).collect(),
         mmio: mmio(timeline, vm.id, clock),
@@ -249,7 +272,7 @@ fn page(from: &Machine<'_>, p: &TopPage) -> PageReport {
         count: p.count,
         first: clock.rel(p.first),
         last: clock.rel(p.last),
-        headline: words::one_line(&story.headline, 400),
+        headline: headline(&story),
         story: kept
             .map(|(_, l)| StoryReport {
                 ts: clock.rel(l.ts),
@@ -265,6 +288,12 @@ fn page(from: &Machine<'_>, p: &TopPage) -> PageReport {
     }
 }
 
+/// The story in a sentence, without the frame that stands beside it anyway.
+fn headline(story: &PageStory) -> String {
+    let prefix = format!("gfn {:#x}: ", story.gfn);
+    words::one_line(story.headline.strip_prefix(&prefix).unwrap_or(&story.headline), 400)
+}
+
 fn mmio(timeline: &Timeline, vm: VmId, clock: &Clock) -> Vec<MmioReport> {
     let mut out: Vec<_> = timeline.mmio_ranges().iter().filter(|m| m.vm == vm).collect();
     out.sort_by_key(|m| (std::cmp::Reverse(m.accesses), m.gfn_start));
@@ -274,7 +303,7 @@ fn mmio(timeline: &Timeline, vm: VmId, clock: &Clock) -> Vec<MmioReport> {
             gfn_last: words::gfn(m.gfn_end.saturating_sub(1).max(m.gfn_start)),
             gpa: words::gpa(m.gfn_start),
             bytes: (m.gfn_end - m.gfn_start).saturating_mul(4096),
-            usually: places::usually(m.gfn_start),
+            usually: places::usually_in(m.gfn_start, m.gfn_end),
             accesses: m.accesses,
             installs: m.installs,
             first: clock.rel(m.first),

@@ -17,13 +17,25 @@ const PLACES: &[(u64, u64, &str)] = &[
 ];
 
 /// What lies at this frame on most PCs.
-pub(crate) fn usually(gfn: u64) -> Option<&'static str> {
+fn usually(gfn: u64) -> Option<&'static str> {
     PLACES.iter().find(|(a, b, _)| (*a..=*b).contains(&gfn)).map(|p| p.2)
+}
+
+/// What lies in a range of frames (`end` is one past the last), at most three names.
+pub(crate) fn usually_in(start: u64, end: u64) -> Option<String> {
+    let mut names: Vec<&str> = Vec::new();
+    for gfn in start..end.min(start.saturating_add(64)).max(start.saturating_add(1)) {
+        match usually(gfn) {
+            Some(n) if !names.contains(&n) && names.len() < 3 => names.push(n),
+            _ => {}
+        }
+    }
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::usually;
+    use super::{usually, usually_in};
 
     #[test]
     fn the_first_match_is_the_most_specific() {
@@ -40,5 +52,7 @@ mod tests {
         ] {
             assert_eq!(usually(gfn), what, "{gfn:#x}");
         }
+        assert_eq!(usually_in(0xfebff, 0xfec01).as_deref(), Some("PCI device, I/O APIC"));
+        assert_eq!(usually_in(u64::MAX, u64::MAX), None);
     }
 }

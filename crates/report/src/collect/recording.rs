@@ -10,7 +10,7 @@ use crate::{
     words,
 };
 
-pub(super) fn recording(trace: &mmuscope_trace::Trace, clock: &Clock) -> Recording {
+pub(super) fn recording(trace: &mmuscope_trace::Trace, clock: &Clock, events: u64) -> Recording {
     let i = &trace.info;
     let line = |s: &str| words::one_line(s, 400);
     Recording {
@@ -33,7 +33,7 @@ pub(super) fn recording(trace: &mmuscope_trace::Trace, clock: &Clock) -> Recordi
         resolution_ns: i.resolution_ns,
         first_event_absolute: clock.start,
         duration: clock.duration(),
-        events: trace.events.len() as u64,
+        events,
         partial: i.is_partial(),
         host: host(i),
         params: i.host.params.iter().map(|(k, v)| (line(k), line(v))).collect(),

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use mmuscope_replay::{Fault, MemoryKind, Shade, Span, State, Timeline, Vm, VmId, pages_of};
+use mmuscope_replay::{Certainty, Fault, Shade, Span, State, Timeline, Vm, VmId, pages_of};
 
-use super::{Clock, Options, map};
+use super::{Clock, Options, map, memory};
 use crate::{
-    model::{LevelSeries, MemoryReport, OverTime, PhaseReport, SpaceReport, StateSeries},
+    model::{LevelSeries, OverTime, PhaseReport, SpaceReport, StateSeries},
     svg::overview::STEPS,
     words,
 };
@@ -23,15 +23,17 @@ const EXACT: usize = 4_000_000;
 pub(super) struct Sums {
     /// Change of the number of entries per shade in each stretch.
     entries: [Vec<i64>; 8],
+    stale_entries: [Vec<i64>; 8],
     /// Change of present bytes per level.
     bytes: [Vec<i64>; 6],
+    stale_bytes: [Vec<i64>; 6],
     zaps: Vec<u64>,
     /// Changes of present bytes, for the peak.
     steps: Vec<(u64, i64)>,
     /// Changes of entries per shade, for the peaks.
     shade_steps: Vec<(u64, u8, i8)>,
-    /// Leaves: first frame and level of everything that ever mapped a page or marked MMIO.
-    pub(super) leaves: Vec<(u64, u8)>,
+    /// Everything that ever mapped a page or marked MMIO.
+    pub(super) leaves: Vec<map::Leaf>,
 }
 
 /// Sums of all address spaces.
@@ -61,6 +63,7 @@ impl Spaces {
             let level = usize::from(entry.level.min(5));
             let mut was_present = false;
             let mut seen = false;
+            let mut ram = false;
             let mut spans = timeline.spans(entry.id).peekable();
             while let Some(s) = spans.next() {
                 let start = clock.rel(s.start);
@@ -76,10 +79,17 @@ impl Spaces {
                 }
                 // A removed entry alone says nothing of a page: whole tables are swept with it when they are torn down.
                 seen |= s.state != State::Removed;
+                ram |= present(&s);
                 let end = s.end.map(|e| clock.rel(e));
                 sums.change(start, step, s.shade, 1);
                 if let Some(e) = end {
                     sums.change(e, step, s.shade, -1);
+                }
+                if s.certainty == Certainty::Stale {
+                    sums.stale(start, step, &s, level, bytes, 1);
+                    if let Some(e) = end {
+                        sums.stale(e, step, &s, level, bytes, -1);
+                    }
                 }
                 if present(&s) {
                     sums.bytes(start, step, level, bytes);
@@ -97,7 +107,7 @@ impl Spaces {
                 }
             }
             if seen {
-                sums.leaves.push((entry.gfn, entry.level));
+                sums.leaves.push(map::Leaf { gfn: entry.gfn, level: entry.level, ram });
             }
         }
         for p in phases.iter_mut() {
@@ -123,7 +133,7 @@ impl Spaces {
         clock: &Clock,
         options: &Options,
     ) -> Vec<SpaceReport> {
-        let memory = timeline.memory(vm.id);
+        let at_end = timeline.memory(vm.id);
         let mut faults: BTreeMap<u8, Vec<u64>> = BTreeMap::new();
         for f in of_vm {
             bump(faults.entry(f.as_id).or_default(), clock.rel(f.ts), self.step);
@@ -144,30 +154,20 @@ impl Spaces {
                 let mut over_time = sums.over_time(self.step);
                 over_time.faults = faults.remove(&as_id).unwrap_or_default();
                 over_time.faults.resize(STEPS, 0);
+                let (memory, memory_at) = memory::memory(
+                    timeline,
+                    vm.id,
+                    as_id,
+                    &at_end,
+                    over_time.peak_bytes,
+                    clock.start + over_time.peak_at,
+                );
+                let memory_at = memory_at.then_some(over_time.peak_at);
                 SpaceReport {
                     as_id,
                     over_time,
-                    memory: memory
-                        .iter()
-                        .filter(|m| m.as_id == as_id)
-                        .map(|m| MemoryReport {
-                            gfn_start: words::gfn(m.gfn_start),
-                            gfn_last: words::gfn(m.gfn_end.saturating_sub(1).max(m.gfn_start)),
-                            gpa: words::gpa(m.gfn_start),
-                            bytes: m.gfn_end.saturating_sub(m.gfn_start).saturating_mul(4096),
-                            kind: match m.kind {
-                                MemoryKind::Ram => "ram",
-                                MemoryKind::Gone => "gone",
-                                MemoryKind::Mmio => "mmio",
-                            },
-                            state: m.shade.name().to_owned(),
-                            shade: m.shade,
-                            size: if m.level == 0 { "mixed" } else { words::level_size(m.level) },
-                            certainty: m.certainty.name(),
-                            entries: m.entries,
-                            slot: m.slot,
-                        })
-                        .collect(),
+                    memory,
+                    memory_at,
                     map: options
                         .pictures
                         .then(|| map::map(timeline, vm.id, as_id, &sums.leaves, clock))
@@ -190,6 +190,13 @@ impl Sums {
         add(&mut self.bytes[level], t, step, by);
         if self.steps.len() < EXACT {
             self.steps.push((t, by));
+        }
+    }
+
+    fn stale(&mut self, t: u64, step: u64, s: &Span, level: usize, bytes: i64, by: i64) {
+        add(&mut self.stale_entries[s.shade as usize], t, step, by);
+        if present(s) {
+            add(&mut self.stale_bytes[level], t, step, bytes * by);
         }
     }
 
@@ -228,6 +235,7 @@ impl Sums {
                     state: mmuscope_analysis::visual::Visual::builtin().shade_style(*shade).id.clone(),
                     shade: *shade,
                     counts,
+                    stale: running(&self.stale_entries[*shade as usize]),
                     peak,
                 })
             })
@@ -239,6 +247,7 @@ impl Sums {
                     level,
                     size: words::level_size(level),
                     bytes,
+                    stale: running(&self.stale_bytes[usize::from(level)]),
                 })
             })
             .collect();
@@ -259,6 +268,10 @@ impl Sums {
             end_bytes: present_bytes
                 .iter()
                 .filter_map(|l| l.bytes.last())
+                .fold(0, |a, b| a.saturating_add(*b)),
+            end_stale_bytes: present_bytes
+                .iter()
+                .filter_map(|l| l.stale.last())
                 .fold(0, |a, b| a.saturating_add(*b)),
             present_bytes,
             faults: Vec::new(),

@@ -43,6 +43,7 @@ pub(crate) fn badges(report: &Report) -> Vec<(&'static str, String)> {
 
 fn lost_verdict(r: &Recording) -> (&'static str, String) {
     match r.lost.events {
+        _ if r.events == 0 && r.lost.moments == 0 => ("warn", "no events".to_owned()),
         Some(0) | None if r.lost.moments == 0 && r.lost.known => ("good", "no event lost".to_owned()),
         Some(n) if n > 0 => ("bad", format!("{} lost", words::counted(n, "event", "events"))),
         _ if r.lost.moments > 0 => {

@@ -5,7 +5,7 @@ use mmuscope_analysis::visual::Visual;
 
 use super::swatch;
 use crate::{
-    model::{FaultClass, Latency, MemoryReport, Report, VmReport},
+    model::{FaultClass, Latency, Report, SpaceReport, VmReport},
     svg::histogram::{histogram, outcome_class},
     words,
 };
@@ -57,10 +57,11 @@ pub(super) fn faults(vm: &VmReport, several: bool) -> Markup {
             h2 { "Faults" (of_vm(vm, several)) }
             p {
                 (words::counted(f.total, "fault", "faults")) " on " (words::counted(f.frames, "frame", "frames"))
-                ". A fault's time runs from the exit (or the fault itself, where exits were not recorded) to the next entry into the guest"
-                @if f.latency.measured < f.total { "; it is known for " (words::count(f.latency.measured)) " of them" }
+                @if f.timed { ". A fault's time runs from the exit (or the fault itself, where exits were not recorded) to the next entry into the guest"
+                @if f.latency.measured < f.total { "; it is known for " (words::count(f.latency.measured)) " of them" } }
                 "."
             }
+            @if !f.timed { p class="note" { "How long faults took is not known: entries into the guest (" code { "kvm_entry" } ") were not recorded." } }
             div class="wide" { (classes("How they ended", "outcome", &f.outcomes, &f.latency, f.total, true)) }
             @if let Some(chart) = histogram(f, &format!("hist{}", vm.vm)) {
                 figure class="figure" {
@@ -155,7 +156,7 @@ pub(super) fn memory(vm: &VmReport, several: bool) -> Markup {
             @if !vm.mmio.is_empty() { div class="wide" { (mmio(vm)) } }
             @for s in vm.spaces.iter().filter(|s| !s.memory.is_empty()) {
                 @if s.as_id != 0 { h3 { (super::space_name(s.as_id)) } }
-                div class="wide" { (ranges(&s.memory)) }
+                div class="wide" { (ranges(s)) }
             }
         }
     }
@@ -175,7 +176,7 @@ fn mmio(vm: &VmReport) -> Markup {
             tbody {
                 @for m in vm.mmio.iter().take(ROWS) { tr {
                     td class="t mono" { (frames(&m.gfn_start, &m.gfn_last)) } td class="t mono" { (m.gpa) } td class="r" { (words::bytes(m.bytes)) }
-                    td { (m.usually.unwrap_or("")) }
+                    td { (m.usually.as_deref().unwrap_or("")) }
                     td class="r" { (number(m.accesses)) }
                     td class="barcell" { span class="bar" style=(format!("width:{:.1}%", m.accesses as f64 * 100.0 / most as f64)) {} }
                     td class="r" { (number(m.installs)) } td class="r" { (words::duration(m.first)) } td class="r" { (words::duration(m.last)) }
@@ -187,24 +188,32 @@ fn mmio(vm: &VmReport) -> Markup {
     }
 }
 
-fn ranges(memory: &[MemoryReport]) -> Markup {
+fn ranges(space: &SpaceReport) -> Markup {
     let visual = Visual::builtin();
+    let memory = &space.memory;
+    let slots = memory.iter().any(|m| m.slot.is_some());
     html! {
         table {
-            caption { b { "Guest frames at the end of the trace" } ", as ranges of the same state. Memslots are inferred from host frames and permissions." }
+            caption {
+                @match space.memory_at {
+                    None => { b { "Guest frames at the end of the trace" } ", as ranges of the same state." }
+                    Some(t) => { b { "Guest frames at " (words::duration(t)) } ", when most memory was present (at the end, none is), as ranges of the same state." }
+                }
+                @if slots { " Memslots are inferred from host frames and permissions." }
+            }
             thead { tr {
                 th scope="col" { "frames" } th scope="col" { "address" } th scope="col" class="r" { "size" } th scope="col" { "what" } th scope="col" { "state" }
-                th scope="col" class="r" { "page size" } th scope="col" class="r" { "entries" } th scope="col" class="r" { "slot" } th scope="col" { "certainty" }
+                th scope="col" class="r" { "page size" } th scope="col" class="r" { "entries" } @if slots { th scope="col" class="r" { "slot" } } th scope="col" { "certainty" }
             } }
             tbody {
                 @for m in memory.iter().take(ROWS) { tr {
                     td class="t mono" { (frames(&m.gfn_start, &m.gfn_last)) } td class="t mono" { (m.gpa) } td class="r" { (words::bytes(m.bytes)) }
                     td { (kind_words(m.kind)) }
                     td class="t" { (swatch(visual.shade_style(m.shade))) " " (m.state) }
-                    td class="r" { (m.size) } td class="r" { (number(m.entries)) } td class="r" { (m.slot) }
+                    td class="r" { (m.size) } td class="r" { (number(m.entries)) } @if slots { td class="r" { @if let Some(slot) = m.slot { (slot) } } }
                     td { span class=(format!("prov {}", m.certainty)) { (m.certainty) } }
                 } }
-                (more(memory.len(), ROWS, 9, "range", "ranges"))
+                (more(memory.len(), ROWS, if slots { 9 } else { 8 }, "range", "ranges"))
             }
         }
     }

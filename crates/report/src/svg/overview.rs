@@ -54,15 +54,17 @@ pub(crate) fn overview(report: &Report, vm: &VmReport, space: &SpaceReport, id: 
         f.heading("Leaves by state", "entries that map a page or mark MMIO, whatever their size");
         f.states(space);
     }
-    if o.peak_bytes > 0 {
+    // SMM's few entries need no plot of their bytes.
+    let whole = space.as_id == 0;
+    if o.peak_bytes > 0 && whole {
         f.heading("Guest memory present, by page size", "");
         f.levels(space);
     }
     if o.faults.iter().any(|n| *n > 0) {
         f.heading("Faults", &format!("per {}", words::duration(o.step)));
-        f.bars(&o.faults, "series-1", vm.faults.total, "fault", "faults");
+        f.bars(&o.faults, "series-1", o.faults.iter().sum(), "fault", "faults");
     }
-    if o.zaps.iter().any(|n| *n > 0) {
+    if whole && o.zaps.iter().any(|n| *n > 0) {
         f.heading("Leaves zapped", &format!("per {}", words::duration(o.step)));
         f.bars(&o.zaps, "series-3", o.zaps.iter().sum(), "zap", "zaps");
     }
@@ -88,7 +90,7 @@ impl Figure<'_> {
     fn phases(&mut self) {
         const BAND: f64 = 18.0;
         const ROW: f64 = 14.0;
-        const ROWS: usize = 6;
+        const ROWS: usize = 12;
         let phases = &self.report.phases;
         if phases.is_empty() {
             return;
@@ -203,7 +205,7 @@ impl Figure<'_> {
                 path d=(format!("M{} {}H{}M{} {}H{}", px(LEFT), px(y + 0.5), px(LEFT + f64::from(PLOT)),
                     px(LEFT), px(y + f64::from(FOLD) - 0.5), px(LEFT + f64::from(PLOT)))) class="fold" {}
                 path d=(zigzag) class="fold" {}
-                text x=(px(LEFT + f64::from(PLOT) / 2.0)) y=(px(mid + 3.5)) class="m f" { "⌇ " (size) " folded ⌇" }
+                text x=(px(LEFT + f64::from(PLOT) / 2.0)) y=(px(mid + 3.5)) class="m f" { (size) " folded" }
             }
         });
     }
@@ -245,11 +247,23 @@ impl Figure<'_> {
         let mut labels = Vec::new();
         let mut below = 0u64;
         for layer in layers {
+            // What is certain is drawn below what is stale.
+            let certain: Vec<u64> = (0..base.len())
+                .map(|i| {
+                    let stale = layer.stale.get(i).copied().unwrap_or(0);
+                    base[i].saturating_add(layer.values[i].saturating_sub(stale))
+                })
+                .collect();
             let upper: Vec<u64> = base.iter().zip(layer.values).map(|(a, b)| a.saturating_add(*b)).collect();
-            let d = area(&base, &upper, step, y);
-            self.parts.push(
-                html! { path d=(d) class=(format!("area {}", layer.class)) { title { (layer.name) } } },
-            );
+            for (lower, upper, extra, word) in
+                [(&base, &certain, "", ""), (&certain, &upper, " stale", ", stale")]
+            {
+                let d = area(lower, upper, step, y);
+                if !d.is_empty() {
+                    let class = format!("area {}{extra}", layer.class);
+                    self.parts.push(html! { path d=(d) class=(class) { title { (layer.name) (word) } } });
+                }
+            }
             let end = layer.values.last().copied().unwrap_or(0);
             let middle = below as f64 + end as f64 / 2.0;
             labels.push((y.at(middle), layer));
@@ -263,7 +277,10 @@ impl Figure<'_> {
         for ((_, layer), y) in labels.iter().zip(ys) {
             self.parts.push(html! {
                 rect x=(px(right + 8.0)) y=(px(y - 5.0)) width="11" height="10" class=(format!("key {}", layer.class)) {}
-                text x=(px(right + 24.0)) y=(px(y + 3.5)) class="n" { (layer.end) tspan class="u" dx="5" { (layer.name) } }
+                text x=(px(right + 24.0)) y=(px(y + 3.5)) class="n" {
+                    (layer.end) tspan class="u" dx="5" { (layer.name) }
+                    @if let Some(peak) = layer.room_for_peak() { tspan class="u" dx="5" { "≤ " (peak) } }
+                }
             });
         }
     }
@@ -284,7 +301,9 @@ impl Figure<'_> {
                 class: format!("s-{}", s.state),
                 name: short_name(s.shade).to_owned(),
                 end: words::count(s.counts.last().copied().unwrap_or(0)),
+                peak: (s.counts.last() != Some(&s.peak)).then(|| words::count(s.peak)),
                 values: &s.counts,
+                stale: &s.stale,
             })
             .collect();
         self.stack(&layers, y, height);
@@ -308,7 +327,9 @@ impl Figure<'_> {
                 class: format!("level-{}", l.level),
                 name: format!("in {}", l.size),
                 end: words::bytes(l.bytes.last().copied().unwrap_or(0)),
+                peak: l.bytes.iter().max().filter(|m| l.bytes.last() != Some(m)).map(|m| words::bytes(*m)),
                 values: &l.bytes,
+                stale: &l.stale,
             })
             .collect();
         self.stack(&layers, y, height);
@@ -388,7 +409,22 @@ struct Layer<'a> {
     class: String,
     name: String,
     end: String,
+    /// The most there ever was, where that is not the end.
+    peak: Option<String>,
     values: &'a [u64],
+    /// Of these, stale ones.
+    stale: &'a [u64],
+}
+
+impl Layer<'_> {
+    fn room_for_peak(&self) -> Option<&str> {
+        let peak = self.peak.as_deref()?;
+        let width = text_width(&self.end, LABEL)
+            + text_width(&self.name, LABEL)
+            + text_width(peak, LABEL)
+            + text_width("≤ ", LABEL);
+        (width + 10.0 <= RIGHT - 34.0).then_some(peak)
+    }
 }
 
 /// A stepped area between two series: what is drawn is what was counted, nothing is interpolated.
@@ -461,9 +497,10 @@ fn segment_words(s: &MapSegment, vm: &VmReport) -> Option<Vec<String>> {
     for m in &vm.mmio {
         let start = u64::from_str_radix(m.gfn_start.trim_start_matches("0x"), 16).ok()?;
         if (s.gfn_start..s.gfn_end).contains(&start) {
-            let name = m.usually.unwrap_or("MMIO");
-            if !names.contains(&name) {
-                names.push(name);
+            for name in m.usually.as_deref().unwrap_or("MMIO").split(", ") {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
             }
         }
     }
@@ -475,7 +512,10 @@ fn segment_words(s: &MapSegment, vm: &VmReport) -> Option<Vec<String>> {
     let left = room - lines.len().min(room);
     if names.len() > left && left > 0 {
         lines.extend(names.iter().take(left - 1).map(|n| (*n).to_owned()));
-        lines.push(format!("{} and {} more", names[left - 1], names.len() - left));
+        let rest = &names[left - 1..];
+        let all = rest.join(", ");
+        let fits = text_width(&all, LABEL) <= RIGHT - 10.0;
+        lines.push(if fits { all } else { format!("{} and {} more", rest[0], rest.len() - 1) });
     } else {
         lines.extend(names.iter().take(left).map(|n| (*n).to_owned()));
     }

@@ -1,0 +1,249 @@
+//! What every page must be: well-formed, self-contained, and safe against the names in a trace.
+
+use std::collections::HashSet;
+
+use crate::{
+    Report, render_html, render_json, render_markdown,
+    sample::{HOSTILE, empty, sample},
+};
+
+/// An element as the page has it: name and attributes.
+struct Element {
+    name: String,
+    attributes: Vec<(String, String)>,
+}
+
+/// Reads a page as strictly as an XML parser would (void elements of HTML apart); the elements, and all text between them.
+///
+/// # Panics
+/// Where the page is not well-formed.
+fn parse(html: &str) -> (Vec<Element>, String) {
+    const VOID: [&str; 4] = ["meta", "br", "img", "link"];
+    let mut rest = html.strip_prefix("<!DOCTYPE html>").expect("a doctype");
+    let (mut elements, mut text, mut open) = (Vec::new(), String::new(), Vec::<String>::new());
+    while let Some(lt) = rest.find('<') {
+        text.push_str(&rest[..lt]);
+        rest = &rest[lt + 1..];
+        if let Some(r) = rest.strip_prefix('/') {
+            let end = r.find('>').expect("a closing tag ends");
+            assert_eq!(open.pop().as_deref(), Some(&r[..end]), "closed in the wrong order");
+            rest = &r[end + 1..];
+            continue;
+        }
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).expect("a tag ends");
+        let name = rest[..end].to_owned();
+        assert!(!name.is_empty(), "a bare < before {:?}", &rest[..rest.len().min(40)]);
+        rest = rest[end..].trim_start();
+        let mut attributes: Vec<(String, String)> = Vec::new();
+        while !rest.starts_with('>') {
+            let eq = rest.find(['=', '>', ' ']).expect("an attribute ends");
+            let key = rest[..eq].to_owned();
+            assert!(key.chars().all(|c| c.is_ascii_alphanumeric() || "-:_".contains(c)), "attribute {key:?}");
+            assert!(attributes.iter().all(|(k, _)| *k != key), "<{name}> has {key} twice");
+            let value = if let Some(v) = rest[eq..].strip_prefix("=\"") {
+                let end = v.find('"').expect("a value ends");
+                rest = v[end + 1..].trim_start();
+                v[..end].to_owned()
+            } else {
+                rest = rest[eq..].trim_start();
+                String::new()
+            };
+            assert!(!value.contains('<'), "{key}={value:?}");
+            attributes.push((key, value));
+        }
+        rest = &rest[1..];
+        if name == "style" {
+            let end = rest.find("</style>").expect("the style ends");
+            rest = &rest[end..];
+        }
+        if !VOID.contains(&name.as_str()) {
+            open.push(name.clone());
+        }
+        elements.push(Element { name, attributes });
+    }
+    assert!(open.is_empty(), "left open: {open:?}");
+    (elements, text)
+}
+
+fn pages() -> [(Report, String); 2] {
+    [sample(), empty()].map(|r| {
+        let html = render_html(&r);
+        (r, html)
+    })
+}
+
+#[test]
+fn pages_are_well_formed_and_ids_are_unique() {
+    for (_, html) in pages() {
+        let (elements, text) = parse(&html);
+        assert!(elements.len() > 20);
+        // Every entity is one that we write.
+        for part in text.split('&').skip(1) {
+            let ok = ["amp;", "lt;", "gt;", "quot;"].iter().any(|e| part.starts_with(e));
+            assert!(ok, "entity in {:?}", &part[..part.len().min(20)]);
+        }
+        let value = |e: &Element, k: &str| e.attributes.iter().find(|(a, _)| a == k).map(|(_, v)| v.clone());
+        let ids: Vec<String> = elements.iter().filter_map(|e| value(e, "id")).collect();
+        let unique: HashSet<&String> = ids.iter().collect();
+        assert_eq!(ids.len(), unique.len(), "{ids:?}");
+        for e in &elements {
+            for target in ["aria-labelledby"]
+                .iter()
+                .filter_map(|k| value(e, k))
+                .flat_map(|v| v.split(' ').map(str::to_owned).collect::<Vec<_>>())
+            {
+                assert!(ids.contains(&target), "{target} is not there");
+            }
+            if let Some(to) = value(e, "href").and_then(|h| h.strip_prefix('#').map(str::to_owned)) {
+                assert!(ids.contains(&to), "link to {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_loaded_and_nothing_runs() {
+    for (_, html) in pages() {
+        let (elements, _) = parse(&html);
+        for e in &elements {
+            assert!(
+                ![
+                    "script",
+                    "iframe",
+                    "object",
+                    "embed",
+                    "link",
+                    "base",
+                    "form",
+                    "foreignObject",
+                    "use",
+                    "animate"
+                ]
+                .contains(&e.name.as_str()),
+                "<{}>",
+                e.name
+            );
+            for (k, v) in &e.attributes {
+                assert!(!k.starts_with("on"), "{k}");
+                match k.as_str() {
+                    "href" | "src" | "xlink:href" => {
+                        assert!(v.starts_with('#') || v.starts_with("data:image/png;base64,"), "{k}={v}");
+                    }
+                    "xmlns" => assert_eq!(v, "http://www.w3.org/2000/svg"),
+                    "style" => assert!(!v.contains("url") && !v.contains("expression"), "{v}"),
+                    _ => assert!(!v.contains("javascript:"), "{k}={v}"),
+                }
+            }
+        }
+        assert!(html.contains("Content-Security-Policy"));
+        let style = &html[html.find("<style>").expect("style")..html.find("</style>").expect("style ends")];
+        assert!(!style.contains("@import") && !style.contains("http") && !style.contains("url(\""));
+        assert!(style.split("url(").skip(1).all(|u| u.starts_with("#p-")));
+    }
+}
+
+#[test]
+fn hostile_names_stay_text_everywhere() {
+    let (_, html) = &pages()[0];
+    // As often as it is shown, it is shown escaped.
+    assert!(html.matches("&lt;script&gt;alert(1)").count() > 15);
+    for raw in ["<script>alert", "<img src=x", "\u{202e}"] {
+        assert!(!html.contains(raw), "{raw:?}");
+    }
+    let markdown = render_markdown(&sample());
+    for raw in ["<script", "<img", "[a](b)", "\u{202e}", "\n# h"] {
+        assert!(!markdown.contains(raw), "{raw:?}");
+    }
+    // JSON keeps names as they are: whoever shows them escapes them. It must only stay JSON.
+    let json: serde_json::Value =
+        serde_json::from_str(&render_json(&sample()).expect("json")).expect("parses");
+    assert_eq!(json["recording"]["host"][1]["name"], HOSTILE);
+}
+
+#[test]
+fn pictures_have_words_and_tables_have_captions() {
+    let (_, html) = &pages()[0];
+    let (elements, _) = parse(html);
+    let count = |name: &str| elements.iter().filter(|e| e.name == name).count();
+    assert_eq!(count("table"), count("caption"));
+    let pictures: Vec<_> = elements.iter().filter(|e| e.name == "image").collect();
+    assert_eq!(pictures.len(), 2, "one for light, one for dark");
+    for p in pictures {
+        let label = p.attributes.iter().find(|(k, _)| k == "aria-label").map(|(_, v)| v.as_str());
+        assert!(label.is_some_and(|l| l.starts_with("Map of ")), "{label:?}");
+    }
+    for svg in elements.iter().filter(|e| e.name == "svg") {
+        let has = |k: &str| svg.attributes.iter().any(|(a, _)| a == k);
+        assert!(has("aria-hidden") || has("aria-labelledby"), "a picture without words");
+    }
+    // The legend names every state of the map and the overlays, and shows a pattern for each.
+    for word in [
+        "present, writable",
+        "present, read-only",
+        "MMIO",
+        "nonpresent",
+        "unknown",
+        "faded: stale",
+        "assumed or implied",
+        "events were lost",
+    ] {
+        assert!(html.contains(word), "{word}");
+    }
+    for pattern in ["p-mmio", "p-read-only", "p-unknown", "p-removed", "p-access-tracked"] {
+        assert!(html.contains(&format!("id=\"{pattern}\"")), "{pattern}");
+    }
+}
+
+#[test]
+fn dark_is_for_screens_only() {
+    let html = render_html(&empty());
+    assert!(html.contains("@media screen and (prefers-color-scheme:dark)"));
+    assert_eq!(html.matches("prefers-color-scheme").count(), 1);
+}
+
+#[test]
+fn json_has_the_promised_fields() {
+    let json: serde_json::Value =
+        serde_json::from_str(&render_json(&sample()).expect("json")).expect("parses");
+    let keys = |v: &serde_json::Value| {
+        v.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()).unwrap_or_default()
+    };
+    assert_eq!(json["schema"], "mmuscope-report/1");
+    assert_eq!(
+        keys(&json),
+        ["events", "evidence", "generator", "lost", "phases", "recording", "schema", "story", "title", "vms"]
+    );
+    let vm = &json["vms"][0];
+    assert_eq!(
+        keys(vm),
+        [
+            "faults",
+            "layout",
+            "mmio",
+            "mmu",
+            "name",
+            "pid",
+            "provenance",
+            "spaces",
+            "top_faults",
+            "top_zaps",
+            "vcpus",
+            "vm"
+        ]
+    );
+    assert_eq!(keys(&vm["spaces"][0]), ["as_id", "memory", "memory_at", "over_time"]);
+    assert_eq!(vm["faults"]["outcomes"][0]["latency"]["p99"], 1_200_000);
+    assert_eq!(vm["mmio"][0]["gpa"], "0xfee00000");
+}
+
+#[test]
+fn markdown_of_a_small_report() {
+    // Names without traps: this one is for people to read.
+    let text = render_json(&sample()).expect("json");
+    assert!(text.len() > 1000);
+    let mut r = sample();
+    r.title = "load on Linux 6.12.107".into();
+    r.vms[0].name = "load".into();
+    r.story = crate::story::story(&r);
+    insta::assert_snapshot!(render_markdown(&r));
+}
