@@ -1,10 +1,11 @@
-//! Replays recordings and compares what comes out with what the kernel's memory held: `check_truth [--prefix] [--all] DIR…`.
+//! Replays recordings and compares what comes out with what the kernel's memory held: `check_truth [--prefix] [--lossy] [--all] DIR…`.
 //!
 //! Every folder below the given ones that has a recording and some truth beside it is checked:
 //!
 //! - TDP MMU (`truth-leaves.csv`): the present and MMIO leaves of both sides are the same, value for value, Accessed and Dirty apart;
 //! - any MMU (`ptpages.bin`): no entry that the replay states as exact or observed, and not stale, holds anything else in the kernel;
 //! - counts of present leaves against KVM's own (`kvmstats.txt`);
+//! - with `--lossy`: the same of facts when runs of events on one CPU are missing, as full rings lose them;
 //! - with `--prefix`: the state at a third and two thirds of the trace is what replaying that much of the trace alone gives.
 //!
 //! Truth belongs to the end of `trace.txt.zst`; where the lab made the folder (`tasks.txt`), to the other recordings too, which `--all` includes.
@@ -19,7 +20,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use mmuscope_lab::truth::{self, Pages, Tasks};
 use mmuscope_replay::{Certainty, Entry, MmuKind, ReplayOptions, Span, State, StateFilter, Timeline, replay};
-use mmuscope_trace::{EventStore, ReadOptions, Trace};
+use mmuscope_trace::{Body, Event, EventStore, ReadOptions, Trace};
 
 fn main() -> ExitCode {
     match run() {
@@ -33,10 +34,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool> {
-    let (mut prefix, mut all, mut dirs) = (false, false, Vec::new());
+    let (mut prefix, mut lossy, mut all, mut dirs) = (false, false, false, Vec::new());
     for arg in env::args().skip(1) {
         match arg.as_str() {
             "--prefix" => prefix = true,
+            "--lossy" => lossy = true,
             "--all" => all = true,
             _ => folders(Path::new(&arg), &mut dirs)?,
         }
@@ -54,6 +56,9 @@ fn run() -> Result<bool> {
         for file in files.into_iter().map(|f| dir.join(f)).filter(|f| f.exists()) {
             let mut check = Check::new(&dir, &file).with_context(|| file.display().to_string())?;
             check.run(prefix)?;
+            if lossy {
+                (1..4).for_each(|seed| check.lossy(seed));
+            }
             let name = format!(
                 "{}/{}",
                 dir.file_name().unwrap_or_default().to_string_lossy(),
@@ -245,6 +250,57 @@ impl Check {
             }
         }
         self.said.push(format!("entries: {right} facts right, of the unsure {unsure_right} right {unsure_wrong} wrong, {elsewhere} in no copied page"));
+    }
+
+    /// Facts must stay facts when events are missing.
+    fn lossy(&mut self, seed: u64) {
+        let mut random = seed;
+        let mut below = |n: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % n.max(1)
+        };
+        let total = self.trace.events.len() as u64;
+        // Three losses; the last one late, when little is left to make up for it.
+        let mut gaps: Vec<(u64, u64, u16)> = [total / 4, total / 2, total / 8]
+            .iter()
+            .map(|n| (total - n - below(*n / 2), 20 + below(total / 50), below(2) as u16))
+            .collect();
+        gaps.sort_unstable();
+        let (mut part, mut lost) = (EventStore::new(), BTreeMap::<u16, u64>::new());
+        for (i, e) in self.trace.events.iter().enumerate() {
+            let i = i as u64;
+            if gaps.iter().any(|&(at, len, cpu)| e.cpu == cpu && i >= at && i < at + len) {
+                *lost.entry(e.cpu).or_default() += 1;
+                continue;
+            }
+            if let Some(count) = lost.remove(&e.cpu) {
+                // The recorder notices with the first event that finds room again.
+                part.push(&Event {
+                    tid: None,
+                    pid: None,
+                    body: Body::Lost { count: Some(count), event: None },
+                    ..e
+                });
+            }
+            part.push(&e);
+        }
+        if !lost.is_empty() {
+            return;
+        }
+        let mut info = self.trace.info.clone();
+        info.events = part.len() as u64;
+        let part = Trace { info, strings: self.trace.strings.clone(), events: part };
+        let before = self.wrong.len();
+        let whole = std::mem::replace(&mut self.timeline, replay(&part, &ReplayOptions::default()));
+        let state = self.timeline.state_at(self.timeline.range().1, &StateFilter::default());
+        self.entries(&state);
+        self.timeline = whole;
+        for w in &mut self.wrong[before..] {
+            w.insert_str(
+                0,
+                &format!("lossy {seed} ({} of {total} lost): ", total - part.events.len() as u64 + 3),
+            );
+        }
     }
 
     /// Present leaves per size.
