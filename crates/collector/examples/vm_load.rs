@@ -84,9 +84,9 @@ impl Memory {
 fn tables(memory: Memory) {
     memory.write(PML4, &(PDPT | 7).to_le_bytes());
     for i in 0..4u64 {
-        memory.write(PDPT + i * 8, &(PDS + i * PAGE | 7).to_le_bytes());
+        memory.write(PDPT + i * 8, &((PDS + i * PAGE) | 7).to_le_bytes());
         for j in 0..512u64 {
-            memory.write(PDS + i * PAGE + j * 8, &(i << 30 | j << 21 | 0x87).to_le_bytes());
+            memory.write(PDS + i * PAGE + j * 8, &((i << 30) | (j << 21) | 0x87).to_le_bytes());
         }
     }
 }
@@ -194,7 +194,8 @@ fn main() -> Result<(), Error> {
         t.join().map_err(|_| "a vCPU thread panicked")??;
     }
     // A slot that comes and goes: KVM makes all page tables obsolete at once (kvm_mmu_zap_all_fast).
-    let extra = kvm_userspace_memory_region { slot: 1, guest_phys_addr: 1 << 30, memory_size: 2 * MIB, ..slot };
+    let extra =
+        kvm_userspace_memory_region { slot: 1, guest_phys_addr: 1 << 30, memory_size: 2 * MIB, ..slot };
     // SAFETY: inside the same mapping as slot 0; a size of 0 only deletes.
     unsafe {
         vm.set_user_memory_region(extra)?;

@@ -43,12 +43,10 @@ fn parse(b: &[u8]) -> Option<Blob<'_>> {
         let info = u32_at(t, at + 4)?;
         let (vlen, kind, flag) = ((info & 0xffff) as usize, info >> 24 & 0x1f, info >> 31 != 0);
         let tail = match kind {
-            1 | 14 | 17 => 4,          // INT, VAR, DECL_TAG
-            3 => 12,                   // ARRAY
-            4 | 5 => 12 * vlen,        // STRUCT, UNION
-            6 => 8 * vlen,             // ENUM
-            13 => 8 * vlen,            // FUNC_PROTO
-            15 | 19 => 12 * vlen,      // DATASEC, ENUM64
+            1 | 14 | 17 => 4,             // INT, VAR, DECL_TAG
+            3 => 12,                      // ARRAY
+            4 | 5 | 15 | 19 => 12 * vlen, // STRUCT, UNION, DATASEC, ENUM64
+            6 | 13 => 8 * vlen,           // ENUM, FUNC_PROTO
             2 | 7..=12 | 16 | 18 => 0, // PTR, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FLOAT, TYPE_TAG
             _ => return None,
         };

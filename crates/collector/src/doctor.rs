@@ -261,7 +261,7 @@ fn tracing(r: &mut Report) {
                     None,
                 ),
                 Err(e) => {
-                    r.add(Level::Bad, "events", format!("{} cannot be opened: {e}", tp.full_name()), None)
+                    r.add(Level::Bad, "events", format!("{} cannot be opened: {e}", tp.full_name()), None);
                 }
             }
         }
@@ -417,7 +417,7 @@ fn silence(r: &mut Report, host: &Host) {
     if tdp_mmu && v < (5, 11) {
         silent.push("every SPTE change but installs (this TDP MMU has no kvm_tdp_mmu_spte_changed)");
     }
-    if tdp_mmu && (5, 12) <= v && v < (6, 10) {
+    if tdp_mmu && ((5, 12)..(6, 10)).contains(&v) {
         silent.push("the second half of a zap (REMOVED to empty)");
     }
     if v < (5, 13) {

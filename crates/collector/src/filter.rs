@@ -132,8 +132,9 @@ mod tests {
     use super::*;
 
     fn tp(name: &str, fields: &[&str]) -> Tracepoint {
-        let format =
+        let lines: Vec<String> =
             fields.iter().map(|f| format!("\tfield:u64 {f};\toffset:8;\tsize:8;\tsigned:0;\n")).collect();
+        let format = lines.concat();
         Tracepoint { system: "kvmmmu".into(), name: name.into(), id: 1, format }
     }
 

@@ -211,3 +211,185 @@ pub fn records(mut bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
         Some((header, record))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ring in ordinary memory, with a producer that behaves like the kernel's.
+    struct Fake {
+        data: Vec<u8>,
+        head: u64,
+        tail: u64,
+        lost: u64,
+    }
+
+    impl Fake {
+        fn new(len: usize) -> Self {
+            Self { data: vec![0; len], head: 0, tail: 0, lost: 0 }
+        }
+
+        fn put(&mut self, at: u64, bytes: &[u8]) {
+            for (i, b) in bytes.iter().enumerate() {
+                let k = (at as usize + i) & (self.data.len() - 1);
+                self.data[k] = *b;
+            }
+        }
+
+        /// Writes a record as the kernel does: not at all where it does not fit, and with a LOST record before it after such a loss.
+        fn produce(&mut self, record: &[u8]) -> bool {
+            let lost =
+                if self.lost > 0 { super::tests::record(kind::LOST, &[0, self.lost]) } else { Vec::new() };
+            let need = (lost.len() + record.len()) as u64;
+            if self.head + need - self.tail > self.data.len() as u64 {
+                self.lost += 1;
+                return false;
+            }
+            self.lost = 0;
+            self.put(self.head, &lost);
+            self.head += lost.len() as u64;
+            self.put(self.head, record);
+            self.head += record.len() as u64;
+            true
+        }
+
+        /// Writes a record of an overwriting ring: downwards.
+        fn produce_backward(&mut self, record: &[u8]) {
+            self.head = self.head.wrapping_sub(record.len() as u64);
+            self.put(self.head, record);
+        }
+    }
+
+    impl RingMemory for Fake {
+        fn len(&self) -> usize {
+            self.data.len()
+        }
+        fn head(&self) -> u64 {
+            self.head
+        }
+        fn release(&mut self, tail: u64) {
+            assert!(tail >= self.tail && tail <= self.head, "tail runs from {} to {tail}", self.tail);
+            self.tail = tail;
+        }
+        fn bytes(&self, at: usize, len: usize) -> &[u8] {
+            &self.data[at..at + len]
+        }
+    }
+
+    fn record(kind: u32, words: &[u64]) -> Vec<u8> {
+        let mut r = kind.to_ne_bytes().to_vec();
+        r.extend(0u16.to_ne_bytes());
+        r.extend((8 + 8 * words.len() as u16).to_ne_bytes());
+        r.extend(words.iter().flat_map(|w| w.to_ne_bytes()));
+        r
+    }
+
+    /// Records of different lengths, numbered.
+    fn numbered(n: u64) -> Vec<u8> {
+        let words: Vec<u64> = (0..=n % 5).map(|i| if i == 0 { n } else { !0 }).collect();
+        record(kind::SAMPLE, &words)
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_across_many_laps() {
+        for piece in [1, 7, 64, 1000] {
+            let mut ring = Ring::new(Fake::new(256));
+            let (mut sent, mut got, mut stream) = (Vec::new(), Vec::new(), Vec::new());
+            let mut n = 0u64;
+            for round in 0..500 {
+                // Sometimes one record, sometimes as many as fit.
+                for _ in 0..=round % 9 {
+                    let r = numbered(n);
+                    if ring.memory.head + r.len() as u64 - ring.memory.tail > 256 {
+                        break;
+                    }
+                    assert!(ring.memory.produce(&r));
+                    sent.extend(r);
+                    n += 1;
+                }
+                ring.drain(piece, |r| got.push(r.word(8).unwrap()), |b| stream.extend_from_slice(b));
+                assert_eq!(ring.memory.tail, ring.memory.head, "all room is given back");
+            }
+            assert_eq!(stream, sent, "pieces of {piece}");
+            assert_eq!(got, (0..n).collect::<Vec<_>>());
+            assert_eq!(ring.skipped, 0);
+            assert!(n > 500);
+        }
+    }
+
+    #[test]
+    fn a_record_that_wraps_is_copied_in_one_piece() {
+        let mut ring = Ring::new(Fake::new(64));
+        ring.memory.produce(&record(kind::SAMPLE, &[1, 2, 3, 4])); // 40 bytes
+        ring.records(|_| {});
+        let wrapped = record(kind::SAMPLE, &[5, 6, 7, 8, 9]); // 48 bytes from 40 on: 24, then 24
+        assert!(ring.memory.produce(&wrapped));
+        let mut copy = Vec::new();
+        ring.records(|r| {
+            r.copy_to(&mut copy);
+            assert_eq!(r.word(40), Some(9), "beyond the wrap");
+            assert_eq!(r.word(48), None, "beyond the record");
+            assert_eq!(r.word(12), None, "not aligned");
+        });
+        assert_eq!(copy, wrapped);
+    }
+
+    #[test]
+    fn losses_show_where_they_happened() {
+        let mut ring = Ring::new(Fake::new(128));
+        let sent = (0..20).filter(|&n| ring.memory.produce(&record(kind::SAMPLE, &[n, 0]))).count();
+        assert_eq!(sent, 5, "24 bytes each in 128");
+        ring.records(|_| {});
+        assert!(ring.memory.produce(&record(kind::SAMPLE, &[99, 0])));
+        let mut seen = Vec::new();
+        ring.records(|r| seen.push((r.header.kind, r.word(8), r.word(16))));
+        assert_eq!(seen, [(kind::LOST, Some(0), Some(15)), (kind::SAMPLE, Some(99), Some(0))]);
+    }
+
+    #[test]
+    fn rubbish_is_skipped_and_counted() {
+        for (size, kind) in [(0u16, 9u32), (4, 9), (12, 9), (4096, 9)] {
+            let mut ring = Ring::new(Fake::new(256));
+            ring.memory.produce(&numbered(0));
+            let mut bad = kind.to_ne_bytes().to_vec();
+            bad.extend(0u16.to_ne_bytes());
+            bad.extend(size.to_ne_bytes());
+            ring.memory.produce(&bad);
+            let mut n = 0;
+            ring.drain(1000, |_| n += 1, |_| {});
+            assert_eq!((n, ring.skipped), (1, 8), "size {size}");
+            assert_eq!(ring.memory.tail, ring.memory.head);
+            ring.memory.produce(&numbered(1));
+            ring.drain(1000, |_| n += 1, |_| {});
+            assert_eq!(n, 2, "the next records are read again");
+        }
+    }
+
+    fn numbers(bytes: &[u8]) -> Vec<u64> {
+        records(bytes).map(|(_, r)| u64::from_ne_bytes(r[8..16].try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn an_overwriting_ring_shows_its_newest_records_oldest_first() {
+        let mut fake = Fake::new(256);
+        let mut out = Vec::new();
+        assert_eq!(overwritten(&fake, &mut out), 0, "an untouched ring holds nothing");
+        for n in 0..3 {
+            fake.produce_backward(&numbered(n));
+        }
+        overwritten(&fake, &mut out);
+        assert_eq!(numbers(&out), [0, 1, 2]);
+        for n in 3..1000u64 {
+            fake.produce_backward(&numbered(n));
+            out.clear();
+            let count = overwritten(&fake, &mut out);
+            let got = numbers(&out);
+            assert_eq!(got.len(), count);
+            assert_eq!(*got.last().unwrap(), n, "the newest is there");
+            assert!(got.windows(2).all(|w| w[1] == w[0] + 1), "without gaps: {got:?}");
+            // Everything that fits is there: one more of the older ones would not have.
+            let older = numbered(got[0].wrapping_sub(1)).len();
+            assert!(got[0] == 0 || out.len() + older > 256 - 48, "{} bytes held", out.len());
+        }
+    }
+}

@@ -135,9 +135,12 @@ impl RingMap {
 
     fn word(&self, offset: usize) -> &AtomicU64 {
         debug_assert!(offset + 8 <= self.data_offset && offset.is_multiple_of(8));
-        // SAFETY: inside the first page of a live mapping, 8-aligned; the kernel accesses it as one word too. In a read-only mapping
-        // only `load` is used (see `release`).
-        unsafe { &*self.base.as_ptr().add(offset).cast::<AtomicU64>() }
+        // SAFETY: inside the first page of a live mapping, 8-aligned (pages are, and so are the three offsets); the kernel accesses it
+        // as one word too. In a read-only mapping only `load` is used (see `release`).
+        #[allow(clippy::cast_ptr_alignment)]
+        unsafe {
+            &*self.base.as_ptr().add(offset).cast::<AtomicU64>()
+        }
     }
 }
 

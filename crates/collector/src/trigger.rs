@@ -198,18 +198,17 @@ impl<'a> Parser<'a> {
                     "efault" => Exit::Error(Some(14)),
                     "einval" => Exit::Error(Some(22)),
                     "enomem" => Exit::Error(Some(12)),
-                    _ => match EXITS.iter().find(|e| e.0 == name) {
-                        Some(e) => Exit::Reason(e.1),
-                        None => match name.parse() {
-                            Ok(n) => Exit::Reason(n),
-                            Err(_) => {
-                                self.at -= name.len();
-                                return self.fail(
-                                    "how KVM_RUN returns: internal_error, shutdown, memory_fault, fail_entry, error, efault, einval or a number",
-                                );
-                            }
-                        },
-                    },
+                    _ => {
+                        let number =
+                            EXITS.iter().find(|e| e.0 == name).map(|e| e.1).or_else(|| name.parse().ok());
+                        let Some(number) = number else {
+                            self.at -= name.len();
+                            return self.fail(
+                                "how KVM_RUN returns: internal_error, shutdown, memory_fault, fail_entry, error, efault, einval or a number",
+                            );
+                        };
+                        Exit::Reason(number)
+                    }
                 };
                 Ok(Condition::Exit(exit))
             }
@@ -611,7 +610,7 @@ mod tests {
             |tid: u32, time: u64, raw: &[u8]| w.see(Hit { pid: 1, tid, time, raw }).map(str::to_owned);
         // KVM_EXIT_IO, EINTR: normal life
         assert_eq!(see(1, 0, &raw(10, &[(8, 2)])), None);
-        assert_eq!(see(1, 0, &raw(10, &[(8, u64::from((-4i32) as u32) << 32 | 10)])), None);
+        assert_eq!(see(1, 0, &raw(10, &[(8, (u64::from((-4i32) as u32) << 32) + 10)])), None);
         assert_eq!(see(1, 0, &raw(10, &[(8, 17)])).as_deref(), Some("exit == internal_error"));
         assert_eq!(
             see(1, 0, &raw(10, &[(8, u64::from((-22i32) as u32) << 32)])).as_deref(),

@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn guest_names_in_command_lines() {
         assert_eq!(
-            guest_name(b"/usr/bin/qemu-system-x86_64\0-name\0guest=web-1,debug-threads=on\0-m\0001024\0")
+            guest_name(b"/usr/bin/qemu-system-x86_64\0-name\0guest=web-1,debug-threads=on\0-m\x001024\0")
                 .as_deref(),
             Some("web-1")
         );

@@ -1,6 +1,8 @@
 //! Recording for real: on this machine's /dev/kvm, with perf as the second opinion. Where the machine lacks /dev/kvm, tracefs, perf or
 //! the privileges, each test says so in one line and passes.
 
+#![allow(clippy::unwrap_used)] // a test may panic: also its helpers
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Read;
@@ -38,7 +40,11 @@ fn possible(test: &str) -> bool {
         "no kvmmmu events (tracefs not mounted, or not root)"
     } else if !Command::new(example("vm_load")).arg("0").output().is_ok_and(|o| o.status.success()) {
         "/dev/kvm does not run a guest at CPL 3"
-    } else if !collect(&["-q", "-o", "/dev/null", "--duration", "10ms"]).stderr(Stdio::null()).status().is_ok_and(|s| s.success()) {
+    } else if !collect(&["-q", "-o", "/dev/null", "--duration", "10ms"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
+    {
         "perf_event_open is not allowed"
     } else {
         return true;
@@ -86,7 +92,8 @@ fn parse(bytes: &[u8]) -> Parsed {
     let mut z = zstd::stream::raw::Decoder::new().unwrap();
     let mut at = 16;
     while at + 8 <= bytes.len() {
-        let (kind, size) = (u32_at(bytes, at), usize::from(u16::from_le_bytes([bytes[at + 6], bytes[at + 7]])));
+        let (kind, size) =
+            (u32_at(bytes, at), usize::from(u16::from_le_bytes([bytes[at + 6], bytes[at + 7]])));
         assert!(size >= 8, "record of {size} bytes at {at}");
         let tail = if kind == 66 && at + 12 <= bytes.len() { u32_at(bytes, at + 8) as usize } else { 0 };
         if at + size + tail > bytes.len() {
@@ -178,7 +185,13 @@ impl Guard {
     }
 
     fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{name}"), &self.id().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     fn ended(&mut self) -> bool {
@@ -225,7 +238,11 @@ fn counts_equal_perfs_on_the_same_run() {
     let events: Vec<String> = BOTH
         .split(',')
         .map(|n| {
-            let s = if Path::new("/sys/kernel/tracing/events/kvmmmu").join(n).exists() { "kvmmmu" } else { "kvm" };
+            let s = if Path::new("/sys/kernel/tracing/events/kvmmmu").join(n).exists() {
+                "kvmmmu"
+            } else {
+                "kvm"
+            };
             format!("{s}:{n}")
         })
         .collect();
@@ -283,7 +300,10 @@ fn killed_at_any_moment_the_capture_is_readable() {
         fs::remove_file(&file).unwrap();
     }
     drop(load);
-    assert!(with_samples * 2 > rounds, "only {with_samples} of {rounds} captures had events: the test tests nothing");
+    assert!(
+        with_samples * 2 > rounds,
+        "only {with_samples} of {rounds} captures had events: the test tests nothing"
+    );
 }
 
 #[test]
@@ -328,11 +348,20 @@ fn the_flight_recorder_saves_when_told() {
     let name = |n: u32| d.path().join(format!("f.{n}.perf.data"));
     let load = Guard::load();
     let child = Guard::new(
-        collect(&["--flight", "--buffer", "256k", "--trigger", "faults(vm) > 100000000/1s or event kvm_mmu_zap_all_fast", "-o"])
-            .arg(d.path().join("f.perf.data"))
-            .stderr(Stdio::piped()),
+        collect(&[
+            "--flight",
+            "--buffer",
+            "256k",
+            "--trigger",
+            "faults(vm) > 100000000/1s or event kvm_mmu_zap_all_fast",
+            "-o",
+        ])
+        .arg(d.path().join("f.perf.data"))
+        .stderr(Stdio::piped()),
     );
-    wait_for("the start", || fs::read_to_string(format!("/proc/{}/maps", child.id())).is_ok_and(|m| m.contains("perf_event")));
+    wait_for("the start", || {
+        fs::read_to_string(format!("/proc/{}/maps", child.id())).is_ok_and(|m| m.contains("perf_event"))
+    });
     sleep(Duration::from_millis(600));
     child.signal("USR1");
     wait_for("the first snapshot", || name(1).exists());
@@ -375,7 +404,12 @@ fn a_full_disk_ends_the_recording_readably() {
     }
     let _alone = alone();
     let d = tempfile::tempdir().unwrap();
-    if !Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k", "nodev"]).arg(d.path()).status().is_ok_and(|s| s.success()) {
+    if !Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=512k", "nodev"])
+        .arg(d.path())
+        .status()
+        .is_ok_and(|s| s.success())
+    {
         eprintln!("SKIPPED a_full_disk_ends_the_recording_readably: may not mount");
         return;
     }
@@ -423,7 +457,10 @@ fn one_process_among_others() {
     let d = tempfile::tempdir().unwrap();
     let file = d.path().join("x");
     let pid = wanted.id();
-    let out = collect(&["--vm", &pid.to_string(), "--duration", "300ms", "--anonymise", "-o"]).arg(&file).output().unwrap();
+    let out = collect(&["--vm", &pid.to_string(), "--duration", "300ms", "--anonymise", "-o"])
+        .arg(&file)
+        .output()
+        .unwrap();
     let other_pid = other.id();
     drop((wanted, other));
     assert!(out.status.success(), "{}", stderr(&out));
@@ -496,7 +533,10 @@ fn an_ordinary_user_is_told_what_is_missing() {
     assert_eq!(out.status.code(), Some(2));
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(text.lines().count() < 40, "one screen");
-    assert!(text.contains("BAD") && text.contains("mend: run as root") && text.contains("cannot be recorded"), "{text}");
+    assert!(
+        text.contains("BAD") && text.contains("mend: run as root") && text.contains("cannot be recorded"),
+        "{text}"
+    );
     let out = nobody(&["-o", "/tmp/never"]);
     assert_eq!(out.status.code(), Some(2));
     assert!(stderr(&out).contains("run as root"), "{}", stderr(&out));

@@ -156,8 +156,8 @@ fn write_snapshot(
 
 /// Runs until told to stop.
 pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
-    let o = r.options;
-    let (mut watcher, watched) = match &o.trigger {
+    let options = r.options;
+    let (mut watcher, watched) = match &options.trigger {
         Some(t) => {
             let (w, e) = Watcher::new(t, &r.fs).map_err(Error::Usage)?;
             (Some(w), e)
@@ -167,7 +167,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
     let mut sentries = Vec::new();
     if watcher.is_some() {
         for c in &r.cpus {
-            sentries.extend(sentry(c.cpu, &watched)?);
+            sentries.extend(sentry(c.nr, &watched)?);
         }
     }
     let began = Instant::now();
@@ -179,13 +179,13 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
                 .map_err(|source| Error::System { what: "starting the trigger's events", source })?;
         }
     }
-    let mut task = Task::start(o)?;
+    let mut task = Task::start(options)?;
     let mut taken: Vec<Snapshot> = Vec::new();
     let mut due: Option<(Instant, String)> = None;
     let mut last: Option<Instant> = None;
     let mut looked = Instant::now();
     let mut buf = Vec::new();
-    if !o.quiet {
+    if !options.quiet {
         eprintln!(
             "flight recorder: {} KiB a CPU on {} CPUs; kill -USR1 {} saves a snapshot, Ctrl-C saves a last one and ends",
             r.plan.ring >> 10,
@@ -195,7 +195,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
     }
     let snap = |r: &mut Recorder<'_>, taken: &mut Vec<Snapshot>, why: &str| -> Result<(), Error> {
         let s = save(r, taken.len() as u32 + 1, why)?;
-        if !o.quiet {
+        if !options.quiet {
             let n: u64 = s.counts.iter().sum();
             eprintln!(
                 "{}: {} events, {} ({why})",
@@ -214,7 +214,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         }
         fds.extend(sentries.iter().map(|s| &s.fds[0] as &dyn AsFdDyn));
         let mut timeout = Duration::from_millis(if sentries.is_empty() { 1000 } else { 100 });
-        if let Some(d) = o.duration {
+        if let Some(d) = options.duration {
             timeout = timeout.min(d.saturating_sub(began.elapsed()));
         }
         if let Some((at, _)) = &due {
@@ -227,7 +227,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         {
             // Too soon after the last one: not forgotten, only later.
             let earliest = last.map_or_else(Instant::now, |l: Instant| l + REST);
-            due = Some(((Instant::now() + o.after).max(earliest), format!("trigger: {why}")));
+            due = Some(((Instant::now() + options.after).max(earliest), format!("trigger: {why}")));
         }
         let signal = signals.next();
         if signal == Some(libc::SIGUSR1) {
@@ -236,7 +236,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         if let Some((_, why)) = due.take_if(|d| d.0 <= Instant::now()) {
             snap(&mut r, &mut taken, &why)?;
             last = Some(Instant::now());
-            if o.snapshots.is_some_and(|n| taken.len() as u32 >= n) {
+            if options.snapshots.is_some_and(|n| taken.len() as u32 >= n) {
                 break Ended::Snapshots;
             }
         }
@@ -248,7 +248,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
             snap(&mut r, &mut taken, signal_name(s))?;
             break Ended::Signal(signal_name(s));
         }
-        if o.duration.is_some_and(|d| began.elapsed() >= d) {
+        if options.duration.is_some_and(|d| began.elapsed() >= d) {
             snap(&mut r, &mut taken, "the time was over")?;
             break Ended::Duration;
         }
@@ -277,7 +277,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         raw: taken.iter().map(|s| s.raw).sum(),
         written: taken.iter().map(|s| s.written).sum(),
         files: taken.into_iter().map(|s| s.path).collect(),
-        cpu: cpu_time() - cpu0,
+        cpu: cpu_time().saturating_sub(cpu0),
         notes: std::mem::take(&mut r.notes),
     })
 }

@@ -331,14 +331,14 @@ impl Recorder<'_> {
         let online = host::online();
         let mut changed = false;
         for c in &mut self.cpus {
-            if !c.gone && !online.contains(&c.cpu) {
+            if !c.gone && !online.contains(&c.nr) {
                 c.gone = true;
                 changed = true;
-                self.notes.push(format!("CPU {} went offline", c.cpu));
+                self.notes.push(format!("CPU {} went offline", c.nr));
             }
         }
         for &cpu in &online {
-            if self.cpus.iter().any(|c| c.cpu == cpu && !c.gone) {
+            if self.cpus.iter().any(|c| c.nr == cpu && !c.gone) {
                 continue;
             }
             if let Some(mut new) = rings::open(&self.plan, cpu)? {

@@ -26,7 +26,8 @@ pub(crate) struct Plan {
 
 /// One CPU.
 pub(crate) struct Cpu {
-    pub cpu: u32,
+    /// Its number.
+    pub nr: u32,
     pub ring: Ring<RingMap>,
     /// The dummy event (owner of the ring) first, then the plan's events in its order.
     pub fds: Vec<OwnedFd>,
@@ -139,7 +140,7 @@ pub(crate) fn open(plan: &Plan, cpu: u32) -> Result<Option<Cpu>, Error> {
     let seen = vec![0; fds.len()];
     let ring = Ring::new(map);
     debug_assert!(ring.memory().len() == plan.ring);
-    Ok(Some(Cpu { cpu, ring, fds, ids, seen, lost_seen: 0, gone: false, translate: HashMap::new() }))
+    Ok(Some(Cpu { nr: cpu, ring, fds, ids, seen, lost_seen: 0, gone: false, translate: HashMap::new() }))
 }
 
 /// What the kernel's refusal of an event means.

@@ -205,7 +205,7 @@ fn account(r: &Recorder<'_>, to: &mut Capture) -> (Vec<u64>, BTreeMap<u32, u64>)
     for (ci, i, n) in losses(r) {
         let c = &r.cpus[ci];
         let id = c.translate.get(&c.ids[i]).copied().unwrap_or(c.ids[i]);
-        capture::lost_samples(&mut exact, id, n, now, c.cpu);
+        capture::lost_samples(&mut exact, id, n, now, c.nr);
         by_event[i] += n;
         per_ring[ci] += n;
     }
@@ -214,10 +214,10 @@ fn account(r: &Recorder<'_>, to: &mut Capture) -> (Vec<u64>, BTreeMap<u32, u64>)
         let n = (*n).max(c.lost_seen);
         if n > c.lost_seen {
             let id = c.translate.get(&c.ids[0]).copied().unwrap_or(c.ids[0]);
-            capture::lost(&mut places, id, n - c.lost_seen, now, c.cpu);
+            capture::lost(&mut places, id, n - c.lost_seen, now, c.nr);
         }
         if n > 0 {
-            *by_cpu.entry(c.cpu).or_default() += n;
+            *by_cpu.entry(c.nr).or_default() += n;
         }
     }
     to.plain(&places);
@@ -343,7 +343,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         }
         (_, ended) => ended,
     };
-    let cpu = cpu_time() - cpu0;
+    let cpu = cpu_time().saturating_sub(cpu0);
     let summary = Summary {
         ended,
         time,

@@ -47,7 +47,7 @@ impl Status {
         if self.on {
             Duration::from_secs(1).saturating_sub(self.last.0.elapsed())
         } else {
-            Duration::from_secs(86_400)
+            Duration::from_hours(24)
         }
     }
 
@@ -55,7 +55,7 @@ impl Status {
         let cpu = cpu_time();
         let passed = self.last.0.elapsed().as_secs_f64().max(1e-3);
         let rate = (now.events - self.last.1.min(now.events)) as f64 / passed;
-        let busy = (cpu - self.last.2).as_secs_f64() * 100.0 / passed;
+        let busy = cpu.saturating_sub(self.last.2).as_secs_f64() * 100.0 / passed;
         // The line is cleared first; one write, so that it never tears.
         let line = format!(
             "\r\x1b[K{:.0} s  {} events ({}/s)  ring {:.0} %  lost {}  {}  recorder {busy:.1} % CPU",
