@@ -65,6 +65,18 @@ fn main() {
                 *by.entry((s.state, s.certainty)).or_default() += 1;
             }
             println!("   end {by:?}");
+            let mut why: HashMap<_, usize> = HashMap::new();
+            for (_, s) in st.iter().filter(|(_, s)| s.certainty == Certainty::Stale) {
+                *why.entry(s.reason).or_default() += 1;
+            }
+            println!("   stale {why:?}");
+            let c = tl.counts_at(tl.range().1);
+            for sh in mmuscope_replay::Shade::ALL {
+                let n = st.iter().filter(|(_, s)| s.shade == sh).count() as u64;
+                if c.total(sh) != n {
+                    println!("   COUNTS differ for {sh:?}: {} in counts_at, {n} in state_at", c.total(sh));
+                }
+            }
             let ad = l.layout.masks.accessed_mask | l.layout.masks.dirty_mask;
             truth_leaves(&dir, &st, ad);
             if f.extension().is_none_or(|e| e != "dat") {

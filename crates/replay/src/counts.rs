@@ -41,7 +41,7 @@ impl Running {
             if r.detach_ev >= ev {
                 break;
             }
-            self.drop_table(store, t, r.detach_ev, true);
+            self.drop_table(store, t, true);
             self.detach += 1;
         }
         while let Some(&t) = store.deaths.get(self.death) {
@@ -49,26 +49,17 @@ impl Running {
             if r.dead_ev >= ev {
                 break;
             }
-            self.drop_table(store, t, r.detach_ev, false);
+            self.drop_table(store, t, false);
             self.death += 1;
         }
     }
 
     /// Takes out what a table held before it was unlinked, or (when it is freed) what it held since.
-    fn drop_table(&mut self, store: &Store, t: u32, detach_ev: u32, before: bool) {
-        let level = usize::from(store.tables[t as usize].level.min(5));
+    fn drop_table(&mut self, store: &Store, t: u32, unlinked: bool) {
+        let table = &store.tables[t as usize];
+        let level = usize::from(table.level.min(5));
         for e in store.table_entries(t) {
-            let mut last = None;
-            if before {
-                let mut s = store.span_before_event(e, detach_ev);
-                if let Some(x) = s.take() {
-                    last = Some(x);
-                }
-            } else if let Some(x) = store.last_span(e)
-                && store.s_ev[x as usize] >= detach_ev
-            {
-                last = Some(x);
-            }
+            let last = if unlinked { store.last_before(e, table.detach_sp) } else { store.last_span(e).filter(|x| *x >= table.detach_sp) };
             if let Some(x) = last {
                 let c = &mut self.counts.entries[store.meta(x).shade as usize][level];
                 *c = c.wrapping_sub(1);

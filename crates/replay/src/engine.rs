@@ -241,7 +241,7 @@ impl Engine {
         let i = *self.thread_ix.entry(tid).or_insert(n);
         if i == n {
             let vm = self.vms.of_tid(tid);
-            self.threads.push(Thread { tid, vm, prev_ts: ts, root: NONE, ..Thread::default() });
+            self.threads.push(Thread { tid, vm, prev_ts: 0, root: NONE, ..Thread::default() });
         }
         self.last_thread = (tid, i);
         i as usize
@@ -295,9 +295,7 @@ impl Engine {
         self.vms.touch(&mut self.threads[th], e, ts);
         if !self.torn.is_empty() {
             for t in std::mem::take(&mut self.torn) {
-                if t != th || !self.belongs_to_teardown(t, e) {
-                    self.settle(t, ev, ts);
-                }
+                self.settle(t, ev, ts);
             }
         }
         if self.threads[th].zapping

@@ -297,13 +297,9 @@ pub(crate) fn draw(
                 k += 1;
                 (store.deaths[k - 1], false)
             };
-            let at = store.tables[t as usize].detach_ev;
+            let at = store.tables[t as usize].detach_sp;
             for e in store.table_entries(t) {
-                let s = if detach {
-                    store.span_before_event(e, at)
-                } else {
-                    store.last_span(e).filter(|s| store.s_ev[*s as usize] >= at)
-                };
+                let s = if detach { store.last_before(e, at) } else { store.last_span(e).filter(|s| *s >= at) };
                 let Some(s) = s.filter(|s| store.meta(*s).shade != Shade::Table) else { continue };
                 if let Some((a, b, level)) = places.span(store, axis, ix, e)
                     && let Some(r) = c.rows_of(a, b)

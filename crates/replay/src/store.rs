@@ -140,6 +140,8 @@ pub(crate) struct TableRec {
     pub(crate) start_ev: u32,
     /// Unlinked: what it holds is no longer reachable.
     pub(crate) detach_ev: u32,
+    /// Number of spans when it was unlinked: those from there on are what its teardown told.
+    pub(crate) detach_sp: u32,
     /// Its memory is free: `removed` entries end too.
     pub(crate) dead_ev: u32,
     pub(crate) start_ts: u64,
@@ -170,6 +172,7 @@ impl TableRec {
             root: NONE,
             start_ev: ev,
             detach_ev: NONE,
+            detach_sp: NONE,
             dead_ev: NONE,
             start_ts: ts,
             detach_ts: u64::MAX,
@@ -354,8 +357,8 @@ impl Store {
     ) -> u32 {
         let id = self.s_ev.len() as u32;
         let last = self.last[entry as usize];
-        let detach = self.tables[self.chunks[entry as usize / CHUNK].table as usize].detach_ev;
-        let prev = if last == NONE || (detach != NONE && self.s_ev[last as usize] < detach) {
+        let detach = self.tables[self.chunks[entry as usize / CHUNK].table as usize].detach_sp;
+        let prev = if last == NONE || (detach != NONE && last < detach) {
             None
         } else {
             Some(self.meta(last).shade)
@@ -371,7 +374,7 @@ impl Store {
             self.s_next[last as usize] = id;
         }
         self.last[entry as usize] = id;
-        if !matches!(shade, Shade::Unknown | Shade::Nonpresent | Shade::Table) {
+        if matches!(shade, Shade::Writable | Shade::ReadOnly | Shade::AccessTracked | Shade::Mmio) {
             self.leafy[entry as usize / CHUNK] |= 1 << (entry as usize % CHUNK);
         }
         let c = &mut self.count[entry as usize];
@@ -409,6 +412,7 @@ impl Store {
         let t = &mut self.tables[table as usize];
         if t.detach_ev == NONE {
             t.detach_ev = ev;
+            t.detach_sp = self.s_ev.len() as u32;
             t.detach_ts = ts;
             self.detaches.push(table);
         }
@@ -429,7 +433,7 @@ impl Store {
     pub(crate) fn end_of(&self, span: u32) -> Option<(EventIx, u64)> {
         let entry = self.s_entry[span as usize];
         let t = &self.tables[self.chunks[entry as usize / CHUNK].table as usize];
-        let table_end = if self.s_ev[span as usize] < t.detach_ev {
+        let table_end = if span < t.detach_sp {
             (t.detach_ev, t.detach_ts)
         } else {
             (t.dead_ev, t.dead_ts)
@@ -644,13 +648,13 @@ impl Store {
         Some(s)
     }
 
-    /// The last span of an entry that began before an event.
-    pub(crate) fn span_before_event(&self, entry: u32, ev: u32) -> Option<u32> {
+    /// The last span of an entry among the first `n` spans.
+    pub(crate) fn last_before(&self, entry: u32, n: u32) -> Option<u32> {
         let last = self.last_span(entry)?;
-        if self.s_ev[last as usize] < ev {
+        if last < n {
             return Some(last);
         }
-        self.span_before(entry, self.s_ev.partition_point(|e| *e < ev))
+        self.span_before(entry, n as usize)
     }
 
     /// Whether a chunk's entries lie one after another.

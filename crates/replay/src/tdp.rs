@@ -39,6 +39,15 @@ impl Engine {
         if gfn & ((1 << (9 * (u32::from(level) - 1))) - 1) != 0 {
             self.evidence(EvidenceKind::Misaligned, ev, ts, vm, None, key, gfn, (None, Some(new)));
         }
+        // Told after its entries (7.2 and later): with the link cut, the teardown is complete.
+        if let Some(&top) = self.threads[th].tearing.first()
+            && self.threads[th].unlinking.iter().any(|u| u.0 == top)
+        {
+            let r = &self.store.tables[top as usize];
+            if r.level + 1 == level && r.page == self.pfn_bits(old) {
+                self.torn.push(th);
+            }
+        }
         if !self.gaps.is_empty() && self.fill_gap(th, key, gfn, old, new, ev, ts) {
             return;
         }
@@ -473,7 +482,11 @@ impl Engine {
                 }
             }
         }
-        if idx == 511 && self.threads[th].tearing.first() == Some(&table) && old_state != SpteState::Table {
+        if idx == 511
+            && self.threads[th].tearing.first() == Some(&table)
+            && old_state != SpteState::Table
+            && !self.threads[th].unlinking.iter().any(|u| u.0 == table)
+        {
             self.torn.push(th);
         }
         if matches!(shade, Shade::Removed | Shade::Nonpresent) {
