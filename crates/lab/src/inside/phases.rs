@@ -238,6 +238,8 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
         }
         // The guest changes page tables of its own: shadow paging protects, unsyncs and syncs them.
         "guest-tables" => guest_tables(vm),
+        // One vCPU changes page tables while the others use them.
+        "race-tables" => race_tables(vm, race_ms),
         // Two top-level tables in turn.
         "roots" => {
             if !vm.long() && vm.guest != Guest::Paging32 || vm.guest == Guest::User {
@@ -348,6 +350,38 @@ fn race(vm: &Vm, ms: u64, mut step: impl FnMut(u64) -> Result<()>) -> Result<()>
     })?;
     println!("race: {rounds} rounds");
     Ok(())
+}
+
+fn race_tables(vm: &Vm, ms: u64) -> Result<()> {
+    let Some(bytes) = vm.gpte_bytes().filter(|_| vm.guest != Guest::User && vm.vcpus() > 1) else {
+        return Ok(());
+    };
+    guest_tables(vm)?;
+    mark("race-tables");
+    // The other vCPUs stay inside what the first table maps at any time: its upper half is never unmapped.
+    let churn = WINDOW + KIB4 / bytes / 2 * KIB4;
+    let table = |first: u64, count: u64, gpa: u64, flags: u64| {
+        let at = TABLES + first * bytes;
+        vm.run(0, Work { op: Op::Write, at, step: bytes, count, value: gpa | flags, value_step: KIB4 })
+    };
+    table(KIB4 / bytes / 2, 64, 28 * MIB, 7)?;
+    vm.run(0, Work::pages(Op::Root, ROOT, 1))?;
+    let end = Instant::now() + Duration::from_millis(ms);
+    let mut round = 0;
+    vm.churn_others(churn, 64 * KIB4, || {
+        while Instant::now() < end {
+            table(round % 8 * 8, 16, 26 * MIB + round % 32 * 16 * KIB4, if round % 3 == 0 { 5 } else { 7 })?;
+            table(KIB4 / bytes / 2, 64, 28 * MIB + round % 4 * 64 * KIB4, 7)?;
+            vm.run(0, Work::pages(Op::Flush, WINDOW + round % 8 * 8 * KIB4, 16))?;
+            vm.run(0, Work::pages(Op::Read, WINDOW + round % 8 * 8 * KIB4, 16))?;
+            if round % 16 == 15 {
+                vm.run(0, Work::pages(Op::Root, if round % 32 == 15 { ROOT2 } else { ROOT }, 1))?;
+            }
+            round += 1;
+        }
+        Ok(())
+    })?;
+    vm.run(0, Work::pages(Op::Root, ROOT, 1)).map(drop)
 }
 
 fn clear_dirty(vm: &Vm, at: u64, len: u64) -> Result<()> {

@@ -345,14 +345,34 @@ impl Vm {
 
     /// All vCPUs touch pages of a range at random while `meanwhile` runs; how many rounds they made.
     pub(crate) fn churn(&self, at: u64, len: u64, meanwhile: impl FnOnce() -> Result<()>) -> Result<u64> {
+        self.churn_from(0, at, len, meanwhile)
+    }
+
+    /// The same on all vCPUs but the first, which `meanwhile` may command.
+    pub(crate) fn churn_others(
+        &self,
+        at: u64,
+        len: u64,
+        meanwhile: impl FnOnce() -> Result<()>,
+    ) -> Result<u64> {
+        self.churn_from(1, at, len, meanwhile)
+    }
+
+    fn churn_from(
+        &self,
+        first: usize,
+        at: u64,
+        len: u64,
+        meanwhile: impl FnOnce() -> Result<()>,
+    ) -> Result<u64> {
         let stop = Arc::new(AtomicBool::new(false));
-        for cpu in 0..self.cpus.len() {
+        for cpu in first..self.cpus.len() {
             self.send(cpu, Command::Churn { at, len, seed: cpu as u64 * 77 + 1, stop: Arc::clone(&stop) })?;
         }
         let result = meanwhile();
         stop.store(true, Ordering::Relaxed);
         let mut rounds = 0;
-        for cpu in 0..self.cpus.len() {
+        for cpu in first..self.cpus.len() {
             rounds += self.wait(cpu)?;
         }
         result.map(|()| rounds)
