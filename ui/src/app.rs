@@ -646,6 +646,19 @@ impl Viewer {
         ctx.request_repaint_after(left);
     }
 
+    /// The welcome page, with or without an error.
+    #[cfg(test)]
+    pub(crate) fn fail(&mut self, error: Option<String>) {
+        self.page = Page::Welcome { error };
+    }
+
+    /// Opens a dialog as its command does.
+    #[cfg(test)]
+    pub(crate) fn command(&mut self, ctx: &Context, command: Command) {
+        let tokens = Tokens::current(ctx);
+        self.run_command(ctx, &tokens, command);
+    }
+
     /// The open trace.
     #[cfg(test)]
     pub(crate) fn doc(&mut self) -> Option<&mut Doc> {
@@ -679,6 +692,13 @@ fn link(cap: &Capture, doc: &Doc) -> String {
 impl eframe::App for Viewer {
     fn ui(&mut self, ui: &mut Ui, _frame: &mut eframe::Frame) {
         self.frame(ui);
+    }
+
+    fn raw_input_hook(&mut self, _ctx: &Context, raw: &mut egui::RawInput) {
+        if self.options.screenshot.is_some() {
+            // A picture shall not depend on where a pointer happens to rest.
+            raw.events.retain(|e| !matches!(e, egui::Event::PointerMoved(_) | egui::Event::PointerButton { .. } | egui::Event::MouseWheel { .. }));
+        }
     }
 
     fn save(&mut self, storage: &mut dyn eframe::Storage) {

@@ -212,10 +212,19 @@ impl Capture {
         Some((vm.id, as_id))
     }
 
-    /// A moment that says much at first sight, for a picture: something was mapped and then changed at it.
+    /// A page and a moment that say much at first sight, for a picture: among the pages that changed most often, the longest stay.
     pub(crate) fn telling_moment(&self, vm: VmId, as_id: u8) -> Option<(u64, u64)> {
-        let top = self.timeline.top_zaps(16).into_iter().find(|p| p.vm == vm && p.as_id == as_id && p.level == 1)?;
-        Some((top.gfn, top.last))
+        let end = self.timeline.range().1;
+        let length = |s: &Span| s.end.unwrap_or(end).saturating_sub(s.start);
+        self.timeline
+            .top_zaps(24)
+            .into_iter()
+            .filter(|p| p.vm == vm && p.as_id == as_id && p.level <= 2)
+            .flat_map(|p| self.timeline.entries_at(vm, as_id, p.gfn).into_iter().map(move |e| (p.gfn, e)))
+            .flat_map(|(gfn, e)| self.timeline.spans(e).map(move |s| (gfn, s)).collect::<Vec<_>>())
+            .filter(|(_, s)| s.state == State::Present && s.spte.is_some())
+            .max_by_key(|(gfn, s)| (length(s), std::cmp::Reverse(*gfn)))
+            .map(|(gfn, s)| (gfn, s.start + length(&s) / 3))
     }
 }
 

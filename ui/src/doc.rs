@@ -12,7 +12,7 @@ use crate::view::{History, Range, Selection};
 /// The narrowest window of time: below that two events of one CPU do not come.
 pub(crate) const MIN_TIME: f64 = 200.0;
 /// The narrowest window of GFN rows.
-pub(crate) const MIN_ROWS: f64 = 4.0;
+pub(crate) const MIN_ROWS: f64 = 1.0;
 
 /// Which address space is shown, and which part of it.
 #[derive(Clone, Copy, Debug, PartialEq)]

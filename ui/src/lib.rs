@@ -17,7 +17,6 @@ mod command;
 mod contain;
 mod doc;
 mod fmt;
-mod follow_shim;
 mod goto;
 mod load;
 mod panels;

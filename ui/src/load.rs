@@ -1,14 +1,12 @@
 //! Reading and replaying on a thread of their own, with progress and a way to stop; and following a capture that still grows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
 use mmuscope_replay::{LayoutOverride, ReplayOptions, replay};
-use mmuscope_trace::{Progress, ReadOptions, Trace};
-
-use crate::follow_shim::Follower;
+use mmuscope_trace::{Follower, Progress, ReadOptions, Trace};
 
 use crate::capture::Capture;
 
@@ -123,11 +121,11 @@ pub(crate) fn load(job: &Job, progress: Option<&Arc<Progress>>, step: Option<&At
         }
         Source::Files(paths) => {
             let [path] = paths.as_slice() else { return Err("only one file can be followed".to_owned()) };
-            let (trace, follower) = Follower::open(path, &options).map_err(|e| e.to_string())?;
+            let (trace, follower) = first_look(path, &options)?;
             (trace, Some(follower), paths.clone())
         }
         Source::Stdin => {
-            let (trace, follower) = Follower::stdin(&options).map_err(|e| e.to_string())?;
+            let (trace, follower) = first_look(Path::new("-"), &options)?;
             (trace, Some(follower), Vec::new())
         }
     };
@@ -138,6 +136,14 @@ pub(crate) fn load(job: &Job, progress: Option<&Arc<Progress>>, step: Option<&At
     let growing = follower.is_some();
     let capture = Capture { trace, timeline, paths, version: 0, growing, took: begun.elapsed() };
     Ok(Loaded { capture, follower })
+}
+
+/// What is there already of a growing input; it may be nothing.
+fn first_look(path: &Path, options: &ReadOptions) -> Result<(Trace, Follower), String> {
+    let mut follower = Follower::open(path, options).map_err(|e| e.to_string())?;
+    let mut trace = Trace::default();
+    follower.poll(&mut trace).map_err(|e| e.to_string())?;
+    Ok((trace, follower))
 }
 
 /// The thread that appends to a growing capture.
@@ -179,7 +185,7 @@ impl Following {
                         cap.version += 1;
                         wake();
                     }
-                    let ended = follower.finished();
+                    let ended = follower.is_done();
                     if ended {
                         cap.growing = false;
                         cap.version += 1;

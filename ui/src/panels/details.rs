@@ -69,8 +69,8 @@ fn head(ui: &mut Ui, cx: &mut Cx<'_>, gfn: u64, found: Option<&(Entry, Span)>) {
         let prev = entry.and_then(|e| cx.cap.prev_span(e, time));
         let next = entry.and_then(|e| cx.cap.timeline.next_change(e, time));
         for (there, name, command) in [
-            (prev.is_some(), "◀ Previous change", Command::PrevChange),
-            (next.is_some(), "Next change ▶", Command::NextChange),
+            (prev.is_some(), "Previous change", Command::PrevChange),
+            (next.is_some(), "Next change", Command::NextChange),
             (true, "Fit", Command::FitSelection),
             (found.is_some_and(|(_, s)| s.spte.is_some()), "Copy SPTE", Command::CopyValue),
         ] {
@@ -167,9 +167,8 @@ fn value(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
         ui.label(RichText::new("What an access does").strong());
         for (access, allowed, text) in &decoded.effects {
             ui.horizontal_top(|ui| {
-                let (sign, color) = if *allowed { ("✔", t.good) } else { ("✖", t.bad) };
-                ui.label(RichText::new(sign).color(color));
-                ui.label(RichText::new(*access).monospace().size(11.5));
+                let (sign, color) = if *allowed { ("passes", t.good) } else { ("faults", t.bad) };
+                ui.label(RichText::new(format!("{access} {sign}")).color(color).size(11.5));
                 ui.add(egui::Label::new(RichText::new(text).size(11.5).color(t.muted)).wrap());
             });
         }

@@ -66,7 +66,7 @@ fn fit(name: &str, typed: &str) -> Option<usize> {
 fn palette(ui: &mut Ui, t: &Tokens, p: &mut Palette, has_trace: bool) -> Outcome {
     ui.set_width(520.0);
     let edit = ui.add(egui::TextEdit::singleline(&mut p.text).hint_text("type a command").desired_width(f32::INFINITY));
-    edit.widget_info(|| egui::WidgetInfo::text_edit(true, &p.text, &p.text, "Command"));
+    crate::widgets::name_edit(&edit, "Command", &p.text);
     if !std::mem::replace(&mut p.opened, true) || !edit.has_focus() {
         edit.request_focus();
     }
@@ -197,7 +197,7 @@ fn chooser(ui: &mut Ui, t: &Tokens, c: &mut Chooser) -> Outcome {
     ui.set_width(600.0);
     ui.heading("Open a trace");
     let edit = ui.add(egui::TextEdit::singleline(&mut c.text).desired_width(f32::INFINITY).hint_text("path of a trace"));
-    edit.widget_info(|| egui::WidgetInfo::text_edit(true, &c.text, &c.text, "Path"));
+    crate::widgets::name_edit(&edit, "Path", &c.text);
     if !std::mem::replace(&mut c.opened, true) {
         edit.request_focus();
     }
@@ -214,7 +214,7 @@ fn chooser(ui: &mut Ui, t: &Tokens, c: &mut Chooser) -> Outcome {
     let part = typed.file_name().filter(|_| !c.text.ends_with('/')).map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
     ScrollArea::vertical().max_height(380.0).auto_shrink(false).show(ui, |ui| {
         if let Some(up) = c.folder.parent()
-            && ui.selectable_label(false, "⬆  ..").on_hover_text("Folder above").clicked()
+            && ui.selectable_label(false, "..").on_hover_text("Folder above").clicked()
         {
             enter_folder = Some(up.to_path_buf());
         }

@@ -123,7 +123,7 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
         (None, _) => Some(t.good),
     };
     let hint = "filter: event == 'kvm_page_fault' and gfn >= 0x100";
-    let edit = egui::TextEdit::singleline(&mut table.text).hint_text(hint).desired_width(340.0);
+    let edit = egui::TextEdit::singleline(&mut table.text).hint_text(hint).desired_width(340.0).align(egui::Align2::LEFT_CENTER);
     let response = ui
         .scope(|ui| {
             if let Some(c) = color {
@@ -135,9 +135,7 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
             ui.add(edit)
         })
         .inner;
-    response.widget_info(|| {
-        egui::WidgetInfo::text_edit(true, &table.text, &table.text, "Filter events")
-    });
+    crate::widgets::name_edit(&response, "Filter events", &table.text);
     let response = response.on_hover_ui(|ui| {
         ui.label("The words are the columns of `mmuscope events`; operators: and or not == != < > in contains like &.");
         ui.label(RichText::new(crate::rows::column_names()).monospace().size(11.0));

@@ -18,6 +18,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         if let Some(gfn) = hover.gfn {
             ui.label(mono(format!("GFN {}", fmt::gfn(gfn))));
         }
+        ui.label(RichText::new(format!("{} in view", fmt::time(cx.doc.view.time.span(), 3))).size(11.5).color(t.muted));
         if let (Some(a), Some(b)) = (cx.doc.cursors[0], cx.doc.cursors[1]) {
             let (lo, hi) = (a.min(b), a.max(b));
             let store = &cx.cap.trace.events;
@@ -30,15 +31,15 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             let info = &cx.cap.trace.info;
             if info.is_partial() {
-                ui.label(RichText::new("● events were lost or damaged").size(11.5).color(t.bad))
+                ui.label(RichText::new("• events were lost or damaged").size(11.5).color(t.bad))
                     .on_hover_text("What is shown is partial: see the Recording tab");
             } else if !info.lost.known {
-                ui.label(RichText::new("● losses not known").size(11.5).color(t.warn)).on_hover_text("This format cannot say whether events were lost");
+                ui.label(RichText::new("• losses not known").size(11.5).color(t.warn)).on_hover_text("This format cannot say whether events were lost");
             } else {
-                ui.label(RichText::new("● nothing lost").size(11.5).color(t.good));
+                ui.label(RichText::new("• nothing lost").size(11.5).color(t.good));
             }
             if cx.cap.growing {
-                let text = if cx.doc.follow { "● live, following" } else { "● live" };
+                let text = if cx.doc.follow { "• live, following" } else { "• live" };
                 ui.label(RichText::new(text).size(11.5).color(t.accent));
             }
             if !cx.doc.pictures.settled() {

@@ -65,6 +65,8 @@ impl Tables {
 
 /// Draws the tabs and the open table.
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
+    // Beside the tabs if there is room, else a row of its own.
+    let wide = cx.doc.tables.tab == Tab::Events && ui.available_width() > 1080.0;
     ui.horizontal(|ui| {
         for (tab, command) in Tab::ALL {
             let spec = command.spec();
@@ -73,11 +75,14 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
                 cx.doc.tables.tab = tab;
             }
         }
-        if cx.doc.tables.tab == Tab::Events {
+        if wide {
             ui.separator();
             super::events::filter_bar(ui, cx);
         }
     });
+    if cx.doc.tables.tab == Tab::Events && !wide {
+        ui.horizontal(|ui| super::events::filter_bar(ui, cx));
+    }
     match cx.doc.tables.tab {
         Tab::Events => contained.show(ui, "Events", |ui| super::events::show(ui, cx)),
         Tab::Story => contained.show(ui, "Life of the page", |ui| super::page::story(ui, cx)),

@@ -36,11 +36,11 @@ pub(crate) struct GoTo {
 pub(crate) fn tools(ui: &mut Ui, cx: &mut Cx<'_>, goto_box: &mut GoTo) {
     let t = cx.tokens;
     for (command, sign, there) in [
-        (Command::Back, "◀", cx.doc.history.can_back()),
-        (Command::Forward, "▶", cx.doc.history.can_forward()),
+        (Command::Back, "‹", cx.doc.history.can_back()),
+        (Command::Forward, "›", cx.doc.history.can_forward()),
     ] {
         let spec = command.spec();
-        let response = ui.add_enabled(there, egui::Button::new(sign).small());
+        let response = ui.add_enabled(there, egui::Button::new(RichText::new(sign).size(16.0)).min_size(egui::vec2(24.0, 20.0)));
         response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, there, spec.name));
         if response.on_hover_text(format!("{} ({})", spec.help, keys_text(spec))).clicked() {
             cx.out.push(command);
@@ -62,9 +62,9 @@ pub(crate) fn tools(ui: &mut Ui, cx: &mut Cx<'_>, goto_box: &mut GoTo) {
     if let Some((vm, as_id)) = enter {
         cx.doc.enter_space(cx.cap, vm, as_id);
     }
-    let edit = egui::TextEdit::singleline(&mut goto_box.text).hint_text("go to  1.5s · gfn 0x1a2b · #123").desired_width(210.0);
+    let edit = egui::TextEdit::singleline(&mut goto_box.text).hint_text("go to  1.5s · gfn 0x1a2b · #123").desired_width(230.0).align(egui::Align2::LEFT_CENTER);
     let response = ui.add(edit);
-    response.widget_info(|| egui::WidgetInfo::text_edit(true, &goto_box.text, &goto_box.text, "Go to"));
+    crate::widgets::name_edit(&response, "Go to", &goto_box.text);
     if std::mem::take(&mut goto_box.focus) {
         response.request_focus();
     }

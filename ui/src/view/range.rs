@@ -25,11 +25,6 @@ impl Range {
         f64::midpoint(self.start, self.end)
     }
 
-    /// Whether a value lies in the window.
-    pub(crate) fn contains(self, v: f64) -> bool {
-        (self.start..self.end).contains(&v)
-    }
-
     /// Where a value lies: 0 at the start, 1 at the end of the window.
     pub(crate) fn fraction(self, v: f64) -> f64 {
         (v - self.start) / self.span()

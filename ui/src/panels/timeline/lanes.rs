@@ -23,9 +23,15 @@ pub(super) fn list(cx: &Cx<'_>) -> Vec<Lane> {
     let Some(vm) = vms.iter().find(|v| v.id == cx.doc.view.vm) else { return Vec::new() };
     vm.vcpus
         .iter()
-        .map(|c| Lane {
-            tid: Some(c.tid),
-            label: c.vcpu_id.map_or_else(|| format!("tid {}", c.tid), |id| format!("vCPU {id} faults")),
+        .map(|c| {
+            // One number can be two threads in turn: a VM that was started again in the same process.
+            let alone = vm.vcpus.iter().filter(|o| o.vcpu_id == c.vcpu_id).count() == 1;
+            let label = match c.vcpu_id {
+                Some(id) if alone => format!("vCPU {id} faults"),
+                Some(id) => format!("vCPU {id} ({})", c.tid),
+                None => format!("tid {} faults", c.tid),
+            };
+            Lane { tid: Some(c.tid), label }
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 use egui::{Align2, Color32, CursorIcon, Mesh, Pos2, Rect, Sense, Shape, Stroke, StrokeKind, Ui, pos2, vec2};
 use mmuscope_replay::{Cell, Entry, Span, State};
 
-use super::{Axis, Cx, gutter_text, nav, row_at};
+use super::{Axis, Cx, nav, row_at};
 use crate::capture::Segment;
 use crate::fmt;
 use crate::theme::{mono, small};
@@ -137,7 +137,6 @@ fn gfn_labels(ui: &Ui, cx: &Cx<'_>, segments: &[Segment], rect: Rect) {
             guard += 1;
         }
     }
-    gutter_text(ui, pos2(rect.left() - 70.0 + 8.0, rect.top() - 10.0), Align2::LEFT_CENTER, "GFN", t.muted);
 }
 
 /// Outline of the selected span.
@@ -207,7 +206,7 @@ fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis
     // Over a cell that shows a span, that span is what the eye sees; the exact moment under the pointer may fall between two.
     let exact = gfn.and_then(|g| cx.cap.pick(vm, as_id, g, time));
     let known = |s: &Span| !matches!(s.state, State::Unknown | State::Table | State::Nonpresent);
-    let seen = exact.filter(|(_, s)| known(s)).or_else(|| shown_by(cx, cell.as_ref())).or(exact);
+    let seen = exact.filter(|(_, s)| known(s)).or_else(|| shown_by(cx, cell.as_ref(), axis, pos.x)).or(exact);
     if response.clicked() || response.double_clicked() {
         if let Some(g) = gfn {
             let time = seen.map_or(time, |(_, s)| time.clamp(s.start, s.end.map_or(u64::MAX, |e| e.saturating_sub(1).max(s.start))));
@@ -247,8 +246,15 @@ fn cell_under(cx: &Cx<'_>, axis: &Axis, row: f64, x: f32) -> Option<Cell> {
     p.map.at((fx * p.map.cols as f64) as usize, (fy * p.map.rows as f64) as usize).copied()
 }
 
-fn shown_by(cx: &Cx<'_>, cell: Option<&Cell>) -> Option<(Entry, Span)> {
-    let span = cx.cap.timeline.span(cell?.span()?);
+/// The span that a pixel's colour comes from, if it reaches into the pixel's time.
+fn shown_by(cx: &Cx<'_>, cell: Option<&Cell>, axis: &Axis, x: f32) -> Option<(Entry, Span)> {
+    let cell = cell?;
+    let span = cx.cap.timeline.span(cell.span()?);
+    let (from, to) = (cx.cap.abs(axis.t(x - 1.0)), cx.cap.abs(axis.t(x + 1.0)));
+    let reaches = span.start <= to && span.end.is_none_or(|e| e >= from);
+    if !reaches || matches!(span.state, State::Nonpresent | State::Unknown | State::Table) {
+        return None;
+    }
     Some((cx.cap.timeline.entry(span.entry), span))
 }
 

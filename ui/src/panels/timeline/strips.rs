@@ -126,8 +126,7 @@ pub(super) fn ruler(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
         painter.vline(x, (rect.bottom() - 5.0)..=rect.bottom(), Stroke::new(1.0, t.axis));
         painter.text(pos2(x, rect.top() + 1.0), Align2::CENTER_TOP, tick.label, small(), t.muted);
     }
-    let span = format!("{} shown", fmt::time(axis.time.span(), 2));
-    gutter_text(ui, pos2(rect.left(), rect.center().y), Align2::RIGHT_CENTER, &span, t.muted);
+    gutter_text(ui, pos2(rect.left() - 30.0, rect.center().y), Align2::RIGHT_CENTER, "GFN", t.muted);
 }
 
 /// What crosses every plot: lost events, cursors, the selected moment and the crosshair.

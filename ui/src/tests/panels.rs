@@ -1,0 +1,364 @@
+//! What every panel tells and does.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use egui::{Key, Modifiers, MouseWheelUnit, Pos2, TouchPhase, vec2};
+use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable;
+use mmuscope_replay::State;
+
+use super::{Window, command, doc, empty, open, select, small, with_capture};
+use crate::ThemeChoice;
+use crate::command::Command;
+use crate::contain::Contained;
+use crate::load::{Following, Job, Source};
+use crate::panels::tables::Tab;
+
+fn window() -> Window {
+    open(small(), ThemeChoice::Dark)
+}
+
+fn middle_of(h: &Window, label: &str) -> Pos2 {
+    h.get_by_label_contains(label).rect().center()
+}
+
+fn wheel(h: &mut Window, at: Pos2, lines: f32, modifiers: Modifiers) {
+    h.hover_at(at);
+    h.run_ok();
+    h.event_modifiers(
+        egui::Event::MouseWheel { unit: MouseWheelUnit::Line, delta: vec2(0.0, lines), phase: TouchPhase::Move, source: egui::MouseWheelSource::Wheel, modifiers },
+        modifiers,
+    );
+    h.run_ok();
+}
+
+#[test]
+fn every_panel_is_there_by_name() {
+    let h = window();
+    for name in [
+        "GFN map: guest frames over time",
+        "Overview: events over the whole trace",
+        "Overview of the GFN space",
+        "Time axis",
+        "Area: entries per state over time",
+        "Phase boot",
+        "Phase protect",
+        "Events: 21 rows",
+        "Filter events",
+        "VM and address space",
+    ] {
+        assert!(h.query_all_by_label_contains(name).next().is_some(), "{name}");
+    }
+    for name in ["File", "View", "Go", "Panels", "Help", "Back", "Forward", "Events table", "Life of the page", "Layout", "Recording"] {
+        assert!(h.query_all_by_label(name).next().is_some(), "{name}");
+    }
+    h.check_accessibility();
+}
+
+#[test]
+fn a_row_of_the_table_selects_its_page_and_the_details_decode_it() {
+    let mut h = window();
+    let row = h.get_by_label_contains("old_spte=0x0  new_spte=0x36d6e67").rect().center();
+    h.hover_at(row);
+    h.run_ok();
+    h.drag_at(row);
+    h.drop_at(row);
+    h.run_ok();
+    let s = doc(&mut h).selection.expect("something is selected");
+    assert_eq!(s.gfn, 0x100);
+    assert!(h.query_all_by_label_contains("GFN 0x100").next().is_some());
+    // The kernel printed (rwxu) for this value, and 36d6e67 maps frame 0x36d6.
+    assert!(h.query_all_by_label_contains("64-bit diagram of 0x00000000036d6e67").next().is_some());
+    assert!(h.query_all_by_label_contains("page frame = 0x36d6").next().is_some());
+    assert!(h.query_all_by_label_contains("writable = 1").next().is_some());
+}
+
+#[test]
+fn the_go_to_box_takes_frames_times_and_events_and_says_what_it_does_not() {
+    let mut h = window();
+    let mut go = |text: &str| {
+        h.get_by_label("Go to").focus();
+        h.run_ok();
+        h.get_by_label("Go to").type_text(text);
+        h.run_ok();
+        h.key_press(Key::Enter);
+        h.run_ok();
+        let error = h.query_all_by_label_contains("no event is about").next().is_some();
+        (doc(&mut h).selection, error)
+    };
+    let (s, _) = go("gfn 0x101");
+    assert_eq!(s.map(|s| s.gfn), Some(0x101));
+    let (s, _) = go("#8");
+    assert_eq!(s.and_then(|s| s.event), Some(8));
+    let (s, error) = go("gfn 0x7777777");
+    assert!(error);
+    assert_eq!(s.and_then(|s| s.event), Some(8), "the selection stays");
+}
+
+#[test]
+fn next_and_previous_change_walk_the_life_of_the_entry() {
+    let mut h = window();
+    select(&mut h, 0x100, 200_000);
+    let state = |h: &mut Window| {
+        let s = doc(h).selection.expect("selected");
+        with_capture(h, |c| {
+            let span = c.timeline.span_at(s.entry.expect("entry"), s.time).expect("span");
+            (span.state, span.spte, c.rel(s.time) as u64)
+        })
+    };
+    assert_eq!(state(&mut h), (State::Present, Some(0x36d_6e67), 200_000));
+    h.key_press(Key::Period);
+    h.run_ok();
+    assert_eq!(state(&mut h), (State::Present, Some(0x36d_6c65), 500_000));
+    h.key_press(Key::Period);
+    h.run_ok();
+    assert_eq!(state(&mut h), (State::Nonpresent, Some(0), 900_000));
+    h.key_press(Key::Comma);
+    h.run_ok();
+    assert_eq!(state(&mut h).2, 500_000);
+}
+
+#[test]
+fn wheel_zooms_at_the_pointer_and_modifiers_choose_the_axis() {
+    let mut h = window();
+    let map = h.get_by_label_contains("GFN map").rect();
+    let at = map.left_top() + map.size() * vec2(0.25, 0.5);
+    let before = doc(&mut h).view;
+    wheel(&mut h, at, 1.0, Modifiers::NONE);
+    let both = doc(&mut h).view;
+    assert!(both.time.span() < before.time.span() && both.rows.span() < before.rows.span());
+    assert!((both.time.at(0.25) - before.time.at(0.25)).abs() < before.time.span() * 0.01);
+    wheel(&mut h, at, 1.0, Modifiers::CTRL);
+    let time_only = doc(&mut h).view;
+    assert!(time_only.time.span() < both.time.span());
+    assert!((time_only.rows.span() - both.rows.span()).abs() < 1e-9);
+    wheel(&mut h, at, 1.0, Modifiers::SHIFT);
+    let rows_only = doc(&mut h).view;
+    assert!((rows_only.time.span() - time_only.time.span()).abs() < 1e-6);
+    assert!(rows_only.rows.span() < time_only.rows.span());
+    h.key_press(Key::F);
+    h.run_ok();
+    assert_eq!(doc(&mut h).view, before, "F shows everything again");
+}
+
+#[test]
+fn dragging_moves_and_stops_at_the_ends() {
+    let mut h = window();
+    let at = middle_of(&h, "GFN map");
+    wheel(&mut h, at, 5.0, Modifiers::CTRL);
+    let before = doc(&mut h).view.time;
+    h.drag_at(at);
+    h.run_ok();
+    h.hover_at(at + vec2(-80.0, 0.0));
+    h.run_ok();
+    h.drop_at(at + vec2(-80.0, 0.0));
+    h.run_ok();
+    let after = doc(&mut h).view.time;
+    assert!(after.start > before.start, "{before:?} {after:?}");
+    assert!((after.span() - before.span()).abs() < 1.0);
+    for _ in 0..60 {
+        h.key_press(Key::D);
+        h.run_ok();
+    }
+    let full = with_capture(&mut h, crate::capture::Capture::full_time);
+    assert!((doc(&mut h).view.time.end - full.end).abs() < 1.0);
+}
+
+#[test]
+fn a_right_drag_zooms_into_a_rectangle_and_back_returns() {
+    let mut h = window();
+    let map = h.get_by_label_contains("GFN map").rect();
+    let before = doc(&mut h).view;
+    let (a, b) = (map.left_top() + map.size() * 0.4, map.left_top() + map.size() * 0.6);
+    h.hover_at(a);
+    h.run_ok();
+    let button = |pos, pressed| egui::Event::PointerButton { pos, button: egui::PointerButton::Secondary, pressed, modifiers: Modifiers::NONE };
+    h.event(button(a, true));
+    h.run_ok();
+    h.hover_at(b);
+    h.run_ok();
+    h.event(button(b, false));
+    h.run_ok();
+    let zoomed = doc(&mut h).view;
+    assert!((zoomed.time.span() / before.time.span() - 0.2).abs() < 0.02, "{zoomed:?}");
+    h.key_press_modifiers(Modifiers::ALT, Key::ArrowLeft);
+    h.run_ok();
+    assert_eq!(doc(&mut h).view, before);
+}
+
+#[test]
+fn keys_open_help_and_palette_and_esc_closes_them() {
+    let mut h = window();
+    h.key_press(Key::Questionmark);
+    h.run_ok();
+    assert!(h.query_all_by_label_contains("Zoom into a rectangle").next().is_some());
+    h.key_press(Key::Escape);
+    h.run_ok();
+    assert!(h.query_all_by_label_contains("Zoom into a rectangle").next().is_none());
+    h.key_press_modifiers(Modifiers::COMMAND, Key::P);
+    h.run_ok();
+    h.get_by_label("Command").type_text("recording");
+    h.run_ok();
+    h.key_press(Key::Enter);
+    h.run_ok();
+    assert_eq!(doc(&mut h).tables.tab, Tab::Recording);
+    assert!(h.query_all_by_label_contains("VM 0").next().is_some());
+}
+
+#[test]
+fn plain_keys_typed_into_a_box_are_not_commands() {
+    let mut h = window();
+    let before = doc(&mut h).view;
+    h.get_by_label("Go to").focus();
+    h.run_ok();
+    for key in [Key::W, Key::A, Key::F, Key::V, Key::Num1] {
+        h.key_press(key);
+        h.run_ok();
+    }
+    assert_eq!(doc(&mut h).view, before);
+    assert_eq!(doc(&mut h).cursors, [None, None]);
+}
+
+#[test]
+fn the_filter_speaks_the_language_of_the_command_line() {
+    let mut h = window();
+    h.key_press(Key::Slash);
+    h.run_ok();
+    h.get_by_label("Filter events").type_text("event == 'kvm_tdp_mmu_spte_changed' and level == 1");
+    h.run_ok();
+    h.run_ok();
+    assert!(h.query_all_by_label_contains("Events: 5 rows").next().is_some());
+    h.get_by_label("Clear").click();
+    h.run_ok();
+    assert!(h.query_all_by_label_contains("Events: 21 rows").next().is_some());
+    h.get_by_label("Filter events").focus();
+    h.run_ok();
+    h.get_by_label("Filter events").type_text("nonsense ==");
+    h.run_ok();
+    h.run_ok();
+    assert!(h.query_all_by_label_contains("nonsense").next().is_some(), "the message names what is wrong");
+}
+
+#[test]
+fn story_spans_layout_and_recording_tell_about_the_selection() {
+    let mut h = window();
+    select(&mut h, 0x100, 200_000);
+    for (tab, words) in [
+        (Command::TabStory, "Life of the page: "),
+        (Command::TabChanges, "present, read-only, 0x00000000036d6c65"),
+        (Command::TabLayout, "npt"),
+        (Command::TabRecording, "tracefs text"),
+    ] {
+        command(&mut h, tab);
+        assert!(h.query_all_by_label_contains(words).next().is_some(), "{tab:?}: {words}");
+    }
+}
+
+#[test]
+fn pointing_at_a_field_lights_its_bits() {
+    let mut h = window();
+    select(&mut h, 0x100, 200_000);
+    let at = h.get_by_label_contains("page frame = ").rect().center();
+    h.hover_at(at);
+    h.run_ok();
+    eprintln!("DBG lit {:x} {:?} {:?}", doc(&mut h).lit, at, h.get_by_label_contains("page frame = "));
+    assert_eq!(doc(&mut h).lit, 0x000f_ffff_ffff_f000);
+    h.hover_at(Pos2::new(5.0, 5.0));
+    h.run_ok();
+    assert_eq!(doc(&mut h).lit, 0);
+}
+
+#[test]
+fn cursors_measure_and_copied_links_reproduce_the_view() {
+    let mut h = window();
+    select(&mut h, 0x100, 200_000);
+    h.key_press(Key::Num1);
+    h.run_ok();
+    select(&mut h, 0x100, 500_000);
+    h.key_press(Key::Num2);
+    h.run_ok();
+    assert!(h.query_all_by_label_contains("A to B: 300 µs").next().is_some());
+    h.key_press_modifiers(Modifiers::COMMAND, Key::L);
+    h.run_ok();
+    // What was copied is said; the clipboard itself is the desktop's.
+    let link = "copied: mmuscope view '/tmp/small trace.txt' --at 500000ns --gfn 0x100";
+    assert!(h.query_all_by_label(link).next().is_some());
+}
+
+#[test]
+fn without_a_trace_there_is_a_way_to_one_and_errors_are_readable() {
+    let message = "garbage.bin: not a trace of any known kind";
+    let mut h = empty(Some(message));
+    assert!(h.query_all_by_label(message).next().is_some());
+    h.get_by_label("Open a trace…").click();
+    h.run_ok();
+    assert!(h.query_all_by_label("Path").next().is_some());
+    h.key_press(Key::Escape);
+    h.run_ok();
+    assert!(h.query_all_by_label("Path").next().is_none());
+    h.check_accessibility();
+}
+
+#[test]
+fn a_missing_file_becomes_a_message_in_the_window() {
+    let job = Job { source: Source::Files(vec!["/nonexistent/trace.dat".into()]), follow: false, layout: mmuscope_replay::LayoutOverride::default() };
+    let Err(e) = crate::load::load(&job, None, None) else { panic!("there is no such file") };
+    assert!(e.contains("/nonexistent/trace.dat") && e.contains("no such file"), "{e}");
+}
+
+#[test]
+fn a_panel_that_panics_leaves_the_others_alone() {
+    let mut contained = Contained::default();
+    let mut broken = true;
+    let mut h = Harness::builder().build_ui(move |ui| {
+        contained.show(ui, "Broken", |ui| {
+            assert!(!broken, "deliberate panic of a test");
+            ui.label("mended");
+        });
+        ui.label("the other panel");
+        if contained.has_failed("Broken") {
+            broken = false;
+        }
+    });
+    h.run_ok();
+    assert!(h.query_all_by_label_contains("deliberate panic").next().is_some());
+    assert!(h.query_all_by_label("the other panel").next().is_some());
+    h.get_by_label("Try Broken again").click();
+    h.run_ok();
+    assert!(h.query_all_by_label("mended").next().is_some());
+}
+
+#[test]
+fn a_growing_file_appears_as_it_is_written() {
+    let path = std::env::temp_dir().join(format!("mmuscope-follow-{}.txt", std::process::id()));
+    let lines: Vec<&str> = super::TEXT.lines().collect();
+    let mut file = std::fs::File::create(&path).expect("a temporary file");
+    writeln!(file, "{}", lines[..9].join("\n")).expect("written");
+    let job = Job { source: Source::Files(vec![path.clone()]), follow: true, layout: mmuscope_replay::LayoutOverride::default() };
+    let loaded = crate::load::load(&job, None, None).map_err(|e| panic!("{e}")).expect("a trace");
+    let before = loaded.capture.trace.events.len();
+    let follower = loaded.follower.expect("a follower");
+    let mut h = open(loaded.capture, ThemeChoice::Dark);
+    let shared = Arc::clone(&doc(&mut h).capture);
+    let following = Following::start(&shared, follower, || {}).expect("a thread");
+    writeln!(file, "{}", lines[9..].join("\n")).expect("written");
+    file.flush().expect("written");
+    let until = Instant::now() + Duration::from_secs(20);
+    while crate::capture::read(&shared).trace.events.len() < 21 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(following);
+    std::fs::remove_file(&path).ok();
+    assert!(before < 21);
+    let cap = crate::capture::read(&shared);
+    assert_eq!(cap.trace.events.len(), 21);
+    // What came later is in the page tables too: the zap at the end.
+    let (vm, as_id) = cap.spaces().first().map(|s| (s.vm, s.as_id)).expect("a VM");
+    let (_, span) = cap.pick(vm, as_id, 0x100, cap.timeline.range().1).expect("known");
+    assert_eq!(span.state, State::Nonpresent);
+    drop(cap);
+    h.run_ok();
+    assert!(h.query_all_by_label_contains("Events: 21 rows").next().is_some());
+}

@@ -1,0 +1,95 @@
+//! Pictures, drawn by a software Vulkan driver. `UPDATE_SNAPSHOTS=1 cargo test -p mmuscope-ui pictures` takes new ones.
+
+use egui_kittest::{Harness, SnapshotOptions, SnapshotResults};
+
+use super::{Window, command, empty, open, sample, select, small};
+use crate::ThemeChoice;
+use crate::command::Command;
+use crate::load::{Job, Source, load};
+
+/// Whether anything here can draw; said once, loudly, if not.
+fn can_draw() -> bool {
+    // A driver that is not there is a panic deep inside the renderer.
+    let tried = std::panic::catch_unwind(|| {
+        let mut h = Harness::builder().with_size([8.0, 8.0]).build_ui(|ui| {
+            ui.label("");
+        });
+        h.render().is_ok()
+    });
+    let ok = tried.unwrap_or(false);
+    if !ok {
+        eprintln!("SKIPPED: no picture was compared, because no Vulkan driver is here (apt-get install mesa-vulkan-drivers)");
+    }
+    ok
+}
+
+/// Text is anti-aliased a little differently by every version of the driver.
+fn lenient() -> SnapshotOptions {
+    SnapshotOptions::new().threshold(1.0).max_failed_pixels(60usize)
+}
+
+fn take(results: &mut SnapshotResults, h: &mut Window, name: &str) {
+    h.run_ok();
+    h.remove_cursor();
+    h.run_ok();
+    results.add(h.try_snapshot_options(name, &lenient()));
+}
+
+fn real(name: &str, theme: ThemeChoice) -> Option<Window> {
+    let path = sample(name)?;
+    let job = Job { source: Source::Files(vec![path]), follow: false, layout: mmuscope_replay::LayoutOverride::default() };
+    let loaded = load(&job, None, None).unwrap_or_else(|e| panic!("{e}"));
+    Some(open(loaded.capture, theme))
+}
+
+/// The parts of the window on a trace of sixteen events.
+#[test]
+fn pictures_of_the_panels() {
+    if !can_draw() {
+        return;
+    }
+    let mut results = SnapshotResults::new();
+    let mut h = open(small(), ThemeChoice::Dark);
+    take(&mut results, &mut h, "nothing-selected-dark");
+    select(&mut h, 0x100, 200_000);
+    take(&mut results, &mut h, "details-dark");
+    command(&mut h, Command::TabStory);
+    take(&mut results, &mut h, "story-dark");
+    command(&mut h, Command::TabLayout);
+    take(&mut results, &mut h, "layout-dark");
+    command(&mut h, Command::FitSelection);
+    command(&mut h, Command::TabChanges);
+    take(&mut results, &mut h, "zoomed-spans-dark");
+    command(&mut h, Command::Help);
+    take(&mut results, &mut h, "help-dark");
+    let mut h = open(small(), ThemeChoice::Light);
+    select(&mut h, 0x100, 600_000);
+    take(&mut results, &mut h, "write-protected-light");
+    command(&mut h, Command::Palette);
+    take(&mut results, &mut h, "palette-light");
+    let mut h = empty(Some("garbage.bin: not a trace of any known kind: starts with “garbage”"));
+    take(&mut results, &mut h, "error-dark");
+}
+
+/// Real traces: what a pyramid, folds, patterns and many events look like together.
+#[test]
+fn pictures_of_real_traces() {
+    if !can_draw() {
+        return;
+    }
+    let mut results = SnapshotResults::new();
+    let mut drawn = 0;
+    for (name, theme, picture) in [
+        ("linux-boot/trace.dat", ThemeChoice::Dark, "linux-boot-dark"),
+        ("6.1-npt/trace.txt.zst", ThemeChoice::Light, "6.1-npt-light"),
+        ("5.10-ept-ad/trace.txt.zst", ThemeChoice::Dark, "5.10-ept-dark"),
+    ] {
+        if let Some(mut h) = real(name, theme) {
+            take(&mut results, &mut h, picture);
+            drawn += 1;
+        }
+    }
+    if drawn == 0 {
+        eprintln!("SKIPPED: no real trace was drawn, because samples/ is not here");
+    }
+}
