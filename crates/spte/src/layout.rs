@@ -246,70 +246,71 @@ impl Layout {
     /// host-/MMU-writable, Accessed and Dirty only from leaves.
     #[inline]
     pub fn decode(&self, raw: u64, level: u8) -> Decoded {
-        match self.state(raw, level) {
-            State::Present => self.decode_leaf(raw, level),
-            State::Table => self.decode_table(raw, level),
-            State::Mmio => Decoded {
+        if self.is_shadow_present(raw) {
+            self.decode_present(raw, level)
+        } else if self.is_removed(raw) {
+            Decoded::empty(raw, level, State::Removed)
+        } else if self.is_mmio(raw) {
+            Decoded {
                 gfn: Some(self.mmio_gfn.get(raw)),
                 mmio_generation: Some(self.generation.get(raw)),
                 mmio_access: Some((raw & self.mmio_access_read) as u8),
                 ..Decoded::empty(raw, level, State::Mmio)
-            },
-            State::Removed => Decoded::empty(raw, level, State::Removed),
-            State::Nonpresent => Decoded {
+            }
+        } else {
+            Decoded {
                 nonzero_nonpresent: (raw != 0) & (raw != self.zapped),
                 host_entry: self.host_entries_at_root & (level == self.root_level) & (raw & 1 != 0),
                 ..Decoded::empty(raw, level, State::Nonpresent)
-            },
+            }
         }
     }
 
+    /// Leaves and table entries in one straight line: which of the two an entry is, is not worth a mispredicted branch.
     #[inline]
-    fn decode_table(&self, raw: u64, level: u8) -> Decoded {
-        let ept = self.format == Format::Ept;
-        let legacy = !ept;
-        Decoded {
-            pfn: Some((raw & self.masks.base_addr_mask) >> 12),
-            r: Some(raw & 1 != 0),
-            w: Some(raw & 2 != 0),
-            x: Some(self.is_executable(raw)),
-            xu: (self.masks.xu_mask != 0).then_some(raw & self.masks.xu_mask != 0),
-            u: legacy.then_some(raw & 4 != 0),
-            ad_type: Some(self.ad_type(raw)),
-            memtype: ept.then(|| self.memtype.get(raw) as u8),
-            ignore_pat: ept.then_some(raw & self.ignore_pat != 0),
-            suppress_ve: (self.suppress_ve != 0).then_some(raw & self.suppress_ve != 0),
-            encrypted: legacy.then_some(raw & self.masks.me_value != 0),
-            page_state: (!self.page_state.is_empty()).then(|| self.page_state.get(raw) as u8),
-            reserved_bits: self.reserved_bits(raw, level),
-            bad_mt_xwr: self.bad_mt_xwr(raw),
-            ..Decoded::empty(raw, level, State::Table)
-        }
-    }
-
-    #[inline]
-    fn decode_leaf(&self, raw: u64, level: u8) -> Decoded {
+    fn decode_present(&self, raw: u64, level: u8) -> Decoded {
         let m = &self.masks;
+        let leaf = (level <= 1) | (raw & self.large != 0);
+        let ept = self.format == Format::Ept;
         let ad_type = self.ad_type(raw);
         let disabled = ad_type == AdType::Disabled;
-        let tracked = disabled & (raw & m.acc_track_mask == 0);
+        let by_type = disabled & (self.ad_rule == AdRule::ByType);
+        let tracked = leaf & disabled & (raw & m.acc_track_mask == 0);
         let writable = raw & 2 != 0;
-        let (am, dm) = match self.ad_rule {
-            AdRule::ByType if disabled => (0, 0),
-            _ => (m.accessed_mask, m.dirty_mask),
-        };
-        let has_writable = m.host_writable_mask | m.mmu_writable_mask != 0;
+        let accessed_mask = bits::when(!by_type, m.accessed_mask);
+        let dirty_mask = bits::when(!by_type, m.dirty_mask);
+        let has_writable = leaf & (m.host_writable_mask | m.mmu_writable_mask != 0);
         Decoded {
-            state: State::Present,
+            raw,
+            level,
+            state: if leaf { State::Present } else { State::Table },
+            pfn: Some((raw & m.base_addr_mask) >> 12),
+            gfn: None,
+            r: Some(raw & 1 != 0),
+            w: Some(writable),
+            x: Some(self.is_executable(raw)),
+            xu: (m.xu_mask != 0).then_some(raw & m.xu_mask != 0),
+            u: (!ept).then_some(raw & 4 != 0),
+            accessed: leaf.then_some((raw & accessed_mask != 0) | ((accessed_mask == 0) & !tracked)),
+            dirty: leaf.then_some((raw & dirty_mask != 0) | ((dirty_mask == 0) & writable)),
+            ad_type: (!self.ad_type.is_empty()).then_some(ad_type),
             host_writable: has_writable.then_some(raw & m.host_writable_mask != 0),
             mmu_writable: has_writable.then_some(raw & m.mmu_writable_mask != 0),
-            accessed: Some(if am == 0 { !tracked } else { raw & am != 0 }),
-            dirty: Some(if dm == 0 { writable } else { raw & dm != 0 }),
-            access_tracked: Some(tracked),
+            access_tracked: leaf.then_some(tracked),
+            memtype: ept.then_some(self.memtype.get(raw) as u8),
+            ignore_pat: ept.then_some(raw & self.ignore_pat != 0),
+            suppress_ve: (self.suppress_ve != 0).then_some(raw & self.suppress_ve != 0),
+            encrypted: (!ept).then_some(raw & m.me_value != 0),
+            page_state: (!self.page_state.is_empty()).then_some(self.page_state.get(raw) as u8),
+            mmio_generation: None,
+            mmio_access: None,
             restored: tracked.then(|| self.restore(raw)),
-            fast_write_fixable: self.is_fixable(raw) & !writable,
-            large: level > 1,
-            ..self.decode_table(raw, level)
+            reserved_bits: self.reserved_bits(raw, level),
+            bad_mt_xwr: self.bad_mt_xwr(raw),
+            nonzero_nonpresent: false,
+            host_entry: false,
+            large: leaf & (level > 1),
+            fast_write_fixable: leaf & self.is_fixable(raw) & !writable,
         }
     }
 
