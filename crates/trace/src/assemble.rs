@@ -17,6 +17,8 @@ struct Task {
     vcpu: Option<u32>,
     /// More than one vcpu id was seen on it.
     vcpus: bool,
+    /// vcpu id of its page faults.
+    faults: Option<u32>,
     /// The last exit, until the next entry.
     exit: Option<(Option<Isa>, Option<u32>)>,
     pid_from: Option<&'static str>,
@@ -93,7 +95,15 @@ impl Assembler {
                     }
                 }
             }
-            Body::PageFault { error_code, encoding, rip, .. } => {
+            Body::FastPageFault { vcpu, .. } => {
+                if let Some(t) = task {
+                    self.tasks[t].faults.get_or_insert(*vcpu);
+                }
+            }
+            Body::PageFault { error_code, encoding, rip, vcpu, .. } => {
+                if let (Some(t), Some(v)) = (task, vcpu) {
+                    self.tasks[t].faults.get_or_insert(*v);
+                }
                 let exit = task.and_then(|t| self.tasks[t].exit);
                 *encoding = self.encoding(exit, *error_code, rip.is_some());
             }
@@ -231,21 +241,21 @@ impl Assembler {
         let lost = &mut info.lost;
         lost.moments = self.lost_moments;
         for (cpu, n) in &self.lost_cpu {
-            lost.per_cpu.insert(*cpu, *n);
+            let c = lost.per_cpu.entry(*cpu).or_default();
+            *c = (*c).max(*n);
         }
         for (ev, n) in &self.lost_event {
-            lost.per_event.insert(strings.get(*ev).to_owned(), *n);
+            let c = lost.per_event.entry(strings.get(*ev).to_owned()).or_default();
+            *c = (*c).max(*n);
         }
-        lost.total = if self.lost_moments == 0 {
-            lost.known.then_some(0)
-        } else if self.lost_uncounted {
+        // Totals of the recorder count the same losses as the notes in the stream: the larger is the better informed.
+        let told = lost.per_cpu.values().sum::<u64>().max(lost.per_event.values().sum());
+        lost.known |= self.lost_moments > 0;
+        lost.total = if self.lost_uncounted && told == 0 {
             None
         } else {
-            Some(self.lost_total)
+            lost.known.then_some(told.max(self.lost_total))
         };
-        if self.lost_moments > 0 {
-            lost.known = true;
-        }
         if let Some((value, from)) = self.role {
             info.dialect.role.get_or_insert_with(|| Sourced { value, from: format!("inferred: {from}") });
         }
@@ -289,11 +299,14 @@ impl Assembler {
                 if t.vcpu.is_some() {
                     how.push("vCPU by its kvm_entry and kvm_exit".to_owned());
                 }
+                if t.vcpu.is_none() && t.faults.is_some() {
+                    how.push("vCPU by its page faults".to_owned());
+                }
                 if t.vcpus {
                     how.push("it ran more than one vCPU; the first is named".to_owned());
                 }
-                let vcpu_id = t.vcpu.or(k.and_then(|k| k.vcpu_id));
-                if t.vcpu.is_none() && vcpu_id.is_some() {
+                let vcpu_id = t.vcpu.or(t.faults).or(k.and_then(|k| k.vcpu_id));
+                if t.vcpu.is_none() && t.faults.is_none() && vcpu_id.is_some() {
                     how.push(k.map(|k| k.provenance.clone()).unwrap_or_default());
                 }
                 let comm = if t.comm == StrId::default() { k.map_or(t.comm, |k| k.comm) } else { t.comm };
@@ -333,6 +346,7 @@ fn vms(tasks: &[TaskInfo], strings: &Strings) -> Vec<VmGuess> {
             vms.push(VmGuess {
                 pid: t.pid,
                 name: String::new(),
+                is_guess: t.pid.is_none() || again,
                 tids: Vec::new(),
                 vcpus: Vec::new(),
                 provenance: match (t.pid, again) {

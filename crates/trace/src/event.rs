@@ -119,6 +119,7 @@ pub enum Isa {
 /// `arch/x86/kvm/trace.h`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are the tracepoints' own; each variant says what needs saying")]
 pub enum Body {
     // ---- kvmmmu ----
     /// `kvm_mmu_pagetable_walk`: a software walk of guest page tables starts.
@@ -168,7 +169,8 @@ pub enum Body {
            intr_info: Option<u32>, error_code: Option<u32>, requests: Option<u64> },
     /// `kvm_entry`.
     Entry { vcpu: u32, rip: Option<u64>, immediate_exit: Option<bool>, intr_info: Option<u32>, error_code: Option<u32> },
-    /// `kvm_userspace_exit`: KVM_RUN returns; `reason` is KVM_EXIT_*, `errno` negative on error.
+    /// `kvm_userspace_exit`: KVM_RUN returns; `reason` is KVM_EXIT_*, `errno` negative on error (the kernel's text then leaves the reason
+    /// out, which is 0 here).
     UserspaceExit { reason: u32, errno: i32 },
     /// `kvm_mmio`: `kind` 0 unsatisfied read, 1 read, 2 write.
     Mmio { kind: u32, len: u32, gpa: u64, val: u64 },
@@ -232,7 +234,10 @@ pub enum TaskKind {
     /// The thread started.
     Fork,
     /// The thread has this name from now on (`exec` when by execve).
-    Comm { exec: bool },
+    Comm {
+        /// By execve.
+        exec: bool,
+    },
     /// The thread ended.
     Exit,
 }

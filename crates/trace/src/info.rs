@@ -284,6 +284,8 @@ pub struct VmGuess {
     pub vcpus: Vec<(u32, u32)>,
     /// How the grouping is known.
     pub provenance: String,
+    /// The threads were put together for want of better knowledge: what the page tables show may say otherwise.
+    pub is_guess: bool,
 }
 
 /// What the recorder lost, summed up.

@@ -20,6 +20,7 @@ mod error;
 pub mod event;
 mod exits;
 mod fields;
+mod follow;
 pub mod format;
 pub mod info;
 mod input;
@@ -37,8 +38,10 @@ mod sniff;
 mod store;
 mod strings;
 mod text;
+pub mod write;
 
 pub use error::Error;
+pub use follow::Follower;
 pub use event::*;
 pub use info::*;
 pub use load::{Sink, Trace, stream};

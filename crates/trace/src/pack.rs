@@ -329,11 +329,6 @@ macro_rules! bodies {
                 _ => Body::Damage { index: u32::MAX },
             }
         }
-        /// Kind of a body.
-        #[inline]
-        pub(crate) fn kind_of(body: &Body) -> u8 {
-            match *body { $( Body::$name { .. } => $kind, )* }
-        }
     };
 }
 

@@ -99,6 +99,9 @@ pub(crate) trait Reader: Send {
     /// Adds what it learned besides events. Called after the last event, and by a follower now and then.
     fn describe(&mut self, info: &mut TraceInfo, cx: &mut Cx);
 
+    /// A growing input has ended after all.
+    fn end(&mut self) {}
+
     /// What is known of the host before the first event.
     fn describe_early(&mut self, _info: &mut TraceInfo) {}
 }

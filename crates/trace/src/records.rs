@@ -110,9 +110,9 @@ impl Formats {
         (record.len() >= loc.offset as usize + 4).then(|| loc.read(record) as u32)
     }
 
-    /// Whether the record's own number is known.
-    pub(crate) fn knows(&self, record: &[u8]) -> bool {
-        self.reading(record).is_some()
+    /// All formats.
+    pub(crate) fn all(&self) -> Vec<Format> {
+        self.readings.iter().map(|r| r.format.clone()).collect()
     }
 
     #[inline]

@@ -9,7 +9,7 @@ use crate::dat::{Cpu, DatReader};
 use crate::error::Error;
 use crate::info::FormatKind;
 use crate::input::Source;
-use crate::reader::{Cx, Reader, damage};
+use crate::reader::{Cx, damage};
 use crate::text::TextReader;
 
 /// Bytes before the version-specific part.
@@ -21,11 +21,17 @@ const MAX_CPUS: usize = 8192;
 /// Longest chain of options sections.
 const MAX_SECTIONS: usize = 1000;
 
+/// What a trace.dat holds.
+pub(crate) enum Opened {
+    Pages(Box<DatReader>),
+    Text(Box<TextReader>),
+}
+
 fn bad(path: &Path, offset: u64, expected: &str) -> Error {
     Error::Damaged { path: path.to_path_buf(), offset, expected: expected.to_owned() }
 }
 
-pub(crate) fn open(source: &Source, path: &Path, cx: &mut Cx) -> Result<Box<dyn Reader>, Error> {
+pub(crate) fn open(source: &Source, path: &Path, cx: &mut Cx) -> Result<Opened, Error> {
     let mut head = [0; HEAD];
     let n = source.read_at(0, &mut head).map_err(|e| Error::io(path, e))?;
     if n < HEAD {
@@ -54,7 +60,7 @@ fn page_size_ok(n: u32) -> bool {
 
 // ---- version 6 ----
 
-fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Box<dyn Reader>, Error> {
+fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Opened, Error> {
     // The metadata have no length of their own; ring pages behind them are not needed for it.
     let want = (source.len() - HEAD as u64).min(MAX_META);
     let data = source.bytes(HEAD as u64, want).ok_or_else(|| bad(path, HEAD as u64, "the rest of the head"))?;
@@ -98,7 +104,7 @@ fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Box<
             }
             b"latency  \0" => {
                 let rest = source.bytes(at(&b), source.len() - at(&b)).unwrap_or_default();
-                return Ok(Box::new(TextReader::new(path.to_path_buf(), FormatKind::TraceDatV6, Box::new(std::io::Cursor::new(rest)))));
+                return Ok(Opened::Text(Box::new(TextReader::new(path.to_path_buf(), FormatKind::TraceDatV6, Box::new(std::io::Cursor::new(rest))))));
             }
             _ => return Err(bad(path, at(&b) - 10, "\"options\", \"flyrecord\" or \"latency\"")),
         }
@@ -123,7 +129,7 @@ fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Box<
         .filter(|r| r.2 > 0)
         .map(|(cpu, at, size)| Cpu::new(*cpu as u16, Pages::new(source.clone(), page_size, *at, *size, None, budget.clone())))
         .collect();
-    Ok(Box::new(DatReader::new(path, FormatKind::TraceDatV6, std::mem::take(meta), cpus, options, cx)))
+    Ok(Opened::Pages(Box::new(DatReader::new(path, FormatKind::TraceDatV6, std::mem::take(meta), cpus, options, cx))))
 }
 
 fn table(b: &mut Blob<'_>, cpus: u32, out: &mut Vec<(u32, u64, u64)>) -> Option<()> {
@@ -166,7 +172,7 @@ fn content(source: &Source, s: &Section, compressor: Option<Compressor>) -> Opti
     decompress(c, data, usize_ as usize)
 }
 
-fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Box<dyn Reader>, Error> {
+fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Opened, Error> {
     let at = HEAD as u64;
     let rest = source.bytes(at, (source.len() - at).min(4096)).unwrap_or_default();
     let mut b = Blob::new(&rest);
@@ -213,7 +219,7 @@ fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Box<
         && let Some(at) = options.text
         && let Some(data) = section(source, at).and_then(|s| content(source, &s, compressor))
     {
-        return Ok(Box::new(TextReader::new(path.to_path_buf(), FormatKind::TraceDatV7, Box::new(std::io::Cursor::new(data)))));
+        return Ok(Opened::Text(Box::new(TextReader::new(path.to_path_buf(), FormatKind::TraceDatV7, Box::new(std::io::Cursor::new(data))))));
     }
     let budget = Budget::of(source);
     let mut cpus = Vec::new();
@@ -229,7 +235,7 @@ fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Box<
             false,
         ));
     }
-    Ok(Box::new(DatReader::new(path, FormatKind::TraceDatV7, std::mem::take(meta), cpus, options, cx)))
+    Ok(Opened::Pages(Box::new(DatReader::new(path, FormatKind::TraceDatV7, std::mem::take(meta), cpus, options, cx))))
 }
 
 /// Follows the chain of options sections.

@@ -28,10 +28,11 @@ use crate::event::{Body, Event, StrId};
 use crate::info::{Clock, ClockUnit, FormatKind, TraceInfo};
 use crate::input::Source;
 use crate::reader::{BATCH, Cx, Reader, damage};
-use crate::records::{Broken, Formats, PageHead};
+use crate::format::Format;
+use crate::records::{Broken, PageHead};
 use crate::ring::{self, PageWalk};
-pub(crate) use options::{Options, TscToNs};
-pub(crate) use pages::Pages;
+pub(crate) use options::{Options, TscToNs, selected as selected_clock};
+pub(crate) use pages::{Budget, Pages};
 
 /// One CPU's pages being walked.
 pub(crate) struct Cpu {
@@ -149,7 +150,43 @@ pub(crate) struct DatReader {
 impl DatReader {
     /// Opens a trace.dat.
     pub(crate) fn open(source: &Source, path: &Path, cx: &mut Cx) -> Result<Box<dyn Reader>, Error> {
-        head::open(source, path, cx)
+        Ok(match head::open(source, path, cx)? {
+            head::Opened::Pages(r) => r,
+            head::Opened::Text(r) => r,
+        })
+    }
+
+    /// Opens a trace.dat for its raw records.
+    pub(crate) fn open_raw(source: &Source, path: &Path, cx: &mut Cx) -> Result<Self, Error> {
+        match head::open(source, path, cx)? {
+            head::Opened::Pages(r) => Ok(*r),
+            head::Opened::Text(_) => Err(Error::Unsupported {
+                path: path.to_path_buf(),
+                what: "a trace.dat that holds text".to_owned(),
+                next: "record without a latency tracer".to_owned(),
+            }),
+        }
+    }
+
+    /// Its formats.
+    pub(crate) fn formats(&self) -> Vec<Format> {
+        self.meta.formats.all()
+    }
+
+    /// Its task names.
+    pub(crate) fn comms(&self) -> Vec<(u32, String)> {
+        self.meta.cmdlines.clone()
+    }
+
+    /// Hands over every record, CPU after CPU.
+    pub(crate) fn each_raw(&mut self, cx: &mut Cx, mut f: impl FnMut(u16, u64, &[u8])) {
+        for c in &mut self.cpus {
+            loop {
+                c.advance(&self.path, &self.meta.page_head, &self.time, cx);
+                let Some((ts, a, b)) = c.next else { break };
+                f(c.cpu, ts, &c.page[a..b]);
+            }
+        }
     }
 
     pub(crate) fn new(path: &Path, kind: FormatKind, meta: Meta, cpus: Vec<Cpu>, options: Options, cx: &mut Cx) -> Self {
@@ -265,7 +302,7 @@ impl Reader for DatReader {
                 info.lost.per_cpu.insert(*cpu, *n);
             }
         }
-        self.options.people(info, &mut cx.strings);
+        self.options.people(info);
         for (pid, comm) in &self.meta.cmdlines {
             if !info.tasks.iter().any(|t| t.tid == *pid) {
                 let comm = cx.strings.intern(comm);
@@ -288,9 +325,4 @@ impl Reader for DatReader {
             host.nr_cpus = Some(self.cpus.iter().map(|c| u32::from(c.cpu) + 1).max().unwrap_or(0));
         }
     }
-}
-
-/// Formats for pages that come without a file of their own.
-pub(crate) fn meta_of(formats: Formats, page_head: PageHead) -> Meta {
-    Meta { formats, page_head, ..Meta::default() }
 }

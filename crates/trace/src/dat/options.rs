@@ -2,7 +2,6 @@
 
 use crate::blob::Blob;
 use crate::info::{HostFacts, TaskInfo, TraceInfo};
-use crate::strings::Strings;
 
 /// Conversion of cycles to nanoseconds (option TSC2NSEC).
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) text: Option<u64>,
     /// Events lost per CPU, by CPUSTAT.
     pub(crate) lost: Vec<(u16, u64)>,
+    /// Threads whose process a file beside the pages tells.
+    pub(crate) tasks: Vec<TaskInfo>,
     guests: Vec<(String, Vec<(u32, u32)>)>,
     /// Next options section of v7.
     pub(crate) next: Option<u64>,
@@ -141,8 +142,8 @@ impl Options {
     }
 
     /// Guests' vCPU threads.
-    pub(crate) fn people(&self, info: &mut TraceInfo, strings: &mut Strings) {
-        let _ = strings;
+    pub(crate) fn people(&self, info: &mut TraceInfo) {
+        info.tasks.extend(self.tasks.iter().cloned());
         for (name, vcpus) in &self.guests {
             info.host.facts.push(("guest".to_owned(), format!("{name}: {} vCPUs", vcpus.len())));
             for (vcpu, tid) in vcpus {

@@ -111,6 +111,12 @@ impl PerfReader {
         self
     }
 
+    /// Reads everything into the queues: for the small main file of a directory.
+    pub(crate) fn read_ahead(&mut self, cx: &mut Cx) -> Result<(), Error> {
+        while self.step(cx)? {}
+        Ok(())
+    }
+
     fn prime(&mut self, cx: &mut Cx) -> Result<(), Error> {
         while self.state.queues.is_empty() && (self.state.meta.formats.is_empty() || self.state.attrs.is_empty()) {
             if !self.step(cx)? {
@@ -309,6 +315,10 @@ impl Reader for PerfReader {
         Ok(true)
     }
 
+    fn end(&mut self) {
+        self.growing = false;
+    }
+
     fn describe(&mut self, info: &mut TraceInfo, cx: &mut Cx) {
         self.describe_early(info);
         self.state.describe(info, cx, self.kind);
@@ -320,6 +330,18 @@ impl Reader for PerfReader {
 }
 
 impl State {
+    /// Takes over what another file of the same recording says of events and tasks.
+    pub(crate) fn share(&mut self, main: &Self) {
+        self.meta = main.meta.clone();
+        self.attrs.clone_from(&main.attrs);
+        self.by_id.clone_from(&main.by_id);
+        self.uniform = main.uniform;
+        self.host = main.host.clone();
+        self.clock.clone_from(&main.clock);
+        self.comms.clone_from(&main.comms);
+        self.pids.clone_from(&main.pids);
+    }
+
     /// TRACING_DATA: its head, then the block of formats.
     pub(crate) fn tracing_data(&mut self, data: &[u8], offset: u64, cx: &mut Cx) {
         let mut b = Blob::new(data);

@@ -17,6 +17,8 @@ pub(crate) struct Gaps {
     pub(crate) exit_vcpu: u64,
     /// Hashed pointers.
     pub(crate) hashed: u64,
+    /// Lines in which the kernel dropped strings.
+    pub(crate) emptied: u64,
     /// Typed events whose text could not be read.
     pub(crate) unread: u64,
 }
@@ -26,6 +28,7 @@ impl Gaps {
         self.page_gfn += o.page_gfn;
         self.exit_vcpu += o.exit_vcpu;
         self.hashed += o.hashed;
+        self.emptied += o.emptied;
         self.unread += o.unread;
     }
 }
@@ -205,14 +208,19 @@ fn kernel(tp: Tp, mut s: Scan<'_>, m: &Meaning, strings: &mut Strings, gaps: &mu
             let level = s.dec()? as u8;
             s.key(b"at ")?;
             let sptep = s.hex()?;
-            let [r, w, x, ref u @ ..] = *letters else { return None };
-            let u = match u {
-                b"u" => Some(true),
-                b"-" => Some(false),
-                b"" => None,
+            match *letters {
+                [r @ (b'r' | b'-'), w @ (b'w' | b'-'), x @ (b'x' | b'-'), ref u @ ..] if matches!(u, b"" | b"u" | b"-") => {
+                    let u = u.first().map(|u| *u == b'u');
+                    Body::SetSpte { gfn, spte, sptep, level, r: r == b'r', w: w == b'w', x: x == b'x', u }
+                }
+                // 6.1 with nohash-ptr drops strings: what is there counts, R is (nearly) always set, W is that bit of the value.
+                _ if letters.iter().all(|b| b"rwxu-".contains(b)) => {
+                    gaps.emptied += 1;
+                    let u = letters.contains(&b'u').then_some(true);
+                    Body::SetSpte { gfn, spte, sptep, level, r: true, w: spte & 2 != 0, x: letters.contains(&b'x'), u }
+                }
                 _ => return None,
-            };
-            Body::SetSpte { gfn, spte, sptep, level, r: r == b'r', w: w == b'w', x: x == b'x', u }
+            }
         }
         Tp::SpteRequested => {
             s.key(b"gfn ")?;

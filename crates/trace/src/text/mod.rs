@@ -181,6 +181,10 @@ impl Reader for TextReader {
         Ok(more)
     }
 
+    fn end(&mut self) {
+        self.growing = false;
+    }
+
     fn describe(&mut self, info: &mut TraceInfo, cx: &mut Cx) {
         self.state.describe(info, cx, self);
     }
@@ -289,9 +293,15 @@ impl State {
         }
         if g.hashed > 0 {
             info.notes.push(format!(
-                "{} pointers (sptep) are hashed by the kernel and were left out: echo nohash-ptr > /sys/kernel/tracing/trace_options, or record \
-                 with trace-cmd or perf",
+                "{} pointers (sptep) are hashed by the kernel and were left out: record with trace-cmd or perf, or boot with no_hash_pointers",
                 g.hashed
+            ));
+        }
+        if g.emptied > 0 {
+            info.notes.push(format!(
+                "In {} lines the kernel dropped strings (6.1 does so with the option nohash-ptr): letters and exit reasons are missing there. \
+                 Record with trace-cmd or perf",
+                g.emptied
             ));
         }
         if let Some(at) = self.first_unread {
@@ -369,6 +379,7 @@ fn memchr_newline(s: &[u8]) -> Option<usize> {
 
 impl Parser {
     fn line(&mut self, line: &[u8], at: usize) {
+        let line = line.trim_ascii_end();
         let Some(h) = head::parse(line) else {
             self.other_line(line, at);
             return;
@@ -380,6 +391,19 @@ impl Parser {
             for (cpu, count) in std::mem::take(&mut self.out.carry) {
                 self.out.events.push(lost(h.ts, cpu, count));
             }
+        }
+        // An event whose whole text the kernel dropped has the next line glued to it.
+        if h.rest.contains(&b'[')
+            && matches!(h.event, b"kvm_mmu_get_page" | b"kvm_mmu_prepare_zap_page" | b"kvm_mmu_sync_page" | b"kvm_mmu_unsync_page")
+            && head::parse(h.rest).is_some_and(|n| !n.event.is_empty())
+        {
+            self.out.gaps.emptied += 1;
+            let name = self.out.strings.intern(&String::from_utf8_lossy(h.event));
+            let body = Body::Other { name, fields: StrId::default() };
+            self.out.events.push(Event { ts: h.ts, cpu, tid: Some(h.tid), pid: h.pid, comm, body });
+            let glued = line.len() - h.rest.len();
+            self.line(&line[glued..], at + glued);
+            return;
         }
         let body = self.body(&h, at);
         self.out.events.push(Event { ts: h.ts, cpu, tid: Some(h.tid), pid: h.pid, comm, body });

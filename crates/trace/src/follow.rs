@@ -1,0 +1,261 @@
+//! Following a recording that is still being written: a growing file, or a pipe.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+
+use crate::assemble::Assembler;
+use crate::error::Error;
+use crate::event::Event;
+use crate::info::{Compression, FileInfo, FormatKind, TraceInfo};
+use crate::input::HEAD;
+use crate::load::{Trace, finish};
+use crate::perf::PerfReader;
+use crate::reader::{BATCH, Cx, ReadOptions, Reader};
+use crate::sniff::{self, Kind};
+use crate::text::TextReader;
+
+/// Follows one input and appends its events to a trace.
+///
+/// Texts and the pipe form of perf.data (which mmuscope's recorder writes) grow event by event. Other kinds have their index at the end:
+/// they are read once, as they are.
+pub struct Follower {
+    path: PathBuf,
+    opts: ReadOptions,
+    cx: Cx,
+    asm: Assembler,
+    file: FileInfo,
+    state: State,
+    closed: Arc<AtomicBool>,
+    done: bool,
+}
+
+enum State {
+    /// Not enough is there yet to tell what it is.
+    Waiting { input: Box<dyn Read + Send>, head: Vec<u8>, is_file: bool },
+    Growing(Box<dyn Reader>),
+    /// Read as a whole, next time.
+    Whole,
+    Done,
+}
+
+impl Follower {
+    /// Opens a path; `-` is standard input. The file may still be empty.
+    pub fn open(path: &Path, opts: &ReadOptions) -> Result<Self, Error> {
+        let closed = Arc::new(AtomicBool::new(false));
+        let mut is_file = false;
+        let input: Box<dyn Read + Send> = if path.as_os_str() == "-" {
+            Box::new(Channel::new(Box::new(io::stdin()), Arc::clone(&closed)))
+        } else {
+            let file = File::open(path).map_err(|e| Error::io(path, e))?;
+            let meta = file.metadata().map_err(|e| Error::io(path, e))?;
+            is_file = meta.is_file();
+            if is_file || meta.is_dir() { Box::new(file) } else { Box::new(Channel::new(Box::new(file), Arc::clone(&closed))) }
+        };
+        let state = if path.is_dir() { State::Whole } else { State::Waiting { input, head: Vec::new(), is_file } };
+        Ok(Self {
+            path: path.to_path_buf(),
+            opts: opts.clone(),
+            cx: Cx::new(opts),
+            asm: Assembler::new(false),
+            file: FileInfo { path: path.to_path_buf(), ..FileInfo::default() },
+            state,
+            closed,
+            done: false,
+        })
+    }
+
+    /// Follows any stream of bytes.
+    pub fn from_stream(input: Box<dyn Read + Send>, name: &Path, opts: &ReadOptions) -> Self {
+        let closed = Arc::new(AtomicBool::new(false));
+        let input = Box::new(Channel::new(input, Arc::clone(&closed)));
+        Self {
+            path: name.to_path_buf(),
+            opts: opts.clone(),
+            cx: Cx::new(opts),
+            asm: Assembler::new(false),
+            file: FileInfo { path: name.to_path_buf(), ..FileInfo::default() },
+            state: State::Waiting { input, head: Vec::new(), is_file: false },
+            closed,
+            done: false,
+        }
+    }
+
+    /// Whether nothing more can come: a pipe that was closed, or a file of a kind that does not grow.
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Appends what has come since the last call and brings the info up to date; gives the number of new events. Never waits. The trace
+    /// must be the same each time.
+    pub fn poll(&mut self, trace: &mut Trace) -> Result<usize, Error> {
+        if self.done {
+            return Ok(0);
+        }
+        // Looked at before reading: what was written before the end is read by this call.
+        let closed = self.closed.load(Ordering::Acquire);
+        self.recognise(closed)?;
+        match &mut self.state {
+            State::Waiting { .. } | State::Done => Ok(0),
+            State::Whole => {
+                *trace = Trace::load(std::slice::from_ref(&self.path), &self.opts)?;
+                self.done = true;
+                self.state = State::Done;
+                Ok(trace.events.len())
+            }
+            State::Growing(reader) => {
+                std::mem::swap(&mut self.cx.strings, &mut trace.strings);
+                let before = trace.events.len();
+                let mut batch: Vec<Event> = Vec::with_capacity(BATCH);
+                let mut result = Ok(());
+                for round in 0..2 {
+                    loop {
+                        let more = match reader.read(&mut batch, &mut self.cx) {
+                            Ok(more) => more,
+                            Err(e) => {
+                                result = Err(e);
+                                false
+                            }
+                        };
+                        for e in &mut batch {
+                            self.asm.event(e);
+                            trace.events.push(e);
+                        }
+                        batch.clear();
+                        if !more {
+                            break;
+                        }
+                    }
+                    if round == 0 && closed {
+                        reader.end();
+                        self.done = true;
+                    } else {
+                        break;
+                    }
+                }
+                // What is told at the end is told each time anew.
+                let told = self.cx.damage.len();
+                let mut info = TraceInfo::default();
+                reader.describe(&mut info, &mut self.cx);
+                self.asm.set_vendor(info.host.vendor);
+                finish(&mut info, vec![self.file.clone()], &self.asm, &mut self.cx);
+                self.cx.damage.truncate(told);
+                trace.info = info;
+                std::mem::swap(&mut self.cx.strings, &mut trace.strings);
+                result?;
+                Ok(trace.events.len() - before)
+            }
+        }
+    }
+
+    /// Reads the first bytes until they tell the kind.
+    fn recognise(&mut self, closed: bool) -> Result<(), Error> {
+        let State::Waiting { input, head, is_file } = &mut self.state else { return Ok(()) };
+        let mut buf = [0; 4096];
+        while head.len() < HEAD {
+            match input.read(&mut buf) {
+                Ok(0) => break,
+                Ok(n) => head.extend_from_slice(&buf[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(Error::io(&self.path, e)),
+            }
+        }
+        if head.is_empty() && !closed {
+            return Ok(());
+        }
+        let whole = *is_file && sniff::compression(head) != Compression::None;
+        let kind = if whole { None } else { Some(sniff::kind(head, &self.path)) };
+        let kind = match kind {
+            None => {
+                self.state = State::Whole;
+                return Ok(());
+            }
+            Some(Ok(k)) => k,
+            // Comments alone, or half a line: more will tell.
+            Some(Err(_)) if !closed && head.len() < HEAD && !sniff::is_binary(head) => return Ok(()),
+            Some(Err(_)) if !closed && head.len() < 16 => return Ok(()),
+            Some(Err(e)) => return Err(e),
+        };
+        if kind == Kind::PerfPipe && head.len() < 16 && !closed {
+            return Ok(());
+        }
+        let State::Waiting { input, head, is_file } = std::mem::replace(&mut self.state, State::Done) else { return Ok(()) };
+        self.state = match kind {
+            Kind::Text(k) => {
+                self.file.kind = k;
+                self.asm = Assembler::new(true);
+                let input = Box::new(io::Cursor::new(head).chain(input));
+                State::Growing(Box::new(TextReader::new(self.path.clone(), k, input).growing()))
+            }
+            Kind::PerfPipe => {
+                self.file.kind = FormatKind::PerfPipe;
+                let head = head.get(16..).unwrap_or(&[]).to_vec();
+                let input = Box::new(io::Cursor::new(head).chain(input));
+                State::Growing(Box::new(PerfReader::records(input, &self.path, FormatKind::PerfPipe, 16).growing()))
+            }
+            _ if is_file => State::Whole,
+            _ => {
+                return Err(Error::Unsupported {
+                    path: self.path.clone(),
+                    what: "this kind of trace has its index at the end and cannot be followed through a pipe".to_owned(),
+                    next: "save it and give the file".to_owned(),
+                });
+            }
+        };
+        Ok(())
+    }
+}
+
+/// A pipe read by a thread of its own, so that asking never waits.
+struct Channel {
+    from: Receiver<Vec<u8>>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Channel {
+    fn new(mut input: Box<dyn Read + Send>, closed: Arc<AtomicBool>) -> Self {
+        // Bounded: a writer that is faster than we read is held back as a pipe does.
+        let (to, from) = mpsc::sync_channel::<Vec<u8>>(64);
+        std::thread::spawn(move || {
+            let mut buf = vec![0; 64 << 10];
+            loop {
+                match input.read(&mut buf) {
+                    Ok(0) => break,
+                    Ok(n) => {
+                        if to.send(buf[..n].to_vec()).is_err() {
+                            break;
+                        }
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => break,
+                }
+            }
+            closed.store(true, Ordering::Release);
+        });
+        Self { from, piece: Vec::new(), at: 0 }
+    }
+}
+
+impl Read for Channel {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.at >= self.piece.len() {
+            match self.from.try_recv() {
+                Ok(p) => {
+                    self.piece = p;
+                    self.at = 0;
+                }
+                Err(TryRecvError::Empty) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(TryRecvError::Disconnected) => return Ok(0),
+            }
+        }
+        let n = buf.len().min(self.piece.len() - self.at);
+        buf[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}

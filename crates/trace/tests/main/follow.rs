@@ -1,0 +1,151 @@
+//! Inputs that grow, streams, and bounded reading.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use mmuscope_trace::{Event, Follower, ReadOptions, Strings, Trace, stream};
+
+use crate::support::{perf, plain, sample, small, text};
+
+fn all(t: &Trace) -> Vec<String> {
+    t.events.iter().map(|e| plain(&Event { pid: None, ..e }, &t.strings)).collect()
+}
+
+#[test]
+fn a_file_that_grows() {
+    let raw = small(1_500);
+    for (name, bytes) in [("pipe", perf(&raw, true, true)), ("plain", perf(&raw, true, false)), ("text", text(500).into_bytes())] {
+        let path = std::env::temp_dir().join(format!("mmuscope-grow-{name}-{}", std::process::id()));
+        let mut file = std::fs::File::create(&path).unwrap();
+        let mut f = Follower::open(&path, &ReadOptions::default()).unwrap();
+        let mut t = Trace::default();
+        assert_eq!(f.poll(&mut t).unwrap(), 0, "{name}: empty so far");
+        let mut before = 0;
+        let mut grew = 0;
+        for part in bytes.chunks(bytes.len() / 50 + 1) {
+            file.write_all(part).unwrap();
+            f.poll(&mut t).unwrap();
+            assert!(t.events.len() >= before);
+            grew += usize::from(t.events.len() > before);
+            before = t.events.len();
+        }
+        assert!(grew > 5, "{name}: events come while it grows ({grew})");
+        let whole = Trace::from_bytes(bytes, "x").unwrap();
+        // Of perf, the last round waits for the next.
+        let n = t.events.len();
+        assert!(n * 10 >= whole.events.len() * 8, "{name}: {n} of {}", whole.events.len());
+        assert_eq!(all(&t), all(&whole)[..n], "{name}");
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn a_pipe_to_its_end() {
+    for bytes in [perf(&small(1_500), true, true), text(400).into_bytes()] {
+        let whole = Trace::from_bytes(bytes.clone(), "x").unwrap();
+        let (rx, mut tx) = std::io::pipe().unwrap();
+        let writer = std::thread::spawn(move || {
+            for part in bytes.chunks(5_000) {
+                tx.write_all(part).unwrap();
+            }
+        });
+        let mut f = Follower::from_stream(Box::new(rx), Path::new("pipe"), &ReadOptions::default());
+        let mut t = Trace::default();
+        while !f.is_done() {
+            f.poll(&mut t).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        writer.join().unwrap();
+        assert_eq!(all(&t), all(&whole));
+    }
+}
+
+#[test]
+fn a_stream_is_the_load() {
+    for name in ["6.1-npt/trace.dat", "6.1-npt/perf.data.zst", "5.10-shadow64/trace.txt.zst"] {
+        let whole = crate::support::load(name);
+        let want = all(&whole);
+        let mut n = 0;
+        let info = stream(&[sample(name)], &ReadOptions::default(), &mut |e: &Event, s: &Strings| {
+            assert_eq!(plain(&Event { pid: None, ..*e }, s), want[n]);
+            n += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!((n, info.vms.len()), (want.len(), whole.info.vms.len()));
+    }
+    let mut n = 0;
+    stream(&[sample("6.1-npt/trace.dat")], &ReadOptions::default(), &mut |_: &Event, _: &Strings| {
+        n += 1;
+        if n == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .unwrap();
+    assert_eq!(n, 10);
+}
+
+#[test]
+fn folders() {
+    let raw = small(2_000);
+    let dir = std::env::temp_dir().join(format!("mmuscope-dirs-{}", std::process::id()));
+    // Pages of each CPU out of a trace.dat v6, with the formats beside them.
+    let dat = crate::support::dat(&raw);
+    let tag = dat.windows(10).position(|w| w == b"flyrecord\0").unwrap() + 10;
+    let word = |at: usize| u64::from_le_bytes(dat[at..at + 8].try_into().unwrap()) as usize;
+    for cpu in 0..raw.cpus() as usize {
+        let (at, len) = (word(tag + cpu * 16), word(tag + cpu * 16 + 8));
+        let folder = dir.join(format!("raw/per_cpu/cpu{cpu}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("trace_pipe_raw"), &dat[at..at + len]).unwrap();
+    }
+    for f in &raw.formats {
+        let folder = dir.join(format!("raw/events/{}/{}", f.system, f.name));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("format"), mmuscope_trace::write::format_text(f)).unwrap();
+    }
+    let names: String = raw.comms.iter().map(|(pid, c)| format!("{pid} {c}\n")).collect();
+    std::fs::write(dir.join("raw/saved_cmdlines"), names).unwrap();
+    let whole = Trace::from_bytes(dat.clone(), "x").unwrap();
+    let t = crate::support::load_paths(&[dir.join("raw")]);
+    assert_eq!((all(&t), t.info.damage.len()), (all(&whole), 0));
+
+    // perf record --threads: the samples of the file apart from its head.
+    let mut file = perf(&raw, false, false);
+    let at = |n: usize| u64::from_le_bytes(file[n..n + 8].try_into().unwrap());
+    let (data_at, data_len) = (at(40) as usize, at(48) as usize);
+    let data = file[data_at..data_at + data_len].to_vec();
+    let sections = file[data_at + data_len..].to_vec();
+    // Head with a single empty round; the feature table moves up.
+    let moved = data_len as u64 - 8;
+    file.truncate(data_at);
+    file.extend([68, 0, 0, 0, 0, 0, 8, 0]);
+    file[48..56].copy_from_slice(&8u64.to_le_bytes());
+    let mut table = sections.clone();
+    let n = 2;
+    for i in 0..n {
+        let o = u64::from_le_bytes(table[i * 16..i * 16 + 8].try_into().unwrap()) - moved;
+        table[i * 16..i * 16 + 8].copy_from_slice(&o.to_le_bytes());
+    }
+    file.extend(table);
+    std::fs::create_dir_all(dir.join("perf")).unwrap();
+    std::fs::write(dir.join("perf/data"), file).unwrap();
+    let mut parts = [Vec::new(), Vec::new()];
+    let mut i = 0;
+    while i < data.len() {
+        let size = usize::from(u16::from_le_bytes([data[i + 6], data[i + 7]]));
+        if data[i] == 68 {
+            parts.iter_mut().for_each(|p| p.extend(&data[i..i + size]));
+        } else {
+            // The CPU of the sample.
+            parts[usize::from(data[i + 32])].extend(&data[i..i + size]);
+        }
+        i += size;
+    }
+    for (n, p) in parts.iter().enumerate() {
+        std::fs::write(dir.join(format!("perf/data.{n}")), p).unwrap();
+    }
+    let t = crate::support::load_paths(&[dir.join("perf")]);
+    assert_eq!((all(&t), t.info.damage.len()), (all(&whole), 0), "{:?}", t.info.damage);
+    std::fs::remove_dir_all(dir).unwrap();
+}

@@ -1,0 +1,178 @@
+//! Bad input: cut anywhere, bits flipped, made on purpose. Never a panic or a hang; what is there is read, and the rest is told.
+
+use std::time::Instant;
+
+use mmuscope_trace::{Error, ReadOptions, Trace};
+
+use crate::support::{dat, perf, small, text};
+
+fn read(bytes: Vec<u8>) -> Result<Trace, Error> {
+    Trace::from_bytes_with(bytes, "hostile", &ReadOptions { threads: 1, ..ReadOptions::default() })
+}
+
+/// Small files of every kind, with a name.
+fn files() -> Vec<(&'static str, Vec<u8>)> {
+    let raw = small(40);
+    let v7 = |n: &str| std::fs::read(format!("{}/tests/fixtures/{n}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    vec![
+        ("trace.dat v6", dat(&raw)),
+        ("trace.dat v7 zstd", v7("small-v7-zstd.dat")),
+        ("trace.dat v7 zlib", v7("small-v7-zlib.dat")),
+        ("trace.dat v7 none", v7("small-v7-none.dat")),
+        ("perf.data", perf(&raw, false, false)),
+        ("perf.data zstd", perf(&raw, false, true)),
+        ("perf pipe", perf(&raw, true, false)),
+        ("perf pipe zstd", perf(&raw, true, true)),
+        ("tracefs text", text(60).into_bytes()),
+        ("text in zstd", zstd::encode_all(text(60).as_bytes(), 3).unwrap()),
+    ]
+}
+
+#[test]
+fn whole_files_are_clean() {
+    for (name, bytes) in files() {
+        let t = read(bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(t.info.damage, [], "{name}");
+        assert!(t.events.len() >= 40, "{name}: {}", t.events.len());
+    }
+}
+
+#[test]
+fn cut_at_every_byte() {
+    for (name, bytes) in files() {
+        let whole = read(bytes.clone()).unwrap().events.len();
+        let mut most = 0;
+        for n in 0..bytes.len() {
+            match read(bytes[..n].to_vec()) {
+                Ok(t) => {
+                    let own = t.events.iter().filter(|e| !matches!(e.body, mmuscope_trace::Body::Damage { .. })).count();
+                    assert!(own <= whole, "{name} cut at {n}: {own} events of {whole}");
+                    most = most.max(own);
+                }
+                Err(e) => {
+                    let line = e.to_string();
+                    assert!(!line.contains('\n') && line.starts_with("hostile: "), "{name} cut at {n}: {line}");
+                }
+            }
+        }
+        // What has an index at its end cannot be read without it; everything else gives what is before the cut.
+        if !matches!(name, "trace.dat v7 zstd" | "trace.dat v7 zlib" | "trace.dat v7 none") {
+            assert!(most > 0, "{name}: nothing of a cut file was read");
+        }
+    }
+}
+
+#[test]
+fn a_cut_file_says_so() {
+    let raw = small(400);
+    for (name, bytes) in [("v6", dat(&raw)), ("pipe", perf(&raw, true, false)), ("text", text(100).into_bytes())] {
+        let t = read(bytes[..bytes.len() - 30].to_vec()).unwrap();
+        assert!(t.info.is_partial() && !t.info.damage.is_empty(), "{name}");
+        assert!(t.events.len() > 90, "{name}: {}", t.events.len());
+    }
+}
+
+/// xorshift: the same flips in every run.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+#[test]
+fn a_hundred_thousand_flips() {
+    let start = Instant::now();
+    let mut rng = Rng(0x5eed);
+    let files = files();
+    let each = 100_000 / files.len();
+    for (name, bytes) in files {
+        let mut slowest = 0;
+        for _ in 0..each {
+            let mut b = bytes.clone();
+            for _ in 0..=rng.next() % 3 {
+                let at = rng.next() as usize % b.len();
+                b[at] ^= 1 << (rng.next() % 8);
+            }
+            let before = Instant::now();
+            if let Ok(t) = read(b) {
+                // Memory: no more events than the bytes could hold.
+                assert!(t.events.len() < 100_000, "{name}: {} events", t.events.len());
+            }
+            slowest = slowest.max(before.elapsed().as_millis());
+        }
+        assert!(slowest < 5_000, "{name}: {slowest} ms for one file");
+    }
+    eprintln!("flips took {:?}", start.elapsed());
+}
+
+#[test]
+fn flipped_whole_runs() {
+    // Resuming: a large file with a few wounds keeps nearly all of its events.
+    let raw = small(3_000);
+    let mut bytes = perf(&raw, true, false);
+    let n = bytes.len();
+    // The size of a record in the middle becomes 0: found by walking the records from the start.
+    let mut at = 16;
+    while at < n / 2 {
+        let kind = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let size = usize::from(u16::from_le_bytes([bytes[at + 6], bytes[at + 7]]));
+        let behind = if kind == 66 { u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize } else { 0 };
+        at += size + behind;
+    }
+    bytes[at + 6] = 0;
+    bytes[at + 7] = 0;
+    let t = read(bytes).unwrap();
+    assert_eq!(t.info.damage.len(), 1, "{:?}", t.info.damage);
+    assert!(t.info.damage[0].resumed && t.info.damage[0].offset == at as u64);
+    let own = t.events.len() - 1;
+    assert!((2_990..3_000).contains(&own), "{own}");
+}
+
+#[test]
+fn bombs_and_lies() {
+    // A gigabyte of zeros in a few kilobytes, as a perf.data that needs random access.
+    let mut z = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+    std::io::Write::write_all(&mut z, b"PERFILE2\x68\0\0\0\0\0\0\0").unwrap();
+    for _ in 0..256 {
+        std::io::Write::write_all(&mut z, &vec![0u8; 4 << 20]).unwrap();
+    }
+    let e = read(z.finish().unwrap()).err().unwrap();
+    assert!(matches!(e, Error::Unsupported { .. }), "{e}");
+    // More CPUs than there can be.
+    let raw = small(40);
+    let mut d = dat(&raw);
+    let tag = d.windows(10).position(|w| w == b"options  \0").unwrap();
+    d[tag - 4..tag].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(matches!(read(d), Err(Error::Damaged { .. })));
+}
+
+#[test]
+fn errors_are_one_sentence() {
+    let dir = tempdir();
+    let path = |n: &str| dir.join(n);
+    std::fs::write(path("empty"), b"").unwrap();
+    std::fs::write(path("garbage"), [0xa5u8, 1, 2, 0, 0, 0, 0, 0, 9].repeat(100)).unwrap();
+    std::fs::write(path("prose"), b"Dear diary,\ntoday I traced nothing.\n").unwrap();
+    for (p, words) in [
+        ("empty", "the file is empty"),
+        ("garbage", "not a trace: it begins with the bytes a5 01"),
+        ("prose", "not a trace: it is text without a line"),
+        ("missing", "no such file"),
+        (".", "a directory without trace data"),
+    ] {
+        let e = Trace::load(&[path(p)], &ReadOptions::default()).err().unwrap().to_string();
+        assert!(e.starts_with(&path(p).display().to_string()) && e.contains(words) && !e.contains('\n'), "{p}: {e}");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+fn tempdir() -> std::path::PathBuf {
+    let dir = std::env::temp_dir().join(format!("mmuscope-trace-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}

@@ -1,0 +1,10 @@
+//! Tests over real traces (`samples/`) and over files made from them. One program, a module a subject.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot read its sample has failed")]
+
+mod agree;
+mod follow;
+mod hostile;
+mod quirks;
+mod support;
+mod tools;
