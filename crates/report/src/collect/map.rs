@@ -118,7 +118,7 @@ fn stretches(leaves: &[Leaf]) -> Vec<Stretch> {
 fn join(runs: &mut Vec<Stretch>, s: Stretch) {
     let gap = match (s.fine, s.ram) {
         (false, _) => 4 * LARGE,
-        (true, true) => 2 * LARGE,
+        (true, true) => LARGE / 2,
         (true, false) => 16,
     };
     match runs.last_mut() {

@@ -127,14 +127,16 @@ fn vcpus(vm: &VmReport) -> Markup {
             caption { b { "Who faulted" } ": " (vm.provenance) }
             thead { tr {
                 th scope="col" { "vCPU" } th scope="col" { "thread" } th scope="col" class="r" { "faults" }
-                th scope="col" class="r" { "median" } th scope="col" class="r" { "99 %" } th scope="col" class="r" { "all together" }
+                @if vm.faults.timed { th scope="col" class="r" { "median" } th scope="col" class="r" { "99 %" } th scope="col" class="r" { "all together" } }
             } }
             tbody {
                 @for v in vm.vcpus.iter().take(ROWS) { tr {
                     th scope="row" { @match v.vcpu { Some(n) => (n), None => span class="fa" { "?" } } }
                     td class="w" { (words::one_line(&v.name, 40)) " " span class="fa" { (v.tid) } }
-                    td class="r" { (number(v.faults)) } td class="r" { (time(v.p50)) } td class="r" { (time(v.p99)) }
-                    td class="r" { (time((v.faults > 0).then_some(v.total))) }
+                    td class="r" { (number(v.faults)) }
+                    @if vm.faults.timed {
+                        td class="r" { (time(v.p50)) } td class="r" { (time(v.p99)) } td class="r" { (time(v.p50.map(|_| v.total))) }
+                    }
                 } }
                 (more(vm.vcpus.len(), ROWS, 6, "vCPU", "vCPUs"))
             }
