@@ -161,6 +161,8 @@ pub(crate) struct Engine {
     pub(crate) releases_silently: bool,
     /// Threads whose teardown was told to its last entry.
     pub(crate) torn: Vec<usize>,
+    /// How MMIO entries are made here is confirmed, so that their values may be computed.
+    pub(crate) mmio_sure: bool,
 }
 
 impl Engine {
@@ -195,6 +197,7 @@ impl Engine {
             implied: 0,
             releases_silently,
             torn: Vec::new(),
+            mmio_sure: false,
         }
     }
 
@@ -335,6 +338,9 @@ impl Engine {
                 self.notifier(th, ev, ts, &e.body);
             }
             Body::SpteRequested { .. } | Body::PageFault { .. } | Body::Exit { .. } | Body::Entry { .. } => {
+                if let (Body::SpteRequested { gfn, .. }, Some(hva)) = (e.body, self.threads[th].fault.cow) {
+                    self.vote(th, hva, gfn);
+                }
                 let t = &mut self.threads[th];
                 t.path.clear();
                 t.install = None;

@@ -104,6 +104,8 @@ pub(crate) struct ExitNote {
 pub(crate) struct FaultState {
     open: Option<Open>,
     exit: ExitNote,
+    /// Host page whose copy-on-write this fault broke, while its guest frame is not known.
+    pub(crate) cow: Option<u64>,
     /// Address, code and count of the last retried fault.
     last: (u64, u64, u16),
 }
@@ -128,10 +130,14 @@ impl FaultState {
     pub(crate) fn gfn(&self) -> Option<u64> {
         self.open.map(|o| o.p.gfn).filter(|g| *g != u64::MAX)
     }
+    /// Whether the thread is handling a fault.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
     /// The open fault is for a write to a guest page, and nothing was installed for it.
     pub(crate) fn unanswered_write(&self) -> Option<Option<u64>> {
         let o = self.open?;
-        (!o.set && !o.changed && o.p.access().write).then(|| self.gfn())
+        (!o.set && !o.changed && o.p.access().write && o.p.flags & Packed::MMIO == 0).then(|| self.gfn())
     }
 }
 
@@ -221,11 +227,12 @@ impl FaultTracker {
     pub(crate) fn step(&mut self, th: &mut Thread, vm: u16, tdp: bool, ev: u32, ts: u64, e: &Event) {
         match e.body {
             Body::Exit { rip, .. } => {
-                self.close(th, ev, ts, true, Outcome::Retry);
+                // No entry since: the recording has none, so when the fault ended is not known.
+                self.close(th, ev, ts, false, Outcome::Retry);
                 th.fault.exit = ExitNote { ts, rip, some: true };
             }
             Body::PageFault { rip, address, error_code, encoding, .. } => {
-                self.close(th, ev, ts, true, Outcome::Retry);
+                self.close(th, ev, ts, false, Outcome::Retry);
                 let (enc, flags, gfn) = match encoding {
                     ErrorEncoding::EptQualification => (0, Packed::GPA, Some(address >> 12)),
                     ErrorEncoding::NestedPageFault => (1, Packed::GPA, Some(address >> 12)),

@@ -258,7 +258,7 @@ impl Pass {
                 let namer = members
                     .iter()
                     .copied()
-                    .find(|m| !is_vcpu(*m) && !self.nodes[*m].runs.contains_key(&0))
+                    .find(|m| !is_vcpu(*m) && !trace.strings.get(self.nodes[*m].comm).starts_with("kvm-nx") && !self.nodes[*m].runs.contains_key(&0))
                     .or_else(|| members.first().copied());
                 let name = guess
                     .map(|g| g.name.clone())

@@ -39,6 +39,8 @@ pub struct LayoutInfo {
     pub parts: Vec<LayoutPart>,
     /// 0 to 1: how much the trace supports it.
     pub confidence: f32,
+    /// MMIO values of the trace (or measured masks) confirm how MMIO entries are made here.
+    pub mmio_sure: bool,
     /// Names of other layouts that the trace does not rule out.
     pub alternatives: Vec<String>,
     /// The spec it was made from (for `decode --from`).
@@ -294,7 +296,8 @@ pub(crate) fn infer(trace: &Trace, over: &LayoutOverride) -> LayoutInfo {
             }
         }
     }
-    fit_mmio(&seen, &mut spec, &mut parts);
+    let measured = host.masks.keys().any(|k| k == "shadow_mmio_value");
+    let mmio_sure = fit_mmio(&seen, &mut spec, &mut parts) || measured;
     let resolved = spec.resolve().or_else(|_| {
         confidence = 0.0;
         LayoutSpec {
@@ -312,7 +315,7 @@ pub(crate) fn infer(trace: &Trace, over: &LayoutOverride) -> LayoutInfo {
     for note in &resolved.notes {
         parts.add("note", note.clone(), Provenance::Assumed, "from the layout file");
     }
-    LayoutInfo { layout: resolved.layout, resolved, parts: parts.0, confidence, alternatives, spec }
+    LayoutInfo { layout: resolved.layout, resolved, parts: parts.0, confidence, mmio_sure, alternatives, spec }
 }
 
 #[cold]
@@ -454,8 +457,8 @@ fn family_of(seen: &Seen, trace: &Trace, mode: Mode) -> Option<(Vec<&'static str
 }
 
 /// Host facts that the MMIO words show: the L1TF split, reserved bits of another width.
-fn fit_mmio(seen: &Seen, spec: &mut LayoutSpec, parts: &mut Parts) {
-    let Ok(r) = spec.resolve() else { return };
+fn fit_mmio(seen: &Seen, spec: &mut LayoutSpec, parts: &mut Parts) -> bool {
+    let Ok(r) = spec.resolve() else { return false };
     let score = |l: &Layout| {
         seen.mmio
             .iter()
@@ -469,7 +472,7 @@ fn fit_mmio(seen: &Seen, spec: &mut LayoutSpec, parts: &mut Parts) {
             .count()
     };
     if seen.mmio.is_empty() {
-        return;
+        return false;
     }
     let base = score(&r.layout);
     if base == seen.mmio.len() {
@@ -479,7 +482,7 @@ fn fit_mmio(seen: &Seen, spec: &mut LayoutSpec, parts: &mut Parts) {
             Provenance::Inferred,
             format!("{base} MMIO entries decode to the frames and generations that events named"),
         );
-        return;
+        return true;
     }
     let mut best = (base, None::<(LayoutSpec, String)>);
     let mut consider = |s: LayoutSpec, why: String| {
@@ -519,6 +522,7 @@ fn fit_mmio(seen: &Seen, spec: &mut LayoutSpec, parts: &mut Parts) {
     if let (n, Some((s, why))) = best {
         *spec = s;
         parts.add("MMIO words", format!("{n} of {} agree", seen.mmio.len()), Provenance::Inferred, why);
+        n == seen.mmio.len()
     } else {
         parts.add(
             "MMIO words",
@@ -526,5 +530,6 @@ fn fit_mmio(seen: &Seen, spec: &mut LayoutSpec, parts: &mut Parts) {
             Provenance::Assumed,
             "no host width tried makes the others decode to what events named",
         );
+        false
     }
 }

@@ -116,7 +116,8 @@ impl Engine {
         match e.body {
             // A write that nothing was installed for: emulated, perhaps a write to a guest table that is shadowed.
             Body::Entry { .. } | Body::UserspaceExit { .. } => {
-                if let Some(gfn) = self.threads[th].fault.unanswered_write() {
+                let to_mmio = matches!(e.body, Body::UserspaceExit { reason: 6, .. });
+                if !to_mmio && let Some(gfn) = self.threads[th].fault.unanswered_write() {
                     self.guest_table_written(vm, gfn, ev, ts);
                 }
                 if matches!(e.body, Body::UserspaceExit { .. }) && self.silent.protects.contains(&vm) {
@@ -280,6 +281,8 @@ impl Engine {
 
     pub(crate) fn silent_zap_all(&mut self, vm: u16, ev: u32, ts: u64) {
         self.stale_where(vm, ev, ts, Reason::ZapAll, |_, _| true);
+        // Everything is installed anew from here on; if dirty logging is still on, it will show again.
+        self.silent.protects.remove(&vm);
     }
 
     pub(crate) fn silent_lost(&mut self, ev: u32, ts: u64) {
@@ -305,18 +308,10 @@ impl Engine {
             self.silent.notifiers = true;
         }
         // The thread that faults breaks copy-on-write itself: that gives the host address of the frame it faults on.
-        if zaps
-            && end.saturating_sub(start) <= 0x1000
-            && let (Some(gfn), Some(vm)) = (self.threads[th].fault.gfn(), self.threads[th].vm)
-        {
-            let delta = (start & !0xfff).wrapping_sub(gfn << 12);
-            let slots = self.silent.memslots.entry(vm).or_default();
-            if let Some(s) = slots.iter_mut().find(|s| s.delta == delta) {
-                s.lo = s.lo.min(gfn);
-                s.hi = s.hi.max(gfn);
-                s.votes += 1;
-            } else if slots.len() < 64 {
-                slots.push(Slot { delta, lo: gfn, hi: gfn, votes: 1 });
+        if zaps && end.saturating_sub(start) <= 0x1000 && self.threads[th].fault.is_open() {
+            match self.threads[th].fault.gfn() {
+                Some(gfn) => self.vote(th, start & !0xfff, gfn),
+                None => self.threads[th].fault.cow = Some(start & !0xfff),
             }
         }
         if !self.silent.active {
@@ -340,6 +335,21 @@ impl Engine {
                 self.silent.ranges.remove(0);
             }
             self.silent.ranges.push(OpenRange { tid, start, end });
+        }
+    }
+
+    /// A frame and its host page tell where the memslot lies in the monitor's memory.
+    pub(crate) fn vote(&mut self, th: usize, hva: u64, gfn: u64) {
+        self.threads[th].fault.cow = None;
+        let Some(vm) = self.threads[th].vm else { return };
+        let delta = hva.wrapping_sub(gfn << 12);
+        let slots = self.silent.memslots.entry(vm).or_default();
+        if let Some(s) = slots.iter_mut().find(|s| s.delta == delta) {
+            s.lo = s.lo.min(gfn);
+            s.hi = s.hi.max(gfn);
+            s.votes += 1;
+        } else if slots.len() < 64 {
+            slots.push(Slot { delta, lo: gfn, hi: gfn, votes: 1 });
         }
     }
 
@@ -367,10 +377,12 @@ impl Engine {
     fn silent_table(&mut self, th: usize, vm: u16, page: u64, level: u8, gfn: u64, ev: u32, ts: u64) -> u32 {
         let tid = self.threads[th].tid;
         // The page made last by this thread for that level is where it now writes.
-        let made =
-            self.silent.made.get_mut(&tid).and_then(|m| {
-                m.iter().rposition(|k| k.role.level == level && k.vm == vm).map(|i| m.remove(i))
-            });
+        let made = self.silent.made.get_mut(&tid).and_then(|m| {
+            let at = m.iter().rposition(|k| k.role.level == level && k.vm == vm);
+            // The TDP MMU of 5.10 prints the level above.
+            let at = at.or_else(|| m.iter().rposition(|k| k.role.direct && k.role.level == level + 1 && k.vm == vm));
+            at.map(|i| m.remove(i))
+        });
         if let Some(t) = self.by_page.get(&page).copied() {
             let same = self.silent.tables.get(&vm).is_some_and(|s| s.contains(&t))
                 && self.store.tables[t as usize].level == level;
@@ -547,7 +559,7 @@ impl Engine {
         }
         self.silent.active = true;
         let value = self.layout.mmio(gfn, (access & 6) as u8, generation);
-        let value = (self.layout.state(value, 1) == SpteState::Mmio).then_some(value);
+        let value = (self.mmio_sure && self.layout.state(value, 1) == SpteState::Mmio).then_some(value);
         let phys = sptep.zip(self.virt_minus_phys).map(|(v, d)| v.wrapping_sub(d));
         let entry = if let Some(p) = phys {
             let t = self.silent_table(th, vm, p & !0xfff, 1, gfn, ev, ts);

@@ -152,9 +152,19 @@ impl Timeline {
             .entries_at(vm, as_id, gfn)
             .into_iter()
             .filter_map(|id| self.span_at(id, end).map(|s| (self.entry(id), s)))
-            .filter(|(_, s)| s.state != State::Table)
+            .filter(|(e, s)| s.state != State::Table && (s.state != State::Nonpresent || e.level <= 2))
             .min_by_key(|(e, s)| (matches!(s.state, State::Nonpresent | State::Unknown), e.level));
         let headline = match now {
+            Some((_, s)) if s.state == State::Mmio => {
+                let r = self.mmio_ranges().iter().find(|r| r.vm == vm && r.gfn_start <= gfn && gfn < r.gfn_end);
+                format!(
+                    "gfn {gfn:#x}: MMIO, {} fault{}{} ({})",
+                    faults.len(),
+                    plural(faults.len() as u64),
+                    r.map(|r| format!(", in a range with {} accesses", r.accesses)).unwrap_or_default(),
+                    s.certainty.name()
+                )
+            }
             Some((e, s)) => format!(
                 "gfn {gfn:#x}: {} fault{}, made writable {writes} time{}, zapped {zaps} time{}; at the end {}{} ({})",
                 faults.len(),
@@ -297,26 +307,27 @@ impl Timeline {
     /// Guest memory as ranges: RAM by size and permission, MMIO, what was mapped and is not now.
     pub fn memory(&self, vm: VmId) -> Vec<MemoryRange> {
         let end = self.range().1;
-        let mut v: Vec<(Entry, Span, u64)> = self
+        let mut v: Vec<(Entry, Span, MemoryKind)> = self
             .state_at(end, &StateFilter { vm: Some(vm), ..StateFilter::default() })
             .into_iter()
-            .filter(|(_, s)| matches!(s.state, State::Present | State::Mmio | State::Nonpresent))
-            .map(|(e, s)| {
-                let pfn = self.decode(&e, &s).and_then(|d| d.pfn).unwrap_or(0);
-                (e, s, pfn)
+            .filter_map(|(e, s)| match s.state {
+                State::Present => Some((e, s, MemoryKind::Ram)),
+                State::Mmio => Some((e, s, MemoryKind::Mmio)),
+                _ => None,
             })
             .collect();
-        v.sort_by_key(|(e, s, _)| (e.as_id, e.gfn, s.state == State::Nonpresent, e.level));
+        let now: rustc_hash::FxHashSet<EntryId> = v.iter().map(|x| x.0.id).collect();
+        // What mapped something once and does not now.
+        for e in self.entries().filter(|e| e.vm == vm && !now.contains(&e.id)) {
+            let last = self.spans(e.id).filter(|s| matches!(s.state, State::Present | State::Mmio)).last();
+            if let Some(s) = last {
+                v.push((e, s, MemoryKind::Gone));
+            }
+        }
+        v.sort_by_key(|(e, _, k)| (e.as_id, e.gfn, *k == MemoryKind::Gone, e.level));
         let mut out: Vec<MemoryRange> = Vec::new();
         let mut slot = 0;
-        for (e, s, _) in v {
-            let kind = match s.state {
-                State::Present => MemoryKind::Ram,
-                State::Mmio => MemoryKind::Mmio,
-                // Only what once was something counts as gone.
-                _ if self.was_leaf(e.id) => MemoryKind::Gone,
-                _ => continue,
-            };
+        for (e, s, kind) in v {
             let e_end = e.gfn.saturating_add(pages_of(e.level));
             if let Some(l) = out.last_mut()
                 && l.as_id == e.as_id
@@ -363,10 +374,6 @@ impl Timeline {
             }
         }
         out
-    }
-
-    fn was_leaf(&self, id: EntryId) -> bool {
-        self.spans(id).any(|s| matches!(s.state, State::Present | State::Mmio))
     }
 }
 

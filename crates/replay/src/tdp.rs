@@ -184,11 +184,15 @@ impl Engine {
         if let Some(c) = self.live.get(&key) {
             for &t in c.iter().rev() {
                 let r = &self.store.tables[t as usize];
-                if thread.vm.is_some_and(|v| v != r.vm) {
-                    continue;
-                }
                 let fit = self.fit(t, idx, old, level);
                 let mut bonus = 0;
+                if thread.vm.is_some_and(|v| v != r.vm) {
+                    // Host frames of two VMs do not coincide: the very value is proof that the thread was taken for another VM's.
+                    if fit != Fit::Exact || !l.is_shadow_present(old) {
+                        continue;
+                    }
+                    bonus -= 18;
+                }
                 if thread.path.contains(&t) {
                     bonus += 15;
                 }
@@ -746,7 +750,14 @@ impl Engine {
                 p != NONE && thread.tearing.contains(&self.store.place(p).table)
             }
         });
-        let table = below.or_else(|| {
+        // Another CPU found the entry empty and told so first: the table was taken for unlinked then.
+        let raced = || {
+            self.recent.iter().rev().copied().find(|t| {
+                let r = &self.store.tables[*t as usize];
+                is(self, *t) && r.parent != NONE && self.gaps.iter().any(|g| g.entry == r.parent)
+            })
+        };
+        let table = below.or_else(raced).or_else(|| {
             let mut c: Vec<u32> = (0..=1u8)
                 .filter_map(|as_id| self.live.get(&Key { as_id, level, gfn }))
                 .flatten()
@@ -958,6 +969,7 @@ impl Engine {
         let vm = self.vm_of(th);
         let gfn = gpa >> 12;
         let Some((entry, level, key)) = self.entry_for_fast(th, vm, gfn, sptep, old) else { return false };
+        let vm = self.store.tables[self.store.place(entry).table as usize].vm;
         if result != FastPfResult::Fixed {
             return true;
         }
@@ -1025,7 +1037,7 @@ impl Engine {
                 let Some(c) = self.live.get(&key) else { continue };
                 for &t in c {
                     let r = &self.store.tables[t as usize];
-                    if r.vm != vm || !r.direct {
+                    if !r.direct {
                         continue;
                     }
                     let idx = index_of(level, gfn);
@@ -1038,6 +1050,12 @@ impl Engine {
                         continue;
                     }
                     let mut score = 0;
+                    if r.vm != vm {
+                        if !self.layout.is_shadow_present(old) || !self.same(cur, old, level) {
+                            continue;
+                        }
+                        score -= 15;
+                    }
                     if let (Some(s), Some(d)) = (sptep, self.virt_minus_phys)
                         && r.page != 0
                     {

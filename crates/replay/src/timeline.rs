@@ -58,7 +58,8 @@ pub struct Timeline {
 /// Replays a trace.
 pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
     let layout = infer(trace, &opts.layout);
-    let engine = Engine::new(layout.layout, trace);
+    let mut engine = Engine::new(layout.layout, trace);
+    engine.mmio_sure = layout.mmio_sure;
     let mut t = Timeline {
         engine,
         layout,
@@ -646,13 +647,21 @@ fn top(mut v: Vec<TopPage>, n: usize) -> Vec<TopPage> {
     v
 }
 
+/// Neighbouring pages that are used alike are one device's.
+fn alike(a: &MmioRange, b: &MmioRange) -> bool {
+    let n = a.gfn_end - a.gfn_start;
+    let per_page = a.accesses / n;
+    let close = per_page.max(b.accesses) <= per_page.min(b.accesses).saturating_mul(4).max(4);
+    close && (a.installs == 0) == (b.installs == 0)
+}
+
 fn merge_mmio(seen: &FxHashMap<(u16, u64), MmioRange>) -> Vec<MmioRange> {
     let mut v: Vec<MmioRange> = seen.values().copied().collect();
     v.sort_by_key(|r| (r.vm, r.gfn_start));
     let mut out: Vec<MmioRange> = Vec::new();
     for r in v {
         match out.last_mut() {
-            Some(l) if l.vm == r.vm && l.gfn_end >= r.gfn_start => {
+            Some(l) if l.vm == r.vm && l.gfn_end >= r.gfn_start && alike(l, &r) => {
                 l.gfn_end = l.gfn_end.max(r.gfn_end);
                 l.accesses += r.accesses;
                 l.installs += r.installs;

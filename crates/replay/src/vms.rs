@@ -24,6 +24,8 @@ pub(crate) struct VmState {
     root_seen: bool,
     /// vCPU threads, in the order of their appearance: tid, vCPU number, name.
     pub(crate) vcpus: Vec<(u32, Option<u32>, StrId)>,
+    /// Name of the first thread that acted.
+    comm: StrId,
 }
 
 impl VmState {
@@ -40,6 +42,7 @@ impl VmState {
             top: 0,
             root_seen: false,
             vcpus: Vec::new(),
+            comm: StrId::default(),
         }
     }
 }
@@ -123,7 +126,8 @@ impl VmMap {
     pub(crate) fn touch(&mut self, th: &mut Thread, e: &Event, ts: u64) {
         let vcpu = match e.body {
             Body::Entry { vcpu, .. } => Some(vcpu),
-            Body::Exit { vcpu, .. } => vcpu,
+            Body::Exit { vcpu, .. } | Body::PageFault { vcpu, .. } => vcpu,
+            Body::FastPageFault { vcpu, .. } | Body::PmlFull { vcpu } => Some(vcpu),
             _ => None,
         };
         if th.vm.is_none() {
@@ -136,6 +140,7 @@ impl VmMap {
         let s = &mut self.vms[usize::from(vm)];
         if s.first.is_none() {
             s.first = Some(ts);
+            s.comm = e.comm;
         }
         s.last = ts;
         if let Some(v) = vcpu
@@ -243,11 +248,7 @@ impl VmMap {
                 Vm {
                     id: VmId(i as u16),
                     pid: s.pid,
-                    comm: if s.name.is_empty() {
-                        vcpus.first().map_or_else(String::new, |v| v.comm.clone())
-                    } else {
-                        s.name.clone()
-                    },
+                    comm: name_of(s, &vcpus, trace),
                     vcpus,
                     as_ids: if s.as_ids.is_empty() { vec![0] } else { s.as_ids.clone() },
                     kind: s.kind,
@@ -258,4 +259,12 @@ impl VmMap {
             })
             .collect()
     }
+}
+
+/// Name of a VM: its monitor's, which the worker threads that live in its process are not.
+fn name_of(s: &VmState, vcpus: &[Vcpu], trace: &Trace) -> String {
+    if !s.name.is_empty() && !s.name.starts_with("kvm-nx") && !s.name.starts_with("vhost-") {
+        return s.name.clone();
+    }
+    vcpus.first().map_or_else(|| trace.strings.get(s.comm).to_owned(), |v| v.comm.clone())
 }
