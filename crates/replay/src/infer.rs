@@ -96,6 +96,7 @@ impl Seen {
         // The first stretch whole, then samples: a boot shows everything early, a flight recorder anywhere.
         let head = n.min(120_000);
         let mut last_tdp: rustc_hash::FxHashMap<u32, (u64, u64)> = rustc_hash::FxHashMap::default();
+        let mut checked: rustc_hash::FxHashMap<u32, usize> = rustc_hash::FxHashMap::default();
         let mut one = |s: &mut Self, e: &mmuscope_trace::Event| match e.body {
             Body::Exit { isa, .. } => match isa {
                 Some(Isa::Vmx) => s.vmx += 1,
@@ -131,7 +132,16 @@ impl Seen {
                 }
             }
             Body::CheckMmioSpte { spte, spte_gen, .. } if s.mmio.len() < 256 => {
-                s.mmio.push((spte, None, Some(spte_gen)))
+                // The fault that is handled next by this thread tells the frame.
+                if let Some(t) = e.tid {
+                    checked.insert(t, s.mmio.len());
+                }
+                s.mmio.push((spte, None, Some(spte_gen)));
+            }
+            Body::HandleMmioPageFault { gfn, .. } => {
+                if let Some(m) = e.tid.and_then(|t| checked.remove(&t)).and_then(|i| s.mmio.get_mut(i)) {
+                    m.1 = Some(gfn);
+                }
             }
             Body::GetPage { page, .. } | Body::PrepareZapPage { page } => {
                 if page.role.direct {
@@ -482,7 +492,7 @@ fn fit_mmio(seen: &Seen, spec: &mut LayoutSpec, parts: &mut Parts) -> bool {
             Provenance::Inferred,
             format!("{base} MMIO entries decode to the frames and generations that events named"),
         );
-        return true;
+        return seen.mmio.iter().any(|m| m.1.is_some());
     }
     let mut best = (base, None::<(LayoutSpec, String)>);
     let mut consider = |s: LayoutSpec, why: String| {
@@ -522,7 +532,7 @@ fn fit_mmio(seen: &Seen, spec: &mut LayoutSpec, parts: &mut Parts) -> bool {
     if let (n, Some((s, why))) = best {
         *spec = s;
         parts.add("MMIO words", format!("{n} of {} agree", seen.mmio.len()), Provenance::Inferred, why);
-        n == seen.mmio.len()
+        n == seen.mmio.len() && seen.mmio.iter().any(|m| m.1.is_some())
     } else {
         parts.add(
             "MMIO words",

@@ -7,6 +7,7 @@ mod axis;
 mod counts;
 mod engine;
 mod faults;
+pub mod fixture;
 mod grouping;
 mod infer;
 mod map;
