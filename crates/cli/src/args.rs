@@ -5,7 +5,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// What KVM's MMU did to every guest page: present, MMIO or removed, when, why, and at what cost.
 #[derive(Parser, Debug)]
-#[command(name = "mmuscope", version, max_term_width = 110, arg_required_else_help = true, disable_help_subcommand = true, after_help = "\
+#[command(
+    name = "mmuscope",
+    version,
+    max_term_width = 110,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
 Examples:
   mmuscope report trace.dat -o boot.html       the whole story on one page
   mmuscope view trace.dat                      the same in a window
@@ -13,7 +19,8 @@ Examples:
   mmuscope state trace.dat --at end --format csv
   mmuscope page trace.dat 0x7c00               the life of one guest page
 
-Exit status: 0 fine, 1 the answer is no, 2 could not do it.")]
+Exit status: 0 fine, 1 the answer is no, 2 could not do it."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

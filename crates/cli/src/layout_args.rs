@@ -75,8 +75,23 @@ fn parse_mask(s: &str) -> Option<u64> {
 impl LayoutArgs {
     /// Whether any option is given.
     pub(crate) fn is_given(&self) -> bool {
-        let Self { kernel, paging, vendor, maxphyaddr, phys_bits, cache_bits, l1tf, c_bit, sme, no_exec_only, no_mmio_caching, masks, masks_file, root_level, layout } =
-            self;
+        let Self {
+            kernel,
+            paging,
+            vendor,
+            maxphyaddr,
+            phys_bits,
+            cache_bits,
+            l1tf,
+            c_bit,
+            sme,
+            no_exec_only,
+            no_mmio_caching,
+            masks,
+            masks_file,
+            root_level,
+            layout,
+        } = self;
         kernel.is_some()
             || paging.is_some()
             || vendor.is_some()
@@ -100,14 +115,16 @@ impl LayoutArgs {
             None => LayoutSpec::default(),
             // A name holds a slash like a path does: what exists as a file is a file.
             Some(name) if std::path::Path::new(name).is_file() => {
-                let text = std::fs::read_to_string(name).with_context(|| format!("{name}: cannot read the layout file"))?;
+                let text = std::fs::read_to_string(name)
+                    .with_context(|| format!("{name}: cannot read the layout file"))?;
                 LayoutSpec { file: Some((name.clone(), text)), ..LayoutSpec::default() }
             }
             Some(name) if name.ends_with(".toml") => bail!("{name}: there is no such layout file"),
             Some(name) => LayoutSpec::named(name)?,
         };
         if let Some(k) = &self.kernel {
-            let kernel = Kernel::parse(k).with_context(|| format!("--kernel {k}: a release looks like 6.1 or 5.10.262-1"))?;
+            let kernel = Kernel::parse(k)
+                .with_context(|| format!("--kernel {k}: a release looks like 6.1 or 5.10.262-1"))?;
             spec.kernel = Some(Known::given(kernel));
         }
         if let Some(m) = &self.paging {
@@ -134,14 +151,19 @@ impl LayoutArgs {
             host.mmio_caching = Some(Known::given(false));
         }
         if let Some(path) = &self.masks_file {
-            let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot read the masks", path.display()))?;
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("{}: cannot read the masks", path.display()))?;
             if spec.set_variables(&text, Provenance::Given) == 0 {
-                bail!("{}: no mask in it; its lines are `name value`, as `shadow_mmio_value 8000000000000001`", path.display());
+                bail!(
+                    "{}: no mask in it; its lines are `name value`, as `shadow_mmio_value 8000000000000001`",
+                    path.display()
+                );
             }
         }
         for m in &self.masks {
             let (name, value) = m.split_once('=').with_context(|| format!("--mask {m}: write NAME=VALUE"))?;
-            let value = parse_mask(value.trim()).with_context(|| format!("--mask {m}: the value is a number, 0x… for hex"))?;
+            let value = parse_mask(value.trim())
+                .with_context(|| format!("--mask {m}: the value is a number, 0x… for hex"))?;
             if !spec.set_variable(name.trim(), value, Provenance::Given) {
                 return Err(mmuscope_spte::Error::UnknownMask(name.to_string()).into());
             }
@@ -158,6 +180,9 @@ impl LayoutArgs {
 impl LayoutArgs {
     /// Options of a replay that obeys the layout options.
     pub(crate) fn replay_options(&self) -> Result<mmuscope_replay::ReplayOptions> {
-        Ok(mmuscope_replay::ReplayOptions { layout: mmuscope_replay::LayoutOverride { spec: self.spec()? }, ..Default::default() })
+        Ok(mmuscope_replay::ReplayOptions {
+            layout: mmuscope_replay::LayoutOverride { spec: self.spec()? },
+            ..Default::default()
+        })
     }
 }

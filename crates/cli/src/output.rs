@@ -31,7 +31,10 @@ impl Output {
             if format.is_binary() && io::stdout().is_terminal() {
                 bail!("{format} is not for a terminal: name a file with -o, or pipe it somewhere");
             }
-            return Ok(Self { to: Some(BufWriter::with_capacity(1 << 16, Box::new(io::stdout().lock()))), moving: None });
+            return Ok(Self {
+                to: Some(BufWriter::with_capacity(1 << 16, Box::new(io::stdout().lock()))),
+                moving: None,
+            });
         };
         let there = |what: &str| format!("{}: {what}", path.display());
         // A device or a pipe is written to as it is.

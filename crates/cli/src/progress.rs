@@ -96,7 +96,10 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let line = std::io::stderr().is_terminal().then(|| {
             let (stop, doing) = (Arc::clone(&stop), doing.into());
-            std::thread::Builder::new().name("progress".into()).spawn(move || draw(&doing, &*work, &stop)).ok()
+            std::thread::Builder::new()
+                .name("progress".into())
+                .spawn(move || draw(&doing, &*work, &stop))
+                .ok()
         });
         Self { stop, line: line.flatten() }
     }

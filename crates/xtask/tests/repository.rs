@@ -32,9 +32,10 @@ const EDGES: [(&str, &[&str]); 10] = [
 ];
 
 /// Libraries that one crate alone may know: a light build of the others depends on it.
-const PRIVATE: [(&str, &[&str]); 7] = [
+const PRIVATE: [(&str, &[&str]); 8] = [
     ("polars", &["mmuscope-analysis"]),
     ("polars-io", &["mmuscope-analysis"]),
+    ("polars-arrow", &["mmuscope-analysis"]),
     ("egui", &["mmuscope-ui"]),
     ("eframe", &["mmuscope-ui"]),
     ("winit", &["mmuscope-ui"]),

@@ -3,6 +3,8 @@
 //! A [`Chunk`] is a polars data frame whose columns are those of a [`Table`]. Tables that stream are made and written chunk by chunk, so
 //! that memory stays bounded however long the input is; in Parquet each chunk is a row group, in Arrow IPC a record batch.
 
+use std::fmt::Write as _;
+
 mod build;
 mod text;
 mod write;
@@ -108,3 +110,20 @@ macro_rules! table {
     };
 }
 pub(crate) use table;
+
+/// A Markdown table of a table's columns, for the documentation.
+pub fn describe(table: &Table) -> String {
+    let mut out = format!("{}\n\n| column | type | what it says |\n| --- | --- | --- |\n", table.doc);
+    for c in table.columns {
+        let kind = match c.kind {
+            Kind::Time => "time, u64",
+            Kind::Duration => "duration, u64",
+            Kind::Hex => "hex, u64",
+            Kind::Bytes => "bytes, u64",
+            other => other.type_name(),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "| `{}` | {kind} | {} |", c.name, c.doc);
+    }
+    out
+}

@@ -6,6 +6,7 @@ use crate::Error;
 use polars::prelude::{
     BooleanChunked, CompatLevel, DataFrame, Int32Chunked, Schema, StringChunked, UInt32Chunked, UInt64Chunked,
 };
+use polars_arrow::io::ipc::IpcField;
 use polars_io::SerWriter;
 use polars_io::ipc::IpcWriter;
 use polars_io::parquet::write::{BatchedWriter as ParquetBatches, ParquetCompression, ParquetWriter};
@@ -159,9 +160,11 @@ impl<W: Write> TableWriter<W> {
             }
             Format::Arrow => {
                 // The oldest flavour: strings that every Arrow reader knows.
+                let plain = IpcField { fields: Vec::new(), dictionary_id: None };
+                let fields = vec![plain; table.columns.len()];
                 let lent = Lent::new(out);
                 let w = IpcWriter::new(lent.clone()).with_compat_level(CompatLevel::oldest());
-                Writer::Arrow(Box::new(w.batched(&schema(table), Vec::new())?), lent)
+                Writer::Arrow(Box::new(w.batched(&schema(table), fields)?), lent)
             }
         };
         Ok(Self { table, kind })

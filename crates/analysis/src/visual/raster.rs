@@ -122,7 +122,8 @@ fn paint(cell: &Cell) -> Paint {
     if total == 0 {
         // Where nothing was counted, the cell itself says whether that means empty or never seen.
         let (unknown, nonpresent) = (count(Shade::Unknown), count(Shade::Nonpresent));
-        let background = if unknown > nonpresent || (unknown == nonpresent && cell.shade() == Shade::Unknown) {
+        let background = if unknown > nonpresent || (unknown == nonpresent && cell.shade() == Shade::Unknown)
+        {
             Shade::Unknown
         } else {
             Shade::Nonpresent

@@ -35,7 +35,8 @@ impl InputArgs {
     pub(crate) fn load(&self) -> Result<Trace> {
         let progress = Arc::new(mmuscope_trace::Progress::default());
         let watch = Watch::new(format!("reading {}", self.name()), Arc::clone(&progress));
-        let trace = Trace::load(&self.files, &ReadOptions { progress: Some(progress), ..ReadOptions::default() })?;
+        let trace =
+            Trace::load(&self.files, &ReadOptions { progress: Some(progress), ..ReadOptions::default() })?;
         drop(watch);
         tell_damage(&trace.info);
         Ok(trace)
@@ -51,7 +52,8 @@ impl InputArgs {
 
     /// What is known about the trace, and a way to go through its events without holding them all where that would be too much.
     pub(crate) fn events(&self) -> Result<Events> {
-        let small = self.files.iter().all(|f| f.metadata().is_ok_and(|m| m.is_file() && m.len() <= IN_MEMORY));
+        let small =
+            self.files.iter().all(|f| f.metadata().is_ok_and(|m| m.is_file() && m.len() <= IN_MEMORY));
         // What cannot be read twice is kept.
         if small || self.files.iter().any(|f| !f.metadata().is_ok_and(|m| m.is_file())) {
             return Ok(Events::Held(Box::new(self.load()?)));
@@ -69,7 +71,11 @@ impl InputArgs {
         Ok(Events::Streamed { input: self.clone(), info: Box::new(info), marks })
     }
 
-    fn stream(&self, doing: &str, sink: &mut dyn FnMut(&Event, &Strings) -> ControlFlow<()>) -> Result<TraceInfo> {
+    fn stream(
+        &self,
+        doing: &str,
+        sink: &mut dyn FnMut(&Event, &Strings) -> ControlFlow<()>,
+    ) -> Result<TraceInfo> {
         let progress = Arc::new(mmuscope_trace::Progress::default());
         let _watch = Watch::new(format!("{doing} {}", self.name()), Arc::clone(&progress));
         let options = ReadOptions { progress: Some(progress), ..ReadOptions::default() };
@@ -191,7 +197,9 @@ impl Clock {
                 let Some(n) = self.marks.iter().position(|(text, _)| text == name) else {
                     let known: Vec<&str> = self.marks.iter().map(|(t, _)| t.as_str()).collect();
                     if known.is_empty() {
-                        bail!("there is no phase `{name}`: the trace has no markers; a time is 1.5s, 20ms, a number of nanoseconds, start or end");
+                        bail!(
+                            "there is no phase `{name}`: the trace has no markers; a time is 1.5s, 20ms, a number of nanoseconds, start or end"
+                        );
                     }
                     bail!("there is no phase `{name}`; the trace has {}", known.join(", "));
                 };
@@ -231,7 +239,6 @@ pub(crate) fn parse_gfns(s: &str) -> Result<(u64, u64), String> {
     }
     Ok((a, b.saturating_add(1)))
 }
-
 
 #[cfg(test)]
 mod tests {

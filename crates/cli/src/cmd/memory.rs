@@ -24,7 +24,8 @@ pub(crate) struct Args {
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let mut printer = a.table.open(&MEMORY)?;
     let (_, timeline) = a.input.replay(&a.layout)?;
-    let vms: Vec<_> = timeline.vms().iter().map(|v| v.id).filter(|id| a.vm.is_none_or(|vm| id.0 == vm)).collect();
+    let vms: Vec<_> =
+        timeline.vms().iter().map(|v| v.id).filter(|id| a.vm.is_none_or(|vm| id.0 == vm)).collect();
     for range in vms.into_iter().flat_map(|vm| timeline.memory(vm)) {
         push_memory(&mut printer.rows, &range);
         if !printer.flush_full()? {

@@ -39,7 +39,11 @@ pub(crate) struct Args {
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let (gfn, end) = parse_gfns(&a.gfn).map_err(anyhow::Error::msg)?;
     if end != gfn + 1 {
-        bail!("`{}` is a range: a story is of one page; for a range use `mmuscope spans --gfn {}`", a.gfn, a.gfn);
+        bail!(
+            "`{}` is a range: a story is of one page; for a range use `mmuscope spans --gfn {}`",
+            a.gfn,
+            a.gfn
+        );
     }
     let input = InputArgs { files: vec![a.file.clone()] };
     let (trace, timeline) = input.replay(&a.layout)?;
@@ -49,7 +53,11 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let story = timeline.page_story(&trace, VmId(a.vm), a.as_id, gfn);
     let base = if a.absolute { 0 } else { trace.info.first_ts };
     let out = &mut std::io::stdout().lock();
-    if a.format == "json" { json(out, &timeline, &story, base)? } else { text(out, &story, base, a.absolute)? }
+    if a.format == "json" {
+        json(out, &timeline, &story, base)?
+    } else {
+        text(out, &story, base, a.absolute)?
+    }
     Ok(Outcome::Fine)
 }
 

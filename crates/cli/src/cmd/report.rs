@@ -1,9 +1,9 @@
 //! `mmuscope report`.
 
 use super::input::InputArgs;
+use crate::Outcome;
 use crate::layout_args::LayoutArgs;
 use crate::output::Output;
-use crate::Outcome;
 use anyhow::Result;
 use clap::ValueEnum;
 use mmuscope_analysis::table::Format as TableFormat;
@@ -63,8 +63,12 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let format = a.format.or_else(|| Format::of(a.output.as_deref()?)).unwrap_or(Format::Html);
     let mut out = Output::new(a.output.as_deref(), TableFormat::Text)?;
     let (trace, timeline) = a.input.replay(&a.layout)?;
-    let options =
-        Options { title: a.title.clone(), pages: a.pages, pictures: format == Format::Html, ..Options::default() };
+    let options = Options {
+        title: a.title.clone(),
+        pages: a.pages,
+        pictures: format == Format::Html,
+        ..Options::default()
+    };
     let report = Report::new(&trace, &timeline, &options);
     let text = match format {
         Format::Html => render_html(&report),

@@ -45,7 +45,13 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     } else {
         None
     };
-    let filter = SpanFilter { vm: a.which.vm.map(VmId), as_id: a.which.as_id, level: a.which.level, gfns: a.which.gfn, time };
+    let filter = SpanFilter {
+        vm: a.which.vm.map(VmId),
+        as_id: a.which.as_id,
+        level: a.which.level,
+        gfns: a.which.gfn,
+        time,
+    };
     let base = a.table.base(clock.first);
     for span in timeline.all_spans(&filter) {
         push_span(&mut printer.rows, &trace, &timeline.entry(span.entry), &span, base);

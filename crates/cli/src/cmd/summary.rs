@@ -10,6 +10,7 @@ use mmuscope_analysis::words::{bytes, count, duration, printable};
 use mmuscope_replay::{Certainty, Counts, Shade, State, Timeline, VmId};
 use mmuscope_trace::{Trace, TraceInfo};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -48,7 +49,10 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     };
     let out = &mut std::io::stdout().lock();
     if a.format == "json" {
-        serde_json::to_writer_pretty(&mut *out, &as_json(events.info(), &counts, replayed.as_ref().map(|(_, t)| t)))?;
+        serde_json::to_writer_pretty(
+            &mut *out,
+            &as_json(events.info(), &counts, replayed.as_ref().map(|(_, t)| t)),
+        )?;
         writeln!(out)?;
         return Ok(Outcome::Fine);
     }
@@ -56,7 +60,10 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     match &replayed {
         Some((trace, timeline)) => write!(out, "{}", memory(trace, timeline))?,
         None if a.no_replay => {}
-        None => writeln!(out, "\nThe trace is too large to replay at once; `state`, `spans` and `report` need memory for all of its events.")?,
+        None => writeln!(
+            out,
+            "\nThe trace is too large to replay at once; `state`, `spans` and `report` need memory for all of its events."
+        )?,
     }
     write!(out, "{}", busiest(&counts, replayed.as_ref().map(|(_, t)| t)))?;
     Ok(Outcome::Fine)
@@ -70,8 +77,11 @@ fn line(out: &mut String, name: &str, text: &str) {
 
 fn recording(info: &TraceInfo, counts: &EventCounts) -> String {
     let mut out = String::new();
-    let files: Vec<String> =
-        info.files.iter().map(|f| format!("{} ({}, {})", f.path.display(), f.kind, human_size(f.size))).collect();
+    let files: Vec<String> = info
+        .files
+        .iter()
+        .map(|f| format!("{} ({}, {})", f.path.display(), f.kind, human_size(f.size)))
+        .collect();
     line(&mut out, "trace", &files.join(", "));
     let host = &info.host;
     let facts: Vec<String> = [
@@ -87,7 +97,8 @@ fn recording(info: &TraceInfo, counts: &EventCounts) -> String {
         line(&mut out, "host", &facts.join(", "));
     }
     let length = info.last_ts.saturating_sub(info.first_ts);
-    let clock = if info.clock.name.is_empty() { String::new() } else { format!(", clock {}", info.clock.name) };
+    let clock =
+        if info.clock.name.is_empty() { String::new() } else { format!(", clock {}", info.clock.name) };
     line(&mut out, "events", &format!("{} in {}{clock}", count(counts.events), duration(length)));
     line(&mut out, "lost", &lost(info));
     for d in info.damage.iter().take(TOP) {
@@ -120,26 +131,51 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
         let layout = timeline.layout(vm.id);
         if only || vm.id == VmId(0) {
             let era = layout.resolved.era.map_or(String::new(), |e| format!("{}, ", e.value));
-            let from: Vec<String> = layout.parts.iter().take(3).map(|p| format!("{} {} ({})", p.what, p.value, p.from.name())).collect();
+            let from: Vec<String> = layout
+                .parts
+                .iter()
+                .take(3)
+                .map(|p| format!("{} {} ({})", p.what, p.value, p.from.name()))
+                .collect();
             line(&mut out, "layout", &format!("{era}{}", from.join("; ")));
         }
         let name = if vm.comm.is_empty() { String::new() } else { format!("{}, ", vm.comm) };
         let pid = vm.pid.map_or(String::new(), |p| format!("process {p}, "));
-        let vcpus = match vm.vcpus.len() {
-            1 => "1 vCPU".to_string(),
-            n => format!("{n} vCPUs"),
+        // A vCPU may have run on several threads.
+        let ids: BTreeSet<Option<u32>> = vm.vcpus.iter().map(|v| v.vcpu_id).collect();
+        let vcpus = match ids.len() {
+            0 => String::new(),
+            1 => "1 vCPU, ".to_string(),
+            n => format!("{n} vCPUs, "),
         };
-        line(&mut out, &format!("VM {}", vm.id.0), &format!("{name}{pid}{vcpus}, {}", vm.kind.name()));
+        line(&mut out, &format!("VM {}", vm.id.0), &format!("{name}{pid}{vcpus}{}", vm.kind.name()));
     }
     let counts = timeline.counts_at(end);
-    let _ = writeln!(out, "\nat the end{}", states(&counts));
+    let shown = |c: &Counts| c.state(State::Present) + c.state(State::Mmio) > 0;
+    if shown(&counts) {
+        let _ = writeln!(out, "\nat the end        {}", states(&counts));
+    } else if let Some((at, peak)) = peak(timeline) {
+        let at = duration(at.saturating_sub(trace.info.first_ts));
+        let _ = writeln!(
+            out,
+            "\nNothing is mapped at the end: the VM was torn down. At its peak, after {at}:\n{:18}{}",
+            "",
+            states(&peak)
+        );
+    } else {
+        let _ = writeln!(out, "\nNo event shows a present or MMIO entry.");
+    }
     let stale = timeline
         .state_at(end, &mmuscope_replay::StateFilter::default())
         .iter()
         .filter(|(_, s)| s.certainty == Certainty::Stale && s.state == State::Present)
         .count();
     if stale > 0 {
-        let _ = writeln!(out, "  of these {} present entries are stale: this MMU does not trace everything that changes them", count(stale as u64));
+        let _ = writeln!(
+            out,
+            "  of these {} present entries are stale: this MMU does not trace everything that changes them",
+            count(stale as u64)
+        );
     }
     let phases = timeline.phases();
     if !phases.is_empty() {
@@ -148,28 +184,57 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
             .take(24)
             .map(|p| format!("{} {}", printable(&p.text), duration(p.end.saturating_sub(p.start))))
             .collect();
-        let more = if phases.len() > 24 { format!(", and {} more", phases.len() - 24) } else { String::new() };
+        let more =
+            if phases.len() > 24 { format!(", and {} more", phases.len() - 24) } else { String::new() };
         let _ = writeln!(out, "\nphases: {}{more}", names.join(", "));
     }
-    let _ = trace;
     out
+}
+
+/// The moment (of a few hundred) with the most memory mapped.
+fn peak(timeline: &Timeline) -> Option<(u64, Counts)> {
+    const MOMENTS: usize = 256;
+    let (start, end) = timeline.range();
+    let mapped = |c: &Counts| {
+        Shade::ALL.iter().filter(|s| s.state() == State::Present).map(|s| c.bytes(*s)).sum::<u64>()
+    };
+    let step = end.saturating_sub(start) / MOMENTS as u64;
+    let over = timeline.counts_over(start, end, MOMENTS);
+    let best = over.iter().enumerate().max_by_key(|(_, c)| mapped(c))?;
+    (mapped(best.1) > 0).then(|| (start + step * (best.0 as u64 + 1), *best.1))
+}
+
+/// As short as a column of the summary is wide.
+fn shade_word(shade: Shade) -> &'static str {
+    match shade {
+        Shade::Writable => "writable",
+        Shade::ReadOnly => "read-only",
+        s => s.name(),
+    }
 }
 
 /// A table of states and levels.
 fn states(counts: &Counts) -> String {
-    let levels: Vec<u8> = (1..=5).filter(|l| Shade::ALL.iter().any(|s| *s != Shade::Unknown && *s != Shade::Nonpresent && counts.at(*s, *l) > 0)).collect();
+    let levels: Vec<u8> = (1..=5)
+        .filter(|l| {
+            Shade::ALL
+                .iter()
+                .any(|s| *s != Shade::Unknown && *s != Shade::Nonpresent && counts.at(*s, *l) > 0)
+        })
+        .collect();
     let mut out = String::new();
-    for l in &levels {
-        let _ = write!(out, "{:>10}", ["", "4K", "2M", "1G", "level 4", "level 5"][usize::from(*l)]);
+    for (n, l) in levels.iter().enumerate() {
+        let width = if n == 0 { 6 } else { 10 };
+        let _ = write!(out, "{:>width$}", ["", "4K", "2M", "1G", "level 4", "level 5"][usize::from(*l)]);
     }
     let _ = write!(out, "{:>12}", "memory");
     for shade in Shade::ALL {
         if matches!(shade, Shade::Unknown | Shade::Nonpresent) || counts.total(shade) == 0 {
             continue;
         }
-        let _ = write!(out, "\n  {:<18}", shade.name());
+        let _ = write!(out, "\n  {:<16}", shade_word(shade));
         for (n, l) in levels.iter().enumerate() {
-            let width = if n == 0 { 0 } else { 10 };
+            let width = if n == 0 { 6 } else { 10 };
             let _ = write!(out, "{:>width$}", count(counts.at(shade, *l)));
         }
         if shade != Shade::Table {
@@ -181,7 +246,8 @@ fn states(counts: &Counts) -> String {
 
 fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
     let mut out = String::new();
-    let events: Vec<String> = counts.names().iter().take(8).map(|(n, c)| format!("{} {}", count(*c), printable(n))).collect();
+    let events: Vec<String> =
+        counts.names().iter().take(8).map(|(n, c)| format!("{} {}", count(*c), printable(n))).collect();
     let _ = writeln!(out, "\nmost frequent: {}", events.join(", "));
     let pages = |list: &[(u32, u64, u64)]| {
         list.iter().map(|(_, gfn, n)| format!("{gfn:#x} ({})", count(*n))).collect::<Vec<_>>().join(", ")
@@ -207,7 +273,8 @@ fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
 }
 
 fn as_json(info: &TraceInfo, counts: &EventCounts, timeline: Option<&Timeline>) -> Value {
-    let names: serde_json::Map<String, Value> = counts.names().into_iter().map(|(n, c)| (n.to_string(), c.into())).collect();
+    let names: serde_json::Map<String, Value> =
+        counts.names().into_iter().map(|(n, c)| (n.to_string(), c.into())).collect();
     let files: Vec<Value> = info
         .files
         .iter()
@@ -230,10 +297,11 @@ fn as_json(info: &TraceInfo, counts: &EventCounts, timeline: Option<&Timeline>) 
     if let Some(t) = timeline {
         let (_, end) = t.range();
         let c = t.counts_at(end);
-        let states: serde_json::Map<String, Value> = [State::Present, State::Mmio, State::Removed, State::Table]
-            .into_iter()
-            .map(|s| (s.name().to_string(), c.state(s).into()))
-            .collect();
+        let states: serde_json::Map<String, Value> =
+            [State::Present, State::Mmio, State::Removed, State::Table]
+                .into_iter()
+                .map(|s| (s.name().to_string(), c.state(s).into()))
+                .collect();
         let vms: Vec<Value> = t
             .vms()
             .iter()

@@ -1,7 +1,7 @@
 //! What commands that print a table have in common.
 
 use crate::output::Output;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use mmuscope_analysis::Filter;
 use mmuscope_analysis::table::{Chunk, Format, Rows, Table, TableWriter, WriteOptions};
 use std::path::PathBuf;
@@ -41,8 +41,8 @@ impl TableArgs {
         let filter = self.filter.as_deref().map(|f| Filter::new(f, table)).transpose()?;
         let out = Output::new(self.output.as_deref(), self.format)?;
         let options = WriteOptions { no_header: self.no_header, absolute: self.absolute };
-        let writer = TableWriter::new(table, self.format, options, out)?;
-        Ok(Printer { rows: Rows::new(table), writer, filter, left: self.limit.unwrap_or(usize::MAX) })
+        let writer = Begun::Not(table, self.format, options, out);
+        Ok(Printer { rows: Rows::new(table), writer: Some(writer), filter, left: self.limit.unwrap_or(usize::MAX) })
     }
 }
 
@@ -50,9 +50,15 @@ impl TableArgs {
 pub(crate) struct Printer {
     /// Rows to be filled; call [`flush_full`](Self::flush_full) now and then.
     pub(crate) rows: Rows,
-    writer: TableWriter<Output>,
+    writer: Option<Begun>,
     filter: Option<Filter>,
     left: usize,
+}
+
+/// An output before and after its first byte: where nothing can be said, no header is printed either.
+enum Begun {
+    Not(&'static Table, Format, WriteOptions, Output),
+    Yes(TableWriter<Output>),
 }
 
 impl Printer {
@@ -75,13 +81,23 @@ impl Printer {
             chunk = chunk.slice(0, self.left);
         }
         self.left -= chunk.height();
-        self.writer.write(&chunk)?;
+        let mut writer = self.begin()?;
+        writer.write(&chunk)?;
+        self.writer = Some(Begun::Yes(writer));
         Ok(())
+    }
+
+    fn begin(&mut self) -> Result<TableWriter<Output>> {
+        match self.writer.take() {
+            Some(Begun::Yes(w)) => Ok(w),
+            Some(Begun::Not(table, format, options, out)) => Ok(TableWriter::new(table, format, options, out)?),
+            None => bail!("the output failed before"),
+        }
     }
 
     /// Writes the rest and ends the output.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.flush()?;
-        self.writer.finish()?.done()
+        self.begin()?.finish()?.done()
     }
 }

@@ -1,12 +1,82 @@
 //! `mmuscope view`.
 
+use super::input::{is_stdin, parse_gfns};
 use crate::Outcome;
+use crate::layout_args::LayoutArgs;
 use anyhow::{Result, bail};
+use clap::ValueEnum;
+use mmuscope_analysis::time::parse_ns;
+use mmuscope_replay::LayoutOverride;
+use mmuscope_ui::{Input, ThemeChoice, ViewOptions};
+use std::path::PathBuf;
 
-/// The desktop viewer
+/// The desktop viewer: guest pages over time, each entry bit by bit
 #[derive(clap::Args, Debug)]
-pub(crate) struct Args {}
+#[command(after_help = "\
+Examples:
+  mmuscope view trace.dat
+  mmuscope view --follow capture.perf.data                  a capture that is still being written
+  mmuscope record -o - | mmuscope view -                    live, without privileges for the viewer")]
+pub(crate) struct Args {
+    /// A trace; several files are one trace; `-` is standard input. Without one the window offers to choose
+    files: Vec<PathBuf>,
+    /// Keep reading a file that is still being written
+    #[arg(long)]
+    follow: bool,
+    /// Go to this moment: 1.5s, 20ms, nanoseconds since the first event, or end
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    at: Option<u64>,
+    /// Select this guest frame
+    #[arg(long, value_name = "GFN", value_parser = parse_gfns)]
+    gfn: Option<(u64, u64)>,
+    /// Colours; without this, those chosen last
+    #[arg(long, value_enum)]
+    theme: Option<Theme>,
+    /// Write a picture of the window to this PNG file and close
+    #[arg(long, value_name = "FILE")]
+    screenshot: Option<PathBuf>,
+    #[command(flatten)]
+    layout: LayoutArgs,
+}
 
-pub(crate) fn run(_: &Args) -> Result<Outcome> {
-    bail!("view is not there yet")
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Theme {
+    System,
+    Dark,
+    Light,
+}
+
+/// The viewer takes what lies behind the end for the end.
+fn moment(s: &str) -> Result<u64, String> {
+    match s {
+        "start" => Ok(0),
+        "end" => Ok(u64::MAX),
+        _ => parse_ns(s).map_err(|e| e.to_string()),
+    }
+}
+
+pub(crate) fn run(a: &Args) -> Result<Outcome> {
+    let input = match a.files.as_slice() {
+        [] => Input::Nothing,
+        [one] if is_stdin(one) => Input::Stdin,
+        files if files.iter().any(|f| is_stdin(f)) => {
+            bail!("standard input is a trace of its own: it cannot be one of several files")
+        }
+        files => Input::Files(files.to_vec()),
+    };
+    let theme = a.theme.map(|t| match t {
+        Theme::System => ThemeChoice::System,
+        Theme::Dark => ThemeChoice::Dark,
+        Theme::Light => ThemeChoice::Light,
+    });
+    mmuscope_ui::run(ViewOptions {
+        input,
+        follow: a.follow,
+        layout: LayoutOverride { spec: a.layout.spec()? },
+        at: a.at,
+        gfn: a.gfn.map(|(first, _)| first),
+        screenshot: a.screenshot.clone(),
+        theme,
+    })?;
+    Ok(Outcome::Fine)
 }

@@ -1,0 +1,203 @@
+//! Tables, their formats and their filters.
+
+use mmuscope_analysis::Filter;
+use mmuscope_analysis::events::{self, EVENTS, Who};
+use mmuscope_analysis::table::{CHUNK_ROWS, Format, Rows, Table, TableWriter, WriteOptions, describe};
+use mmuscope_analysis::timeline::{FAULTS, MEMORY, SPANS, STATE};
+use mmuscope_trace::Trace;
+use polars::prelude::{DataType, SerReader};
+use polars_io::prelude::{IpcReader, ParquetReader};
+use std::io::Cursor;
+use std::path::Path;
+
+const TABLES: [&Table; 5] = [&STATE, &SPANS, &FAULTS, &EVENTS, &MEMORY];
+
+const TEXT: &str = "\
+            load-111     [001] d..1.     4.000001: kvm_exit: vcpu 1 reason npf rip 0x6000 info1 0x0000000100000006 info2 0x0000000000100000 intr_info 0x00000000 error_code 0x00000000
+            load-111     [001] .....     4.000002: kvm_page_fault: vcpu 1 rip 0x6000 address 0x0000000000100000 error_code 0x100000006
+            load-111     [001] .....     4.000003: kvm_mmu_spte_requested: gfn 100 pfn 7ea1 level 1
+            load-111     [001] .....     4.000004: kvm_tdp_mmu_spte_changed: as id 0 gfn 100 level 1 old_spte 0 new_spte 7ea1e67
+            load-111     [001] .....     4.000005: kvm_mmu_set_spte: gfn 100 spte 7ea1e67 (rwxu) level 1 at 55fe800
+         a,b \"c\"-7       [000] .....     4.000006: tracing_mark_write: a \"mark\", with commas
+";
+
+fn rows(text: &str) -> (Rows, Trace) {
+    let trace = Trace::from_text(text).expect("the text is a trace");
+    let mut rows = Rows::new(&EVENTS);
+    let who = Who::new(&trace.info);
+    for e in trace.events.iter() {
+        events::push(&mut rows, &e, &trace.strings, &who, trace.info.first_ts);
+    }
+    (rows, trace)
+}
+
+fn write(format: Format) -> Vec<u8> {
+    let (mut rows, _) = rows(TEXT);
+    let mut w = TableWriter::new(&EVENTS, format, WriteOptions::default(), Vec::new()).expect("a writer");
+    w.write(&rows.take().expect("a chunk")).expect("writes");
+    w.finish().expect("finishes")
+}
+
+fn passing(expr: &str) -> Vec<usize> {
+    let (mut rows, _) = rows(TEXT);
+    let chunk = rows.take().expect("a chunk");
+    let filter = Filter::new(expr, &EVENTS).unwrap_or_else(|e| panic!("{e}"));
+    let passing = filter.matches(&chunk).expect("evaluates");
+    assert_eq!(filter.apply(&chunk).expect("evaluates").height(), passing.iter().filter(|p| **p).count());
+    passing.iter().enumerate().filter(|(_, p)| **p).map(|(n, _)| n).collect()
+}
+
+#[test]
+fn every_event_has_its_fields_in_columns() {
+    let text = String::from_utf8(write(Format::Csv)).expect("UTF-8");
+    let mut r = csv::Reader::from_reader(text.as_bytes());
+    let names = r.headers().expect("names").clone();
+    let all: Vec<csv::StringRecord> = r.records().map(|r| r.expect("a record")).collect();
+    let cell = |row: usize, name: &str| {
+        all[row].get(names.iter().position(|n| n == name).expect("a column")).expect("a cell").to_string()
+    };
+    assert_eq!(all.len(), 6);
+    assert_eq!(
+        (cell(1, "error_code"), cell(1, "gpa"), cell(1, "gfn"), cell(1, "vcpu")),
+        ("0x100000006".into(), "0x100000".into(), "0x100".into(), "1".into())
+    );
+    assert_eq!(
+        (cell(3, "old_spte"), cell(3, "new_spte"), cell(3, "as_id"), cell(3, "level")),
+        ("0x0".into(), "0x7ea1e67".into(), "0".into(), "1".into())
+    );
+    assert_eq!(
+        (cell(4, "spte"), cell(4, "sptep"), cell(4, "u"), cell(4, "pfn")),
+        ("0x7ea1e67".into(), "0x55fe800".into(), "true".into(), String::new())
+    );
+    assert_eq!((cell(2, "pfn"), cell(2, "ts")), ("0x7ea1".into(), "2000".into()));
+    assert_eq!(
+        (cell(5, "text"), cell(5, "comm"), cell(5, "tid")),
+        ("a \"mark\", with commas".into(), "a,b \"c\"".into(), "7".into())
+    );
+}
+
+#[test]
+fn expressions_choose_rows() {
+    assert_eq!(passing("level == 1 and new_spte != 0"), [3]);
+    assert_eq!(passing("gfn = 0x100"), [1, 2, 3, 4]);
+    assert_eq!(passing("event == kvm_exit or event == 'kvm_mmu_set_spte'"), [0, 4]);
+    assert_eq!(passing("error_code & 0x2 != 0 and event == kvm_page_fault"), [1]);
+    assert_eq!(passing("event like 'kvm_mmu_*'"), [2, 4]);
+    assert_eq!(passing("text contains 'mark'"), [5]);
+    assert_eq!(passing("comm starts with lo && tid in (110, 111) && cpu == 1 && ts >= 3us"), [3, 4]);
+    assert_eq!(passing("text is not null"), [5]);
+    assert_eq!(passing("w"), [4]);
+    assert_eq!(passing("not w or level * 2 + 1 == 3 and pfn is null"), [3, 4]);
+    // A null is neither equal nor different.
+    assert_eq!(passing("new_spte == 0").len() + passing("new_spte != 0").len(), 1);
+    // The whole range of 64 bits, exactly.
+    assert_eq!(passing("new_spte < 0xffffffffffffffff and new_spte - 0x7ea1e68 == -1"), [3]);
+}
+
+#[test]
+fn what_is_wrong_in_an_expression_is_pointed_at() {
+    for (text, at, hint) in [
+        ("levle == 1", 0, "no column `levle`"),
+        ("level = ", 8, "missing here"),
+        ("level == 'one'", 9, "of one kind"),
+        ("level", 0, "a comparison"),
+        ("(level == 1", 11, "`)` is missing"),
+        ("event == 'x", 9, "not closed"),
+        ("level == 1 level == 2", 11, "does not belong"),
+        ("level == 0xzz", 9, "no number"),
+        ("event + 1 == 2", 0, "calculated"),
+        ("level == 1 and §", 15, "means nothing"),
+    ] {
+        let e = Filter::new(text, &EVENTS).expect_err(text);
+        assert_eq!(e.at, at, "{text}: {e}");
+        assert!(e.to_string().contains(hint), "{text}: {e}");
+    }
+    let deep = format!("{}level == 1{}", "(".repeat(10_000), ")".repeat(10_000));
+    assert!(Filter::new(&deep, &EVENTS).is_err(), "no stack is overrun");
+    assert!(Filter::new(&"not ".repeat(10_000), &EVENTS).is_err());
+}
+
+#[test]
+fn parquet_and_arrow_read_back_the_same() {
+    let (mut rows, _) = rows(TEXT);
+    let made = rows.take().expect("a chunk");
+    let parquet = ParquetReader::new(Cursor::new(write(Format::Parquet))).finish().expect("reads");
+    let arrow = IpcReader::new(Cursor::new(write(Format::Arrow))).finish().expect("reads");
+    for (format, back) in [("parquet", parquet), ("arrow", arrow)] {
+        assert_eq!((back.height(), back.width()), (made.height(), made.width()), "{format}");
+        for (ours, theirs) in made.columns().iter().zip(back.columns()) {
+            assert_eq!(ours.name(), theirs.name(), "{format}");
+            assert!(ours.equals_missing(theirs), "{format}: {ours:?} {theirs:?}");
+        }
+    }
+    for table in TABLES {
+        let mut rows = Rows::new(table);
+        let chunk = rows.take().expect("an empty chunk");
+        for (column, spec) in chunk.columns().iter().zip(table.columns) {
+            let want = match spec.kind.type_name() {
+                "u64" => DataType::UInt64,
+                "u32" => DataType::UInt32,
+                "i32" => DataType::Int32,
+                "bool" => DataType::Boolean,
+                _ => DataType::String,
+            };
+            assert_eq!((column.name().as_str(), column.dtype()), (spec.name, &want), "{}", table.name);
+        }
+    }
+}
+
+#[test]
+fn chunks_follow_each_other() {
+    let mut out =
+        TableWriter::new(&EVENTS, Format::Parquet, WriteOptions::default(), Vec::new()).expect("a writer");
+    let trace = Trace::from_text(TEXT).expect("a trace");
+    let (who, e) = (Who::new(&trace.info), trace.events.get(3));
+    let mut rows = Rows::new(&EVENTS);
+    let total = 2 * CHUNK_ROWS + 17;
+    for _ in 0..total {
+        events::push(&mut rows, &e, &trace.strings, &who, 0);
+        if rows.is_full() {
+            assert_eq!(rows.len(), CHUNK_ROWS);
+            out.write(&rows.take().expect("a chunk")).expect("writes");
+        }
+    }
+    out.write(&rows.take().expect("a chunk")).expect("writes");
+    let bytes = out.finish().expect("finishes");
+    let back = ParquetReader::new(Cursor::new(&bytes)).finish().expect("reads");
+    assert_eq!(back.height(), total);
+    assert!(bytes.len() < total, "equal rows cost little: {} bytes", bytes.len());
+}
+
+#[test]
+fn names_are_unique_and_speak() {
+    for table in TABLES {
+        let mut names: Vec<&str> = table.columns.iter().map(|c| c.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), table.columns.len(), "{}", table.name);
+        assert!(
+            table.lead <= table.columns.len() && table.columns.iter().all(|c| !c.doc.is_empty()),
+            "{}",
+            table.name
+        );
+    }
+}
+
+#[test]
+fn the_documentation_lists_every_column() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/tables.md");
+    let text = std::fs::read_to_string(&path).expect("docs/tables.md");
+    let mut want = text.clone();
+    for table in TABLES {
+        let (begin, end) = (format!("<!-- {} -->\n", table.name), format!("<!-- end of {} -->", table.name));
+        let start =
+            want.find(&begin).unwrap_or_else(|| panic!("docs/tables.md has no {begin}")) + begin.len();
+        let stop = want.find(&end).unwrap_or_else(|| panic!("docs/tables.md has no {end}"));
+        want.replace_range(start..stop, &describe(table));
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &want).expect("docs/tables.md is written");
+    }
+    let now = std::fs::read_to_string(&path).expect("docs/tables.md");
+    assert!(now == want, "docs/tables.md is behind: UPDATE=1 cargo test -p mmuscope-analysis");
+}

@@ -1,0 +1,57 @@
+//! Every command in README and docs runs, and prints what they say.
+
+use crate::root;
+use std::fs;
+use std::path::PathBuf;
+
+fn pages() -> Vec<PathBuf> {
+    let mut pages = vec![root().join("README.md")];
+    for e in fs::read_dir(root().join("docs")).expect("docs").flatten() {
+        if e.path().extension().is_some_and(|x| x == "md") {
+            pages.push(e.path());
+        }
+    }
+    pages
+}
+
+/// Blocks marked `console`: lines that begin with `$ mmuscope` are run, what follows is their output (`...` stands for any lines, `[..]` for
+/// the rest of one).
+#[test]
+fn commands_in_the_documentation_run() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cases = trycmd::TestCases::new();
+    let mut commands = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("a page");
+        commands += text.lines().filter(|l| l.starts_with("$ mmuscope ")).count();
+        // Pages name files from the top of the repository, where their readers stand.
+        let name = page.strip_prefix(root()).expect("below the top").to_string_lossy().replace('/', "-");
+        let copy = dir.path().join(name);
+        fs::write(&copy, text).expect("a copy");
+        cases.case(&copy);
+    }
+    std::os::unix::fs::symlink(root().join("samples"), dir.path().join("samples")).expect("a link");
+    cases.register_bin("mmuscope", std::path::Path::new(env!("CARGO_BIN_EXE_mmuscope")));
+    cases.run();
+    assert!(commands >= 5, "the documentation shows commands");
+}
+
+#[test]
+fn links_in_the_documentation_lead_somewhere() {
+    let mut seen = 0;
+    let more =
+        ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "samples/README.md"].map(|f| root().join(f));
+    for page in pages().into_iter().chain(more) {
+        let text = fs::read_to_string(&page).expect("a page");
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = target.split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let to = page.parent().expect("a folder").join(target);
+            assert!(to.exists(), "{}: {target} is not there", page.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 5);
+}

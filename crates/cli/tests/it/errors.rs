@@ -1,0 +1,177 @@
+//! What cannot be done is said in one clear line, with status 2; what is no error is none.
+
+use crate::{mmuscope, root};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Commands that read a trace.
+const READERS: [&[&str]; 6] = [&["summary"], &["state"], &["events"], &["spans"], &["faults"], &["report"]];
+
+fn fails(out: &Output, what: &str) -> String {
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(2), "{what}: {text}");
+    assert!(out.stdout.is_empty(), "{what}: prints nothing on standard output");
+    let said: Vec<&str> = text.lines().collect();
+    assert_eq!(said.len(), 1, "{what}: one line, not {text}");
+    assert!(said[0].starts_with("mmuscope: "), "{what}: {text}");
+    assert!(!text.contains("panicked"), "{what}: {text}");
+    text
+}
+
+#[test]
+fn what_is_no_trace_gets_one_clear_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("a path").to_string();
+    let mut noise: Vec<u8> = Vec::new();
+    let mut x = 0x9e37_79b9_7f4a_7c15u64;
+    for _ in 0..4096 {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        noise.push((x >> 33) as u8);
+    }
+    fs::write(path("garbage"), &noise).expect("a file");
+    fs::write(path("empty"), b"").expect("a file");
+    fs::write(path("prose.txt"), "Dear kernel,\nthis is not a trace.\n").expect("a file");
+    fs::create_dir(path("folder")).expect("a folder");
+    let dat = fs::read(root().join("samples/linux-boot/trace.dat")).expect("the sample");
+    fs::write(path("head.dat"), &dat[..40]).expect("a file");
+    for name in ["garbage", "empty", "prose.txt", "folder", "head.dat", "missing"] {
+        for command in READERS {
+            let out = mmuscope(command).arg(path(name)).output().expect("mmuscope runs");
+            let said = fails(&out, &format!("{command:?} {name}"));
+            assert!(said.contains(name), "{command:?} {name} names the file: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_file_without_permission_gets_one_clear_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
+    let file = dir.path().join("secret.dat");
+    fs::write(&file, b"x").expect("a file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).expect("permissions");
+    let mut c = mmuscope(&["summary"]);
+    c.arg(&file);
+    if fs::read(&file).is_ok() {
+        // We are root, who may read everything: ask as nobody.
+        c.uid(65534).gid(65534);
+    }
+    match c.output() {
+        Ok(out) => {
+            let said = fails(&out, "no permission");
+            assert!(said.contains("permission denied") && said.contains("secret.dat"), "{said}");
+        }
+        Err(e) => eprintln!("SKIPPED: cannot run mmuscope as nobody: {e}"),
+    }
+}
+
+#[test]
+fn a_truncated_trace_gives_what_is_before_the_damage_or_says_why_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dat = fs::read(root().join("samples/linux-boot/trace.dat")).expect("the sample");
+    for part in [1, 5, 9] {
+        let file = dir.path().join(format!("cut{part}.dat"));
+        fs::write(&file, &dat[..dat.len() * part / 10]).expect("a file");
+        let out = mmuscope(&["events", "--format", "csv"]).arg(&file).output().expect("mmuscope runs");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!said.contains("panicked"), "{said}");
+        assert!(said.contains("cut"), "cut at {part}0 %: names the file: {said}");
+        match out.status.code() {
+            Some(0) => {
+                assert!(said.contains("byte") && said.contains("partial"), "{said}");
+                assert!(out.stdout.iter().filter(|b| **b == b'\n').count() > 1, "there are events");
+            }
+            Some(2) => assert!(out.stdout.is_empty(), "nothing half-said"),
+            other => panic!("status {other:?}: {said}"),
+        }
+    }
+}
+
+#[test]
+fn wrong_arguments_are_pointed_at() {
+    let trace = "samples/6.1-npt/trace.txt.zst";
+    for (args, hint) in [
+        (vec!["events", trace, "--where", "levl == 1"], "no column `levl`"),
+        (vec!["events", trace, "--where", "level == "], "missing here"),
+        (vec!["state", trace, "--at", "lunch"], "there is no phase `lunch`"),
+        (vec!["state", trace, "--paging", "ebt"], "one of ept"),
+        (vec!["state", trace, "--mask", "shadow_foo=1"], "shadow_foo"),
+        (vec!["events", trace, "--gfn", "0xzz"], "is no frame"),
+    ] {
+        let out = mmuscope(&args).output().expect("mmuscope runs");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(hint), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    for args in [
+        vec!["events"],
+        vec!["events", "--format", "csv"],
+        vec!["spans", "--format", "jsonl"],
+        vec!["report"],
+    ] {
+        let mut child = mmuscope(&args)
+            .arg("samples/6.1-npt/trace.txt.zst")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("mmuscope runs");
+        let mut first = String::new();
+        let mut pipe = BufReader::new(child.stdout.take().expect("a pipe"));
+        pipe.read_line(&mut first).expect("a line");
+        drop(pipe);
+        let out = child.wait_with_output().expect("mmuscope ends");
+        assert!(out.status.success(), "{args:?}: {}", out.status);
+        assert!(out.stderr.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+#[test]
+fn an_output_file_is_whole_or_not_there() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("out.csv");
+    let out = mmuscope(&["events", "samples/6.1-npt/trace.txt.zst", "--format", "csv", "-o"])
+        .arg(&file)
+        .output()
+        .expect("mmuscope runs");
+    assert!(out.status.success() && out.stdout.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(
+        fs::read_to_string(&file).expect("the file").lines().count(),
+        63_380,
+        "63,379 events and the header"
+    );
+    let failed = mmuscope(&["events", "samples/README.md", "-o"])
+        .arg(dir.path().join("none.csv"))
+        .output()
+        .expect("mmuscope runs");
+    assert_eq!(failed.status.code(), Some(2));
+    let left: Vec<_> =
+        fs::read_dir(dir.path()).expect("the folder").flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left, ["out.csv"], "nothing half-written stays");
+}
+
+#[test]
+fn ctrl_c_ends_at_once() {
+    let mut child = mmuscope(&["events", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("mmuscope runs");
+    std::thread::sleep(Duration::from_millis(500));
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.is_ok_and(|s| s.success()), "the signal is sent");
+    let asked = Instant::now();
+    // Its input stays open: it must not wait for more of it.
+    let _input = child.stdin.take();
+    let status = child.wait().expect("mmuscope ends");
+    assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
+    assert!(!status.success());
+}

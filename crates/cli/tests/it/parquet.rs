@@ -1,0 +1,91 @@
+//! Parquet and Arrow as others read them.
+
+use crate::{Csv, mmuscope, root};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TRACE: &str = "samples/6.1-npt/trace.txt.zst";
+
+fn written(dir: &Path, args: &[&str], format: &str) -> PathBuf {
+    let file = dir.join(format!("{}.{format}", args[0]));
+    let out = mmuscope(args).args(["--format", format, "-o"]).arg(&file).output().expect("mmuscope runs");
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    file
+}
+
+/// A Python that has DuckDB: where `cargo xtask test` put it, or the system's.
+fn python() -> Option<Command> {
+    let tools = root().join("target/tools");
+    let mut c = Command::new("python3");
+    c.env("PYTHONPATH", &tools).args(["-c", "import duckdb"]);
+    let there = c.output().is_ok_and(|o| o.status.success());
+    there.then(|| {
+        let mut c = Command::new("python3");
+        c.env("PYTHONPATH", tools).arg("-c");
+        c
+    })
+}
+
+#[test]
+fn duckdb_reads_parquet_with_the_documented_types() {
+    let Some(mut duckdb) = python() else {
+        eprintln!(
+            "SKIPPED: no python3 with duckdb (python3 -m pip install --target target/tools duckdb): Parquet is not read by another program"
+        );
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let events = written(dir.path(), &["events", TRACE], "parquet");
+    let state = written(dir.path(), &["state", TRACE], "parquet");
+    let script = format!(
+        r#"
+import duckdb
+e, s = "{}", "{}"
+t = dict((r[0], r[1]) for r in duckdb.sql(f"describe select * from '{{e}}'").fetchall())
+for name, want in dict(ts="UBIGINT", cpu="UINTEGER", gfn="UBIGINT", new_spte="UBIGINT", event="VARCHAR", errno="INTEGER", created="BOOLEAN").items():
+    assert t[name] == want, (name, t[name])
+print(duckdb.sql(f"select count(*), count(distinct event), max(ts), max(new_spte), sum(gfn) from '{{e}}'").fetchone())
+print(duckdb.sql(f"select count(*), sum(size), max(spte) from '{{s}}' where state = 'present'").fetchone())
+"#,
+        events.display(),
+        state.display()
+    );
+    let out = duckdb.arg(script).output().expect("python runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let rows = Csv::of(&["events", TRACE]).rows;
+    let csv = Csv::of(&["events", TRACE]);
+    let number = |s: &str| {
+        s.strip_prefix("0x").map_or_else(|| s.parse::<u64>().ok(), |h| u64::from_str_radix(h, 16).ok())
+    };
+    let column = |c: &str| csv.select([c]).into_iter().filter_map(|[v]| number(v)).collect::<Vec<u64>>();
+    let kinds: std::collections::BTreeSet<_> = csv.select(["event"]).into_iter().collect();
+    let sum: u128 = column("gfn").iter().map(|v| u128::from(*v)).sum();
+    let first = format!(
+        "({}, {}, {}, {}, {sum})",
+        rows.len(),
+        kinds.len(),
+        column("ts").iter().max().expect("times"),
+        column("new_spte").iter().max().expect("values")
+    );
+    let state = Csv::of(&["state", TRACE, "--where", "state == present"]);
+    let sizes: u64 = state.select(["size"]).iter().map(|[s]| s.parse::<u64>().expect("a size")).sum();
+    let most = state.select(["spte"]).iter().filter_map(|[s]| number(s)).max().expect("values");
+    let second = format!("({}, {sizes}, {most})", state.rows.len());
+    assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), format!("{first}\n{second}"));
+}
+
+#[test]
+fn binary_formats_are_what_they_say() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (format, magic) in [("parquet", &b"PAR1"[..]), ("arrow", &b"ARROW1"[..])] {
+        for args in [
+            vec!["state", TRACE],
+            vec!["spans", TRACE],
+            vec!["faults", TRACE],
+            vec!["state", TRACE, "--where", "level == 5"],
+        ] {
+            let bytes = std::fs::read(written(dir.path(), &args, format)).expect("the file");
+            assert!(bytes.starts_with(magic) && bytes.ends_with(magic), "{args:?} {format}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! One run in several formats: the same answers.
+
+use crate::Csv;
+use std::collections::BTreeMap;
+use std::process::Command;
+
+const DAT: &str = "samples/6.1-npt/trace.dat";
+/// These recordings go on until the VM is gone: at their end nothing is mapped.
+const BEFORE_TEARDOWN: &str = "race:end";
+
+#[test]
+fn every_version_of_trace_dat_tells_the_same() {
+    let columns = ["vm", "as_id", "level", "gfn", "state", "spte", "pfn", "since", "certainty", "sptep"];
+    let (events, state) = (Csv::of(&["events", DAT]).rows, Csv::of(&["state", DAT, "--at", BEFORE_TEARDOWN]));
+    assert!(
+        events.len() > 60_000 && state.rows.len() > 900,
+        "{} events, {} entries",
+        events.len(),
+        state.rows.len()
+    );
+    for other in ["samples/6.1-npt/trace-v6.dat.zst", "samples/6.1-npt/trace-v7-none.dat.zst"] {
+        assert_eq!(Csv::of(&["events", other]).rows, events, "{other}");
+        assert_eq!(Csv::of(&["state", other, "--at", BEFORE_TEARDOWN]).select(columns), state.select(columns), "{other}");
+    }
+}
+
+#[test]
+fn text_of_a_capture_replays_to_the_same_leaves() {
+    // Text has microseconds and no role words; the leaves must not care.
+    for (binary, text) in [
+        (DAT, "samples/6.1-npt/dat-report.txt.zst"),
+        ("samples/6.1-npt/perf.data.zst", "samples/6.1-npt/perf-script.txt.zst"),
+    ] {
+        let leaves = |file: &str| {
+            let csv = Csv::of(&["state", file, "--at", BEFORE_TEARDOWN, "--where", "state in (present, mmio)"]);
+            let mut rows: Vec<[String; 4]> = csv
+                .select(["level", "gfn", "state", "spte"])
+                .into_iter()
+                .map(|r| r.map(str::to_string))
+                .collect();
+            rows.sort();
+            rows
+        };
+        let ours = leaves(binary);
+        assert!(ours.len() > 500, "{binary}: {} leaves", ours.len());
+        assert_eq!(ours, leaves(text), "{binary} and {text}");
+    }
+}
+
+fn counts(file: &str) -> BTreeMap<String, u64> {
+    let text = crate::stdout(&["summary", file, "--no-replay", "--format", "json"]);
+    let v: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let all = v["by_event"].as_object().expect("counts").iter();
+    all.map(|(k, n)| (k.clone(), n.as_u64().expect("a number")))
+        .filter(|(k, _)| k.starts_with("kvm_") || k.contains("mmio"))
+        .collect()
+}
+
+#[test]
+fn counts_are_those_of_trace_cmd() {
+    let Ok(out) =
+        Command::new("trace-cmd").args(["report", "-N", "-i", DAT]).current_dir(crate::root()).output()
+    else {
+        eprintln!("SKIPPED: trace-cmd is not installed: nothing to compare the counts of trace.dat with");
+        return;
+    };
+    let mut theirs = BTreeMap::new();
+    for line in String::from_utf8_lossy(&out.stdout).lines() {
+        let name = line
+            .split_whitespace()
+            .find_map(|w| w.strip_suffix(':').filter(|n| n.starts_with("kvm_") || n.contains("mmio")));
+        if let Some(name) = name {
+            *theirs.entry(name.to_string()).or_insert(0) += 1;
+        }
+    }
+    assert!(theirs.len() > 10, "trace-cmd printed events");
+    assert_eq!(counts(DAT), theirs);
+}
+
+#[test]
+fn counts_are_those_of_perf() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("perf.data");
+    let packed = crate::root().join("samples/6.1-npt/perf.data.zst");
+    std::fs::write(&data, zstd::decode_all(std::fs::File::open(packed).expect("the sample")).expect("zstd"))
+        .expect("a file");
+    // perf refuses files of other users; the copy is ours.
+    let Ok(out) = Command::new("perf").args(["script", "-F", "event", "-i"]).arg(&data).output() else {
+        eprintln!("SKIPPED: perf is not installed: nothing to compare the counts of perf.data with");
+        return;
+    };
+    let mut theirs = BTreeMap::new();
+    for line in String::from_utf8_lossy(&out.stdout).lines() {
+        let name = line.trim().trim_end_matches(':').rsplit(':').next().unwrap_or_default();
+        if name.starts_with("kvm_") || name.contains("mmio") || name == "fast_page_fault" {
+            *theirs.entry(name.to_string()).or_insert(0) += 1;
+        }
+    }
+    theirs.remove("fast_page_fault");
+    if theirs.is_empty() {
+        eprintln!("SKIPPED: this perf cannot read the sample: {}", String::from_utf8_lossy(&out.stderr));
+        return;
+    }
+    assert_eq!(counts(data.to_str().expect("a path")), theirs);
+}
+
+#[test]
+fn standard_input_is_a_file_like_any_other() {
+    let file =
+        std::fs::File::open(crate::root().join("samples/6.1-npt/perf-pipe.data.zst")).expect("the sample");
+    let out =
+        crate::mmuscope(&["spans", "-", "--format", "csv"]).stdin(file).output().expect("mmuscope runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let named = crate::stdout(&["spans", "samples/6.1-npt/perf-pipe.data.zst", "--format", "csv"]);
+    assert_eq!(String::from_utf8_lossy(&out.stdout), named);
+}
