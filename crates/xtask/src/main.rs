@@ -2,6 +2,7 @@
 //!
 //! Light to build on purpose: it depends on nothing of mmuscope and runs the programs it needs.
 
+mod bench;
 mod run;
 mod samples;
 mod screenshot;
@@ -17,6 +18,8 @@ usage: cargo xtask <COMMAND>
   test                    every check: packages, formatting, clippy, deny, typos, documentation, tests
   samples --check         every sample has its provenance and its checksum, and all together stay small
   samples --update        write samples/SHA256SUMS anew
+  bench record [SECONDS] [KIB OF RING]
+                          perf record against mmuscope record on one VM workload: lost, CPU, bytes, the guest's speed
   screenshot              the viewer on samples/linux-boot, under Xvfb, to docs/images/viewer.png
 ";
 
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         ["samples", "--check"] => samples::check(),
         ["samples", "--update"] => samples::update(),
         ["screenshot"] => screenshot::screenshot(),
+        ["bench", "record", rest @ ..] => bench::record(rest),
         ["help" | "-h" | "--help"] => {
             print!("{HELP}");
             Ok(())

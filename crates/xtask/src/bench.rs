@@ -1,0 +1,11 @@
+//! `cargo xtask bench`: ratios against the tools people use, on this machine, in one run.
+
+use crate::run::{cargo, root, show};
+use anyhow::Result;
+use std::process::Command;
+
+/// `bench record`: needs root, /dev/kvm and perf.
+pub(crate) fn record(args: &[&str]) -> Result<()> {
+    show(&mut cargo(&["build", "--release", "--package", "mmuscope-collector", "--examples"]))?;
+    show(Command::new(root().join("target/release/examples/bench_record")).args(args))
+}
