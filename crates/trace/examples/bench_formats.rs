@@ -41,7 +41,11 @@ fn main() -> Outcome {
         let from = (0..all.len().saturating_sub(n)).step_by(n).max_by_key(|i| other(*i)).unwrap_or(0);
         raw.records = all[from..].iter().take(n).cloned().collect();
         raw.records.sort_by_key(|r| (r.cpu, r.ts));
-        let used = |id: u32| raw.records.iter().any(|r| r.data.first_chunk().is_some_and(|c| u32::from(u16::from_le_bytes(*c)) == id));
+        let used = |id: u32| {
+            raw.records
+                .iter()
+                .any(|r| r.data.first_chunk().is_some_and(|c| u32::from(u16::from_le_bytes(*c)) == id))
+        };
         raw.formats = raw.formats.iter().filter(|f| used(f.id)).cloned().collect();
         dat_v6(&mut BufWriter::new(File::create(out)?), &raw, 1)?;
         return Ok(());
@@ -63,7 +67,12 @@ fn main() -> Outcome {
     std::fs::remove_file(&perf)?;
 
     let packed = dir.join("large-zstd.perf.data");
-    perf_data(&mut BufWriter::new(File::create(&packed)?), &raw, times, PerfStyle { pipe: true, zstd: true })?;
+    perf_data(
+        &mut BufWriter::new(File::create(&packed)?),
+        &raw,
+        times,
+        PerfStyle { pipe: true, zstd: true },
+    )?;
     measure("perf.data, pipe, zstd", &packed, total)?;
     std::fs::remove_file(&packed)?;
 
@@ -77,7 +86,9 @@ fn main() -> Outcome {
     Ok(())
 }
 
-fn timed<T>(f: impl FnOnce() -> Result<T, Box<dyn std::error::Error>>) -> Result<Duration, Box<dyn std::error::Error>> {
+fn timed<T>(
+    f: impl FnOnce() -> Result<T, Box<dyn std::error::Error>>,
+) -> Result<Duration, Box<dyn std::error::Error>> {
     let start = Instant::now();
     f()?;
     Ok(start.elapsed())
@@ -109,7 +120,11 @@ fn measure(name: &str, path: &Path, events: u64) -> Result<Duration, Box<dyn std
         Ok(())
     })?;
     let rate = |d: Duration| events as f64 / d.as_secs_f64() / 1e6;
-    println!("{name:28} {:6.2} M events/s loaded, {:6.2} M/s streamed, {memory:.1} bytes of memory an event", rate(loaded), rate(streamed));
+    println!(
+        "{name:28} {:6.2} M events/s loaded, {:6.2} M/s streamed, {memory:.1} bytes of memory an event",
+        rate(loaded),
+        rate(streamed)
+    );
     Ok(loaded)
 }
 
@@ -140,10 +155,16 @@ fn write_text(dat: &Path, out: &Path, lines: u64) -> Result<u64, Box<dyn std::er
     stream(&[dat.to_path_buf()], &ReadOptions::default(), &mut |e: &Event, s: &Strings| {
         let body = match e.body {
             Body::TdpSpteChanged { as_id, gfn, level, old_spte, new_spte } => {
-                format!("kvm_tdp_mmu_spte_changed: as id {as_id} gfn {gfn:x} level {level} old_spte {old_spte:x} new_spte {new_spte:x}")
+                format!(
+                    "kvm_tdp_mmu_spte_changed: as id {as_id} gfn {gfn:x} level {level} old_spte {old_spte:x} new_spte {new_spte:x}"
+                )
             }
-            Body::SetSpte { gfn, spte, sptep, level, .. } => format!("kvm_mmu_set_spte: gfn {gfn:x} spte {spte:x} (rwxu) level {level} at {sptep:x}"),
-            Body::SpteRequested { gfn, pfn, level, .. } => format!("kvm_mmu_spte_requested: gfn {gfn:x} pfn {pfn:x} level {level}"),
+            Body::SetSpte { gfn, spte, sptep, level, .. } => {
+                format!("kvm_mmu_set_spte: gfn {gfn:x} spte {spte:x} (rwxu) level {level} at {sptep:x}")
+            }
+            Body::SpteRequested { gfn, pfn, level, .. } => {
+                format!("kvm_mmu_spte_requested: gfn {gfn:x} pfn {pfn:x} level {level}")
+            }
             Body::Exit { rip, info1, info2, .. } => format!(
                 "kvm_exit: vcpu 0 reason npf rip {rip:#x} info1 {:#018x} info2 {:#018x} intr_info 0x00000000 error_code 0x00000000",
                 info1.unwrap_or(0),
@@ -151,7 +172,10 @@ fn write_text(dat: &Path, out: &Path, lines: u64) -> Result<u64, Box<dyn std::er
             ),
             Body::Entry { vcpu, rip, .. } => format!("kvm_entry: vcpu {vcpu}, rip {:#x}", rip.unwrap_or(0)),
             Body::PageFault { rip, address, error_code, .. } => {
-                format!("kvm_page_fault: vcpu 0 rip {:#x} address {address:#018x} error_code {error_code:#x}", rip.unwrap_or(0))
+                format!(
+                    "kvm_page_fault: vcpu 0 rip {:#x} address {address:#018x} error_code {error_code:#x}",
+                    rip.unwrap_or(0)
+                )
             }
             _ => "kvm_mmu_paging_element: pte 10027 level 3".to_owned(),
         };

@@ -109,7 +109,9 @@ impl Assembler {
             }
             Body::SetSpte { u: None, .. } => self.user_none = true,
             Body::GetPage { page, created } if self.from_text => self.role_of_text(&mut page.role, *created),
-            Body::PrepareZapPage { page } | Body::SyncPage { page } | Body::UnsyncPage { page } if self.from_text => {
+            Body::PrepareZapPage { page } | Body::SyncPage { page } | Body::UnsyncPage { page }
+                if self.from_text =>
+            {
                 self.role_of_text(&mut page.role, false);
             }
             Body::SpteRequested { access: Some(_), .. } if self.from_text => {
@@ -221,7 +223,10 @@ impl Assembler {
         let Some(word) = r.raw else { return };
         let (layout, _) = *self.role.get_or_insert_with(|| {
             if created && word >> 11 & 1 != 0 {
-                (RoleWord::AccessRead, "a new page whose bit 11 is set: that is X of four access bits, not invalid")
+                (
+                    RoleWord::AccessRead,
+                    "a new page whose bit 11 is set: that is X of four access bits, not invalid",
+                )
             } else if word >> 7 & 1 == 0 {
                 (RoleWord::Has4ByteGpte, "the layout of 5.17 to 7.1, for want of a direct page to tell")
             } else if word >> 4 & 1 != 0 {
@@ -276,7 +281,10 @@ impl Assembler {
             ));
         }
         if self.unordered > 0 {
-            info.notes.push(format!("{} events came before the time of an earlier one and were sorted in", self.unordered));
+            info.notes.push(format!(
+                "{} events came before the time of an earlier one and were sorted in",
+                self.unordered
+            ));
         }
         self.people(info, strings);
     }
@@ -338,8 +346,13 @@ fn vms(tasks: &[TaskInfo], strings: &Strings) -> Vec<VmGuess> {
     for t in tasks.iter().filter(|t| t.vcpu_id.is_some()) {
         let vcpu = t.vcpu_id.unwrap_or(0);
         let i = match t.pid {
-            Some(pid) => vms.iter().position(|v| v.pid == Some(pid) && v.vcpus.iter().all(|(_, id)| *id != vcpu)),
-            None => vms.iter().rposition(|v| v.pid.is_none()).filter(|i| vms[*i].vcpus.iter().all(|(_, id)| *id != vcpu)),
+            Some(pid) => {
+                vms.iter().position(|v| v.pid == Some(pid) && v.vcpus.iter().all(|(_, id)| *id != vcpu))
+            }
+            None => vms
+                .iter()
+                .rposition(|v| v.pid.is_none())
+                .filter(|i| vms[*i].vcpus.iter().all(|(_, id)| *id != vcpu)),
         };
         let i = i.unwrap_or_else(|| {
             let again = t.pid.is_some() && vms.iter().any(|v| v.pid == t.pid);
@@ -369,9 +382,11 @@ fn vms(tasks: &[TaskInfo], strings: &Strings) -> Vec<VmGuess> {
             vm.tids.sort_unstable();
         }
         let leader = vm.pid.or(vm.tids.first().copied());
-        let name = tasks.iter().find(|t| Some(t.tid) == leader).or_else(|| tasks.iter().find(|t| vm.tids.contains(&t.tid)));
+        let name = tasks
+            .iter()
+            .find(|t| Some(t.tid) == leader)
+            .or_else(|| tasks.iter().find(|t| vm.tids.contains(&t.tid)));
         vm.name = name.map_or(String::new(), |t| strings.get(t.comm).to_owned());
     }
     vms
 }
-

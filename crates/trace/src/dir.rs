@@ -156,7 +156,8 @@ fn raw(path: &Path, cx: &mut Cx) -> Result<Opened, Error> {
         meta.cmdlines(&text);
     }
     let mut options = Options::default();
-    options.clock = found.clock.as_ref().and_then(|p| fs::read_to_string(p).ok()).and_then(|t| selected_clock(&t));
+    options.clock =
+        found.clock.as_ref().and_then(|p| fs::read_to_string(p).ok()).and_then(|t| selected_clock(&t));
     if let Some(text) = found.tgids.as_ref().and_then(|p| fs::read_to_string(p).ok()) {
         for line in text.lines() {
             let mut w = line.split_whitespace().map(str::parse::<u32>);
@@ -175,5 +176,8 @@ fn raw(path: &Path, cx: &mut Cx) -> Result<Opened, Error> {
         cpus.push(Cpu::new(cpu, Pages::new(source.clone(), page_size, 0, source.len(), None, budget)));
         files.push(info(p, FormatKind::RawPages, &source));
     }
-    Ok(Opened { reader: Box::new(DatReader::new(path, FormatKind::RawPages, meta, cpus, options, cx)), files })
+    Ok(Opened {
+        reader: Box::new(DatReader::new(path, FormatKind::RawPages, meta, cpus, options, cx)),
+        files,
+    })
 }

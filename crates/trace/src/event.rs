@@ -147,7 +147,15 @@ pub enum Body {
     /// `check_mmio_spte`: generation check of an MMIO SPTE.
     CheckMmioSpte { spte: u64, kvm_gen: u32, spte_gen: u32 },
     /// `fast_page_fault`: end of the lockless path. `sptep` is a kernel *virtual* address (`None` where text hashed it).
-    FastPageFault { vcpu: u32, cr2_or_gpa: u64, error_code: u64, sptep: Option<u64>, old_spte: u64, new_spte: u64, result: FastPfResult },
+    FastPageFault {
+        vcpu: u32,
+        cr2_or_gpa: u64,
+        error_code: u64,
+        sptep: Option<u64>,
+        old_spte: u64,
+        new_spte: u64,
+        result: FastPfResult,
+    },
     /// `kvm_mmu_zap_all_fast` (5.4 and later) or `kvm_mmu_invalidate_zap_all_pages` (before): all roots become obsolete.
     ZapAllFast { mmu_valid_gen: u64, mmu_used_pages: u32 },
     /// `kvm_mmu_set_spte`: a leaf was installed (value re-read at trace time). `sptep` is a host *physical* address. `u` is `None`
@@ -165,10 +173,26 @@ pub enum Body {
     PageFault { vcpu: Option<u32>, rip: Option<u64>, address: u64, error_code: u64, encoding: ErrorEncoding },
     /// `kvm_exit`. `isa` is `None` where only the reason's name was recorded and it names no back-end. `reason` is the raw number, or
     /// `None` where a text gives a name that is not in the tables ([`Event`] text formats); `reason_name` is what text said.
-    Exit { vcpu: Option<u32>, reason: Option<u32>, reason_name: StrId, isa: Option<Isa>, rip: u64, info1: Option<u64>, info2: Option<u64>,
-           intr_info: Option<u32>, error_code: Option<u32>, requests: Option<u64> },
+    Exit {
+        vcpu: Option<u32>,
+        reason: Option<u32>,
+        reason_name: StrId,
+        isa: Option<Isa>,
+        rip: u64,
+        info1: Option<u64>,
+        info2: Option<u64>,
+        intr_info: Option<u32>,
+        error_code: Option<u32>,
+        requests: Option<u64>,
+    },
     /// `kvm_entry`.
-    Entry { vcpu: u32, rip: Option<u64>, immediate_exit: Option<bool>, intr_info: Option<u32>, error_code: Option<u32> },
+    Entry {
+        vcpu: u32,
+        rip: Option<u64>,
+        immediate_exit: Option<bool>,
+        intr_info: Option<u32>,
+        error_code: Option<u32>,
+    },
     /// `kvm_userspace_exit`: KVM_RUN returns; `reason` is KVM_EXIT_*, `errno` negative on error (the kernel's text then leaves the reason
     /// out, which is 0 here).
     UserspaceExit { reason: u32, errno: i32 },
@@ -203,7 +227,14 @@ pub enum Body {
     /// `kvm_dirty_ring_exit`.
     DirtyRingExit { vcpu: u32 },
     /// `kvm_nested_vmexit`: L2 to L1.
-    NestedVmexit { vcpu: Option<u32>, reason: Option<u32>, isa: Option<Isa>, rip: Option<u64>, info1: Option<u64>, info2: Option<u64> },
+    NestedVmexit {
+        vcpu: Option<u32>,
+        reason: Option<u32>,
+        isa: Option<Isa>,
+        rip: Option<u64>,
+        info1: Option<u64>,
+        info2: Option<u64>,
+    },
     /// `kvm_nested_vmenter`/`kvm_nested_vmrun`: `nested_pgd` is L1's EPT/NPT pointer where recorded.
     NestedVmenter { rip: Option<u64>, nested_rip: Option<u64>, nested_pgd: Option<u64> },
     /// `kvm_rmp_fault` (SEV-SNP).

@@ -299,7 +299,10 @@ pub(crate) fn by_name(name: &str) -> Option<(u32, Option<Isa>)> {
     if let Some(hex) = name.strip_prefix("0x") {
         return u32::from_str_radix(hex, 16).ok().map(|c| (c, None));
     }
-    name.strip_prefix("UNKNOWN (").and_then(|n| n.strip_suffix(')')).and_then(|n| n.parse().ok()).map(|c| (c, None))
+    name.strip_prefix("UNKNOWN (")
+        .and_then(|n| n.strip_suffix(')'))
+        .and_then(|n| n.parse().ok())
+        .map(|c| (c, None))
 }
 
 /// The kernel's name of a reason; `None` for a back-end or number without one.

@@ -119,12 +119,16 @@ pub(crate) fn body(tp: Tp, f: &mut impl Fields, m: &Meaning, strings: &mut Strin
             access: f.num("access")? as u32,
             generation: f.num("gen")? as u32,
         },
-        Tp::HandleMmioPageFault => {
-            Body::HandleMmioPageFault { addr: f.num("addr")?, gfn: f.num("gfn")?, access: f.num("access")? as u32 }
-        }
-        Tp::CheckMmioSpte => {
-            Body::CheckMmioSpte { spte: f.num("spte")?, kvm_gen: f.num("kvm_gen")? as u32, spte_gen: f.num("spte_gen")? as u32 }
-        }
+        Tp::HandleMmioPageFault => Body::HandleMmioPageFault {
+            addr: f.num("addr")?,
+            gfn: f.num("gfn")?,
+            access: f.num("access")? as u32,
+        },
+        Tp::CheckMmioSpte => Body::CheckMmioSpte {
+            spte: f.num("spte")?,
+            kvm_gen: f.num("kvm_gen")? as u32,
+            spte_gen: f.num("spte_gen")? as u32,
+        },
         Tp::FastPageFault => {
             let old_spte = f.num("old_spte")?;
             let new_spte = f.num("new_spte")?;
@@ -222,10 +226,15 @@ pub(crate) fn body(tp: Tp, f: &mut impl Fields, m: &Meaning, strings: &mut Strin
             intr_info: f.num("intr_info").map(|v| v as u32),
             error_code: f.num("error_code").map(|v| v as u32),
         },
-        Tp::UserspaceExit => Body::UserspaceExit { reason: f.num("reason")? as u32, errno: f.num("errno")? as i32 },
-        Tp::Mmio => {
-            Body::Mmio { kind: f.num("type")? as u32, len: f.num("len")? as u32, gpa: f.num("gpa")?, val: f.num("val")? }
+        Tp::UserspaceExit => {
+            Body::UserspaceExit { reason: f.num("reason")? as u32, errno: f.num("errno")? as i32 }
         }
+        Tp::Mmio => Body::Mmio {
+            kind: f.num("type")? as u32,
+            len: f.num("len")? as u32,
+            gpa: f.num("gpa")?,
+            val: f.num("val")?,
+        },
         Tp::VcpuMatchMmio => Body::VcpuMatchMmio {
             gva: f.num("gva")?,
             gpa: f.num("gpa")?,
@@ -243,8 +252,12 @@ pub(crate) fn body(tp: Tp, f: &mut impl Fields, m: &Meaning, strings: &mut Strin
             level: f.num("level")? as u8,
             young: f.num("referenced")? != 0,
         },
-        Tp::TryAsyncGetPage => Body::TryAsyncGetPage { gva: f.num("gva")?, gfn: f.num("gfn")?, repeated: false },
-        Tp::AsyncPfRepeated => Body::TryAsyncGetPage { gva: f.num("gva")?, gfn: f.num("gfn")?, repeated: true },
+        Tp::TryAsyncGetPage => {
+            Body::TryAsyncGetPage { gva: f.num("gva")?, gfn: f.num("gfn")?, repeated: false }
+        }
+        Tp::AsyncPfRepeated => {
+            Body::TryAsyncGetPage { gva: f.num("gva")?, gfn: f.num("gfn")?, repeated: true }
+        }
         Tp::AsyncPfNotPresent => Body::AsyncPf { token: f.num("token")?, gva: f.num("gva")?, ready: false },
         Tp::AsyncPfReady => Body::AsyncPf { token: f.num("token")?, gva: f.num("gva")?, ready: true },
         Tp::AsyncPfCompleted => Body::AsyncPfCompleted { address: f.num("address")?, gva: f.num("gva")? },
@@ -283,19 +296,22 @@ pub(crate) fn body(tp: Tp, f: &mut impl Fields, m: &Meaning, strings: &mut Strin
             rmp_level: f.num("rmp_level")? as i32,
             psmash_ret: f.num("psmash_ret")? as i32,
         },
-        Tp::SetMemAttributes => {
-            Body::SetMemAttributes { start: f.num("start")?, end: f.num("end")?, attributes: f.any(&["attr", "attributes"])? }
-        }
+        Tp::SetMemAttributes => Body::SetMemAttributes {
+            start: f.num("start")?,
+            end: f.num("end")?,
+            attributes: f.any(&["attr", "attributes"])?,
+        },
         Tp::SmmTransition => Body::SmmTransition {
             vcpu: f.num("vcpu_id")? as u32,
             smbase: f.num("smbase")?,
             entering: f.num("entering")? != 0,
         },
-        Tp::EmulateInsn => Body::EmulateInsn { rip: f.num("rip")?, failed: f.num("failed").unwrap_or(0) != 0 },
+        Tp::EmulateInsn => {
+            Body::EmulateInsn { rip: f.num("rip")?, failed: f.num("failed").unwrap_or(0) != 0 }
+        }
         Tp::Marker => {
             let text = f.text("buf")?;
             Body::Marker { text: strings.intern(text.trim_end_matches(['\n', '\0'])) }
         }
     })
 }
-

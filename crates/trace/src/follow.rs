@@ -35,7 +35,11 @@ pub struct Follower {
 
 enum State {
     /// Not enough is there yet to tell what it is.
-    Waiting { input: Box<dyn Read + Send>, head: Vec<u8>, is_file: bool },
+    Waiting {
+        input: Box<dyn Read + Send>,
+        head: Vec<u8>,
+        is_file: bool,
+    },
     Growing(Box<dyn Reader>),
     /// Read as a whole, next time.
     Whole,
@@ -53,9 +57,14 @@ impl Follower {
             let file = File::open(path).map_err(|e| Error::io(path, e))?;
             let meta = file.metadata().map_err(|e| Error::io(path, e))?;
             is_file = meta.is_file();
-            if is_file || meta.is_dir() { Box::new(file) } else { Box::new(Channel::new(Box::new(file), Arc::clone(&closed))) }
+            if is_file || meta.is_dir() {
+                Box::new(file)
+            } else {
+                Box::new(Channel::new(Box::new(file), Arc::clone(&closed)))
+            }
         };
-        let state = if path.is_dir() { State::Whole } else { State::Waiting { input, head: Vec::new(), is_file } };
+        let state =
+            if path.is_dir() { State::Whole } else { State::Waiting { input, head: Vec::new(), is_file } };
         Ok(Self {
             path: path.to_path_buf(),
             opts: opts.clone(),
@@ -183,7 +192,9 @@ impl Follower {
         if kind == Kind::PerfPipe && head.len() < 16 && !closed {
             return Ok(());
         }
-        let State::Waiting { input, head, is_file } = std::mem::replace(&mut self.state, State::Done) else { return Ok(()) };
+        let State::Waiting { input, head, is_file } = std::mem::replace(&mut self.state, State::Done) else {
+            return Ok(());
+        };
         self.state = match kind {
             Kind::Text(k) => {
                 self.file.kind = k;
@@ -195,13 +206,16 @@ impl Follower {
                 self.file.kind = FormatKind::PerfPipe;
                 let head = head.get(16..).unwrap_or(&[]).to_vec();
                 let input = Box::new(io::Cursor::new(head).chain(input));
-                State::Growing(Box::new(PerfReader::records(input, &self.path, FormatKind::PerfPipe, 16).growing()))
+                State::Growing(Box::new(
+                    PerfReader::records(input, &self.path, FormatKind::PerfPipe, 16).growing(),
+                ))
             }
             _ if is_file => State::Whole,
             _ => {
                 return Err(Error::Unsupported {
                     path: self.path.clone(),
-                    what: "this kind of trace has its index at the end and cannot be followed through a pipe".to_owned(),
+                    what: "this kind of trace has its index at the end and cannot be followed through a pipe"
+                        .to_owned(),
                     next: "save it and give the file".to_owned(),
                 });
             }

@@ -103,7 +103,9 @@ impl Hints {
     fn of(print_fmt: &str) -> Self {
         let ret_pf = match ret_numbers(print_fmt) {
             Some((spurious, fixed)) => {
-                let known = [RET_PF_5_10, RET_PF_5_18, RET_PF_6_12].into_iter().find(|n| (n.spurious, n.fixed) == (spurious, fixed));
+                let known = [RET_PF_5_10, RET_PF_5_18, RET_PF_6_12]
+                    .into_iter()
+                    .find(|n| (n.spurious, n.fixed) == (spurious, fixed));
                 // A numbering to come: the order of the names has been stable.
                 Some(known.unwrap_or(RetPf { spurious, fixed, invalid: fixed - 1, ..RET_PF_6_12 }))
             }
@@ -140,18 +142,24 @@ fn number(i: &str) -> IResult<&str, u32> {
 }
 
 /// `name: X`, a line.
-fn keyed<'a>(key: &'static str) -> impl Parser<&'a str, Output = &'a str, Error = nom::error::Error<&'a str>> {
+fn keyed<'a>(
+    key: &'static str,
+) -> impl Parser<&'a str, Output = &'a str, Error = nom::error::Error<&'a str>> {
     delimited((multispace0, tag(key), space0), not_line_ending, opt(line_ending))
 }
 
 /// `offset:8;` after blanks.
-fn attribute<'a>(key: &'static str) -> impl Parser<&'a str, Output = u32, Error = nom::error::Error<&'a str>> {
+fn attribute<'a>(
+    key: &'static str,
+) -> impl Parser<&'a str, Output = u32, Error = nom::error::Error<&'a str>> {
     delimited((space0, tag(key), space0), number, char(';'))
 }
 
 /// `field:TYPE NAME[LEN];` and its attributes, a line.
 fn field(i: &str) -> IResult<&str, Field> {
-    let (i, decl) = delimited((space0, tag("field:"), space0), take_till(|c| c == ';' || c == '\n'), char(';')).parse(i)?;
+    let (i, decl) =
+        delimited((space0, tag("field:"), space0), take_till(|c| c == ';' || c == '\n'), char(';'))
+            .parse(i)?;
     let (i, offset) = attribute("offset:").parse(i)?;
     let (i, size) = attribute("size:").parse(i)?;
     let (i, signed) = opt(delimited((space0, tag("signed:"), space0), number, char(';'))).parse(i)?;
@@ -159,7 +167,17 @@ fn field(i: &str) -> IResult<&str, Field> {
     let Ok((_, (ctype, name, shape))) = declaration(decl) else {
         return Err(nom::Err::Error(nom::error::Error::new(i, nom::error::ErrorKind::Verify)));
     };
-    Ok((i, Field { name: name.to_owned(), ctype: ctype.to_owned(), offset, size, signed: signed.unwrap_or(0) != 0, shape }))
+    Ok((
+        i,
+        Field {
+            name: name.to_owned(),
+            ctype: ctype.to_owned(),
+            offset,
+            size,
+            signed: signed.unwrap_or(0) != 0,
+            shape,
+        },
+    ))
 }
 
 /// `unsigned long ip`, `u64 * sptep`, `char comm[16]`, `__data_loc char[] msg`: the name is the last identifier.
@@ -175,7 +193,7 @@ fn declaration(decl: &str) -> IResult<&str, (&str, &str, Shape)> {
         let name = rest.rsplit(|c: char| !ident(c)).next().unwrap_or("");
         return Ok(("", (decl[..decl.len() - name.len()].trim_end(), name, loc)));
     }
-    let start = plain.rfind(|c: char| !ident(c)).map_or(0, |n| n + 1);
+    let start = plain.char_indices().rfind(|(_, c)| !ident(*c)).map_or(0, |(n, c)| n + c.len_utf8());
     let (_, name) = recognize(take_while1(ident)).parse(&plain[start..])?;
     let shape = if rest.contains('[') { Shape::Array } else { Shape::Scalar };
     Ok(("", (plain[..start].trim_end(), name, shape)))
@@ -194,7 +212,13 @@ fn format(i: &str) -> IResult<&str, Format> {
     let (i, print_fmt) = opt(keyed("print fmt:")).parse(i)?;
     Ok((
         i,
-        Format { system: String::new(), name: name.trim().to_owned(), id, fields, print_fmt: print_fmt.unwrap_or("").trim().to_owned() },
+        Format {
+            system: String::new(),
+            name: name.trim().to_owned(),
+            id,
+            fields,
+            print_fmt: print_fmt.unwrap_or("").trim().to_owned(),
+        },
     ))
 }
 
@@ -219,7 +243,10 @@ mod tests {
         let f = Format::parse(SET_SPTE).expect("it parses");
         assert_eq!((f.name.as_str(), f.id, f.fields.len()), ("kvm_mmu_set_spte", 1760, 7));
         let u = f.field("u").expect("u");
-        assert_eq!((u.ctype.as_str(), u.offset, u.size, u.signed, u.shape), ("signed char", 35, 1, true, Shape::Scalar));
+        assert_eq!(
+            (u.ctype.as_str(), u.offset, u.size, u.signed, u.shape),
+            ("signed char", 35, 1, true, Shape::Scalar)
+        );
         assert_eq!(f.field("sptep").map(|f| f.ctype.as_str()), Some("u64 *"));
         assert_eq!(f.field("comm").map(|f| (f.shape, f.size)), Some((Shape::Array, 16)));
         assert_eq!(f.field("msg").map(|f| (f.shape, f.signed)), Some((Shape::DataLoc, false)));

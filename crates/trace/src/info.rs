@@ -241,7 +241,21 @@ impl HostFacts {
         macro_rules! fill {
             ($($f:ident),*) => { $( if self.$f.is_none() { self.$f = other.$f; } )* };
         }
-        fill!(os_release, hostname, arch, cpu_desc, cpuid, vendor, cpu_family, cpu_model, cpu_stepping, cmdline, tool, nr_cpus, long_size);
+        fill!(
+            os_release,
+            hostname,
+            arch,
+            cpu_desc,
+            cpuid,
+            vendor,
+            cpu_family,
+            cpu_model,
+            cpu_stepping,
+            cmdline,
+            tool,
+            nr_cpus,
+            long_size
+        );
         for (k, v) in other.params {
             self.params.entry(k).or_insert(v);
         }
@@ -320,7 +334,14 @@ pub struct Damage {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: byte {}: expected {}: {}", self.file.display(), self.offset, self.expected, self.message)
+        write!(
+            f,
+            "{}: byte {}: expected {}: {}",
+            self.file.display(),
+            self.offset,
+            self.expected,
+            self.message
+        )
     }
 }
 

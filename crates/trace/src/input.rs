@@ -115,7 +115,11 @@ pub(crate) fn open(path: &Path) -> Result<Input, Error> {
     }
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let meta = file.metadata().map_err(|e| Error::io(path, e))?;
-    if meta.is_file() { source(Source::File(Arc::new(file), meta.len()), path) } else { stream(Box::new(file), path) }
+    if meta.is_file() {
+        source(Source::File(Arc::new(file), meta.len()), path)
+    } else {
+        stream(Box::new(file), path)
+    }
 }
 
 /// Bytes in memory.
@@ -145,7 +149,12 @@ pub(crate) fn stream(mut s: Box<dyn Read + Send>, path: &Path) -> Result<Input, 
     Ok(Input { path: path.to_path_buf(), kind, compression, size: 0, data })
 }
 
-fn decompressed(s: Box<dyn Read + Send>, compression: Compression, path: &Path, size: u64) -> Result<Input, Error> {
+fn decompressed(
+    s: Box<dyn Read + Send>,
+    compression: Compression,
+    path: &Path,
+    size: u64,
+) -> Result<Input, Error> {
     let mut s: Box<dyn Read + Send> = match compression {
         Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(s)),
         Compression::Xz => Box::new(liblzma::read::XzDecoder::new_multi_decoder(s)),

@@ -22,6 +22,8 @@ mod exits;
 mod fields;
 mod follow;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod info;
 mod input;
 mod load;
@@ -41,8 +43,8 @@ mod text;
 pub mod write;
 
 pub use error::Error;
-pub use follow::Follower;
 pub use event::*;
+pub use follow::Follower;
 pub use info::*;
 pub use load::{Sink, Trace, stream};
 pub use names::event_name;
@@ -60,8 +62,12 @@ fn binary_reader(
     cx: &mut reader::Cx,
 ) -> Result<(Box<dyn reader::Reader>, FormatKind), Error> {
     match (kind, data) {
-        (sniff::Kind::Dat6, input::Data::Source(s)) => Ok((dat::DatReader::open(&s, path, cx)?, FormatKind::TraceDatV6)),
-        (sniff::Kind::Dat7, input::Data::Source(s)) => Ok((dat::DatReader::open(&s, path, cx)?, FormatKind::TraceDatV7)),
+        (sniff::Kind::Dat6, input::Data::Source(s)) => {
+            Ok((dat::DatReader::open(&s, path, cx)?, FormatKind::TraceDatV6))
+        }
+        (sniff::Kind::Dat7, input::Data::Source(s)) => {
+            Ok((dat::DatReader::open(&s, path, cx)?, FormatKind::TraceDatV7))
+        }
         (sniff::Kind::PerfFile, input::Data::Source(s)) => {
             Ok((Box::new(perf::open_file(&s, path, FormatKind::PerfFile, cx)?), FormatKind::PerfFile))
         }

@@ -55,7 +55,11 @@ impl Trace {
     }
 
     /// Reads the content of one file.
-    pub fn from_bytes_with(bytes: impl Into<Arc<[u8]>>, name: impl AsRef<Path>, opts: &ReadOptions) -> Result<Self, Error> {
+    pub fn from_bytes_with(
+        bytes: impl Into<Arc<[u8]>>,
+        name: impl AsRef<Path>,
+        opts: &ReadOptions,
+    ) -> Result<Self, Error> {
         let mut cx = Cx::new(opts);
         let input = input::source(Source::Bytes(bytes.into()), name.as_ref())?;
         let reader = reader_of(input, &mut cx, false)?;
@@ -151,7 +155,8 @@ fn load(opened: Opened, mut cx: Cx) -> Result<Trace, Error> {
             let (empty, reuse) = mpsc::channel::<Vec<Event>>();
             let worker = scope.spawn(move || {
                 let result = loop {
-                    let mut batch = reuse.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH + BATCH / 4));
+                    let mut batch =
+                        reuse.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH + BATCH / 4));
                     match reader.read(&mut batch, &mut cx) {
                         Ok(more) => {
                             if full.send(batch).is_err() || !more {

@@ -21,7 +21,10 @@ pub(crate) struct Merge {
 
 impl Merge {
     pub(crate) fn new(readers: Vec<Box<dyn Reader>>) -> Self {
-        let parts = readers.into_iter().map(|reader| Part { reader, waiting: VecDeque::new(), batch: Vec::new(), ended: false }).collect();
+        let parts = readers
+            .into_iter()
+            .map(|reader| Part { reader, waiting: VecDeque::new(), batch: Vec::new(), ended: false })
+            .collect();
         Self { parts }
     }
 }
@@ -35,7 +38,8 @@ impl Reader for Merge {
                     p.waiting.extend(p.batch.drain(..));
                 }
             }
-            let heads = self.parts.iter().enumerate().filter_map(|(i, p)| p.waiting.front().map(|e| (e.ts, i)));
+            let heads =
+                self.parts.iter().enumerate().filter_map(|(i, p)| p.waiting.front().map(|e| (e.ts, i)));
             let Some((_, first)) = heads.min() else { return Ok(false) };
             let limit = self
                 .parts

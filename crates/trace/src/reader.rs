@@ -46,7 +46,11 @@ pub struct ReadOptions {
 
 impl ReadOptions {
     pub(crate) fn threads(&self) -> usize {
-        if self.threads > 0 { self.threads } else { std::thread::available_parallelism().map_or(1, usize::from) }
+        if self.threads > 0 {
+            self.threads
+        } else {
+            std::thread::available_parallelism().map_or(1, usize::from)
+        }
     }
 }
 
@@ -107,8 +111,20 @@ pub(crate) trait Reader: Send {
 }
 
 /// Damage at a place.
-pub(crate) fn damage(path: &Path, offset: u64, expected: &str, message: impl Into<String>, resumed: bool) -> Damage {
-    Damage { file: PathBuf::from(path), offset, expected: expected.to_owned(), message: message.into(), resumed }
+pub(crate) fn damage(
+    path: &Path,
+    offset: u64,
+    expected: &str,
+    message: impl Into<String>,
+    resumed: bool,
+) -> Damage {
+    Damage {
+        file: PathBuf::from(path),
+        offset,
+        expected: expected.to_owned(),
+        message: message.into(),
+        resumed,
+    }
 }
 
 /// Events a batch has, about.

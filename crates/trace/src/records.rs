@@ -88,7 +88,8 @@ impl Formats {
             let mut plan = Plan { format: &f, locs: Vec::new() };
             // A missing field that the body needs: it is read by names instead.
             fields::body(tp, &mut plan, &meaning, &mut Strings::new())?;
-            let len = plan.locs.iter().flatten().map(|l| l.offset as usize + l.size as usize).max().unwrap_or(0);
+            let len =
+                plan.locs.iter().flatten().map(|l| l.offset as usize + l.size as usize).max().unwrap_or(0);
             Some((tp, plan.locs, len))
         });
         if self.by_id.len() <= id as usize {
@@ -156,7 +157,8 @@ impl Formats {
         let mut out = BTreeMap::new();
         for r in &self.readings {
             let f = &r.format;
-            let own = f.fields.iter().filter(|f| !f.name.starts_with("common_")).map(|f| f.name.clone()).collect();
+            let own =
+                f.fields.iter().filter(|f| !f.name.starts_with("common_")).map(|f| f.name.clone()).collect();
             out.insert(f.name.clone(), own);
             let h = f.hints();
             let from = || format!("print format of {}", f.name);
@@ -168,7 +170,10 @@ impl Formats {
                 "fast_page_fault" => d.ret_pf = h.ret_pf.map(|value| Sourced { value, from: from() }),
                 "kvm_mmu_set_spte" => d.set_spte_user = h.user.map(|value| Sourced { value, from: from() }),
                 "kvm_page_fault" => {
-                    d.long_page_fault = Some(Sourced { value: f.field("guest_rip").is_some(), from: format!("fields of {}", f.name) });
+                    d.long_page_fault = Some(Sourced {
+                        value: f.field("guest_rip").is_some(),
+                        from: format!("fields of {}", f.name),
+                    });
                 }
                 _ => {}
             }
@@ -204,7 +209,8 @@ struct Plan<'a> {
 
 impl Fields for Plan<'_> {
     fn num(&mut self, name: &'static str) -> Option<u64> {
-        let f = self.format.field(name).filter(|f| f.shape == Shape::Scalar && matches!(f.size, 1 | 2 | 4 | 8));
+        let f =
+            self.format.field(name).filter(|f| f.shape == Shape::Scalar && matches!(f.size, 1 | 2 | 4 | 8));
         self.locs.push(f.map(Loc::of));
         f.map(|_| 0)
     }
@@ -322,7 +328,8 @@ impl Default for PageHead {
 impl PageHead {
     /// From `header_page`; a kernel with 4-byte longs where that is not there.
     pub(crate) fn parse(text: &str, long_size: u8) -> Self {
-        let fallback = if long_size == 4 { Self { commit: 8, commit_size: 4, data: 12 } } else { Self::default() };
+        let fallback =
+            if long_size == 4 { Self { commit: 8, commit_size: 4, data: 12 } } else { Self::default() };
         let Some(fields) = format::header_page(text) else { return fallback };
         let get = |n: &str| fields.iter().find(|f| f.name == n);
         let (Some(commit), Some(data)) = (get("commit"), get("data")) else { return fallback };

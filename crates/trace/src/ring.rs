@@ -41,7 +41,11 @@ pub(crate) struct BadPage {
 
 fn long(page: &[u8], at: usize, size: usize) -> Option<u64> {
     let d = page.get(at..)?;
-    if size == 4 { d.first_chunk().map(|c| u32::from_le_bytes(*c).into()) } else { d.first_chunk().map(|c| u64::from_le_bytes(*c)) }
+    if size == 4 {
+        d.first_chunk().map(|c| u32::from_le_bytes(*c).into())
+    } else {
+        d.first_chunk().map(|c| u64::from_le_bytes(*c))
+    }
 }
 
 /// Reads the head of a page.
@@ -54,7 +58,8 @@ pub(crate) fn open(page: &[u8], head: &PageHead) -> Result<PageStart, BadPage> {
     if end > page.len() {
         return Err(BadPage { at: head.commit, expected: "no more data than the page has room for" });
     }
-    let lost = (commit & MISSED != 0).then(|| if commit & MISSED_STORED != 0 { long(page, end, head.commit_size) } else { None });
+    let lost = (commit & MISSED != 0)
+        .then(|| if commit & MISSED_STORED != 0 { long(page, end, head.commit_size) } else { None });
     Ok(PageStart { walk: PageWalk { at: head.data, end, ts }, lost })
 }
 
@@ -69,9 +74,15 @@ impl PageWalk {
             let (type_len, delta) = (word & 31, u64::from(word >> 5));
             match type_len {
                 30 | 31 => {
-                    let Some(high) = word_in(page, at + 4, self.end) else { return bad(at, "the second half of a time stamp") };
+                    let Some(high) = word_in(page, at + 4, self.end) else {
+                        return bad(at, "the second half of a time stamp");
+                    };
                     let v = delta | u64::from(high) << 27;
-                    self.ts = if type_len == 30 { self.ts.wrapping_add(v) } else { self.ts & !((1 << 59) - 1) | v & ((1 << 59) - 1) };
+                    self.ts = if type_len == 30 {
+                        self.ts.wrapping_add(v)
+                    } else {
+                        self.ts & !((1 << 59) - 1) | v & ((1 << 59) - 1)
+                    };
                     self.at += 8;
                 }
                 29 => {
@@ -79,7 +90,9 @@ impl PageWalk {
                         self.at = self.end;
                         return Ok(None);
                     }
-                    let Some(len) = word_in(page, at + 4, self.end) else { return bad(at, "the length of a discarded event") };
+                    let Some(len) = word_in(page, at + 4, self.end) else {
+                        return bad(at, "the length of a discarded event");
+                    };
                     self.ts = self.ts.wrapping_add(delta);
                     self.at = at + 4 + len as usize;
                     if len < 4 || self.at > self.end {
@@ -87,7 +100,9 @@ impl PageWalk {
                     }
                 }
                 0 => {
-                    let Some(len) = word_in(page, at + 4, self.end) else { return bad(at, "the length of a long event") };
+                    let Some(len) = word_in(page, at + 4, self.end) else {
+                        return bad(at, "the length of a long event");
+                    };
                     let stop = at + 4 + len as usize;
                     if len < 4 || stop > self.end {
                         return bad(at, "a long event within the page");
@@ -146,7 +161,32 @@ mod tests {
     #[test]
     fn every_kind_of_record() {
         let d = |t: u32, delta: u32| t | delta << 5;
-        let p = page(&[d(2, 5), 1, 2, d(30, 1), 1, d(1, 0), 7, d(29, 3), 8, 0, d(0, 1), 12, 1, 2, d(31, 9), 0, d(1, 2), 7, d(29, 0), 9], 0, &[]);
+        let p = page(
+            &[
+                d(2, 5),
+                1,
+                2,
+                d(30, 1),
+                1,
+                d(1, 0),
+                7,
+                d(29, 3),
+                8,
+                0,
+                d(0, 1),
+                12,
+                1,
+                2,
+                d(31, 9),
+                0,
+                d(1, 2),
+                7,
+                d(29, 0),
+                9,
+            ],
+            0,
+            &[],
+        );
         let big = 1_005 + (1 | 1 << 27);
         assert_eq!(walk(&p), Ok(vec![(1_005, 8), (big, 4), (big + 3 + 1, 8), (9 + 2, 4)]));
     }

@@ -76,13 +76,19 @@ mod tests {
     fn six_one() {
         let r = decode(14212, RoleWord::Has4ByteGpte);
         assert_eq!((r.level, r.gpte_bytes, r.quadrant, r.direct), (4, Some(8), 0, true));
-        assert_eq!((r.w, r.u, r.x, r.invalid, r.nxe, r.ad_disabled), (true, true, true, false, Some(true), false));
+        assert_eq!(
+            (r.w, r.u, r.x, r.invalid, r.nxe, r.ad_disabled),
+            (true, true, true, false, Some(true), false)
+        );
     }
 
     #[test]
     fn four_bits_of_access() {
         // level 3, direct, rwux, efer_nx, cr0_wp.
         let r = decode(3 | 1 << 7 | 0xf << 8 | 1 << 13 | 1 << 14, RoleWord::AccessRead);
-        assert_eq!((r.level, r.r, r.w, r.u, r.x, r.invalid, r.nxe), (3, true, true, true, true, false, Some(true)));
+        assert_eq!(
+            (r.level, r.r, r.w, r.u, r.x, r.invalid, r.nxe),
+            (3, true, true, true, true, false, Some(true))
+        );
     }
 }

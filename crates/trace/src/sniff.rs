@@ -41,7 +41,10 @@ pub(crate) fn compression(head: &[u8]) -> Compression {
 
 /// Whether the first bytes are of a binary kind.
 pub(crate) fn is_binary(head: &[u8]) -> bool {
-    head.starts_with(b"PERFILE2") || head.starts_with(DAT) || compression(head) != Compression::None || head.contains(&0)
+    head.starts_with(b"PERFILE2")
+        || head.starts_with(DAT)
+        || compression(head) != Compression::None
+        || head.contains(&0)
 }
 
 /// Whether an event line is among the (whole) lines.
@@ -64,7 +67,10 @@ pub(crate) fn kind(head: &[u8], path: &Path) -> Result<Kind, Error> {
         });
     }
     if head.starts_with(b"2ELIFREP") {
-        return unsupported("a perf.data of a big-endian machine", "KVM's MMU tracepoints are x86: record on the host itself");
+        return unsupported(
+            "a perf.data of a big-endian machine",
+            "KVM's MMU tracepoints are x86: record on the host itself",
+        );
     }
     if head.starts_with(b"PERFFILE") {
         return unsupported("a perf.data of the format before 2010", "record again with a current perf");
@@ -73,7 +79,10 @@ pub(crate) fn kind(head: &[u8], path: &Path) -> Result<Kind, Error> {
         return match rest {
             [b'6', 0, ..] => Ok(Kind::Dat6),
             [b'7', 0, ..] => Ok(Kind::Dat7),
-            _ => unsupported("a trace.dat of a version that is not 6 or 7", "convert it: trace-cmd convert --file-version 7 -i IN -o OUT"),
+            _ => unsupported(
+                "a trace.dat of a version that is not 6 or 7",
+                "convert it: trace-cmd convert --file-version 7 -i IN -o OUT",
+            ),
         };
     }
     let nul = head.iter().filter(|b| **b == 0).count();
@@ -128,7 +137,10 @@ fn found(head: &[u8]) -> String {
         return "it is an ELF program".to_owned();
     }
     if start.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) {
-        return format!("it is text without a line that looks like a trace event (it begins with {:?})", String::from_utf8_lossy(start).trim());
+        return format!(
+            "it is text without a line that looks like a trace event (it begins with {:?})",
+            String::from_utf8_lossy(start).trim()
+        );
     }
     let hex: Vec<String> = start.iter().take(8).map(|b| format!("{b:02x}")).collect();
     format!("it begins with the bytes {}", hex.join(" "))

@@ -143,8 +143,11 @@ impl EventStore {
     /// The same events in order of their own times (stable), after [`push_any`](Self::push_any) saw some run back.
     pub(crate) fn sorted(mut self) -> Self {
         let strays: FxHashMap<usize, u64> = std::mem::take(&mut self.strays).into_iter().collect();
-        let mut order: Vec<(u64, u32)> =
-            self.iter().enumerate().map(|(i, e)| (strays.get(&i).copied().unwrap_or(e.ts), i as u32)).collect();
+        let mut order: Vec<(u64, u32)> = self
+            .iter()
+            .enumerate()
+            .map(|(i, e)| (strays.get(&i).copied().unwrap_or(e.ts), i as u32))
+            .collect();
         order.sort_unstable();
         let mut out = Self::new();
         let mut c = self.cursor();
@@ -337,7 +340,14 @@ impl Decoder<'_> {
         self.skip();
         let who = store.who.get(self.who as usize).copied().unwrap_or_default();
         let mut w = Words { v: self.last.get(self.kind as usize).copied().unwrap_or_default(), n: 0 };
-        Event { ts: self.ts, cpu: who.cpu, tid: who.tid, pid: who.pid, comm: who.comm, body: pack::build(self.kind, &mut w) }
+        Event {
+            ts: self.ts,
+            cpu: who.cpu,
+            tid: who.tid,
+            pid: who.pid,
+            comm: who.comm,
+            body: pack::build(self.kind, &mut w),
+        }
     }
 }
 
@@ -416,7 +426,13 @@ mod tests {
             pid: None,
             comm: StrId(i as u32 % 2),
             body: match i % 3 {
-                0 => Body::TdpSpteChanged { as_id: 1, gfn: i.wrapping_mul(0x9e37_79b9_7f4a_7c15), level: 1, old_spte: u64::MAX - i, new_spte: i },
+                0 => Body::TdpSpteChanged {
+                    as_id: 1,
+                    gfn: i.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                    level: 1,
+                    old_spte: u64::MAX - i,
+                    new_spte: i,
+                },
                 1 => Body::FastPageFault {
                     vcpu: 3,
                     cr2_or_gpa: i << 12,
@@ -448,7 +464,10 @@ mod tests {
             assert_eq!(s.ts(i), 1_000 + i as u64 * 7);
         }
         assert_eq!(c.get(3_000), None);
-        assert_eq!(s.range(700..1_400).map(|e| e.ts).collect::<Vec<_>>(), (700..1_400).map(|i| event(i).ts).collect::<Vec<_>>());
+        assert_eq!(
+            s.range(700..1_400).map(|e| e.ts).collect::<Vec<_>>(),
+            (700..1_400).map(|i| event(i).ts).collect::<Vec<_>>()
+        );
         for i in [0u64, 1, 511, 512, 2_999] {
             assert_eq!(s.first_at_or_after(1_000 + i * 7), i as usize);
             assert_eq!(s.first_at_or_after(1_000 + i * 7 + 1), i as usize + 1);

@@ -48,7 +48,8 @@ impl RawTrace {
         };
         let mut reader = dat::DatReader::open_raw(&source, path, &mut cx)?;
         let mut raw = Self { formats: reader.formats(), comms: reader.comms(), records: Vec::new() };
-        reader.each_raw(&mut cx, |cpu, ts, data| raw.records.push(RawRecord { cpu, ts, data: data.to_vec() }));
+        reader
+            .each_raw(&mut cx, |cpu, ts, data| raw.records.push(RawRecord { cpu, ts, data: data.to_vec() }));
         Ok(raw)
     }
 
@@ -117,7 +118,8 @@ fn block(formats: &[Format], comms: &[(u32, String)]) -> Vec<u8> {
     for f in own {
         one(&mut b, f);
     }
-    let mut systems: Vec<&str> = formats.iter().map(|f| f.system.as_str()).filter(|s| *s != "ftrace").collect();
+    let mut systems: Vec<&str> =
+        formats.iter().map(|f| f.system.as_str()).filter(|s| *s != "ftrace").collect();
     systems.sort_unstable();
     systems.dedup();
     b.extend((systems.len() as u32).to_le_bytes());
@@ -291,7 +293,12 @@ fn feature_string(s: &str) -> Vec<u8> {
 }
 
 /// Writes a perf.data whose samples are the records of `raw`, `times` over. Ids of the tracepoints are their formats' numbers plus 1000.
-pub fn perf_data<W: Write + Seek>(out: &mut W, raw: &RawTrace, times: u64, style: PerfStyle) -> io::Result<()> {
+pub fn perf_data<W: Write + Seek>(
+    out: &mut W,
+    raw: &RawTrace,
+    times: u64,
+    style: PerfStyle,
+) -> io::Result<()> {
     let used: Vec<&Format> = raw.formats.iter().filter(|f| f.system != "ftrace").collect();
     let mut start = 16u64;
     if style.pipe {
@@ -338,7 +345,9 @@ pub fn perf_data<W: Write + Seek>(out: &mut W, raw: &RawTrace, times: u64, style
     let bits: u64 = features.iter().map(|(n, _)| 1u64 << n).sum();
     out.seek(SeekFrom::Start(0))?;
     out.write_all(b"PERFILE2")?;
-    for n in [104, ATTR as u64 + 16, 104, used.len() as u64 * (ATTR as u64 + 16), start, len, 0, 0, bits, 0, 0, 0] {
+    for n in
+        [104, ATTR as u64 + 16, 104, used.len() as u64 * (ATTR as u64 + 16), start, len, 0, 0, bits, 0, 0, 0]
+    {
         out.write_all(&n.to_le_bytes())?;
     }
     out.seek(SeekFrom::End(0))?;
@@ -384,7 +393,11 @@ fn samples<W: Write>(out: &mut W, raw: &RawTrace, times: u64, style: PerfStyle) 
     Ok(len)
 }
 
-fn write_chunk<W: Write>(out: &mut W, chunk: &mut Vec<u8>, e: Option<&mut zstd::stream::write::Encoder<'_, Vec<u8>>>) -> io::Result<u64> {
+fn write_chunk<W: Write>(
+    out: &mut W,
+    chunk: &mut Vec<u8>,
+    e: Option<&mut zstd::stream::write::Encoder<'_, Vec<u8>>>,
+) -> io::Result<u64> {
     if chunk.is_empty() {
         return Ok(0);
     }

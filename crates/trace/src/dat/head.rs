@@ -44,7 +44,11 @@ pub(crate) fn open(source: &Source, path: &Path, cx: &mut Cx) -> Result<Opened, 
             next: "KVM's MMU tracepoints are x86: record on the host itself".to_owned(),
         });
     }
-    let mut meta = Meta { long_size: head[13], page_size: u32::from_le_bytes([head[14], head[15], head[16], head[17]]), ..Meta::default() };
+    let mut meta = Meta {
+        long_size: head[13],
+        page_size: u32::from_le_bytes([head[14], head[15], head[16], head[17]]),
+        ..Meta::default()
+    };
     if !matches!(meta.long_size, 4 | 8) {
         return Err(bad(path, 13, "4 or 8, the bytes in a long"));
     }
@@ -63,7 +67,8 @@ fn page_size_ok(n: u32) -> bool {
 fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Opened, Error> {
     // The metadata have no length of their own; ring pages behind them are not needed for it.
     let want = (source.len() - HEAD as u64).min(MAX_META);
-    let data = source.bytes(HEAD as u64, want).ok_or_else(|| bad(path, HEAD as u64, "the rest of the head"))?;
+    let data =
+        source.bytes(HEAD as u64, want).ok_or_else(|| bad(path, HEAD as u64, "the rest of the head"))?;
     let mut b = Blob::new(&data);
     let at = |b: &Blob<'_>| (HEAD + b.at) as u64;
     // kallsyms and printk stand between the formats and the task names, all of which are there.
@@ -95,16 +100,24 @@ fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
                 if id == 0 {
                     break;
                 }
-                let data = b.u32().and_then(|n| b.take(n.into())).ok_or_else(|| bad(path, at(&b), "the content of an option"))?;
+                let data = b
+                    .u32()
+                    .and_then(|n| b.take(n.into()))
+                    .ok_or_else(|| bad(path, at(&b), "the content of an option"))?;
                 options.add(id, data, false);
             },
             b"flyrecord\0" => {
-                table(&mut b, cpus, &mut ranges).ok_or_else(|| bad(path, at(&b), "offset and size of a CPU's pages"))?;
+                table(&mut b, cpus, &mut ranges)
+                    .ok_or_else(|| bad(path, at(&b), "offset and size of a CPU's pages"))?;
                 break;
             }
             b"latency  \0" => {
                 let rest = source.bytes(at(&b), source.len() - at(&b)).unwrap_or_default();
-                return Ok(Opened::Text(Box::new(TextReader::new(path.to_path_buf(), FormatKind::TraceDatV6, Box::new(std::io::Cursor::new(rest))))));
+                return Ok(Opened::Text(Box::new(TextReader::new(
+                    path.to_path_buf(),
+                    FormatKind::TraceDatV6,
+                    Box::new(std::io::Cursor::new(rest)),
+                ))));
             }
             _ => return Err(bad(path, at(&b) - 10, "\"options\", \"flyrecord\" or \"latency\"")),
         }
@@ -127,9 +140,18 @@ fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
     let cpus = ranges
         .iter()
         .filter(|r| r.2 > 0)
-        .map(|(cpu, at, size)| Cpu::new(*cpu as u16, Pages::new(source.clone(), page_size, *at, *size, None, budget.clone())))
+        .map(|(cpu, at, size)| {
+            Cpu::new(*cpu as u16, Pages::new(source.clone(), page_size, *at, *size, None, budget.clone()))
+        })
         .collect();
-    Ok(Opened::Pages(Box::new(DatReader::new(path, FormatKind::TraceDatV6, std::mem::take(meta), cpus, options, cx))))
+    Ok(Opened::Pages(Box::new(DatReader::new(
+        path,
+        FormatKind::TraceDatV6,
+        std::mem::take(meta),
+        cpus,
+        options,
+        cx,
+    ))))
 }
 
 fn table(b: &mut Blob<'_>, cpus: u32, out: &mut Vec<(u32, u64, u64)>) -> Option<()> {
@@ -192,7 +214,12 @@ fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
         }
     };
     let options = all_options(source, path, first, compressor, cx)?;
-    for (id, what, needed) in [(16, "page and event heads", true), (17, "ftrace formats", false), (18, "event formats", true), (21, "task names", false)] {
+    for (id, what, needed) in [
+        (16, "page and event heads", true),
+        (17, "ftrace formats", false),
+        (18, "event formats", true),
+        (21, "task names", false),
+    ] {
         let Some((_, at)) = options.sections.iter().find(|s| s.0 == id) else { continue };
         let data = section(source, *at).filter(|s| s.id == id).and_then(|s| content(source, &s, compressor));
         let result = data.as_deref().ok_or(what).and_then(|d| {
@@ -212,14 +239,24 @@ fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
             if needed && meta.formats.is_empty() {
                 return Err(bad(path, *at, expected));
             }
-            let _ = cx.damaged(damage(path, *at, expected, format!("the section of the {what} is damaged"), true));
+            let _ = cx.damaged(damage(
+                path,
+                *at,
+                expected,
+                format!("the section of the {what} is damaged"),
+                true,
+            ));
         }
     }
     if options.buffers.is_empty()
         && let Some(at) = options.text
         && let Some(data) = section(source, at).and_then(|s| content(source, &s, compressor))
     {
-        return Ok(Opened::Text(Box::new(TextReader::new(path.to_path_buf(), FormatKind::TraceDatV7, Box::new(std::io::Cursor::new(data))))));
+        return Ok(Opened::Text(Box::new(TextReader::new(
+            path.to_path_buf(),
+            FormatKind::TraceDatV7,
+            Box::new(std::io::Cursor::new(data)),
+        ))));
     }
     let budget = Budget::of(source);
     let mut cpus = Vec::new();
@@ -235,24 +272,47 @@ fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
             false,
         ));
     }
-    Ok(Opened::Pages(Box::new(DatReader::new(path, FormatKind::TraceDatV7, std::mem::take(meta), cpus, options, cx))))
+    Ok(Opened::Pages(Box::new(DatReader::new(
+        path,
+        FormatKind::TraceDatV7,
+        std::mem::take(meta),
+        cpus,
+        options,
+        cx,
+    ))))
 }
 
 /// Follows the chain of options sections.
-fn all_options(source: &Source, path: &Path, first: u64, compressor: Option<Compressor>, cx: &mut Cx) -> Result<Options, Error> {
+fn all_options(
+    source: &Source,
+    path: &Path,
+    first: u64,
+    compressor: Option<Compressor>,
+    cx: &mut Cx,
+) -> Result<Options, Error> {
     let mut options = Options::default();
     let mut next = Some(first);
     let mut seen = Vec::new();
     while let Some(at) = next.take() {
         if seen.contains(&at) || seen.len() > MAX_SECTIONS {
-            let _ = cx.damaged(damage(path, at, "an options section that was not read before", "the chain of options runs in a circle", true));
+            let _ = cx.damaged(damage(
+                path,
+                at,
+                "an options section that was not read before",
+                "the chain of options runs in a circle",
+                true,
+            ));
             break;
         }
         seen.push(at);
         let data = section(source, at).filter(|s| s.id == 0).and_then(|s| content(source, &s, compressor));
         let Some(data) = data else {
             if at == first {
-                return Err(bad(path, at, "the options section (a recording that was not finished has none)"));
+                return Err(bad(
+                    path,
+                    at,
+                    "the options section (a recording that was not finished has none)",
+                ));
             }
             let _ = cx.damaged(damage(path, at, "an options section", "what it describes is missing", false));
             break;
@@ -260,7 +320,13 @@ fn all_options(source: &Source, path: &Path, first: u64, compressor: Option<Comp
         let mut b = Blob::new(&data);
         while let Some(id) = b.u16() {
             let Some(value) = b.u32().and_then(|n| b.take(n.into())) else {
-                let _ = cx.damaged(damage(path, at + 16 + b.at as u64, "the content of an option", "the options after it are missing", false));
+                let _ = cx.damaged(damage(
+                    path,
+                    at + 16 + b.at as u64,
+                    "the content of an option",
+                    "the options after it are missing",
+                    false,
+                ));
                 break;
             };
             options.add(id, value, true);
@@ -292,6 +358,9 @@ fn add_buffer(
     };
     let compressor = compressor.filter(|_| s.compressed);
     for (cpu, at, size) in buffer.cpus.iter().filter(|c| c.2 > 0).take(MAX_CPUS) {
-        cpus.push(Cpu::new(*cpu as u16, Pages::new(source.clone(), page_size as usize, *at, *size, compressor, budget.clone())));
+        cpus.push(Cpu::new(
+            *cpu as u16,
+            Pages::new(source.clone(), page_size as usize, *at, *size, compressor, budget.clone()),
+        ));
     }
 }

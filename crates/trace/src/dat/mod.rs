@@ -16,8 +16,8 @@ mod head;
 mod options;
 mod pages;
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashMap;
@@ -25,10 +25,10 @@ use rustc_hash::FxHashMap;
 use crate::blob::Meta;
 use crate::error::Error;
 use crate::event::{Body, Event, StrId};
+use crate::format::Format;
 use crate::info::{Clock, ClockUnit, FormatKind, TraceInfo};
 use crate::input::Source;
 use crate::reader::{BATCH, Cx, Reader, damage};
-use crate::format::Format;
 use crate::records::{Broken, PageHead};
 use crate::ring::{self, PageWalk};
 pub(crate) use options::{Options, TscToNs, selected as selected_clock};
@@ -189,9 +189,19 @@ impl DatReader {
         }
     }
 
-    pub(crate) fn new(path: &Path, kind: FormatKind, meta: Meta, cpus: Vec<Cpu>, options: Options, cx: &mut Cx) -> Self {
+    pub(crate) fn new(
+        path: &Path,
+        kind: FormatKind,
+        meta: Meta,
+        cpus: Vec<Cpu>,
+        options: Options,
+        cx: &mut Cx,
+    ) -> Self {
         let comms = meta.cmdlines.iter().map(|(pid, comm)| (*pid, cx.strings.intern(comm))).collect();
-        let time = Time { tsc: options.tsc.filter(|_| options.clock.as_deref() == Some("x86-tsc")), offset: options.offset };
+        let time = Time {
+            tsc: options.tsc.filter(|_| options.clock.as_deref() == Some("x86-tsc")),
+            offset: options.offset,
+        };
         Self {
             path: path.to_path_buf(),
             meta,
@@ -230,7 +240,9 @@ impl DatReader {
                     self.broken = true;
                     let at = c.page_at + a as u64;
                     let text = "this event and any like it were left out".to_owned();
-                    if let Some(body) = cx.damaged(damage(&self.path, at, Broken::expected(broken), text, true)) {
+                    if let Some(body) =
+                        cx.damaged(damage(&self.path, at, Broken::expected(broken), text, true))
+                    {
                         out.push(note(ts, body));
                     }
                 }
@@ -256,7 +268,14 @@ impl Reader for DatReader {
                 // Damage and losses behind the last event of a CPU.
                 for c in &mut self.cpus {
                     if let Some(body) = c.damaged.take() {
-                        out.push(Event { ts: c.last, cpu: c.cpu, tid: None, pid: None, comm: StrId::default(), body });
+                        out.push(Event {
+                            ts: c.last,
+                            cpu: c.cpu,
+                            tid: None,
+                            pid: None,
+                            comm: StrId::default(),
+                            body,
+                        });
                     }
                 }
                 out.sort_by_key(|e| e.ts);
@@ -289,11 +308,16 @@ impl Reader for DatReader {
         info.resolution_ns = 1;
         self.meta.formats.describe(info);
         let clock = self.options.clock.clone().unwrap_or_default();
-        let unit = if self.time.tsc.is_some() { ClockUnit::Nanoseconds } else { ClockUnit::of_ftrace(&clock) };
+        let unit =
+            if self.time.tsc.is_some() { ClockUnit::Nanoseconds } else { ClockUnit::of_ftrace(&clock) };
         if unit == ClockUnit::Ordinal {
-            info.notes.push(format!("The clock {clock:?} gives an order, not times. Record with: trace-cmd record -C mono"));
+            info.notes.push(format!(
+                "The clock {clock:?} gives an order, not times. Record with: trace-cmd record -C mono"
+            ));
         } else if unit == ClockUnit::Cycles {
-            info.notes.push(format!("The clock {clock:?} counts cycles, not nanoseconds. Record with: trace-cmd record -C mono"));
+            info.notes.push(format!(
+                "The clock {clock:?} counts cycles, not nanoseconds. Record with: trace-cmd record -C mono"
+            ));
         }
         info.clock = Clock { name: clock, unit };
         info.lost.known = true;
@@ -306,14 +330,24 @@ impl Reader for DatReader {
         for (pid, comm) in &self.meta.cmdlines {
             if !info.tasks.iter().any(|t| t.tid == *pid) {
                 let comm = cx.strings.intern(comm);
-                info.tasks.push(crate::info::TaskInfo { tid: *pid, comm, ..crate::info::TaskInfo::default() });
+                info.tasks.push(crate::info::TaskInfo {
+                    tid: *pid,
+                    comm,
+                    ..crate::info::TaskInfo::default()
+                });
             }
         }
         if self.unknown > 0 {
-            info.notes.push(format!("{} records of {} could not be read and were left out", self.unknown, self.kind));
+            info.notes.push(format!(
+                "{} records of {} could not be read and were left out",
+                self.unknown, self.kind
+            ));
         }
         if self.meta.unread > 0 {
-            info.notes.push(format!("{} format texts could not be read; their events were left out", self.meta.unread));
+            info.notes.push(format!(
+                "{} format texts could not be read; their events were left out",
+                self.meta.unread
+            ));
         }
     }
 

@@ -112,7 +112,9 @@ impl Options {
             let v = v.trim();
             match k.trim() {
                 "CPU" => cpu = v.parse().ok(),
-                "overrun" | "commit overrun" | "dropped events" => lost = lost.saturating_add(v.parse().unwrap_or(0)),
+                "overrun" | "commit overrun" | "dropped events" => {
+                    lost = lost.saturating_add(v.parse().unwrap_or(0))
+                }
                 _ => {}
             }
         }
@@ -166,6 +168,7 @@ pub(crate) fn selected(text: &str) -> Option<String> {
 
 fn number(text: &str) -> Option<i64> {
     let (neg, t) = text.strip_prefix('-').map_or((false, text), |t| (true, t));
-    let v = t.strip_prefix("0x").map_or_else(|| t.parse::<u64>().ok(), |h| u64::from_str_radix(h, 16).ok())? as i64;
+    let v = t.strip_prefix("0x").map_or_else(|| t.parse::<u64>().ok(), |h| u64::from_str_radix(h, 16).ok())?
+        as i64;
     Some(if neg { v.wrapping_neg() } else { v })
 }

@@ -61,7 +61,14 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    pub(crate) fn new(source: Source, page_size: usize, at: u64, size: u64, compressor: Option<Compressor>, budget: Budget) -> Self {
+    pub(crate) fn new(
+        source: Source,
+        page_size: usize,
+        at: u64,
+        size: u64,
+        compressor: Option<Compressor>,
+        budget: Budget,
+    ) -> Self {
         let end = at.saturating_add(size);
         let cut = end > source.len();
         let mut p = Self {
@@ -99,7 +106,11 @@ impl Pages {
             if self.cut {
                 self.cut = false;
                 let at = self.source.len();
-                return Err(BadPages { at, expected: "more ring pages", message: "the file ends before the pages that it announces".to_owned() });
+                return Err(BadPages {
+                    at,
+                    expected: "more ring pages",
+                    message: "the file ends before the pages that it announces".to_owned(),
+                });
             }
             return Ok(None);
         }
@@ -115,7 +126,9 @@ impl Pages {
         self.window_at = 0;
         let Some((compressor, left)) = self.chunks else {
             self.window.clear();
-            let n = (self.end.saturating_sub(self.at)).min((WINDOW / self.page_size).max(1) as u64 * self.page_size as u64) as usize;
+            let n = (self.end.saturating_sub(self.at))
+                .min((WINDOW / self.page_size).max(1) as u64 * self.page_size as u64)
+                as usize;
             if n == 0 {
                 return Ok(false);
             }
@@ -145,7 +158,10 @@ impl Pages {
             return bad("a chunk of compressed ring pages", "the chunk is longer than the file");
         };
         if usize_ > (256 << 10) + csize.saturating_mul(256) || !self.budget.take(usize_) {
-            return bad("a sensible size of a decompressed chunk", "the chunk claims to decompress to far more than the file");
+            return bad(
+                "a sensible size of a decompressed chunk",
+                "the chunk claims to decompress to far more than the file",
+            );
         }
         self.held = usize_;
         let Some(out) = decompress(compressor, &data, usize_ as usize) else {

@@ -52,7 +52,16 @@ impl Attr {
         } else {
             None
         };
-        Some(Self { kind, config, sample_type, read_format, sample_id_all: flags >> 18 & 1 != 0, clockid, size, name: None })
+        Some(Self {
+            kind,
+            config,
+            sample_type,
+            read_format,
+            sample_id_all: flags >> 18 & 1 != 0,
+            clockid,
+            size,
+            name: None,
+        })
     }
 
     /// The clock of its stamps.
@@ -71,7 +80,9 @@ impl Attr {
 
     /// Whether samples and trailers of both are laid out alike.
     pub(crate) fn same_layout(&self, o: &Self) -> bool {
-        self.sample_type == o.sample_type && self.read_format == o.read_format && self.sample_id_all == o.sample_id_all
+        self.sample_type == o.sample_type
+            && self.read_format == o.read_format
+            && self.sample_id_all == o.sample_id_all
     }
 }
 
@@ -183,5 +194,9 @@ pub(crate) fn trailer<'a>(a: &Attr, body: &'a [u8]) -> Sample<'a> {
 
 /// Bytes of that trailer.
 pub(crate) fn trailer_len(a: &Attr) -> usize {
-    if a.sample_id_all { (a.sample_type & (TID | TIME | ID | STREAM_ID | CPU | IDENTIFIER)).count_ones() as usize * 8 } else { 0 }
+    if a.sample_id_all {
+        (a.sample_type & (TID | TIME | ID | STREAM_ID | CPU | IDENTIFIER)).count_ones() as usize * 8
+    } else {
+        0
+    }
 }

@@ -23,7 +23,10 @@ pub(crate) fn feature(id: u64, data: &[u8], state: &mut State, cx: &mut Cx) {
         1 => state.tracing_data(data, 0, cx),
         3 => state.host.hostname = string(&mut b),
         4 => state.host.os_release = string(&mut b),
-        5 => state.host.tool = string(&mut b).map(|v| if v.starts_with("mmuscope") { v } else { format!("perf {v}") }),
+        5 => {
+            state.host.tool =
+                string(&mut b).map(|v| if v.starts_with("mmuscope") { v } else { format!("perf {v}") })
+        }
         6 => state.host.arch = string(&mut b),
         7 => {
             b.u32();
@@ -43,7 +46,10 @@ pub(crate) fn feature(id: u64, data: &[u8], state: &mut State, cx: &mut Cx) {
         29 => {
             let _ = b.u32();
             if let (Some(clock), Some(wall), Some(ns)) = (b.u32(), b.u64(), b.u64()) {
-                state.host.facts.push(("clock reference".to_owned(), format!("clockid {clock} at {ns} ns = {wall} ns of real time")));
+                state.host.facts.push((
+                    "clock reference".to_owned(),
+                    format!("clockid {clock} at {ns} ns = {wall} ns of real time"),
+                ));
             }
         }
         _ => {}
@@ -72,7 +78,10 @@ fn event_desc(b: &mut Blob<'_>, state: &mut State) -> Option<()> {
         let known = ids.first().is_some_and(|id| state.by_id.contains_key(id));
         if known {
             state.name_attr(ids.first().copied(), &name);
-        } else if let Some(i) = attr.as_ref().and_then(|a| state.attrs.iter().position(|x| (x.kind, x.config) == (a.kind, a.config))) {
+        } else if let Some(i) = attr
+            .as_ref()
+            .and_then(|a| state.attrs.iter().position(|x| (x.kind, x.config) == (a.kind, a.config)))
+        {
             // File mode without ids in the attr section.
             state.attrs[i].name = Some(name);
             for id in ids {

@@ -20,7 +20,8 @@ fn bad(path: &Path, offset: u64, expected: &str) -> Error {
 
 /// Opens a perf.data in file mode.
 pub(crate) fn open(source: &Source, path: &Path, kind: FormatKind, cx: &mut Cx) -> Result<PerfReader, Error> {
-    let head = source.bytes(0, 104).ok_or_else(|| bad(path, source.len(), "the head of a perf.data, 104 bytes"))?;
+    let head =
+        source.bytes(0, 104).ok_or_else(|| bad(path, source.len(), "the head of a perf.data, 104 bytes"))?;
     let mut b = Blob { data: &head, at: 8 };
     let mut word = || b.u64().unwrap_or(0);
     let (_size, attr_size) = (word(), word());
@@ -39,9 +40,15 @@ pub(crate) fn open(source: &Source, path: &Path, kind: FormatKind, cx: &mut Cx) 
     if !finished {
         data_len = source.len() - data_at;
     }
-    let input = Box::new(Section { source: source.clone(), at: data_at, end: data_at.saturating_add(data_len).min(source.len()) });
+    let input = Box::new(Section {
+        source: source.clone(),
+        at: data_at,
+        end: data_at.saturating_add(data_len).min(source.len()),
+    });
     let mut r = PerfReader::records(input, path, kind, data_at);
-    let attrs = source.bytes(attrs_at, attrs_len).ok_or_else(|| bad(path, attrs_at, "the attributes of the events"))?;
+    let attrs = source
+        .bytes(attrs_at, attrs_len)
+        .ok_or_else(|| bad(path, attrs_at, "the attributes of the events"))?;
     for entry in attrs.chunks_exact(attr_size as usize) {
         let Some(a) = Attr::parse(entry) else { continue };
         let mut b = Blob { data: entry, at: attr_size as usize - 16 };
@@ -67,7 +74,10 @@ pub(crate) fn open(source: &Source, path: &Path, kind: FormatKind, cx: &mut Cx) 
             Some(d) if bit == 1 => r.state.tracing_data(&d, section.map_or(0, |s| s.0), cx),
             Some(d) => features::feature(bit, &d, &mut r.state, cx),
             None => {
-                let text = format!("feature {bit} is missing{}", if bit == 1 { ": it holds the formats of the events" } else { "" });
+                let text = format!(
+                    "feature {bit} is missing{}",
+                    if bit == 1 { ": it holds the formats of the events" } else { "" }
+                );
                 let _ = cx.damaged(damage(path, at, "a feature section within the file", text, true));
             }
         }

@@ -67,6 +67,8 @@ pub(crate) struct State {
     clock: Option<Clock>,
     comms: FxHashMap<u32, StrId>,
     pids: FxHashMap<u32, u32>,
+    /// Forks whose child has not got its parent's name yet.
+    parents: FxHashMap<u32, u32>,
     queues: Queues,
     lost_moments: u64,
     /// LOST_SAMPLES, which count again what LOST records told: event name, CPU, count.
@@ -118,7 +120,9 @@ impl PerfReader {
     }
 
     fn prime(&mut self, cx: &mut Cx) -> Result<(), Error> {
-        while self.state.queues.is_empty() && (self.state.meta.formats.is_empty() || self.state.attrs.is_empty()) {
+        while self.state.queues.is_empty()
+            && (self.state.meta.formats.is_empty() || self.state.attrs.is_empty())
+        {
             if !self.step(cx)? {
                 break;
             }
@@ -153,6 +157,26 @@ impl PerfReader {
         }
         self.ended = false;
         Ok(true)
+    }
+
+    /// Takes what is in order, reading on where it is not enough.
+    fn take(&mut self, out: &mut Vec<Event>, cx: &mut Cx) -> Result<bool, Error> {
+        loop {
+            self.state.queues.take(out, BATCH);
+            if out.len() >= BATCH {
+                return Ok(true);
+            }
+            if !self.step(cx)? {
+                if self.growing {
+                    self.state.queues.take(out, usize::MAX);
+                    return Ok(false);
+                }
+                self.state.finish();
+                self.state.queues.end();
+                self.state.queues.take(out, BATCH);
+                return Ok(!self.state.queues.is_empty());
+            }
+        }
     }
 
     /// One record of the file; `false` at the end.
@@ -252,7 +276,9 @@ impl PerfReader {
                     self.at = self.buf.len();
                 }
                 let text = format!("{skipped} bytes were skipped");
-                if let Some(body) = cx.damaged(damage(&self.path, from, "a record of at least 8 bytes", text, more)) {
+                if let Some(body) =
+                    cx.damaged(damage(&self.path, from, "a record of at least 8 bytes", text, more))
+                {
                     self.state.note(body);
                 }
                 return Ok(more);
@@ -293,26 +319,12 @@ fn u64_at(d: &[u8], at: usize) -> u64 {
 
 impl Reader for PerfReader {
     fn read(&mut self, out: &mut Vec<Event>, cx: &mut Cx) -> Result<bool, Error> {
+        let from = out.len();
         let before = self.offset + self.at as u64;
-        loop {
-            self.state.queues.take(out, BATCH);
-            if out.len() >= BATCH {
-                break;
-            }
-            if !self.step(cx)? {
-                if !self.growing {
-                    self.state.finish();
-                    self.state.queues.end();
-                    self.state.queues.take(out, BATCH);
-                    cx.advance(self.offset + self.at as u64 - before)?;
-                    return Ok(!self.state.queues.is_empty());
-                }
-                self.state.queues.take(out, usize::MAX);
-                return Ok(false);
-            }
-        }
+        let more = self.take(out, cx)?;
+        self.state.name_events(&mut out[from..]);
         cx.advance(self.offset + self.at as u64 - before)?;
-        Ok(true)
+        Ok(more)
     }
 
     fn end(&mut self) {
@@ -360,7 +372,13 @@ impl State {
         };
         let result = parse();
         if let Err(expected) = result {
-            let _ = cx.damaged(damage(&self.path, offset + b.at as u64, expected, "the formats of some events are missing", true));
+            let _ = cx.damaged(damage(
+                &self.path,
+                offset + b.at as u64,
+                expected,
+                "the formats of some events are missing",
+                true,
+            ));
         }
         for (pid, comm) in std::mem::take(&mut self.meta.cmdlines) {
             let id = cx.strings.intern(&comm);
@@ -434,7 +452,8 @@ impl State {
             ));
         }
         if self.unknown > 0 {
-            info.notes.push(format!("{} records of {kind} could not be read and were left out", self.unknown));
+            info.notes
+                .push(format!("{} records of {kind} could not be read and were left out", self.unknown));
         }
     }
 }

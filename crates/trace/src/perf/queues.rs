@@ -25,7 +25,7 @@ pub(crate) struct Queues {
     newest: u64,
     waiting: usize,
     clamped: u64,
-    heap: BinaryHeap<Reverse<(u64, u32)>>,
+    heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
     /// The newest event when the last round ended.
     at_last_round: u64,
     /// Everything up to here has gone.
@@ -43,6 +43,8 @@ pub(crate) enum Key {
 struct Queue {
     events: VecDeque<Event>,
     last: u64,
+    /// Which of equal stamps comes first: CPUs in their order, before all else.
+    rank: u64,
 }
 
 impl Queues {
@@ -55,7 +57,7 @@ impl Queues {
                 }
                 if self.by_cpu[cpu] == u32::MAX {
                     self.by_cpu[cpu] = self.queues.len() as u32;
-                    self.queues.push(Queue::default());
+                    self.queues.push(Queue { rank: cpu as u64, ..Queue::default() });
                 }
                 self.by_cpu[cpu] as usize
             }
@@ -63,7 +65,7 @@ impl Queues {
                 let next = self.queues.len() as u32;
                 let i = *self.by_other.entry(n).or_insert(next);
                 if i == next {
-                    self.queues.push(Queue::default());
+                    self.queues.push(Queue { rank: n.max(1 << 16), ..Queue::default() });
                 }
                 i as usize
             }
@@ -123,23 +125,23 @@ impl Queues {
         self.heap.clear();
         for (i, q) in self.queues.iter().enumerate() {
             if let Some(e) = q.events.front().filter(|e| e.ts <= self.limit) {
-                self.heap.push(Reverse((e.ts, i as u32)));
+                self.heap.push(Reverse((e.ts, q.rank, i as u32)));
             }
         }
         while out.len() < max {
-            let Some(Reverse((_, i))) = self.heap.pop() else {
+            let Some(Reverse((_, rank, i))) = self.heap.pop() else {
                 self.done = self.limit;
                 return;
             };
-            let next = self.heap.peek().map_or((u64::MAX, u32::MAX), |r| r.0);
+            let next = self.heap.peek().map_or((u64::MAX, u64::MAX, u32::MAX), |r| r.0);
             let q = &mut self.queues[i as usize];
             // A run of this queue, up to the head of another.
             while let Some(e) = q.events.front() {
                 if e.ts > self.limit {
                     break;
                 }
-                if (e.ts, i) > next || out.len() >= max {
-                    self.heap.push(Reverse((e.ts, i)));
+                if (e.ts, rank, i) > next || out.len() >= max {
+                    self.heap.push(Reverse((e.ts, rank, i)));
                     break;
                 }
                 out.push(*e);
@@ -156,7 +158,14 @@ mod tests {
     use crate::event::{Body, StrId};
 
     fn at(ts: u64, cpu: u16) -> Event {
-        Event { ts, cpu, tid: None, pid: None, comm: StrId::default(), body: Body::PmlFull { vcpu: ts as u32 } }
+        Event {
+            ts,
+            cpu,
+            tid: None,
+            pid: None,
+            comm: StrId::default(),
+            body: Body::PmlFull { vcpu: ts as u32 },
+        }
     }
 
     #[test]

@@ -106,7 +106,9 @@ impl State {
             self.broken(offset, "a sample as its attributes say", None, cx);
             return;
         };
-        let (Some(ts), cpu) = (s.time.or(Some(self.last_ts)).filter(|t| *t != u64::MAX), s.cpu) else { return };
+        let (Some(ts), cpu) = (s.time.or(Some(self.last_ts)).filter(|t| *t != u64::MAX), s.cpu) else {
+            return;
+        };
         let key = match cpu {
             Some(c) => match u16::try_from(c) {
                 Ok(c) => Key::Cpu(c),
@@ -117,11 +119,19 @@ impl State {
         let cpu = cpu.unwrap_or(0) as u16;
         self.last_ts = self.last_ts.max(ts);
         let tid = s.tid.or_else(|| s.raw.and_then(|r| self.meta.formats.tid(r))).filter(|t| *t != u32::MAX);
-        let comm = tid.and_then(|t| self.comms.get(&t)).copied().unwrap_or_default();
-        let make = |body| Event { ts, cpu, tid, pid: s.pid.filter(|p| *p != u32::MAX), comm, body };
+        // Its name comes when it is taken in order of time.
+        let make = |body| Event {
+            ts,
+            cpu,
+            tid,
+            pid: s.pid.filter(|p| *p != u32::MAX),
+            comm: StrId::default(),
+            body,
+        };
         let Some(raw) = s.raw else {
             // An event of another kind (a counter), sampled along.
-            let name = self.attr_of(s.id).and_then(|a| a.name.clone()).unwrap_or_else(|| "perf event".to_owned());
+            let name =
+                self.attr_of(s.id).and_then(|a| a.name.clone()).unwrap_or_else(|| "perf event".to_owned());
             let body = Body::Other { name: cx.strings.intern(&name), fields: StrId::default() };
             self.queues.push(key, make(body));
             return;
@@ -161,7 +171,14 @@ impl State {
         let (key, cpu) = Self::key(&s);
         let ts = s.time.filter(|t| *t > 0).unwrap_or(self.last_ts);
         self.lost_moments += 1;
-        let e = Event { ts, cpu, tid: None, pid: None, comm: StrId::default(), body: Body::Lost { count: Some(count), event: None } };
+        let e = Event {
+            ts,
+            cpu,
+            tid: None,
+            pid: None,
+            comm: StrId::default(),
+            body: Body::Lost { count: Some(count), event: None },
+        };
         self.queues.push(key, e);
     }
 
@@ -169,7 +186,8 @@ impl State {
     fn lost_samples(&mut self, body: &[u8], cx: &mut Cx) {
         let Some(count) = Blob::new(body).u64().filter(|n| *n > 0) else { return };
         let s = self.trailer(body);
-        let name = self.attr_of(s.id).and_then(|a| a.name.clone().or_else(|| self.meta.formats.name_of(a.config)));
+        let name =
+            self.attr_of(s.id).and_then(|a| a.name.clone().or_else(|| self.meta.formats.name_of(a.config)));
         let event = name.map(|n| cx.strings.intern(&n));
         if self.lost_samples.len() < 1 << 20 {
             self.lost_samples.push((event, s.cpu.and_then(|c| u16::try_from(c).ok()).unwrap_or(0), count));
@@ -184,7 +202,6 @@ impl State {
         let name = &b.rest()[..b.rest().len().saturating_sub(trail)];
         let end = name.iter().position(|c| *c == 0).unwrap_or(name.len());
         let comm = cx.strings.intern(&String::from_utf8_lossy(&name[..end]));
-        self.comms.insert(tid, comm);
         self.pids.insert(tid, pid);
         self.task_event(body, TaskKind::Comm { exec: misc >> 13 & 1 != 0 }, tid, pid, comm);
     }
@@ -192,27 +209,61 @@ impl State {
     /// EXIT (4) and FORK (7): u32 pid, ppid, tid, ptid, u64 time.
     fn task(&mut self, kind: u32, body: &[u8]) {
         let mut b = Blob::new(body);
-        let (Some(pid), Some(_), Some(tid), Some(ptid)) = (b.u32(), b.u32(), b.u32(), b.u32()) else { return };
-        self.pids.insert(tid, pid);
-        let kind = if kind == 7 {
-            if let Some(c) = self.comms.get(&ptid).copied() {
-                self.comms.entry(tid).or_insert(c);
-            }
-            TaskKind::Fork
-        } else {
-            TaskKind::Exit
+        let (Some(pid), Some(_), Some(tid), Some(ptid)) = (b.u32(), b.u32(), b.u32(), b.u32()) else {
+            return;
         };
-        let comm = self.comms.get(&tid).copied().unwrap_or_default();
-        self.task_event(body, kind, tid, pid, comm);
+        self.pids.insert(tid, pid);
+        if kind == 7 {
+            if tid != ptid {
+                self.parents.insert(tid, ptid);
+            }
+            self.task_event(body, TaskKind::Fork, tid, pid, StrId::default());
+        } else {
+            self.task_event(body, TaskKind::Exit, tid, pid, StrId::default());
+        }
     }
 
     /// A task record of the time of recording is an event; one that perf made up to begin with (time 0) is not.
     fn task_event(&mut self, body: &[u8], kind: TaskKind, tid: u32, pid: u32, comm: StrId) {
         let s = self.trailer(body);
-        let Some(ts) = s.time.filter(|t| *t > 0) else { return };
+        let Some(ts) = s.time.filter(|t| *t > 0) else {
+            self.name_task(kind, tid, comm);
+            return;
+        };
         let (key, cpu) = Self::key(&s);
         let body = Body::Task { kind, tid, pid: Some(pid), comm };
         self.queues.push(key, Event { ts, cpu, tid: s.tid, pid: s.pid, comm: StrId::default(), body });
+    }
+
+    /// Learns a name; gives the task's.
+    fn name_task(&mut self, kind: TaskKind, tid: u32, comm: StrId) -> StrId {
+        match kind {
+            TaskKind::Comm { .. } => {
+                self.comms.insert(tid, comm);
+            }
+            TaskKind::Fork => {
+                if let Some(c) = self.parents.remove(&tid).and_then(|p| self.comms.get(&p)).copied() {
+                    self.comms.insert(tid, c);
+                }
+            }
+            TaskKind::Exit => {}
+        }
+        self.comms.get(&tid).copied().unwrap_or_default()
+    }
+
+    /// Names the tasks of events that were taken in order of time.
+    pub(crate) fn name_events(&mut self, events: &mut [Event]) {
+        let mut last = (None, StrId::default());
+        for e in events {
+            if let Body::Task { kind, tid, comm, .. } = &mut e.body {
+                *comm = self.name_task(*kind, *tid, *comm);
+                last.0 = None;
+            }
+            if last.0 != e.tid {
+                last = (e.tid, e.tid.and_then(|t| self.comms.get(&t)).copied().unwrap_or_default());
+            }
+            e.comm = last.1;
+        }
     }
 
     /// HEADER_ATTR: the attr, then its ids.

@@ -34,7 +34,13 @@ impl Gaps {
 }
 
 /// Reads the body of a typed event; `None` if the text has none of the known shapes.
-pub(crate) fn parse(tp: Tp, rest: &[u8], m: &Meaning, strings: &mut Strings, gaps: &mut Gaps) -> Option<Body> {
+pub(crate) fn parse(
+    tp: Tp,
+    rest: &[u8],
+    m: &Meaning,
+    strings: &mut Strings,
+    gaps: &mut Gaps,
+) -> Option<Body> {
     if let Some(p) = pairs::looks_like(rest) {
         let mut f = pairs::Pairs::new(rest, p, tp, gaps);
         if let Some(b) = fields::body(tp, &mut f, m, strings) {
@@ -209,7 +215,9 @@ fn kernel(tp: Tp, mut s: Scan<'_>, m: &Meaning, strings: &mut Strings, gaps: &mu
             s.key(b"at ")?;
             let sptep = s.hex()?;
             match *letters {
-                [r @ (b'r' | b'-'), w @ (b'w' | b'-'), x @ (b'x' | b'-'), ref u @ ..] if matches!(u, b"" | b"u" | b"-") => {
+                [r @ (b'r' | b'-'), w @ (b'w' | b'-'), x @ (b'x' | b'-'), ref u @ ..]
+                    if matches!(u, b"" | b"u" | b"-") =>
+                {
                     let u = u.first().map(|u| *u == b'u');
                     Body::SetSpte { gfn, spte, sptep, level, r: r == b'r', w: w == b'w', x: x == b'x', u }
                 }
@@ -217,7 +225,16 @@ fn kernel(tp: Tp, mut s: Scan<'_>, m: &Meaning, strings: &mut Strings, gaps: &mu
                 _ if letters.iter().all(|b| b"rwxu-".contains(b)) => {
                     gaps.emptied += 1;
                     let u = letters.contains(&b'u').then_some(true);
-                    Body::SetSpte { gfn, spte, sptep, level, r: true, w: spte & 2 != 0, x: letters.contains(&b'x'), u }
+                    Body::SetSpte {
+                        gfn,
+                        spte,
+                        sptep,
+                        level,
+                        r: true,
+                        w: spte & 2 != 0,
+                        x: letters.contains(&b'x'),
+                        u,
+                    }
                 }
                 _ => return None,
             }
@@ -476,7 +493,9 @@ fn kernel(tp: Tp, mut s: Scan<'_>, m: &Meaning, strings: &mut Strings, gaps: &mu
             Body::NestedVmenter {
                 rip: named.get(b"rip:"),
                 nested_rip: named.get(b"nested_rip:").or_else(|| named.get(b"nrip:")),
-                nested_pgd: [&b"nested_eptp:"[..], b"nested_cr3:", b"guest_cr3:"].iter().find_map(|k| named.get(k)),
+                nested_pgd: [&b"nested_eptp:"[..], b"nested_cr3:", b"guest_cr3:"]
+                    .iter()
+                    .find_map(|k| named.get(k)),
             }
         }
         Tp::RmpFault => {
@@ -517,7 +536,10 @@ fn kernel(tp: Tp, mut s: Scan<'_>, m: &Meaning, strings: &mut Strings, gaps: &mu
         Tp::Marker => {
             // tracefs: the text alone; trace-cmd and perf: the symbol of the writing function before it.
             let text = String::from_utf8_lossy(s.0);
-            let text = text.strip_prefix("tracing_mark_write: ").or_else(|| text.strip_prefix("[tracing_mark_write] ")).unwrap_or(&text);
+            let text = text
+                .strip_prefix("tracing_mark_write: ")
+                .or_else(|| text.strip_prefix("[tracing_mark_write] "))
+                .unwrap_or(&text);
             Body::Marker { text: strings.intern(text.trim_end_matches(['\n', '\0'])) }
         }
     })
@@ -570,7 +592,10 @@ fn exit(mut s: Scan<'_>, strings: &mut Strings, gaps: &mut Gaps) -> Option<Body>
 }
 
 /// Number, back-end and interned name of a reason text.
-fn reason(text: &[u8], strings: &mut Strings) -> (Option<u32>, Option<crate::event::Isa>, crate::event::StrId) {
+fn reason(
+    text: &[u8],
+    strings: &mut Strings,
+) -> (Option<u32>, Option<crate::event::Isa>, crate::event::StrId) {
     let text = String::from_utf8_lossy(text);
     // A flag of VMX may follow the name, which is one word there (an SVM name may be two).
     let (base, failed) = match text.strip_suffix(" FAILED_VMENTRY") {
@@ -581,7 +606,15 @@ fn reason(text: &[u8], strings: &mut Strings) -> (Option<u32>, Option<crate::eve
         Some((n, isa)) => {
             let reason = n | failed;
             let name = strings.exit_name(isa, n);
-            (Some(reason), isa, if name == crate::event::StrId::default() && isa.is_some() { strings.intern(base) } else { name })
+            (
+                Some(reason),
+                isa,
+                if name == crate::event::StrId::default() && isa.is_some() {
+                    strings.intern(base)
+                } else {
+                    name
+                },
+            )
         }
         None => (None, None, strings.intern(base)),
     }
@@ -600,7 +633,14 @@ fn nested_vmexit(mut s: Scan<'_>) -> Option<Body> {
         let rip = s.hex();
         let info1 = s.key(b"info1 ").and_then(|()| s.hex());
         let info2 = s.key(b"info2 ").and_then(|()| s.hex());
-        return Some(Body::NestedVmexit { vcpu, reason: found.map(|f| f.0), isa: found.and_then(|f| f.1), rip, info1, info2 });
+        return Some(Body::NestedVmexit {
+            vcpu,
+            reason: found.map(|f| f.0),
+            isa: found.and_then(|f| f.1),
+            rip,
+            info1,
+            info2,
+        });
     }
     let mut named = Named(s);
     let rip = named.get(b"rip:");
@@ -615,5 +655,12 @@ fn nested_vmexit(mut s: Scan<'_>) -> Option<Body> {
     if rip.is_none() && found.is_none() {
         return None;
     }
-    Some(Body::NestedVmexit { vcpu, reason: found.map(|f| f.0), isa: found.and_then(|f| f.1), rip, info1, info2 })
+    Some(Body::NestedVmexit {
+        vcpu,
+        reason: found.map(|f| f.0),
+        isa: found.and_then(|f| f.1),
+        rip,
+        info1,
+        info2,
+    })
 }

@@ -74,7 +74,12 @@ fn without_brackets(line: &[u8]) -> Option<Head<'_>> {
         let blanks = line[at..].iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
         at += blanks;
         let end = line[at..].iter().position(|b| matches!(b, b' ' | b'\t')).map_or(line.len(), |n| at + n);
-        if end > at && at > 0 && line[end - 1] == b':' && line[at].is_ascii_digit() && line[at..end].contains(&b'.') {
+        if end > at
+            && at > 0
+            && line[end - 1] == b':'
+            && line[at].is_ascii_digit()
+            && line[at..end].contains(&b'.')
+        {
             let mut s = Scan(&line[at..]);
             if let Some(stamp) = time(&mut s) {
                 let before = line[..at].trim_ascii_end();
@@ -160,7 +165,13 @@ fn time(s: &mut Scan<'_>) -> Option<(u64, u8)> {
     Some((ns, n as u8))
 }
 
-fn finish<'a>(who: Who<'a>, cpu: Option<u16>, (ts, digits): (u64, u8), flags: bool, mut s: Scan<'a>) -> Option<Head<'a>> {
+fn finish<'a>(
+    who: Who<'a>,
+    cpu: Option<u16>,
+    (ts, digits): (u64, u8),
+    flags: bool,
+    mut s: Scan<'a>,
+) -> Option<Head<'a>> {
     s.blanks();
     let all = s.0;
     let word = s.word();
@@ -177,7 +188,19 @@ fn finish<'a>(who: Who<'a>, cpu: Option<u16>, (ts, digits): (u64, u8), flags: bo
         None => (None, name),
     };
     let rest = rest.trim_ascii_end();
-    Some(Head { comm: who.0, tid: who.1, pid: who.2, cpu, ts, digits, flags, system, event, rest, dash: who.4 })
+    Some(Head {
+        comm: who.0,
+        tid: who.1,
+        pid: who.2,
+        cpu,
+        ts,
+        digits,
+        flags,
+        system,
+        event,
+        rest,
+        dash: who.4,
+    })
 }
 
 #[cfg(test)]
@@ -203,8 +226,12 @@ mod tests {
 
     #[test]
     fn trace_cmd() {
-        let a = h("            load-130   [000]     8.196902346: kvm_mmu_get_page:     [FAILED TO PARSE] gfn=0");
-        assert_eq!((a.ts, a.digits, a.flags, a.rest), (8_196_902_346, 9, false, &b"[FAILED TO PARSE] gfn=0"[..]));
+        let a =
+            h("            load-130   [000]     8.196902346: kvm_mmu_get_page:     [FAILED TO PARSE] gfn=0");
+        assert_eq!(
+            (a.ts, a.digits, a.flags, a.rest),
+            (8_196_902_346, 9, false, &b"[FAILED TO PARSE] gfn=0"[..])
+        );
         let b = h("    load-130     0.....     8.196902: kvm_entry:  vcpu 0");
         assert_eq!((b.tid, b.cpu, b.ts, b.event), (130, Some(0), 8_196_902_000, &b"kvm_entry"[..]));
     }
@@ -212,7 +239,10 @@ mod tests {
     #[test]
     fn perf() {
         let a = h("       CPU 2/KVM  4240/4242  [003]    14.141612:         kvm:kvm_entry: vcpu 2");
-        assert_eq!((a.comm, a.pid, a.tid, a.cpu, a.dash), (&b"CPU 2/KVM"[..], Some(4240), 4242, Some(3), false));
+        assert_eq!(
+            (a.comm, a.pid, a.tid, a.cpu, a.dash),
+            (&b"CPU 2/KVM"[..], Some(4240), 4242, Some(3), false)
+        );
         assert_eq!((a.system, a.event, a.rest), (Some(&b"kvm"[..]), &b"kvm_entry"[..], &b"vcpu 2"[..]));
         let b = h("load   138    14.141612:         kvm:kvm_entry: vcpu 2");
         assert_eq!((b.comm, b.tid, b.cpu), (&b"load"[..], 138, None));
@@ -220,7 +250,16 @@ mod tests {
 
     #[test]
     fn others() {
-        for s in ["", "# tracer: nop", "CPU:1 [LOST 12 EVENTS]", "cpus=2", "[", "x [", "a-1 [0", "a-1 [000] .... 5.5"] {
+        for s in [
+            "",
+            "# tracer: nop",
+            "CPU:1 [LOST 12 EVENTS]",
+            "cpus=2",
+            "[",
+            "x [",
+            "a-1 [0",
+            "a-1 [000] .... 5.5",
+        ] {
             assert_eq!(parse(s.as_bytes()), None, "{s}");
         }
     }

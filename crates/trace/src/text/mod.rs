@@ -167,7 +167,11 @@ impl Reader for TextReader {
             split(text, threads).into_par_iter().map(parse_piece).collect()
         };
         let mut at = self.offset;
-        let sizes: Vec<usize> = if pieces.len() == 1 { vec![text.len()] } else { split(text, threads).iter().map(|p| p.len()).collect() };
+        let sizes: Vec<usize> = if pieces.len() == 1 {
+            vec![text.len()]
+        } else {
+            split(text, threads).iter().map(|p| p.len()).collect()
+        };
         for (piece, size) in pieces.into_iter().zip(sizes) {
             self.state.take(piece, at, out, &mut cx.strings);
             at += size as u64;
@@ -196,7 +200,11 @@ fn split(text: &[u8], n: usize) -> Vec<&[u8]> {
     let mut rest = text;
     for left in (1..=n).rev() {
         let target = rest.len() / left;
-        let cut = if left == 1 { rest.len() } else { rest[target..].iter().position(|b| *b == b'\n').map_or(rest.len(), |k| target + k + 1) };
+        let cut = if left == 1 {
+            rest.len()
+        } else {
+            rest[target..].iter().position(|b| *b == b'\n').map_or(rest.len(), |k| target + k + 1)
+        };
         let (a, b) = rest.split_at(cut);
         if !a.is_empty() {
             parts.push(a);
@@ -224,7 +232,11 @@ impl State {
                 out.push(lost(ts, cpu, count));
             }
         }
-        let map: Vec<StrId> = (0..=p.strings.len() as u32).map(StrId).map(|id| (id, p.strings.get(id))).map(|(_, s)| strings.intern(s)).collect();
+        let map: Vec<StrId> = (0..=p.strings.len() as u32)
+            .map(StrId)
+            .map(|id| (id, p.strings.get(id)))
+            .map(|(_, s)| strings.intern(s))
+            .collect();
         let at = |id: StrId| map.get(id.0 as usize).copied().unwrap_or_default();
         for e in &mut p.events {
             e.comm = at(e.comm);
@@ -314,13 +326,28 @@ impl State {
             ));
         }
         if let Some(at) = self.first_junk {
-            let _ = cx.damaged(damage(&r.path, at, "an event", format!("{} lines are no events of any known text", self.junk), true));
+            let _ = cx.damaged(damage(
+                &r.path,
+                at,
+                "an event",
+                format!("{} lines are no events of any known text", self.junk),
+                true,
+            ));
         }
         if let Some(at) = self.cut {
-            let _ = cx.damaged(damage(&r.path, at, "the end of the line", "the text ends within a line, which was left out", false));
+            let _ = cx.damaged(damage(
+                &r.path,
+                at,
+                "the end of the line",
+                "the text ends within a line, which was left out",
+                false,
+            ));
         }
         if let Some(v) = self.long_page_fault {
-            info.dialect.long_page_fault.get_or_insert_with(|| crate::info::Sourced { value: v, from: "the text of kvm_page_fault".to_owned() });
+            info.dialect.long_page_fault.get_or_insert_with(|| crate::info::Sourced {
+                value: v,
+                from: "the text of kvm_page_fault".to_owned(),
+            });
         }
         for (k, v) in &self.facts {
             match k.as_str() {
@@ -394,7 +421,13 @@ impl Parser {
         }
         // An event whose whole text the kernel dropped has the next line glued to it.
         if h.rest.contains(&b'[')
-            && matches!(h.event, b"kvm_mmu_get_page" | b"kvm_mmu_prepare_zap_page" | b"kvm_mmu_sync_page" | b"kvm_mmu_unsync_page")
+            && matches!(
+                h.event,
+                b"kvm_mmu_get_page"
+                    | b"kvm_mmu_prepare_zap_page"
+                    | b"kvm_mmu_sync_page"
+                    | b"kvm_mmu_unsync_page"
+            )
             && head::parse(h.rest).is_some_and(|n| !n.event.is_empty())
         {
             self.out.gaps.emptied += 1;
@@ -425,7 +458,9 @@ impl Parser {
     fn body(&mut self, h: &head::Head<'_>, at: usize) -> Body {
         if h.event.is_empty() {
             let mut s = Scan(h.rest);
-            if s.key(b"PERF_RECORD_LOST lost ").is_some() || s.key(b"PERF_RECORD_LOST_SAMPLES lost ").is_some() {
+            if s.key(b"PERF_RECORD_LOST lost ").is_some()
+                || s.key(b"PERF_RECORD_LOST_SAMPLES lost ").is_some()
+            {
                 return Body::Lost { count: s.dec(), event: None };
             }
         }
@@ -440,7 +475,8 @@ impl Parser {
             }
         };
         if let Some(tp) = tp {
-            if let Some(b) = body::parse(tp, h.rest, &self.meaning, &mut self.out.strings, &mut self.out.gaps) {
+            if let Some(b) = body::parse(tp, h.rest, &self.meaning, &mut self.out.strings, &mut self.out.gaps)
+            {
                 match b {
                     Body::SpteRequested { access: Some(_), .. } => self.out.spte_access = true,
                     Body::PageFault { rip, .. } => self.out.long_page_fault = Some(rip.is_some()),
@@ -455,7 +491,10 @@ impl Parser {
             Some(sys) => format!("{}:{}", String::from_utf8_lossy(sys), String::from_utf8_lossy(h.event)),
             None => String::from_utf8_lossy(h.event).into_owned(),
         };
-        Body::Other { name: self.out.strings.intern(&name), fields: self.out.strings.intern(&String::from_utf8_lossy(h.rest)) }
+        Body::Other {
+            name: self.out.strings.intern(&name),
+            fields: self.out.strings.intern(&String::from_utf8_lossy(h.rest)),
+        }
     }
 
     /// Lines that are no events.

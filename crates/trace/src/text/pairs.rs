@@ -60,13 +60,16 @@ impl<'a, 'g> Pairs<'a, 'g> {
 
     /// Whether a bare number of this field is hexadecimal (the conversion in the event's print format).
     fn is_hex(&self, name: &str) -> bool {
-        if self.style == Style::Unparsed || matches!(self.tp, Tp::GetPage | Tp::SyncPage | Tp::UnsyncPage | Tp::PrepareZapPage) {
+        if self.style == Style::Unparsed
+            || matches!(self.tp, Tp::GetPage | Tp::SyncPage | Tp::UnsyncPage | Tp::PrepareZapPage)
+        {
             return false;
         }
         match name {
-            "level" | "vcpu_id" | "exit_reason" | "isa" | "errno" | "reason" | "ret" | "r" | "x" | "u" | "as_id" | "immediate_exit"
-            | "type" | "len" | "write" | "gpa_match" | "index" | "slot" | "created" | "unsync" | "root_count" | "rmp_level"
-            | "psmash_ret" | "entering" | "referenced" | "retry" | "failed" => false,
+            "level" | "vcpu_id" | "exit_reason" | "isa" | "errno" | "reason" | "ret" | "r" | "x" | "u"
+            | "as_id" | "immediate_exit" | "type" | "len" | "write" | "gpa_match" | "index" | "slot"
+            | "created" | "unsync" | "root_count" | "rmp_level" | "psmash_ret" | "entering"
+            | "referenced" | "retry" | "failed" => false,
             // Printed through __print_flags (%s), which raw mode shows in decimal.
             "error_code" => !matches!(self.tp, Tp::FastPageFault),
             "mmu_valid_gen" => false,
@@ -96,7 +99,11 @@ impl Fields for Pairs<'_, '_> {
     fn ptr(&mut self, name: &'static str) -> Option<u64> {
         let v = self.value(name)?;
         // In decimal it is real: only the kernel hashes, and it prints hexadecimal.
-        if self.style == Style::Unparsed && !v.starts_with(b"0x") { self.num(name) } else { pointer(v, self.gaps) }
+        if self.style == Style::Unparsed && !v.starts_with(b"0x") {
+            self.num(name)
+        } else {
+            pointer(v, self.gaps)
+        }
     }
 
     fn text(&mut self, name: &'static str) -> Option<String> {

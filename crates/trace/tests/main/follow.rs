@@ -16,7 +16,11 @@ fn all(t: &Trace) -> Vec<String> {
 #[test]
 fn a_file_that_grows() {
     let raw = small(1_500);
-    for (name, bytes) in [("pipe", perf(&raw, true, true)), ("plain", perf(&raw, true, false)), ("text", text(500).into_bytes())] {
+    for (name, bytes) in [
+        ("pipe", perf(&raw, true, true)),
+        ("plain", perf(&raw, true, false)),
+        ("text", text(500).into_bytes()),
+    ] {
         let path = std::env::temp_dir().join(format!("mmuscope-grow-{name}-{}", std::process::id()));
         let mut file = std::fs::File::create(&path).unwrap();
         let mut f = Follower::open(&path, &ReadOptions::default()).unwrap();

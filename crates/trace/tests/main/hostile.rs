@@ -45,18 +45,26 @@ fn cut_at_every_byte() {
         for n in 0..bytes.len() {
             match read(bytes[..n].to_vec()) {
                 Ok(t) => {
-                    let own = t.events.iter().filter(|e| !matches!(e.body, mmuscope_trace::Body::Damage { .. })).count();
+                    let own = t
+                        .events
+                        .iter()
+                        .filter(|e| !matches!(e.body, mmuscope_trace::Body::Damage { .. }))
+                        .count();
                     assert!(own <= whole, "{name} cut at {n}: {own} events of {whole}");
                     most = most.max(own);
                 }
                 Err(e) => {
                     let line = e.to_string();
-                    assert!(!line.contains('\n') && line.starts_with("hostile: "), "{name} cut at {n}: {line}");
+                    assert!(
+                        !line.contains('\n') && line.starts_with("hostile: "),
+                        "{name} cut at {n}: {line}"
+                    );
                 }
             }
         }
         // What has an index at its end cannot be read without it; everything else gives what is before the cut.
-        if !matches!(name, "trace.dat v7 zstd" | "trace.dat v7 zlib" | "trace.dat v7 none") {
+        // So is a text so small that zstd makes a single block of it.
+        if !matches!(name, "trace.dat v7 zstd" | "trace.dat v7 zlib" | "trace.dat v7 none" | "text in zstd") {
             assert!(most > 0, "{name}: nothing of a cut file was read");
         }
     }
@@ -65,7 +73,9 @@ fn cut_at_every_byte() {
 #[test]
 fn a_cut_file_says_so() {
     let raw = small(400);
-    for (name, bytes) in [("v6", dat(&raw)), ("pipe", perf(&raw, true, false)), ("text", text(100).into_bytes())] {
+    for (name, bytes) in
+        [("v6", dat(&raw)), ("pipe", perf(&raw, true, false)), ("text", text(100).into_bytes())]
+    {
         let t = read(bytes[..bytes.len() - 30].to_vec()).unwrap();
         assert!(t.info.is_partial() && !t.info.damage.is_empty(), "{name}");
         assert!(t.events.len() > 90, "{name}: {}", t.events.len());
@@ -121,7 +131,11 @@ fn flipped_whole_runs() {
     while at < n / 2 {
         let kind = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
         let size = usize::from(u16::from_le_bytes([bytes[at + 6], bytes[at + 7]]));
-        let behind = if kind == 66 { u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize } else { 0 };
+        let behind = if kind == 66 {
+            u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize
+        } else {
+            0
+        };
         at += size + behind;
     }
     bytes[at + 6] = 0;
@@ -166,7 +180,10 @@ fn errors_are_one_sentence() {
         (".", "a directory without trace data"),
     ] {
         let e = Trace::load(&[path(p)], &ReadOptions::default()).err().unwrap().to_string();
-        assert!(e.starts_with(&path(p).display().to_string()) && e.contains(words) && !e.contains('\n'), "{p}: {e}");
+        assert!(
+            e.starts_with(&path(p).display().to_string()) && e.contains(words) && !e.contains('\n'),
+            "{p}: {e}"
+        );
     }
     std::fs::remove_dir_all(dir).unwrap();
 }

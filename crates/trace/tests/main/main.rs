@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its sample has failed")]
 
 mod agree;
+mod corpus;
 mod follow;
 mod hostile;
 mod quirks;

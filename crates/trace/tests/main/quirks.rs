@@ -18,25 +18,39 @@ fn pages_of_every_text() {
         Body::GetPage { page, .. } | Body::PrepareZapPage { page } | Body::SyncPage { page } => page,
         b => panic!("{b:?}"),
     };
-    let kernel = page(body("kvm_mmu_get_page: sp gen 0 gfn 3a l4 8-byte q0 direct wux nxe ad root 0 sync new"));
-    assert_eq!((kernel.gfn, kernel.role.level, kernel.role.gpte_bytes, kernel.role.direct), (Some(0x3a), 4, Some(8), true));
-    let seven = page(body("kvm_mmu_get_page: sp gen 0 gfn 0 l4 8-byte q0 direct rwux !nxe !ad root 0 sync existing"));
+    let kernel =
+        page(body("kvm_mmu_get_page: sp gen 0 gfn 3a l4 8-byte q0 direct wux nxe ad root 0 sync new"));
+    assert_eq!(
+        (kernel.gfn, kernel.role.level, kernel.role.gpte_bytes, kernel.role.direct),
+        (Some(0x3a), 4, Some(8), true)
+    );
+    let seven =
+        page(body("kvm_mmu_get_page: sp gen 0 gfn 0 l4 8-byte q0 direct rwux !nxe !ad root 0 sync existing"));
     assert_eq!((seven.role.r, seven.role.nxe, seven.role.ad_disabled), (true, Some(false), true));
     let old = page(body("kvm_mmu_get_page: sp gen 1f gfn 2 l1 pae q1 w-x nxe ad root 0 unsync new"));
-    assert_eq!((old.mmu_valid_gen, old.role.gpte_bytes, old.role.quadrant, old.unsync), (Some(0x1f), Some(8), 1, true));
+    assert_eq!(
+        (old.mmu_valid_gen, old.role.gpte_bytes, old.role.quadrant, old.unsync),
+        (Some(0x1f), Some(8), 1, true)
+    );
     assert_eq!((old.role.w, old.role.u, old.role.x), (true, false, true));
     let without_gen = page(body("kvm_mmu_sync_page: sp gfn 2 l1 4-byte q0 wux invalid nxe ad root 0 sync"));
     assert_eq!((without_gen.mmu_valid_gen, without_gen.role.invalid), (None, true));
     let plugin = page(body("kvm_mmu_prepare_zap_page: 1 q0 direct wux !pae nxe wp root 0 sync"));
     assert_eq!((plugin.gfn, plugin.role.level, plugin.role.direct), (None, 1, true));
     // Decimal: 8192 = 0x2000, 14209 = 0x3781.
-    let unparsed = page(body("kvm_mmu_prepare_zap_page: [FAILED TO PARSE] mmu_valid_gen=0 gfn=8192 role=14209 root_count=0 unsync=0"));
-    assert_eq!((unparsed.gfn, unparsed.role.raw, unparsed.role.level, unparsed.role.direct), (Some(8192), Some(14209), 1, true));
+    let unparsed = page(body(
+        "kvm_mmu_prepare_zap_page: [FAILED TO PARSE] mmu_valid_gen=0 gfn=8192 role=14209 root_count=0 unsync=0",
+    ));
+    assert_eq!(
+        (unparsed.gfn, unparsed.role.raw, unparsed.role.level, unparsed.role.direct),
+        (Some(8192), Some(14209), 1, true)
+    );
 }
 
 #[test]
 fn a_plugin_that_drops_gfns_is_told_of() {
-    let (_, t) = one("load-1   [000]     8.196902: kvm_mmu_prepare_zap_page: 1 q0 direct wux !pae nxe wp root 0 sync");
+    let (_, t) =
+        one("load-1   [000]     8.196902: kvm_mmu_prepare_zap_page: 1 q0 direct wux !pae nxe wp root 0 sync");
     assert!(t.info.notes.iter().any(|n| n.contains("dropped the gfn of 1 ")), "{:?}", t.info.notes);
 }
 
@@ -49,12 +63,16 @@ fn exits_of_every_text() {
     let npf = (Some(0x400), Some(Isa::Svm), 0x6000, Some(0x2_0000_0006), Some(0x2000));
     let with = |v, (r, i, p, a, b)| (v, r, i, p, a, b);
     assert_eq!(
-        exit("kvm_exit: vcpu 0 reason npf rip 0x6000 info1 0x0000000200000006 info2 0x0000000000002000 intr_info 0x00000000 error_code 0x00000000"),
+        exit(
+            "kvm_exit: vcpu 0 reason npf rip 0x6000 info1 0x0000000200000006 info2 0x0000000000002000 intr_info 0x00000000 error_code 0x00000000"
+        ),
         with(Some(0), npf)
     );
     assert_eq!(exit("kvm_exit: reason EXIT_NPF rip 0x6000 info 200000006 2000"), with(None, npf));
     assert_eq!(
-        exit("kvm_exit: exit_reason=1024 guest_rip=0x6000 isa=2 info1=0x0000000200000006 info2=0x0000000000002000 vcpu_id=0"),
+        exit(
+            "kvm_exit: exit_reason=1024 guest_rip=0x6000 isa=2 info1=0x0000000200000006 info2=0x0000000000002000 vcpu_id=0"
+        ),
         with(Some(0), npf)
     );
     assert_eq!(exit("kvm_exit: vcpu 1 reason PF excp rip 0x10 info1 0x10 info2 0x6000").1, Some(0x4e));
@@ -78,11 +96,15 @@ fn pointers() {
 #[test]
 fn fast_faults() {
     let get = |s| match body(s) {
-        Body::FastPageFault { error_code, old_spte, new_spte, result, .. } => (error_code, old_spte, new_spte, result),
+        Body::FastPageFault { error_code, old_spte, new_spte, result, .. } => {
+            (error_code, old_spte, new_spte, result)
+        }
         b => panic!("{b:?}"),
     };
     assert_eq!(
-        get("fast_page_fault: vcpu 0 gva 400000 error_code P|W|U|0x100000000 sptep 00000000e6ff57a6 old 0x3c58825 new 3c58827 spurious 0 fixed 1"),
+        get(
+            "fast_page_fault: vcpu 0 gva 400000 error_code P|W|U|0x100000000 sptep 00000000e6ff57a6 old 0x3c58825 new 3c58827 spurious 0 fixed 1"
+        ),
         (0x1_0000_0007, 0x3c5_8825, 0x3c5_8827, FastPfResult::Fixed)
     );
     assert_eq!(get("fast_page_fault: vcpu 0 gva 2000 error_code  sptep 00000000d017d220 old 0x0 new 0 spurious 0 fixed 0").3, FastPfResult::Invalid);
@@ -124,7 +146,8 @@ fn clocks_that_are_none() {
 
 #[test]
 fn set_spte_letters() {
-    let get = |s: &str| match body(&format!("kvm_mmu_set_spte: gfn 2 spte 25e7f77 ({s}) level 1 at 8a72010")) {
+    let get = |s: &str| match body(&format!("kvm_mmu_set_spte: gfn 2 spte 25e7f77 ({s}) level 1 at 8a72010"))
+    {
         Body::SetSpte { r, w, x, u, .. } => (r, w, x, u),
         b => panic!("{b:?}"),
     };
@@ -155,7 +178,8 @@ fn pasted_without_a_line_end() {
 fn several_files_are_one_trace() {
     let dir = std::env::temp_dir().join(format!("mmuscope-merge-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
-    let line = |cpu: u32, s: u32| format!("a-{cpu} [00{cpu}] ..... {s}.000000: kvm_pml_full: vcpu {s}: PML full\n");
+    let line =
+        |cpu: u32, s: u32| format!("a-{cpu} [00{cpu}] ..... {s}.000000: kvm_pml_full: vcpu {s}: PML full\n");
     std::fs::write(dir.join("cpu0"), line(0, 1) + &line(0, 4) + &line(0, 5)).unwrap();
     std::fs::write(dir.join("cpu1"), line(1, 2) + &line(1, 3) + &line(1, 6)).unwrap();
     let t = crate::support::load_paths(&[dir.join("cpu0"), dir.join("cpu1")]);

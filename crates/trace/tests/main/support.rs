@@ -33,7 +33,9 @@ pub(crate) fn plain(e: &Event, s: &Strings) -> String {
         Body::Marker { text } => format!("Marker {}", s.get(text)),
         Body::Other { name, fields } => format!("Other {} {}", s.get(name), s.get(fields)),
         Body::Task { kind, tid, pid, comm } => format!("Task {kind:?} {tid} {pid:?} {}", s.get(comm)),
-        Body::Exit { reason_name, .. } => format!("{} {:?}", s.get(reason_name), Event { body: strip(e.body), ..*e }.body),
+        Body::Exit { reason_name, .. } => {
+            format!("{} {:?}", s.get(reason_name), Event { body: strip(e.body), ..*e }.body)
+        }
         b => format!("{b:?}"),
     };
     format!("{} cpu{} {:?} {} {body}", e.ts, e.cpu, e.tid, s.get(e.comm))
@@ -42,7 +44,18 @@ pub(crate) fn plain(e: &Event, s: &Strings) -> String {
 fn strip(b: Body) -> Body {
     match b {
         Body::Exit { vcpu, reason, isa, rip, info1, info2, intr_info, error_code, requests, .. } => {
-            Body::Exit { vcpu, reason, reason_name: mmuscope_trace::StrId::default(), isa, rip, info1, info2, intr_info, error_code, requests }
+            Body::Exit {
+                vcpu,
+                reason,
+                reason_name: mmuscope_trace::StrId::default(),
+                isa,
+                rip,
+                info1,
+                info2,
+                intr_info,
+                error_code,
+                requests,
+            }
         }
         b => b,
     }
@@ -59,7 +72,8 @@ pub(crate) fn small(n: usize) -> RawTrace {
     raw.records = all[from..from + n].to_vec();
     raw.records.sort_by_key(|r| (r.cpu, r.ts));
     // The formats in use, so that every byte of a small file matters.
-    let used: Vec<u32> = raw.records.iter().map(|r| u32::from(u16::from_le_bytes([r.data[0], r.data[1]]))).collect();
+    let used: Vec<u32> =
+        raw.records.iter().map(|r| u32::from(u16::from_le_bytes([r.data[0], r.data[1]]))).collect();
     raw.formats.retain(|f| used.contains(&f.id));
     raw
 }

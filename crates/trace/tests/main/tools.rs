@@ -25,7 +25,8 @@ fn by_name(text: &str) -> BTreeMap<String, u64> {
     let mut c = BTreeMap::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();
-        let stamp = |w: &str| w.ends_with(':') && w.starts_with(|c: char| c.is_ascii_digit()) && w.contains('.');
+        let stamp =
+            |w: &str| w.ends_with(':') && w.starts_with(|c: char| c.is_ascii_digit()) && w.contains('.');
         if !words.any(stamp) {
             continue;
         }
@@ -69,7 +70,9 @@ fn perf_script(path: &Path) {
 
 #[test]
 fn trace_cmd_counts_the_same() {
-    for name in ["6.1-npt/trace.dat", "6.1-ept-ad/trace.dat", "6.1-shadow32/trace.dat", "linux-boot/trace.dat"] {
+    for name in
+        ["6.1-npt/trace.dat", "6.1-ept-ad/trace.dat", "6.1-shadow32/trace.dat", "linux-boot/trace.dat"]
+    {
         trace_cmd(&sample(name));
     }
     let p = temp("v6.dat", &dat(&small(500)));
@@ -79,7 +82,12 @@ fn trace_cmd_counts_the_same() {
 
 #[test]
 fn perf_counts_the_same() {
-    for name in ["6.1-npt/perf.data.zst", "6.1-npt/perf-pipe.data.zst", "6.1-ept-noad/perf.data.zst", "5.10-npt-tdp/perf.data.zst"] {
+    for name in [
+        "6.1-npt/perf.data.zst",
+        "6.1-npt/perf-pipe.data.zst",
+        "6.1-ept-noad/perf.data.zst",
+        "5.10-npt-tdp/perf.data.zst",
+    ] {
         let bytes = zstd::decode_all(std::fs::File::open(sample(name)).unwrap()).unwrap();
         let p = temp(&name.replace('/', "-"), &bytes);
         perf_script(&p);
