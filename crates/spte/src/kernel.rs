@@ -48,19 +48,20 @@ impl Kernel {
 
     /// Reads `6.1`, `v6.1.192`, `5.10.262-1-amd64`, `4.18.0-348.el8.x86_64`, or a whole `Linux version …` line.
     pub fn parse(text: &str) -> Option<Kernel> {
-        let text = text.trim();
-        // Debian says the stable release only in the long form: "… SMP Debian 6.1.192-1 (2026-11-14)".
-        if let Some((_, rest)) = text.split_once("Debian ")
-            && let Some(kernel) = Self::parse_numbers(rest)
-            && rest.starts_with(|c: char| c.is_ascii_digit())
-            && text.starts_with("Linux version")
-        {
-            return Some(Kernel { distro: Distro::Debian, ..kernel });
-        }
-        let text = text.strip_prefix("Linux version").map_or(text, str::trim_start);
+        let whole = text.trim();
+        let text = whole.strip_prefix("Linux version").map_or(whole, str::trim_start);
         let text = text.split_whitespace().next()?;
         let text = text.strip_prefix(['v', 'V']).unwrap_or(text);
         let mut kernel = Self::parse_numbers(text)?;
+        // Debian says the stable release only in the long form: "… (gcc-12 (Debian 12.2.0-14) …) … SMP Debian 6.1.192-1 (2026-11-14)".
+        let stable = whole
+            .split("Debian ")
+            .skip(1)
+            .filter_map(Self::parse_numbers)
+            .find(|k| k.release() == kernel.release() && k.patch.is_some());
+        if let Some(stable) = stable {
+            return Some(Kernel { distro: Distro::Debian, ..stable });
+        }
         let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
         if let Some(at) = suffix.find(".el") {
             let build = suffix[1..].split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok());

@@ -133,7 +133,10 @@ fn releases_and_what_they_leave_open() {
         ("v5.12", "E09/ept"),
         ("5.15.0-91-generic", "E10/ept"),
         ("6.1.192", "E11/ept"),
-        ("Linux version 6.1.0-55-cloud-amd64 (gcc-12) #1 SMP Debian 6.1.192-1 (2026-11-14)", "E11/ept"),
+        (
+            "Linux version 6.1.0-55-cloud-amd64 (gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0) #1 SMP Debian 6.1.192-1 (2026-11-14)",
+            "E11/ept",
+        ),
         ("6.12.107+deb13-cloud-amd64", "E12/ept"),
         ("6.18.15", "E13/ept"),
         ("7.1.5", "E13/ept"),

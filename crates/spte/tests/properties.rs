@@ -113,6 +113,8 @@ proptest! {
             leaf.ad_type = AdType::Disabled;
         }
         leaf.r |= layout.mode == Mode::Pkvm;
+        // Write without read is an EPT misconfiguration, and with it the mark of MMIO SPTEs.
+        leaf.r |= leaf.w;
         // On hosts with 52 bits the mark of MMIO SPTEs is an A/D type alone; legacy tables never use it.
         if !ept {
             leaf.ad_type = AdType::Enabled;
