@@ -184,12 +184,21 @@ fn value(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
 /// The entry's spans around the selected one: enough to see where in its life it is.
 fn nearby(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
     let t = cx.tokens;
-    let spans: Vec<Span> = cx.cap.timeline.spans(entry.id).collect();
-    let here = spans.iter().position(|s| s.start == span.start).unwrap_or(0);
-    let from = here.saturating_sub(4);
-    let to = (here + 5).min(spans.len());
-    ui.label(RichText::new(format!("Spans of this entry ({} of {})", here + 1, spans.len())).strong());
-    for (n, s) in spans.iter().enumerate().take(to).skip(from) {
+    // A hot entry can have a great many spans; only those beside the selected one are looked up.
+    let mut spans = vec![*span];
+    while spans.len() < 5
+        && let Some(before) = cx.cap.prev_span(entry.id, spans[0].start)
+    {
+        spans.insert(0, before);
+    }
+    let here = spans.len() - 1;
+    while spans.len() < here + 5
+        && let Some(after) = spans.last().and_then(|s| cx.cap.timeline.next_change(entry.id, s.start))
+    {
+        spans.push(after);
+    }
+    ui.label(RichText::new("Spans of this entry around this one").strong());
+    for (n, s) in spans.iter().enumerate() {
         let text = format!(
             "{}  {}  {}",
             fmt::exact(cx.cap.rel(s.start) as u64),

@@ -263,7 +263,6 @@ fn pointing_at_a_field_lights_its_bits() {
     let at = h.get_by_label_contains("page frame = ").rect().center();
     h.hover_at(at);
     h.run_ok();
-    eprintln!("DBG lit {:x} {:?} {:?}", doc(&mut h).lit, at, h.get_by_label_contains("page frame = "));
     assert_eq!(doc(&mut h).lit, 0x000f_ffff_ffff_f000);
     h.hover_at(Pos2::new(5.0, 5.0));
     h.run_ok();
