@@ -280,12 +280,15 @@ fn killed_at_any_moment_the_capture_is_readable() {
     let with_perf = perf("killed_at_any_moment_the_capture_is_readable (perf's part)");
     let rounds: u32 = std::env::var("MMUSCOPE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
     let d = tempfile::tempdir().unwrap();
-    let load = Guard::load();
+    let mut load = Guard::load();
     let mut seed = 0x9e37_79b9u32;
     let mut with_samples = 0;
     for round in 0..rounds {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let file = d.path().join(format!("k{round}"));
+        if load.ended() {
+            load = Guard::load();
+        }
         let child = Guard::new(collect(&["-q", "--buffer", "512k", "-o"]).arg(&file));
         wait_for("the capture's head", || fs::metadata(&file).is_ok_and(|m| m.len() > 0));
         sleep(Duration::from_micros(u64::from(seed % 400_000)));
