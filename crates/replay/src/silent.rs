@@ -74,6 +74,8 @@ pub(crate) struct Silent {
     brief: FxHashMap<u32, Vec<u32>>,
     /// A (virtual, frame) pair waiting for the physical address of the same entry.
     virt: Option<(u32, u64, u64)>,
+    /// Entries of direct tables by level and frame.
+    direct_at: FxHashMap<(u16, u8, u64), Vec<u32>>,
     /// VMs with any silent table.
     active: bool,
 }
@@ -235,6 +237,14 @@ impl Engine {
         }
         for i in 0..512u64 {
             self.silent.slots.remove(&(page + i * 8));
+        }
+        if self.store.tables[t as usize].direct {
+            for e in &entries {
+                let p = self.store.place(*e);
+                if let Some(v) = self.silent.direct_at.get_mut(&(vm, p.level, p.gfn)) {
+                    v.retain(|x| x != e);
+                }
+            }
         }
         if let Some(k) = self.silent.key_of_table.remove(&t) {
             self.silent.table_of.remove(&k);
@@ -445,13 +455,7 @@ impl Engine {
         let shade = self.shade(spte, level);
         // What is larger or smaller at the same place is replaced without a word.
         if self.store.tables[t as usize].direct {
-            self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| {
-                let p = s.store.place(x);
-                p.level != level
-                    && s.store.tables[p.table as usize].direct
-                    && p.gfn < gfn + crate::model::pages_of(level)
-                    && gfn < p.gfn + crate::model::pages_of(p.level)
-            });
+            self.displace(vm, level, gfn, ev, ts);
         }
         let entry = match self.silent.slots.get(&sptep).copied() {
             Some(e) if self.store.place(e).gfn == gfn => e,
@@ -465,6 +469,9 @@ impl Engine {
                 }
                 let e = self.store.free_slot(t, index, gfn);
                 self.silent.slots.insert(sptep & !7, e);
+                if self.store.tables[t as usize].direct {
+                    self.silent.direct_at.entry((vm, level, gfn)).or_default().push(e);
+                }
                 e
             }
         };
@@ -489,6 +496,28 @@ impl Engine {
         let span = self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
         self.threads[th].fault.changed_silently(span, level);
         self.freshen(th, vm, entry, shade, ev, ts);
+    }
+
+    /// An install in a direct table replaces what other levels mapped there.
+    fn displace(&mut self, vm: u16, level: u8, gfn: u64, ev: u32, ts: u64) {
+        let mut hit = Vec::new();
+        for other in 1..=3u8 {
+            let size = crate::model::pages_of(other);
+            let bases: &mut dyn Iterator<Item = u64> = match other.cmp(&level) {
+                std::cmp::Ordering::Equal => continue,
+                std::cmp::Ordering::Greater => &mut std::iter::once(gfn / size * size),
+                // A gigabyte's worth of small pages is not looked at one by one: they are children of tables that go with it.
+                std::cmp::Ordering::Less => &mut (0..crate::model::pages_of(level) / size).take(512).map(move |i| gfn + i * size),
+            };
+            for base in bases {
+                hit.extend(self.silent.direct_at.get(&(vm, other, base)).into_iter().flatten().copied());
+            }
+        }
+        for e in hit {
+            if self.silent.fresh.get(&vm).is_some_and(|f| f.contains(&e)) {
+                self.make_stale(e, ev, ts, Reason::SilentKernel);
+            }
+        }
     }
 
     /// A value is known from here on, as far as this kernel lets it be known.
