@@ -18,7 +18,8 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> Outcome {
     let mut events = 5_000_000u64;
-    let mut dir = std::env::temp_dir().join("mmuscope-bench");
+    let scratch = tempfile::tempdir()?;
+    let mut dir = scratch.path().to_path_buf();
     let mut sample = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../samples/6.1-npt/trace.dat");
     let mut small = None;
     let mut args = std::env::args().skip(1);

@@ -221,7 +221,7 @@ impl Assembler {
     /// page that is being made is not invalid.
     fn role_of_text(&mut self, r: &mut crate::event::Role, created: bool) {
         let Some(word) = r.raw else { return };
-        let (layout, _) = *self.role.get_or_insert_with(|| {
+        let (layout, _) = *self.role.get_or_insert({
             if created && word >> 11 & 1 != 0 {
                 (
                     RoleWord::AccessRead,

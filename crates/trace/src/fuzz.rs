@@ -11,8 +11,11 @@ use crate::reader::{Cx, ReadOptions, Reader};
 use crate::records::PageHead;
 use crate::ring;
 
+/// The body of a target.
+pub type Target = fn(&[u8]);
+
 /// Names and bodies of all targets.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("any", any),
     ("text", text),
     ("dat", dat),

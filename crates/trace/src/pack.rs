@@ -424,8 +424,8 @@ pub(crate) fn take_varint(data: &[u8], at: &mut usize) -> u64 {
 pub(crate) fn put_words(out: &mut Vec<u8>, kind: u8, w: &Words, last: &mut Last) {
     let last = &mut last[kind as usize];
     let mut mask = 0u32;
-    for i in 0..w.n {
-        mask |= u32::from(w.v[i] != last[i]) << i;
+    for (i, (new, old)) in w.v[..w.n].iter().zip(last.iter()).enumerate() {
+        mask |= u32::from(new != old) << i;
     }
     put_varint(out, u64::from(mask));
     let mut rest = mask;

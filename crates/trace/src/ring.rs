@@ -23,12 +23,18 @@ pub(crate) struct PageWalk {
     ts: u64,
 }
 
+/// Events lost before a page: how many, where the kernel stored it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Missed {
+    pub(crate) count: Option<u64>,
+}
+
 /// Start of a page: loss before it, and its walk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageStart {
     pub(crate) walk: PageWalk,
-    /// Events were lost before: how many, where stored.
-    pub(crate) lost: Option<Option<u64>>,
+    /// Events were lost before.
+    pub(crate) lost: Option<Missed>,
 }
 
 /// What is wrong inside a page.
@@ -58,8 +64,9 @@ pub(crate) fn open(page: &[u8], head: &PageHead) -> Result<PageStart, BadPage> {
     if end > page.len() {
         return Err(BadPage { at: head.commit, expected: "no more data than the page has room for" });
     }
-    let lost = (commit & MISSED != 0)
-        .then(|| if commit & MISSED_STORED != 0 { long(page, end, head.commit_size) } else { None });
+    let lost = (commit & MISSED != 0).then(|| Missed {
+        count: if commit & MISSED_STORED != 0 { long(page, end, head.commit_size) } else { None },
+    });
     Ok(PageStart { walk: PageWalk { at: head.data, end, ts }, lost })
 }
 
@@ -142,7 +149,7 @@ mod tests {
 
     fn page(events: &[u32], flags: u64, tail: &[u8]) -> Vec<u8> {
         let mut p = 1_000u64.to_le_bytes().to_vec();
-        p.extend((events.len() as u64 * 4 | flags).to_le_bytes());
+        p.extend(((events.len() as u64 * 4) | flags).to_le_bytes());
         p.extend(events.iter().flat_map(|w| w.to_le_bytes()));
         p.extend(tail);
         p.resize(p.len().max(256), 0);
@@ -195,14 +202,14 @@ mod tests {
     fn losses() {
         let d = 1 | 5 << 5;
         let p = page(&[d, 0], MISSED | MISSED_STORED, &77u64.to_le_bytes());
-        assert_eq!(open(&p, &PageHead::default()).map(|s| s.lost), Ok(Some(Some(77))));
+        assert_eq!(open(&p, &PageHead::default()).map(|s| s.lost), Ok(Some(Missed { count: Some(77) })));
         let p = page(&[d, 0], MISSED, &[]);
-        assert_eq!(open(&p, &PageHead::default()).map(|s| s.lost), Ok(Some(None)));
+        assert_eq!(open(&p, &PageHead::default()).map(|s| s.lost), Ok(Some(Missed { count: None })));
     }
 
     #[test]
     fn broken_pages() {
-        assert!(walk(&page(&[28 | 5 << 5, 0], 0, &[])).is_err());
+        assert!(walk(&page(&[0x1c | 5 << 5, 0], 0, &[])).is_err());
         assert!(walk(&page(&[1 << 5, 3], 0, &[])).is_err());
         assert!(walk(&page(&[1 << 5, u32::MAX], 0, &[])).is_err());
         assert!(walk(&page(&[30], 0, &[])).is_err());

@@ -85,7 +85,7 @@ pub(crate) fn kind(head: &[u8], path: &Path) -> Result<Kind, Error> {
             ),
         };
     }
-    let nul = head.iter().filter(|b| **b == 0).count();
+    let nul = head.iter().map(|b| usize::from(*b == 0)).sum::<usize>();
     // The kernel's role text once ended in a NUL, so a few are text.
     if nul * 64 > head.len() {
         return Err(Error::Unrecognised { path: path.to_path_buf(), found: found(head) });

@@ -3,6 +3,7 @@
 //! Blocks of [`BLOCK`] events; within a block everything is a difference from before (see [`pack`](crate::pack)), a block is decoded on
 //! its own. The store is append-only, readers may be many and on any thread.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use rustc_hash::FxHashMap;
@@ -273,12 +274,10 @@ impl EventStore {
     }
 
     fn block_len(&self, b: usize) -> usize {
-        if b < self.blocks.len() {
-            BLOCK
-        } else if b == self.blocks.len() {
-            self.tail.events
-        } else {
-            0
+        match b.cmp(&self.blocks.len()) {
+            Ordering::Less => BLOCK,
+            Ordering::Equal => self.tail.events,
+            Ordering::Greater => 0,
         }
     }
 
@@ -422,7 +421,7 @@ mod tests {
         Event {
             ts: 1_000 + i * 7,
             cpu: (i % 3) as u16,
-            tid: (i % 5 != 0).then_some(i as u32 % 4),
+            tid: (!i.is_multiple_of(5)).then_some(i as u32 % 4),
             pid: None,
             comm: StrId(i as u32 % 2),
             body: match i % 3 {
@@ -437,7 +436,7 @@ mod tests {
                     vcpu: 3,
                     cr2_or_gpa: i << 12,
                     error_code: 7,
-                    sptep: (i % 2 == 0).then_some(u64::MAX),
+                    sptep: i.is_multiple_of(2).then_some(u64::MAX),
                     old_spte: 0,
                     new_spte: i,
                     result: FastPfResult::Other(-5),

@@ -133,7 +133,10 @@ fn block(formats: &[Format], comms: &[(u32, String)]) -> Vec<u8> {
         }
     }
     b.extend([0; 8]);
-    let names: String = comms.iter().map(|(pid, c)| format!("{pid} {c}\n")).collect();
+    let mut names = String::new();
+    for (pid, c) in comms {
+        let _ = writeln!(names, "{pid} {c}");
+    }
     b.extend((names.len() as u64).to_le_bytes());
     b.extend(names.bytes());
     b
@@ -214,7 +217,7 @@ impl Page {
         let mut put = |w: u32| self.data.extend(w.to_le_bytes());
         let mut delta = delta;
         if delta >> 27 != 0 {
-            put(30 | (delta as u32) << 5);
+            put(0x1e | (delta as u32) << 5);
             put((delta >> 27) as u32);
             delta = 0;
         }

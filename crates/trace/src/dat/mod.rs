@@ -36,7 +36,7 @@ pub(crate) use pages::{Budget, Pages};
 
 /// One CPU's pages being walked.
 pub(crate) struct Cpu {
-    pub(crate) cpu: u16,
+    pub(crate) number: u16,
     pub(crate) pages: Pages,
     page: Vec<u8>,
     /// Where in the file (or in its decompressed chunk) the page came from.
@@ -45,7 +45,7 @@ pub(crate) struct Cpu {
     /// Next record: its time and place in the page.
     next: Option<(u64, usize, usize)>,
     last: u64,
-    lost: Option<Option<u64>>,
+    lost: Option<ring::Missed>,
     /// Damage to tell when its time comes.
     damaged: Option<Body>,
     /// Pages in a row that held nothing.
@@ -53,9 +53,9 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
-    pub(crate) fn new(cpu: u16, pages: Pages) -> Self {
+    pub(crate) fn new(number: u16, pages: Pages) -> Self {
         Self {
-            cpu,
+            number,
             pages,
             page: Vec::new(),
             page_at: 0,
@@ -108,7 +108,7 @@ impl Cpu {
 
     fn note(&mut self, path: &Path, bad: ring::BadPage, cx: &mut Cx) {
         self.walk = PageWalk::default();
-        let text = format!("the rest of a ring page of CPU {} was skipped", self.cpu);
+        let text = format!("the rest of a ring page of CPU {} was skipped", self.number);
         let body = cx.damaged(damage(path, self.page_at + bad.at as u64, bad.expected, text, true));
         self.damaged = self.damaged.or(body);
     }
@@ -184,7 +184,7 @@ impl DatReader {
             loop {
                 c.advance(&self.path, &self.meta.page_head, &self.time, cx);
                 let Some((ts, a, b)) = c.next else { break };
-                f(c.cpu, ts, &c.page[a..b]);
+                f(c.number, ts, &c.page[a..b]);
             }
         }
     }
@@ -219,12 +219,12 @@ impl DatReader {
 
     fn emit(&mut self, i: usize, out: &mut Vec<Event>, cx: &mut Cx) {
         let c = &mut self.cpus[i];
-        let note = |ts, body| Event { ts, cpu: c.cpu, tid: None, pid: None, comm: StrId::default(), body };
+        let note = |ts, body| Event { ts, cpu: c.number, tid: None, pid: None, comm: StrId::default(), body };
         let Some((ts, a, b)) = c.next else { return };
         if let Some(body) = c.damaged.take() {
             out.push(note(ts, body));
         }
-        if let Some(count) = c.lost.take() {
+        if let Some(ring::Missed { count }) = c.lost.take() {
             out.push(note(ts, Body::Lost { count, event: None }));
         }
         let record = &c.page[a..b];
@@ -232,7 +232,7 @@ impl DatReader {
             Ok(body) => {
                 let tid = self.meta.formats.tid(record);
                 let comm = tid.and_then(|t| self.comms.get(&t)).copied().unwrap_or_default();
-                out.push(Event { ts, cpu: c.cpu, tid, pid: None, comm, body });
+                out.push(Event { ts, cpu: c.number, tid, pid: None, comm, body });
             }
             Err(broken) => {
                 self.unknown += 1;
@@ -270,7 +270,7 @@ impl Reader for DatReader {
                     if let Some(body) = c.damaged.take() {
                         out.push(Event {
                             ts: c.last,
-                            cpu: c.cpu,
+                            cpu: c.number,
                             tid: None,
                             pid: None,
                             comm: StrId::default(),
@@ -356,7 +356,7 @@ impl Reader for DatReader {
         host.fill_from(self.options.host.clone());
         host.long_size = host.long_size.or((self.meta.long_size > 0).then_some(self.meta.long_size));
         if host.nr_cpus.is_none() && !self.cpus.is_empty() {
-            host.nr_cpus = Some(self.cpus.iter().map(|c| u32::from(c.cpu) + 1).max().unwrap_or(0));
+            host.nr_cpus = Some(self.cpus.iter().map(|c| u32::from(c.number) + 1).max().unwrap_or(0));
         }
     }
 }

@@ -113,7 +113,7 @@ impl Options {
             match k.trim() {
                 "CPU" => cpu = v.parse().ok(),
                 "overrun" | "commit overrun" | "dropped events" => {
-                    lost = lost.saturating_add(v.parse().unwrap_or(0))
+                    lost = lost.saturating_add(v.parse().unwrap_or(0));
                 }
                 _ => {}
             }

@@ -98,6 +98,7 @@ pub(crate) struct Sample<'a> {
 }
 
 /// Takes the body of a SAMPLE apart.
+#[allow(clippy::many_single_char_names, reason = "a type, a cursor, a sample")]
 #[inline]
 pub(crate) fn sample<'a>(a: &Attr, body: &'a [u8]) -> Option<Sample<'a>> {
     let t = a.sample_type;

@@ -25,7 +25,7 @@ pub(crate) fn feature(id: u64, data: &[u8], state: &mut State, cx: &mut Cx) {
         4 => state.host.os_release = string(&mut b),
         5 => {
             state.host.tool =
-                string(&mut b).map(|v| if v.starts_with("mmuscope") { v } else { format!("perf {v}") })
+                string(&mut b).map(|v| if v.starts_with("mmuscope") { v } else { format!("perf {v}") });
         }
         6 => state.host.arch = string(&mut b),
         7 => {

@@ -28,7 +28,7 @@ pub(crate) fn open(source: &Source, path: &Path, kind: FormatKind, cx: &mut Cx) 
     let (attrs_at, attrs_len, data_at, mut data_len) = (word(), word(), word(), word());
     let (_, _) = (word(), word());
     let flags = [word(), word(), word(), word()];
-    if attr_size < 64 + 16 || attr_size > 4096 {
+    if !(64 + 16..=4096).contains(&attr_size) {
         return Err(bad(path, 16, "the size of an attribute"));
     }
     if data_at < 104 || data_at > source.len() {

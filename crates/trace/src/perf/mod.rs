@@ -147,6 +147,11 @@ impl PerfReader {
                     self.buf.truncate(have);
                     continue;
                 }
+                Err(e) if self.offset == 0 && have == 0 && e.kind() != io::ErrorKind::WouldBlock => {
+                    self.buf.clear();
+                    return Err(Error::io(&self.path, e));
+                }
+                // A damaged compressed file, or a pipe with nothing in it yet: what came before counts.
                 Err(_) => 0,
             };
             self.buf.truncate(have + got);

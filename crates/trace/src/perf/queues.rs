@@ -16,7 +16,7 @@ const MAX_WAITING: usize = (1 << 30) / size_of::<Event>();
 /// One queue for each CPU (or thread, where samples do not tell the CPU).
 #[derive(Default)]
 pub(crate) struct Queues {
-    queues: Vec<Queue>,
+    parts: Vec<Queue>,
     by_cpu: Vec<u32>,
     by_other: FxHashMap<u64, u32>,
     /// Up to this time events may go.
@@ -56,16 +56,16 @@ impl Queues {
                     self.by_cpu.resize(cpu + 1, u32::MAX);
                 }
                 if self.by_cpu[cpu] == u32::MAX {
-                    self.by_cpu[cpu] = self.queues.len() as u32;
-                    self.queues.push(Queue { rank: cpu as u64, ..Queue::default() });
+                    self.by_cpu[cpu] = self.parts.len() as u32;
+                    self.parts.push(Queue { rank: cpu as u64, ..Queue::default() });
                 }
                 self.by_cpu[cpu] as usize
             }
             Key::Other(n) => {
-                let next = self.queues.len() as u32;
+                let next = self.parts.len() as u32;
                 let i = *self.by_other.entry(n).or_insert(next);
                 if i == next {
-                    self.queues.push(Queue { rank: n.max(1 << 16), ..Queue::default() });
+                    self.parts.push(Queue { rank: n.max(1 << 16), ..Queue::default() });
                 }
                 i as usize
             }
@@ -76,7 +76,7 @@ impl Queues {
     #[inline]
     pub(crate) fn push(&mut self, key: Key, mut e: Event) {
         let i = self.index(key);
-        let q = &mut self.queues[i];
+        let q = &mut self.parts[i];
         if e.ts < q.last {
             self.clamped += 1;
             e.ts = q.last;
@@ -123,7 +123,7 @@ impl Queues {
             return;
         }
         self.heap.clear();
-        for (i, q) in self.queues.iter().enumerate() {
+        for (i, q) in self.parts.iter().enumerate() {
             if let Some(e) = q.events.front().filter(|e| e.ts <= self.limit) {
                 self.heap.push(Reverse((e.ts, q.rank, i as u32)));
             }
@@ -134,7 +134,7 @@ impl Queues {
                 return;
             };
             let next = self.heap.peek().map_or((u64::MAX, u64::MAX, u32::MAX), |r| r.0);
-            let q = &mut self.queues[i as usize];
+            let q = &mut self.parts[i as usize];
             // A run of this queue, up to the head of another.
             while let Some(e) = q.events.front() {
                 if e.ts > self.limit {

@@ -55,15 +55,12 @@ impl Unpacker {
             self.rest.truncate(have + got);
             let failed = result.is_err();
             let used = walk(&self.rest, |kind, misc, r| state.record(kind, misc, r, offset, cx));
-            match used {
-                Ok(n) => {
-                    self.rest.drain(..n);
-                }
-                Err(_) => {
-                    self.rest.clear();
-                    self.fail(offset, "records in the compressed data", state, cx);
-                    return;
-                }
+            if let Ok(n) = used {
+                self.rest.drain(..n);
+            } else {
+                self.rest.clear();
+                self.fail(offset, "records in the compressed data", state, cx);
+                return;
             }
             if failed {
                 self.fail(offset, "zstd data that continue the stream", state, cx);

@@ -188,6 +188,7 @@ fn pferr_letters(word: &[u8]) -> Option<u64> {
 }
 
 /// The kernel's and the plugin's shapes.
+#[allow(clippy::many_single_char_names, reason = "r, w, x and u are the letters of the event")]
 fn kernel(tp: Tp, mut s: Scan<'_>, m: &Meaning, strings: &mut Strings, gaps: &mut Gaps) -> Option<Body> {
     let _ = m;
     Some(match tp {

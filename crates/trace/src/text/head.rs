@@ -52,18 +52,17 @@ fn with_cpu(line: &[u8], open: usize) -> Option<Head<'_>> {
     s.lit(b"]")?;
     let who = task(line[..open].trim_ascii_end())?;
     let mut flags = false;
-    let stamp = match time(&mut s) {
-        Some(t) => t,
-        None => {
-            let f = s.word();
-            if !(4..=8).contains(&f.len()) {
-                return None;
-            }
-            flags = true;
-            time(&mut s)?
+    let stamp = if let Some(t) = time(&mut s) {
+        t
+    } else {
+        let f = s.word();
+        if !(4..=8).contains(&f.len()) {
+            return None;
         }
+        flags = true;
+        time(&mut s)?
     };
-    finish(who, Some(u16::try_from(cpu).ok()?), stamp, flags, s)
+    Some(finish(who, Some(u16::try_from(cpu).ok()?), stamp, flags, s))
 }
 
 /// `trace-cmd report -l` (CPU and flags in one word), and perf samples without a CPU.
@@ -91,9 +90,9 @@ fn without_brackets(line: &[u8]) -> Option<Head<'_>> {
                     && let Some(who) = task(before[..last].trim_ascii_end()).filter(|w| w.4)
                 {
                     let cpu = digits(&mut Scan(word))?;
-                    return finish(who, Some(u16::try_from(cpu).ok()?), stamp, true, s);
+                    return Some(finish(who, Some(u16::try_from(cpu).ok()?), stamp, true, s));
                 }
-                return finish(task(before)?, None, stamp, false, s);
+                return Some(finish(task(before)?, None, stamp, false, s));
             }
         }
         at = end.max(at + 1);
@@ -132,9 +131,8 @@ fn task(text: &[u8]) -> Option<Who<'_>> {
             let p = u32::try_from(Scan(p).dec()?).ok()?;
             Some((comm.trim_ascii(), tid, Some(p), (), false))
         }
-        [comm @ .., b' '] => Some((comm.trim_ascii(), tid, pid, (), false)),
-        // perf's `:1234` for a task without a name.
-        [comm @ .., b':'] => Some((comm.trim_ascii(), tid, pid, (), false)),
+        // perf writes `:1234` for a task without a name.
+        [comm @ .., b' ' | b':'] => Some((comm.trim_ascii(), tid, pid, (), false)),
         _ => None,
     }
 }
@@ -171,7 +169,7 @@ fn finish<'a>(
     (ts, digits): (u64, u8),
     flags: bool,
     mut s: Scan<'a>,
-) -> Option<Head<'a>> {
+) -> Head<'a> {
     s.blanks();
     let all = s.0;
     let word = s.word();
@@ -188,19 +186,7 @@ fn finish<'a>(
         None => (None, name),
     };
     let rest = rest.trim_ascii_end();
-    Some(Head {
-        comm: who.0,
-        tid: who.1,
-        pid: who.2,
-        cpu,
-        ts,
-        digits,
-        flags,
-        system,
-        event,
-        rest,
-        dash: who.4,
-    })
+    Head { comm: who.0, tid: who.1, pid: who.2, cpu, ts, digits, flags, system, event, rest, dash: who.4 }
 }
 
 #[cfg(test)]

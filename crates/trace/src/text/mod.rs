@@ -464,15 +464,14 @@ impl Parser {
                 return Body::Lost { count: s.dec(), event: None };
             }
         }
-        let tp = match self.tps.get(h.event) {
-            Some(tp) => *tp,
-            None => {
-                let tp = names::tracepoint(h.event);
-                if self.tps.len() < 1024 {
-                    self.tps.insert(h.event.into(), tp);
-                }
-                tp
+        let tp = if let Some(tp) = self.tps.get(h.event) {
+            *tp
+        } else {
+            let tp = names::tracepoint(h.event);
+            if self.tps.len() < 1024 {
+                self.tps.insert(h.event.into(), tp);
             }
+            tp
         };
         if let Some(tp) = tp {
             if let Some(b) = body::parse(tp, h.rest, &self.meaning, &mut self.out.strings, &mut self.out.gaps)

@@ -69,10 +69,9 @@ impl<'a, 'g> Pairs<'a, 'g> {
             "level" | "vcpu_id" | "exit_reason" | "isa" | "errno" | "reason" | "ret" | "r" | "x" | "u"
             | "as_id" | "immediate_exit" | "type" | "len" | "write" | "gpa_match" | "index" | "slot"
             | "created" | "unsync" | "root_count" | "rmp_level" | "psmash_ret" | "entering"
-            | "referenced" | "retry" | "failed" => false,
+            | "referenced" | "retry" | "failed" | "mmu_valid_gen" => false,
             // Printed through __print_flags (%s), which raw mode shows in decimal.
             "error_code" => !matches!(self.tp, Tp::FastPageFault),
-            "mmu_valid_gen" => false,
             _ => true,
         }
     }

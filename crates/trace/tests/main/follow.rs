@@ -21,7 +21,8 @@ fn a_file_that_grows() {
         ("plain", perf(&raw, true, false)),
         ("text", text(500).into_bytes()),
     ] {
-        let path = std::env::temp_dir().join(format!("mmuscope-grow-{name}-{}", std::process::id()));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
         let mut file = std::fs::File::create(&path).unwrap();
         let mut f = Follower::open(&path, &ReadOptions::default()).unwrap();
         let mut t = Trace::default();
@@ -41,7 +42,6 @@ fn a_file_that_grows() {
         let n = t.events.len();
         assert!(n * 10 >= whole.events.len() * 8, "{name}: {n} of {}", whole.events.len());
         assert_eq!(all(&t), all(&whole)[..n], "{name}");
-        std::fs::remove_file(path).unwrap();
     }
 }
 
@@ -92,7 +92,8 @@ fn a_stream_is_the_load() {
 #[test]
 fn folders() {
     let raw = small(2_000);
-    let dir = std::env::temp_dir().join(format!("mmuscope-dirs-{}", std::process::id()));
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
     // Pages of each CPU out of a trace.dat v6, with the formats beside them.
     let dat = crate::support::dat(&raw);
     let tag = dat.windows(10).position(|w| w == b"flyrecord\0").unwrap() + 10;
@@ -108,8 +109,8 @@ fn folders() {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("format"), mmuscope_trace::write::format_text(f)).unwrap();
     }
-    let names: String = raw.comms.iter().map(|(pid, c)| format!("{pid} {c}\n")).collect();
-    std::fs::write(dir.join("raw/saved_cmdlines"), names).unwrap();
+    let names: Vec<String> = raw.comms.iter().map(|(pid, c)| format!("{pid} {c}")).collect();
+    std::fs::write(dir.join("raw/saved_cmdlines"), names.join("\n")).unwrap();
     let whole = Trace::from_bytes(dat.clone(), "x").unwrap();
     let t = crate::support::load_paths(&[dir.join("raw")]);
     assert_eq!((all(&t), t.info.damage.len()), (all(&whole), 0));
@@ -139,7 +140,9 @@ fn folders() {
     while i < data.len() {
         let size = usize::from(u16::from_le_bytes([data[i + 6], data[i + 7]]));
         if data[i] == 68 {
-            parts.iter_mut().for_each(|p| p.extend(&data[i..i + size]));
+            for p in &mut parts {
+                p.extend(&data[i..i + size]);
+            }
         } else {
             // The CPU of the sample.
             parts[usize::from(data[i + 32])].extend(&data[i..i + size]);
@@ -151,5 +154,4 @@ fn folders() {
     }
     let t = crate::support::load_paths(&[dir.join("perf")]);
     assert_eq!((all(&t), t.info.damage.len()), (all(&whole), 0), "{:?}", t.info.damage);
-    std::fs::remove_dir_all(dir).unwrap();
 }

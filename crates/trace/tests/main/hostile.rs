@@ -167,8 +167,8 @@ fn bombs_and_lies() {
 
 #[test]
 fn errors_are_one_sentence() {
-    let dir = tempdir();
-    let path = |n: &str| dir.join(n);
+    let dir = tempfile::tempdir().unwrap();
+    let path = |n: &str| dir.path().join(n);
     std::fs::write(path("empty"), b"").unwrap();
     std::fs::write(path("garbage"), [0xa5u8, 1, 2, 0, 0, 0, 0, 0, 9].repeat(100)).unwrap();
     std::fs::write(path("prose"), b"Dear diary,\ntoday I traced nothing.\n").unwrap();
@@ -185,11 +185,4 @@ fn errors_are_one_sentence() {
             "{p}: {e}"
         );
     }
-    std::fs::remove_dir_all(dir).unwrap();
-}
-
-fn tempdir() -> std::path::PathBuf {
-    let dir = std::env::temp_dir().join(format!("mmuscope-trace-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    dir
 }

@@ -176,8 +176,8 @@ fn pasted_without_a_line_end() {
 
 #[test]
 fn several_files_are_one_trace() {
-    let dir = std::env::temp_dir().join(format!("mmuscope-merge-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
     let line =
         |cpu: u32, s: u32| format!("a-{cpu} [00{cpu}] ..... {s}.000000: kvm_pml_full: vcpu {s}: PML full\n");
     std::fs::write(dir.join("cpu0"), line(0, 1) + &line(0, 4) + &line(0, 5)).unwrap();
@@ -185,5 +185,4 @@ fn several_files_are_one_trace() {
     let t = crate::support::load_paths(&[dir.join("cpu0"), dir.join("cpu1")]);
     let order: Vec<u64> = t.events.iter().map(|e| e.ts / 1_000_000_000).collect();
     assert_eq!(order, [1, 2, 3, 4, 5, 6]);
-    std::fs::remove_dir_all(dir).unwrap();
 }

@@ -47,10 +47,10 @@ fn own(t: &Trace) -> BTreeMap<String, u64> {
     c
 }
 
-fn temp(name: &str, bytes: &[u8]) -> std::path::PathBuf {
-    let p = std::env::temp_dir().join(format!("mmuscope-tools-{}-{name}", std::process::id()));
-    std::fs::write(&p, bytes).unwrap();
-    p
+fn temp(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let mut f = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut f, bytes).unwrap();
+    f
 }
 
 fn trace_cmd(path: &Path) {
@@ -75,9 +75,8 @@ fn trace_cmd_counts_the_same() {
     {
         trace_cmd(&sample(name));
     }
-    let p = temp("v6.dat", &dat(&small(500)));
-    trace_cmd(&p);
-    std::fs::remove_file(p).unwrap();
+    let p = temp(&dat(&small(500)));
+    trace_cmd(p.path());
 }
 
 #[test]
@@ -89,9 +88,8 @@ fn perf_counts_the_same() {
         "5.10-npt-tdp/perf.data.zst",
     ] {
         let bytes = zstd::decode_all(std::fs::File::open(sample(name)).unwrap()).unwrap();
-        let p = temp(&name.replace('/', "-"), &bytes);
-        perf_script(&p);
-        std::fs::remove_file(p).unwrap();
+        let p = temp(&bytes);
+        perf_script(p.path());
     }
 }
 
@@ -100,9 +98,8 @@ fn perf_counts_the_same() {
 fn what_we_write_is_what_perf_reads() {
     let raw = small(2_000);
     for (pipe, zstd) in [(false, false), (false, true), (true, false)] {
-        let p = temp(&format!("own-{pipe}-{zstd}.data"), &perf(&raw, pipe, zstd));
-        perf_script(&p);
-        std::fs::remove_file(p).unwrap();
+        let p = temp(&perf(&raw, pipe, zstd));
+        perf_script(p.path());
     }
 }
 
