@@ -16,20 +16,15 @@ pub(crate) fn encode(pixels: &Pixels) -> Option<Vec<u8>> {
     encoder.set_compression(png::Compression::High);
     encoder.set_depth(png::BitDepth::Eight);
     // Palette indices have no gradients to predict.
-    let (data, palette) = match indexed(pixels) {
-        Some((indices, palette)) => {
-            encoder.set_color(png::ColorType::Indexed);
-            encoder.set_filter(png::Filter::NoFilter);
-            (indices, Some(palette))
-        }
-        None => {
-            encoder.set_color(png::ColorType::Rgb);
-            (pixels.rgba.chunks_exact(4).flat_map(|c| [c[0], c[1], c[2]]).collect(), None)
-        }
+    let data = if let Some((indices, palette)) = indexed(pixels) {
+        encoder.set_color(png::ColorType::Indexed);
+        encoder.set_filter(png::Filter::NoFilter);
+        encoder.set_palette(palette);
+        indices
+    } else {
+        encoder.set_color(png::ColorType::Rgb);
+        pixels.rgba.chunks_exact(4).flat_map(|c| [c[0], c[1], c[2]]).collect()
     };
-    if let Some(p) = palette {
-        encoder.set_palette(p);
-    }
     let mut writer = encoder.write_header().ok()?;
     writer.write_image_data(&data).ok()?;
     writer.finish().ok()?;
@@ -45,15 +40,16 @@ fn indexed(pixels: &Pixels) -> Option<(Vec<u8>, Vec<u8>)> {
         let c = [c[0], c[1], c[2]];
         let i = match last {
             (l, Some(i)) if l == c => i,
-            _ => match known.get(&c) {
-                Some(i) => *i,
-                None => {
+            _ => {
+                if let Some(i) = known.get(&c) {
+                    *i
+                } else {
                     let i = u8::try_from(known.len()).ok()?;
                     known.insert(c, i);
                     palette.extend_from_slice(&c);
                     i
                 }
-            },
+            }
         };
         last = (c, Some(i));
         indices.push(i);

@@ -1,9 +1,18 @@
 //! The story of a recording in a few sentences, made from the same numbers as the tables.
 
+use std::fmt::Write;
+
 use crate::{
     model::{FaultReport, Report, VmReport},
     words,
 };
+
+/// Appends formatted text; writing to a string cannot fail.
+macro_rules! say {
+    ($s:ident, $($text:tt)*) => {
+        let _ = write!($s, $($text)*);
+    };
+}
 
 /// A number large enough to be read across the room.
 pub(crate) struct Tile {
@@ -45,19 +54,21 @@ fn faults(r: &Report, vm: &VmReport) -> String {
         s.push_str("took no page fault that the trace shows.");
         return s;
     }
-    s.push_str(&format!(
+    say!(
+        s,
         "faulted {} on {}. ",
         words::counted(f.total, "time", "times"),
         words::counted(f.frames, "guest frame", "different guest frames")
-    ));
+    );
     s.push_str(&outcomes(f));
     if let (Some(p50), Some(p99)) = (f.latency.p50, f.latency.p99) {
-        s.push_str(&format!(
+        say!(
+            s,
             " Half of the faults took at most {}, 99 % at most {}; all together they cost {} of vCPU time.",
             words::duration(p50),
             words::duration(p99),
             words::duration(f.latency.total)
-        ));
+        );
     }
     s
 }
@@ -101,38 +112,34 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
             })
             .collect();
         if o.end_bytes == 0 {
-            s.push_str(&format!(
+            say!(
+                s,
                 "At most {} of guest memory was present, {} into the trace; at the end all of it is gone",
                 words::bytes(o.peak_bytes),
                 words::duration(o.peak_at)
-            ));
+            );
         } else if o.end_bytes >= o.peak_bytes {
-            s.push_str(&format!(
-                "The guest's memory grew until the end, to {} present",
-                words::bytes(o.end_bytes)
-            ));
+            say!(s, "The guest's memory grew until the end, to {} present", words::bytes(o.end_bytes));
         } else {
-            s.push_str(&format!(
+            say!(
+                s,
                 "At most {} of guest memory was present, {} into the trace; at the end it is {}",
                 words::bytes(o.peak_bytes),
                 words::duration(o.peak_at),
                 words::bytes(o.end_bytes)
-            ));
+            );
         }
         if sizes.is_empty() {
             s.push_str(". ");
         } else {
-            s.push_str(&format!(" ({}). ", words::list(&sizes)));
+            say!(s, " ({}). ", words::list(&sizes));
         }
         if o.end_stale_bytes > 0 {
-            s.push_str(&format!(
-                "{} of that may have changed without an event. ",
-                words::bytes(o.end_stale_bytes)
-            ));
+            say!(s, "{} of that may have changed without an event. ", words::bytes(o.end_stale_bytes));
         }
         let zaps: u64 = o.zaps.iter().sum();
         if zaps > 0 {
-            s.push_str(&format!("{} zapped", words::counted(zaps, "leaf was", "leaves were")));
+            say!(s, "{} zapped", words::counted(zaps, "leaf was", "leaves were"));
             if let Some(text) = burst(&o.zaps, o.step) {
                 s.push_str(&text);
             }
@@ -141,22 +148,24 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
     }
     let accesses: u64 = vm.mmio.iter().map(|m| m.accesses).sum();
     if let Some(top) = vm.mmio.iter().max_by_key(|m| m.accesses).filter(|_| accesses > 0) {
-        s.push_str(&format!(
+        say!(
+            s,
             "{} to MMIO in {}, most of them at {}{}. ",
             words::counted(accesses, "access went", "accesses went"),
             words::counted(vm.mmio.len() as u64, "range", "ranges"),
             top.gpa,
             top.usually.as_ref().map(|u| format!(" (by its address: {u})")).unwrap_or_default()
-        ));
+        );
     }
     if let Some(p) = r.phases.iter().max_by_key(|p| p.faults).filter(|p| p.faults > 0 && r.phases.len() > 1) {
-        s.push_str(&format!(
+        say!(
+            s,
             "The busiest of the {} is “{}” with {} in {}. ",
             words::counted(r.phases.len() as u64, "phase", "phases"),
             words::one_line(&p.text, 60),
             words::counted(p.faults, "fault", "faults"),
             words::duration(p.end.saturating_sub(p.start))
-        ));
+        );
     }
     let s = s.trim_end().to_owned();
     (!s.is_empty()).then_some(s)
@@ -195,19 +204,27 @@ fn trust(r: &Report) -> Option<String> {
     let mut s = String::new();
     match l.events {
         Some(n) if n > 0 => {
-            s.push_str(&format!("{} lost: what is drawn after a red band is known only as far as later events prove it. ", words::counted(n, "event was", "events were")));
+            say!(
+                s,
+                "{} lost: what is drawn after a red band is known only as far as later events prove it. ",
+                words::counted(n, "event was", "events were")
+            );
         }
-        _ if l.moments > 0 => s.push_str(&format!(
-            "Events were lost at {}: what is drawn after a red band is known only as far as later events prove it. ",
-            words::counted(l.moments, "moment", "moments")
-        )),
+        _ if l.moments > 0 => {
+            say!(
+                s,
+                "Events were lost at {}: what is drawn after a red band is known only as far as later events prove it. ",
+                words::counted(l.moments, "moment", "moments")
+            );
+        }
         _ => {}
     }
     if !r.recording.damage.is_empty() {
-        s.push_str(&format!(
+        say!(
+            s,
             "{} of the input could not be read, so everything here is partial. ",
             words::counted(r.recording.damage.len() as u64, "place", "places")
-        ));
+        );
     }
     (!s.is_empty()).then(|| s.trim_end().to_owned())
 }

@@ -27,6 +27,7 @@ impl Color {
     }
 
     /// This colour laid over `below` with the given opacity.
+    #[must_use]
     pub fn over(self, below: Color, opacity: f32) -> Color {
         let mix = |a: u8, b: u8| (f32::from(a) * opacity + f32::from(b) * (1.0 - opacity)).round() as u8;
         Color(std::array::from_fn(|i| mix(self.0[i], below.0[i])))
@@ -131,7 +132,7 @@ impl Pattern {
     fn parse(id: &str, rows: &[String]) -> Result<Pattern, VisualError> {
         let width = rows.first().map_or(0, String::len);
         // Common period of all patterns, so that a raster keeps one table of tiles.
-        let fits = |n: usize| n > 0 && PERIOD as usize % n == 0;
+        let fits = |n: usize| n > 0 && (PERIOD as usize).is_multiple_of(n);
         if !fits(width) || !fits(rows.len()) || rows.iter().any(|r| r.len() != width || !r.is_ascii()) {
             return Err(VisualError::Pattern(id.to_owned()));
         }

@@ -239,7 +239,11 @@ fn edges(visual: &Visual, map: &MapImage, options: &RasterOptions<'_>, pixels: &
                     };
                     for y in ys {
                         for x in xs.clone() {
-                            if ((x + options.origin.0) + (y + options.origin.1)) / dash % 2 == 0 {
+                            let at = x
+                                .wrapping_add(options.origin.0)
+                                .wrapping_add(y)
+                                .wrapping_add(options.origin.1);
+                            if (at / dash).is_multiple_of(2) {
                                 blend(pixels, x, y, theme.ink, 0.8);
                             }
                         }

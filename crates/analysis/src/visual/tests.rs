@@ -42,7 +42,7 @@ fn the_builtin_file_has_the_designs_colours() {
     let tracked = v.shade_style(Shade::AccessTracked);
     assert_eq!((tracked.mark(LIGHT).css().as_str(), tracked.pattern.id()), ("#56b4e9", "dots"));
     assert_eq!(v.shade_style(Shade::Unknown).pattern.id(), "sparse-dots");
-    assert_eq!(v.overlay.stale_opacity, 0.4);
+    assert_eq!((v.overlay.stale_opacity * 100.0).round() as u32, 40);
     assert_eq!(v.legend().count(), Shade::ALL.len());
 }
 

@@ -38,17 +38,19 @@ fn range(m: &MemoryRange) -> MemoryReport {
     }
 }
 
+/// A range that may still grow.
+struct Run {
+    start: u64,
+    end: u64,
+    level: u8,
+    certainty: Certainty,
+    report: MemoryReport,
+}
+
 /// Neighbours of one state and size become one range.
 fn join(mut live: Vec<(Entry, Span)>) -> Vec<MemoryReport> {
     live.retain(|(_, s)| matches!(s.state, State::Present | State::Mmio));
     live.sort_by_key(|(e, _)| (e.gfn, e.level));
-    struct Run {
-        start: u64,
-        end: u64,
-        level: u8,
-        certainty: Certainty,
-        report: MemoryReport,
-    }
     let mut out: Vec<Run> = Vec::new();
     for (e, s) in live {
         let end = e.gfn.saturating_add(e.pages());

@@ -153,7 +153,7 @@ fn isa(i: mmuscope_trace::Isa) -> String {
 /// Events by name, the most frequent first. Notes of ours (lost, damage, task names) are no events of the trace.
 pub(super) fn events(trace: &mmuscope_trace::Trace) -> Vec<EventCount> {
     let mut counts: HashMap<&str, u64> = HashMap::new();
-    for e in trace.events.iter() {
+    for e in &trace.events {
         if !matches!(e.body, Body::Lost { .. } | Body::Damage { .. } | Body::Task { .. }) {
             *counts.entry(event_name(&e.body, &trace.strings)).or_default() += 1;
         }

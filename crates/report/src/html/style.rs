@@ -93,20 +93,20 @@ fn pattern(s: &ShadeStyle) -> Markup {
 }
 
 /// The marks of a bitmap as runs of pixels.
-fn marks(p: &Pattern) -> String {
-    let (w, h) = p.size();
-    let mut d = String::new();
-    for y in 0..h {
+fn marks(pattern: &Pattern) -> String {
+    let (width, height) = pattern.size();
+    let mut path = String::new();
+    for y in 0..height {
         let mut x = 0;
-        while x < w {
-            let run = (x..w).take_while(|x| p.marks(*x, y)).count() as u32;
+        while x < width {
+            let run = (x..width).take_while(|x| pattern.marks(*x, y)).count() as u32;
             if run > 0 {
-                let _ = write!(d, "M{x} {y}h{run}v1h-{run}z");
+                let _ = write!(path, "M{x} {y}h{run}v1h-{run}z");
             }
             x += run.max(1);
         }
     }
-    d
+    path
 }
 
 /// The style element.

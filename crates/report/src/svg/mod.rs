@@ -125,7 +125,7 @@ pub(crate) fn time_ticks(duration: u64, n: u64) -> Vec<(u64, String)> {
         }
         let mut decimals = 0;
         let mut s = step;
-        while s % size != 0 && decimals < 3 {
+        while !s.is_multiple_of(size) && decimals < 3 {
             s = s.saturating_mul(10);
             decimals += 1;
         }
@@ -191,10 +191,10 @@ mod tests {
     fn labels_are_spread_apart_in_their_order() {
         let mut ys = [10.0, 11.0, 12.0, 50.0];
         spread(&mut ys, 12.0, 0.0, 100.0);
-        assert_eq!(ys, [10.0, 22.0, 34.0, 50.0]);
+        assert_eq!(ys.map(|y| y as i32), [10, 22, 34, 50]);
         let mut low = [95.0, 96.0, 97.0];
         spread(&mut low, 12.0, 0.0, 100.0);
-        assert_eq!(low, [76.0, 88.0, 100.0]);
+        assert_eq!(low.map(|y| y as i32), [76, 88, 100]);
     }
 
     #[test]

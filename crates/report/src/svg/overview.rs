@@ -429,36 +429,36 @@ impl Layer<'_> {
 
 /// A stepped area between two series: what is drawn is what was counted, nothing is interpolated.
 fn area(lower: &[u64], upper: &[u64], step: f64, y: Scale) -> String {
-    let mut d = String::new();
+    let mut path = String::new();
     let n = upper.len();
-    let mut i = 0;
+    let mut from = 0;
     // Stretches where both agree are left out, so that a thin outline does not suggest a value.
-    while i < n {
-        if upper[i] == lower[i] {
-            i += 1;
+    while from < n {
+        if upper[from] == lower[from] {
+            from += 1;
             continue;
         }
-        let mut j = i;
-        while j < n && upper[j] != lower[j] {
-            j += 1;
+        let mut to = from;
+        while to < n && upper[to] != lower[to] {
+            to += 1;
         }
         let x = |k: usize| px(LEFT + k as f64 * step);
-        let _ = write!(d, "M{} {}", x(i), px(y.at(upper[i] as f64)));
-        for k in i + 1..j {
+        let _ = write!(path, "M{} {}", x(from), px(y.at(upper[from] as f64)));
+        for k in from + 1..to {
             if upper[k] != upper[k - 1] {
-                let _ = write!(d, "H{}V{}", x(k), px(y.at(upper[k] as f64)));
+                let _ = write!(path, "H{}V{}", x(k), px(y.at(upper[k] as f64)));
             }
         }
-        let _ = write!(d, "H{}V{}", x(j), px(y.at(lower[j - 1] as f64)));
-        for k in (i..j - 1).rev() {
+        let _ = write!(path, "H{}V{}", x(to), px(y.at(lower[to - 1] as f64)));
+        for k in (from..to - 1).rev() {
             if lower[k] != lower[k + 1] {
-                let _ = write!(d, "H{}V{}", x(k + 1), px(y.at(lower[k] as f64)));
+                let _ = write!(path, "H{}V{}", x(k + 1), px(y.at(lower[k] as f64)));
             }
         }
-        let _ = write!(d, "H{}Z", x(i));
-        i = j;
+        let _ = write!(path, "H{}Z", x(from));
+        from = to;
     }
-    d
+    path
 }
 
 /// Ticks of one stretch of frames: its first frame, its last where there is room, and round ones between.
