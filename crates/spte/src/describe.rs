@@ -25,7 +25,7 @@ fn mask_text(mask: u64) -> String {
     if mask == 0 { "none".to_string() } else { bit_list(mask) }
 }
 
-fn pieces(list: &[Piece; 2]) -> String {
+fn pieces(list: [Piece; 2]) -> String {
     let mut text = String::new();
     for piece in list.iter().rev().filter(|p| p.width > 0) {
         if !text.is_empty() {
@@ -38,7 +38,7 @@ fn pieces(list: &[Piece; 2]) -> String {
 }
 
 fn generation_text(g: &Generation) -> String {
-    let mut text = format!("bits {}", pieces(&g.store));
+    let mut text = format!("bits {}", pieces(g.store));
     if g.is_buggy() {
         text += &format!("; kernel bug: only {:#x} of it is read back", g.get(g.put(u32::MAX)));
     }
@@ -56,7 +56,7 @@ impl Layout {
             "shadow-present",
             match self.present {
                 PresentRule::NotSpecial => "not zero, not MMIO, not removed".to_string(),
-                PresentRule::AnyOf(mask) if mask.count_ones() == 1 => bit_list(mask),
+                PresentRule::AnyOf(mask) if mask.is_power_of_two() => bit_list(mask),
                 PresentRule::AnyOf(mask) => format!("any of {}", bit_list(mask)),
             },
         );
@@ -167,7 +167,7 @@ fn row(name: &str, layout: &Layout) -> String {
     };
     let generation = if layout.masks.enable_mmio_caching {
         let bug = if layout.generation.is_buggy() { " (bug)" } else { "" };
-        format!("{}{bug}", pieces(&layout.generation.store))
+        format!("{}{bug}", pieces(layout.generation.store))
     } else {
         "–".to_string()
     };

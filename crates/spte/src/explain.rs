@@ -762,6 +762,6 @@ pub fn bit_list(mask: u64) -> String {
         runs += 1;
         high = low - 1;
     }
-    let word = if mask.count_ones() == 1 { "bit " } else { "bits " };
+    let word = if mask.is_power_of_two() { "bit " } else { "bits " };
     format!("{word}{text}")
 }

@@ -245,7 +245,7 @@ impl Layout {
             paint(m.mmu_writable_mask, FieldKind::MmuWritable);
         }
         if let PresentRule::AnyOf(mask) = self.present
-            && mask.count_ones() == 1
+            && mask.is_power_of_two()
         {
             paint(mask, FieldKind::MmuPresent);
         }

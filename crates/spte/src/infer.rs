@@ -114,10 +114,7 @@ const MARGIN: i32 = 30;
 pub fn judge(spec: &LayoutSpec, values: &[Evidence], library: &Library) -> Result<Judgement, Error> {
     let eras = library.eras()?;
     let mut candidates = Vec::new();
-    let kernel_era = match &spec.kernel {
-        Some(k) => Some(crate::eras::era_of(&k.value, eras, &mut Vec::new())),
-        None => None,
-    };
+    let kernel_era = spec.kernel.as_ref().map(|k| crate::eras::era_of(&k.value, eras, &mut Vec::new()));
     let vendor = spec.host.vendor.map(|v| v.value);
     let mode_of_masks = spec.mode_of_masks();
     for (at, era) in eras.iter().enumerate() {

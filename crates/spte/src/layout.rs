@@ -359,11 +359,12 @@ impl Layout {
     fn present_bits(&self) -> u64 {
         match self.present {
             // Of several bits (pKVM: any permission) none may be set on its own account.
-            PresentRule::AnyOf(bits) if bits.count_ones() == 1 => bits,
+            PresentRule::AnyOf(bits) if bits.is_power_of_two() => bits,
             _ => 0,
         }
     }
 
+    #[allow(clippy::fn_params_excessive_bools, reason = "five permissions are five flags")]
     fn permissions(&self, r: bool, w: bool, x: bool, xu: bool, u: bool) -> u64 {
         let exec = bits::when(x, self.masks.x_mask) | bits::when(!x, self.masks.nx_mask);
         let user = bits::when(u && self.format == Format::Legacy, 4);

@@ -556,15 +556,11 @@ fn file_mode(file: &File<'_>) -> Result<Option<Mode>, Error> {
         }),
     };
     let Some((text, line)) = text else { return Ok(None) };
-    match Mode::parse(text) {
-        Some(mode) => Ok(Some(mode)),
-        None => {
-            let names: Vec<&str> = Mode::ALL.iter().map(|m| m.name()).collect();
-            Err(file
-                .error(line, format!("`{text}` is not a paging mode: there are {}", names.join(", ")))
-                .into())
-        }
+    if let Some(mode) = Mode::parse(text) {
+        return Ok(Some(mode));
     }
+    let names: Vec<&str> = Mode::ALL.iter().map(|m| m.name()).collect();
+    Err(file.error(line, format!("`{text}` is not a paging mode: there are {}", names.join(", "))).into())
 }
 
 /// The kernel for which a file is read.

@@ -93,7 +93,9 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         for note in &question.pasted.left_alone {
             eprintln!("mmuscope: {note}");
         }
-        bail!("no SPTE value found: give hex numbers, or text with `spte = 0x…`, trace lines or debugger output");
+        bail!(
+            "no SPTE value found: give hex numbers, or text with `spte = 0x…`, trace lines or debugger output"
+        );
     }
     let library = Library::new();
     let spec = spec(a, &question.pasted)?;
@@ -144,7 +146,9 @@ fn input(values: &[String]) -> Result<Pasted> {
         return Ok(pasted);
     }
     if values.is_empty() && io::stdin().is_terminal() {
-        bail!("no value given: name one (`mmuscope decode 0x600000123456b77`), or pipe text in (`dmesg | mmuscope decode`)");
+        bail!(
+            "no value given: name one (`mmuscope decode 0x600000123456b77`), or pipe text in (`dmesg | mmuscope decode`)"
+        );
     }
     let mut text = Vec::new();
     io::stdin().lock().take(MOST_INPUT).read_to_end(&mut text).context("cannot read standard input")?;
@@ -196,7 +200,8 @@ fn evidence(question: &Question) -> Vec<Evidence> {
 const MOST_JUDGED: usize = 256;
 
 fn answer(spec: &LayoutSpec, question: &Question, library: &Library) -> Result<Answer> {
-    let dated = spec.kernel.is_some() || spec.era.is_some() || spec.file.is_some() || spec.era_of_masks().is_some();
+    let dated =
+        spec.kernel.is_some() || spec.era.is_some() || spec.file.is_some() || spec.era_of_masks().is_some();
     let has_mode = spec.mode.is_some() || spec.file.is_some() || spec.mode_of_masks().is_some();
     if dated && has_mode {
         return Ok(Answer::Known(Box::new(spec.resolve_in(library)?)));
@@ -212,7 +217,8 @@ fn answer(spec: &LayoutSpec, question: &Question, library: &Library) -> Result<A
         // All words of one table have one level.
         let mut best: Option<Judgement> = None;
         for level in 1..=4 {
-            let at: Vec<_> = values.iter().map(|v| Evidence { level: v.level.or(Some(level)), ..*v }).collect();
+            let at: Vec<_> =
+                values.iter().map(|v| Evidence { level: v.level.or(Some(level)), ..*v }).collect();
             let judgement = infer::judge(spec, &at, library)?;
             let score = |j: &Judgement| j.best().map_or(i32::MIN, |c| c.score);
             if best.as_ref().is_none_or(|b| score(&judgement) > score(b)) {

@@ -84,11 +84,17 @@ fn list(out: &mut impl Write, library: &Library, names: bool) -> Result<Outcome>
     }
     for era in library.eras()? {
         writeln!(out, "{}  kernels {:<12} family {}  {}", era.id, era.releases(), era.family, era.starts)?;
-        let modes: Vec<&str> =
-            mmuscope_spte::Mode::ALL.iter().filter(|m| library.has(era.family, **m)).map(|m| m.name()).collect();
+        let modes: Vec<&str> = mmuscope_spte::Mode::ALL
+            .iter()
+            .filter(|m| library.has(era.family, **m))
+            .map(|m| m.name())
+            .collect();
         writeln!(out, "     {}", modes.join(" "))?;
     }
-    writeln!(out, "\nA layout is called ERA/MODE, as E10/ept; FAMILY/MODE and RELEASE/MODE (C/npt, 6.1/npt) mean the same things.")?;
+    writeln!(
+        out,
+        "\nA layout is called ERA/MODE, as E10/ept; FAMILY/MODE and RELEASE/MODE (C/npt, 6.1/npt) mean the same things."
+    )?;
     Ok(Outcome::Fine)
 }
 
@@ -188,7 +194,8 @@ fn show(
 
 fn diff(out: &mut impl Write, library: &Library, a: &str, b: &str, args: &LayoutArgs) -> Result<Outcome> {
     let (left, right) = (resolve(library, a, args)?, resolve(library, b, args)?);
-    let pairs: Vec<_> = left.layout.facts().into_iter().zip(right.layout.facts()).filter(|(x, y)| x != y).collect();
+    let pairs: Vec<_> =
+        left.layout.facts().into_iter().zip(right.layout.facts()).filter(|(x, y)| x != y).collect();
     writeln!(out, "{}  →  {}", title(&left), title(&right))?;
     if pairs.is_empty() {
         writeln!(out, "no difference")?;

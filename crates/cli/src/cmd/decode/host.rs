@@ -20,8 +20,20 @@ pub(super) fn fill(spec: &mut LayoutSpec, other: LayoutSpec) {
         ($($part:ident),+ $(,)?) => { $( mine.$part = mine.$part.or(theirs.$part); )+ };
     }
     take!(
-        vendor, maxphyaddr, phys_bits, cache_bits, l1tf, c_bit, sme, mem_encrypt, exec_only, mmio_caching,
-        pages_1g, root_level, guest_nx, host_64bit,
+        vendor,
+        maxphyaddr,
+        phys_bits,
+        cache_bits,
+        l1tf,
+        c_bit,
+        sme,
+        mem_encrypt,
+        exec_only,
+        mmio_caching,
+        pages_1g,
+        root_level,
+        guest_nx,
+        host_64bit,
     );
     for (name, value) in other.masks {
         if !spec.masks.iter().any(|(n, _)| *n == name) {

@@ -60,7 +60,10 @@ impl<'o, W: Write> Printer<'o, W> {
                 Kind::Bare if question.bare && values.len() == 2 => {
                     self.full(group, values[0], resolved, &read(values[0]))?;
                     self.full(group, values[1], resolved, &read(values[1]))?;
-                    self.change(group, values[0], values[1], resolved, &read, false)?;
+                    // Two levels are two entries, not two values of one.
+                    if read(values[0]).decoded.level == read(values[1]).decoded.level {
+                        self.change(group, values[0], values[1], resolved, &read, false)?;
+                    }
                 }
                 _ if values.len() <= FULL && groups.len() <= FULL => {
                     for v in values {
@@ -117,7 +120,11 @@ impl<'o, W: Write> Printer<'o, W> {
     }
 
     fn headline(&self, e: &Explanation) -> String {
-        let code = if e.decoded.is_malformed() || e.decoded.nonzero_nonpresent { "1;31" } else { state_colour(e.decoded.state) };
+        let code = if e.decoded.is_malformed() || e.decoded.nonzero_nonpresent {
+            "1;31"
+        } else {
+            state_colour(e.decoded.state)
+        };
         self.paint(code, &e.headline)
     }
 
@@ -147,7 +154,11 @@ impl<'o, W: Write> Printer<'o, W> {
     fn fields(&mut self, e: &Explanation) -> Result<()> {
         let value_width = e.fields.iter().map(|f| f.value.len()).max().unwrap_or(0);
         for f in &e.fields {
-            let bits = if f.run.high == f.run.low { format!("{}", f.run.high) } else { format!("{}:{}", f.run.high, f.run.low) };
+            let bits = if f.run.high == f.run.low {
+                format!("{}", f.run.high)
+            } else {
+                format!("{}:{}", f.run.high, f.run.low)
+            };
             let name = f.run.kind.name();
             let mut line = format!("  {bits:>5}  {name:<22}{:>value_width$}  {}", f.value, f.meaning);
             if f.odd {
@@ -232,7 +243,11 @@ impl<'o, W: Write> Printer<'o, W> {
     ) -> Result<()> {
         writeln!(self.out)?;
         let at = group.address.map_or_else(String::new, |a| format!(" for guest address {a:#x}"));
-        let title = if group.kind == Kind::VeDump { "A walk that ended in #VE" } else { "A walk that hit reserved bits" };
+        let title = if group.kind == Kind::VeDump {
+            "A walk that ended in #VE"
+        } else {
+            "A walk that hit reserved bits"
+        };
         writeln!(self.out, "{}", self.bold(&format!("{title}{at}")))?;
         writeln!(self.out)?;
         let readings: Vec<Explanation> = values.iter().map(|v| read(v)).collect();
@@ -242,12 +257,24 @@ impl<'o, W: Write> Printer<'o, W> {
             let bad = e.decoded.is_malformed() || printed != 0;
             let code = if bad { "1;31" } else { state_colour(e.decoded.state) };
             let state = self.paint(code, &format!("{:<10}", e.decoded.state.name()));
-            writeln!(self.out, "  level {}  {:#018x}  {state}  {}", e.decoded.level, v.value, summary(&e.decoded))?;
+            writeln!(
+                self.out,
+                "  level {}  {:#018x}  {state}  {}",
+                e.decoded.level,
+                v.value,
+                summary(&e.decoded)
+            )?;
         }
         for pair in readings.windows(2) {
             let (above, below) = (&pair[0].decoded, &pair[1].decoded);
             if above.state != State::Table || above.level != below.level + 1 {
-                writeln!(self.out, "  {} the lines between level {} and {} do not follow each other: lines are missing or mixed", self.paint("33", "!"), above.level, below.level)?;
+                writeln!(
+                    self.out,
+                    "  {} the lines between level {} and {} do not follow each other: lines are missing or mixed",
+                    self.paint("33", "!"),
+                    above.level,
+                    below.level
+                )?;
             }
         }
         writeln!(self.out)?;
@@ -289,8 +316,17 @@ impl<'o, W: Write> Printer<'o, W> {
                 culprit = Some((*v, e));
             }
             if d.bad_mt_xwr {
-                for note in e.notes.iter().filter(|n| n.kind == NoteKind::Problem && (n.text.contains("memory type") || n.text.contains("permissions"))) {
-                    writeln!(self.out, "  {} In the level-{} entry {}.", self.paint("1;31", "→"), d.level, note.text)?;
+                for note in e.notes.iter().filter(|n| {
+                    n.kind == NoteKind::Problem
+                        && (n.text.contains("memory type") || n.text.contains("permissions"))
+                }) {
+                    writeln!(
+                        self.out,
+                        "  {} In the level-{} entry {}.",
+                        self.paint("1;31", "→"),
+                        d.level,
+                        note.text
+                    )?;
                 }
                 culprit = Some((*v, e));
             }
@@ -311,23 +347,36 @@ impl<'o, W: Write> Printer<'o, W> {
                 (v.value & !high & 0x000f_ffff_ffff_f000) >> 12
             )?;
         } else if high != 0 {
-            writeln!(self.out, "    A frame number this large is no memory of the host: something wrote over the page table, or the frame was wrong from the start.")?;
+            writeln!(
+                self.out,
+                "    A frame number this large is no memory of the host: something wrote over the page table, or the frame was wrong from the start."
+            )?;
         }
         self.full(group, v, resolved, e)
     }
 
     /// A table out of a debugger.
-    fn memory(&mut self, group: &Group, values: &[&Found], read: &dyn Fn(&Found) -> Explanation) -> Result<()> {
+    fn memory(
+        &mut self,
+        group: &Group,
+        values: &[&Found],
+        read: &dyn Fn(&Found) -> Explanation,
+    ) -> Result<()> {
         writeln!(self.out)?;
         let readings: Vec<Explanation> = values.iter().map(|v| read(v)).collect();
         let count = |s: State| readings.iter().filter(|e| e.decoded.state == s).count();
         let at = group.address.map_or_else(String::new, |a| format!(" at {:#x}", a & !0xfff));
-        let counts: Vec<String> = [State::Present, State::Table, State::Mmio, State::Removed, State::Nonpresent]
-            .into_iter()
-            .filter(|&s| count(s) > 0)
-            .map(|s| format!("{} {}", count(s), s.name()))
-            .collect();
-        writeln!(self.out, "{}", self.bold(&format!("{} words of a page table{at}: {}", values.len(), counts.join(", "))))?;
+        let counts: Vec<String> =
+            [State::Present, State::Table, State::Mmio, State::Removed, State::Nonpresent]
+                .into_iter()
+                .filter(|&s| count(s) > 0)
+                .map(|s| format!("{} {}", count(s), s.name()))
+                .collect();
+        writeln!(
+            self.out,
+            "{}",
+            self.bold(&format!("{} words of a page table{at}: {}", values.len(), counts.join(", ")))
+        )?;
         let mut skipped = 0;
         for (v, e) in values.iter().zip(&readings) {
             if e.decoded.state == State::Nonpresent && !e.decoded.nonzero_nonpresent {
@@ -372,8 +421,14 @@ impl<'o, W: Write> Printer<'o, W> {
             self.dim(&place)
         )?;
         match group.kind {
-            Kind::InvalidChange => writeln!(self.out, "  The TDP MMU stopped here: a present leaf must be zapped before it maps another page. The kernel calls BUG() on this.")?,
-            Kind::UnexpectedChange => writeln!(self.out, "  The TDP MMU warned: one non-present value became another, and neither is an MMIO or removed SPTE.")?,
+            Kind::InvalidChange => writeln!(
+                self.out,
+                "  The TDP MMU stopped here: a present leaf must be zapped before it maps another page. The kernel calls BUG() on this."
+            )?,
+            Kind::UnexpectedChange => writeln!(
+                self.out,
+                "  The TDP MMU warned: one non-present value became another, and neither is an MMIO or removed SPTE."
+            )?,
             _ => {}
         }
         writeln!(self.out, "{}", self.paint("1", &format!("  {}", c.headline)))?;
@@ -403,12 +458,23 @@ impl<'o, W: Write> Printer<'o, W> {
         if judgement.is_settled() {
             if let Some(first) = judgement.plausible.first() {
                 writeln!(self.out)?;
-                writeln!(self.out, "{}", self.dim(&format!("No layout was given. One reading fits: {}.", first.whose)))?;
+                writeln!(
+                    self.out,
+                    "{}",
+                    self.dim(&format!("No layout was given. One reading fits: {}.", first.whose))
+                )?;
             }
             return Ok(());
         }
         writeln!(self.out)?;
-        writeln!(self.out, "{}", self.bold(&format!("No layout was given: {} readings fit, the likeliest was shown", judgement.plausible.len())))?;
+        writeln!(
+            self.out,
+            "{}",
+            self.bold(&format!(
+                "No layout was given: {} readings fit, the likeliest was shown",
+                judgement.plausible.len()
+            ))
+        )?;
         const SHOWN: usize = 6;
         for (n, reading) in judgement.plausible.iter().take(SHOWN).enumerate() {
             let candidate = reading.candidates.first().and_then(|&at| judgement.candidates.get(at));
@@ -450,7 +516,8 @@ fn host_facts(resolved: &Resolved) -> Vec<String> {
     let mut facts = Vec::new();
     let word = |p: Provenance| if p == Provenance::Given { "" } else { p.name() };
     facts.push(format!("{} {}", h.vendor.value.name(), word(h.vendor.from)).trim_end().to_owned());
-    facts.push(format!("MAXPHYADDR {} {}", h.maxphyaddr.value, word(h.maxphyaddr.from)).trim_end().to_owned());
+    facts
+        .push(format!("MAXPHYADDR {} {}", h.maxphyaddr.value, word(h.maxphyaddr.from)).trim_end().to_owned());
     if h.phys_bits.value != h.maxphyaddr.value {
         facts.push(format!("{} physical bits", h.phys_bits.value));
     }
@@ -510,8 +577,14 @@ pub(super) fn summary(d: &Decoded) -> String {
             }
             text
         }
-        State::Table => format!("→ table at {:#x}{}", d.pfn.unwrap_or(0) << 12, if d.is_malformed() { " MALFORMED" } else { "" }),
-        State::Mmio => format!("gfn {:#x} generation {:#x}", d.gfn.unwrap_or(0), d.mmio_generation.unwrap_or(0)),
+        State::Table => format!(
+            "→ table at {:#x}{}",
+            d.pfn.unwrap_or(0) << 12,
+            if d.is_malformed() { " MALFORMED" } else { "" }
+        ),
+        State::Mmio => {
+            format!("gfn {:#x} generation {:#x}", d.gfn.unwrap_or(0), d.mmio_generation.unwrap_or(0))
+        }
         State::Removed => String::from("being changed or torn down"),
         State::Nonpresent if d.nonzero_nonpresent => String::from("non-present, non-zero: no known word"),
         State::Nonpresent => String::from("empty"),

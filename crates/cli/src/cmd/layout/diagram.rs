@@ -7,7 +7,8 @@ pub(crate) fn text(runs: &[BitRun], raw: Option<u64>) -> Vec<String> {
     let cells: Vec<[String; 3]> = runs
         .iter()
         .map(|run| {
-            let bits = if run.high == run.low { run.high.to_string() } else { format!("{}:{}", run.high, run.low) };
+            let bits =
+                if run.high == run.low { run.high.to_string() } else { format!("{}:{}", run.high, run.low) };
             let value = raw.map_or_else(String::new, |raw| {
                 let value = run.get(raw);
                 if run.high == run.low || value == 0 { value.to_string() } else { format!("{value:x}") }
@@ -52,7 +53,9 @@ const fn colour(kind: FieldKind) -> &'static str {
         FieldKind::MmioMark | FieldKind::Generation | FieldKind::Access => "#f5d08a",
         FieldKind::Removed | FieldKind::Zapped => "#e6c3d8",
         FieldKind::L1tf => "#f0e442",
-        FieldKind::AdType | FieldKind::SavedRead | FieldKind::SavedExecute | FieldKind::SavedUserExecute => "#cfe8df",
+        FieldKind::AdType | FieldKind::SavedRead | FieldKind::SavedExecute | FieldKind::SavedUserExecute => {
+            "#cfe8df"
+        }
         _ => "#ececec",
     }
 }
@@ -74,7 +77,11 @@ pub(crate) fn svg(title: &str, rows: &[(String, Vec<BitRun>)]) -> String {
     );
     for (n, (caption, runs)) in rows.iter().enumerate() {
         let top = 40 + row_height * n as u32;
-        out += &format!("<text x=\"{LEFT}\" y=\"{}\" font-weight=\"bold\">{}</text>\n", top + 12, escape(caption));
+        out += &format!(
+            "<text x=\"{LEFT}\" y=\"{}\" font-weight=\"bold\">{}</text>\n",
+            top + 12,
+            escape(caption)
+        );
         for run in runs {
             let x = LEFT + (63 - u32::from(run.high)) * BIT;
             let w = (u32::from(run.high - run.low) + 1) * BIT;
@@ -97,7 +104,10 @@ pub(crate) fn svg(title: &str, rows: &[(String, Vec<BitRun>)]) -> String {
             );
             let number = |at: u8| {
                 let x = LEFT + (63 - u32::from(at)) * BIT + BIT / 2;
-                format!("<text x=\"{x}\" y=\"{}\" text-anchor=\"middle\" font-size=\"8\" fill=\"#555555\">{at}</text>\n", y - 4)
+                format!(
+                    "<text x=\"{x}\" y=\"{}\" text-anchor=\"middle\" font-size=\"8\" fill=\"#555555\">{at}</text>\n",
+                    y - 4
+                )
             };
             out += &number(run.high);
             if run.low != run.high {

@@ -1,0 +1,202 @@
+//! `mmuscope decode` and `mmuscope layout` as programs: the vectors through the command line, pasted text, exit status.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn run(args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mmuscope"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("mmuscope runs");
+    // A program that needs no input may be gone already.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    child.wait_with_output().expect("mmuscope ends")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Bool(b) => Some(u64::from(*b)),
+        Value::Number(n) => n.as_u64(),
+        Value::String(s) => u64::from_str_radix(s.strip_prefix("0x")?, 16).ok(),
+        _ => None,
+    }
+}
+
+#[test]
+fn vectors_through_the_command_line() {
+    let all: Value = serde_json::from_str(include_str!("../../spte/tests/spte-vectors.json")).expect("JSON");
+    let mut wrong = Vec::new();
+    for v in all["vectors"].as_array().expect("a list") {
+        let h = &v["host"];
+        let id = v["id"].as_str().expect("an id");
+        let mode = match v["mode"].as_str().expect("a mode") {
+            "ept_ad" => "ept",
+            "ept_noad" => "ept-noad",
+            "ept_nested_ad" => "nested-ept",
+            "ept_nested_noad" => "nested-ept-noad",
+            "npt_nested" => "nested-npt",
+            "shadow_pae" => "shadow-pae",
+            "tdx_shared" => "tdx-shared",
+            "tdx_private" => "tdx-mirror",
+            other => other,
+        };
+        let kernel = v["kernels"].as_str().and_then(|k| k.split("..").next()).expect("a release");
+        let mut args: Vec<String> =
+            ["decode", "--format", "jsonl", "--paging", mode, "--kernel", kernel].map(String::from).into();
+        args.push(v["raw"].as_str().expect("a value").into());
+        args.extend(["--level".into(), v["level"].to_string()]);
+        for (key, option) in [
+            ("vendor", "--vendor"),
+            ("maxphyaddr", "--maxphyaddr"),
+            ("x86_phys_bits", "--phys-bits"),
+            ("x86_cache_bits", "--cache-bits"),
+            ("c_bit", "--c-bit"),
+            ("root_level", "--root-level"),
+        ] {
+            if !h[key].is_null() {
+                args.extend([option.into(), h[key].to_string().replace('"', "")]);
+            }
+        }
+        let flags = [
+            (h["l1tf"] == true, "--l1tf"),
+            (h["sme_me_mask"].as_u64().is_some_and(|m| m != 0), "--sme"),
+            (h["ept_exec_only"] == false, "--no-exec-only"),
+            (h["mmio_caching"] == false, "--no-mmio-caching"),
+        ];
+        args.extend(flags.iter().filter(|(on, _)| *on).map(|(_, option)| (*option).to_owned()));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let output = run(&args, "");
+        assert!(output.status.success(), "{id}: {}", String::from_utf8_lossy(&output.stderr));
+        let got: Value = serde_json::from_str(text(&output).trim()).expect("one object");
+        for (key, want) in v["expect"].as_object().expect("an object") {
+            let field = match key.as_str() {
+                "ipat" => "ignore_pat",
+                "gen" => "mmio_generation",
+                "access" => "mmio_access",
+                "me" => "encrypted",
+                "rsvd_hit" => "reserved_bits",
+                other => other,
+            };
+            let same = match want.as_str() {
+                Some("leaf") => got[field] == "present",
+                Some("nonleaf") => got[field] == "table",
+                Some("frozen") => got[field] == "removed",
+                Some("nonpresent-nonzero") => {
+                    got[field] == "nonpresent" && got["notes"].to_string().contains("non-present, non-zero")
+                }
+                Some(word) if !word.starts_with("0x") => got[field] == word,
+                _ => number(&got[field]) == number(want) && number(want).is_some(),
+            };
+            if !same {
+                wrong.push(format!("{id} {key}: {} should be {want}", got[field]));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_fields_of_the_contract_come_first_and_in_order() {
+    let output = run(&["decode", "0x5a0", "--kernel", "6.1", "--paging", "ept", "--format", "jsonl"], "");
+    let line = text(&output);
+    let fields = "value layout state level pfn gfn r w x u accessed dirty ad_type host_writable mmu_writable access_tracked memtype \
+                  ignore_pat mmio_generation mmio_access reserved_bits notes";
+    let mut from = 0;
+    for field in fields.split_whitespace() {
+        let at = line[from..]
+            .find(&format!("\"{field}\":"))
+            .unwrap_or_else(|| panic!("{field} after {from} in {line}"));
+        from += at;
+    }
+    let got: Value = serde_json::from_str(&line).expect("an object");
+    assert_eq!(got["state"], "removed");
+    for field in ["pfn", "gfn", "r", "accessed", "ad_type", "host_writable", "reserved_bits"] {
+        assert!(got[field].is_null(), "{field} of a removed entry");
+    }
+}
+
+const DUMP: &str = "\
+[ 1834.221001] kvm: get_mmio_spte: reserved bits set on MMU-present spte, addr 0x7c00a10, hierarchy:
+[ 1834.221004] kvm: ------ spte = 0x107b1e907 level = 4, rsvd bits = 0xfc000000000f8
+[ 1834.221006] kvm: ------ spte = 0x107b1f907 level = 3, rsvd bits = 0xfc00000000078
+[ 1834.221008] kvm: ------ spte = 0x107b20907 level = 2, rsvd bits = 0xfc00000000078------ spte = 0x600800123456b77 level = 1, rsvd bits = 0xfc00000000000
+[ 1834.221012] ------------[ cut here ]------------
+[ 1834.221020] CPU: 3 PID: 4711 Comm: qemu-system-x86 Tainted: G        W          6.1.0-13-amd64 #1  Debian 6.1.55-1
+[ 1834.221021] RIP: 0010:handle_ept_misconfig+0x42/0x90 [kvm_intel]
+[ 1834.221022] RAX: 0000000000000000 RBX: ffff888004b1c000 RCX: 0000000000000001
+";
+
+#[test]
+fn a_dump_is_explained() {
+    let output = run(&["decode"], DUMP);
+    assert!(output.status.success());
+    let said = text(&output);
+    for part in [
+        "kernel 6.1.55 (named in the text)",
+        "guest address 0x7c00a10",
+        "The level-1 entry has bit 47 set (0x800000000000)",
+        "above the host's 46 physical address bits",
+        "without it the value would be 0x0600000123456b77",
+    ] {
+        assert!(said.contains(part), "no `{part}` in:\n{said}");
+    }
+    let output = run(&["decode", "--format", "jsonl"], DUMP);
+    let lines: Vec<Value> =
+        text(&output).lines().map(|l| serde_json::from_str(l).expect("an object")).collect();
+    assert_eq!(lines.iter().map(|l| l["level"].clone()).collect::<Vec<_>>(), [4, 3, 2, 1]);
+    assert_eq!(lines[3]["reserved_bits"], "0x800000000000");
+}
+
+#[test]
+fn values_without_a_layout_are_judged_together() {
+    // The leaf and the link above it of a 6.1 NPT host, and of a 7.3 EPT one as the reference has them.
+    let got = |values: &[&str]| -> Value {
+        let mut args = vec!["decode", "--format", "jsonl"];
+        args.extend(values);
+        serde_json::from_str(text(&run(&args, "")).lines().next().expect("a line")).expect("an object")
+    };
+    let npt = got(&["0x7e6fe67", "0x9c16a827"]);
+    assert_eq!(
+        (&npt["paging"], &npt["state"], &npt["pfn"]),
+        (&"npt".into(), &"present".into(), &"0x7e6f".into())
+    );
+    let ept = got(&["0x80a0000123456f77", "0x80000000000001a0"]);
+    assert_eq!((&ept["layout"], &ept["host_writable"]), (&"E14/ept".into(), &true.into()));
+    let old = got(&["0x25e7f77", "0x300f80d0000016"]);
+    assert!(old["layout"].as_str().is_some_and(|l| l.ends_with("/ept") && l < "E10"), "{old}");
+}
+
+#[test]
+fn exit_status() {
+    assert_eq!(
+        run(&["decode", "--kernel", "6.1", "--paging", "ept"], "nothing here\n").status.code(),
+        Some(2)
+    );
+    assert_eq!(run(&["layout", "diff", "E09/ept", "E10/ept"], "").status.code(), Some(1));
+    assert_eq!(run(&["layout", "diff", "E10/ept", "5.14/ept"], "").status.code(), Some(0));
+    assert_eq!(run(&["layout", "show", "E99/ept"], "").status.code(), Some(2));
+    let names = text(&run(&["layout", "list", "--names"], ""));
+    assert!(names.lines().count() > 110 && names.contains("E13/tdx-mirror\n"));
+    assert!(text(&run(&["layout", "show", "C/npt", "--svg"], "")).starts_with("<svg"));
+}
+
+#[test]
+fn a_bad_layout_file_is_told_by_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("mine.toml");
+    std::fs::write(&file, "layout = 1\nextends = \"E11/ept\"\n[masks]\naccessed = \"b99\"\n")
+        .expect("written");
+    let output = run(&["decode", "0x1", "--layout", file.to_str().expect("UTF-8")], "");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("mine.toml:4: accessed takes a mask: `b99` is not a bit"), "{said}");
+}
