@@ -18,6 +18,8 @@ usage: cargo xtask <COMMAND>
   test                    every check: packages, formatting, clippy, deny, typos, documentation, tests
   samples --check         every sample has its provenance and its checksum, and all together stay small
   samples --update        write samples/SHA256SUMS anew
+  bench formats [--events N] [--dir DIR] [--sample trace.dat]
+                          every reader against trace-cmd report and perf script on a large file that it makes
   bench record [SECONDS] [KIB OF RING]
                           perf record against mmuscope record on one VM workload: lost, CPU, bytes, the guest's speed
   screenshot              the viewer on samples/linux-boot, under Xvfb, to docs/images/viewer.png
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         ["samples", "--check"] => samples::check(),
         ["samples", "--update"] => samples::update(),
         ["screenshot"] => screenshot::screenshot(),
+        ["bench", "formats", rest @ ..] => bench::formats(rest),
         ["bench", "record", rest @ ..] => bench::record(rest),
         ["help" | "-h" | "--help"] => {
             print!("{HELP}");

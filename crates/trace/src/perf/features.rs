@@ -145,10 +145,6 @@ pub(crate) fn facts(text: &str, state: &mut State, cx: &mut Cx) {
                     && let Some(v) = number(&value)
                 {
                     host.masks.insert(name.to_owned(), v);
-                } else if let Some(event) = key.strip_prefix("lost.event").filter(|r| r.is_empty())
-                    && event.is_empty()
-                {
-                    // The same as LOST_SAMPLES.
                 } else if host.facts.len() < MAX_FACTS {
                     let fact = (key.to_owned(), value);
                     if host.facts.iter().rev().take(256).all(|f| *f != fact) {

@@ -12,7 +12,11 @@ fn read(bytes: Vec<u8>) -> Result<Trace, Error> {
 
 /// Small files of every kind, with a name.
 fn files() -> Vec<(&'static str, Vec<u8>)> {
-    let raw = small(40);
+    let mut raw = small(40);
+    // The exits' tables of names are most of the formats; without them there are fewer bytes to cut at.
+    for f in &mut raw.formats {
+        f.print_fmt.truncate(100);
+    }
     let v7 = |n: &str| std::fs::read(format!("{}/tests/fixtures/{n}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     vec![
         ("trace.dat v6", dat(&raw)),
