@@ -13,7 +13,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "--dark" => options.theme = Some(ThemeChoice::Dark),
             "--follow" => options.follow = true,
             "--at" => options.at = args.next().and_then(|t| t.parse().ok()),
-            "--gfn" => options.gfn = args.next().and_then(|g| u64::from_str_radix(g.trim_start_matches("0x"), 16).ok()),
+            "--gfn" => {
+                let gfn = args.next().unwrap_or_default();
+                options.gfn = u64::from_str_radix(gfn.trim_start_matches("0x"), 16).ok();
+            }
             "-" => options.input = Input::Stdin,
             _ => files.push(a.into()),
         }

@@ -23,12 +23,12 @@ const PICTURE: [f32; 2] = [1600.0, 1000.0];
 /// How long a message stays.
 const TOAST: Duration = Duration::from_secs(5);
 /// A screenshot that is not ready by then never will be.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What fills the window.
 enum Page {
     Welcome { error: Option<String> },
-    Loading(Loading),
+    Loading(Box<Loading>),
     Open(Box<Doc>),
 }
 
@@ -65,10 +65,17 @@ pub(crate) struct Viewer {
 /// Opens the window.
 pub(crate) fn run(options: ViewOptions) -> Result<(), ViewError> {
     let outcome = Arc::new(Mutex::new(Ok(())));
-    let mut viewport = egui::ViewportBuilder::default().with_title("mmuscope").with_app_id("mmuscope").with_min_inner_size([640.0, 420.0]);
+    let mut viewport = egui::ViewportBuilder::default()
+        .with_title("mmuscope")
+        .with_app_id("mmuscope")
+        .with_min_inner_size([640.0, 420.0]);
     let picture = options.screenshot.is_some();
     viewport = if picture {
-        viewport.with_inner_size(PICTURE).with_position([0.0, 0.0]).with_decorations(false).with_resizable(false)
+        viewport
+            .with_inner_size(PICTURE)
+            .with_position([0.0, 0.0])
+            .with_decorations(false)
+            .with_resizable(false)
     } else {
         viewport.with_inner_size([1440.0, 900.0]).with_drag_and_drop(true)
     };
@@ -143,7 +150,7 @@ impl Viewer {
         self.job = Some(job.clone());
         let ctx = ctx.clone();
         self.page = match Loading::start(job, move || ctx.request_repaint()) {
-            Ok(loading) => Page::Loading(loading),
+            Ok(loading) => Page::Loading(Box::new(loading)),
             Err(e) => Page::Welcome { error: Some(e) },
         };
     }
@@ -226,14 +233,13 @@ impl Viewer {
         self.drops(ui, &tokens);
         let mut out = self.shortcuts(&ctx);
         let has_trace = matches!(self.page, Page::Open(_));
-        match &mut self.page {
-            Page::Open(_) => self.trace_page(ui, &tokens, &mut out),
-            _ => {
-                Panel::top("menu").show(ui, |ui| {
-                    egui::MenuBar::new().ui(ui, |ui| topbar::menus(ui, false, &mut out));
-                });
-                CentralPanel::default().show(ui, |ui| self.start_page(ui, &tokens));
-            }
+        if has_trace {
+            self.trace_page(ui, &tokens, &mut out);
+        } else {
+            Panel::top("menu").show(ui, |ui| {
+                egui::MenuBar::new().ui(ui, |ui| topbar::menus(ui, false, &mut out));
+            });
+            CentralPanel::default().show(ui, |ui| self.start_page(ui, &tokens));
         }
         if let Some(dialog) = &mut self.dialog {
             match dialogs::show(ui, &tokens, dialog, has_trace) {
@@ -302,7 +308,12 @@ impl Viewer {
                 .raw
                 .hovered_files
                 .iter()
-                .map(|f| f.path.as_ref().and_then(|p| p.file_name()).map_or_else(String::new, |n| n.to_string_lossy().into_owned()))
+                .map(|f| {
+                    f.path
+                        .as_ref()
+                        .and_then(|p| p.file_name())
+                        .map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+                })
                 .collect();
             let dropped: Vec<PathBuf> = i.raw.dropped_files.iter().map(|f| f.path().to_path_buf()).collect();
             (names, dropped)
@@ -355,11 +366,13 @@ impl Viewer {
                     loading.cancel();
                 }
             }
-            Page::Welcome { error } => match start::welcome(ui, tokens, error.as_deref(), &self.session.recent) {
-                Some(start::Choice::Browse) => self.browse(),
-                Some(start::Choice::Open(path)) => self.open_files(&ctx, vec![path]),
-                None => {}
-            },
+            Page::Welcome { error } => {
+                match start::welcome(ui, tokens, error.as_deref(), &self.session.recent) {
+                    Some(start::Choice::Browse) => self.browse(),
+                    Some(start::Choice::Open(path)) => self.open_files(&ctx, vec![path]),
+                    None => {}
+                }
+            }
             Page::Open(_) => {}
         }
     }
@@ -397,9 +410,12 @@ impl Viewer {
             });
         }
         if cx.doc.shown.tables {
-            Panel::bottom("tables").resizable(true).default_size(236.0).size_range(90.0..=600.0).show(ui, |ui| {
-                tables::show(ui, &mut cx, contained);
-            });
+            Panel::bottom("tables").resizable(true).default_size(236.0).size_range(90.0..=600.0).show(
+                ui,
+                |ui| {
+                    tables::show(ui, &mut cx, contained);
+                },
+            );
         }
         if cx.doc.shown.legend {
             Panel::bottom("legend").show_separator_line(false).show(ui, |ui| legend::show(ui, tokens));
@@ -454,7 +470,10 @@ impl Viewer {
                 if doc.selection.is_none() {
                     message = Some(("select a page first".to_owned(), false));
                 } else if !doc.step_change(&cap, next) {
-                    message = Some((format!("the entry has no {} change", if next { "later" } else { "earlier" }), false));
+                    message = Some((
+                        format!("the entry has no {} change", if next { "later" } else { "earlier" }),
+                        false,
+                    ));
                 }
             }
             Command::NextEvent | Command::PrevEvent => {
@@ -479,7 +498,10 @@ impl Viewer {
                     let time = Range::new(cap.rel(p.start), cap.rel(p.end)).padded(0.02);
                     doc.show(&cap, time, doc.view.rows);
                 } else if phases.is_empty() {
-                    message = Some(("no phase is marked in this trace (write to trace_marker to mark one)".to_owned(), false));
+                    message = Some((
+                        "no phase is marked in this trace (write to trace_marker to mark one)".to_owned(),
+                        false,
+                    ));
                 }
             }
             Command::Filter => {
@@ -507,7 +529,8 @@ impl Viewer {
             Command::ClearCursors => doc.cursors = [None; 2],
             Command::NextSpace => {
                 let spaces = cap.spaces();
-                let here = spaces.iter().position(|s| (s.vm, s.as_id) == (doc.view.vm, doc.view.as_id)).unwrap_or(0);
+                let here =
+                    spaces.iter().position(|s| (s.vm, s.as_id) == (doc.view.vm, doc.view.as_id)).unwrap_or(0);
                 if let Some(s) = spaces.get((here + 1) % spaces.len().max(1)) {
                     doc.enter_space(&cap, s.vm, s.as_id);
                 }
@@ -579,7 +602,8 @@ impl Viewer {
 
     /// Hands over a picture that was taken, and takes the one that `--screenshot` asks for once the window is complete.
     fn pictures(&mut self, ctx: &Context) {
-        let image = self.picture.as_ref().and_then(|(_, t)| t.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let image =
+            self.picture.as_ref().and_then(|(_, t)| t.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(image) = image
             && let Some((purpose, _)) = self.picture.take()
         {
@@ -682,11 +706,8 @@ fn link(cap: &Capture, doc: &Doc) -> String {
         out.push_str(&quote(path.display().to_string()));
     }
     let at = doc.selection.map_or_else(|| doc.view.time.centre() as u64, |s| cap.rel(s.time) as u64);
-    out.push_str(&format!(" --at {at}ns"));
-    if let Some(s) = doc.selection {
-        out.push_str(&format!(" --gfn 0x{:x}", s.gfn));
-    }
-    out
+    let gfn = doc.selection.map_or_else(String::new, |s| format!(" --gfn 0x{:x}", s.gfn));
+    format!("{out} --at {at}ns{gfn}")
 }
 
 impl eframe::App for Viewer {
@@ -697,7 +718,14 @@ impl eframe::App for Viewer {
     fn raw_input_hook(&mut self, _ctx: &Context, raw: &mut egui::RawInput) {
         if self.options.screenshot.is_some() {
             // A picture shall not depend on where a pointer happens to rest.
-            raw.events.retain(|e| !matches!(e, egui::Event::PointerMoved(_) | egui::Event::PointerButton { .. } | egui::Event::MouseWheel { .. }));
+            raw.events.retain(|e| {
+                !matches!(
+                    e,
+                    egui::Event::PointerMoved(_)
+                        | egui::Event::PointerButton { .. }
+                        | egui::Event::MouseWheel { .. }
+                )
+            });
         }
     }
 

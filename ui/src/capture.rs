@@ -93,7 +93,9 @@ impl Capture {
     pub(crate) fn title(&self) -> String {
         match self.paths.as_slice() {
             [] => "standard input".to_owned(),
-            [one] => one.file_name().map_or_else(|| one.display().to_string(), |n| n.to_string_lossy().into_owned()),
+            [one] => one
+                .file_name()
+                .map_or_else(|| one.display().to_string(), |n| n.to_string_lossy().into_owned()),
             [first, rest @ ..] => format!("{} and {} more", first.display(), rest.len()),
         }
     }
@@ -126,7 +128,10 @@ impl Capture {
     pub(crate) fn segments(&self, vm: VmId, as_id: u8) -> Vec<Segment> {
         let space = self.timeline.gfn_axis().space(vm, as_id);
         let segments = space.map_or(&[][..], |s| &s.segments);
-        segments.iter().map(|s| Segment { gfn: s.gfn_start, end: s.gfn_end, y0: s.y_start, y1: s.y_end }).collect()
+        segments
+            .iter()
+            .map(|s| Segment { gfn: s.gfn_start, end: s.gfn_end, y0: s.y_start, y1: s.y_end })
+            .collect()
     }
 
     /// All of the GFN axis.
@@ -137,9 +142,10 @@ impl Capture {
 
     /// Where a frame lies on the axis; `None` inside a fold or outside.
     pub(crate) fn row_of(&self, vm: VmId, as_id: u8, gfn: u64) -> Option<f64> {
-        self.segments(vm, as_id).into_iter().find(|s| (s.gfn..=s.end).contains(&gfn)).map(|s| {
-            s.y0 + (gfn - s.gfn) as f64 / (s.end - s.gfn).max(1) as f64 * (s.y1 - s.y0)
-        })
+        self.segments(vm, as_id)
+            .into_iter()
+            .find(|s| (s.gfn..=s.end).contains(&gfn))
+            .map(|s| s.y0 + (gfn - s.gfn) as f64 / (s.end - s.gfn).max(1) as f64 * (s.y1 - s.y0))
     }
 
     /// The frame at a row; `None` in a fold.
@@ -200,15 +206,23 @@ impl Capture {
     }
 
     /// The frame an event is about.
-    pub(crate) fn gfn_of(&self, event: &Event) -> Option<u64> {
+    pub(crate) fn gfn_of(event: &Event) -> Option<u64> {
         mmuscope_analysis::events::gfn_of(&event.body)
     }
 
     /// The address space an event is about, where the thread tells the VM.
     pub(crate) fn space_of(&self, event: &Event) -> Option<(VmId, u8)> {
         let tid = event.tid?;
-        let vm = self.timeline.vms().iter().find(|v| v.vcpus.iter().any(|c| c.tid == tid) || v.pid == event.pid && v.pid.is_some())?;
-        let as_id = if let Body::TdpSpteChanged { as_id, .. } = event.body { as_id } else { vm.as_ids.first().copied().unwrap_or(0) };
+        let vm = self
+            .timeline
+            .vms()
+            .iter()
+            .find(|v| v.vcpus.iter().any(|c| c.tid == tid) || v.pid == event.pid && v.pid.is_some())?;
+        let as_id = if let Body::TdpSpteChanged { as_id, .. } = event.body {
+            as_id
+        } else {
+            vm.as_ids.first().copied().unwrap_or(0)
+        };
         Some((vm.id, as_id))
     }
 

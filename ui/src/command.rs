@@ -123,6 +123,7 @@ const fn row(
 ) -> Spec {
     Spec { command, group, name, help, keys, needs_trace: true }
 }
+#[expect(clippy::needless_pass_by_value, reason = "a constant's helper: it is evaluated by the compiler")]
 const fn always(spec: Spec) -> Spec {
     Spec { needs_trace: false, ..spec }
 }
@@ -131,52 +132,244 @@ const fn always(spec: Spec) -> Spec {
 pub(crate) const TABLE: &[Spec] = &[
     always(row(Command::Open, Group::File, "Open…", "Choose a trace to open", &[ctrl(Key::O)])),
     row(Command::Reload, Group::File, "Reload", "Read the same trace again", &[ctrl(Key::R)]),
-    row(Command::SavePicture, Group::File, "Save picture…", "Write the window as a PNG beside the trace", &[ctrl(Key::S)]),
-    row(Command::CopyImage, Group::File, "Copy picture", "Put a picture of the window on the clipboard", &[ctrl_shift(Key::S)]),
-    row(Command::CopyLink, Group::File, "Copy link", "Copy the command line that opens this view again", &[ctrl(Key::L)]),
-    row(Command::CopyValue, Group::File, "Copy SPTE", "Copy the selected entry's raw value", &[ctrl_shift(Key::C)]),
+    row(
+        Command::SavePicture,
+        Group::File,
+        "Save picture…",
+        "Write the window as a PNG beside the trace",
+        &[ctrl(Key::S)],
+    ),
+    row(
+        Command::CopyImage,
+        Group::File,
+        "Copy picture",
+        "Put a picture of the window on the clipboard",
+        &[ctrl_shift(Key::S)],
+    ),
+    row(
+        Command::CopyLink,
+        Group::File,
+        "Copy link",
+        "Copy the command line that opens this view again",
+        &[ctrl(Key::L)],
+    ),
+    row(
+        Command::CopyValue,
+        Group::File,
+        "Copy SPTE",
+        "Copy the selected entry's raw value",
+        &[ctrl_shift(Key::C)],
+    ),
     always(row(Command::Quit, Group::File, "Quit", "Close the window", &[ctrl(Key::Q)])),
-    row(Command::Fit, Group::Look, "Fit everything", "Show the whole trace and all of the GFN space", &[key(Key::F)]),
-    row(Command::FitSelection, Group::Look, "Fit selection", "Zoom to the selected span and its page", &[shift(Key::F)]),
-    row(Command::ZoomIn, Group::Look, "Zoom in", "Zoom into time (with Shift: into the GFN space)", &[key(Key::W)]),
-    row(Command::ZoomOut, Group::Look, "Zoom out", "Zoom out of time (with Shift: of the GFN space)", &[key(Key::S)]),
-    row(Command::PanLeft, Group::Look, "Earlier", "Move to earlier times", &[key(Key::A), key(Key::ArrowLeft)]),
+    row(
+        Command::Fit,
+        Group::Look,
+        "Fit everything",
+        "Show the whole trace and all of the GFN space",
+        &[key(Key::F)],
+    ),
+    row(
+        Command::FitSelection,
+        Group::Look,
+        "Fit selection",
+        "Zoom to the selected span and its page",
+        &[shift(Key::F)],
+    ),
+    row(
+        Command::ZoomIn,
+        Group::Look,
+        "Zoom in",
+        "Zoom into time (with Shift: into the GFN space)",
+        &[key(Key::W)],
+    ),
+    row(
+        Command::ZoomOut,
+        Group::Look,
+        "Zoom out",
+        "Zoom out of time (with Shift: of the GFN space)",
+        &[key(Key::S)],
+    ),
+    row(
+        Command::PanLeft,
+        Group::Look,
+        "Earlier",
+        "Move to earlier times",
+        &[key(Key::A), key(Key::ArrowLeft)],
+    ),
     row(Command::PanRight, Group::Look, "Later", "Move to later times", &[key(Key::D), key(Key::ArrowRight)]),
     row(Command::PanUp, Group::Look, "Higher frames", "Move to higher guest frames", &[key(Key::ArrowUp)]),
     row(Command::PanDown, Group::Look, "Lower frames", "Move to lower guest frames", &[key(Key::ArrowDown)]),
-    row(Command::Back, Group::Go, "Back", "Return to the view before", &[alt(Key::ArrowLeft), ctrl(Key::OpenBracket)]),
-    row(Command::Forward, Group::Go, "Forward", "Return to the view that Back left", &[alt(Key::ArrowRight), ctrl(Key::CloseBracket)]),
-    row(Command::NextChange, Group::Go, "Next change", "The selected entry's next change", &[key(Key::Period)]),
-    row(Command::PrevChange, Group::Go, "Previous change", "The selected entry's change before", &[key(Key::Comma)]),
+    row(
+        Command::Back,
+        Group::Go,
+        "Back",
+        "Return to the view before",
+        &[alt(Key::ArrowLeft), ctrl(Key::OpenBracket)],
+    ),
+    row(
+        Command::Forward,
+        Group::Go,
+        "Forward",
+        "Return to the view that Back left",
+        &[alt(Key::ArrowRight), ctrl(Key::CloseBracket)],
+    ),
+    row(
+        Command::NextChange,
+        Group::Go,
+        "Next change",
+        "The selected entry's next change",
+        &[key(Key::Period)],
+    ),
+    row(
+        Command::PrevChange,
+        Group::Go,
+        "Previous change",
+        "The selected entry's change before",
+        &[key(Key::Comma)],
+    ),
     row(Command::NextEvent, Group::Go, "Next event", "The next row of the event table", &[key(Key::J)]),
     row(Command::PrevEvent, Group::Go, "Previous event", "The row above in the event table", &[key(Key::K)]),
     row(Command::NextPhase, Group::Go, "Next phase", "Show the next marked phase", &[key(Key::N)]),
     row(Command::PrevPhase, Group::Go, "Previous phase", "Show the marked phase before", &[key(Key::P)]),
-    row(Command::GoTo, Group::Go, "Go to…", "A time, a guest frame or an event, by typing it", &[key(Key::G), ctrl(Key::G)]),
-    row(Command::Filter, Group::Go, "Filter events…", "Type what the event table shall show", &[key(Key::Slash), ctrl(Key::F)]),
-    row(Command::Deselect, Group::Go, "Close or deselect", "Close what is open on top; then drop the selection", &[key(Key::Escape)]),
-    row(Command::CursorA, Group::Go, "Set cursor A", "Put cursor A at the pointer, or at the selection", &[key(Key::Num1)]),
-    row(Command::CursorB, Group::Go, "Set cursor B", "Put cursor B at the pointer, or at the selection", &[key(Key::Num2)]),
+    row(
+        Command::GoTo,
+        Group::Go,
+        "Go to…",
+        "A time, a guest frame or an event, by typing it",
+        &[key(Key::G), ctrl(Key::G)],
+    ),
+    row(
+        Command::Filter,
+        Group::Go,
+        "Filter events…",
+        "Type what the event table shall show",
+        &[key(Key::Slash), ctrl(Key::F)],
+    ),
+    row(
+        Command::Deselect,
+        Group::Go,
+        "Close or deselect",
+        "Close what is open on top; then drop the selection",
+        &[key(Key::Escape)],
+    ),
+    row(
+        Command::CursorA,
+        Group::Go,
+        "Set cursor A",
+        "Put cursor A at the pointer, or at the selection",
+        &[key(Key::Num1)],
+    ),
+    row(
+        Command::CursorB,
+        Group::Go,
+        "Set cursor B",
+        "Put cursor B at the pointer, or at the selection",
+        &[key(Key::Num2)],
+    ),
     row(Command::ClearCursors, Group::Go, "Remove cursors", "Remove cursors A and B", &[key(Key::Num0)]),
-    row(Command::NextSpace, Group::Go, "Next address space", "Show the next VM or address space", &[key(Key::V)]),
-    row(Command::Follow, Group::Go, "Follow the end", "Keep the newest events in view while a capture grows", &[key(Key::End)]),
-    row(Command::ToggleDetails, Group::Panels, "Details", "Show or hide the details of the selected entry", &[ctrl(Key::D)]),
-    row(Command::ToggleTables, Group::Panels, "Tables", "Show or hide the tables at the bottom", &[ctrl(Key::T)]),
-    row(Command::ToggleArea, Group::Panels, "States over time", "Show or hide entries per state over time", &[]),
+    row(
+        Command::NextSpace,
+        Group::Go,
+        "Next address space",
+        "Show the next VM or address space",
+        &[key(Key::V)],
+    ),
+    row(
+        Command::Follow,
+        Group::Go,
+        "Follow the end",
+        "Keep the newest events in view while a capture grows",
+        &[key(Key::End)],
+    ),
+    row(
+        Command::ToggleDetails,
+        Group::Panels,
+        "Details",
+        "Show or hide the details of the selected entry",
+        &[ctrl(Key::D)],
+    ),
+    row(
+        Command::ToggleTables,
+        Group::Panels,
+        "Tables",
+        "Show or hide the tables at the bottom",
+        &[ctrl(Key::T)],
+    ),
+    row(
+        Command::ToggleArea,
+        Group::Panels,
+        "States over time",
+        "Show or hide entries per state over time",
+        &[],
+    ),
     row(Command::ToggleFaults, Group::Panels, "Fault rates", "Show or hide the rows of faults per vCPU", &[]),
     row(Command::ToggleLegend, Group::Panels, "Legend", "Show or hide the legend", &[]),
     row(Command::TabEvents, Group::Panels, "Events table", "The events, one a row", &[alt(Key::Num1)]),
-    row(Command::TabStory, Group::Panels, "Life of the page", "What happened to the selected guest page", &[alt(Key::Num2)]),
-    row(Command::TabChanges, Group::Panels, "Spans of the page", "Every span of every entry that covers the selected page", &[alt(Key::Num3)]),
-    row(Command::TabLayout, Group::Panels, "Layout", "What the bits mean here, and where each constant came from", &[alt(Key::Num4)]),
-    row(Command::TabRecording, Group::Panels, "Recording", "Host, files, losses and notes of this recording", &[alt(Key::Num5)]),
-    always(row(Command::ThemeSystem, Group::Panels, "System colours", "Dark or light as the desktop says", &[])),
+    row(
+        Command::TabStory,
+        Group::Panels,
+        "Life of the page",
+        "What happened to the selected guest page",
+        &[alt(Key::Num2)],
+    ),
+    row(
+        Command::TabChanges,
+        Group::Panels,
+        "Spans of the page",
+        "Every span of every entry that covers the selected page",
+        &[alt(Key::Num3)],
+    ),
+    row(
+        Command::TabLayout,
+        Group::Panels,
+        "Layout",
+        "What the bits mean here, and where each constant came from",
+        &[alt(Key::Num4)],
+    ),
+    row(
+        Command::TabRecording,
+        Group::Panels,
+        "Recording",
+        "Host, files, losses and notes of this recording",
+        &[alt(Key::Num5)],
+    ),
+    always(row(
+        Command::ThemeSystem,
+        Group::Panels,
+        "System colours",
+        "Dark or light as the desktop says",
+        &[],
+    )),
     always(row(Command::ThemeDark, Group::Panels, "Dark colours", "Light ink on a dark page", &[])),
     always(row(Command::ThemeLight, Group::Panels, "Light colours", "Dark ink on a light page", &[])),
-    always(row(Command::Larger, Group::Panels, "Larger", "Make text and controls larger", &[ctrl(Key::Plus), ctrl(Key::Equals)])),
-    always(row(Command::Smaller, Group::Panels, "Smaller", "Make text and controls smaller", &[ctrl(Key::Minus)])),
-    always(row(Command::Palette, Group::Help, "Commands…", "Find any command by typing", &[ctrl(Key::P), ctrl_shift(Key::P)])),
-    always(row(Command::Help, Group::Help, "Keys", "All keys and what the mouse does", &[key(Key::Questionmark), key(Key::F1)])),
+    always(row(
+        Command::Larger,
+        Group::Panels,
+        "Larger",
+        "Make text and controls larger",
+        &[ctrl(Key::Plus), ctrl(Key::Equals)],
+    )),
+    always(row(
+        Command::Smaller,
+        Group::Panels,
+        "Smaller",
+        "Make text and controls smaller",
+        &[ctrl(Key::Minus)],
+    )),
+    always(row(
+        Command::Palette,
+        Group::Help,
+        "Commands…",
+        "Find any command by typing",
+        &[ctrl(Key::P), ctrl_shift(Key::P)],
+    )),
+    always(row(
+        Command::Help,
+        Group::Help,
+        "Keys",
+        "All keys and what the mouse does",
+        &[key(Key::Questionmark), key(Key::F1)],
+    )),
 ];
 
 /// What the mouse does, for the key help.
@@ -200,12 +393,15 @@ impl Command {
 
     /// Movement that goes on while a key is down; the map handles these.
     pub(crate) fn is_movement(self) -> bool {
-        matches!(self, Self::ZoomIn | Self::ZoomOut | Self::PanLeft | Self::PanRight | Self::PanUp | Self::PanDown)
+        matches!(
+            self,
+            Self::ZoomIn | Self::ZoomOut | Self::PanLeft | Self::PanRight | Self::PanUp | Self::PanDown
+        )
     }
 }
 
 /// A key as people write it: `Ctrl+Shift+P`.
-pub(crate) fn key_text(shortcut: &KeyboardShortcut) -> String {
+pub(crate) fn key_text(shortcut: KeyboardShortcut) -> String {
     let m = shortcut.modifiers;
     let mut out = String::new();
     for (on, name) in [(m.command || m.ctrl, "Ctrl+"), (m.alt, "Alt+"), (m.shift, "Shift+")] {
@@ -235,32 +431,42 @@ pub(crate) fn key_text(shortcut: &KeyboardShortcut) -> String {
 
 /// Keys of a command, as the menus show them.
 pub(crate) fn keys_text(spec: &Spec) -> String {
-    spec.keys.iter().map(key_text).collect::<Vec<_>>().join("  ")
+    spec.keys.iter().copied().map(key_text).collect::<Vec<_>>().join("  ")
 }
 
 /// The commands whose keys were pressed in this frame; the events are taken. Movement is left to the map.
 pub(crate) fn pressed(input: &mut egui::InputState) -> Vec<Command> {
     let mut found = Vec::new();
     // Longer chords first: Ctrl+Shift+P must not be taken for Ctrl+P.
-    let mut rows: Vec<(&Spec, &KeyboardShortcut)> =
-        TABLE.iter().filter(|s| !s.command.is_movement()).flat_map(|s| s.keys.iter().map(move |k| (s, k))).collect();
+    let mut rows: Vec<(&Spec, &KeyboardShortcut)> = TABLE
+        .iter()
+        .filter(|s| !s.command.is_movement())
+        .flat_map(|s| s.keys.iter().map(move |k| (s, k)))
+        .collect();
     rows.sort_by_key(|(_, k)| {
         let m = k.modifiers;
         std::cmp::Reverse(usize::from(m.command) + usize::from(m.shift) + usize::from(m.alt))
     });
     for (spec, shortcut) in rows {
-        if consume(input, shortcut) {
+        if consume(input, *shortcut) {
             found.push(spec.command);
         }
     }
     found
 }
 
-fn consume(input: &mut egui::InputState, shortcut: &KeyboardShortcut) -> bool {
+fn consume(input: &mut egui::InputState, shortcut: KeyboardShortcut) -> bool {
     // Punctuation needs Shift on some keyboards and not on others, so for a plain sign Shift does not matter.
     let sign = matches!(
         shortcut.logical_key,
-        Key::Questionmark | Key::Slash | Key::Comma | Key::Period | Key::Plus | Key::Equals | Key::OpenBracket | Key::CloseBracket
+        Key::Questionmark
+            | Key::Slash
+            | Key::Comma
+            | Key::Period
+            | Key::Plus
+            | Key::Equals
+            | Key::OpenBracket
+            | Key::CloseBracket
     );
     let want = shortcut.modifiers;
     let mut hit = false;
@@ -291,7 +497,7 @@ mod tests {
             assert!(names.insert(spec.name), "{} twice", spec.name);
             assert!(!spec.help.is_empty() && !spec.help.ends_with('.'), "{}", spec.name);
             for k in spec.keys {
-                assert!(keys.insert(key_text(k)), "{} twice", key_text(k));
+                assert!(keys.insert(key_text(*k)), "{} twice", key_text(*k));
             }
         }
         assert_eq!(Command::Help.spec().name, "Keys");

@@ -42,7 +42,10 @@ impl Contained {
 fn error_box(ui: &mut Ui, panel: &str, message: &str) -> bool {
     let mut again = false;
     egui::Frame::group(ui.style()).show(ui, |ui| {
-        ui.colored_label(ui.visuals().error_fg_color, format!("{panel} cannot be shown: this is a bug in mmuscope"));
+        ui.colored_label(
+            ui.visuals().error_fg_color,
+            format!("{panel} cannot be shown: this is a bug in mmuscope"),
+        );
         ui.add(egui::Label::new(message).wrap());
         again = ui.button(format!("Try {panel} again")).clicked();
     });

@@ -140,9 +140,8 @@ impl Doc {
     /// Shows this time and these rows, as far as they exist.
     pub(crate) fn show(&mut self, cap: &Capture, time: Range, rows: Range) {
         let time = time.within(cap.full_time(), MIN_TIME);
-        if self.view.time.end - time.end > 0.5 || self.view.time.start != time.start {
-            self.follow = self.follow && time.end >= cap.full_time().end;
-        }
+        // Who looks away from the end does not want to be taken back to it.
+        self.follow = self.follow && time.end >= cap.full_time().end - 0.5;
         self.view.time = time;
         self.view.rows = rows.within(cap.full_rows(self.view.vm, self.view.as_id), MIN_ROWS);
     }
@@ -176,7 +175,7 @@ impl Doc {
         {
             self.enter_space(cap, vm, as_id);
         }
-        let gfn = cap.gfn_of(&event);
+        let gfn = Capture::gfn_of(&event);
         let entry = gfn.and_then(|g| cap.pick(self.view.vm, self.view.as_id, g, event.ts).map(|(e, _)| e.id));
         let keep = self.selection.filter(|_| gfn.is_none());
         self.selection = Some(Selection {
@@ -227,7 +226,11 @@ impl Doc {
         let y0 = cap.row_of(self.view.vm, self.view.as_id, first).unwrap_or(self.view.rows.start);
         let y1 = cap.row_of(self.view.vm, self.view.as_id, first + pages).unwrap_or(y0 + 1.0).max(y0);
         let around = Range::new(y0, y1).padded(1.0);
-        let rows = if around.span() < 32.0 { Range::new(around.centre() - 16.0, around.centre() + 16.0) } else { around };
+        let rows = if around.span() < 32.0 {
+            Range::new(around.centre() - 16.0, around.centre() + 16.0)
+        } else {
+            around
+        };
         let time = Range::new(a, b.max(a + MIN_TIME)).padded(0.25);
         self.show(cap, time, rows);
     }

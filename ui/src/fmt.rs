@@ -41,7 +41,8 @@ fn scaled(ns: f64) -> (f64, &'static str) {
 }
 
 fn trim(number: &str, unit: &str) -> String {
-    let number = if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
+    let number =
+        if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
     format!("{number} {unit}")
 }
 

@@ -38,7 +38,9 @@ pub(crate) fn parse(text: &str) -> Result<Place, String> {
         _ => {}
     }
     if let Some(rest) = after(&["gfn", "page", "frame"]) {
-        return number(&rest, true).map(Place::Gfn).ok_or_else(|| format!("“{rest}” is not a guest frame: try gfn 0x1a2b"));
+        return number(&rest, true)
+            .map(Place::Gfn)
+            .ok_or_else(|| format!("“{rest}” is not a guest frame: try gfn 0x1a2b"));
     }
     if let Some(rest) = after(&["gpa", "address"]) {
         return number(&rest, true)
@@ -47,7 +49,10 @@ pub(crate) fn parse(text: &str) -> Result<Place, String> {
     }
     if let Some(rest) = after(&["#", "event"]) {
         let digits: String = rest.chars().filter(|c| !matches!(c, ',' | '_')).collect();
-        return digits.parse().map(Place::Event).map_err(|_| format!("“{rest}” is not the number of an event: try #123"));
+        return digits
+            .parse()
+            .map(Place::Event)
+            .map_err(|_| format!("“{rest}” is not the number of an event: try #123"));
     }
     if let Some(rest) = after(&["time", "t", "@"])
         && let Some(ns) = time(&rest)
@@ -62,7 +67,8 @@ pub(crate) fn parse(text: &str) -> Result<Place, String> {
 
 /// A time since the first event: `1.5s`, `20 ms`, `12us`, `900ns`; a bare number is nanoseconds, or seconds if it has a point.
 pub(crate) fn time(text: &str) -> Option<f64> {
-    let t: String = text.trim().to_ascii_lowercase().chars().filter(|c| !matches!(c, ' ' | '_' | ',')).collect();
+    let t: String =
+        text.trim().to_ascii_lowercase().chars().filter(|c| !matches!(c, ' ' | '_' | ',')).collect();
     let units = [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("min", 60e9), ("s", 1e9)];
     let (digits, scale) = units
         .iter()
@@ -112,7 +118,8 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_says_what_would_be() {
-        for text in ["", "gfn", "gfn xyz", "tomorrow", "-3s", "#x", "0xg", "nan", "gfn 0xffffffffffffffffff"] {
+        for text in ["", "gfn", "gfn xyz", "tomorrow", "-3s", "#x", "0xg", "nan", "gfn 0xffffffffffffffffff"]
+        {
             let e = parse(text).expect_err(text);
             assert!(e.len() > 10, "{text}: {e}");
         }

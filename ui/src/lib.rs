@@ -83,7 +83,9 @@ pub struct ViewOptions {
 #[non_exhaustive]
 pub enum ViewError {
     /// No display, or no OpenGL on it.
-    #[error("cannot open a window: {0}; the viewer needs X11 or Wayland with OpenGL 2.1 or later (over ssh: `ssh -X`; without a screen: `xvfb-run`); `mmuscope report` needs neither")]
+    #[error(
+        "cannot open a window: {0}; the viewer needs X11 or Wayland with OpenGL 2.1 or later (over ssh: `ssh -X`; without a screen: `xvfb-run`); `mmuscope report` needs neither"
+    )]
     Window(String),
     /// The trace could not be read, and there is nobody to show that to (`--screenshot`).
     #[error("{0}")]

@@ -80,8 +80,11 @@ impl Loading {
         std::thread::Builder::new()
             .name("mmuscope-load".to_owned())
             .spawn(move || {
-                let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| load(&j, Some(&p), Some(&s))))
-                    .unwrap_or_else(|_| Err(format!("{}: reading it failed: this is a bug in mmuscope", j.source.name())));
+                let loaded =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| load(&j, Some(&p), Some(&s))))
+                        .unwrap_or_else(|_| {
+                            Err(format!("{}: reading it failed: this is a bug in mmuscope", j.source.name()))
+                        });
                 // Nobody waits any more if the window was closed or another file opened.
                 send.send(loaded).ok();
                 wake();
@@ -112,7 +115,11 @@ impl Loading {
 }
 
 /// Reads and replays; also what tests and screenshots call in place.
-pub(crate) fn load(job: &Job, progress: Option<&Arc<Progress>>, step: Option<&AtomicU8>) -> Result<Loaded, String> {
+pub(crate) fn load(
+    job: &Job,
+    progress: Option<&Arc<Progress>>,
+    step: Option<&AtomicU8>,
+) -> Result<Loaded, String> {
     let begun = Instant::now();
     let options = ReadOptions { progress: progress.map(Arc::clone), ..ReadOptions::default() };
     let (trace, follower, paths) = match &job.source {

@@ -11,7 +11,8 @@ use crate::view::Range;
 use crate::worker::Worker;
 
 /// Shades of the area, from the bottom up.
-pub(crate) const STACK: [Shade; 5] = [Shade::Writable, Shade::ReadOnly, Shade::AccessTracked, Shade::Mmio, Shade::Removed];
+pub(crate) const STACK: [Shade; 5] =
+    [Shade::Writable, Shade::ReadOnly, Shade::AccessTracked, Shade::Mmio, Shade::Removed];
 
 /// A view of which a picture is wanted.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,12 +91,17 @@ pub(crate) fn compute(capture: &Arc<RwLock<Capture>>, w: Wanted) -> Picture {
     let map = timeline.map(&query);
     let options = RasterOptions { pattern_scale: w.scale, ..RasterOptions::new(w.theme, 1) };
     let pixels = visual::raster_with(Visual::builtin(), &map, &options);
-    let pixels = ColorImage::from_rgba_unmultiplied([pixels.width as usize, pixels.height as usize], &pixels.rgba);
+    let pixels =
+        ColorImage::from_rgba_unmultiplied([pixels.width as usize, pixels.height as usize], &pixels.rgba);
     let area = (w.area[0] > 0 && w.area[1] > 0).then(|| {
         let counts = timeline.counts_over(t0, t1.max(t0 + 1), w.area[0] as usize);
         area(counts, &w)
     });
-    let lanes = w.lanes.iter().map(|tid| timeline.series(&SeriesKind::FaultsOf(*tid), t0, t1.max(t0 + 1), w.bins)).collect();
+    let lanes = w
+        .lanes
+        .iter()
+        .map(|tid| timeline.series(&SeriesKind::FaultsOf(*tid), t0, t1.max(t0 + 1), w.bins))
+        .collect();
     let (start, end) = timeline.range();
     let overview = timeline.series(&SeriesKind::Events, start, end + 1, OVERVIEW_BINS);
     drop(cap);
@@ -145,7 +151,11 @@ fn nice_top(most: f64, binary: bool) -> f64 {
     if binary {
         let unit = 1024f64.powf((most.ln() / 1024f64.ln()).floor());
         let v = most / unit;
-        return [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0].into_iter().find(|n| *n >= v).unwrap_or(v) * unit;
+        return [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]
+            .into_iter()
+            .find(|n| *n >= v)
+            .unwrap_or(v)
+            * unit;
     }
     let unit = 10f64.powf(most.log10().floor());
     let v = most / unit;

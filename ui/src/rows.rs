@@ -52,7 +52,7 @@ pub(crate) fn rows_of(cap: &Capture, wanted: &[EventIx]) -> Vec<EventRow> {
             task,
             vcpu: who.vcpu(&e).map_or_else(String::new, |v| v.to_string()),
             event: cap.event_name(&e).to_owned(),
-            gfn: cap.gfn_of(&e).map_or_else(String::new, fmt::gfn),
+            gfn: Capture::gfn_of(&e).map_or_else(String::new, fmt::gfn),
             fields: String::new(),
         });
     }
@@ -92,13 +92,20 @@ fn fields(line: &serde_json::Map<String, serde_json::Value>) -> String {
 }
 
 /// The events that pass `text` and lie in `window` (nanoseconds since the first event).
-pub(crate) fn filter_events(cap: &Capture, text: &str, window: Option<(u64, u64)>) -> Result<Vec<EventIx>, String> {
+pub(crate) fn filter_events(
+    cap: &Capture,
+    text: &str,
+    window: Option<(u64, u64)>,
+) -> Result<Vec<EventIx>, String> {
     let store = &cap.trace.events;
     let (from, to) = match window {
         None => (0, store.len()),
         Some((a, b)) => {
             let start = cap.start();
-            (store.first_at_or_after(start.saturating_add(a)), store.first_at_or_after(start.saturating_add(b).saturating_add(1)))
+            (
+                store.first_at_or_after(start.saturating_add(a)),
+                store.first_at_or_after(start.saturating_add(b).saturating_add(1)),
+            )
         }
     };
     if text.is_empty() {

@@ -43,14 +43,19 @@ impl Session {
         for path in &self.recent {
             // A path with a line break cannot be kept in lines; it is merely not remembered.
             if let Some(p) = path.to_str().filter(|p| !p.contains('\n')) {
-                out.push_str(&format!("recent {p}\n"));
+                out.extend(["recent ", p, "\n"]);
             }
         }
         let s = self.shown;
-        for (name, on) in
-            [("details", s.details), ("tables", s.tables), ("area", s.area), ("faults", s.faults), ("legend", s.legend), ("memory", s.memory)]
-        {
-            out.push_str(&format!("{name} {on}\n"));
+        for (name, on) in [
+            ("details", s.details),
+            ("tables", s.tables),
+            ("area", s.area),
+            ("faults", s.faults),
+            ("legend", s.legend),
+            ("memory", s.memory),
+        ] {
+            out.extend([name, if on { " true\n" } else { " false\n" }]);
         }
         out
     }
@@ -97,6 +102,9 @@ mod tests {
 
     #[test]
     fn lines_of_another_version_do_no_harm() {
-        assert_eq!(Session::parse("future 7\n\nrubbish\ndetails perhaps\n").shown, Shown { details: false, ..Shown::default() });
+        assert_eq!(
+            Session::parse("future 7\n\nrubbish\ndetails perhaps\n").shown,
+            Shown { details: false, ..Shown::default() }
+        );
     }
 }

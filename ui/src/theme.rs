@@ -1,6 +1,9 @@
 //! Colours and sizes of the window, all derived from the visual language that the report uses too. No other module names a colour.
 
-use egui::{Color32, CornerRadius, FontFamily, FontId, Margin, Shadow, Stroke, TextStyle, Theme as EguiTheme, Vec2, Visuals};
+use egui::{
+    Color32, CornerRadius, FontFamily, FontId, Margin, Shadow, Stroke, TextStyle, Theme as EguiTheme, Vec2,
+    Visuals,
+};
 use mmuscope_analysis::visual::{Color, Theme, Visual};
 use mmuscope_replay::Shade;
 
@@ -140,7 +143,12 @@ fn visuals(theme: EguiTheme, t: &Tokens) -> Visuals {
     v.selection.stroke = Stroke::new(1.0, t.ink);
     v.window_corner_radius = CornerRadius::same(8);
     v.menu_corner_radius = CornerRadius::same(6);
-    let shadow = Shadow { offset: [0, 6], blur: 18, spread: 0, color: Color32::from_black_alpha(if dark { 110 } else { 40 }) };
+    let shadow = Shadow {
+        offset: [0, 6],
+        blur: 18,
+        spread: 0,
+        color: Color32::from_black_alpha(if dark { 110 } else { 40 }),
+    };
     v.window_shadow = shadow;
     v.popup_shadow = shadow;
     let w = &mut v.widgets;
@@ -171,9 +179,13 @@ mod tests {
         for theme in [Theme::Light, Theme::Dark] {
             let t = Visual::builtin().theme(theme);
             for back in [t.background, t.page] {
-                for (name, color, want) in
-                    [("ink", t.ink, 7.0), ("muted", t.muted, 4.5), ("accent", t.accent, 4.5), ("bad", t.bad, 4.5), ("warn", t.warn, 4.5)]
-                {
+                for (name, color, want) in [
+                    ("ink", t.ink, 7.0),
+                    ("muted", t.muted, 4.5),
+                    ("accent", t.accent, 4.5),
+                    ("bad", t.bad, 4.5),
+                    ("warn", t.warn, 4.5),
+                ] {
                     assert!(color.contrast(back) >= want, "{theme} {name}: {}", color.contrast(back));
                 }
             }

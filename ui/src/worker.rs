@@ -144,7 +144,16 @@ mod tests {
     #[test]
     fn a_panic_becomes_a_message_and_the_thread_lives() {
         let (told, tell) = mpsc::channel();
-        let w = Worker::start("test", |q: u32| { assert!(q > 0, "deliberate"); q }, move || { told.send(()).ok(); });
+        let w = Worker::start(
+            "test",
+            |q: u32| {
+                assert!(q > 0, "deliberate");
+                q
+            },
+            move || {
+                told.send(()).ok();
+            },
+        );
         w.ask(0);
         tell.recv().ok();
         assert!(matches!(w.take(), Some(Err(_))));

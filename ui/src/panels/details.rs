@@ -34,7 +34,9 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         let Some((entry, span)) = found else {
             ui.label("No entry that covers this page is known at this moment.");
-            ui.label(RichText::new("No event has shown it yet: that is not the same as “not present”.").weak());
+            ui.label(
+                RichText::new("No event has shown it yet: that is not the same as “not present”.").weak(),
+            );
             return;
         };
         summary(ui, cx, &entry, &span);
@@ -59,11 +61,21 @@ fn head(ui: &mut Ui, cx: &mut Cx<'_>, gfn: u64, found: Option<&(Entry, Span)>) {
     ui.horizontal(|ui| {
         ui.label(RichText::new(format!("GFN {}", fmt::gfn(gfn))).heading().monospace());
         if let Some((entry, _)) = found {
-            ui.label(RichText::new(format!("{} entry, level {}", fmt::level(entry.level), entry.level)).color(cx.tokens.muted));
+            ui.label(
+                RichText::new(format!("{} entry, level {}", fmt::level(entry.level), entry.level))
+                    .color(cx.tokens.muted),
+            );
         }
     });
     let time = cx.doc.selection.map_or(0, |s| s.time);
-    ui.label(RichText::new(format!("at {}   guest address {}", fmt::exact(cx.cap.rel(time) as u64), fmt::gpa(gfn))).weak());
+    ui.label(
+        RichText::new(format!(
+            "at {}   guest address {}",
+            fmt::exact(cx.cap.rel(time) as u64),
+            fmt::gpa(gfn)
+        ))
+        .weak(),
+    );
     ui.horizontal(|ui| {
         let entry = found.map(|(e, _)| e.id);
         let prev = entry.and_then(|e| cx.cap.prev_span(e, time));
@@ -105,7 +117,10 @@ fn summary(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
         let from = cx.cap.rel(span.start);
         line("since", fmt::exact(from as u64));
         match span.end {
-            Some(e) => line("until", format!("{}  ({})", fmt::exact(cx.cap.rel(e) as u64), fmt::time((e - span.start) as f64, 3))),
+            Some(e) => line(
+                "until",
+                format!("{}  ({})", fmt::exact(cx.cap.rel(e) as u64), fmt::time((e - span.start) as f64, 3)),
+            ),
             None => line("until", "the end of the trace".to_owned()),
         }
         let last = entry.gfn.saturating_add(entry.pages()).saturating_sub(1);
@@ -132,14 +147,18 @@ fn summary(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
 fn value(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
     let t = cx.tokens;
     let Some(raw) = span.spte else {
-        ui.label(RichText::new("The trace tells the state, not the value: there are no bits to show.").color(t.muted));
+        ui.label(
+            RichText::new("The trace tells the state, not the value: there are no bits to show.")
+                .color(t.muted),
+        );
         return;
     };
     let before = cx.cap.prev_span(entry.id, span.start).and_then(|p| p.spte);
     let decoded = cx.cap.explain(entry, raw);
     ui.horizontal(|ui| {
         ui.label(RichText::new(fmt::spte(raw)).monospace().size(15.0).strong());
-        ui.label(RichText::new(&decoded.layout).color(t.muted)).on_hover_text("The layout these bits are read under: see the Layout tab");
+        ui.label(RichText::new(&decoded.layout).color(t.muted))
+            .on_hover_text("The layout these bits are read under: see the Layout tab");
     });
     if !decoded.headline.is_empty() {
         ui.label(&decoded.headline);
@@ -150,9 +169,13 @@ fn value(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
     if let Some(b) = before.filter(|b| *b != raw) {
         let n = (b ^ raw).count_ones();
         ui.label(
-            RichText::new(format!("framed: {} since {}", fmt::plural(u64::from(n), "bit changed", "bits changed"), fmt::spte(b)))
-                .size(11.0)
-                .color(t.warn),
+            RichText::new(format!(
+                "framed: {} since {}",
+                fmt::plural(u64::from(n), "bit changed", "bits changed"),
+                fmt::spte(b)
+            ))
+            .size(11.0)
+            .color(t.warn),
         );
     }
     ui.add_space(4.0);

@@ -57,7 +57,13 @@ fn fit(name: &str, typed: &str) -> Option<usize> {
     for c in typed.to_lowercase().chars().filter(|c| !c.is_whitespace()) {
         let found = name[at..].iter().position(|n| *n == c)?;
         let start = at + found == 0 || name[at + found - 1] == ' ';
-        cost += if found == 0 { 0 } else if start { 1 } else { 3 + found };
+        cost += if found == 0 {
+            0
+        } else if start {
+            1
+        } else {
+            3 + found
+        };
         at += found + 1;
     }
     Some(cost)
@@ -65,7 +71,9 @@ fn fit(name: &str, typed: &str) -> Option<usize> {
 
 fn palette(ui: &mut Ui, t: &Tokens, p: &mut Palette, has_trace: bool) -> Outcome {
     ui.set_width(520.0);
-    let edit = ui.add(egui::TextEdit::singleline(&mut p.text).hint_text("type a command").desired_width(f32::INFINITY));
+    let edit = ui.add(
+        egui::TextEdit::singleline(&mut p.text).hint_text("type a command").desired_width(f32::INFINITY),
+    );
     crate::widgets::name_edit(&edit, "Command", &p.text);
     if !std::mem::replace(&mut p.opened, true) || !edit.has_focus() {
         edit.request_focus();
@@ -82,7 +90,14 @@ fn palette(ui: &mut Ui, t: &Tokens, p: &mut Palette, has_trace: bool) -> Outcome
     let (down, up, enter) =
         ui.input(|i| (i.key_pressed(Key::ArrowDown), i.key_pressed(Key::ArrowUp), i.key_pressed(Key::Enter)));
     let last = found.len().saturating_sub(1);
-    p.at = if down { p.at + 1 } else if up { p.at.saturating_sub(1) } else { p.at }.min(last);
+    p.at = if down {
+        p.at + 1
+    } else if up {
+        p.at.saturating_sub(1)
+    } else {
+        p.at
+    }
+    .min(last);
     let mut run = None;
     ui.separator();
     ScrollArea::vertical().max_height(380.0).show(ui, |ui| {
@@ -168,7 +183,12 @@ pub(crate) struct Chooser {
 impl Chooser {
     /// Opens in a folder.
     pub(crate) fn new(folder: &Path) -> Self {
-        let mut c = Self { text: String::new(), folder: folder.to_path_buf(), entries: Ok(Vec::new()), opened: false };
+        let mut c = Self {
+            text: String::new(),
+            folder: folder.to_path_buf(),
+            entries: Ok(Vec::new()),
+            opened: false,
+        };
         c.read();
         c
     }
@@ -196,7 +216,9 @@ impl Chooser {
 fn chooser(ui: &mut Ui, t: &Tokens, c: &mut Chooser) -> Outcome {
     ui.set_width(600.0);
     ui.heading("Open a trace");
-    let edit = ui.add(egui::TextEdit::singleline(&mut c.text).desired_width(f32::INFINITY).hint_text("path of a trace"));
+    let edit = ui.add(
+        egui::TextEdit::singleline(&mut c.text).desired_width(f32::INFINITY).hint_text("path of a trace"),
+    );
     crate::widgets::name_edit(&edit, "Path", &c.text);
     if !std::mem::replace(&mut c.opened, true) {
         edit.request_focus();
@@ -211,7 +233,11 @@ fn chooser(ui: &mut Ui, t: &Tokens, c: &mut Chooser) -> Outcome {
             outcome = Outcome::Open(typed.clone());
         }
     }
-    let part = typed.file_name().filter(|_| !c.text.ends_with('/')).map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let part = typed
+        .file_name()
+        .filter(|_| !c.text.ends_with('/'))
+        .map(|n| n.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
     ScrollArea::vertical().max_height(380.0).auto_shrink(false).show(ui, |ui| {
         if let Some(up) = c.folder.parent()
             && ui.selectable_label(false, "..").on_hover_text("Folder above").clicked()

@@ -123,7 +123,10 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
         (None, _) => Some(t.good),
     };
     let hint = "filter: event == 'kvm_page_fault' and gfn >= 0x100";
-    let edit = egui::TextEdit::singleline(&mut table.text).hint_text(hint).desired_width(340.0).align(egui::Align2::LEFT_CENTER);
+    let edit = egui::TextEdit::singleline(&mut table.text)
+        .hint_text(hint)
+        .desired_width(340.0)
+        .align(egui::Align2::LEFT_CENTER);
     let response = ui
         .scope(|ui| {
             if let Some(c) = color {
@@ -150,7 +153,8 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
     if !table.text.is_empty() && ui.small_button("Clear").on_hover_text("Show all events").clicked() {
         table.text.clear();
     }
-    ui.checkbox(&mut table.window, "only what is shown above").on_hover_text("Only events of the time that the map shows");
+    ui.checkbox(&mut table.window, "only what is shown above")
+        .on_hover_text("Only events of the time that the map shows");
     let count = table.len(cx.cap) as u64;
     let words = if busy { "filtering…".to_owned() } else { fmt::plural(count, "event", "events") };
     ui.label(RichText::new(words).color(t.muted));
@@ -209,14 +213,18 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     if let Some(ix) = table_state.reveal.take() {
         scroll.show = Some(table_state.row_of(ix));
     }
-    let at = selected.map(|ix| (table_state.row_of(ix), ix)).filter(|(r, ix)| table_state.event_at(*r) == Some(*ix)).map(|(r, _)| r);
+    let at = selected
+        .map(|ix| (table_state.row_of(ix), ix))
+        .filter(|(r, ix)| table_state.event_at(*r) == Some(*ix))
+        .map(|(r, _)| r);
     let len = table_state.len(cx.cap);
     let cap = cx.cap;
     // Texts are made for the rows in sight only, and again only when those change.
     let fit = (ui.available_height() / crate::widgets::rows::ROW) as usize + 2;
     let near = scroll.show.map_or(scroll.top as usize, |row| row.saturating_sub(fit)).min(len);
-    let window: Vec<EventIx> =
-        (near.saturating_sub(fit)..(near + 3 * fit).min(len)).filter_map(|r| table_state.event_at(r)).collect();
+    let window: Vec<EventIx> = (near.saturating_sub(fit)..(near + 3 * fit).min(len))
+        .filter_map(|r| table_state.event_at(r))
+        .collect();
     let stale = table_state.cache.as_ref().is_none_or(|(w, v, _)| *w != window || *v != cap.version);
     if stale {
         table_state.cache = Some((window.clone(), cap.version, rows_of(cap, &window)));
@@ -229,12 +237,11 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
             let Some(ix) = table_state.event_at(row) else { return Vec::new() };
             let found = cached.and_then(|(w, _, rows)| rows.get(w.binary_search(&ix).ok()?));
             let made;
-            let r = match found {
-                Some(r) => r,
-                None => {
-                    made = rows_of(cap, &[ix]).pop().unwrap_or_default();
-                    &made
-                }
+            let r = if let Some(r) = found {
+                r
+            } else {
+                made = rows_of(cap, &[ix]).pop().unwrap_or_default();
+                &made
             };
             let lost = matches!(r.event.as_str(), "lost" | "damage");
             vec![

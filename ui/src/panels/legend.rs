@@ -18,10 +18,18 @@ pub(crate) fn swatch(ui: &mut Ui, t: &Tokens, shade: Shade, size: Vec2) {
 fn paint(ui: &Ui, t: &Tokens, shade: Shade, rect: Rect) {
     let texture = texture(ui, t.theme, shade);
     let ppp = ui.ctx().pixels_per_point();
-    let r = Rect::from_min_max((rect.min.to_vec2() * ppp).round().to_pos2() / ppp, (rect.max.to_vec2() * ppp).round().to_pos2() / ppp);
+    let r = Rect::from_min_max(
+        (rect.min.to_vec2() * ppp).round().to_pos2() / ppp,
+        (rect.max.to_vec2() * ppp).round().to_pos2() / ppp,
+    );
     let scale = ppp.round().max(1.0);
     let uv = vec2(r.width() * ppp / scale / SIZE[0] as f32, r.height() * ppp / scale / SIZE[1] as f32);
-    ui.painter().image(texture.id(), r, Rect::from_min_size(egui::Pos2::ZERO, uv.min(Vec2::splat(1.0))), Color32::WHITE);
+    ui.painter().image(
+        texture.id(),
+        r,
+        Rect::from_min_size(egui::Pos2::ZERO, uv.min(Vec2::splat(1.0))),
+        Color32::WHITE,
+    );
     ui.painter().rect_stroke(r, 0.0, egui::Stroke::new(1.0, t.axis), egui::StrokeKind::Inside);
 }
 
@@ -54,7 +62,11 @@ pub(crate) fn show(ui: &mut Ui, t: &Tokens) {
             ui.add_space(6.0);
         }
         for (mark, name, about) in [
-            (Mark::Stale, "faded: stale", "a silent change is possible since: this kernel does not trace everything"),
+            (
+                Mark::Stale,
+                "faded: stale",
+                "a silent change is possible since: this kernel does not trace everything",
+            ),
             (Mark::Assumed, "dashed: assumed", "from a rule about this kernel, not from an event"),
             (Mark::Fold, "folded", "a stretch of the GFN space in which nothing happened is left out"),
             (Mark::Lost, "lost events", "the recorder lost events here"),
@@ -98,7 +110,9 @@ fn draw_mark(ui: &mut Ui, t: &Tokens, mark: Mark) {
         Mark::Fold => {
             p.rect_filled(r, 0.0, t.fold_fill);
             let y = r.center().y;
-            let points = (0..=5).map(|i| egui::pos2(r.left() + i as f32 * 4.4, y + if i % 2 == 0 { -1.5 } else { 1.5 })).collect();
+            let points = (0..=5)
+                .map(|i| egui::pos2(r.left() + i as f32 * 4.4, y + if i % 2 == 0 { -1.5 } else { 1.5 }))
+                .collect();
             p.line(points, egui::Stroke::new(1.0, t.fold));
         }
         Mark::Lost => {

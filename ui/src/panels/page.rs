@@ -39,7 +39,10 @@ fn update(cx: &mut Cx<'_>) -> Option<u64> {
 
 fn nothing(ui: &mut Ui, cx: &Cx<'_>) {
     ui.add_space(12.0);
-    ui.label(RichText::new("Select a page in the map, or type G and its frame, to read its life here.").color(cx.tokens.muted));
+    ui.label(
+        RichText::new("Select a page in the map, or type G and its frame, to read its life here.")
+            .color(cx.tokens.muted),
+    );
 }
 
 /// The life of the selected page.
@@ -60,9 +63,11 @@ pub(crate) fn story(ui: &mut Ui, cx: &mut Cx<'_>) {
         Column { name: "what happened", width: 0.0, right: false },
     ];
     let at = cx.doc.selection.and_then(|s| {
-        story.lines.iter().position(|l| l.event.is_some() && l.event == s.event).or_else(|| {
-            story.lines.iter().rposition(|l| l.ts <= s.time)
-        })
+        story
+            .lines
+            .iter()
+            .position(|l| l.event.is_some() && l.event == s.event)
+            .or_else(|| story.lines.iter().rposition(|l| l.ts <= s.time))
     });
     let mut scroll = cx.doc.tables.story.scroll;
     let t = cx.tokens;
@@ -75,10 +80,15 @@ pub(crate) fn story(ui: &mut Ui, cx: &mut Cx<'_>) {
             fmt::exact(cx.cap.rel(line.ts) as u64).into(),
             Text { text: gap, color: Some(t.muted) },
             Text { text: fmt::clean(&line.who), color: Some(t.muted) },
-            Text { text: fmt::clean(&line.text), color: line.shade.map(|s| match s {
-                mmuscope_replay::Shade::Nonpresent | mmuscope_replay::Shade::Unknown | mmuscope_replay::Shade::Table => t.ink,
-                s => t.ink.lerp_to_gamma(t.shade(s), 0.55),
-            }) },
+            Text {
+                text: fmt::clean(&line.text),
+                color: line.shade.map(|s| match s {
+                    mmuscope_replay::Shade::Nonpresent
+                    | mmuscope_replay::Shade::Unknown
+                    | mmuscope_replay::Shade::Table => t.ink,
+                    s => t.ink.lerp_to_gamma(t.shade(s), 0.55),
+                }),
+            },
         ]
     });
     cx.doc.tables.story.scroll = scroll;
@@ -107,7 +117,10 @@ pub(crate) fn spans(ui: &mut Ui, cx: &mut Cx<'_>) {
         Column { name: "certainty", width: 80.0, right: false },
         Column { name: "why", width: 0.0, right: false },
     ];
-    let at = cx.doc.selection.and_then(|s| spans.iter().position(|(e, sp)| Some(*e) == s.entry && sp.covers(s.time)));
+    let at = cx
+        .doc
+        .selection
+        .and_then(|s| spans.iter().position(|(e, sp)| Some(*e) == s.entry && sp.covers(s.time)));
     let mut scroll = cx.doc.tables.spans;
     let t = cx.tokens;
     let done = table(ui, t, "Spans of the page", &columns, spans.len(), at, &mut scroll, |row| {

@@ -19,25 +19,28 @@ pub(crate) fn layout(ui: &mut Ui, cx: &mut Cx<'_>) {
         }
     });
     ScrollArea::vertical().id_salt("layout").auto_shrink(false).show(ui, |ui| {
-        egui::Grid::new("layout-parts").num_columns(4).striped(true).spacing(vec2(16.0, 3.0)).show(ui, |ui| {
-            for head in ["part", "value", "from", "why"] {
-                ui.label(RichText::new(head).size(11.0).color(t.muted));
-            }
-            ui.end_row();
-            for part in &info.parts {
-                ui.label(&part.what);
-                ui.label(RichText::new(fmt::clean(&part.value)).monospace());
-                let word = part.from.name();
-                let color = match word {
-                    "measured" | "given" => t.good,
-                    "assumed" => t.warn,
-                    _ => t.ink,
-                };
-                ui.label(RichText::new(word).color(color).strong());
-                ui.label(RichText::new(fmt::clean(&part.why)).color(t.muted));
+        egui::Grid::new("layout-parts").num_columns(4).striped(true).spacing(vec2(16.0, 3.0)).show(
+            ui,
+            |ui| {
+                for head in ["part", "value", "from", "why"] {
+                    ui.label(RichText::new(head).size(11.0).color(t.muted));
+                }
                 ui.end_row();
-            }
-        });
+                for part in &info.parts {
+                    ui.label(&part.what);
+                    ui.label(RichText::new(fmt::clean(&part.value)).monospace());
+                    let word = part.from.name();
+                    let color = match word {
+                        "measured" | "given" => t.good,
+                        "assumed" => t.warn,
+                        _ => t.ink,
+                    };
+                    ui.label(RichText::new(word).color(color).strong());
+                    ui.label(RichText::new(fmt::clean(&part.why)).color(t.muted));
+                    ui.end_row();
+                }
+            },
+        );
         for note in &info.resolved.notes {
             ui.label(RichText::new(format!("• {note}")).color(t.muted));
         }
@@ -97,8 +100,15 @@ pub(crate) fn recording(ui: &mut Ui, cx: &mut Cx<'_>) {
             heading(ui, "Lost and damaged");
             let lost = &info.lost;
             let words = match (lost.known, lost.total, lost.moments) {
-                (_, Some(n), _) if n > 0 => format!("{} lost, at {}", fmt::plural(n, "event", "events"), fmt::plural(lost.moments, "place", "places")),
-                (_, _, m) if m > 0 => format!("events were lost at {}; how many is not recorded", fmt::plural(m, "place", "places")),
+                (_, Some(n), _) if n > 0 => format!(
+                    "{} lost, at {}",
+                    fmt::plural(n, "event", "events"),
+                    fmt::plural(lost.moments, "place", "places")
+                ),
+                (_, _, m) if m > 0 => format!(
+                    "events were lost at {}; how many is not recorded",
+                    fmt::plural(m, "place", "places")
+                ),
                 (true, ..) => "nothing was lost".to_owned(),
                 (false, ..) => "this format cannot say whether events were lost".to_owned(),
             };
@@ -112,7 +122,10 @@ pub(crate) fn recording(ui: &mut Ui, cx: &mut Cx<'_>) {
             }
             heading(ui, "VMs");
             for vm in cx.cap.timeline.vms() {
-                let vcpus = vm.vcpus.iter().map(|c| c.vcpu_id.map_or_else(|| format!("tid {}", c.tid), |i| format!("vCPU {i} (tid {})", c.tid)));
+                let vcpus = vm.vcpus.iter().map(|c| {
+                    c.vcpu_id
+                        .map_or_else(|| format!("tid {}", c.tid), |i| format!("vCPU {i} (tid {})", c.tid))
+                });
                 ui.label(format!(
                     "VM {}: {} pid {}, {}",
                     vm.id.0,
@@ -130,7 +143,11 @@ pub(crate) fn recording(ui: &mut Ui, cx: &mut Cx<'_>) {
             }
             for r in ranges.iter().copied() {
                 let last = fmt::gpa(r.gfn_end).trim_start_matches("0x").to_owned();
-                let text = format!("{} … 0x{last}: {}", fmt::gpa(r.gfn_start), fmt::plural(r.accesses, "access", "accesses"));
+                let text = format!(
+                    "{} … 0x{last}: {}",
+                    fmt::gpa(r.gfn_start),
+                    fmt::plural(r.accesses, "access", "accesses")
+                );
                 if ui.link(RichText::new(text).monospace()).on_hover_text("Show it in the map").clicked() {
                     jump = Some(r);
                 }

@@ -15,7 +15,12 @@ pub(crate) enum Choice {
 }
 
 /// The page without a trace. `error` is why the last one could not be opened.
-pub(crate) fn welcome(ui: &mut Ui, t: &Tokens, error: Option<&str>, recent: &[std::path::PathBuf]) -> Option<Choice> {
+pub(crate) fn welcome(
+    ui: &mut Ui,
+    t: &Tokens,
+    error: Option<&str>,
+    recent: &[std::path::PathBuf],
+) -> Option<Choice> {
     let mut choice = None;
     ui.vertical_centered(|ui| {
         ui.add_space((ui.available_height() * 0.2).max(20.0));
@@ -23,18 +28,29 @@ pub(crate) fn welcome(ui: &mut Ui, t: &Tokens, error: Option<&str>, recent: &[st
         ui.label(RichText::new("what KVM's MMU did to every guest page").color(t.muted));
         ui.add_space(16.0);
         if let Some(e) = error {
-            egui::Frame::group(ui.style()).stroke(egui::Stroke::new(1.0, t.bad)).inner_margin(10.0).show(ui, |ui| {
-                ui.set_max_width(640.0);
-                ui.label(RichText::new("It could not be opened").color(t.bad).strong());
-                ui.add(egui::Label::new(e).wrap().selectable(true));
-            });
+            egui::Frame::group(ui.style()).stroke(egui::Stroke::new(1.0, t.bad)).inner_margin(10.0).show(
+                ui,
+                |ui| {
+                    ui.set_max_width(640.0);
+                    ui.label(RichText::new("It could not be opened").color(t.bad).strong());
+                    ui.add(egui::Label::new(e).wrap().selectable(true));
+                },
+            );
             ui.add_space(12.0);
         }
-        if ui.add(egui::Button::new(RichText::new("Open a trace…").size(15.0)).min_size(vec2(180.0, 34.0))).clicked() {
+        if ui
+            .add(egui::Button::new(RichText::new("Open a trace…").size(15.0)).min_size(vec2(180.0, 34.0)))
+            .clicked()
+        {
             choice = Some(Choice::Browse);
         }
         ui.add_space(6.0);
-        ui.label(RichText::new("or drop files here: perf.data, trace.dat, tracefs text, trace-cmd or perf script text").color(t.muted));
+        ui.label(
+            RichText::new(
+                "or drop files here: perf.data, trace.dat, tracefs text, trace-cmd or perf script text",
+            )
+            .color(t.muted),
+        );
         if !recent.is_empty() {
             ui.add_space(18.0);
             ui.label(RichText::new("Recent").strong());
@@ -84,6 +100,10 @@ pub(crate) fn drop_hint(ui: &Ui, t: &Tokens, names: &[String]) {
     let painter = ui.ctx().layer_painter(layer);
     painter.rect_filled(rect, 0.0, t.page.gamma_multiply(0.85));
     painter.rect_stroke(rect.shrink(16.0), 10.0, egui::Stroke::new(2.0, t.accent), egui::StrokeKind::Inside);
-    let text = if names.is_empty() { "Drop to open".to_owned() } else { format!("Drop to open {}", names.join(", ")) };
+    let text = if names.is_empty() {
+        "Drop to open".to_owned()
+    } else {
+        format!("Drop to open {}", names.join(", "))
+    };
     painter.text(rect.center(), egui::Align2::CENTER_CENTER, text, egui::FontId::proportional(20.0), t.ink);
 }

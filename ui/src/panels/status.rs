@@ -18,15 +18,24 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         if let Some(gfn) = hover.gfn {
             ui.label(mono(format!("GFN {}", fmt::gfn(gfn))));
         }
-        ui.label(RichText::new(format!("{} in view", fmt::time(cx.doc.view.time.span(), 3))).size(11.5).color(t.muted));
+        ui.label(
+            RichText::new(format!("{} in view", fmt::time(cx.doc.view.time.span(), 3)))
+                .size(11.5)
+                .color(t.muted),
+        );
         if let (Some(a), Some(b)) = (cx.doc.cursors[0], cx.doc.cursors[1]) {
             let (lo, hi) = (a.min(b), a.max(b));
             let store = &cx.cap.trace.events;
-            let n = store.first_at_or_after(cx.cap.abs(hi)).saturating_sub(store.first_at_or_after(cx.cap.abs(lo)));
-            let text = format!("A to B: {}, {}", fmt::time(hi - lo, 3), fmt::plural(n as u64, "event", "events"));
+            let n = store
+                .first_at_or_after(cx.cap.abs(hi))
+                .saturating_sub(store.first_at_or_after(cx.cap.abs(lo)));
+            let text =
+                format!("A to B: {}, {}", fmt::time(hi - lo, 3), fmt::plural(n as u64, "event", "events"));
             ui.label(RichText::new(text).strong().color(t.accent));
         } else if hover.time.is_none() {
-            ui.label(RichText::new("?  keys   Ctrl+P  commands   G  go to   F  fit").size(11.5).color(t.muted));
+            ui.label(
+                RichText::new("?  keys   Ctrl+P  commands   G  go to   F  fit").size(11.5).color(t.muted),
+            );
         }
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             let info = &cx.cap.trace.info;
@@ -34,7 +43,8 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
                 ui.label(RichText::new("• events were lost or damaged").size(11.5).color(t.bad))
                     .on_hover_text("What is shown is partial: see the Recording tab");
             } else if !info.lost.known {
-                ui.label(RichText::new("• losses not known").size(11.5).color(t.warn)).on_hover_text("This format cannot say whether events were lost");
+                ui.label(RichText::new("• losses not known").size(11.5).color(t.warn))
+                    .on_hover_text("This format cannot say whether events were lost");
             } else {
                 ui.label(RichText::new("• nothing lost").size(11.5).color(t.good));
             }
@@ -45,7 +55,11 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
             if !cx.doc.pictures.settled() {
                 ui.label(RichText::new("drawing…").size(11.5).color(t.muted));
             }
-            ui.label(RichText::new(fmt::plural(cx.cap.trace.events.len() as u64, "event", "events")).size(11.5).color(t.muted));
+            ui.label(
+                RichText::new(fmt::plural(cx.cap.trace.events.len() as u64, "event", "events"))
+                    .size(11.5)
+                    .color(t.muted),
+            );
         });
     });
 }

@@ -40,7 +40,10 @@ pub(crate) fn tools(ui: &mut Ui, cx: &mut Cx<'_>, goto_box: &mut GoTo) {
         (Command::Forward, "›", cx.doc.history.can_forward()),
     ] {
         let spec = command.spec();
-        let response = ui.add_enabled(there, egui::Button::new(RichText::new(sign).size(16.0)).min_size(egui::vec2(24.0, 20.0)));
+        let response = ui.add_enabled(
+            there,
+            egui::Button::new(RichText::new(sign).size(16.0)).min_size(egui::vec2(24.0, 20.0)),
+        );
         response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, there, spec.name));
         if response.on_hover_text(format!("{} ({})", spec.help, keys_text(spec))).clicked() {
             cx.out.push(command);
@@ -57,12 +60,17 @@ pub(crate) fn tools(ui: &mut Ui, cx: &mut Cx<'_>, goto_box: &mut GoTo) {
             }
         }
     });
-    combo.response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::ComboBox, true, format!("VM and address space: {label}")));
+    combo.response.widget_info(|| {
+        egui::WidgetInfo::labeled(egui::Role::ComboBox, true, format!("VM and address space: {label}"))
+    });
     combo.response.on_hover_text("VM and address space (V: next)");
     if let Some((vm, as_id)) = enter {
         cx.doc.enter_space(cx.cap, vm, as_id);
     }
-    let edit = egui::TextEdit::singleline(&mut goto_box.text).hint_text("go to  1.5s · gfn 0x1a2b · #123").desired_width(230.0).align(egui::Align2::LEFT_CENTER);
+    let edit = egui::TextEdit::singleline(&mut goto_box.text)
+        .hint_text("go to  1.5s · gfn 0x1a2b · #123")
+        .desired_width(230.0)
+        .align(egui::Align2::LEFT_CENTER);
     let response = ui.add(edit);
     crate::widgets::name_edit(&response, "Go to", &goto_box.text);
     if std::mem::take(&mut goto_box.focus) {
@@ -120,7 +128,10 @@ pub(crate) fn go(cx: &mut Cx<'_>, place: goto::Place) -> Result<(), String> {
             let now = cx.doc.selection.map(|s| s.time);
             let mid = cx.cap.abs(cx.doc.view.time.centre());
             let mut time = now.unwrap_or(mid);
-            let known = cx.cap.pick(vm, as_id, gfn, time).is_some_and(|(_, s)| s.state != mmuscope_replay::State::Unknown);
+            let known = cx
+                .cap
+                .pick(vm, as_id, gfn, time)
+                .is_some_and(|(_, s)| s.state != mmuscope_replay::State::Unknown);
             if !known {
                 let first = cx
                     .cap
@@ -128,7 +139,9 @@ pub(crate) fn go(cx: &mut Cx<'_>, place: goto::Place) -> Result<(), String> {
                     .entries_at(vm, as_id, gfn)
                     .into_iter()
                     .flat_map(|e| cx.cap.timeline.spans(e).collect::<Vec<_>>())
-                    .filter(|s| matches!(s.state, mmuscope_replay::State::Present | mmuscope_replay::State::Mmio))
+                    .filter(|s| {
+                        matches!(s.state, mmuscope_replay::State::Present | mmuscope_replay::State::Mmio)
+                    })
                     .map(|s| s.start)
                     .min();
                 time = first.unwrap_or(time);

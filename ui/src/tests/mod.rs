@@ -52,7 +52,8 @@ fn small() -> Capture {
     let trace = Trace::from_text(TEXT).expect("the fixture is a trace");
     // Sixteen events are too few to infer from; a user would say what the kernel was.
     let spec = mmuscope_spte::LayoutSpec::named("6.1/npt").expect("a layout of ours");
-    let timeline = replay(&trace, &ReplayOptions { layout: LayoutOverride { spec }, ..ReplayOptions::default() });
+    let timeline =
+        replay(&trace, &ReplayOptions { layout: LayoutOverride { spec }, ..ReplayOptions::default() });
     Capture {
         trace,
         timeline,

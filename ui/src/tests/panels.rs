@@ -28,7 +28,13 @@ fn wheel(h: &mut Window, at: Pos2, lines: f32, modifiers: Modifiers) {
     h.hover_at(at);
     h.run_ok();
     h.event_modifiers(
-        egui::Event::MouseWheel { unit: MouseWheelUnit::Line, delta: vec2(0.0, lines), phase: TouchPhase::Move, source: egui::MouseWheelSource::Wheel, modifiers },
+        egui::Event::MouseWheel {
+            unit: MouseWheelUnit::Line,
+            delta: vec2(0.0, lines),
+            phase: TouchPhase::Move,
+            source: egui::MouseWheelSource::Wheel,
+            modifiers,
+        },
         modifiers,
     );
     h.run_ok();
@@ -51,7 +57,19 @@ fn every_panel_is_there_by_name() {
     ] {
         assert!(h.query_all_by_label_contains(name).next().is_some(), "{name}");
     }
-    for name in ["File", "View", "Go", "Panels", "Help", "Back", "Forward", "Events table", "Life of the page", "Layout", "Recording"] {
+    for name in [
+        "File",
+        "View",
+        "Go",
+        "Panels",
+        "Help",
+        "Back",
+        "Forward",
+        "Events table",
+        "Life of the page",
+        "Layout",
+        "Recording",
+    ] {
         assert!(h.query_all_by_label(name).next().is_some(), "{name}");
     }
     h.check_accessibility();
@@ -174,7 +192,12 @@ fn a_right_drag_zooms_into_a_rectangle_and_back_returns() {
     let (a, b) = (map.left_top() + map.size() * 0.4, map.left_top() + map.size() * 0.6);
     h.hover_at(a);
     h.run_ok();
-    let button = |pos, pressed| egui::Event::PointerButton { pos, button: egui::PointerButton::Secondary, pressed, modifiers: Modifiers::NONE };
+    let button = |pos, pressed| egui::Event::PointerButton {
+        pos,
+        button: egui::PointerButton::Secondary,
+        pressed,
+        modifiers: Modifiers::NONE,
+    };
     h.event(button(a, true));
     h.run_ok();
     h.hover_at(b);
@@ -302,7 +325,11 @@ fn without_a_trace_there_is_a_way_to_one_and_errors_are_readable() {
 
 #[test]
 fn a_missing_file_becomes_a_message_in_the_window() {
-    let job = Job { source: Source::Files(vec!["/nonexistent/trace.dat".into()]), follow: false, layout: mmuscope_replay::LayoutOverride::default() };
+    let job = Job {
+        source: Source::Files(vec!["/nonexistent/trace.dat".into()]),
+        follow: false,
+        layout: mmuscope_replay::LayoutOverride::default(),
+    };
     let Err(e) = crate::load::load(&job, None, None) else { panic!("there is no such file") };
     assert!(e.contains("/nonexistent/trace.dat") && e.contains("no such file"), "{e}");
 }
@@ -331,11 +358,16 @@ fn a_panel_that_panics_leaves_the_others_alone() {
 
 #[test]
 fn a_growing_file_appears_as_it_is_written() {
-    let path = std::env::temp_dir().join(format!("mmuscope-follow-{}.txt", std::process::id()));
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("growing.txt");
     let lines: Vec<&str> = super::TEXT.lines().collect();
     let mut file = std::fs::File::create(&path).expect("a temporary file");
     writeln!(file, "{}", lines[..9].join("\n")).expect("written");
-    let job = Job { source: Source::Files(vec![path.clone()]), follow: true, layout: mmuscope_replay::LayoutOverride::default() };
+    let job = Job {
+        source: Source::Files(vec![path.clone()]),
+        follow: true,
+        layout: mmuscope_replay::LayoutOverride::default(),
+    };
     let loaded = crate::load::load(&job, None, None).map_err(|e| panic!("{e}")).expect("a trace");
     let before = loaded.capture.trace.events.len();
     let follower = loaded.follower.expect("a follower");
@@ -349,7 +381,6 @@ fn a_growing_file_appears_as_it_is_written() {
         std::thread::sleep(Duration::from_millis(20));
     }
     drop(following);
-    std::fs::remove_file(&path).ok();
     assert!(before < 21);
     let cap = crate::capture::read(&shared);
     assert_eq!(cap.trace.events.len(), 21);

@@ -18,7 +18,9 @@ fn can_draw() -> bool {
     });
     let ok = tried.unwrap_or(false);
     if !ok {
-        eprintln!("SKIPPED: no picture was compared, because no Vulkan driver is here (apt-get install mesa-vulkan-drivers)");
+        eprintln!(
+            "SKIPPED: no picture was compared, because no Vulkan driver is here (apt-get install mesa-vulkan-drivers)"
+        );
     }
     ok
 }
@@ -37,7 +39,11 @@ fn take(results: &mut SnapshotResults, h: &mut Window, name: &str) {
 
 fn real(name: &str, theme: ThemeChoice) -> Option<Window> {
     let path = sample(name)?;
-    let job = Job { source: Source::Files(vec![path]), follow: false, layout: mmuscope_replay::LayoutOverride::default() };
+    let job = Job {
+        source: Source::Files(vec![path]),
+        follow: false,
+        layout: mmuscope_replay::LayoutOverride::default(),
+    };
     let loaded = load(&job, None, None).unwrap_or_else(|e| panic!("{e}"));
     Some(open(loaded.capture, theme))
 }

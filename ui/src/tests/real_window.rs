@@ -18,12 +18,13 @@ fn example() -> Option<PathBuf> {
 #[test]
 fn a_real_window_opens_draws_and_closes() {
     let (Some(view), true) = (example(), have("xvfb-run")) else {
-        eprintln!("SKIPPED: no real window was opened: it needs xvfb-run (apt-get install xvfb xauth) and the example `view`");
+        eprintln!(
+            "SKIPPED: no real window was opened: it needs xvfb-run (apt-get install xvfb xauth) and the example `view`"
+        );
         return;
     };
-    let dir = std::env::temp_dir().join(format!("mmuscope-window-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).expect("a temporary folder");
-    let (trace, picture) = (dir.join("trace.txt"), dir.join("picture.png"));
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (trace, picture) = (dir.path().join("trace.txt"), dir.path().join("picture.png"));
     std::fs::write(&trace, super::TEXT).expect("written");
     let mut child = Command::new("xvfb-run")
         .args(["-a", "-s", "-screen 0 1600x1000x24"])
@@ -47,7 +48,6 @@ fn a_real_window_opens_draws_and_closes() {
         std::thread::sleep(Duration::from_millis(100));
     };
     let png = std::fs::read(&picture);
-    std::fs::remove_dir_all(&dir).ok();
     assert!(status.success(), "{status}");
     let png = png.expect("a picture was written");
     let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().expect("a PNG");

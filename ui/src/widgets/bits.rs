@@ -44,7 +44,14 @@ fn tint(t: &Tokens, n: usize) -> Color32 {
 
 /// Two rows of 32 bits. `lit` are the bits to light up, from the frame before; the new ones are returned when the pointer is over a bit.
 /// `before` is the value to compare with: bits that differ are marked.
-pub(crate) fn diagram(ui: &mut Ui, t: &Tokens, raw: u64, before: Option<u64>, fields: &[FieldRow], lit: u64) -> Option<u64> {
+pub(crate) fn diagram(
+    ui: &mut Ui,
+    t: &Tokens,
+    raw: u64,
+    before: Option<u64>,
+    fields: &[FieldRow],
+    lit: u64,
+) -> Option<u64> {
     let width = ui.available_width().clamp(260.0, 620.0);
     let cell = (width / 32.0).floor();
     let line = 34.0;
@@ -58,7 +65,8 @@ pub(crate) fn diagram(ui: &mut Ui, t: &Tokens, raw: u64, before: Option<u64>, fi
     for bit in (0..64u32).rev() {
         let row = if bit >= 32 { 0.0 } else { 1.0 };
         let col = (31 - bit % 32) as f32;
-        let cell_rect = Rect::from_min_size(rect.min + vec2(col * cell, row * (line + 4.0) + 11.0), vec2(cell, 17.0));
+        let cell_rect =
+            Rect::from_min_size(rect.min + vec2(col * cell, row * (line + 4.0) + 11.0), vec2(cell, 17.0));
         let mask = 1u64 << bit;
         let field = fields.iter().position(|f| f.mask & mask != 0);
         let on = raw & mask != 0;
@@ -90,7 +98,13 @@ pub(crate) fn diagram(ui: &mut Ui, t: &Tokens, raw: u64, before: Option<u64>, fi
         // Numbers at both ends of nibbles would be a wall of digits: every fourth bit is enough to count from.
         if bit % 4 == 3 || bit % 32 == 0 {
             let at = pos2(cell_rect.center().x, cell_rect.top() - 1.0);
-            painter.text(at, Align2::CENTER_BOTTOM, bit.to_string(), egui::FontId::proportional(8.5), t.faint);
+            painter.text(
+                at,
+                Align2::CENTER_BOTTOM,
+                bit.to_string(),
+                egui::FontId::proportional(8.5),
+                t.faint,
+            );
         }
         if bit % 4 == 0 && bit % 32 != 0 {
             painter.vline(cell_rect.right(), cell_rect.y_range(), Stroke::new(1.0, t.grid));
@@ -129,17 +143,29 @@ pub(crate) fn list(ui: &mut Ui, t: &Tokens, fields: &[FieldRow], lit: u64) -> Op
                 ui.vertical(|ui| {
                     ui.spacing_mut().item_spacing.y = 0.0;
                     if !f.value.is_empty() {
-                        ui.add(egui::Label::new(egui::RichText::new(&f.value).monospace().size(11.5).color(color)).wrap());
+                        ui.add(
+                            egui::Label::new(
+                                egui::RichText::new(&f.value).monospace().size(11.5).color(color),
+                            )
+                            .wrap(),
+                        );
                     }
                     if !f.meaning.is_empty() {
-                        ui.add(egui::Label::new(egui::RichText::new(&f.meaning).size(11.0).color(t.muted)).wrap());
+                        ui.add(
+                            egui::Label::new(egui::RichText::new(&f.meaning).size(11.0).color(t.muted))
+                                .wrap(),
+                        );
                     }
                 });
             });
         });
         let response = ui.interact(inner.response.rect, ui.scope_id().with(("field", n)), Sense::hover());
         response.widget_info(|| {
-            egui::WidgetInfo::labeled(egui::Role::ListItem, true, format!("{} = {}: {}", f.name, f.value, f.meaning))
+            egui::WidgetInfo::labeled(
+                egui::Role::ListItem,
+                true,
+                format!("{} = {}: {}", f.name, f.value, f.meaning),
+            )
         });
         if response.hovered() {
             hovered = Some(f.mask);

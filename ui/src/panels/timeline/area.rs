@@ -8,6 +8,7 @@ use crate::picture::{STACK, amount};
 use crate::theme::small;
 
 /// Draws the area.
+#[expect(clippy::many_single_char_names, reason = "x, y, t, r, a and b are what a plot is made of")]
 pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
     let t = cx.tokens;
     let response = ui.interact(rect, ui.scope_id().with("area"), Sense::click_and_drag());
@@ -32,10 +33,9 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
             mesh.add_rect_with_uv(seen, uv, Color32::WHITE);
             painter.add(Shape::mesh(mesh));
         }
-        for part in [0.5, 1.0] {
+        for (part, align) in [(0.5, Align2::RIGHT_CENTER), (1.0, Align2::RIGHT_TOP)] {
             let y = rect.bottom() - rect.height() * part as f32;
             painter.hline(rect.x_range(), y, Stroke::new(1.0, t.grid.gamma_multiply(0.6)));
-            let align = if part == 1.0 { Align2::RIGHT_TOP } else { Align2::RIGHT_CENTER };
             gutter_text(ui, pos2(rect.left(), y), align, &number(area.top * part), t.muted);
         }
         if let Some(pos) = response.hover_pos().filter(|_| !response.dragged()) {
@@ -43,7 +43,10 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
             let i = (f * area.counts.len() as f64) as usize;
             if let Some(counts) = area.counts.get(i).filter(|_| f >= 0.0) {
                 response.clone().on_hover_ui_at_pointer(|ui| {
-                    ui.label(egui::RichText::new(format!("at {}", fmt::time_at(axis.t(pos.x), axis.per_point()))).strong());
+                    ui.label(
+                        egui::RichText::new(format!("at {}", fmt::time_at(axis.t(pos.x), axis.per_point())))
+                            .strong(),
+                    );
                     for shade in STACK.iter().rev() {
                         let n = counts.total(*shade);
                         ui.horizontal(|ui| {
@@ -64,7 +67,9 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
     let at = pos2(rect.left() - super::GUTTER + 4.0, rect.bottom() - 20.0);
     let place = Rect::from_min_size(at, vec2(58.0, 18.0));
     let switch = egui::Button::new(egui::RichText::new(title).font(small())).small();
-    let switch = ui.put(place, switch).on_hover_text("What the area counts: entries, or the guest memory they cover. Click to change.");
+    let switch = ui
+        .put(place, switch)
+        .on_hover_text("What the area counts: entries, or the guest memory they cover. Click to change.");
     if switch.clicked() {
         cx.doc.shown.memory = !memory;
     }

@@ -39,10 +39,18 @@ pub(super) fn list(cx: &Cx<'_>) -> Vec<Lane> {
 /// Draws the rows.
 pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rects: &[Rect], lanes: &[Lane], axis: &Axis) {
     let t = cx.tokens;
-    let top = cx.doc.pictures.shown.as_ref().map_or(1, |p| p.lanes.iter().flatten().map(|b| b.count).max().unwrap_or(1)).max(1);
+    let top = cx
+        .doc
+        .pictures
+        .shown
+        .as_ref()
+        .map_or(1, |p| p.lanes.iter().flatten().map(|b| b.count).max().unwrap_or(1))
+        .max(1);
     for (i, (rect, lane)) in rects.iter().zip(lanes).enumerate() {
         let response = ui.interact(*rect, ui.scope_id().with(("lane", i)), Sense::click_and_drag());
-        response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Canvas, true, format!("{} over time", lane.label)));
+        response.widget_info(|| {
+            egui::WidgetInfo::labeled(egui::Role::Canvas, true, format!("{} over time", lane.label))
+        });
         nav::plot(ui, cx, &response, *rect, axis, false);
         let axis = Axis { time: cx.doc.view.time, ..*axis };
         let painter = ui.painter().with_clip_rect(*rect);
@@ -59,7 +67,12 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rects: &[Rect], lanes: &[Lane],
                 if let Some(b) = bins.get(bin).filter(|_| f >= 0.0) {
                     let per = w.time.span() / bins.len().max(1) as f64;
                     let event = b.first_event;
-                    let text = format!("{}\n{} in {}", lane.label, fmt::plural(b.count, "fault", "faults"), fmt::time(per, 2));
+                    let text = format!(
+                        "{}\n{} in {}",
+                        lane.label,
+                        fmt::plural(b.count, "fault", "faults"),
+                        fmt::time(per, 2)
+                    );
                     let response = response.clone().on_hover_text_at_pointer(text);
                     if response.clicked()
                         && let Some(ix) = event
@@ -76,6 +89,12 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rects: &[Rect], lanes: &[Lane],
         && let Some(last) = rects.last()
     {
         let more = format!("and {} more vCPUs", lanes.len() - rects.len());
-        ui.painter().text(last.right_bottom() + vec2(-4.0, -1.0), Align2::RIGHT_BOTTOM, more, crate::theme::small(), t.muted);
+        ui.painter().text(
+            last.right_bottom() + vec2(-4.0, -1.0),
+            Align2::RIGHT_BOTTOM,
+            more,
+            crate::theme::small(),
+            t.muted,
+        );
     }
 }

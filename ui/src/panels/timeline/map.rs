@@ -12,7 +12,9 @@ use crate::view::{Range, gfn_step};
 /// Draws the map, its GFN axis and the overview of the GFN space beside it.
 pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, side: Rect, axis: &Axis) {
     let t = cx.tokens;
-    let response = ui.interact(rect, ui.scope_id().with("map"), Sense::click_and_drag()).on_hover_cursor(CursorIcon::Crosshair);
+    let response = ui
+        .interact(rect, ui.scope_id().with("map"), Sense::click_and_drag())
+        .on_hover_cursor(CursorIcon::Crosshair);
     let label = format!(
         "GFN map: guest frames over time, {} to {} after the first event",
         fmt::time(cx.doc.view.time.start, 3),
@@ -77,7 +79,7 @@ fn folds(painter: &egui::Painter, cx: &Cx<'_>, segments: &[Segment], rect: Rect)
         if low < rect.top() || high > rect.bottom() {
             continue;
         }
-        let mid = (low + high) / 2.0;
+        let mid = f32::midpoint(low, high);
         if (last - mid).abs() < 7.0 {
             continue;
         }
@@ -109,7 +111,11 @@ fn gfn_labels(ui: &Ui, cx: &Cx<'_>, segments: &[Segment], rect: Rect) {
             return;
         }
         taken.push(at);
-        painter.hline((rect.left() - 4.0)..=rect.left(), y.clamp(rect.top(), rect.bottom()), Stroke::new(1.0, t.axis));
+        painter.hline(
+            (rect.left() - 4.0)..=rect.left(),
+            y.clamp(rect.top(), rect.bottom()),
+            Stroke::new(1.0, t.axis),
+        );
         let color = if strong { t.ink } else { t.muted };
         let text = fmt::gfn(gfn);
         painter.text(pos2(rect.left() - 8.0, at), Align2::RIGHT_CENTER, text, mono(10.5), color);
@@ -162,14 +168,23 @@ fn selected(painter: &egui::Painter, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
 fn space_overview(ui: &mut Ui, cx: &mut Cx<'_>, segments: &[Segment], side: Rect) {
     let t = cx.tokens;
     let full = cx.cap.full_rows(cx.doc.view.vm, cx.doc.view.as_id);
-    let response = ui.interact(side, ui.scope_id().with("gfn-overview"), Sense::click_and_drag()).on_hover_cursor(CursorIcon::Grab);
+    let response = ui
+        .interact(side, ui.scope_id().with("gfn-overview"), Sense::click_and_drag())
+        .on_hover_cursor(CursorIcon::Grab);
     response.widget_info(|| {
-        egui::WidgetInfo::labeled(egui::Role::Slider, true, "Overview of the GFN space, with the part that is shown")
+        egui::WidgetInfo::labeled(
+            egui::Role::Slider,
+            true,
+            "Overview of the GFN space, with the part that is shown",
+        )
     });
     let painter = ui.painter().with_clip_rect(side);
     painter.rect_filled(side, 2.0, t.background);
     for s in segments {
-        let r = Rect::from_min_max(pos2(side.left(), y_of(side, full, s.y1)), pos2(side.right(), y_of(side, full, s.y0)));
+        let r = Rect::from_min_max(
+            pos2(side.left(), y_of(side, full, s.y1)),
+            pos2(side.right(), y_of(side, full, s.y0)),
+        );
         painter.rect_filled(r.shrink2(vec2(3.0, 0.5)), 1.0, t.axis);
     }
     let rows = cx.doc.view.rows;
@@ -209,8 +224,15 @@ fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis
     let seen = exact.filter(|(_, s)| known(s)).or_else(|| shown_by(cx, cell.as_ref(), axis, pos.x)).or(exact);
     if response.clicked() || response.double_clicked() {
         if let Some(g) = gfn {
-            let time = seen.map_or(time, |(_, s)| time.clamp(s.start, s.end.map_or(u64::MAX, |e| e.saturating_sub(1).max(s.start))));
-            cx.doc.select_at(cx.cap, seen.map_or(g, |(e, _)| g.clamp(e.gfn, e.gfn + e.pages() - 1)), time, seen.map(|(e, _)| e.id));
+            let time = seen.map_or(time, |(_, s)| {
+                time.clamp(s.start, s.end.map_or(u64::MAX, |e| e.saturating_sub(1).max(s.start)))
+            });
+            cx.doc.select_at(
+                cx.cap,
+                seen.map_or(g, |(e, _)| g.clamp(e.gfn, e.gfn + e.pages() - 1)),
+                time,
+                seen.map(|(e, _)| e.id),
+            );
         } else {
             cx.doc.selection = None;
         }
@@ -222,18 +244,27 @@ fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis
         return;
     }
     let y = pos.y;
-    ui.painter().with_clip_rect(rect).hline(rect.x_range(), y, Stroke::new(1.0, cx.tokens.ink.gamma_multiply(0.25)));
-    egui::Tooltip::always_open(ui.ctx().clone(), ui.layer_id(), response.id.with("tip"), egui::PopupAnchor::Pointer).gap(14.0).show(
-        |ui| {
-            ui.set_max_width(380.0);
-            match gfn {
-                None => {
-                    ui.label("a stretch of the GFN space in which nothing happened is left out here");
-                }
-                Some(g) => tip(ui, cx, g, seen, cell.as_ref()),
-            }
-        },
+    ui.painter().with_clip_rect(rect).hline(
+        rect.x_range(),
+        y,
+        Stroke::new(1.0, cx.tokens.ink.gamma_multiply(0.25)),
     );
+    egui::Tooltip::always_open(
+        ui.ctx().clone(),
+        ui.layer_id(),
+        response.id.with("tip"),
+        egui::PopupAnchor::Pointer,
+    )
+    .gap(14.0)
+    .show(|ui| {
+        ui.set_max_width(380.0);
+        match gfn {
+            None => {
+                ui.label("a stretch of the GFN space in which nothing happened is left out here");
+            }
+            Some(g) => tip(ui, cx, g, seen, cell.as_ref()),
+        }
+    });
 }
 
 fn cell_under(cx: &Cx<'_>, axis: &Axis, row: f64, x: f32) -> Option<Cell> {
@@ -267,7 +298,10 @@ fn tip(ui: &mut Ui, cx: &Cx<'_>, gfn: u64, seen: Option<(Entry, Span)>, cell: Op
     if let Some((entry, span)) = seen {
         crate::panels::details::state_line(ui, t, &span);
         if let Some(v) = span.spte {
-            ui.label(egui::RichText::new(format!("{}   {} entry", fmt::spte(v), fmt::level(entry.level))).monospace());
+            ui.label(
+                egui::RichText::new(format!("{}   {} entry", fmt::spte(v), fmt::level(entry.level)))
+                    .monospace(),
+            );
         }
         ui.label(format!("{}: {}", span.certainty.name(), span.reason.words()));
         let from = fmt::exact(cx.cap.rel(span.start) as u64);
@@ -283,11 +317,17 @@ fn tip(ui: &mut Ui, cx: &Cx<'_>, gfn: u64, seen: Option<(Entry, Span)>, cell: Op
         let changes = u64::from(cell.changes);
         if merged > 1 || changes > 1 {
             let what = match (merged > 1, changes > 1) {
-                (true, true) => format!("{} and {}", fmt::plural(merged, "entry", "entries"), fmt::plural(changes, "change", "changes")),
+                (true, true) => format!(
+                    "{} and {}",
+                    fmt::plural(merged, "entry", "entries"),
+                    fmt::plural(changes, "change", "changes")
+                ),
                 (true, false) => fmt::plural(merged, "entry", "entries"),
                 _ => fmt::plural(changes, "change", "changes"),
             };
-            ui.label(egui::RichText::new(format!("{what} in this pixel: zoom in to see them apart")).color(t.warn));
+            ui.label(
+                egui::RichText::new(format!("{what} in this pixel: zoom in to see them apart")).color(t.warn),
+            );
         }
     }
 }

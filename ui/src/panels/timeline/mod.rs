@@ -78,7 +78,10 @@ fn rects(full: Rect, ppp: f32, phases: bool, area: bool, lanes: usize) -> Rects 
     let area_h = if area { (room * 0.22).clamp(48.0, 150.0) } else { 0.0 };
     let lane_h = if lanes == 0 { 0.0 } else { (room * 0.25 / lanes as f32).clamp(9.0, 26.0) };
     let lanes_fit = if lanes == 0 { 0 } else { lanes.min((room * 0.3 / lane_h) as usize).max(1) };
-    let below = area_h + if area { 6.0 } else { 0.0 } + lanes_fit as f32 * (lane_h + 2.0) + if lanes > 0 { 4.0 } else { 0.0 };
+    let below = area_h
+        + if area { 6.0 } else { 0.0 }
+        + lanes_fit as f32 * (lane_h + 2.0)
+        + if lanes > 0 { 4.0 } else { 0.0 };
     let map_h = (room - below - 4.0).max(40.0);
     let map = take(&mut y, map_h, 6.0);
     let side = Rect::from_min_max(pos2(x1 + 4.0, map.top()), pos2(x1 + 4.0 + SIDE, map.bottom()));
@@ -109,7 +112,8 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
         contained.show(ui, "States over time", |ui| area::show(ui, cx, r.area, &axis));
     }
     contained.show(ui, "Fault rates", |ui| lanes::show(ui, cx, &r.lanes, &lanes, &axis));
-    let bottom = r.lanes.last().map_or(if cx.doc.shown.area { r.area.bottom() } else { r.map.bottom() }, |l| l.bottom());
+    let bottom =
+        r.lanes.last().map_or(if cx.doc.shown.area { r.area.bottom() } else { r.map.bottom() }, Rect::bottom);
     strips::over_all(ui, cx, Rect::from_min_max(pos2(axis.x0, r.ruler.top()), pos2(axis.x1, bottom)), &axis);
 }
 
@@ -181,7 +185,7 @@ mod tests {
         for (h, lanes) in [(700.0, 2), (300.0, 0), (900.0, 64), (160.0, 4)] {
             let full = Rect::from_min_size(pos2(0.0, 0.0), vec2(1000.0, h));
             let r = rects(full, 1.0, true, true, lanes);
-            let bottom = r.lanes.last().map_or(r.area.bottom(), |l| l.bottom());
+            let bottom = r.lanes.last().map_or(r.area.bottom(), Rect::bottom);
             if h >= 300.0 {
                 assert!(bottom <= full.bottom() + 1.0, "{h} {lanes}: {bottom}");
                 assert!(r.map.height() >= 0.25 * h, "{h} {lanes}: {}", r.map.height());

@@ -166,7 +166,10 @@ pub(super) fn keys(ui: &Ui, cx: &mut Cx<'_>) {
 }
 
 fn is_move(key: Key) -> bool {
-    matches!(key, Key::W | Key::A | Key::S | Key::D | Key::ArrowLeft | Key::ArrowRight | Key::ArrowUp | Key::ArrowDown)
+    matches!(
+        key,
+        Key::W | Key::A | Key::S | Key::D | Key::ArrowLeft | Key::ArrowRight | Key::ArrowUp | Key::ArrowDown
+    )
 }
 
 fn step(view: &mut crate::doc::View, key: Key, amount: f64, shift: bool) {

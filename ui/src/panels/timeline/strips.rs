@@ -16,7 +16,8 @@ pub(super) fn bars(bins: &[Bin], rect: Rect, clip: Rect, top: u64, color: Color3
     for (i, bin) in bins.iter().enumerate().filter(|(_, b)| b.count > 0) {
         let h = ((bin.count as f32 / top.max(1) as f32).sqrt() * rect.height()).clamp(min_px, rect.height());
         let x = rect.left() + i as f32 * w;
-        let r = Rect::from_min_max(pos2(x, rect.bottom() - h), pos2(x + w.max(1.0), rect.bottom())).intersect(clip);
+        let r = Rect::from_min_max(pos2(x, rect.bottom() - h), pos2(x + w.max(1.0), rect.bottom()))
+            .intersect(clip);
         if r.is_positive() {
             mesh.add_colored_rect(r, color);
         }
@@ -25,12 +26,19 @@ pub(super) fn bars(bins: &[Bin], rect: Rect, clip: Rect, top: u64, color: Color3
 }
 
 /// Events over the whole trace; the window can be dragged.
+#[expect(clippy::many_single_char_names, reason = "x, y, t, r, a and b are what a plot is made of")]
 pub(super) fn overview(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect) {
     let t = cx.tokens;
     let full = cx.cap.full_time();
-    let response = ui.interact(rect, ui.scope_id().with("overview"), Sense::click_and_drag()).on_hover_cursor(CursorIcon::Grab);
+    let response = ui
+        .interact(rect, ui.scope_id().with("overview"), Sense::click_and_drag())
+        .on_hover_cursor(CursorIcon::Grab);
     response.widget_info(|| {
-        egui::WidgetInfo::labeled(egui::Role::Slider, true, "Overview: events over the whole trace, with the part that is shown")
+        egui::WidgetInfo::labeled(
+            egui::Role::Slider,
+            true,
+            "Overview: events over the whole trace, with the part that is shown",
+        )
     });
     let painter = ui.painter().with_clip_rect(rect);
     painter.rect_filled(rect, 3.0, t.background);
@@ -59,7 +67,9 @@ pub(super) fn overview(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect) {
         cx.doc.leave();
     }
     let pos = response.interact_pointer_pos();
-    if (response.dragged() || response.clicked()) && let Some(pos) = pos {
+    if (response.dragged() || response.clicked())
+        && let Some(pos) = pos
+    {
         let at = full.at(f64::from((pos.x - rect.left()) / rect.width()));
         let time = if response.dragged() {
             let d = f64::from(response.drag_delta().x / rect.width()) * full.span();
@@ -73,6 +83,7 @@ pub(super) fn overview(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect) {
 }
 
 /// Bands of the phases that trace_marker told, with their texts.
+#[expect(clippy::many_single_char_names, reason = "x, y, t, r, a and b are what a plot is made of")]
 pub(super) fn phases(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
     let t = cx.tokens;
     let painter = ui.painter().with_clip_rect(rect);
@@ -82,7 +93,10 @@ pub(super) fn phases(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
         if b < rect.left() || a > rect.right() {
             continue;
         }
-        let r = Rect::from_min_max(pos2(a.max(rect.left()), rect.top()), pos2(b.min(rect.right()).max(a + 1.0), rect.bottom()));
+        let r = Rect::from_min_max(
+            pos2(a.max(rect.left()), rect.top()),
+            pos2(b.min(rect.right()).max(a + 1.0), rect.bottom()),
+        );
         painter.rect_filled(r, 0.0, t.phase[i % 2]);
         painter.vline(a, rect.y_range(), Stroke::new(1.0, t.axis));
         let text = fmt::clean(&phase.text);
@@ -140,7 +154,9 @@ pub(super) fn over_all(ui: &Ui, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
             painter.rect_filled(band, 0.0, t.lost.gamma_multiply(t.lost_opacity));
             painter.vline(b, rect.y_range(), Stroke::new(1.0, t.lost));
             if band.width() > 60.0 {
-                let n = lost.count.map_or_else(|| "events lost".to_owned(), |n| format!("{} lost", fmt::count(n)));
+                let n = lost
+                    .count
+                    .map_or_else(|| "events lost".to_owned(), |n| format!("{} lost", fmt::count(n)));
                 painter.text(band.left_top() + vec2(4.0, 22.0), Align2::LEFT_TOP, n, small(), t.lost);
             }
         }
