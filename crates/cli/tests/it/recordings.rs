@@ -32,7 +32,10 @@ fn text_of_a_capture_replays_to_the_same_leaves() {
         ("samples/6.1-npt/perf.data.zst", "samples/6.1-npt/perf-script.txt.zst"),
     ] {
         let leaves = |file: &str| {
-            let csv = Csv::of(&["state", file, "--at", BEFORE_TEARDOWN, "--where", "state in (present, mmio)"]);
+            // These recordings go on until the VM is gone, and perf's have no marks: the last entry of a vCPU is before that.
+            let entries = Csv::of(&["events", file, "--event", "kvm_entry"]);
+            let [last] = *entries.select(["ts"]).last().expect("vCPUs ran");
+            let csv = Csv::of(&["state", file, "--at", last, "--where", "state in (present, mmio)"]);
             let mut rows: Vec<[String; 4]> = csv
                 .select(["level", "gfn", "state", "spte"])
                 .into_iter()
