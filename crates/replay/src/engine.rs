@@ -236,7 +236,7 @@ impl Engine {
         self.layout.masks.accessed_mask | self.layout.masks.dirty_mask
     }
 
-    fn thread(&mut self, tid: u32, ts: u64) -> usize {
+    fn thread(&mut self, tid: u32) -> usize {
         if self.last_thread.0 == tid {
             return self.last_thread.1 as usize;
         }
@@ -294,7 +294,7 @@ impl Engine {
         }
         self.cpu_last[cpu] = ts;
         let Some(tid) = e.tid else { return };
-        let th = self.thread(tid, ts);
+        let th = self.thread(tid);
         self.vms.touch(&mut self.threads[th], e, ts);
         if !self.torn.is_empty() {
             for t in std::mem::take(&mut self.torn) {
@@ -489,7 +489,17 @@ impl Engine {
     /// Something was lost: every value known so far may have changed since.
     fn on_lost(&mut self, ev: u32, ts: u64) {
         self.loss_seen = true;
+        for g in std::mem::take(&mut self.gaps) {
+            self.report_gap(&g);
+        }
+        self.rereads.clear();
+        for t in 0..self.threads.len() {
+            self.settle(t, ev, ts);
+        }
         for t in &mut self.threads {
+            t.prev_ts = ts;
+            t.zapping = false;
+            t.root = NONE;
             t.path.clear();
             t.install = None;
             t.pages.clear();

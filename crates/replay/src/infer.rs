@@ -68,6 +68,9 @@ struct Seen {
     top: u8,
     tdp_changes: u32,
     marks: u32,
+    /// Faults whose code is that of nested paging, and of EPT.
+    npf: u32,
+    eptq: u32,
 }
 
 /// The constants of removed entries, in the order of `Seen::removed`.
@@ -113,6 +116,8 @@ impl Seen {
                 }
             }
             Body::SetSpte { spte, level, .. } => s.value(spte, level),
+            Body::PageFault { encoding: mmuscope_trace::ErrorEncoding::NestedPageFault, .. } => s.npf += 1,
+            Body::PageFault { encoding: mmuscope_trace::ErrorEncoding::EptQualification, .. } => s.eptq += 1,
             Body::FastPageFault { old_spte, new_spte, .. } => {
                 for v in [old_spte, new_spte] {
                     if v == 0 {
@@ -346,7 +351,7 @@ fn mode_of(seen: &Seen, param: &impl Fn(&str) -> Option<bool>) -> (Mode, Provena
         let m = leaves.iter().filter(|v| *v >> 52 & 3 == 1 || *v >> 60 & 3 == 1).count();
         n * 2 > seen.links.len() || (seen.links.is_empty() && m * 2 > leaves.len() && m > 0)
     };
-    let tdp = seen.tdp_changes > 0 || (seen.direct > 0 && seen.indirect == 0);
+    let tdp = seen.tdp_changes > 0 || seen.npf > 0 || (seen.direct > 0 && seen.indirect == 0);
     match ept {
         Some(true) => {
             let off = param("eptad").map_or_else(|| no_ad(seen), |on| !on);
@@ -374,6 +379,8 @@ fn mode_of(seen: &Seen, param: &impl Fn(&str) -> Option<bool>) -> (Mode, Provena
                 "entries in the legacy format in tables that shadow the guest's".to_owned(),
             )
         }
+        None if seen.npf > 0 => (Mode::Npt, Provenance::Inferred, "faults carry nested paging's error codes".to_owned()),
+        None if seen.eptq > 0 => (Mode::Ept, Provenance::Inferred, "faults carry EPT exit qualifications".to_owned()),
         None if seen.svm > 0 => {
             (Mode::Npt, Provenance::Assumed, "SVM exits; no entry value decides".to_owned())
         }

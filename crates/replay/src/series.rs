@@ -1,6 +1,6 @@
 //! Counts of events over time: one byte of kind for each event, and sums of stretches.
 
-use mmuscope_trace::{Body, Event, StrId, Strings, event_name};
+use mmuscope_trace::Body;
 
 use crate::model::Bin;
 use crate::store::Store;
@@ -169,14 +169,4 @@ pub(crate) fn bins_of(times: &mut dyn Iterator<Item = (u64, u32)>, t0: u64, t1: 
         b.first_event.get_or_insert(ev);
     }
     out
-}
-
-/// Name of an event for a story.
-pub(crate) fn name_of<'a>(e: &'a Event, strings: &'a Strings) -> &'a str {
-    event_name(&e.body, strings)
-}
-
-/// The text of an id, empty for none.
-pub(crate) fn text(strings: &Strings, id: StrId) -> String {
-    strings.get(id).to_owned()
 }

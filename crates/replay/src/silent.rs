@@ -112,7 +112,7 @@ impl Engine {
         self.silent.made.remove(&tid);
         if let Some(brief) = self.silent.brief.remove(&tid) {
             for entry in brief {
-                self.make_stale(entry, ev, ts, Reason::SilentKernel);
+                self.make_stale(entry, ev, Reason::SilentKernel);
             }
         }
         match e.body {
@@ -142,7 +142,7 @@ impl Engine {
         }
     }
 
-    fn make_stale(&mut self, entry: u32, ev: u32, ts: u64, reason: Reason) {
+    fn make_stale(&mut self, entry: u32, ev: u32, reason: Reason) {
         let table = self.store.place(entry).table;
         if let Some((spte, m)) = self.store.now(entry)
             && m.certainty != Certainty::Stale
@@ -162,7 +162,7 @@ impl Engine {
         // The order of a set is not the order of anything.
         hit.sort_unstable();
         for x in hit {
-            self.make_stale(x, ev, ts, reason);
+            self.make_stale(x, ev, reason);
         }
     }
 
@@ -175,6 +175,10 @@ impl Engine {
             made.remove(0);
         }
         made.push(key);
+        // A new root: the TDP MMU of 5.10 frees the one before it, with everything below, without a word.
+        if created && page.role.direct && page.role.level >= 4 && self.silent.active && !self.vms.is_tdp(vm) {
+            self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| s.store.tables[s.store.place(x).table as usize].direct || s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Mmio));
+        }
         // The frame that a new shadow page shadows is write-protected, silently.
         if created
             && !page.role.direct
@@ -199,30 +203,40 @@ impl Engine {
         }
         let key = SpKey::of(vm, page);
         self.silent.made.values_mut().for_each(|m| m.retain(|k| *k != key));
-        if let Some(t) = self.silent.table_of.remove(&key) {
+        let found = self.silent.table_of.remove(&key);
+        if let Some(t) = found {
             self.drop_silent(t, ev, ts);
-            return;
+            if self.vms.sure() {
+                return;
+            }
         }
         if page.role.direct && self.vms.is_tdp(vm) {
             return;
         }
-        // Which of the tables it was is not known: any that no event has named, and of that level.
-        let unnamed: FxHashSet<u32> = self
-            .silent
-            .tables
-            .get(&vm)
-            .into_iter()
-            .flatten()
-            .copied()
-            .filter(|t| {
-                self.store.tables[*t as usize].level == page.role.level
-                    && !self.silent.key_of_table.contains_key(t)
-            })
-            .collect();
-        if !unnamed.is_empty() {
-            self.stale_where(vm, ev, ts, Reason::PageZapped, |s, x| {
-                unnamed.contains(&s.store.place(x).table)
-            });
+        // Which VM a thread works for may be a guess: then the page may be of any, and so is every table it could be no longer known.
+        let vms: Vec<u16> = if self.vms.sure() { vec![vm] } else { self.silent.tables.keys().copied().collect() };
+        for v in vms {
+            let other = SpKey { vm: v, ..key };
+            let named = self.silent.table_of.get(&other).copied();
+            if (found.is_some() || named.is_some()) && v == vm {
+                continue;
+            }
+            let doubtful: FxHashSet<u32> = match named {
+                Some(t) => std::iter::once(t).collect(),
+                // Which of the tables it was is not known: any that no event has named, and of that level.
+                None => self
+                    .silent
+                    .tables
+                    .get(&v)
+                    .into_iter()
+                    .flatten()
+                    .copied()
+                    .filter(|t| self.store.tables[*t as usize].level == page.role.level && !self.silent.key_of_table.contains_key(t))
+                    .collect(),
+            };
+            if !doubtful.is_empty() {
+                self.stale_where(v, ev, ts, Reason::PageZapped, |s, x| doubtful.contains(&s.store.place(x).table));
+            }
         }
     }
 
@@ -290,6 +304,12 @@ impl Engine {
     }
 
     pub(crate) fn silent_zap_all(&mut self, vm: u16, ev: u32, ts: u64) {
+        if !self.vms.sure() {
+            let all: Vec<u16> = self.silent.fresh.keys().copied().collect();
+            for v in all {
+                self.stale_where(v, ev, ts, Reason::ZapAll, |_, _| true);
+            }
+        }
         self.stale_where(vm, ev, ts, Reason::ZapAll, |_, _| true);
         // Everything is installed anew from here on; if dirty logging is still on, it will show again.
         self.silent.protects.remove(&vm);
@@ -491,7 +511,7 @@ impl Engine {
         if let Some(e) = self.silent.mmio.remove(&(vm, gfn))
             && shade != Shade::Mmio
         {
-            self.make_stale(e, ev, ts, Reason::SilentKernel);
+            self.make_stale(e, ev, Reason::SilentKernel);
         }
         let span = self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
         self.threads[th].fault.changed_silently(span, level);
@@ -515,7 +535,7 @@ impl Engine {
         }
         for e in hit {
             if self.silent.fresh.get(&vm).is_some_and(|f| f.contains(&e)) {
-                self.make_stale(e, ev, ts, Reason::SilentKernel);
+                self.make_stale(e, ev, Reason::SilentKernel);
             }
         }
     }
@@ -526,7 +546,7 @@ impl Engine {
         let pending =
             self.silent.ranges.iter().any(|r| r.tid != tid && self.hva_hit(vm, entry, r.start, r.end));
         if pending {
-            self.make_stale(entry, ev, ts, Reason::Notifier);
+            self.make_stale(entry, ev, Reason::Notifier);
             return;
         }
         self.silent.fresh.entry(vm).or_default().insert(entry);

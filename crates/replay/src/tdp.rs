@@ -380,7 +380,14 @@ impl Engine {
             self.apply_dying(th, vm, key, idx, gfn, found, old, new, shade, ev, ts);
             return;
         }
-        // Entries nobody filled, frozen with their table, add nothing; but here the table is attached.
+        // Where releases are traced (6.10 and later) a frozen value is only ever told of a table being torn down: that its link was cut
+        // must have been lost.
+        if shade == Shade::Removed && !self.releases_silently && self.store.tables[table as usize].lossy && !self.store.tables[table as usize].mirror {
+            self.detach_tree(table, ev, ts);
+            self.threads[th].tearing.push(table);
+            self.apply_dying(th, vm, key, idx, gfn, found, old, new, shade, ev, ts);
+            return;
+        }
         let entry = self.store.slot_mut(table, idx);
         let before = self.store.now(entry);
         if found.fit == Fit::No {
@@ -662,12 +669,12 @@ impl Engine {
         self.child_of.insert(entry, t);
         self.threads[th].went_through(t);
         if self.layout.state(old, key.level + 1) == SpteState::Present {
-            self.split(t, key, old, ev, ts);
+            self.split(t, key, old, ev);
         }
     }
 
     /// A huge page became a table: its 512 children map what it mapped.
-    fn split(&mut self, table: u32, key: Key, huge: u64, ev: u32, ts: u64) {
+    fn split(&mut self, table: u32, key: Key, huge: u64, ev: u32) {
         if self.implied > IMPLIED_BASE + u64::from(self.next_ev) * 64 {
             self.store.tables[table as usize].born = false;
             return;
@@ -851,7 +858,7 @@ impl Engine {
                     && other != t
                     && self.key_is(other, key)
                 {
-                    self.move_install(&i, other, idx, ev, ts);
+                    self.move_install(&i, other, idx, ev);
                     return true;
                 }
                 self.retire_page(page, ev, ts);
@@ -871,7 +878,19 @@ impl Engine {
                 })
                 .filter(|x| self.key_is(*x, key));
             if let Some(other) = other {
-                self.move_install(&i, other, idx, ev, ts);
+                self.move_install(&i, other, idx, ev);
+            } else if self.store.tables[t as usize].lossy {
+                // The table we thought of is gone, and the link of the one that is there now was lost.
+                let (vm, parent) = (self.store.tables[t as usize].vm, self.store.tables[t as usize].parent);
+                self.child_of.remove(&parent);
+                self.detach_tree(t, ev, ts);
+                self.store.bury(t, ev, ts);
+                let new = self.make_table(vm, key, None, NONE, ev, ts);
+                let r = &mut self.store.tables[new as usize];
+                r.page = page;
+                r.lossy = true;
+                self.by_page.insert(page, new);
+                self.move_install(&i, new, idx, ev);
             } else {
                 let vm = self.store.tables[t as usize].vm;
                 self.evidence(
@@ -902,7 +921,7 @@ impl Engine {
         match self.store.now(entry) {
             Some((cur, m)) if m.has_value && self.same(cur, spte, level) => {
                 if m.certainty == Certainty::Stale {
-                    self.observe(entry, level, spte, ev, ts);
+                    self.observe(entry, level, spte, ev);
                 }
             }
             Some((cur, m)) => {
@@ -910,18 +929,18 @@ impl Engine {
                     || m.certainty == Certainty::Assumed
                     || self.store.tables[t as usize].lossy
                 {
-                    self.observe(entry, level, spte, ev, ts);
+                    self.observe(entry, level, spte, ev);
                 } else {
                     // A change by another CPU whose event is still to come, most likely.
                     self.leave_reread(Reread { vm, key, entry, gfn, known: cur, seen: spte, ev, ts });
                 }
             }
-            None => self.observe(entry, level, spte, ev, ts),
+            None => self.observe(entry, level, spte, ev),
         }
         true
     }
 
-    pub(crate) fn observe(&mut self, entry: u32, level: u8, spte: u64, ev: u32, ts: u64) {
+    pub(crate) fn observe(&mut self, entry: u32, level: u8, spte: u64, ev: u32) {
         let shade = self.shade(spte, level);
         self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
     }
@@ -936,7 +955,7 @@ impl Engine {
     }
 
     /// An install was booked on the wrong table: undo it there, book it here.
-    fn move_install(&mut self, i: &Install, other: u32, idx: u16, ev: u32, ts: u64) {
+    fn move_install(&mut self, i: &Install, other: u32, idx: u16, ev: u32) {
         if other == i.table {
             return;
         }

@@ -219,13 +219,12 @@ impl Timeline {
             last: u64,
             tids: Vec<u32>,
             count: u32,
-            event: u32,
             open: bool,
         }
         let s = &self.engine.store;
         let mut tails: FxHashMap<(u16, u64), Tail> = FxHashMap::default();
         for f in self.engine.faults.done.iter().rev().filter(|f| f.gfn != u64::MAX && f.levels & 15 != 0) {
-            let t = tails.entry((f.vm, f.gfn)).or_insert(Tail { first: f.ts, last: f.ts, tids: Vec::new(), count: 0, event: f.event, open: true });
+            let t = tails.entry((f.vm, f.gfn)).or_insert(Tail { first: f.ts, last: f.ts, tids: Vec::new(), count: 0, open: true });
             if !t.open {
                 continue;
             }

@@ -115,6 +115,11 @@ impl VmMap {
         }
     }
 
+    /// Threads are in their VMs beyond doubt: there is one, or the recording names the processes.
+    pub(crate) fn sure(&self) -> bool {
+        self.vms.len() < 2 || self.vms.iter().all(|v| v.pid.is_some())
+    }
+
     pub(crate) fn default_vm(&mut self) -> u16 {
         if self.vms.is_empty() {
             self.vms.push(VmState::new(None, String::new(), "the only one: no event names a VM".to_owned()));
