@@ -215,7 +215,7 @@ fn fields(rows: &mut Rows, body: &Body, strings: &Strings) {
             rows.set(C::level, level);
         }
         Body::SetAccessedBit { gpa } | Body::SetDirtyBit { gpa } | Body::FastMmio { gpa } => {
-            rows.set(C::gpa, gpa)
+            rows.set(C::gpa, gpa);
         }
         Body::WalkerError { pferr } => {
             rows.set(C::error_code, pferr);
@@ -226,7 +226,7 @@ fn fields(rows: &mut Rows, body: &Body, strings: &Strings) {
             rows.set(C::created, created);
         }
         Body::SyncPage { page: p } | Body::UnsyncPage { page: p } | Body::PrepareZapPage { page: p } => {
-            page(rows, &p)
+            page(rows, &p);
         }
         Body::MarkMmioSpte { sptep, gfn: _, access, generation } => {
             rows.set(C::sptep, sptep);
@@ -358,7 +358,6 @@ fn fields(rows: &mut Rows, body: &Body, strings: &Strings) {
             rows.set(C::address, address);
             rows.set(C::gva, gva);
         }
-        Body::PmlFull { .. } | Body::DirtyRingExit { .. } => {}
         Body::DirtyRingPush { index, dirty_index: _, reset_index: _, slot, offset } => {
             rows.set(C::index, index);
             rows.set(C::slot, slot);

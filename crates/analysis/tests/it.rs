@@ -25,7 +25,7 @@ fn rows(text: &str) -> (Rows, Trace) {
     let trace = Trace::from_text(text).expect("the text is a trace");
     let mut rows = Rows::new(&EVENTS);
     let who = Who::new(&trace.info);
-    for e in trace.events.iter() {
+    for e in &trace.events {
         events::push(&mut rows, &e, &trace.strings, &who, trace.info.first_ts);
     }
     (rows, trace)

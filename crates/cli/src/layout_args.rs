@@ -73,42 +73,6 @@ fn parse_mask(s: &str) -> Option<u64> {
 }
 
 impl LayoutArgs {
-    /// Whether any option is given.
-    pub(crate) fn is_given(&self) -> bool {
-        let Self {
-            kernel,
-            paging,
-            vendor,
-            maxphyaddr,
-            phys_bits,
-            cache_bits,
-            l1tf,
-            c_bit,
-            sme,
-            no_exec_only,
-            no_mmio_caching,
-            masks,
-            masks_file,
-            root_level,
-            layout,
-        } = self;
-        kernel.is_some()
-            || paging.is_some()
-            || vendor.is_some()
-            || maxphyaddr.is_some()
-            || phys_bits.is_some()
-            || cache_bits.is_some()
-            || l1tf.is_some()
-            || c_bit.is_some()
-            || sme.is_some()
-            || *no_exec_only
-            || *no_mmio_caching
-            || !masks.is_empty()
-            || masks_file.is_some()
-            || root_level.is_some()
-            || layout.is_some()
-    }
-
     /// What the options say, as a spec whose missing parts others may fill in.
     pub(crate) fn spec(&self) -> Result<LayoutSpec> {
         let mut spec = match &self.layout {
@@ -119,7 +83,9 @@ impl LayoutArgs {
                     .with_context(|| format!("{name}: cannot read the layout file"))?;
                 LayoutSpec { file: Some((name.clone(), text)), ..LayoutSpec::default() }
             }
-            Some(name) if name.ends_with(".toml") => bail!("{name}: there is no such layout file"),
+            Some(name) if std::path::Path::new(name).extension().is_some_and(|e| e == "toml") => {
+                bail!("{name}: there is no such layout file")
+            }
             Some(name) => LayoutSpec::named(name)?,
         };
         if let Some(k) = &self.kernel {
@@ -169,11 +135,6 @@ impl LayoutArgs {
             }
         }
         Ok(spec)
-    }
-
-    /// The spec, if any option is given.
-    pub(crate) fn given(&self) -> Result<Option<LayoutSpec>> {
-        self.is_given().then(|| self.spec()).transpose()
     }
 }
 

@@ -7,9 +7,9 @@ use polars::prelude::{Column, DataFrame, IntoColumn, NamedFrom, Series};
 /// Rows of a [`Table`] being put together. A cell that is not set is null.
 #[derive(Debug)]
 pub struct Rows {
-    table: &'static Table,
+    of: &'static Table,
     cells: Vec<Cells>,
-    rows: usize,
+    len: usize,
 }
 
 #[derive(Debug)]
@@ -121,17 +121,17 @@ impl Rows {
     /// No rows yet.
     pub fn new(table: &'static Table) -> Self {
         let cells = table.columns.iter().map(|c| Cells::new(c.kind)).collect();
-        Self { table, cells, rows: 0 }
+        Self { of: table, cells, len: 0 }
     }
 
     /// Begins the next row: what follows is set in it.
     pub fn row(&mut self) {
-        self.rows += 1;
+        self.len += 1;
     }
 
     /// Sets a cell of the current row. Each cell at most once a row.
     pub fn set(&mut self, column: impl Into<usize>, value: impl Value) {
-        let above = self.rows.saturating_sub(1);
+        let above = self.len.saturating_sub(1);
         if let Some(cells) = self.cells.get_mut(column.into()) {
             value.put(&mut CellSlot(cells, above));
         }
@@ -140,24 +140,24 @@ impl Rows {
     /// Whether it is time to [`take`](Self::take) the rows, so that memory stays bounded.
     pub fn is_full(&self) -> bool {
         let texts = self.cells.iter().map(|c| if let Cells::Text { all, .. } = c { all.len() } else { 0 });
-        self.rows >= CHUNK_ROWS || (self.rows.is_multiple_of(1024) && texts.sum::<usize>() > CHUNK_TEXT)
+        self.len >= CHUNK_ROWS || (self.len.is_multiple_of(1024) && texts.sum::<usize>() > CHUNK_TEXT)
     }
 
     /// Rows so far.
     pub fn len(&self) -> usize {
-        self.rows
+        self.len
     }
 
     /// Whether there is no row yet.
     pub fn is_empty(&self) -> bool {
-        self.rows == 0
+        self.len == 0
     }
 
     /// The rows as a chunk; none are left.
     pub fn take(&mut self) -> Result<Chunk, Error> {
-        let rows = std::mem::take(&mut self.rows);
+        let rows = std::mem::take(&mut self.len);
         let mut columns: Vec<Column> = Vec::with_capacity(self.cells.len());
-        for (cells, spec) in self.cells.iter_mut().zip(self.table.columns) {
+        for (cells, spec) in self.cells.iter_mut().zip(self.of.columns) {
             cells.pad(rows);
             let name = spec.name.into();
             let series = match cells {

@@ -99,7 +99,7 @@ impl<W: Write> fmt::Debug for TableWriter<W> {
 
 enum Writer<W: Write> {
     Text(TextWriter<W>),
-    Csv(csv::Writer<W>),
+    Csv(Box<csv::Writer<W>>),
     Json { out: W, rows: u64, lines: bool },
     Parquet(Box<ParquetBatches<Lent<W>>>, Lent<W>),
     Arrow(Box<polars_io::ipc::BatchedWriter<Lent<W>>>, Lent<W>),
@@ -148,7 +148,7 @@ impl<W: Write> TableWriter<W> {
                 if !options.no_header {
                     w.write_record(table.columns.iter().map(|c| c.name))?;
                 }
-                Writer::Csv(w)
+                Writer::Csv(Box::new(w))
             }
             Format::Json | Format::Jsonl => Writer::Json { out, rows: 0, lines: format == Format::Jsonl },
             Format::Parquet => {

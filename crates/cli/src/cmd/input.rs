@@ -137,7 +137,7 @@ impl Events {
     pub(crate) fn each(&self, mut sink: impl FnMut(&Event, &Strings) -> ControlFlow<()>) -> Result<()> {
         match self {
             Self::Held(t) => {
-                for e in t.events.iter() {
+                for e in &t.events {
                     if sink(&e, &t.strings).is_break() {
                         break;
                     }
@@ -227,13 +227,8 @@ pub(crate) fn parse_gfns(s: &str) -> Result<(u64, u64), String> {
         let (a, n) = (number(a).ok_or_else(wrong)?, number(n).ok_or_else(wrong)?);
         return a.checked_add(n).filter(|end| *end > a).map(|end| (a, end)).ok_or_else(wrong);
     }
-    let (a, b) = match s.split_once('-') {
-        Some((a, b)) => (number(a).ok_or_else(wrong)?, number(b).ok_or_else(wrong)?),
-        None => {
-            let a = number(s).ok_or_else(wrong)?;
-            (a, a)
-        }
-    };
+    let (first, last) = s.split_once('-').unwrap_or((s, s));
+    let (a, b) = (number(first).ok_or_else(wrong)?, number(last).ok_or_else(wrong)?);
     if b < a {
         return Err(wrong());
     }

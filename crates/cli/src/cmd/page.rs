@@ -54,9 +54,9 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let base = if a.absolute { 0 } else { trace.info.first_ts };
     let out = &mut std::io::stdout().lock();
     if a.format == "json" {
-        json(out, &timeline, &story, base)?
+        json(out, &timeline, &story, base)?;
     } else {
-        text(out, &story, base, a.absolute)?
+        text(out, &story, base, a.absolute)?;
     }
     Ok(Outcome::Fine)
 }

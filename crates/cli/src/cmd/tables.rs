@@ -42,7 +42,12 @@ impl TableArgs {
         let out = Output::new(self.output.as_deref(), self.format)?;
         let options = WriteOptions { no_header: self.no_header, absolute: self.absolute };
         let writer = Begun::Not(table, self.format, options, out);
-        Ok(Printer { rows: Rows::new(table), writer: Some(writer), filter, left: self.limit.unwrap_or(usize::MAX) })
+        Ok(Printer {
+            rows: Rows::new(table),
+            writer: Some(writer),
+            filter,
+            left: self.limit.unwrap_or(usize::MAX),
+        })
     }
 }
 
@@ -58,7 +63,7 @@ pub(crate) struct Printer {
 /// An output before and after its first byte: where nothing can be said, no header is printed either.
 enum Begun {
     Not(&'static Table, Format, WriteOptions, Output),
-    Yes(TableWriter<Output>),
+    Yes(Box<TableWriter<Output>>),
 }
 
 impl Printer {
@@ -83,14 +88,16 @@ impl Printer {
         self.left -= chunk.height();
         let mut writer = self.begin()?;
         writer.write(&chunk)?;
-        self.writer = Some(Begun::Yes(writer));
+        self.writer = Some(Begun::Yes(Box::new(writer)));
         Ok(())
     }
 
     fn begin(&mut self) -> Result<TableWriter<Output>> {
         match self.writer.take() {
-            Some(Begun::Yes(w)) => Ok(w),
-            Some(Begun::Not(table, format, options, out)) => Ok(TableWriter::new(table, format, options, out)?),
+            Some(Begun::Yes(w)) => Ok(*w),
+            Some(Begun::Not(table, format, options, out)) => {
+                Ok(TableWriter::new(table, format, options, out)?)
+            }
             None => bail!("the output failed before"),
         }
     }
