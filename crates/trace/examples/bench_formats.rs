@@ -2,7 +2,7 @@
 //!
 //! `bench_formats [--events N] [--dir DIR] [--sample trace.dat]` makes a trace.dat v6, a perf.data and a tracefs text of about N events by
 //! repeating the sample with shifted times, reads each with mmuscope (load into the packed store, and as a stream) and, if they are
-//! installed, with `trace-cmd report` and `perf script`. `--small OUT N` writes a trace.dat of the first N records instead (fixtures).
+//! installed, with `trace-cmd report` and `perf script`. With `--dir` the files stay there. `--small OUT N` writes a trace.dat of the first N records instead (fixtures).
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -65,7 +65,6 @@ fn main() -> Outcome {
     perf_data(&mut BufWriter::new(File::create(&perf)?), &raw, times, PerfStyle::default())?;
     let own = measure("perf.data", &perf, total)?;
     tool("perf script", Command::new("perf").args(["script", "-f", "-i"]).arg(&perf), total, own);
-    std::fs::remove_file(&perf)?;
 
     let packed = dir.join("large-zstd.perf.data");
     perf_data(
@@ -75,15 +74,12 @@ fn main() -> Outcome {
         PerfStyle { pipe: true, zstd: true },
     )?;
     measure("perf.data, pipe, zstd", &packed, total)?;
-    std::fs::remove_file(&packed)?;
 
     let text = dir.join("large.txt");
     let lines = write_text(&dat, &text, total.min(2_000_000))?;
     measure("tracefs text", &text, lines)?;
     let one = timed(|| load(&text, 1))?;
     println!("{:28} {:6.2} M lines/s on one core", "tracefs text", lines as f64 / one.as_secs_f64() / 1e6);
-    std::fs::remove_file(&text)?;
-    std::fs::remove_file(&dat)?;
     Ok(())
 }
 

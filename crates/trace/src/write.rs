@@ -302,7 +302,9 @@ pub fn perf_data<W: Write + Seek>(
     times: u64,
     style: PerfStyle,
 ) -> io::Result<()> {
-    let used: Vec<&Format> = raw.formats.iter().filter(|f| f.system != "ftrace").collect();
+    // Of ftrace's own events only the marker is one that perf records.
+    let used: Vec<&Format> =
+        raw.formats.iter().filter(|f| f.system != "ftrace" || f.name == "print").collect();
     let mut start = 16u64;
     if style.pipe {
         out.write_all(b"PERFILE2")?;
