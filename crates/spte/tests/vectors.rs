@@ -125,8 +125,7 @@ fn every_vector_by_each_release_of_its_era() {
         // The releases themselves are spelled out where a major number ends inside the era.
         let last_minor_of = |major: u16| match major {
             4 => 20,
-            5 => 19,
-            6 => 19,
+            5 | 6 => 19,
             _ => 3,
         };
         let (mut major, mut minor) = era.first;

@@ -1,4 +1,5 @@
 //! `decode` for people.
+#![allow(clippy::format_push_string, reason = "text for people; `write!` would only add results to ignore")]
 
 use std::io::{self, IsTerminal, Write};
 
@@ -16,6 +17,9 @@ pub(super) struct Printer<'o, W: Write> {
     out: &'o mut W,
     colour: bool,
 }
+
+/// Readings listed where several fit.
+const SHOWN: usize = 6;
 
 /// Values of one group that are explained in full; more become a list.
 const FULL: usize = 4;
@@ -339,7 +343,7 @@ impl<'o, W: Write> Printer<'o, W> {
             return Ok(());
         };
         let high = (v.rsvd_mask.unwrap_or(0) | e.decoded.reserved_bits) & v.value & 0x000f_ffff_ffff_f000;
-        if high.count_ones() == 1 {
+        if high.is_power_of_two() {
             writeln!(
                 self.out,
                 "    One single bit: without it the value would be {:#018x}, pfn {:#x}. A flipped bit in memory looks like this.",
@@ -475,7 +479,6 @@ impl<'o, W: Write> Printer<'o, W> {
                 judgement.plausible.len()
             ))
         )?;
-        const SHOWN: usize = 6;
         for (n, reading) in judgement.plausible.iter().take(SHOWN).enumerate() {
             let candidate = reading.candidates.first().and_then(|&at| judgement.candidates.get(at));
             writeln!(self.out, "  {}. {}", n + 1, reading.whose)?;

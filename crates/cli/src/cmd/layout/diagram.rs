@@ -1,4 +1,5 @@
 //! Bit diagrams: boxes in text, and SVG.
+#![allow(clippy::format_push_string, reason = "a picture is one string; `write!` would only add results to ignore")]
 
 use mmuscope_spte::{BitRun, FieldKind};
 
