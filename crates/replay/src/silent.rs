@@ -123,7 +123,7 @@ impl Engine {
                     self.guest_table_written(vm, gfn, ev, ts);
                 }
                 if matches!(e.body, Body::UserspaceExit { .. }) && self.silent.protects.contains(&vm) {
-                    self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| {
+                    self.stale_where(vm, ev, Reason::SilentKernel, |s, x| {
                         s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Writable)
                     });
                 }
@@ -133,7 +133,7 @@ impl Engine {
                 let invlpg =
                     matches!((isa, reason), (Some(Isa::Vmx), Some(14)) | (Some(Isa::Svm), Some(0x79 | 0x7a)));
                 if invlpg {
-                    self.stale_where(vm, ev, ts, Reason::GuestTable, |s, x| {
+                    self.stale_where(vm, ev, Reason::GuestTable, |s, x| {
                         !s.store.tables[s.store.place(x).table as usize].direct
                     });
                 }
@@ -156,7 +156,7 @@ impl Engine {
         }
     }
 
-    fn stale_where(&mut self, vm: u16, ev: u32, ts: u64, reason: Reason, which: impl Fn(&Self, u32) -> bool) {
+    fn stale_where(&mut self, vm: u16, ev: u32, reason: Reason, which: impl Fn(&Self, u32) -> bool) {
         let Some(fresh) = self.silent.fresh.get(&vm) else { return };
         let mut hit: Vec<u32> = fresh.iter().copied().filter(|x| which(self, *x)).collect();
         // The order of a set is not the order of anything.
@@ -177,7 +177,7 @@ impl Engine {
         made.push(key);
         // A new root: the TDP MMU of 5.10 frees the one before it, with everything below, without a word.
         if created && page.role.direct && page.role.level >= 4 && self.silent.active && !self.vms.is_tdp(vm) {
-            self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| s.store.tables[s.store.place(x).table as usize].direct || s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Mmio));
+            self.stale_where(vm, ev, Reason::SilentKernel, |s, x| s.store.tables[s.store.place(x).table as usize].direct || s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Mmio));
         }
         // The frame that a new shadow page shadows is write-protected, silently.
         if created
@@ -185,7 +185,7 @@ impl Engine {
             && self.silent.active
             && let Some(gfn) = page.gfn
         {
-            self.stale_where(vm, ev, ts, Reason::GuestTable, |s, x| {
+            self.stale_where(vm, ev, Reason::GuestTable, |s, x| {
                 let p = s.store.place(x);
                 let n = crate::model::pages_of(p.level);
                 p.gfn <= gfn && gfn - p.gfn < n
@@ -235,7 +235,7 @@ impl Engine {
                     .collect(),
             };
             if !doubtful.is_empty() {
-                self.stale_where(v, ev, ts, Reason::PageZapped, |s, x| doubtful.contains(&s.store.place(x).table));
+                self.stale_where(v, ev, Reason::PageZapped, |s, x| doubtful.contains(&s.store.place(x).table));
             }
         }
     }
@@ -280,7 +280,7 @@ impl Engine {
         let key = SpKey::of(vm, page);
         let known = self.silent.table_of.get(&key).copied();
         let level = page.role.level;
-        self.stale_where(vm, ev, ts, Reason::Synced, |s, x| {
+        self.stale_where(vm, ev, Reason::Synced, |s, x| {
             let t = s.store.place(x).table;
             match known {
                 Some(k) => t == k,
@@ -291,7 +291,7 @@ impl Engine {
 
     /// The guest may have written a table of its own.
     fn guest_table_written(&mut self, vm: u16, gfn: Option<u64>, ev: u32, ts: u64) {
-        self.stale_where(vm, ev, ts, Reason::GuestTable, |s, x| {
+        self.stale_where(vm, ev, Reason::GuestTable, |s, x| {
             let t = s.store.place(x).table;
             if s.store.tables[t as usize].direct {
                 return false;
@@ -307,10 +307,10 @@ impl Engine {
         if !self.vms.sure() {
             let all: Vec<u16> = self.silent.fresh.keys().copied().collect();
             for v in all {
-                self.stale_where(v, ev, ts, Reason::ZapAll, |_, _| true);
+                self.stale_where(v, ev, Reason::ZapAll, |_, _| true);
             }
         }
-        self.stale_where(vm, ev, ts, Reason::ZapAll, |_, _| true);
+        self.stale_where(vm, ev, Reason::ZapAll, |_, _| true);
         // Everything is installed anew from here on; if dirty logging is still on, it will show again.
         self.silent.protects.remove(&vm);
     }
@@ -318,7 +318,7 @@ impl Engine {
     pub(crate) fn silent_lost(&mut self, ev: u32, ts: u64) {
         let vms: Vec<u16> = self.silent.fresh.keys().copied().collect();
         for vm in vms {
-            self.stale_where(vm, ev, ts, Reason::Lost, |_, _| true);
+            self.stale_where(vm, ev, Reason::Lost, |_, _| true);
         }
         self.silent.made.clear();
         self.silent.brief.clear();
@@ -354,10 +354,10 @@ impl Engine {
         };
         for vm in vms {
             if zaps {
-                self.stale_where(vm, ev, ts, Reason::Notifier, |s, x| s.hva_hit(vm, x, start, end));
+                self.stale_where(vm, ev, Reason::Notifier, |s, x| s.hva_hit(vm, x, start, end));
             } else if self.layout.masks.acc_track_mask != 0 && self.layout.masks.accessed_mask == 0 {
                 // Ageing without A/D bits takes permissions away.
-                self.stale_where(vm, ev, ts, Reason::Notifier, |s, x| s.hva_hit(vm, x, start, end));
+                self.stale_where(vm, ev, Reason::Notifier, |s, x| s.hva_hit(vm, x, start, end));
             }
         }
         if zaps {
@@ -475,7 +475,7 @@ impl Engine {
         let shade = self.shade(spte, level);
         // What is larger or smaller at the same place is replaced without a word.
         if self.store.tables[t as usize].direct {
-            self.displace(vm, level, gfn, ev, ts);
+            self.displace(vm, level, gfn, ev);
         }
         let entry = match self.silent.slots.get(&sptep).copied() {
             Some(e) if self.store.place(e).gfn == gfn => e,
@@ -504,7 +504,7 @@ impl Engine {
             && self.threads[th].fault.unanswered_write().is_some()
             && self.silent.protects.insert(vm)
         {
-            self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| {
+            self.stale_where(vm, ev, Reason::SilentKernel, |s, x| {
                 s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Writable)
             });
         }
@@ -515,11 +515,11 @@ impl Engine {
         }
         let span = self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
         self.threads[th].fault.changed_silently(span, level);
-        self.freshen(th, vm, entry, shade, ev, ts);
+        self.freshen(th, vm, entry, shade, ev);
     }
 
     /// An install in a direct table replaces what other levels mapped there.
-    fn displace(&mut self, vm: u16, level: u8, gfn: u64, ev: u32, ts: u64) {
+    fn displace(&mut self, vm: u16, level: u8, gfn: u64, ev: u32) {
         let mut hit = Vec::new();
         for other in 1..=3u8 {
             let size = crate::model::pages_of(other);
@@ -541,7 +541,7 @@ impl Engine {
     }
 
     /// A value is known from here on, as far as this kernel lets it be known.
-    fn freshen(&mut self, th: usize, vm: u16, entry: u32, shade: Shade, ev: u32, ts: u64) {
+    fn freshen(&mut self, th: usize, vm: u16, entry: u32, shade: Shade, ev: u32) {
         let tid = self.threads[th].tid;
         let pending =
             self.silent.ranges.iter().any(|r| r.tid != tid && self.hva_hit(vm, entry, r.start, r.end));
@@ -685,7 +685,7 @@ impl Engine {
                 return;
             }
             if (cur ^ old) & !ad == 2 && cur & 2 != 0 && self.silent.protects.insert(vm) {
-                self.stale_where(vm, ev, ts, Reason::SilentKernel, |s, x| {
+                self.stale_where(vm, ev, Reason::SilentKernel, |s, x| {
                     s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Writable)
                 });
             } else if (cur ^ old) & !ad != 0 {
@@ -709,6 +709,6 @@ impl Engine {
         if result == FastPfResult::Fixed {
             self.threads[th].fault.changed(span, level);
         }
-        self.freshen(th, vm, entry, shade, ev, ts);
+        self.freshen(th, vm, entry, shade, ev);
     }
 }
