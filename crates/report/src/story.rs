@@ -134,8 +134,10 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
         } else {
             say!(s, " ({}). ", words::list(&sizes));
         }
-        if o.end_stale_bytes > 0 {
-            say!(s, "{} of that may have changed without an event. ", words::bytes(o.end_stale_bytes));
+        if o.end_stale_bytes > 0 && o.end_stale_bytes >= o.end_bytes {
+            s.push_str("All of that may have changed since without an event. ");
+        } else if o.end_stale_bytes > 0 {
+            say!(s, "{} of that may have changed since without an event. ", words::bytes(o.end_stale_bytes));
         }
         let zaps: u64 = o.zaps.iter().sum();
         if zaps > 0 {
@@ -255,13 +257,15 @@ pub(crate) fn tiles(r: &Report) -> Vec<Tile> {
     let peak: u64 = spaces().map(|o| o.peak_bytes).sum();
     if peak > 0 {
         let end: u64 = spaces().map(|o| o.end_bytes).sum();
+        let stale: u64 = spaces().map(|o| o.end_stale_bytes).sum();
         out.push(Tile {
             name: if r.vms.len() > 1 { "present at most, summed" } else { "present at most" },
             value: words::bytes(peak),
-            more: if end == 0 {
-                "all gone at the end".to_owned()
-            } else {
-                format!("{} at the end", words::bytes(end))
+            more: match (end, stale) {
+                (0, _) => "all gone at the end".to_owned(),
+                (_, 0) => format!("{} at the end", words::bytes(end)),
+                (e, s) if s >= e => format!("{} at the end, all of it stale", words::bytes(e)),
+                (e, s) => format!("{} at the end, {} of it stale", words::bytes(e), words::bytes(s)),
             },
         });
     }

@@ -103,7 +103,8 @@ impl Figure<'_> {
         let mut hidden = 0;
         for (i, p) in phases.iter().enumerate().rev() {
             let (x0, x1) = (self.x.at(p.start as f64), self.x.at(p.end as f64));
-            let w = text_width(&label(&p.text), LABEL);
+            // Phase labels are drawn in a heavier weight.
+            let w = text_width(&label(&p.text), LABEL) * 1.12;
             if w + 10.0 <= x1 - x0 {
                 placed[i] = Some(0);
                 continue;
