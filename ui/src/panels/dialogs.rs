@@ -100,7 +100,7 @@ fn palette(ui: &mut Ui, t: &Tokens, p: &mut Palette, has_trace: bool) -> Outcome
     .min(last);
     let mut run = None;
     ui.separator();
-    ScrollArea::vertical().max_height(380.0).show(ui, |ui| {
+    ScrollArea::vertical().max_height(380.0).min_scrolled_height(380.0).show(ui, |ui| {
         for (i, (_, spec)) in found.iter().enumerate() {
             let response = ui
                 .horizontal(|ui| {
@@ -141,7 +141,8 @@ fn help(ui: &mut Ui, t: &Tokens) -> Outcome {
         });
     });
     ui.separator();
-    ScrollArea::vertical().max_height((ui.ctx().content_rect().height() - 160.0).max(200.0)).show(ui, |ui| {
+    let height = (ui.ctx().content_rect().height() - 160.0).clamp(200.0, 620.0);
+    ScrollArea::vertical().max_height(height).min_scrolled_height(height).show(ui, |ui| {
         ui.columns(2, |columns| {
             for (i, group) in Group::ALL.into_iter().enumerate() {
                 // The longest lists stand apart, so that both columns end at about the same height.
@@ -238,7 +239,7 @@ fn chooser(ui: &mut Ui, t: &Tokens, c: &mut Chooser) -> Outcome {
         .filter(|_| !c.text.ends_with('/'))
         .map(|n| n.to_string_lossy().to_lowercase())
         .unwrap_or_default();
-    ScrollArea::vertical().max_height(380.0).auto_shrink(false).show(ui, |ui| {
+    ScrollArea::vertical().max_height(380.0).min_scrolled_height(380.0).auto_shrink(false).show(ui, |ui| {
         if let Some(up) = c.folder.parent()
             && ui.selectable_label(false, "..").on_hover_text("Folder above").clicked()
         {

@@ -45,21 +45,12 @@ fn texture(ui: &Ui, theme: Theme, shade: Shade) -> TextureHandle {
     texture
 }
 
-/// One line with every state and what is drawn over them.
+/// One line (or more, where the window is narrow) with every state and what is drawn over them.
 pub(crate) fn show(ui: &mut Ui, t: &Tokens) {
     ui.horizontal_wrapped(|ui| {
-        ui.spacing_mut().item_spacing = vec2(5.0, 3.0);
+        ui.spacing_mut().item_spacing = vec2(4.0, 2.0);
         for style in Visual::builtin().legend().filter(|s| s.shade != Shade::Table) {
-            let response = ui
-                .scope(|ui| {
-                    ui.horizontal(|ui| {
-                        swatch(ui, t, style.shade, vec2(22.0, 12.0));
-                        ui.label(egui::RichText::new(&style.name).size(11.5));
-                    });
-                })
-                .response;
-            response.on_hover_text(&style.about);
-            ui.add_space(6.0);
+            item(ui, &style.name, &style.about, |ui| swatch(ui, t, style.shade, vec2(22.0, 12.0)));
         }
         for (mark, name, about) in [
             (
@@ -71,17 +62,22 @@ pub(crate) fn show(ui: &mut Ui, t: &Tokens) {
             (Mark::Fold, "folded", "a stretch of the GFN space in which nothing happened is left out"),
             (Mark::Lost, "lost events", "the recorder lost events here"),
         ] {
-            ui.scope(|ui| {
-                ui.horizontal(|ui| {
-                    draw_mark(ui, t, mark);
-                    ui.label(egui::RichText::new(name).size(11.5));
-                });
-            })
-            .response
-            .on_hover_text(about);
-            ui.add_space(6.0);
+            item(ui, name, about, |ui| draw_mark(ui, t, mark));
         }
     });
+}
+
+/// Sign and name stay together: what does not fit goes to the next line as a whole.
+fn item(ui: &mut Ui, name: &str, about: &str, sign: impl FnOnce(&mut Ui)) {
+    let font = egui::FontId::proportional(11.5);
+    let width =
+        ui.painter().layout_no_wrap(name.to_owned(), font.clone(), Color32::WHITE).size().x + 22.0 + 10.0;
+    if ui.available_size_before_wrap().x < width {
+        ui.end_row();
+    }
+    sign(ui);
+    ui.label(egui::RichText::new(name).font(font)).on_hover_text(about);
+    ui.add_space(6.0);
 }
 
 #[derive(Clone, Copy)]

@@ -28,7 +28,7 @@ const TEXT: &str = "\
             load-111 [000] ..... 10.000100: kvm_entry: vcpu 0, rip 0x6000
             load-111 [000] ..... 10.000150: kvm_exit: vcpu 0 reason npf rip 0x6000 info1 0x0000000100000006 info2 0x0000000000100000 intr_info 0x00000000 error_code 0x00000000
             load-111 [000] ..... 10.000160: kvm_page_fault: vcpu 0 rip 0x6000 address 0x0000000000100000 error_code 0x100000006
-            load-111 [000] ..... 10.000170: kvm_mmu_get_page: new sp gfn 0 l4 8-byte q0 direct wux nxe ad root 1 sync
+            load-111 [000] ..... 10.000170: kvm_mmu_get_page: sp gen 0 gfn 0 l4 8-byte q0 direct wux nxe ad root 0 sync new
             load-111 [000] ..... 10.000171: kvm_tdp_mmu_spte_changed: as id 0 gfn 0 level 4 old_spte 0 new_spte 3a01907
             load-111 [000] ..... 10.000172: kvm_tdp_mmu_spte_changed: as id 0 gfn 0 level 3 old_spte 0 new_spte 3a02907
             load-111 [000] ..... 10.000173: kvm_tdp_mmu_spte_changed: as id 0 gfn 0 level 2 old_spte 0 new_spte 3a03907
@@ -50,7 +50,8 @@ const TEXT: &str = "\
 /// The small trace, loaded and replayed.
 fn small() -> Capture {
     let trace = Trace::from_text(TEXT).expect("the fixture is a trace");
-    // Sixteen events are too few to infer from; a user would say what the kernel was.
+    assert!(trace.info.damage.is_empty(), "{:?}", trace.info.damage);
+    // Twenty events are too few to infer from; a user would say what the kernel was.
     let spec = mmuscope_spte::LayoutSpec::named("6.1/npt").expect("a layout of ours");
     let timeline =
         replay(&trace, &ReplayOptions { layout: LayoutOverride { spec }, ..ReplayOptions::default() });
