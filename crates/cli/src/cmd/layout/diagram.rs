@@ -1,5 +1,8 @@
 //! Bit diagrams: boxes in text, and SVG.
-#![allow(clippy::format_push_string, reason = "a picture is one string; `write!` would only add results to ignore")]
+#![allow(
+    clippy::format_push_string,
+    reason = "a picture is one string; `write!` would only add results to ignore"
+)]
 
 use mmuscope_spte::{BitRun, FieldKind};
 
