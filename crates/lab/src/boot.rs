@@ -186,3 +186,33 @@ fn bochs(host: &Host, kernel: &Kernel, initrd: &Path, out: &Path, limit: Duratio
     fs::remove_dir_all(tree)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_follows_the_host() -> Result<()> {
+        let mut host: Host =
+            toml::from_str("about = 'x'\nkernel = 'linux-image-6.12'\ncmdline = 'maxcpus=1'")?;
+        assert!(cmdline(&host).ends_with(" maxcpus=1"));
+        assert!(!cmdline(&host).contains("no_hash_pointers"));
+        host.set("vendor.npt=0")?;
+        host.set("workload.backing=hugetlb1g")?;
+        host.set("emulator=bochs")?;
+        for word in ["no_hash_pointers", "hugepagesz=1G hugepages=1", "tsc=reliable"] {
+            assert!(cmdline(&host).contains(word), "{word} is missing");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_emulator_that_hangs_is_ended() -> Result<()> {
+        let begin = Instant::now();
+        let mut sleeper = Command::new("sleep");
+        sleeper.arg("60");
+        run(sleeper, "sleep", Duration::from_millis(300))?;
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        Ok(())
+    }
+}
