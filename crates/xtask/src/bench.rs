@@ -1,17 +1,31 @@
-//! `cargo xtask bench`: ratios against the tools people use, on this machine, in one run.
+//! `cargo xtask bench`: ratios against the tools people use and against the targets, on this machine, in one run.
 
 use crate::run::{cargo, root, show};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::process::Command;
 
-/// `bench record`: needs root, /dev/kvm and perf.
-pub(crate) fn record(args: &[&str]) -> Result<()> {
-    show(&mut cargo(&["build", "--release", "--package", "mmuscope-collector", "--examples"]))?;
-    show(Command::new(root().join("target/release/examples/bench_record")).args(args))
+/// Name, package and program of each bench. The programs are examples, so that no build of the product carries them.
+const BENCHES: [(&str, &str, &str); 4] = [
+    ("decode", "mmuscope-spte", "throughput"),
+    ("formats", "mmuscope-trace", "bench_formats"),
+    ("replay", "mmuscope-replay", "bench_replay"),
+    ("record", "mmuscope-collector", "bench_record"),
+];
+
+/// Runs one bench with its arguments, or, without a name, each that needs no arguments.
+pub(crate) fn bench(args: &[&str]) -> Result<()> {
+    let Some((name, args)) = args.split_first() else {
+        return BENCHES.iter().try_for_each(|b| run(b, &[]));
+    };
+    match BENCHES.iter().find(|(n, ..)| n == name) {
+        Some(b) => run(b, args),
+        None => bail!("no bench `{name}`: one of {}", BENCHES.map(|(n, ..)| n).join(", ")),
+    }
 }
 
-/// `bench formats`: the tools are compared with where they are installed.
-pub(crate) fn formats(args: &[&str]) -> Result<()> {
-    show(&mut cargo(&["build", "--release", "--package", "mmuscope-trace", "--example", "bench_formats"]))?;
-    show(Command::new(root().join("target/release/examples/bench_formats")).args(args))
+fn run((name, package, example): &(&str, &str, &str), args: &[&str]) -> Result<()> {
+    eprintln!("\nbench {name}");
+    // All examples of the package: a bench may start another of them.
+    show(&mut cargo(&["build", "--release", "--package", package, "--examples"]))?;
+    show(Command::new(root().join("target/release/examples").join(example)).args(args).current_dir(root()))
 }

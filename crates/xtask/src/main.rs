@@ -1,4 +1,4 @@
-//! The chores of this repository: `cargo xtask test`, `samples`, `screenshot`.
+//! The chores of this repository: `cargo xtask test`, `samples`, `bench`, `screenshot`.
 //!
 //! Light to build on purpose: it depends on nothing of mmuscope and runs the programs it needs.
 
@@ -18,6 +18,10 @@ usage: cargo xtask <COMMAND>
   test                    every check: packages, formatting, clippy, deny, typos, documentation, tests
   samples --check         every sample has its provenance and its checksum, and all together stay small
   samples --update        write samples/SHA256SUMS anew
+  bench                   all of the following, which can be named one by one
+  bench decode            SPTE values decoded per second
+  bench replay [MILLIONS OF EVENTS]
+                          events to page tables over time: speed, memory, answers
   bench formats [--events N] [--dir DIR] [--sample trace.dat]
                           every reader against trace-cmd report and perf script on a large file that it makes
   bench record [SECONDS] [KIB OF RING]
@@ -33,8 +37,7 @@ fn main() -> ExitCode {
         ["samples", "--check"] => samples::check(),
         ["samples", "--update"] => samples::update(),
         ["screenshot"] => screenshot::screenshot(),
-        ["bench", "formats", rest @ ..] => bench::formats(rest),
-        ["bench", "record", rest @ ..] => bench::record(rest),
+        ["bench", rest @ ..] => bench::bench(rest),
         ["help" | "-h" | "--help"] => {
             print!("{HELP}");
             Ok(())

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check of the repository, cheapest first, the tests last.
 
-use crate::run::{at_root, cargo, have, output, show};
+use crate::run::{at_root, cargo, have, output, root, show};
 use crate::samples;
 use anyhow::Result;
 use std::process::Command;
@@ -16,10 +16,14 @@ const PACKAGES: [(&str, &str); 6] = [
     ("linux-perf", "a second opinion on perf.data"),
 ];
 
+/// From the Python package registry.
+const DUCKDB: &str = "duckdb>=1.1";
+
 /// Runs every check.
 pub(crate) fn test() -> Result<()> {
     let start = Instant::now();
     packages();
+    duckdb();
     show(&mut cargo(&["fmt", "--all", "--check"]))?;
     samples::check()?;
     if have("typos") {
@@ -81,6 +85,21 @@ fn packages() {
             skipped(&format!("{what_for}: needs the Debian package {package}"));
         }
         eprintln!("to install them: apt-get install {}", list.join(" "));
+    }
+}
+
+/// A reader of Parquet that is not ours, from its package registry into `target/tools`, where a test finds it.
+fn duckdb() {
+    let tools = root().join("target/tools");
+    let there = |c: &mut Command| output(c.env("PYTHONPATH", &tools).args(["-c", "import duckdb"])).is_ok();
+    if there(&mut Command::new("python3")) {
+        return;
+    }
+    let mut pip =
+        at_root("python3", &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
+    pip.args(["--root-user-action=ignore", "--target"]).arg(&tools).arg(DUCKDB);
+    if let Err(e) = show(&mut pip) {
+        skipped(&format!("reading Parquet with DuckDB: it cannot be installed: {e:#}"));
     }
 }
 
