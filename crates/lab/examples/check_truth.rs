@@ -373,7 +373,6 @@ impl Check {
                 shorter.get(*p)
             ));
         }
-        Ok(())
     }
 }
 
