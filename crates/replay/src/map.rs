@@ -197,17 +197,16 @@ impl Canvas<'_> {
         }
     }
 
-    fn change(&mut self, rows: (usize, usize), col: u32, new: Option<u32>, old: Option<u32>, level: u8) {
+    fn change(&mut self, rows: (usize, usize), col: u32, new: Option<u32>, old: Option<(Shade, Certainty)>, level: u8) {
         for r in rows.0..=rows.1 {
             if self.rows[r].col < col {
                 self.flush(r, col);
             }
             let row = &mut self.rows[r];
             row.changes += 1;
-            if let Some(o) = old {
-                let m = self.store.meta(o);
-                row.touched |= 1 << m.shade as u8;
-                row.add(m.shade, m.certainty, level, -1);
+            if let Some((shade, certainty)) = old {
+                row.touched |= 1 << shade as u8;
+                row.add(shade, certainty, level, -1);
             }
             if let Some(n) = new {
                 let m = self.store.meta(n);
@@ -280,10 +279,8 @@ pub(crate) fn draw(
             if let Some((a, b, level)) = places.span(store, axis, ix, e)
                 && let Some(r) = c.rows_of(a, b)
             {
-                let m = store.meta(i as u32);
-                let old = m.prev.and_then(|_| store.span_before(e, i));
-                let keep = |s: Option<u32>| s.filter(|s| store.meta(*s).shade != Shade::Table);
-                let (new, old) = (keep(Some(i as u32)), keep(old));
+                let new = Some(i as u32).filter(|s| store.meta(*s).shade != Shade::Table);
+                let old = store.replaced(i as u32).filter(|o| o.0 != Shade::Table);
                 if new.is_some() || old.is_some() {
                     c.change(r, col, new, old, level);
                 }
@@ -304,7 +301,8 @@ pub(crate) fn draw(
                 if let Some((a, b, level)) = places.span(store, axis, ix, e)
                     && let Some(r) = c.rows_of(a, b)
                 {
-                    c.change(r, col, None, Some(s), level);
+                    let m = store.meta(s);
+                    c.change(r, col, None, Some((m.shade, m.certainty)), level);
                 }
             }
         }

@@ -214,6 +214,8 @@ pub(crate) struct Store {
     pub(crate) s_spte: Vec<u64>,
     pub(crate) s_meta: Vec<u16>,
     s_next: Vec<u32>,
+    /// Certainty of the span that this one replaced, where it replaced one.
+    s_prev_certainty: Vec<u8>,
     /// Tables in the order of their unlinking, and in the order of their end.
     pub(crate) detaches: Vec<u32>,
     pub(crate) deaths: Vec<u32>,
@@ -325,6 +327,12 @@ impl Store {
         self.s_next.get(span as usize).copied().filter(|s| *s != NONE)
     }
 
+    /// What a span replaced in pictures and counts.
+    pub(crate) fn replaced(&self, span: u32) -> Option<(Shade, Certainty)> {
+        let prev = self.meta(span).prev?;
+        Some((prev, CERTAINTIES[usize::from(self.s_prev_certainty[span as usize]).min(4)]))
+    }
+
     pub(crate) fn meta(&self, span: u32) -> Meta {
         Meta::unpack(self.s_meta[span as usize])
     }
@@ -368,6 +376,8 @@ impl Store {
         self.s_spte.push(spte.unwrap_or(0));
         self.s_meta.push(Meta { shade, certainty, reason, prev, has_value: spte.is_some() }.pack());
         self.s_next.push(NONE);
+        let before = if last == NONE { 0 } else { (self.s_meta[last as usize] >> 3 & 7) as u8 };
+        self.s_prev_certainty.push(before);
         if last == NONE {
             self.first[entry as usize] = id;
         } else {
@@ -681,6 +691,7 @@ impl Store {
             + self.s_spte.capacity() * 8
             + self.s_meta.capacity() * 2
             + self.s_next.capacity() * 4
+            + self.s_prev_certainty.capacity()
             + self.end_ev.capacity() * 4
             + self.end_tree.iter().map(|l| l.capacity() * 4).sum::<usize>()
             + self.skips.values().map(|v| v.capacity() * 4 + 32).sum::<usize>()
@@ -695,6 +706,7 @@ impl Store {
         self.s_spte.shrink_to_fit();
         self.s_meta.shrink_to_fit();
         self.s_next.shrink_to_fit();
+        self.s_prev_certainty.shrink_to_fit();
         self.ev_ts.off.shrink_to_fit();
         self.ev_kind.shrink_to_fit();
         self.first.shrink_to_fit();
