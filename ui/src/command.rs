@@ -377,9 +377,9 @@ pub(crate) const MOUSE: &[(&str, &str)] = &[
     ("Wheel", "Zoom both axes at the pointer"),
     ("Ctrl + wheel", "Zoom time only"),
     ("Shift + wheel", "Zoom the GFN space only"),
-    ("Sideways wheel, or Alt + wheel", "Move through time"),
+    ("Alt + wheel", "Move through time"),
     ("Drag", "Move"),
-    ("Shift + drag, or right drag", "Zoom into a rectangle"),
+    ("Shift + drag", "Zoom into a rectangle (right drag too)"),
     ("Click", "Select the entry under the pointer"),
     ("Double click", "Zoom into the span under the pointer"),
 ];
