@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::summary::{bytes, grouped};
@@ -11,6 +12,14 @@ use super::summary::{bytes, grouped};
 pub(crate) fn cpu_time() -> Duration {
     let t = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
+/// Whether a write to standard error would not block now.
+fn writable() -> bool {
+    let err = std::io::stderr();
+    let mut fds = [PollFd::new(&err, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().contains(PollFlags::OUT)
 }
 
 /// Draws the line.
@@ -45,13 +54,18 @@ impl Status {
     /// Time until then; a day where nothing is ever drawn.
     pub(crate) fn next(&self) -> Duration {
         if self.on {
-            Duration::from_secs(1).saturating_sub(self.last.0.elapsed())
+            // Not shorter than this: a line that cannot be drawn now must not make the loop spin.
+            Duration::from_secs(1).saturating_sub(self.last.0.elapsed()).max(Duration::from_millis(20))
         } else {
             Duration::from_hours(24)
         }
     }
 
     pub(crate) fn draw(&mut self, now: &Now) {
+        if !writable() {
+            // A stopped or slow terminal (Ctrl-S) must not keep the rings from being emptied.
+            return;
+        }
         let cpu = cpu_time();
         let passed = self.last.0.elapsed().as_secs_f64().max(1e-3);
         let rate = (now.events - self.last.1.min(now.events)) as f64 / passed;
