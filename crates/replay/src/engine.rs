@@ -307,7 +307,7 @@ impl Engine {
             self.threads[th].zapping = false;
         }
         // Whatever a thread was tearing down or had frozen is done once it goes on to something else.
-        if !(self.threads[th].tearing.is_empty() && self.threads[th].frozen.is_empty())
+        if (!self.threads[th].tearing.is_empty() || !self.threads[th].frozen.is_empty())
             && !self.belongs_to_teardown(th, e)
         {
             self.settle(th, ev, ts);

@@ -135,6 +135,7 @@ impl FaultState {
         self.open.is_some()
     }
     /// The open fault is for a write to a guest page, and nothing was installed for it.
+    #[allow(clippy::option_option, reason = "whether there is such a write, and whether its frame is known")]
     pub(crate) fn unanswered_write(&self) -> Option<Option<u64>> {
         let o = self.open?;
         (!o.set && !o.changed && o.p.access().write && o.p.flags & Packed::MMIO == 0).then(|| self.gfn())

@@ -123,11 +123,8 @@ impl Pass {
             Body::SetSpte { sptep, .. } => {
                 let Some(n) = self.node(e) else { return };
                 let page = sptep & !0xfff;
-                if self.owner.contains_key(&page) {
-                    self.edge(n, page);
-                } else {
-                    self.owner.insert(page, n);
-                }
+                self.owner.entry(page).or_insert(n);
+                self.edge(n, page);
             }
             _ => {}
         }
@@ -137,12 +134,6 @@ impl Pass {
         let guesses = &trace.info.vms;
         let n = self.nodes.len();
         let mut to: Vec<usize> = (0..n).collect();
-        fn root(to: &[usize], mut x: usize) -> usize {
-            while to[x] != x {
-                x = to[x];
-            }
-            x
-        }
         let mut runs: Vec<FxHashMap<u32, (u64, u64)>> = self.nodes.iter().map(|x| x.runs.clone()).collect();
         let mut sure: Vec<Option<usize>> = self.nodes.iter().map(|x| x.sure).collect();
         let join = |to: &mut Vec<usize>,
@@ -281,4 +272,12 @@ impl Pass {
         out.sort_by_key(|x| x.0);
         out.into_iter().map(|x| x.1).collect()
     }
+}
+
+/// The first of the nodes that belong together.
+fn root(to: &[usize], mut x: usize) -> usize {
+    while to[x] != x {
+        x = to[x];
+    }
+    x
 }

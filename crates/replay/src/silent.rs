@@ -166,7 +166,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn silent_get_page(&mut self, th: usize, ev: u32, ts: u64, page: &Page, created: bool) {
+    pub(crate) fn silent_get_page(&mut self, th: usize, ev: u32, _ts: u64, page: &Page, created: bool) {
         let vm = self.vm_of(th);
         let tid = self.threads[th].tid;
         let key = SpKey::of(vm, page);
@@ -272,7 +272,7 @@ impl Engine {
         self.store.bury(t, ev, ts);
     }
 
-    pub(crate) fn sync_page(&mut self, th: usize, ev: u32, ts: u64, page: &Page, sync: bool) {
+    pub(crate) fn sync_page(&mut self, th: usize, ev: u32, _ts: u64, page: &Page, sync: bool) {
         if !self.silent.active || !sync {
             return;
         }
@@ -290,7 +290,7 @@ impl Engine {
     }
 
     /// The guest may have written a table of its own.
-    fn guest_table_written(&mut self, vm: u16, gfn: Option<u64>, ev: u32, ts: u64) {
+    fn guest_table_written(&mut self, vm: u16, gfn: Option<u64>, ev: u32, _ts: u64) {
         self.stale_where(vm, ev, Reason::GuestTable, |s, x| {
             let t = s.store.place(x).table;
             if s.store.tables[t as usize].direct {
@@ -303,7 +303,7 @@ impl Engine {
         });
     }
 
-    pub(crate) fn silent_zap_all(&mut self, vm: u16, ev: u32, ts: u64) {
+    pub(crate) fn silent_zap_all(&mut self, vm: u16, ev: u32, _ts: u64) {
         if !self.vms.sure() {
             let all: Vec<u16> = self.silent.fresh.keys().copied().collect();
             for v in all {
@@ -315,7 +315,7 @@ impl Engine {
         self.silent.protects.remove(&vm);
     }
 
-    pub(crate) fn silent_lost(&mut self, ev: u32, ts: u64) {
+    pub(crate) fn silent_lost(&mut self, ev: u32, _ts: u64) {
         let vms: Vec<u16> = self.silent.fresh.keys().copied().collect();
         for vm in vms {
             self.stale_where(vm, ev, Reason::Lost, |_, _| true);
@@ -326,7 +326,7 @@ impl Engine {
     }
 
     /// mmu_notifier events: which entries they may have hit.
-    pub(crate) fn notifier(&mut self, th: usize, ev: u32, ts: u64, body: &Body) {
+    pub(crate) fn notifier(&mut self, th: usize, ev: u32, _ts: u64, body: &Body) {
         let tid = self.threads[th].tid;
         let (start, end, zaps) = match *body {
             Body::UnmapHvaRange { start, end } => (start, end, true),

@@ -32,7 +32,7 @@ impl TimeCol {
         let ts = ts.max(self.last);
         self.last = ts;
         let base = match self.bases.last() {
-            Some((_, b)) if ts - b <= u64::from(u32::MAX) => *b,
+            Some((_, b)) if u32::try_from(ts - b).is_ok() => *b,
             _ => {
                 self.bases.push((self.off.len() as u32, ts));
                 ts

@@ -192,7 +192,7 @@ impl Timeline {
     fn fault_words(&self, f: &Fault) -> String {
         let mut s = format!("{} fault", f.access.name());
         if f.access.name() == "unknown" {
-            s = "fault".to_owned();
+            "fault".clone_into(&mut s);
         }
         if f.mmio {
             s = format!("MMIO {s}");
