@@ -311,7 +311,7 @@ fn a_stuck_entry_is_found_and_a_silent_release_is_not() {
         let mut s = format!("{TREE}\n+1 t1 tdp 1 2 empty W77\n+1 t9 tdp 1 2 W77 frozen\n");
         for _ in 0..n {
             for t in ["t1", "t2"] {
-                s.push_str(&format!("+4000 {t} exit\n+1 {t} fault 2 w\n+1 {t} want 1 2 77\n+1 {t} entry 0\n"));
+                s += &["+4000 T exit", "+1 T fault 2 w", "+1 T want 1 2 77", "+1 T entry 0", ""].join("\n").replace('T', t);
             }
         }
         s.push_str(after);
