@@ -90,7 +90,7 @@ fn events(layout: &Layout, trace: &Trace, checked: &mut Checked) {
     let mut last_value: HashMap<u32, (u64, u64)> = HashMap::new();
     let mut marked: HashMap<u32, (u64, u32)> = HashMap::new();
     let mut checked_mmio: HashMap<u32, u64> = HashMap::new();
-    for event in trace.events.iter() {
+    for event in &trace.events {
         let tid = event.tid.unwrap_or(0);
         match event.body {
             Body::SetSpte { gfn, spte, sptep, level, r, w, x, u } => {
