@@ -1,4 +1,4 @@
-//! The lab's command line by itself: `cargo run -p mmuscope-lab --example lab -- list`.
+//! The lab's command line; `cargo xtask lab …` runs it.
 
 fn main() -> anyhow::Result<()> {
     mmuscope_lab::main(std::env::args_os().skip(1))
