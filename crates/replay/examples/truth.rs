@@ -20,7 +20,7 @@ fn main() {
             vec![dir.join("trace.txt.zst"), dir.join("trace.txt"), dir.join("trace.dat")]
         };
         for f in files.iter().filter(|f| f.exists()) {
-            let trace = match Trace::load(&[f.clone()], &ReadOptions::default()) {
+            let trace = match Trace::load(std::slice::from_ref(f), &ReadOptions::default()) {
                 Ok(t) => t,
                 Err(e) => {
                     println!("{}: {e}", f.display());
