@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsString,
     fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -45,8 +46,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     match words[..] {
         ["list"] => list(),
         ["kernels"] => {
-            fetch::available(&work()?)?.iter().for_each(|k| println!("{k}"));
-            Ok(())
+            let names = fetch::available(&work()?)?.join("\n");
+            Ok(writeln!(io::stdout(), "{names}")?)
         }
         ["boot", host, ref rest @ ..] => Run::parse(host, rest)?.boot(),
         ["record", host, ref rest @ ..] => {
@@ -86,8 +87,9 @@ fn hosts() -> Result<Vec<(String, PathBuf)>> {
 }
 
 fn list() -> Result<()> {
+    let mut out = io::stdout().lock();
     for (name, path) in hosts()? {
-        println!("{name:<22} {}", Host::load(&path)?.about);
+        writeln!(out, "{name:<22} {}", Host::load(&path)?.about)?;
     }
     Ok(())
 }

@@ -1,5 +1,20 @@
 //! The lab's command line; `cargo xtask lab …` runs it.
 
-fn main() -> anyhow::Result<()> {
-    mmuscope_lab::main(std::env::args_os().skip(1))
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match mmuscope_lab::main(std::env::args_os().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output may have had enough of it.
+        Err(e)
+            if e.downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) =>
+        {
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("lab: {e:#}");
+            ExitCode::from(2)
+        }
+    }
 }
