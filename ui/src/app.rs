@@ -167,7 +167,9 @@ impl Viewer {
             self.session.opened(path);
         }
         ctx.send_viewport_cmd(ViewportCommand::Title(format!("{} – mmuscope", loaded.capture.title())));
-        let mut doc = Doc::new(loaded.capture, ctx, self.inline);
+        // In place would mean to lock the capture twice on this thread, between which the follower may wait to write.
+        let inline = self.inline && !loaded.capture.growing;
+        let mut doc = Doc::new(loaded.capture, ctx, inline);
         doc.shown = self.session.shown;
         if let Some(follower) = loaded.follower {
             let wake = ctx.clone();
