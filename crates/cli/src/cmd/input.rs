@@ -1,7 +1,7 @@
 //! Reading what the user named.
 
 use crate::layout_args::LayoutArgs;
-use crate::progress::Watch;
+use crate::progress::{Watch, stopped};
 use anyhow::{Result, bail};
 use mmuscope_analysis::time::Moment;
 use mmuscope_analysis::words;
@@ -46,7 +46,7 @@ impl InputArgs {
     pub(crate) fn replay(&self, layout: &LayoutArgs) -> Result<(Trace, Timeline)> {
         let options = layout.replay_options()?;
         let trace = self.load()?;
-        let timeline = replay(&trace, &options);
+        let timeline = replay(&trace, options)?;
         Ok((trace, timeline))
     }
 
@@ -87,8 +87,16 @@ impl InputArgs {
 const MARKS: usize = 10_000;
 
 /// Replays a trace.
-pub(crate) fn replay(trace: &Trace, options: &ReplayOptions) -> Timeline {
-    mmuscope_replay::replay(trace, options)
+pub(crate) fn replay(trace: &Trace, mut options: ReplayOptions) -> Result<Timeline> {
+    let progress = Arc::new(mmuscope_trace::Progress::default());
+    options.progress = Some(Arc::clone(&progress));
+    let _watch = Watch::new("replaying", progress);
+    let timeline = mmuscope_replay::replay(trace, &options);
+    // A replay that was cancelled ends early; half an answer is none.
+    if stopped() {
+        bail!("stopped");
+    }
+    Ok(timeline)
 }
 
 /// Whether the path means standard input.

@@ -44,7 +44,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     })?;
     // What was too large to hold as events is not held as a replay either.
     let replayed = match &events {
-        Events::Held(trace) if !a.no_replay => Some((trace, super::input::replay(trace, &options))),
+        Events::Held(trace) if !a.no_replay => Some((trace, super::input::replay(trace, options)?)),
         _ => None,
     };
     let out = &mut std::io::stdout().lock();

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 
 fn pages() -> Vec<PathBuf> {
     let mut pages = vec![root().join("README.md")];
-    for e in fs::read_dir(root().join("docs")).expect("docs").flatten() {
-        if e.path().extension().is_some_and(|x| x == "md") {
-            pages.push(e.path());
-        }
+    for dir in [root().join("docs"), root().join("docs/guide")] {
+        let files = fs::read_dir(dir).expect("docs").flatten().map(|e| e.path());
+        pages.extend(files.filter(|p| p.extension().is_some_and(|x| x == "md")));
     }
     pages
 }

@@ -85,7 +85,10 @@ fn a_truncated_trace_gives_what_is_before_the_damage_or_says_why_not() {
             let events = String::from_utf8_lossy(&out.stdout).lines().count().saturating_sub(1);
             match out.status.code() {
                 // A pipe tells everything before the data; trace.dat and a perf.data file tell it behind them.
-                Some(0) => assert!(said.contains("partial") && (name == "cut.dat" || events > 3000 * part), "{events}: {said}"),
+                Some(0) => assert!(
+                    said.contains("partial") && (name == "cut.dat" || events > 3000 * part),
+                    "{events}: {said}"
+                ),
                 Some(2) => assert!(out.stdout.is_empty() && !said.contains("panicked"), "{said}"),
                 other => panic!("status {other:?}: {said}"),
             }

@@ -44,8 +44,8 @@ e, s = "{}", "{}"
 t = dict((r[0], r[1]) for r in duckdb.sql(f"describe select * from '{{e}}'").fetchall())
 for name, want in dict(ts="UBIGINT", cpu="UINTEGER", gfn="UBIGINT", new_spte="UBIGINT", event="VARCHAR", errno="INTEGER", created="BOOLEAN").items():
     assert t[name] == want, (name, t[name])
-print(duckdb.sql(f"select count(*), count(distinct event), max(ts), max(new_spte), sum(gfn) from '{{e}}'").fetchone())
-print(duckdb.sql(f"select count(*), sum(size), max(spte) from '{{s}}' where state = 'present'").fetchone())
+print(duckdb.sql(f"select count(*), count(distinct event), max(ts), max(new_spte), sum(gfn) from '{{e}}'").fetchall()[0])
+print(duckdb.sql(f"select count(*), sum(size), max(spte) from '{{s}}' where state = 'present'").fetchall()[0])
 "#,
         events.display(),
         state.display()

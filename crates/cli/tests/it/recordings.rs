@@ -20,7 +20,11 @@ fn every_version_of_trace_dat_tells_the_same() {
     );
     for other in ["samples/6.1-npt/trace-v6.dat.zst", "samples/6.1-npt/trace-v7-none.dat.zst"] {
         assert_eq!(Csv::of(&["events", other]).rows, events, "{other}");
-        assert_eq!(Csv::of(&["state", other, "--at", BEFORE_TEARDOWN]).select(columns), state.select(columns), "{other}");
+        assert_eq!(
+            Csv::of(&["state", other, "--at", BEFORE_TEARDOWN]).select(columns),
+            state.select(columns),
+            "{other}"
+        );
     }
 }
 
