@@ -334,7 +334,7 @@ fn start_recorders(host: &Host) -> Result<Vec<(&'static str, Child)>> {
 
 /// A recorder watches once its file is there and it opens nothing more (an event is a file descriptor).
 fn wait_until_watching(pid: u32, file: &str) {
-    let end = Instant::now() + Duration::from_mins(1);
+    let end = Instant::now() + Duration::from_mins(10);
     let (mut open, mut steady) = (0, 0);
     while Instant::now() < end && (steady < 12 || !Path::new(RESULT).join(file).exists()) {
         thread::sleep(Duration::from_millis(150));
