@@ -1,6 +1,8 @@
 //! Measures the replay: `bench_replay [EVENTS in millions]`. A made-up busy host: four vCPUs fault in, write-protect, re-dirty and zap
 //! 4 KiB pages of a large guest, as boots, migrations and notifiers do.
 
+#![allow(clippy::many_single_char_names, clippy::verbose_bit_mask, reason = "a bench reads as arithmetic")]
+
 use std::time::Instant;
 
 use mmuscope_replay::{MapQuery, ReplayOptions, StateFilter, VmId, replay};
