@@ -59,7 +59,11 @@ impl Running {
         let table = &store.tables[t as usize];
         let level = usize::from(table.level.min(5));
         for e in store.table_entries(t) {
-            let last = if unlinked { store.last_before(e, table.detach_sp) } else { store.last_span(e).filter(|x| *x >= table.detach_sp) };
+            let last = if unlinked {
+                store.last_before(e, table.detach_sp)
+            } else {
+                store.last_span(e).filter(|x| *x >= table.detach_sp)
+            };
             if let Some(x) = last {
                 let c = &mut self.counts.entries[store.meta(x).shade as usize][level];
                 *c = c.wrapping_sub(1);

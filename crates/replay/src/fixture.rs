@@ -18,7 +18,9 @@
 //! `exit`, `entry VCPU`, `user REASON ERRNO`, `zapall`, `unmap START END`, `lost COUNT`, `mark TEXT`.
 
 use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf};
-use mmuscope_trace::{Body, ErrorEncoding, Event, FastPfResult, Isa, Page, Role, StrId, TaskInfo, Trace, VmGuess};
+use mmuscope_trace::{
+    Body, ErrorEncoding, Event, FastPfResult, Isa, Page, Role, StrId, TaskInfo, Trace, VmGuess,
+};
 
 /// A line that is not of the language.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +40,9 @@ struct Maker {
 
 /// Makes a trace out of lines of the fixture language. All threads are of one VM, unless `vm PID TID …` lines say otherwise.
 pub fn trace(text: &str) -> Result<Trace, FixtureError> {
-    let named = |name: &str| LayoutSpec::named(name).and_then(|s| s.resolve()).map(|r| r.layout).map_err(|e| e.to_string());
+    let named = |name: &str| {
+        LayoutSpec::named(name).and_then(|s| s.resolve()).map(|r| r.layout).map_err(|e| e.to_string())
+    };
     let at = |line: usize| move |what: String| FixtureError { line, what };
     let mut m = Maker { layout: named("C/npt").map_err(at(0))?, trace: Trace::default(), ts: 0 };
     for (i, line) in text.lines().enumerate() {
@@ -74,7 +78,12 @@ impl Maker {
         for t in &tids {
             self.trace.info.tasks.push(TaskInfo { tid: *t, pid: Some(pid), ..TaskInfo::default() });
         }
-        self.trace.info.vms.push(VmGuess { pid: Some(pid), tids, provenance: "fixture".to_owned(), ..VmGuess::default() });
+        self.trace.info.vms.push(VmGuess {
+            pid: Some(pid),
+            tids,
+            provenance: "fixture".to_owned(),
+            ..VmGuess::default()
+        });
         Ok(())
     }
 
@@ -118,7 +127,17 @@ impl Maker {
     }
 
     fn page(level: u8, gfn: u64, smm: bool) -> Page {
-        let role = Role { level, gpte_bytes: Some(8), direct: true, r: true, w: true, u: true, x: true, smm: smm.then_some(true), ..Role::default() };
+        let role = Role {
+            level,
+            gpte_bytes: Some(8),
+            direct: true,
+            r: true,
+            w: true,
+            u: true,
+            x: true,
+            smm: smm.then_some(true),
+            ..Role::default()
+        };
         Page { gfn: Some(gfn), role, ..Page::default() }
     }
 
@@ -151,7 +170,12 @@ impl Maker {
                 let sptep = hex(after("at").ok_or("`set` needs `at ADDRESS`")?)?;
                 Body::SetSpte { gfn, spte, sptep, level, r: true, w: spte & 2 != 0, x: true, u: Some(true) }
             }
-            "mmio" => Body::MarkMmioSpte { sptep: None, gfn: hex(arg(0)?)?, access: 7, generation: hex(arg(1)?)? as u32 },
+            "mmio" => Body::MarkMmioSpte {
+                sptep: None,
+                gfn: hex(arg(0)?)?,
+                access: 7,
+                generation: hex(arg(1)?)? as u32,
+            },
             "fast" => {
                 let gfn = hex(arg(0)?)?;
                 Body::FastPageFault {
@@ -172,7 +196,12 @@ impl Maker {
                 let (level, gfn) = (dec(arg(0)?)?, hex(arg(1)?)?);
                 Body::SplitHugePage { gfn, spte: self.value(arg(2)?, level, gfn)?, level, errno: 0 }
             }
-            "want" => Body::SpteRequested { level: dec(arg(0)?)?, gfn: hex(arg(1)?)?, pfn: hex(arg(2)?)?, access: None },
+            "want" => Body::SpteRequested {
+                level: dec(arg(0)?)?,
+                gfn: hex(arg(1)?)?,
+                pfn: hex(arg(2)?)?,
+                access: None,
+            },
             "fault" => {
                 let code = match arg(1)? {
                     "w" => 6,
@@ -180,7 +209,13 @@ impl Maker {
                     _ => 4,
                 };
                 let encoding = ErrorEncoding::NestedPageFault;
-                Body::PageFault { vcpu: None, rip: Some(0x1000), address: hex(arg(0)?)? << 12, error_code: 1 << 32 | code, encoding }
+                Body::PageFault {
+                    vcpu: None,
+                    rip: Some(0x1000),
+                    address: hex(arg(0)?)? << 12,
+                    error_code: 1 << 32 | code,
+                    encoding,
+                }
             }
             "exit" => Body::Exit {
                 vcpu: None,
@@ -194,7 +229,13 @@ impl Maker {
                 error_code: None,
                 requests: None,
             },
-            "entry" => Body::Entry { vcpu: dec(arg(0)?)?, rip: None, immediate_exit: None, intr_info: None, error_code: None },
+            "entry" => Body::Entry {
+                vcpu: dec(arg(0)?)?,
+                rip: None,
+                immediate_exit: None,
+                intr_info: None,
+                error_code: None,
+            },
             "user" => Body::UserspaceExit { reason: dec(arg(0)?)?, errno: dec(arg(1)?)? },
             "zapall" => Body::ZapAllFast { mmu_valid_gen: 0, mmu_used_pages: 0 },
             "unmap" => Body::UnmapHvaRange { start: hex(arg(0)?)?, end: hex(arg(1)?)? },
@@ -203,7 +244,14 @@ impl Maker {
             _ => return Err(format!("`{verb}` is not a verb")),
         };
         let comm = self.trace.strings.intern("task");
-        self.trace.events.push(&Event { ts: self.ts, cpu: (tid % 4) as u16, tid: Some(tid), pid: None, comm, body });
+        self.trace.events.push(&Event {
+            ts: self.ts,
+            cpu: (tid % 4) as u16,
+            tid: Some(tid),
+            pid: None,
+            comm,
+            body,
+        });
         Ok(())
     }
 }

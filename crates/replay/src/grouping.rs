@@ -184,10 +184,23 @@ impl Pass {
         // A thread of the monitor that works on tables of two vCPUs joins them; kernel threads that serve every VM do not.
         let serves_all = |i: usize| {
             let c = trace.strings.get(self.nodes[i].comm);
-            ["kworker", "kswapd", "khugepaged", "ksmd", "kcompactd", "oom_reaper"].iter().any(|k| c.starts_with(k))
+            ["kworker", "kswapd", "khugepaged", "ksmd", "kcompactd", "oom_reaper"]
+                .iter()
+                .any(|k| c.starts_with(k))
         };
         for x in (0..n).filter(|x| !is_vcpu(*x) && !serves_all(*x)) {
-            let mut near: Vec<usize> = edges.iter().filter_map(|(_, (a, b))| if *a == x { Some(*b) } else if *b == x { Some(*a) } else { None }).collect();
+            let mut near: Vec<usize> = edges
+                .iter()
+                .filter_map(|(_, (a, b))| {
+                    if *a == x {
+                        Some(*b)
+                    } else if *b == x {
+                        Some(*a)
+                    } else {
+                        None
+                    }
+                })
+                .collect();
             near.retain(|y| is_vcpu(*y));
             for w in near.windows(2) {
                 join(&mut to, &mut runs, &mut sure, w[0], w[1], false);
@@ -202,7 +215,8 @@ impl Pass {
                 .filter(|m| root(&to, *m) == *m && !(0..n).any(|x| x != *m && root(&to, x) == *m))
                 .collect();
             for m in alone {
-                let lonely_edges = edges.iter().any(|(_, (a, b))| (*a == m && is_vcpu(*b)) || (*b == m && is_vcpu(*a)));
+                let lonely_edges =
+                    edges.iter().any(|(_, (a, b))| (*a == m && is_vcpu(*b)) || (*b == m && is_vcpu(*a)));
                 if let Some(other) = members.iter().copied().find(|o| *o != m)
                     && !lonely_edges
                 {
@@ -249,7 +263,11 @@ impl Pass {
                 let namer = members
                     .iter()
                     .copied()
-                    .find(|m| !is_vcpu(*m) && !trace.strings.get(self.nodes[*m].comm).starts_with("kvm-nx") && !self.nodes[*m].runs.contains_key(&0))
+                    .find(|m| {
+                        !is_vcpu(*m)
+                            && !trace.strings.get(self.nodes[*m].comm).starts_with("kvm-nx")
+                            && !self.nodes[*m].runs.contains_key(&0)
+                    })
                     .or_else(|| members.first().copied());
                 let name = guess
                     .map(|g| g.name.clone())

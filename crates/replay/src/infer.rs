@@ -330,7 +330,15 @@ pub(crate) fn infer(trace: &Trace, over: &LayoutOverride) -> LayoutInfo {
     for note in &resolved.notes {
         parts.add("note", note.clone(), Provenance::Assumed, "from the layout file");
     }
-    LayoutInfo { layout: resolved.layout, resolved, parts: parts.0, confidence, mmio_sure, alternatives, spec }
+    LayoutInfo {
+        layout: resolved.layout,
+        resolved,
+        parts: parts.0,
+        confidence,
+        mmio_sure,
+        alternatives,
+        spec,
+    }
 }
 
 #[cold]
@@ -379,8 +387,12 @@ fn mode_of(seen: &Seen, param: &impl Fn(&str) -> Option<bool>) -> (Mode, Provena
                 "entries in the legacy format in tables that shadow the guest's".to_owned(),
             )
         }
-        None if seen.npf > 0 => (Mode::Npt, Provenance::Inferred, "faults carry nested paging's error codes".to_owned()),
-        None if seen.eptq > 0 => (Mode::Ept, Provenance::Inferred, "faults carry EPT exit qualifications".to_owned()),
+        None if seen.npf > 0 => {
+            (Mode::Npt, Provenance::Inferred, "faults carry nested paging's error codes".to_owned())
+        }
+        None if seen.eptq > 0 => {
+            (Mode::Ept, Provenance::Inferred, "faults carry EPT exit qualifications".to_owned())
+        }
         None if seen.svm > 0 => {
             (Mode::Npt, Provenance::Assumed, "SVM exits; no entry value decides".to_owned())
         }

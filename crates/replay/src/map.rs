@@ -197,7 +197,14 @@ impl Canvas<'_> {
         }
     }
 
-    fn change(&mut self, rows: (usize, usize), col: u32, new: Option<u32>, old: Option<(Shade, Certainty)>, level: u8) {
+    fn change(
+        &mut self,
+        rows: (usize, usize),
+        col: u32,
+        new: Option<u32>,
+        old: Option<(Shade, Certainty)>,
+        level: u8,
+    ) {
         for r in rows.0..=rows.1 {
             if self.rows[r].col < col {
                 self.flush(r, col);
@@ -296,7 +303,8 @@ pub(crate) fn draw(
             };
             let at = store.tables[t as usize].detach_sp;
             for e in store.table_entries(t) {
-                let s = if detach { store.last_before(e, at) } else { store.last_span(e).filter(|s| *s >= at) };
+                let s =
+                    if detach { store.last_before(e, at) } else { store.last_span(e).filter(|s| *s >= at) };
                 let Some(s) = s.filter(|s| store.meta(*s).shade != Shade::Table) else { continue };
                 if let Some((a, b, level)) = places.span(store, axis, ix, e)
                     && let Some(r) = c.rows_of(a, b)

@@ -177,7 +177,10 @@ impl Engine {
         made.push(key);
         // A new root: the TDP MMU of 5.10 frees the one before it, with everything below, without a word.
         if created && page.role.direct && page.role.level >= 4 && self.silent.active && !self.vms.is_tdp(vm) {
-            self.stale_where(vm, ev, Reason::SilentKernel, |s, x| s.store.tables[s.store.place(x).table as usize].direct || s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Mmio));
+            self.stale_where(vm, ev, Reason::SilentKernel, |s, x| {
+                s.store.tables[s.store.place(x).table as usize].direct
+                    || s.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Mmio)
+            });
         }
         // The frame that a new shadow page shadows is write-protected, silently.
         if created
@@ -214,7 +217,8 @@ impl Engine {
             return;
         }
         // Which VM a thread works for may be a guess: then the page may be of any, and so is every table it could be no longer known.
-        let vms: Vec<u16> = if self.vms.sure() { vec![vm] } else { self.silent.tables.keys().copied().collect() };
+        let vms: Vec<u16> =
+            if self.vms.sure() { vec![vm] } else { self.silent.tables.keys().copied().collect() };
         for v in vms {
             let other = SpKey { vm: v, ..key };
             let named = self.silent.table_of.get(&other).copied();
@@ -231,11 +235,16 @@ impl Engine {
                     .into_iter()
                     .flatten()
                     .copied()
-                    .filter(|t| self.store.tables[*t as usize].level == page.role.level && !self.silent.key_of_table.contains_key(t))
+                    .filter(|t| {
+                        self.store.tables[*t as usize].level == page.role.level
+                            && !self.silent.key_of_table.contains_key(t)
+                    })
                     .collect(),
             };
             if !doubtful.is_empty() {
-                self.stale_where(v, ev, Reason::PageZapped, |s, x| doubtful.contains(&s.store.place(x).table));
+                self.stale_where(v, ev, Reason::PageZapped, |s, x| {
+                    doubtful.contains(&s.store.place(x).table)
+                });
             }
         }
     }
@@ -410,7 +419,8 @@ impl Engine {
         let made = self.silent.made.get_mut(&tid).and_then(|m| {
             let at = m.iter().rposition(|k| k.role.level == level && k.vm == vm);
             // The TDP MMU of 5.10 prints the level above.
-            let at = at.or_else(|| m.iter().rposition(|k| k.role.direct && k.role.level == level + 1 && k.vm == vm));
+            let at = at
+                .or_else(|| m.iter().rposition(|k| k.role.direct && k.role.level == level + 1 && k.vm == vm));
             at.map(|i| m.remove(i))
         });
         if let Some(t) = self.by_page.get(&page).copied() {
@@ -527,7 +537,9 @@ impl Engine {
                 std::cmp::Ordering::Equal => continue,
                 std::cmp::Ordering::Greater => &mut std::iter::once(gfn / size * size),
                 // A gigabyte's worth of small pages is not looked at one by one: they are children of tables that go with it.
-                std::cmp::Ordering::Less => &mut (0..crate::model::pages_of(level) / size).take(512).map(move |i| gfn + i * size),
+                std::cmp::Ordering::Less => {
+                    &mut (0..crate::model::pages_of(level) / size).take(512).map(move |i| gfn + i * size)
+                }
             };
             for base in bases {
                 hit.extend(self.silent.direct_at.get(&(vm, other, base)).into_iter().flatten().copied());

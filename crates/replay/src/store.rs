@@ -443,11 +443,7 @@ impl Store {
     pub(crate) fn end_of(&self, span: u32) -> Option<(EventIx, u64)> {
         let entry = self.s_entry[span as usize];
         let t = &self.tables[self.chunks[entry as usize / CHUNK].table as usize];
-        let table_end = if span < t.detach_sp {
-            (t.detach_ev, t.detach_ts)
-        } else {
-            (t.dead_ev, t.dead_ts)
-        };
+        let table_end = if span < t.detach_sp { (t.detach_ev, t.detach_ts) } else { (t.dead_ev, t.dead_ts) };
         let next = self.s_next[span as usize];
         if next != NONE && self.s_ev[next as usize] <= table_end.0 {
             return Some((self.s_ev[next as usize], self.start(next)));

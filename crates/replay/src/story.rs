@@ -156,7 +156,8 @@ impl Timeline {
             .min_by_key(|(e, s)| (matches!(s.state, State::Nonpresent | State::Unknown), e.level));
         let headline = match now {
             Some((_, s)) if s.state == State::Mmio => {
-                let r = self.mmio_ranges().iter().find(|r| r.vm == vm && r.gfn_start <= gfn && gfn < r.gfn_end);
+                let r =
+                    self.mmio_ranges().iter().find(|r| r.vm == vm && r.gfn_start <= gfn && gfn < r.gfn_end);
                 format!(
                     "gfn {gfn:#x}: MMIO, {} fault{}{} ({})",
                     faults.len(),

@@ -382,7 +382,11 @@ impl Engine {
         }
         // Where releases are traced (6.10 and later) a frozen value is only ever told of a table being torn down: that its link was cut
         // must have been lost.
-        if shade == Shade::Removed && !self.releases_silently && self.store.tables[table as usize].lossy && !self.store.tables[table as usize].mirror {
+        if shade == Shade::Removed
+            && !self.releases_silently
+            && self.store.tables[table as usize].lossy
+            && !self.store.tables[table as usize].mirror
+        {
             self.detach_tree(table, ev, ts);
             self.threads[th].tearing.push(table);
             self.apply_dying(th, vm, key, idx, gfn, found, old, new, shade, ev, ts);

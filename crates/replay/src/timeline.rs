@@ -224,7 +224,13 @@ impl Timeline {
         let s = &self.engine.store;
         let mut tails: FxHashMap<(u16, u64), Tail> = FxHashMap::default();
         for f in self.engine.faults.done.iter().rev().filter(|f| f.gfn != u64::MAX && f.levels & 15 != 0) {
-            let t = tails.entry((f.vm, f.gfn)).or_insert(Tail { first: f.ts, last: f.ts, tids: Vec::new(), count: 0, open: true });
+            let t = tails.entry((f.vm, f.gfn)).or_insert(Tail {
+                first: f.ts,
+                last: f.ts,
+                tids: Vec::new(),
+                count: 0,
+                open: true,
+            });
             if !t.open {
                 continue;
             }
@@ -257,7 +263,10 @@ impl Timeline {
                     let Some(i) = stated else { continue };
                     let p = s.place(id.0);
                     let attached = s.tables[p.table as usize].attached();
-                    if attached && s.meta(i).shade == Shade::Removed && t.last.saturating_sub(s.start(i)) >= LONG {
+                    if attached
+                        && s.meta(i).shade == Shade::Removed
+                        && t.last.saturating_sub(s.start(i)) >= LONG
+                    {
                         found.push(Evidence {
                             kind: crate::model::EvidenceKind::StuckRemoved,
                             ts: s.start(i),

@@ -131,7 +131,9 @@ impl VmMap {
     pub(crate) fn touch(&mut self, th: &mut Thread, e: &Event, ts: u64) {
         let vcpu = match e.body {
             Body::Exit { vcpu, .. } | Body::PageFault { vcpu, .. } => vcpu,
-            Body::Entry { vcpu, .. } | Body::FastPageFault { vcpu, .. } | Body::PmlFull { vcpu } => Some(vcpu),
+            Body::Entry { vcpu, .. } | Body::FastPageFault { vcpu, .. } | Body::PmlFull { vcpu } => {
+                Some(vcpu)
+            }
             _ => None,
         };
         if th.vm.is_none() {

@@ -1,7 +1,8 @@
 //! One fixture for each way the kernel tells, or does not tell, that an entry changed. The expectations are the kernel's rules, not ours.
 
 use mmuscope_replay::{
-    Certainty, Entry, EvidenceKind, Outcome, Reason, ReplayOptions, Shade, Span, State, StateFilter, Timeline, VmId, fixture, replay,
+    Certainty, Entry, EvidenceKind, Outcome, Reason, ReplayOptions, Shade, Span, State, StateFilter,
+    Timeline, VmId, fixture, replay,
 };
 use mmuscope_trace::Trace;
 
@@ -52,7 +53,10 @@ fn leaf_installed_by_a_fault() {
     assert_eq!((s.shade, s.certainty, e.sptep), (Shade::Writable, Certainty::Exact, Some(0x12010)));
     assert_eq!(t.decode(&e, &s).and_then(|d| d.pfn), Some(0x77));
     let f = t.faults().next().expect("a fault");
-    assert_eq!((f.outcome, f.gfn, f.access.write, f.level, f.pfn), (Outcome::Fixed, Some(2), true, Some(1), Some(0x77)));
+    assert_eq!(
+        (f.outcome, f.gfn, f.access.write, f.level, f.pfn),
+        (Outcome::Fixed, Some(2), true, Some(1), Some(0x77))
+    );
     assert_eq!(f.duration(), Some(9_000));
     assert!(t.evidence().is_empty(), "{:?}", t.evidence());
 }
@@ -70,18 +74,31 @@ fn set_spte_without_a_change_is_spurious() {
         +1 t2 entry 1"
     ));
     assert_eq!(t.faults().map(|f| f.outcome).collect::<Vec<_>>(), [Outcome::Spurious]);
-    assert_eq!(t.entries().filter(|e| e.level == 1).map(|e| t.spans(e.id).filter(|s| s.id.is_some()).count()).sum::<usize>(), 1);
+    assert_eq!(
+        t.entries()
+            .filter(|e| e.level == 1)
+            .map(|e| t.spans(e.id).filter(|s| s.id.is_some()).count())
+            .sum::<usize>(),
+        1
+    );
 }
 
 #[test]
 fn nothing_between_fault_and_entry_is_a_retry() {
-    let (_, t) = run(&format!("{TREE}\n+1 t1 exit\n+1 t1 fault 2 r\n+1 t1 entry 0\n+1 t1 exit\n+1 t1 fault 2 r\n+1 t1 entry 0"));
-    assert_eq!(t.faults().map(|f| (f.outcome, f.retries)).collect::<Vec<_>>(), [(Outcome::Retry, 0), (Outcome::Retry, 1)]);
+    let (_, t) = run(&format!(
+        "{TREE}\n+1 t1 exit\n+1 t1 fault 2 r\n+1 t1 entry 0\n+1 t1 exit\n+1 t1 fault 2 r\n+1 t1 entry 0"
+    ));
+    assert_eq!(
+        t.faults().map(|f| (f.outcome, f.retries)).collect::<Vec<_>>(),
+        [(Outcome::Retry, 0), (Outcome::Retry, 1)]
+    );
 }
 
 #[test]
 fn return_with_an_error_and_a_fault_without_end() {
-    let (_, t) = run(&format!("{TREE}\n+1 t1 exit\n+1 t1 fault 2 r\n+1 t1 user 0 -14\n+1 t2 exit\n+1 t2 fault 3 r\n+1 t2 lost 9"));
+    let (_, t) = run(&format!(
+        "{TREE}\n+1 t1 exit\n+1 t1 fault 2 r\n+1 t1 user 0 -14\n+1 t2 exit\n+1 t2 fault 3 r\n+1 t2 lost 9"
+    ));
     let f: Vec<_> = t.faults().collect();
     assert_eq!((f[0].outcome, f[0].errno), (Outcome::Error, Some(-14)));
     assert_eq!((f[1].outcome, f[1].end_ts), (Outcome::Unfinished, None));
@@ -89,11 +106,16 @@ fn return_with_an_error_and_a_fault_without_end() {
 
 #[test]
 fn mmio_installed() {
-    let (_, t) = run(&format!("{TREE}\n+1 t1 exit\n+1 t1 fault 5 w\n+1 t1 tdp 1 5 empty M4\n+1 t1 mmio 5 4\n+1 t1 entry 0"));
+    let (_, t) = run(&format!(
+        "{TREE}\n+1 t1 exit\n+1 t1 fault 5 w\n+1 t1 tdp 1 5 empty M4\n+1 t1 mmio 5 4\n+1 t1 entry 0"
+    ));
     let (e, s) = entry(&t, 1, 5).expect("mmio");
     assert_eq!((s.state, t.decode(&e, &s).and_then(|d| d.mmio_generation)), (State::Mmio, Some(4)));
     assert_eq!(t.faults().next().map(|f| (f.outcome, f.mmio)), Some((Outcome::MmioInstalled, true)));
-    assert_eq!(t.mmio_ranges().iter().map(|r| (r.gfn_start, r.gfn_end, r.installs)).collect::<Vec<_>>(), [(5, 6, 1)]);
+    assert_eq!(
+        t.mmio_ranges().iter().map(|r| (r.gfn_start, r.gfn_end, r.installs)).collect::<Vec<_>>(),
+        [(5, 6, 1)]
+    );
 }
 
 #[test]
@@ -121,7 +143,8 @@ fn unfreezing_is_silent_up_to_6_9() {
 #[test]
 fn the_release_is_traced_since_6_10() {
     let tree = format!("layout D/npt\n{TREE}");
-    let (_, t) = run(&format!("{tree}\n+1 t1 tdp 1 2 empty W77\n+1 t9 tdp 1 2 W77 frozen\n+9 t9 unmap 1000 2000"));
+    let (_, t) =
+        run(&format!("{tree}\n+1 t1 tdp 1 2 empty W77\n+1 t9 tdp 1 2 W77 frozen\n+9 t9 unmap 1000 2000"));
     assert_eq!(shade(&t, 1, 2), Some(Shade::Removed), "no rule makes it empty without an event here");
 }
 
@@ -187,7 +210,9 @@ fn teardown_told_before_its_link_is_cut() {
 
 #[test]
 fn a_split_implies_512_children() {
-    let (_, t) = run(&format!("{TREE}\n+1 t1 tdp 2 200 empty W400\n+1 t9 page 1 200\n+1 t9 tdp 2 200 W400 T30/1\n+1 t9 split 2 200 W400"));
+    let (_, t) = run(&format!(
+        "{TREE}\n+1 t1 tdp 2 200 empty W400\n+1 t9 page 1 200\n+1 t9 tdp 2 200 W400 T30/1\n+1 t9 split 2 200 W400"
+    ));
     let kids: Vec<_> = at_end(&t).into_iter().filter(|(e, _)| e.level == 1).collect();
     assert_eq!(kids.len(), 512);
     let (e, s) = &kids[511];
@@ -268,7 +293,8 @@ fn two_trees_of_one_address_space() {
         +1 t9 tdp 1 2 W77 empty
         +1 t9 tdp 1 3 W78 empty"
     ));
-    let live: Vec<_> = at_end(&t).into_iter().filter(|(e, s)| e.level == 1 && s.state == State::Present).collect();
+    let live: Vec<_> =
+        at_end(&t).into_iter().filter(|(e, s)| e.level == 1 && s.state == State::Present).collect();
     assert_eq!(live.iter().map(|(e, _)| (e.gfn, e.sptep)).collect::<Vec<_>>(), [(2, Some(0x42010))]);
     assert!(t.evidence().is_empty(), "{:?}", t.evidence());
 }
@@ -283,13 +309,16 @@ fn smm_has_a_tree_of_its_own() {
         +1 t1 tdp 2 0 empty T52 as 1
         +1 t1 tdp 1 30 empty W99 as 1"
     ));
-    let live: Vec<_> = at_end(&t).into_iter().filter(|(e, _)| e.level == 1).map(|(e, _)| (e.as_id, e.gfn)).collect();
+    let live: Vec<_> =
+        at_end(&t).into_iter().filter(|(e, _)| e.level == 1).map(|(e, _)| (e.as_id, e.gfn)).collect();
     assert_eq!(live, [(1, 0x30)]);
 }
 
 #[test]
 fn after_lost_events_everything_is_stale_until_shown() {
-    let (_, t) = run(&format!("{TREE}\n+1 t1 tdp 1 2 empty W77\n+1 t1 tdp 1 3 empty W78\n+1 t2 lost 40\n+1 t1 tdp 1 3 W78 R78"));
+    let (_, t) = run(&format!(
+        "{TREE}\n+1 t1 tdp 1 2 empty W77\n+1 t1 tdp 1 3 empty W78\n+1 t2 lost 40\n+1 t1 tdp 1 3 W78 R78"
+    ));
     let (_, s) = entry(&t, 1, 2).expect("entry");
     assert_eq!((s.certainty, s.reason, s.state), (Certainty::Stale, Reason::Lost, State::Present));
     assert_eq!(entry(&t, 1, 3).map(|(_, s)| s.certainty), Some(Certainty::Exact));
@@ -311,27 +340,41 @@ fn a_stuck_entry_is_found_and_a_silent_release_is_not() {
         let mut s = format!("{TREE}\n+1 t1 tdp 1 2 empty W77\n+1 t9 tdp 1 2 W77 frozen\n");
         for _ in 0..n {
             for t in ["t1", "t2"] {
-                s += &["+4000 T exit", "+1 T fault 2 w", "+1 T want 1 2 77", "+1 T entry 0", ""].join("\n").replace('T', t);
+                s += &["+4000 T exit", "+1 T fault 2 w", "+1 T want 1 2 77", "+1 T entry 0", ""]
+                    .join("\n")
+                    .replace('T', t);
             }
         }
         s.push_str(after);
         s
     };
-    let stuck = |text: &str| run(text).1.evidence().iter().filter(|e| e.kind == EvidenceKind::StuckRemoved).count();
+    let stuck =
+        |text: &str| run(text).1.evidence().iter().filter(|e| e.kind == EvidenceKind::StuckRemoved).count();
     assert_eq!(stuck(&faults(6, "")), 1);
     assert_eq!(stuck(&faults(1, "")), 0, "two faults that lose a race prove nothing");
-    assert_eq!(stuck(&faults(6, "+1 t1 exit\n+1 t1 fault 2 w\n+1 t1 want 1 2 77\n+1 t1 tdp 1 2 empty W78\n+1 t1 entry 0")), 0);
+    assert_eq!(
+        stuck(&faults(
+            6,
+            "+1 t1 exit\n+1 t1 fault 2 w\n+1 t1 want 1 2 77\n+1 t1 tdp 1 2 empty W78\n+1 t1 entry 0"
+        )),
+        0
+    );
 }
 
 #[test]
 fn vms_are_told_apart() {
-    let tree = |t: &str, p: &str| TREE.replace("t1", t).replace("100 ", "+1 ").replace("T1", &format!("T{p}1"));
+    let tree =
+        |t: &str, p: &str| TREE.replace("t1", t).replace("100 ", "+1 ").replace("T1", &format!("T{p}1"));
     let (_, t) = run(&format!(
         "vm 10 t1 t2\nvm 20 t5\n100 t1 mark go\n{}{}\n+1 t1 tdp 1 2 empty W77\n+1 t5 tdp 1 2 empty W88\n+1 t2 tdp 1 2 W77 empty",
         tree("t1", "0"),
         tree("t5", "9")
     ));
-    let live: Vec<_> = at_end(&t).into_iter().filter(|(e, s)| e.level == 1 && s.state == State::Present).map(|(e, _)| e.vm).collect();
+    let live: Vec<_> = at_end(&t)
+        .into_iter()
+        .filter(|(e, s)| e.level == 1 && s.state == State::Present)
+        .map(|(e, _)| e.vm)
+        .collect();
     assert_eq!(live, [VmId(1)]);
     assert_eq!(t.vms().iter().map(|v| v.pid).collect::<Vec<_>>(), [Some(10), Some(20)]);
 }
@@ -339,7 +382,9 @@ fn vms_are_told_apart() {
 #[test]
 fn silent_mmu_says_so() {
     // 5.10: installs only. What was installed is not known to be there any more once the thread went on.
-    let (_, t) = run("layout B/npt\n100 t1 page 1 0\n+1 t1 exit\n+1 t1 fault 2 w\n+1 t1 want 1 2 77\n+1 t1 set 1 2 W77 at 12010\n+1 t1 entry 0");
+    let (_, t) = run(
+        "layout B/npt\n100 t1 page 1 0\n+1 t1 exit\n+1 t1 fault 2 w\n+1 t1 want 1 2 77\n+1 t1 set 1 2 W77 at 12010\n+1 t1 entry 0",
+    );
     let (e, s) = entry(&t, 1, 2).expect("entry");
     assert_eq!((s.certainty, s.reason, e.sptep), (Certainty::Stale, Reason::SilentKernel, Some(0x12010)));
     let first = t.spans(e.id).find(|s| s.id.is_some()).expect("span");
@@ -365,7 +410,13 @@ fn story_of_a_page_names_its_turns() {
     ));
     let s = t.page_story(&trace, VmId(0), 0, 2);
     let text: Vec<&str> = s.lines.iter().map(|l| l.text.as_str()).collect();
-    for want in ["write fault at rip 0x1000: fixed, 4K", "mapped writable by a 4K page, host frame 0x77", "write-protected", "writable again", "zapped"] {
+    for want in [
+        "write fault at rip 0x1000: fixed, 4K",
+        "mapped writable by a 4K page, host frame 0x77",
+        "write-protected",
+        "writable again",
+        "zapped",
+    ] {
         assert!(text.iter().any(|t| t.contains(want)), "{want} in {text:#?}");
     }
     assert_eq!(s.faults.len(), 2);

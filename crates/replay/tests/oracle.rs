@@ -39,11 +39,16 @@ fn read(folder: &Path, name: &str) -> String {
 fn spec(folder: &Path) -> LayoutSpec {
     let cpuinfo = read(folder, "cpuinfo");
     let field = |name: &str| {
-        cpuinfo.lines().filter_map(|l| l.split_once(':')).find(|(k, _)| k.trim() == name).map(|(_, v)| v.trim())
+        cpuinfo
+            .lines()
+            .filter_map(|l| l.split_once(':'))
+            .find(|(k, _)| k.trim() == name)
+            .map(|(_, v)| v.trim())
     };
     let params = read(folder, "params.txt");
     let param = |name: &str| {
-        let line = params.lines().find(|l| l.split(':').next().is_some_and(|p| p.ends_with(&format!("/{name}"))))?;
+        let line =
+            params.lines().find(|l| l.split(':').next().is_some_and(|p| p.ends_with(&format!("/{name}"))))?;
         Some(matches!(line.rsplit(':').next()?.trim(), "Y" | "1"))
     };
     let mut spec = LayoutSpec {
@@ -61,7 +66,8 @@ fn spec(folder: &Path) -> LayoutSpec {
     spec.mode = Some(Known::measured(mode));
     let host = &mut spec.host;
     host.vendor = field("vendor_id").and_then(Vendor::parse).map(Known::measured);
-    let width: Option<u8> = field("address sizes").and_then(|s| s.split(' ').next()).and_then(|n| n.parse().ok());
+    let width: Option<u8> =
+        field("address sizes").and_then(|s| s.split(' ').next()).and_then(|n| n.parse().ok());
     host.maxphyaddr = width.map(Known::measured);
     let l1tf = field("bugs").is_some_and(|b| b.split_whitespace().any(|b| b == "l1tf"));
     host.l1tf = Some(Known::measured(l1tf));
@@ -75,11 +81,16 @@ fn spec(folder: &Path) -> LayoutSpec {
 fn masks(folder: &Path, layout: &Layout, checked: &mut Checked) {
     for line in read(folder, "kvars.txt").lines() {
         let mut words = line.split_whitespace();
-        let (Some(name), Some("ok"), Some(value)) = (words.next(), words.next(), words.next()) else { continue };
-        let (Some(mask), Ok(value)) = (MaskName::parse(name), u64::from_str_radix(value, 16)) else { continue };
+        let (Some(name), Some("ok"), Some(value)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        let (Some(mask), Ok(value)) = (MaskName::parse(name), u64::from_str_radix(value, 16)) else {
+            continue;
+        };
         checked.masks += 1;
         if layout.masks.get(mask) != value {
-            checked.wrong(format!("{name}: computed {:#x}, the kernel had {value:#x}", layout.masks.get(mask)));
+            checked
+                .wrong(format!("{name}: computed {:#x}, the kernel had {value:#x}", layout.masks.get(mask)));
         }
     }
 }
@@ -99,7 +110,10 @@ fn events(layout: &Layout, trace: &Trace, checked: &mut Checked) {
                 // Text readers cannot tell an absent letter from a dash.
                 let same_user = ours.u.is_none() || u.is_none() || ours.u == u;
                 if (ours.r, ours.w, ours.x) != (r, w, x) || !same_user {
-                    checked.wrong(format!("{spte:#x} level {level}: {ours:?}, printed {:?}", Letters { r, w, x, u }));
+                    checked.wrong(format!(
+                        "{spte:#x} level {level}: {ours:?}, printed {:?}",
+                        Letters { r, w, x, u }
+                    ));
                 }
                 let d = layout.decode(spte, level);
                 match d.state {
@@ -132,7 +146,10 @@ fn events(layout: &Layout, trace: &Trace, checked: &mut Checked) {
                 for value in [old_spte, new_spte] {
                     let d = layout.decode(value, level);
                     if d.nonzero_nonpresent || d.is_malformed() {
-                        checked.wrong(format!("{value:#x} level {level}: no value of this kernel ({})", d.state.name()));
+                        checked.wrong(format!(
+                            "{value:#x} level {level}: no value of this kernel ({})",
+                            d.state.name()
+                        ));
                     }
                     if d.state == State::Table
                         && let Some(pfn) = d.pfn
@@ -151,7 +168,10 @@ fn events(layout: &Layout, trace: &Trace, checked: &mut Checked) {
                 checked.generations += 1;
                 let d = layout.decode(spte, 1);
                 if d.mmio_generation != Some(spte_gen) {
-                    checked.wrong(format!("{spte:#x}: generation {:?}, the kernel read {spte_gen:#x}", d.mmio_generation));
+                    checked.wrong(format!(
+                        "{spte:#x}: generation {:?}, the kernel read {spte_gen:#x}",
+                        d.mmio_generation
+                    ));
                 }
                 checked_mmio.insert(tid, spte);
             }
@@ -180,12 +200,14 @@ fn mmio(layout: &Layout, spte: u64, gfn: u64, generation: Option<u32>, checked: 
 }
 
 fn check(folder: &Path) -> Option<Checked> {
-    let recordings = ["trace.txt.zst", "trace.txt", "trace.dat", "trace.dat.zst", "perf.data.zst", "perf.data"];
+    let recordings =
+        ["trace.txt.zst", "trace.txt", "trace.dat", "trace.dat.zst", "perf.data.zst", "perf.data"];
     let file = recordings.iter().map(|n| folder.join(n)).find(|p| p.exists())?;
     let resolved = spec(folder).resolve().unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut checked = Checked::default();
     masks(folder, &resolved.layout, &mut checked);
-    let trace = Trace::load(&[file], &ReadOptions::default()).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let trace =
+        Trace::load(&[file], &ReadOptions::default()).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     events(&resolved.layout, &trace, &mut checked);
     eprintln!(
         "{:<28} {:<14} {} masks, {} letters, {} MMIO, {} generations, {} parents; {} wrong",
@@ -205,8 +227,11 @@ fn check(folder: &Path) -> Option<Checked> {
 fn real_kernels_agree() {
     let root = std::env::var_os("MMUSCOPE_TRACES")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples"), PathBuf::from);
-    let mut folders: Vec<PathBuf> =
-        fs::read_dir(&root).expect("the samples").filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_dir()).collect();
+    let mut folders: Vec<PathBuf> = fs::read_dir(&root)
+        .expect("the samples")
+        .filter_map(|e| Some(e.ok()?.path()))
+        .filter(|p| p.is_dir())
+        .collect();
     folders.sort();
     let mut seen = 0;
     let mut wrong = Vec::new();

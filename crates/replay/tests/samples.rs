@@ -8,7 +8,11 @@ use mmuscope_trace::{EventStore, ReadOptions, Trace};
 
 fn samples() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");
-    let mut v: Vec<PathBuf> = std::fs::read_dir(dir).expect("samples").filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.is_dir()).collect();
+    let mut v: Vec<PathBuf> = std::fs::read_dir(dir)
+        .expect("samples")
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .filter(|p| p.is_dir())
+        .collect();
     v.sort();
     v
 }
@@ -85,7 +89,11 @@ fn counts_are_those_of_the_state() {
 fn a_prefix_replays_to_the_state_of_its_end() {
     for name in ["6.1-npt", "7.3-npt", "6.1-shadow32", "linux-boot"] {
         let dir = samples().into_iter().find(|d| d.ends_with(name)).expect("sample");
-        let file = ["trace.txt.zst", "trace.dat"].map(|f| dir.join(f)).into_iter().find(|f| f.exists()).expect("trace");
+        let file = ["trace.txt.zst", "trace.dat"]
+            .map(|f| dir.join(f))
+            .into_iter()
+            .find(|f| f.exists())
+            .expect("trace");
         let (trace, whole) = load(&file);
         for part in [3, 5, 8] {
             let n = trace.events.len() * part / 10;
@@ -116,7 +124,8 @@ fn a_prefix_replays_to_the_state_of_its_end() {
 fn growing_gives_what_reading_at_once_gives() {
     let dir = samples().into_iter().find(|d| d.ends_with("6.1-npt")).expect("sample");
     let (trace, whole) = load(&dir.join("trace.txt.zst"));
-    let mut grown = Trace { info: trace.info.clone(), strings: trace.strings.clone(), events: EventStore::new() };
+    let mut grown =
+        Trace { info: trace.info.clone(), strings: trace.strings.clone(), events: EventStore::new() };
     let mut t: Option<Timeline> = None;
     for (i, e) in trace.events.iter().enumerate() {
         grown.events.push(&e);
