@@ -1,4 +1,4 @@
-//! The chores of this repository: `cargo xtask test`, `samples`, `bench`, `screenshot`.
+//! The chores of this repository: `cargo xtask test`, `samples`, `bench`, `lab`, `screenshot`.
 //!
 //! Light to build on purpose: it depends on nothing of mmuscope and runs the programs it needs.
 
@@ -26,6 +26,7 @@ usage: cargo xtask <COMMAND>
                           every reader against trace-cmd report and perf script on a large file that it makes
   bench record [SECONDS] [KIB OF RING]
                           perf record against mmuscope record on one VM workload: lost, CPU, bytes, the guest's speed
+  lab ...                 real KVM hosts in emulators: cargo xtask lab help
   screenshot              the viewer on samples/linux-boot, under Xvfb, to docs/images/viewer.png
 ";
 
@@ -38,6 +39,10 @@ fn main() -> ExitCode {
         ["samples", "--update"] => samples::update(),
         ["screenshot"] => screenshot::screenshot(),
         ["bench", rest @ ..] => bench::bench(rest),
+        ["lab", rest @ ..] => run::show(
+            run::cargo(&["run", "--quiet", "--package", "mmuscope-lab", "--bin", "mmuscope-lab", "--"])
+                .args(rest),
+        ),
         ["help" | "-h" | "--help"] => {
             print!("{HELP}");
             Ok(())
