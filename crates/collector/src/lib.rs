@@ -1,6 +1,6 @@
 //! A live KVM host to a capture.
 //!
-//! [`record`] opens the chosen tracepoints with `perf_event_open` into one ring per CPU of its own, drains them, and writes a perf.data
+//! [`record()`] opens the chosen tracepoints with `perf_event_open` into one ring per CPU of its own, drains them, and writes a perf.data
 //! stream that also carries the host facts a decoder needs. [`doctor`] says whether that works here and, if not, how to mend it.
 //! Nothing here touches the kernel's global trace buffer or anybody else's tracing; all events vanish with this process.
 

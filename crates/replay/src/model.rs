@@ -888,7 +888,7 @@ pub struct Cell {
     pub flags: u8,
     /// The shade most entries of the cell hold; removed and mmio win over others so that a short one does not vanish.
     pub shade: u8,
-    /// One span of the cell plus one (0: none): see [`MapImage::span`].
+    /// One span of the cell plus one (0: none): see [`Cell::span`].
     pub rep: u32,
 }
 

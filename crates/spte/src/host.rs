@@ -96,7 +96,7 @@ impl Vendor {
 pub struct HostSpec {
     /// Maker of the CPU.
     pub vendor: Option<Known<Vendor>>,
-    /// CPUID 80000008 EAX[7:0].
+    /// CPUID 80000008 EAX bits 7:0.
     pub maxphyaddr: Option<Known<u8>>,
     /// `boot_cpu_data.x86_phys_bits`: less than MAXPHYADDR under SME, MKTME or TDX.
     pub phys_bits: Option<Known<u8>>,
@@ -104,7 +104,7 @@ pub struct HostSpec {
     pub cache_bits: Option<Known<u8>>,
     /// The CPU has the L1TF bug.
     pub l1tf: Option<Known<bool>>,
-    /// Position of the C-bit (CPUID 8000001F EBX[5:0]).
+    /// Position of the C-bit (CPUID 8000001F EBX bits 5:0).
     pub c_bit: Option<Known<u8>>,
     /// SME is active: `sme_me_mask` is not zero.
     pub sme: Option<Known<bool>>,

@@ -2,9 +2,11 @@
 //!
 //! As process 1 it sets the host up, runs what the plan (`/lab/host.toml`) says, sends the results back and powers off. By hand:
 //!
-//!     mmuscope-lab-inside load [HOST.toml]        the workload's VM alone, on whatever /dev/kvm there is
-//!     mmuscope-lab-inside variables FILE          the kernel's mask variables
-//!     mmuscope-lab-inside tables TRACE.txt FILE   the page-table pages a text trace names
+//! ```text
+//! mmuscope-lab-inside load [HOST.toml]        the workload's VM alone, on whatever /dev/kvm there is
+//! mmuscope-lab-inside variables FILE          the kernel's mask variables
+//! mmuscope-lab-inside tables TRACE.txt FILE   the page-table pages a text trace names
+//! ```
 #![allow(unsafe_code)] // KVM's ioctls, fork, mmap and mount have no safe form; nothing of this is part of the tool.
 
 mod guest;
