@@ -142,7 +142,7 @@ impl Engine {
         }
     }
 
-    fn make_stale(&mut self, entry: u32, ev: u32, reason: Reason) {
+    pub(crate) fn make_stale(&mut self, entry: u32, ev: u32, reason: Reason) {
         let table = self.store.place(entry).table;
         if let Some((spte, m)) = self.store.now(entry)
             && m.certainty != Certainty::Stale

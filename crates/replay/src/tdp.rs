@@ -51,8 +51,58 @@ impl Engine {
         if !self.gaps.is_empty() && self.fill_gap(th, key, gfn, old, new, ev, ts) {
             return;
         }
-        let Some(found) = self.find_table(th, vm, key, idx, old, new, ev, ts) else { return };
-        self.apply(th, vm, key, idx, gfn, found, old, new, ev, ts);
+        if let Some(found) = self.find_table(th, vm, key, idx, old, new, ev, ts) {
+            self.apply(th, vm, key, idx, gfn, found, old, new, ev, ts);
+        }
+        if self.loss_seen {
+            if level > 1 {
+                self.end_unlinked_page(th, vm, key, gfn, old, new, ev, ts);
+            }
+            self.doubt_other_trees(vm, key, idx, ev);
+        }
+    }
+
+    /// After losses a tree can be taken for alive whose end was never seen, and the change booked on it: the same entry of every other tree
+    /// is no longer a fact, nor is what lies below it.
+    fn doubt_other_trees(&mut self, vm: u16, key: Key, idx: u16, ev: u32) {
+        let Some(tables) = self.live.get(&key).filter(|c| c.len() > 1) else { return };
+        let store = &self.store;
+        let of_vm = tables.iter().filter(|t| store.tables[**t as usize].vm == vm);
+        let stated_now = |e: &u32| store.last_span(*e).is_some_and(|s| store.span(s).opened_by == Some(ev));
+        let mut doubted: Vec<u32> =
+            of_vm.filter_map(|t| store.slot(*t, idx)).filter(|e| !stated_now(e)).collect();
+        while let Some(entry) = doubted.pop() {
+            if let Some(child) = self.child_of.get(&entry).copied() {
+                doubted.extend(self.store.table_entries(child));
+            }
+            self.make_stale(entry, ev, Reason::Lost);
+        }
+    }
+
+    /// A host page is one table at a time. Once events are lost the link that is cut here may have been booked on another tree than the one
+    /// the page was seen in: the page says which table ends.
+    #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
+    fn end_unlinked_page(
+        &mut self,
+        th: usize,
+        vm: u16,
+        key: Key,
+        gfn: u64,
+        old: u64,
+        new: u64,
+        ev: u32,
+        ts: u64,
+    ) {
+        let page = self.pfn_bits(old);
+        let table = SpteState::Table;
+        let cut = self.layout.state(old, key.level) == table
+            && (self.layout.state(new, key.level) != table || self.pfn_bits(new) != page);
+        let Some(&t) = self.by_page.get(&page).filter(|_| cut) else { return };
+        let r = &self.store.tables[t as usize];
+        if r.vm == vm && r.level + 1 == key.level && r.gfn == gfn && r.attached() {
+            self.detach_tree(t, ev, ts);
+            self.threads[th].tearing.push(t);
+        }
     }
 
     /// A change that another CPU told before: it closes the gap it left.
