@@ -101,17 +101,7 @@ pub(crate) fn spte(v: u64) -> String {
     format!("0x{v:016x}")
 }
 
-/// What an entry of a level maps.
-pub(crate) fn level(level: u8) -> &'static str {
-    match level {
-        1 => "4K",
-        2 => "2M",
-        3 => "1G",
-        4 => "512G",
-        5 => "256T",
-        _ => "?",
-    }
-}
+pub(crate) use mmuscope_replay::level_size as level;
 
 /// `1 entry`, `2 entries`.
 pub(crate) fn plural(n: u64, one: &str, many: &str) -> String {

@@ -33,5 +33,5 @@ mod vms;
 pub use axis::{AxisSegment, GfnAxis, SpaceAxis};
 pub use infer::{LayoutInfo, LayoutOverride, LayoutPart};
 pub use model::*;
-pub use story::human_ns;
+pub use story::{human_ns, level_size};
 pub use timeline::{ReplayOptions, Timeline, replay};

@@ -21,13 +21,15 @@ pub fn human_ns(ns: u64) -> String {
     }
 }
 
-fn size_words(level: u8) -> &'static str {
+/// What an entry of a level maps: `4K` (level 1), `2M`, `1G`, `512G`, `256T` (level 5); `?` for what is no level.
+pub fn level_size(level: u8) -> &'static str {
     match level {
         1 => "4K",
         2 => "2M",
         3 => "1G",
         4 => "512G",
-        _ => "256T",
+        5 => "256T",
+        _ => "?",
     }
 }
 
@@ -100,11 +102,11 @@ impl Timeline {
                 let text = match s.state {
                     State::Removed => format!(
                         "its {} table's memory is freed: the removed entry ends with it",
-                        size_words(entry.level)
+                        level_size(entry.level)
                     ),
                     _ => format!(
                         "the table that held its {} {} entry is unlinked, after {}",
-                        size_words(entry.level),
+                        level_size(entry.level),
                         s.state.name(),
                         human_ns(t - s.start)
                     ),
@@ -174,7 +176,7 @@ impl Timeline {
                 plural(u64::from(zaps)),
                 s.shade.name(),
                 if e.level > 1 {
-                    format!(" as part of a {} page", size_words(e.level))
+                    format!(" as part of a {} page", level_size(e.level))
                 } else {
                     String::new()
                 },
@@ -207,9 +209,9 @@ impl Timeline {
         s.push_str(&format!(": {}", f.outcome.name()));
         match (f.level_wanted, f.level) {
             (Some(w), Some(g)) if w != g => {
-                s.push_str(&format!(", wanted {}, got {}", size_words(w), size_words(g)))
+                s.push_str(&format!(", wanted {}, got {}", level_size(w), level_size(g)))
             }
-            (_, Some(g)) => s.push_str(&format!(", {}", size_words(g))),
+            (_, Some(g)) => s.push_str(&format!(", {}", level_size(g))),
             _ => {}
         }
         if let Some(p) = f.pfn {
@@ -226,7 +228,7 @@ impl Timeline {
     }
 
     fn change_words(&self, e: &Entry, before: Option<&Span>, s: &Span, gfn: u64) -> String {
-        let size = size_words(e.level);
+        let size = level_size(e.level);
         let l = &self.layout(e.vm).layout;
         let after = before
             .filter(|b| b.id.is_some())

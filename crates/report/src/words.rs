@@ -113,17 +113,7 @@ pub fn rate(n: u64, ns: u64) -> Option<String> {
     })
 }
 
-/// Size of a page of a level: `4K`, `2M`, `1G`, `512G`, `256T`.
-pub fn level_size(level: u8) -> &'static str {
-    match level {
-        1 => "4K",
-        2 => "2M",
-        3 => "1G",
-        4 => "512G",
-        5 => "256T",
-        _ => "?",
-    }
-}
+pub use mmuscope_replay::level_size;
 
 /// `a`, `a and b`, `a, b and c`.
 pub fn list(items: &[String]) -> String {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use mmuscope_analysis::events::Who;
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_analysis::words::{bytes, count, duration, printable};
-use mmuscope_replay::{Certainty, Counts, Shade, State, Timeline, VmId};
+use mmuscope_replay::{Certainty, Counts, Shade, State, Timeline, VmId, level_size};
 use mmuscope_trace::{Trace, TraceInfo};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -225,7 +225,7 @@ fn states(counts: &Counts) -> String {
     let mut out = String::new();
     for (n, l) in levels.iter().enumerate() {
         let width = if n == 0 { 6 } else { 10 };
-        let _ = write!(out, "{:>width$}", ["", "4K", "2M", "1G", "level 4", "level 5"][usize::from(*l)]);
+        let _ = write!(out, "{:>width$}", level_size(*l));
     }
     let _ = write!(out, "{:>12}", "memory");
     for shade in Shade::ALL {
