@@ -81,7 +81,7 @@ fn run(name: &'static str, seconds: f64, mut recorder: Command, file: &Path) -> 
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let seconds: f64 = args.next().map_or(Ok(2.0), |a| a.parse())?;
+    let seconds: f64 = args.next().map_or(Ok(4.0), |a| a.parse())?;
     let kib: u64 = args.next().map_or(Ok(256), |a| a.parse())?;
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("x.data");

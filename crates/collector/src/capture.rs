@@ -1,492 +1,198 @@
 //! Writing a capture: perf.data in its streaming (pipe) form, so that whatever ends the recorder, everything written before is readable.
 
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex};
 
-use zstd::stream::raw::{Encoder, InBuffer, Operation, OutBuffer};
+use zstd::bulk::Compressor;
 
-use crate::ring::kind;
+use crate::preamble::{COMPRESSED, FINISHED_ROUND, Preamble, facts, record};
 
-/// Raw bytes that go into one COMPRESSED record: what comes out then fits one record even where nothing can be compressed.
-pub(crate) const PIECE: usize = 60 << 10;
-/// What the reader must be ready to decompress from one record.
-const PIECE_LIMIT: u32 = 64 << 10;
+/// Raw bytes that are compressed together. More would hardly compress better, and less is lost with the recorder.
+pub(crate) const PIECE: usize = 256 << 10;
+/// What a reader must be ready to decompress from one record: a piece, after the part of a record that the piece before ended with.
+pub(crate) const DECOMPRESSED: u32 = (PIECE + (64 << 10)) as u32;
+/// Most bytes that one COMPRESSED record can carry.
+const ROOM: usize = u16::MAX as usize - 8;
+/// What fits one record even where nothing can be compressed.
+const SMALL: usize = 60 << 10;
 
-const HEADER_ATTR: u32 = 64;
-const HEADER_EVENT_TYPE: u32 = 65;
-const HEADER_TRACING_DATA: u32 = 66;
-const FINISHED_ROUND: u32 = 68;
-const EVENT_UPDATE: u32 = 78;
-const HEADER_FEATURE: u32 = 80;
-const COMPRESSED: u32 = 81;
-const FINISHED_INIT: u32 = 82;
-
-mod feature {
-    pub(super) const HOSTNAME: u64 = 3;
-    pub(super) const OSRELEASE: u64 = 4;
-    pub(super) const VERSION: u64 = 5;
-    pub(super) const ARCH: u64 = 6;
-    pub(super) const NRCPUS: u64 = 7;
-    pub(super) const CPUDESC: u64 = 8;
-    pub(super) const CPUID: u64 = 9;
-    pub(super) const TOTAL_MEM: u64 = 10;
-    pub(super) const CMDLINE: u64 = 11;
-    pub(super) const EVENT_DESC: u64 = 12;
-    pub(super) const CLOCKID: u64 = 23;
-    pub(super) const COMPRESSED: u64 = 27;
-    pub(super) const CLOCK_DATA: u64 = 29;
-}
-
-/// One event of the recording.
-#[derive(Clone, Debug)]
-pub(crate) struct EventDesc {
-    pub attr: Vec<u8>,
-    /// `kvmmmu:kvm_mmu_set_spte`
-    pub name: String,
-    /// One per CPU.
-    pub ids: Vec<u64>,
-}
-
-/// Everything that stands before the first event.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Preamble {
-    pub events: Vec<EventDesc>,
-    pub hostname: String,
-    pub release: String,
-    pub arch: String,
-    pub cpu_desc: String,
-    /// `AuthenticAMD,26,2,1`
-    pub cpuid: String,
-    pub cpus_configured: u32,
-    pub cpus_online: u32,
-    pub total_mem_kb: u64,
-    pub cmdline: Vec<String>,
-    /// CLOCK_REALTIME and CLOCK_MONOTONIC at one moment, ns.
-    pub wall: (u64, u64),
-    pub header_page: String,
-    pub header_event: String,
-    /// `(system, format text)`
-    pub formats: Vec<(String, String)>,
-    pub facts: Vec<(String, String)>,
-    /// `(pid, tid, comm)`
-    pub tasks: Vec<(u32, u32, String)>,
-    pub compressed: bool,
-    pub level: i32,
-}
-
-fn record(out: &mut Vec<u8>, kind: u32, misc: u16, body: &[u8]) -> bool {
-    let pad = body.len().next_multiple_of(8) - body.len();
-    let Ok(size) = u16::try_from(8 + body.len() + pad) else { return false };
-    out.extend(kind.to_le_bytes());
-    out.extend(misc.to_le_bytes());
-    out.extend(size.to_le_bytes());
-    out.extend(body);
-    out.extend(std::iter::repeat_n(0, pad));
-    true
-}
-
-fn string(out: &mut Vec<u8>, s: &str) {
-    let bytes = s.as_bytes();
-    let len = (bytes.len() + 1).next_multiple_of(64);
-    out.extend((len as u32).to_le_bytes());
-    out.extend(bytes);
-    out.extend(std::iter::repeat_n(0, len - bytes.len()));
-}
-
-fn feat(out: &mut Vec<u8>, id: u64, body: &[u8]) {
-    let mut b = id.to_le_bytes().to_vec();
-    b.extend(body);
-    // A feature that does not fit into one record is left out: none of them is needed to read the events.
-    record(out, HEADER_FEATURE, 0, &b);
-}
-
-fn feat_string(out: &mut Vec<u8>, id: u64, s: &str) {
-    let mut b = Vec::new();
-    string(&mut b, s);
-    feat(out, id, &b);
-}
-
-/// Facts as records that perf skips.
-pub(crate) fn facts(out: &mut Vec<u8>, facts: &[(String, String)]) {
-    const ROOM: usize = 60_000;
-    let mut body = b"MMUSCOPE".to_vec();
-    for (key, value) in facts {
-        let mut line = format!("{key} {}\n", value.trim().replace('\\', "\\\\").replace('\n', "\\n"));
-        if line.len() > ROOM {
-            let mut end = ROOM - 1;
-            while !line.is_char_boundary(end) {
-                end -= 1;
-            }
-            line.truncate(end);
-            line.push('\n');
-        }
-        if body.len() + line.len() > ROOM + 8 {
-            record(out, HEADER_EVENT_TYPE, 0, &body);
-            body.truncate(8);
-        }
-        body.extend(line.as_bytes());
-    }
-    if body.len() > 8 {
-        record(out, HEADER_EVENT_TYPE, 0, &body);
-    }
-}
-
-/// The fields that end every record but samples (`sample_id_all` with our sample_type).
-fn trailer(body: &mut Vec<u8>, pid: u32, tid: u32, time: u64, cpu: u32, id: u64) {
-    body.extend(pid.to_le_bytes());
-    body.extend(tid.to_le_bytes());
-    body.extend(time.to_le_bytes());
-    body.extend(cpu.to_le_bytes());
-    body.extend(0u32.to_le_bytes());
-    body.extend(id.to_le_bytes());
-}
-
-/// A LOST record of our own, for what the ring had no room to report.
-pub(crate) fn lost(out: &mut Vec<u8>, id: u64, count: u64, time: u64, cpu: u32) {
-    let mut b = id.to_le_bytes().to_vec();
-    b.extend(count.to_le_bytes());
-    trailer(&mut b, u32::MAX, u32::MAX, time, cpu, id);
-    record(out, kind::LOST, 0, &b);
-}
-
-/// Exact loss of one event on one CPU.
-pub(crate) fn lost_samples(out: &mut Vec<u8>, id: u64, count: u64, time: u64, cpu: u32) {
-    let mut b = count.to_le_bytes().to_vec();
-    trailer(&mut b, u32::MAX, u32::MAX, time, cpu, id);
-    record(out, kind::LOST_SAMPLES, 0, &b);
-}
-
-impl Preamble {
-    /// The bytes that start a capture.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut out = b"PERFILE2".to_vec();
-        out.extend(16u64.to_le_bytes());
-        for e in &self.events {
-            let mut b = e.attr.clone();
-            b.extend(e.ids.iter().flat_map(|i| i.to_le_bytes()));
-            record(&mut out, HEADER_ATTR, 0, &b);
-        }
-        self.features(&mut out);
-        self.tracing_data(&mut out);
-        for e in &self.events {
-            let mut b = 2u64.to_le_bytes().to_vec(); // PERF_EVENT_UPDATE__NAME
-            b.extend(e.ids.first().copied().unwrap_or_default().to_le_bytes());
-            b.extend(e.name.as_bytes());
-            b.push(0);
-            record(&mut out, EVENT_UPDATE, 0, &b);
-        }
-        facts(&mut out, &self.facts);
-        let id = self.events.first().and_then(|e| e.ids.first()).copied().unwrap_or_default();
-        for (pid, tid, comm) in &self.tasks {
-            let mut b = pid.to_le_bytes().to_vec();
-            b.extend(tid.to_le_bytes());
-            let name = comm.as_bytes();
-            let len = (name.len() + 1).next_multiple_of(8);
-            b.extend(name);
-            b.extend(std::iter::repeat_n(0, len - name.len()));
-            trailer(&mut b, *pid, *tid, 0, 0, id);
-            record(&mut out, kind::COMM, 0, &b);
-        }
-        record(&mut out, FINISHED_INIT, 0, &[]);
-        out
-    }
-
-    fn features(&self, out: &mut Vec<u8>) {
-        if !self.hostname.is_empty() {
-            feat_string(out, feature::HOSTNAME, &self.hostname);
-        }
-        feat_string(out, feature::OSRELEASE, &self.release);
-        feat_string(out, feature::VERSION, concat!("mmuscope ", env!("CARGO_PKG_VERSION")));
-        feat_string(out, feature::ARCH, &self.arch);
-        let mut b = self.cpus_configured.to_le_bytes().to_vec();
-        b.extend(self.cpus_online.to_le_bytes());
-        feat(out, feature::NRCPUS, &b);
-        feat_string(out, feature::CPUDESC, &self.cpu_desc);
-        feat_string(out, feature::CPUID, &self.cpuid);
-        feat(out, feature::TOTAL_MEM, &self.total_mem_kb.to_le_bytes());
-        if !self.cmdline.is_empty() {
-            let mut b = (self.cmdline.len() as u32).to_le_bytes().to_vec();
-            for a in &self.cmdline {
-                string(&mut b, a);
-            }
-            feat(out, feature::CMDLINE, &b);
-        }
-        let attr_size = self.events.first().map_or(0, |e| e.attr.len());
-        let mut b = (self.events.len() as u32).to_le_bytes().to_vec();
-        b.extend((attr_size as u32).to_le_bytes());
-        for e in &self.events {
-            b.extend(&e.attr);
-            b.extend((e.ids.len() as u32).to_le_bytes());
-            string(&mut b, &e.name);
-            b.extend(e.ids.iter().flat_map(|i| i.to_le_bytes()));
-        }
-        feat(out, feature::EVENT_DESC, &b);
-        // Resolution of the clock: 1 ns.
-        feat(out, feature::CLOCKID, &1u64.to_le_bytes());
-        let mut b = 1u32.to_le_bytes().to_vec();
-        b.extend((libc::CLOCK_MONOTONIC as u32).to_le_bytes());
-        b.extend(self.wall.0.to_le_bytes());
-        b.extend(self.wall.1.to_le_bytes());
-        feat(out, feature::CLOCK_DATA, &b);
-        if self.compressed {
-            // version, type zstd, level, ratio (unknown yet), bytes a record may decompress to
-            let b: Vec<u8> = [1, 1, self.level.max(1) as u32, 1, PIECE_LIMIT]
-                .iter()
-                .flat_map(|v: &u32| v.to_le_bytes())
-                .collect();
-            feat(out, feature::COMPRESSED, &b);
-        }
-    }
-
-    fn tracing_data(&self, out: &mut Vec<u8>) {
-        let mut t = vec![0x17, 0x08, 0x44];
-        t.extend(b"tracing0.6\0");
-        t.push(u8::from(cfg!(target_endian = "big")));
-        t.push(size_of::<usize>() as u8);
-        t.extend((rustix::param::page_size() as u32).to_le_bytes());
-        for (name, text) in [("header_page", &self.header_page), ("header_event", &self.header_event)] {
-            t.extend(name.as_bytes());
-            t.push(0);
-            t.extend((text.len() as u64).to_le_bytes());
-            t.extend(text.as_bytes());
-        }
-        t.extend(0u32.to_le_bytes()); // ftrace's own formats
-        let mut systems: Vec<&str> = self.formats.iter().map(|f| f.0.as_str()).collect();
-        systems.sort_unstable();
-        systems.dedup();
-        t.extend((systems.len() as u32).to_le_bytes());
-        for system in systems {
-            t.extend(system.as_bytes());
-            t.push(0);
-            let formats: Vec<&str> =
-                self.formats.iter().filter(|f| f.0 == system).map(|f| f.1.as_str()).collect();
-            t.extend((formats.len() as u32).to_le_bytes());
-            for f in formats {
-                t.extend((f.len() as u64).to_le_bytes());
-                t.extend(f.as_bytes());
-            }
-        }
-        t.extend([0; 8]); // no kallsyms, no printk formats
-        t.extend(0u64.to_le_bytes()); // no saved command lines: COMM records say more
-        t.resize(t.len().next_multiple_of(8), 0);
-        // The size stands in the body, the bytes follow the record.
-        let mut b = (t.len() as u32).to_le_bytes().to_vec();
-        b.truncate(4);
-        out.extend(HEADER_TRACING_DATA.to_le_bytes());
-        out.extend(0u16.to_le_bytes());
-        out.extend(12u16.to_le_bytes());
-        out.extend(b);
-        out.extend(t);
-    }
-}
-
-/// Where a capture's bytes go.
-pub(crate) trait Sink {
-    /// Takes a piece that ends at a record boundary.
-    fn put(&mut self, piece: Vec<u8>) -> io::Result<()>;
-    /// Everything taken has been written.
-    fn finish(&mut self) -> io::Result<()>;
-}
-
-/// Writes at once.
-pub(crate) struct Direct<W>(pub W);
-
-impl<W: Write> Sink for Direct<W> {
-    fn put(&mut self, piece: Vec<u8>) -> io::Result<()> {
-        self.0.write_all(&piece)
-    }
-    fn finish(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-/// Writes from a thread of its own, so that a slow disk fills this queue before it fills the rings.
-pub(crate) struct Queue {
-    to: Option<SyncSender<Vec<u8>>>,
-    error: Arc<Mutex<Option<io::Error>>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-    /// How often the queue was full and the rings had to wait.
-    pub stalls: u64,
-}
-
-/// Pieces in the queue; most are far smaller than [`PIECE`] × 4.
-const QUEUE: usize = 256;
-
-impl Queue {
-    /// Starts the thread.
-    pub(crate) fn new<W: Write + Send + 'static>(mut to: W) -> io::Result<Self> {
-        let (tx, rx): (SyncSender<Vec<u8>>, Receiver<Vec<u8>>) = sync_channel(QUEUE);
-        let error = Arc::new(Mutex::new(None));
-        let theirs = Arc::clone(&error);
-        let thread = std::thread::Builder::new().name("mmuscope-write".into()).spawn(move || {
-            while let Ok(piece) = rx.recv() {
-                if let Err(e) = to.write_all(&piece) {
-                    if let Ok(mut slot) = theirs.lock() {
-                        *slot = Some(e);
-                    }
-                    return;
-                }
-            }
-            let _ = to.flush();
-        })?;
-        Ok(Self { to: Some(tx), error, thread: Some(thread), stalls: 0 })
-    }
-
-    fn failure(&self) -> io::Error {
-        self.error
-            .lock()
-            .ok()
-            .and_then(|mut e| e.take())
-            .unwrap_or_else(|| io::Error::other("the writing thread has ended"))
-    }
-}
-
-impl Sink for Queue {
-    fn put(&mut self, piece: Vec<u8>) -> io::Result<()> {
-        let Some(to) = &self.to else { return Err(self.failure()) };
-        match to.try_send(piece) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(piece)) => {
-                self.stalls += 1;
-                if to.send(piece).is_ok() { Ok(()) } else { Err(self.failure()) }
-            }
-            Err(TrySendError::Disconnected(_)) => Err(self.failure()),
-        }
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        self.to = None;
-        if let Some(t) = self.thread.take() {
-            let _ = t.join();
-        }
-        match self.error.lock().ok().and_then(|mut e| e.take()) {
-            Some(e) => Err(e),
-            None => Ok(()),
-        }
-    }
-}
-
-/// A capture being written.
-pub(crate) struct Capture {
-    sink: Box<dyn Sink>,
-    zstd: Option<Encoder<'static>>,
-    stage: Vec<u8>,
+/// A capture being written. Each piece of the record stream becomes one zstd frame (so that damage to one costs no other) in one
+/// COMPRESSED record: perf takes no record that holds less than a block of a frame.
+pub(crate) struct Capture<W> {
+    to: W,
+    zstd: Option<Compressor<'static>>,
+    frame: Vec<u8>,
     out: Vec<u8>,
-    scratch: Vec<u8>,
     /// Bytes of events and other records before compression.
     pub raw: u64,
-    /// Bytes handed to the sink.
+    /// Bytes written.
     pub written: u64,
-    /// The first error; nothing is written after it.
-    pub failed: Option<io::Error>,
 }
 
-impl Capture {
+fn compress(z: &mut Compressor<'_>, raw: &[u8], frame: &mut Vec<u8>) -> io::Result<()> {
+    frame.clear();
+    frame.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+    z.compress_to_buffer(raw, frame).map(drop)
+}
+
+fn wrap(frame: &[u8], out: &mut Vec<u8>) {
+    // COMPRESSED is the one record whose size is not a multiple of 8 (as perf writes it): padding would be read as data.
+    out.extend(COMPRESSED.to_le_bytes());
+    out.extend(0u16.to_le_bytes());
+    out.extend(((frame.len() + 8) as u16).to_le_bytes());
+    out.extend_from_slice(frame);
+}
+
+impl<W: Write> Capture<W> {
     /// Starts a capture: writes the preamble.
-    pub(crate) fn start(sink: Box<dyn Sink>, preamble: &Preamble) -> io::Result<Self> {
-        let zstd = if preamble.compressed { Some(Encoder::new(preamble.level)?) } else { None };
-        let mut c = Self {
-            sink,
-            zstd,
-            stage: Vec::with_capacity(PIECE),
-            out: Vec::new(),
-            scratch: vec![0; zstd::zstd_safe::compress_bound(PIECE) + 1024],
-            raw: 0,
-            written: 0,
-            failed: None,
-        };
-        c.out = preamble.bytes();
-        c.push();
-        match c.failed.take() {
-            Some(e) => Err(e),
-            None => Ok(c),
-        }
+    pub(crate) fn start(to: W, preamble: &Preamble) -> io::Result<Self> {
+        let zstd = if preamble.compressed { Some(Compressor::new(preamble.level)?) } else { None };
+        let mut c = Self { to, zstd, frame: Vec::new(), out: preamble.bytes(), raw: 0, written: 0 };
+        c.flush()?;
+        Ok(c)
     }
 
-    /// Adds bytes of the record stream (any part of it).
-    pub(crate) fn data(&mut self, mut bytes: &[u8]) {
-        self.raw += bytes.len() as u64;
-        while !bytes.is_empty() {
-            let n = bytes.len().min(PIECE - self.stage.len());
-            self.stage.extend_from_slice(&bytes[..n]);
-            bytes = &bytes[n..];
-            if self.stage.len() == PIECE {
-                self.compress();
+    /// Adds a part of the record stream, cut anywhere.
+    pub(crate) fn data(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.raw += piece.len() as u64;
+        let Some(z) = &mut self.zstd else {
+            self.out.extend_from_slice(piece);
+            return self.flush();
+        };
+        for part in piece.chunks(PIECE) {
+            compress(z, part, &mut self.frame)?;
+            if self.frame.len() <= ROOM {
+                wrap(&self.frame, &mut self.out);
+                continue;
+            }
+            for small in part.chunks(SMALL) {
+                compress(z, small, &mut self.frame)?;
+                wrap(&self.frame, &mut self.out);
             }
         }
+        self.flush()
     }
 
-    /// Adds whole records outside of the compressed stream. The stream must be at a record boundary.
+    /// Adds whole records outside of the compressed stream, which must be at a record boundary.
     pub(crate) fn plain(&mut self, records: &[u8]) {
-        self.compress();
         self.out.extend_from_slice(records);
     }
 
     /// Everything of this pass over the rings is in: what came before the previous pass may be put in order now.
-    pub(crate) fn end_round(&mut self) {
-        self.compress();
+    pub(crate) fn end_round(&mut self) -> io::Result<()> {
         record(&mut self.out, FINISHED_ROUND, 0, &[]);
-        self.push();
+        self.flush()
     }
 
-    /// Hands on what has been gathered, without ending a round.
-    pub(crate) fn push(&mut self) {
-        if self.out.is_empty() || self.failed.is_some() {
-            self.out.clear();
-            return;
-        }
-        let piece = std::mem::take(&mut self.out);
-        self.written += piece.len() as u64;
-        if let Err(e) = self.sink.put(piece) {
-            self.failed = Some(e);
-        }
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.write_all(&self.out)?;
+        self.written += self.out.len() as u64;
+        self.out.clear();
+        Ok(())
     }
 
-    /// Ends the capture; `facts` are what is known only now.
-    pub(crate) fn finish(mut self, end_facts: &[(String, String)]) -> (u64, Option<io::Error>) {
-        self.compress();
+    /// Ends the capture; `end_facts` are what is known only now. Returns the bytes written.
+    pub(crate) fn finish(mut self, end_facts: &[(String, String)]) -> io::Result<u64> {
         facts(&mut self.out, end_facts);
-        record(&mut self.out, FINISHED_ROUND, 0, &[]);
-        self.push();
-        let end = self.sink.finish();
-        (self.written, self.failed.or(end.err()))
+        self.end_round()?;
+        self.to.flush()?;
+        Ok(self.written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::records;
+    use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
+
+    fn preamble(compressed: bool) -> Preamble {
+        Preamble { compressed, level: -1, ..Preamble::default() }
     }
 
-    fn compress(&mut self) {
-        if self.stage.is_empty() {
-            return;
+    /// Bytes without any pattern (xorshift).
+    fn noise(n: usize) -> Vec<u8> {
+        let mut x = 0x9e37_79b9_7f4a_7c15u64;
+        std::iter::repeat_with(|| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x as u8
+        })
+        .take(n)
+        .collect()
+    }
+
+    /// What perf makes of the COMPRESSED records: one decompressor over all of them, each into a buffer of the size that the head of
+    /// the file gives, in one call.
+    fn decompressed(mut file: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut z = Decoder::new().unwrap();
+        let mut buf = vec![0; DECOMPRESSED as usize];
+        while file.len() >= 8 {
+            let kind = u32::from_le_bytes(file[..4].try_into().unwrap());
+            let size = usize::from(u16::from_le_bytes(file[6..8].try_into().unwrap()));
+            if kind == COMPRESSED {
+                let mut input = InBuffer::around(&file[8..size]);
+                let mut output = OutBuffer::around(buf.as_mut_slice());
+                z.run(&mut input, &mut output).unwrap();
+                assert_eq!(input.pos(), size - 8, "one call takes the whole record");
+                assert!(output.pos() > 0, "perf takes no record that decompresses to nothing");
+                out.extend_from_slice(output.as_slice());
+            } else {
+                assert_eq!(kind, FINISHED_ROUND);
+            }
+            file = &file[size..];
         }
-        let Some(z) = &mut self.zstd else {
-            self.out.append(&mut self.stage);
-            if self.out.len() >= PIECE * 4 {
-                // The stream may be inside a record here: fine for a file, and the next piece continues it.
-                self.push();
-            }
-            return;
-        };
-        let done = (|| -> io::Result<usize> {
-            let mut output = OutBuffer::around(self.scratch.as_mut_slice());
-            let mut input = InBuffer::around(&self.stage);
-            while input.pos() < self.stage.len() {
-                z.run(&mut input, &mut output)?;
-            }
-            while z.flush(&mut output)? > 0 {}
-            Ok(output.pos())
-        })();
-        self.stage.clear();
-        match done {
-            Ok(n) => {
-                // COMPRESSED is the one record whose size is not a multiple of 8 (as perf writes it): padding would be read as data.
-                self.out.extend(COMPRESSED.to_le_bytes());
-                self.out.extend(0u16.to_le_bytes());
-                self.out.extend(((n + 8) as u16).to_le_bytes());
-                self.out.extend_from_slice(&self.scratch[..n]);
-                if self.out.len() >= PIECE * 4 {
-                    self.push();
-                }
-            }
-            Err(e) => self.failed = self.failed.take().or(Some(e)),
+        assert!(file.is_empty());
+        out
+    }
+
+    #[test]
+    fn what_was_put_in_comes_out_compressible_or_not() {
+        let mut same = noise(100);
+        same.resize(PIECE, 7);
+        let mut file = Vec::new();
+        let mut c = Capture::start(&mut file, &preamble(true)).unwrap();
+        let head = c.written as usize;
+        let pieces = [same, noise(PIECE), noise(1), Vec::new(), noise(70_000), vec![1; 3 * PIECE + 5]];
+        for p in &pieces {
+            c.data(p).unwrap();
+            c.end_round().unwrap();
         }
+        assert_eq!(c.finish(&[]).unwrap() as usize, file.len());
+        assert_eq!(decompressed(&file[head..]), pieces.concat());
+    }
+
+    #[test]
+    fn an_uncompressed_capture_holds_the_records_as_they_are() {
+        let mut file = Vec::new();
+        let mut c = Capture::start(&mut file, &preamble(false)).unwrap();
+        let head = c.written as usize;
+        let mut r = Vec::new();
+        for n in 0..10u8 {
+            record(&mut r, 9, 0, &[n; 24]);
+        }
+        c.data(&r).unwrap();
+        c.finish(&[]).unwrap();
+        assert_eq!(&file[head..head + r.len()], &r[..]);
+        assert_eq!(records(&file[head..]).count(), 11);
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_not_a_panic() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, b: &[u8]) -> io::Result<usize> {
+                let n = b.len().min(self.0);
+                self.0 -= n;
+                if n == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(n) }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut c = Capture::start(Full(5000), &preamble(true)).unwrap();
+        let e = (0..100).find_map(|_| c.data(&noise(1000)).err()).unwrap();
+        assert_eq!(e.kind(), io::ErrorKind::StorageFull);
     }
 }

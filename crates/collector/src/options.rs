@@ -82,7 +82,7 @@ impl Default for RecordOptions {
             gfn: None,
             filters: Vec::new(),
             buffer: None,
-            compression: Some(1),
+            compression: Some(-1),
             maps: false,
             anonymise: false,
             flight: false,

@@ -229,6 +229,18 @@ impl Drop for Signals {
     }
 }
 
+/// Lets the calling thread run before ordinary ones, at the lowest real-time priority; threads and commands that it starts do not inherit it.
+pub(crate) fn realtime() -> io::Result<()> {
+    // SAFETY: sched_param is plain data, and zero is a valid value of each of its fields (some C libraries have more than one).
+    let mut param: libc::sched_param = unsafe { std::mem::zeroed() };
+    param.sched_priority = 1;
+    // SAFETY: 0 is the calling thread; the kernel only reads the parameter, which lives through the call.
+    check(unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const param)
+    })
+    .map(drop)
+}
+
 /// One CPUID leaf: eax, ebx, ecx, edx. `None` off x86 or where the CPU has no such leaf.
 pub(crate) fn cpuid(leaf: u32, sub: u32) -> Option<[u32; 4]> {
     #[cfg(target_arch = "x86_64")]

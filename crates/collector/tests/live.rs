@@ -89,6 +89,7 @@ fn parse(bytes: &[u8]) -> Parsed {
     assert_eq!(u64_at(bytes, 8), 16);
     let mut p = Parsed::default();
     let mut stream = Vec::new();
+    let mut limit = 0;
     let mut z = zstd::stream::raw::Decoder::new().unwrap();
     let mut at = 16;
     while at + 8 <= bytes.len() {
@@ -103,15 +104,17 @@ fn parse(bytes: &[u8]) -> Parsed {
         match kind {
             81 => {
                 use zstd::stream::raw::{InBuffer, Operation, OutBuffer};
-                let mut out = vec![0u8; 64 << 10];
+                let mut out = vec![0u8; limit];
                 let mut input = InBuffer::around(body);
                 let mut output = OutBuffer::around(out.as_mut_slice());
                 z.run(&mut input, &mut output).expect("zstd data is whole");
-                assert_eq!(input.pos(), body.len(), "one record decompresses to at most 64 KiB");
+                assert_eq!(input.pos(), body.len(), "one record decompresses to at most what the head says");
                 let n = output.pos();
                 assert!(n > 0, "perf refuses a record that decompresses to nothing");
                 stream.extend_from_slice(&out[..n]);
             }
+            // Feature COMPRESSED: version, type, level, ratio, bytes a record may decompress to.
+            80 if u64_at(body, 0) == 27 => limit = u32_at(body, 24) as usize,
             65 => {
                 assert_eq!(&body[..8], b"MMUSCOPE");
                 let text = std::str::from_utf8(&body[8..]).unwrap().trim_end_matches('\0');

@@ -67,8 +67,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     buffer: Option<u64>,
 
-    /// zstd level of the capture, 1 to 19
-    #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=19))]
+    /// zstd level of the capture, -7 (fastest) to 19 (smallest)
+    #[arg(long, value_name = "LEVEL", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-7..=19))]
     level: i32,
 
     /// Do not compress

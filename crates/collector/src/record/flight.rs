@@ -11,7 +11,7 @@ use super::run::{AsFdDyn, Task, create, signal_name, wait};
 use super::status::cpu_time;
 use super::summary::{Ended, EventCount, Summary};
 use crate::attr::{self, Style};
-use crate::capture::{Capture, Direct};
+use crate::capture::{Capture, PIECE};
 use crate::ring::{self, Ring, kind};
 use crate::sys::{self, RingMap, Signals, Watch};
 use crate::trigger::{Hit, Watched, Watcher};
@@ -24,8 +24,27 @@ const REST: Duration = Duration::from_millis(500);
 
 /// One CPU's watched events.
 struct Sentry {
+    cpu: u32,
     ring: Ring<RingMap>,
     fds: Vec<OwnedFd>,
+}
+
+/// Watches the CPUs that are recorded and are not watched yet; those that have gone no longer.
+fn post(sentries: &mut Vec<Sentry>, r: &Recorder<'_>, watched: &[Watched]) -> Result<(), Error> {
+    let online = |nr: u32| r.cpus.iter().any(|c| c.nr == nr && !c.gone);
+    sentries.retain(|s| online(s.cpu));
+    for c in r.cpus.iter().filter(|c| !c.gone) {
+        if sentries.iter().any(|s| s.cpu == c.nr) {
+            continue;
+        }
+        let Some(new) = sentry(c.nr, watched)? else { continue };
+        for fd in &new.fds {
+            sys::enable(fd)
+                .map_err(|source| Error::System { what: "starting the trigger's events", source })?;
+        }
+        sentries.push(new);
+    }
+    Ok(())
 }
 
 fn sentry(cpu: u32, watched: &[Watched]) -> Result<Option<Sentry>, Error> {
@@ -51,7 +70,7 @@ fn sentry(cpu: u32, watched: &[Watched]) -> Result<Option<Sentry>, Error> {
         }
         fds.push(fd);
     }
-    Ok(Some(Sentry { ring: Ring::new(map), fds }))
+    Ok(Some(Sentry { cpu, ring: Ring::new(map), fds }))
 }
 
 /// Reads the watched events; the first fulfilled condition and its time.
@@ -113,9 +132,9 @@ fn write_snapshot(
 ) -> Result<(u64, u64, Vec<u64>), Error> {
     let fail = |source: io::Error| Error::Write { path: path.to_owned(), source };
     scan_tasks(&mut r.tasks);
-    let mut to = Capture::start(Box::new(Direct(create(path)?)), &r.preamble()).map_err(fail)?;
+    let mut to = Capture::start(create(path)?, &r.preamble()).map_err(fail)?;
     let mut counts = vec![0u64; r.plan.events.len() + 1];
-    let mut held = Vec::new();
+    let (mut held, mut piece) = (Vec::new(), Vec::new());
     let Recorder { cpus, sieve, .. } = r;
     for c in cpus.iter() {
         held.clear();
@@ -133,13 +152,15 @@ fn write_snapshot(
             {
                 counts[i] += 1;
             }
-            to.data(&record);
+            if piece.len() + record.len() > PIECE {
+                to.data(&piece).map_err(fail)?;
+                piece.clear();
+            }
+            piece.extend_from_slice(&record);
         }
     }
-    to.end_round();
-    if let Some(e) = to.failed.take() {
-        return Err(fail(e));
-    }
+    to.data(&piece).map_err(fail)?;
+    to.end_round().map_err(fail)?;
     let raw = to.raw;
     let facts = vec![
         ("record.end".to_owned(), format!("snapshot: {why}")),
@@ -147,11 +168,8 @@ fn write_snapshot(
         ("lost.total".to_owned(), "unknown".to_owned()),
         ("clock.end".to_owned(), host::clocks().0),
     ];
-    let (written, error) = to.finish(&facts);
-    match error {
-        Some(e) => Err(fail(e)),
-        None => Ok((written, raw, counts)),
-    }
+    let written = to.finish(&facts).map_err(fail)?;
+    Ok((written, raw, counts))
 }
 
 /// Runs until told to stop.
@@ -165,19 +183,11 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         None => (None, Vec::new()),
     };
     let mut sentries = Vec::new();
-    if watcher.is_some() {
-        for c in &r.cpus {
-            sentries.extend(sentry(c.nr, &watched)?);
-        }
-    }
     let began = Instant::now();
     let cpu0 = cpu_time();
     r.enable()?;
-    for s in &sentries {
-        for fd in &s.fds {
-            sys::enable(fd)
-                .map_err(|source| Error::System { what: "starting the trigger's events", source })?;
-        }
+    if watcher.is_some() {
+        post(&mut sentries, &r, &watched)?;
     }
     let mut task = Task::start(options)?;
     let mut taken: Vec<Snapshot> = Vec::new();
@@ -254,7 +264,9 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         }
         if looked.elapsed() >= Duration::from_secs(1) {
             looked = Instant::now();
-            r.follow_hotplug()?;
+            if r.follow_hotplug()? && watcher.is_some() {
+                post(&mut sentries, &r, &watched)?;
+            }
         }
     };
     for c in &r.cpus {

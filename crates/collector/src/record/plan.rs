@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::rings::{self, Cpu, Plan};
 use crate::attr::{self, Style};
-use crate::capture::{EventDesc, Preamble};
 use crate::filter::{self, Backend, Wanted};
 use crate::host::{self, Fact, Gather, Host};
+use crate::preamble::{EventDesc, Preamble};
 use crate::scrub::{Only, Sieve, anonymous_name};
 use crate::sys;
 use crate::tracefs::{self, Mounted, Tracefs, Tracepoint};
@@ -164,7 +164,7 @@ pub(crate) fn prepare(options: &RecordOptions) -> Result<Recorder<'_>, Error> {
     let mut notes = Vec::new();
     let mut plan = Plan {
         events,
-        style: Style { backward: options.flight, lost: counts_lost, watermark: (ring / 4) as u32 },
+        style: Style { backward: options.flight, lost: counts_lost, watermark: (ring / 2) as u32 },
         ring,
         cgroup: scoped.cgroup,
     };
@@ -176,7 +176,7 @@ pub(crate) fn prepare(options: &RecordOptions) -> Result<Recorder<'_>, Error> {
             {
                 ring /= 2;
                 plan.ring = ring;
-                plan.style.watermark = (ring / 4) as u32;
+                plan.style.watermark = (ring / 2) as u32;
             }
             other => break other?,
         }

@@ -16,14 +16,16 @@ use super::plan::Recorder;
 use super::rings::{Counts, counts};
 use super::status::{Now, Status, cpu_time};
 use super::summary::{Ended, EventCount, Summary};
-use crate::capture::{self, Capture, PIECE, Queue};
+use crate::capture::PIECE;
+use crate::feed::Feed;
 use crate::host;
+use crate::preamble;
 use crate::ring::{Record, RingMemory, kind};
 use crate::scrub::Sieve;
-use crate::sys::Signals;
+use crate::sys::{self, Signals};
 use crate::{Error, Output, RecordOptions, vms};
 
-/// Niceness of the draining thread.
+/// Niceness of the draining thread where it may not have real-time priority.
 const NICE: i32 = -15;
 
 /// How often CPUs are counted.
@@ -121,20 +123,18 @@ impl<T: AsFd> AsFdDyn for T {
     }
 }
 
-/// Takes everything that the rings hold now. Returns how many bytes that was.
-fn pass(r: &mut Recorder<'_>, to: &mut Capture, kept: &mut [u64], scratch: &mut Vec<u8>) -> u64 {
-    let mut taken = 0;
+/// Takes everything that the rings hold now.
+fn pass(r: &mut Recorder<'_>, to: &mut Feed, kept: &mut [u64], scratch: &mut Vec<u8>) {
     let Recorder { cpus, sieve, .. } = r;
     for c in cpus.iter_mut() {
         let (ids, seen, lost) = (&c.ids, &mut c.seen, &mut c.lost_seen);
         let first = ids.first().copied().unwrap_or_default();
         if sieve.open() && c.translate.is_empty() {
-            taken +=
-                c.ring.drain(PIECE, |rec| note(rec, first, ids, seen, lost, kept), |bytes| to.data(bytes));
+            c.ring.drain(PIECE, |rec| note(rec, first, ids, seen, lost, kept), |bytes| to.data(bytes));
         } else {
             let translate = &c.translate;
             let mut ignored = vec![0; kept.len()];
-            taken += c.ring.records(|rec| {
+            c.ring.records(|rec| {
                 note(rec, first, ids, seen, lost, &mut ignored);
                 scratch.clear();
                 rec.copy_to(scratch);
@@ -147,10 +147,7 @@ fn pass(r: &mut Recorder<'_>, to: &mut Capture, kept: &mut [u64], scratch: &mut 
             });
         }
     }
-    if taken > 0 {
-        to.end_round();
-    }
-    taken
+    to.end_round();
 }
 
 fn keep(sieve: &mut Sieve, record: &mut [u8], ids: &std::collections::HashMap<u64, u64>) -> bool {
@@ -199,7 +196,7 @@ fn losses(r: &Recorder<'_>) -> Vec<(usize, usize, u64)> {
 }
 
 /// Writes what was lost into the capture and returns it per event and per CPU.
-fn account(r: &Recorder<'_>, to: &mut Capture) -> (Vec<u64>, BTreeMap<u32, u64>) {
+fn account(r: &Recorder<'_>, to: &mut Feed) -> (Vec<u64>, BTreeMap<u32, u64>) {
     let now = host::monotonic();
     let mut by_event = vec![0u64; r.plan.events.len() + 1];
     let mut by_cpu: BTreeMap<u32, u64> = BTreeMap::new();
@@ -208,7 +205,7 @@ fn account(r: &Recorder<'_>, to: &mut Capture) -> (Vec<u64>, BTreeMap<u32, u64>)
     for (ci, i, n) in losses(r) {
         let c = &r.cpus[ci];
         let id = c.translate.get(&c.ids[i]).copied().unwrap_or(c.ids[i]);
-        capture::lost_samples(&mut exact, id, n, now, c.nr);
+        preamble::lost_samples(&mut exact, id, n, now, c.nr);
         by_event[i] += n;
         per_ring[ci] += n;
     }
@@ -217,36 +214,31 @@ fn account(r: &Recorder<'_>, to: &mut Capture) -> (Vec<u64>, BTreeMap<u32, u64>)
         let n = (*n).max(c.lost_seen);
         if n > c.lost_seen {
             let id = c.translate.get(&c.ids[0]).copied().unwrap_or(c.ids[0]);
-            capture::lost(&mut places, id, n - c.lost_seen, now, c.nr);
+            preamble::lost(&mut places, id, n - c.lost_seen, now, c.nr);
         }
         if n > 0 {
             *by_cpu.entry(c.nr).or_default() += n;
         }
     }
-    to.plain(&places);
-    to.plain(&exact);
+    places.append(&mut exact);
+    to.plain(places);
     (by_event, by_cpu)
 }
 
 /// Records.
 pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
     let o = r.options;
-    let (queue, files): (Queue, _) = match &o.output {
-        Output::File(p) => {
-            let f = create(p)?;
-            (
-                Queue::new(f).map_err(|source| Error::System { what: "starting a thread", source })?,
-                vec![p.clone()],
-            )
-        }
+    let (out, files) = match &o.output {
+        Output::File(p) => (create(p)?, vec![p.clone()]),
         Output::Stdout => {
-            let out = io::stdout().as_fd().try_clone_to_owned();
-            let out = out.map(File::from).and_then(Queue::new);
+            let out = io::stdout().as_fd().try_clone_to_owned().map(File::from);
             (out.map_err(|source| Error::System { what: "standard output", source })?, Vec::new())
         }
     };
     let path = files.first().cloned().unwrap_or_else(|| "standard output".into());
-    let mut to = Capture::start(Box::new(queue), &r.preamble())
+    // A file is read now and then, a pipe by somebody who is watching.
+    let rhythm = Duration::from_millis(if o.output == Output::Stdout { 100 } else { 250 });
+    let mut to = Feed::start(out, &r.preamble(), rhythm / 2)
         .map_err(|source| Error::Write { path: path.clone(), source })?;
     let mut status = Status::new(o.quiet);
     let began = Instant::now();
@@ -254,10 +246,11 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
     r.enable()?;
     let mut task = Task::start(o)?;
     // Only this thread, and only now, so that the command does not inherit it: the rings must be emptied in time on a host whose CPUs
-    // are all busy, which costs others no more CPU time, only the order. Without the right to do so it works as well, with larger rings.
-    let _ = rustix::process::setpriority_process(None, NICE);
-    // A file is read now and then, a pipe by somebody who is watching.
-    let rhythm = Duration::from_millis(if o.output == Output::Stdout { 100 } else { 250 });
+    // are all busy. It copies for some microseconds and sleeps again; what takes CPU time (compressing, writing) is an ordinary thread's.
+    // Without the right to do so it works as well, with larger rings.
+    if sys::realtime().is_err() {
+        let _ = rustix::process::setpriority_process(None, NICE);
+    }
     let mut kept = vec![0u64; r.plan.events.len() + 1];
     let mut scratch = Vec::new();
     let mut fill = 0f64;
@@ -272,9 +265,9 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         wait(&fds, rhythm.min(left).min(status.next()));
         fill = r.cpus.iter().map(|c| c.ring.fill()).fold(fill * 0.9, f64::max);
         pass(&mut r, &mut to, &mut kept, &mut scratch);
-        if let Some(e) = to.failed.take() {
-            let reader_gone = e.kind() == io::ErrorKind::BrokenPipe;
-            break if reader_gone { Ended::ReaderGone } else { Ended::WriteFailed(write_error(&path, &e)) };
+        if to.failed() {
+            // Why is known when the capture is finished.
+            break Ended::WriteFailed(String::new());
         }
         if let Some(how) = task.as_mut().and_then(Task::ended) {
             task = None;
@@ -287,7 +280,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         if o.duration.is_some_and(|d| began.elapsed() >= d) {
             break Ended::Duration;
         }
-        if o.max_size.is_some_and(|m| to.written >= m) {
+        if o.max_size.is_some_and(|m| to.written() >= m) {
             break Ended::Size;
         }
         if looked.elapsed() >= HOTPLUG {
@@ -297,7 +290,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         if status.due() {
             let events = kept.iter().sum();
             let lost = r.cpus.iter().map(|c| c.lost_seen).sum();
-            status.draw(&Now { events, lost, fill, written: to.written });
+            status.draw(&Now { events, lost, fill, written: to.written() });
         }
     };
     for c in &r.cpus {
@@ -341,13 +334,11 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         }
     }
     let raw = to.raw;
-    let (written, error) = to.finish(&facts);
+    let (written, error) = to.finish(facts);
     let ended = match (error, ended) {
         (Some(e), _) if e.kind() == io::ErrorKind::BrokenPipe => Ended::ReaderGone,
-        (Some(e), Ended::Command(_) | Ended::Duration | Ended::Size | Ended::Signal(_)) => {
-            Ended::WriteFailed(write_error(&path, &e))
-        }
-        (_, ended) => ended,
+        (Some(e), _) => Ended::WriteFailed(write_error(&path, &e)),
+        (None, ended) => ended,
     };
     let cpu = cpu_time().saturating_sub(cpu0);
     let summary = Summary {
