@@ -52,6 +52,8 @@ pub struct RecordOptions {
     pub buffer: Option<u64>,
     /// zstd level; `None`: not compressed.
     pub compression: Option<i32>,
+    /// The rings may be emptied at real-time priority, where the system allows it.
+    pub realtime: bool,
     /// Memory maps of the VMMs.
     pub maps: bool,
     /// Leave out what identifies people, guests or the machine.
@@ -83,6 +85,7 @@ impl Default for RecordOptions {
             filters: Vec::new(),
             buffer: None,
             compression: Some(-1),
+            realtime: true,
             maps: false,
             anonymise: false,
             flight: false,

@@ -67,6 +67,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     buffer: Option<u64>,
 
+    /// Empty the rings with high (nice -15) instead of real-time priority
+    #[arg(long)]
+    no_realtime: bool,
+
     /// zstd level of the capture, -7 (fastest) to 19 (smallest)
     #[arg(long, value_name = "LEVEL", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-7..=19))]
     level: i32,
@@ -142,6 +146,7 @@ impl Args {
             gfn: self.gfn,
             filters: self.filter.clone(),
             buffer: self.buffer,
+            realtime: !self.no_realtime,
             compression: (!self.no_compress).then_some(self.level),
             maps: self.maps,
             anonymise: self.anonymise,

@@ -248,7 +248,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
     // Only this thread, and only now, so that the command does not inherit it: the rings must be emptied in time on a host whose CPUs
     // are all busy. It copies for some microseconds and sleeps again; what takes CPU time (compressing, writing) is an ordinary thread's.
     // Without the right to do so it works as well, with larger rings.
-    if sys::realtime().is_err() {
+    if !o.realtime || sys::realtime().is_err() {
         let _ = rustix::process::setpriority_process(None, NICE);
     }
     let mut kept = vec![0u64; r.plan.events.len() + 1];
