@@ -133,10 +133,6 @@ impl GfnAxis {
         self.spaces.iter().find(|s| s.0 == vm && s.1 == as_id).map(|s| &s.2)
     }
 
-    pub(crate) fn index(&self, vm: VmId, as_id: u8) -> Option<usize> {
-        self.spaces.iter().position(|s| s.0 == vm && s.1 == as_id)
-    }
-
     pub(crate) fn build(store: &Store, fault_gfns: &[(u16, u64)]) -> Self {
         let mut ranges: FxHashMap<(u16, u8), Vec<(u64, u64)>> = FxHashMap::default();
         for (c, leafy) in store.leafy.iter().enumerate() {

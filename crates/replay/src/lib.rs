@@ -22,6 +22,7 @@ mod grouping;
 mod infer;
 mod map;
 mod model;
+mod pyramid;
 mod series;
 mod silent;
 mod store;

@@ -226,6 +226,8 @@ pub(crate) struct Store {
     skips: rustc_hash::FxHashMap<u32, Vec<u32>>,
     /// Spans of each slot since its last skip.
     count: Vec<u8>,
+    /// First span that was changed after it was recorded; see [`Store::take_dirty`].
+    dirty: Option<u32>,
 }
 
 /// The place of an entry, cheaper than [`Entry`].
@@ -398,8 +400,19 @@ impl Store {
 
     /// What was taken for likely turned out to be so.
     pub(crate) fn confirm(&mut self, span: u32) {
+        self.dirty = Some(self.dirty.map_or(span, |c| c.min(span)));
         let m = self.meta(span);
         self.s_meta[span as usize] = Meta { certainty: Certainty::Exact, reason: Reason::Stated, ..m }.pack();
+    }
+
+    /// Number of the first span that was changed since the last call, though it was there before.
+    pub(crate) fn take_dirty(&mut self) -> u32 {
+        self.dirty.take().unwrap_or(NONE)
+    }
+
+    /// The table of an entry.
+    pub(crate) fn table_of(&self, entry: u32) -> u32 {
+        self.chunks[entry as usize / CHUNK].table
     }
 
     /// Value and shade of the span before this one of the same entry.

@@ -12,12 +12,13 @@ use crate::counts::CountIndex;
 use crate::engine::{Engine, Key, index_of, key_of};
 use crate::faults::Packed;
 use crate::infer::{LayoutInfo, LayoutOverride, infer};
-use crate::map::{self, ChunkPlaces};
+use crate::map::{self, Scene};
 use crate::model::{
     Bin, Counts, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange,
     Phase, SeriesKind, Shade, Span, SpanFilter, SpanId, State, StateFilter, Table, TableId, TopPage, Vm,
     VmId, pages_of,
 };
+use crate::pyramid::{Layer, Pyramid, live_before};
 use crate::series::{KindSums, bins_of, kind_by_name, kind_of};
 use crate::store::Store;
 
@@ -43,7 +44,7 @@ pub struct Timeline {
     counts: CountIndex,
     kinds: KindSums,
     axis: GfnAxis,
-    places: ChunkPlaces,
+    pyramid: Pyramid,
     /// Tables by VM and key, dead ones included.
     tables_by_key: FxHashMap<(u16, Key), Vec<u32>>,
     indexed_tables: usize,
@@ -69,7 +70,7 @@ pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
         counts: CountIndex::default(),
         kinds: KindSums::default(),
         axis: GfnAxis::default(),
-        places: ChunkPlaces::default(),
+        pyramid: Pyramid::default(),
         tables_by_key: FxHashMap::default(),
         indexed_tables: 0,
         free_by_gfn: FxHashMap::default(),
@@ -159,6 +160,7 @@ impl Timeline {
         self.engine.store.shrink();
         self.engine.faults.done.shrink_to_fit();
         self.engine.store.seal();
+        self.pyramid.seal(&mut self.engine.store, self.options.threads);
         let store = &self.engine.store;
         self.counts.seal(store);
         self.kinds.seal(store);
@@ -196,7 +198,6 @@ impl Timeline {
         self.indexed_slots = store.slots().saturating_sub(crate::store::CHUNK as u32 * 64);
         self.mmio = merge_mmio(&self.mmio_seen);
         self.axis = GfnAxis::build(store, &[]);
-        self.places = ChunkPlaces::build(store, &self.axis);
         self.evidence.clone_from(&self.engine.evidence);
         for g in &self.engine.gaps {
             self.evidence.push(crate::engine::gap_evidence(g, self.engine.loss_seen));
@@ -581,8 +582,76 @@ impl Timeline {
 
     /// The time x GFN picture of a window.
     pub fn map(&self, q: &MapQuery) -> MapImage {
-        let complete = self.engine.vms.complete(q.vm.0);
-        map::draw(self.store(), &self.axis, &self.places, complete, q)
+        self.map_within(q, 1.0)
+    }
+
+    fn map_within(&self, q: &MapQuery, slack: f64) -> MapImage {
+        let live = |layer: Layer, from: u64, to: u64, ev: u32| self.live(layer, from, to, ev);
+        let scene = Scene {
+            store: self.store(),
+            pyramid: &self.pyramid,
+            axis: &self.axis,
+            live: &live,
+            complete: self.complete(q.vm),
+        };
+        map::draw(&scene, q, slack)
+    }
+
+    /// What no event has shown is empty, not unknown.
+    pub(crate) fn complete(&self, vm: VmId) -> bool {
+        self.engine.vms.complete(vm.0)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pyramid(&self) -> &Pyramid {
+        &self.pyramid
+    }
+
+    /// Builds the pyramid anew with other sizes.
+    #[cfg(test)]
+    pub(crate) fn remake_pyramid(&mut self, sizes: crate::pyramid::Sizes) {
+        self.pyramid = Pyramid::default();
+        self.pyramid.sizes = sizes;
+        self.pyramid.seal(&mut self.engine.store, self.options.threads);
+    }
+
+    /// Entries `from..to` of a layer that show something just before an event: their numbers, spans and codes, by number.
+    pub(crate) fn live(&self, layer: Layer, from: u64, to: u64, ev: u32) -> Vec<(u64, u32, u8)> {
+        let s = self.store();
+        let n = s.s_ev.partition_point(|e| *e < ev) as u32;
+        let mut out = Vec::new();
+        let mut at = from;
+        while at < to {
+            let next = ((at | 511) + 1).min(to);
+            let key = key_of(layer.as_id, layer.level, layer.gfn(at));
+            for t in self.tables_by_key.get(&(layer.vm, key)).into_iter().flatten() {
+                if s.tables[*t as usize].dead_ev < ev {
+                    continue;
+                }
+                for e in at..next {
+                    let slot = s.slot(*t, (e & 511) as u16).filter(|x| s.used(*x));
+                    if let Some((span, code)) = slot.and_then(|x| live_before(s, x, ev, n)) {
+                        out.push((e, span, code));
+                    }
+                }
+            }
+            at = next;
+        }
+        if !self.free_by_gfn.is_empty() {
+            for e in from..to {
+                for x in self.free_by_gfn.get(&layer.gfn(e)).into_iter().flatten() {
+                    let p = s.place(*x);
+                    let t = &s.tables[p.table as usize];
+                    if (t.vm, t.as_id, p.level) == (layer.vm, layer.as_id, layer.level)
+                        && let Some((span, code)) = live_before(s, *x, ev, n)
+                    {
+                        out.push((e, span, code));
+                    }
+                }
+            }
+        }
+        out.sort_unstable();
+        out
     }
 
     /// Counts of something in `n` equal buckets.
@@ -702,12 +771,17 @@ impl Timeline {
         kind_of(body)
     }
 
+    /// Bytes of memory that the pyramid of [`Timeline::map`] takes.
+    pub fn map_bytes(&self) -> usize {
+        self.pyramid.heap()
+    }
+
     /// Bytes of memory the replay takes, the trace's own event store not included.
     pub fn heap_bytes(&self) -> usize {
         self.store().heap()
             + self.counts.heap()
             + self.kinds.heap()
-            + self.places.heap()
+            + self.pyramid.heap()
             + self.engine.faults.done.capacity() * size_of::<Packed>()
             + self.tables_by_key.capacity() * 48
             + self.free_by_gfn.capacity() * 40
