@@ -395,7 +395,7 @@ fn fields(rows: &mut Rows, body: &Body, strings: &Strings) {
             rows.set(C::rip, rip);
             rows.set(C::flag, failed);
         }
-        Body::Marker { text } => rows.set(C::text, strings.get(text)),
+        Body::Marker { text } => rows.set(C::text, &*strings.text(text)),
         Body::Lost { count, event } => {
             rows.set(C::count, count);
             rows.set(C::text, event.map(|e| strings.get(e)));
@@ -405,7 +405,7 @@ fn fields(rows: &mut Rows, body: &Body, strings: &Strings) {
             rows.set(C::kind, task_kind(kind));
             rows.set(C::text, strings.get(comm));
         }
-        Body::Other { name: _, fields } => rows.set(C::text, strings.get(fields)),
+        Body::Other { name: _, fields } => rows.set(C::text, &*strings.text(fields)),
         _ => {}
     }
 }

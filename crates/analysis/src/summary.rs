@@ -56,7 +56,7 @@ impl EventCounts {
             }
             Body::Mmio { .. } | Body::FastMmio { .. } => self.mmio.add(page()),
             Body::Marker { text } if self.marks.len() < MARKS => {
-                self.marks.push((strings.get(text).to_string(), e.ts));
+                self.marks.push((strings.text(text).to_string(), e.ts));
             }
             _ => {}
         }

@@ -2,7 +2,8 @@
 //!
 //! `bench_formats [--events N] [--dir DIR] [--sample trace.dat]` makes a trace.dat v6, a perf.data and a tracefs text of about N events by
 //! repeating the sample with shifted times, reads each with mmuscope (load into the packed store, and as a stream) and, if they are
-//! installed, with `trace-cmd report` and `perf script`. With `--dir` the files stay there. `--small OUT N` writes a trace.dat of the first N records instead (fixtures).
+//! installed, with `trace-cmd report` and `perf script`. The ratios are of whole programs, from start to end. With `--dir` the files stay
+//! there; with `--write` they are only written, each with all events. `--small OUT N` writes a trace.dat of the first N records instead (fixtures).
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -22,6 +23,7 @@ fn main() -> Outcome {
     let mut dir = scratch.path().to_path_buf();
     let mut sample = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../samples/6.1-npt/trace.dat");
     let mut small = None;
+    let mut only_write = false;
     let mut args = std::env::args().skip(1);
     while let Some(a) = args.next() {
         let mut value = || args.next().ok_or(format!("{a} needs a value"));
@@ -29,6 +31,8 @@ fn main() -> Outcome {
             "--events" => events = value()?.parse()?,
             "--dir" => dir = value()?.into(),
             "--sample" => sample = value()?.into(),
+            "--write" => only_write = true,
+            "--load" => return in_a_process(&PathBuf::from(value()?)),
             "--small" => small = Some((PathBuf::from(value()?), value()?.parse::<usize>()?)),
             other => return Err(format!("unknown argument {other}").into()),
         }
@@ -58,6 +62,12 @@ fn main() -> Outcome {
 
     let dat = dir.join("large.dat");
     dat_v6(&mut BufWriter::new(File::create(&dat)?), &raw, times)?;
+    if only_write {
+        let style = PerfStyle::default();
+        perf_data(&mut BufWriter::new(File::create(dir.join("large.perf.data"))?), &raw, times, style)?;
+        write_text(&dat, &dir.join("large.txt"), total)?;
+        return Ok(());
+    }
     let own = measure("trace.dat v6", &dat, total)?;
     tool("trace-cmd report", Command::new("trace-cmd").args(["report", "-N"]).arg(&dat), total, own);
 
@@ -95,7 +105,13 @@ fn load(path: &Path, threads: usize) -> Result<Trace, Box<dyn std::error::Error>
     Ok(Trace::load(&[path.to_path_buf()], &ReadOptions { threads, ..ReadOptions::default() })?)
 }
 
-/// Loads and streams a file; gives the time of the load.
+/// What `--load` does: a program of its own that loads a file, as the tools are programs of their own.
+fn in_a_process(path: &Path) -> Outcome {
+    println!("{}", load(path, 0)?.events.len());
+    Ok(())
+}
+
+/// Loads and streams a file; gives the time of a program that loads it, from its start to its end.
 fn measure(name: &str, path: &Path, events: u64) -> Result<Duration, Box<dyn std::error::Error>> {
     let mut memory = 0.0;
     let mut read = 0;
@@ -116,13 +132,19 @@ fn measure(name: &str, path: &Path, events: u64) -> Result<Duration, Box<dyn std
         })?;
         Ok(())
     })?;
+    let whole = timed(|| {
+        let out = Command::new(std::env::current_exe()?).arg("--load").arg(path).output()?;
+        let read: u64 = String::from_utf8_lossy(&out.stdout).trim().parse()?;
+        if read == events { Ok(()) } else { Err(format!("{name}: {read} events of {events}").into()) }
+    })?;
     let rate = |d: Duration| events as f64 / d.as_secs_f64() / 1e6;
     println!(
-        "{name:28} {:6.2} M events/s loaded, {:6.2} M/s streamed, {memory:.1} bytes of memory an event",
+        "{name:28} {:6.2} M events/s loaded ({:.2} as a program), {:6.2} M/s streamed, {memory:.1} bytes of memory an event",
         rate(loaded),
+        rate(whole),
         rate(streamed)
     );
-    Ok(loaded)
+    Ok(whole)
 }
 
 /// Runs a tool over the same file, its text thrown away.

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 use crate::event::{Body, ErrorEncoding, Event, Isa, StrId, TaskKind};
 use crate::info::{RoleWord, Sourced, TaskInfo, TraceInfo, Vendor, VmGuess};
 use crate::role;
+use crate::store::Who;
 use crate::strings::Strings;
 
 /// What is known of a thread.
@@ -22,6 +23,65 @@ struct Task {
     /// The last exit, until the next entry.
     exit: Option<(Option<Isa>, Option<u32>)>,
     pid_from: Option<&'static str>,
+}
+
+/// What of an event matters to events after it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fact {
+    Entry {
+        vcpu: u32,
+    },
+    Exit {
+        vcpu: Option<u32>,
+        reason: Option<u32>,
+        isa: Option<Isa>,
+    },
+    /// `fast_page_fault`.
+    Faults {
+        vcpu: u32,
+    },
+    /// `kvm_page_fault`; `wide`: it keeps 64 bits of the error code.
+    Fault {
+        vcpu: Option<u32>,
+        code: u64,
+        wide: bool,
+    },
+    /// A `kvm_mmu_set_spte` without a user letter.
+    NoUser,
+    Lost {
+        count: Option<u64>,
+        event: Option<StrId>,
+    },
+    Task {
+        kind: TaskKind,
+        tid: u32,
+        pid: Option<u32>,
+        comm: StrId,
+    },
+}
+
+impl Fact {
+    /// Of a record; losses and tasks are no records, and are taken in when they are handed out to be packed.
+    #[inline]
+    pub(crate) fn of_record(body: &Body) -> Option<Self> {
+        if matches!(body, Body::Lost { .. } | Body::Task { .. }) { None } else { Self::of(body) }
+    }
+
+    #[inline]
+    pub(crate) fn of(body: &Body) -> Option<Self> {
+        Some(match *body {
+            Body::Entry { vcpu, .. } => Self::Entry { vcpu },
+            Body::Exit { vcpu, reason, isa, .. } => Self::Exit { vcpu, reason, isa },
+            Body::FastPageFault { vcpu, .. } => Self::Faults { vcpu },
+            Body::PageFault { error_code, rip, vcpu, .. } => {
+                Self::Fault { vcpu, code: error_code, wide: rip.is_some() }
+            }
+            Body::SetSpte { u: None, .. } => Self::NoUser,
+            Body::Lost { count, event } => Self::Lost { count, event },
+            Body::Task { kind, tid, pid, comm } => Self::Task { kind, tid, pid, comm },
+            _ => return None,
+        })
+    }
 }
 
 /// The state.
@@ -68,90 +128,118 @@ impl Assembler {
     /// Completes one event.
     #[inline]
     pub(crate) fn event(&mut self, e: &mut Event) {
-        if self.events == 0 {
-            self.first_ts = e.ts;
-        } else if e.ts < self.last_ts {
-            self.unordered += 1;
-            self.first_ts = self.first_ts.min(e.ts);
+        let who = Who::of(e);
+        let task = self.arrives(e.ts, &who);
+        if let Some(fact) = Fact::of(&e.body)
+            && let Some(found) = self.learn(task, e.cpu, &fact)
+            && let Body::PageFault { encoding, .. } = &mut e.body
+        {
+            *encoding = found;
         }
-        self.last_ts = self.last_ts.max(e.ts);
+        if self.from_text {
+            match &mut e.body {
+                Body::GetPage { page, created } => self.role_of_text(&mut page.role, *created),
+                Body::PrepareZapPage { page } | Body::SyncPage { page } | Body::UnsyncPage { page } => {
+                    self.role_of_text(&mut page.role, false);
+                }
+                Body::SpteRequested { access: Some(_), .. } => {
+                    self.role = Some((RoleWord::AccessRead, "kvm_mmu_spte_requested prints access"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// An event of some kind comes; gives its task.
+    #[inline]
+    pub(crate) fn arrives(&mut self, ts: u64, who: &Who) -> Option<u32> {
+        self.clock(ts);
+        self.task(who)
+    }
+
+    /// An event of the same CPU and task as the one before it.
+    #[inline]
+    pub(crate) fn clock(&mut self, ts: u64) {
+        if self.events == 0 {
+            self.first_ts = ts;
+        } else if ts < self.last_ts {
+            self.unordered += 1;
+            self.first_ts = self.first_ts.min(ts);
+        }
+        self.last_ts = self.last_ts.max(ts);
         self.events += 1;
-        let task = self.task(e);
-        match &mut e.body {
-            Body::Entry { vcpu, .. } => {
+    }
+
+    /// Takes in what an event says; for a page fault gives the encoding of its error code. In the order of the events.
+    pub(crate) fn learn(&mut self, task: Option<u32>, cpu: u16, fact: &Fact) -> Option<ErrorEncoding> {
+        let task = task.map(|t| t as usize);
+        match *fact {
+            Fact::Entry { vcpu } => {
                 if let Some(t) = task {
                     let t = &mut self.tasks[t];
                     t.exit = None;
-                    t.runs(*vcpu);
+                    t.runs(vcpu);
                 }
             }
-            Body::Exit { vcpu, reason, isa, .. } => {
+            Fact::Exit { vcpu, reason, isa } => {
                 self.isa = isa.or(self.isa);
                 if let Some(t) = task {
                     let t = &mut self.tasks[t];
-                    t.exit = Some((*isa, *reason));
+                    t.exit = Some((isa, reason));
                     if let Some(v) = vcpu {
-                        t.runs(*v);
+                        t.runs(v);
                     }
                 }
             }
-            Body::FastPageFault { vcpu, .. } => {
+            Fact::Faults { vcpu } => {
                 if let Some(t) = task {
-                    self.tasks[t].faults.get_or_insert(*vcpu);
+                    self.tasks[t].faults.get_or_insert(vcpu);
                 }
             }
-            Body::PageFault { error_code, encoding, rip, vcpu, .. } => {
+            Fact::Fault { vcpu, code, wide } => {
                 if let (Some(t), Some(v)) = (task, vcpu) {
-                    self.tasks[t].faults.get_or_insert(*v);
+                    self.tasks[t].faults.get_or_insert(v);
                 }
                 let exit = task.and_then(|t| self.tasks[t].exit);
-                *encoding = self.encoding(exit, *error_code, rip.is_some());
+                return Some(self.encoding(exit, code, wide));
             }
-            Body::SetSpte { u: None, .. } => self.user_none = true,
-            Body::GetPage { page, created } if self.from_text => self.role_of_text(&mut page.role, *created),
-            Body::PrepareZapPage { page } | Body::SyncPage { page } | Body::UnsyncPage { page }
-                if self.from_text =>
-            {
-                self.role_of_text(&mut page.role, false);
-            }
-            Body::SpteRequested { access: Some(_), .. } if self.from_text => {
-                self.role = Some((RoleWord::AccessRead, "kvm_mmu_spte_requested prints access"));
-            }
-            Body::Lost { count, event } => {
-                self.lost_moments += 1;
-                match count {
-                    Some(n) => {
-                        self.lost_total = self.lost_total.saturating_add(*n);
-                        let c = self.lost_cpu.entry(e.cpu).or_default();
-                        *c = c.saturating_add(*n);
-                        if let Some(ev) = event {
-                            let c = self.lost_event.entry(*ev).or_default();
-                            *c = c.saturating_add(*n);
-                        }
-                    }
-                    None => self.lost_uncounted = true,
-                }
-            }
-            Body::Task { kind, tid, pid, comm } => {
-                let i = self.task_of(*tid);
+            Fact::NoUser => self.user_none = true,
+            Fact::Lost { count, event } => self.lost(cpu, count, event),
+            Fact::Task { kind, tid, pid, comm } => {
+                let i = self.task_of(tid);
                 let t = &mut self.tasks[i];
                 if pid.is_some() {
-                    t.pid = *pid;
+                    t.pid = pid;
                     t.pid_from = Some("task records");
                 }
-                if *comm != StrId::default() && *kind != TaskKind::Exit {
-                    t.comm = *comm;
+                if comm != StrId::default() && kind != TaskKind::Exit {
+                    t.comm = comm;
                 }
             }
-            _ => {}
+        }
+        None
+    }
+
+    fn lost(&mut self, cpu: u16, count: Option<u64>, event: Option<StrId>) {
+        self.lost_moments += 1;
+        let Some(n) = count else {
+            self.lost_uncounted = true;
+            return;
+        };
+        self.lost_total = self.lost_total.saturating_add(n);
+        let c = self.lost_cpu.entry(cpu).or_default();
+        *c = c.saturating_add(n);
+        if let Some(ev) = event {
+            let c = self.lost_event.entry(ev).or_default();
+            *c = c.saturating_add(n);
         }
     }
 
     /// The task an event belongs to.
     #[inline]
-    fn task(&mut self, e: &Event) -> Option<usize> {
-        let tid = e.tid?;
-        let cpu = e.cpu as usize;
+    fn task(&mut self, who: &Who) -> Option<u32> {
+        let tid = who.tid?;
+        let cpu = who.cpu as usize;
         let i = match self.on_cpu.get(cpu) {
             Some(&i) if self.tasks.get(i as usize).is_some_and(|t| t.tid == tid) => i as usize,
             _ => {
@@ -164,16 +252,16 @@ impl Assembler {
             }
         };
         let t = &mut self.tasks[i];
-        if e.comm != StrId::default() {
-            t.comm = e.comm;
+        if who.comm != StrId::default() {
+            t.comm = who.comm;
         }
-        if let Some(pid) = e.pid
+        if let Some(pid) = who.pid
             && t.pid != Some(pid)
         {
             t.pid = Some(pid);
             t.pid_from = Some("recorded with its events");
         }
-        Some(i)
+        Some(i as u32)
     }
 
     fn task_of(&mut self, tid: u32) -> usize {

@@ -1,6 +1,7 @@
 //! Exit reasons by name: what the kernel prints, and what libtraceevent's kvm plugin prints.
 
-use crate::event::Isa;
+use crate::event::{Isa, StrId};
+use crate::strings::Strings;
 
 /// VMX basic exit reasons.
 const VMX: &[(u32, &str)] = &[
@@ -313,6 +314,46 @@ pub(crate) fn name(isa: Isa, reason: u32) -> Option<&'static str> {
         Isa::Other(_) => return None,
     };
     table.iter().find(|(c, _)| *c == code).map(|(_, n)| *n)
+}
+
+/// The names of all reasons, interned: for decoders that share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ExitNames {
+    vmx: Vec<StrId>,
+    svm: Vec<StrId>,
+    /// SVM's numbers far from the others (-1: invalid).
+    far: Vec<(u32, StrId)>,
+}
+
+/// Numbers from here on are not looked up by index.
+const FAR: u32 = 4096;
+
+impl ExitNames {
+    pub(crate) fn new(strings: &mut Strings) -> Self {
+        let mut table = |t: &[(u32, &str)]| {
+            let near = || t.iter().filter(|(c, _)| *c < FAR);
+            let mut ids = vec![StrId::default(); near().map(|(c, _)| *c as usize + 1).max().unwrap_or(0)];
+            for (code, name) in near() {
+                ids[*code as usize] = strings.intern(name);
+            }
+            ids
+        };
+        let (vmx, svm) = (table(VMX), table(SVM));
+        let far = SVM.iter().filter(|(c, _)| *c >= FAR).map(|(c, n)| (*c, strings.intern(n))).collect();
+        Self { vmx, svm, far }
+    }
+
+    /// The name of a reason; the empty string where it has none.
+    #[inline]
+    pub(crate) fn get(&self, isa: Option<Isa>, reason: u32) -> StrId {
+        let id = match isa {
+            Some(Isa::Vmx) => self.vmx.get(reason as usize & 0xffff),
+            Some(Isa::Svm) if reason >= FAR => self.far.iter().find(|(c, _)| *c == reason).map(|(_, id)| id),
+            Some(Isa::Svm) => self.svm.get(reason as usize),
+            _ => None,
+        };
+        id.copied().unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

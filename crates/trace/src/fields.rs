@@ -1,10 +1,9 @@
 //! From named fields to a typed body: shared by the binary readers and by texts that print `name=value`.
 
-use crate::event::{Body, ErrorEncoding, FastPfResult, Isa, Page};
+use crate::event::{Body, ErrorEncoding, FastPfResult, Isa, Page, StrId};
 use crate::info::{RetPf, RoleWord};
 use crate::names::Tp;
 use crate::role;
-use crate::strings::Strings;
 
 /// Where named fields come from.
 pub(crate) trait Fields {
@@ -20,6 +19,14 @@ pub(crate) trait Fields {
     }
     /// A string field.
     fn text(&mut self, name: &'static str) -> Option<String>;
+}
+
+/// Where the strings of a body are kept.
+pub(crate) trait Names {
+    /// The kernel's name of an exit reason; the empty string where it has none.
+    fn exit_name(&mut self, isa: Option<Isa>, reason: u32) -> StrId;
+    /// Any text.
+    fn text(&mut self, s: &str) -> StrId;
 }
 
 /// What the kernel's format text said about the meaning of numbers.
@@ -102,7 +109,7 @@ fn page(f: &mut impl Fields, m: &Meaning) -> Option<Page> {
 }
 
 /// The body of a tracepoint from its fields; `None` where a field that it cannot do without is missing.
-pub(crate) fn body(tp: Tp, f: &mut impl Fields, m: &Meaning, strings: &mut Strings) -> Option<Body> {
+pub(crate) fn body(tp: Tp, f: &mut impl Fields, m: &Meaning, names: &mut impl Names) -> Option<Body> {
     Some(match tp {
         Tp::PagetableWalk => Body::PagetableWalk { addr: f.num("addr")?, pferr: f.num("pferr")? as u32 },
         Tp::PagingElement => Body::PagingElement { pte: f.num("pte")?, level: f.num("level")? as u32 },
@@ -209,7 +216,7 @@ pub(crate) fn body(tp: Tp, f: &mut impl Fields, m: &Meaning, strings: &mut Strin
             Body::Exit {
                 vcpu: f.num("vcpu_id").map(|v| v as u32),
                 reason: Some(reason),
-                reason_name: strings.exit_name(isa, reason),
+                reason_name: names.exit_name(isa, reason),
                 isa,
                 rip: f.num("guest_rip")?,
                 info1: f.num("info1"),
@@ -311,7 +318,7 @@ pub(crate) fn body(tp: Tp, f: &mut impl Fields, m: &Meaning, strings: &mut Strin
         }
         Tp::Marker => {
             let text = f.text("buf")?;
-            Body::Marker { text: strings.intern(text.trim_end_matches(['\n', '\0'])) }
+            Body::Marker { text: names.text(text.trim_end_matches(['\n', '\0'])) }
         }
     })
 }

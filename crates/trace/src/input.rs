@@ -1,7 +1,7 @@
 //! Where bytes come from: a file, a pipe, memory, each perhaps compressed.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,21 +17,35 @@ pub(crate) const HEAD: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     File(Arc<File>, u64),
+    /// A temporary file of our own.
+    Spilled(Arc<File>, u64),
     Bytes(Arc<[u8]>),
 }
 
 impl Source {
     pub(crate) fn len(&self) -> u64 {
         match self {
-            Self::File(_, n) => *n,
+            Self::File(_, n) | Self::Spilled(_, n) => *n,
             Self::Bytes(b) => b.len() as u64,
         }
+    }
+
+    /// A sentence about where it was put, if it was too large for memory.
+    pub(crate) fn spilled(&self) -> Option<String> {
+        let Self::Spilled(_, n) = self else { return None };
+        let folder = tempfile::env::temp_dir();
+        Some(format!("{} MB were put into a temporary file in {} to be read", n >> 20, folder.display()))
+    }
+
+    /// The bytes of a range in order.
+    pub(crate) fn section(&self, from: u64, to: u64) -> SourceReader {
+        SourceReader { source: self.clone(), at: from, end: to.min(self.len()).max(from) }
     }
 
     /// Fills as much of `buf` as there is from `offset` on.
     pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::File(f, _) => {
+            Self::File(f, _) | Self::Spilled(f, _) => {
                 let mut n = 0;
                 while n < buf.len() {
                     match f.read_at(&mut buf[n..], offset + n as u64) {
@@ -64,7 +78,7 @@ impl Source {
 
     /// The bytes in order.
     pub(crate) fn reader(&self) -> SourceReader {
-        SourceReader { source: self.clone(), at: 0 }
+        self.section(0, self.len())
     }
 }
 
@@ -73,11 +87,13 @@ impl Source {
 pub(crate) struct SourceReader {
     source: Source,
     at: u64,
+    end: u64,
 }
 
 impl Read for SourceReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.source.read_at(self.at, buf)?;
+        let most = (self.end - self.at).min(buf.len() as u64) as usize;
+        let n = self.source.read_at(self.at, &mut buf[..most])?;
         self.at += n as u64;
         Ok(n)
     }
@@ -91,6 +107,8 @@ pub(crate) struct Input {
     /// Size as stored, 0 for a pipe.
     pub(crate) size: u64,
     pub(crate) data: Data,
+    /// A sentence about a temporary file that it was put into.
+    pub(crate) spilled: Option<String>,
 }
 
 /// The (decompressed) content.
@@ -129,7 +147,14 @@ pub(crate) fn source(source: Source, path: &Path) -> Result<Input, Error> {
     let compression = sniff::compression(&head);
     if compression == Compression::None {
         let kind = sniff::kind(&head, path)?;
-        return Ok(Input { path: path.to_path_buf(), kind, compression, size, data: Data::Source(source) });
+        return Ok(Input {
+            path: path.to_path_buf(),
+            kind,
+            compression,
+            size,
+            data: Data::Source(source),
+            spilled: None,
+        });
     }
     let mut input = decompressed(Box::new(source.reader()), compression, path, size)?;
     input.size = size;
@@ -145,8 +170,15 @@ pub(crate) fn stream(mut s: Box<dyn Read + Send>, path: &Path) -> Result<Input, 
     }
     let kind = sniff::kind(&head, path)?;
     let s: Box<dyn Read + Send> = Box::new(Cursor::new(head).chain(s));
-    let data = if kind.needs_seek() { Data::Source(collect(s, u64::MAX, path)?) } else { Data::Stream(s) };
-    Ok(Input { path: path.to_path_buf(), kind, compression, size: 0, data })
+    let mut spilled = None;
+    let data = if kind.needs_seek() {
+        let source = collect(s, u64::MAX, path)?;
+        spilled = source.spilled();
+        Data::Source(source)
+    } else {
+        Data::Stream(s)
+    };
+    Ok(Input { path: path.to_path_buf(), kind, compression, size: 0, data, spilled })
 }
 
 fn decompressed(
@@ -171,36 +203,68 @@ fn decompressed(
     })?;
     let kind = sniff::kind(&head, path)?;
     let s: Box<dyn Read + Send> = Box::new(Cursor::new(head).chain(s));
+    let mut spilled = None;
     let data = if kind.needs_seek() {
-        // Real traces compress about tenfold; beyond this it is a bomb, or so big that it should be decompressed on disk.
-        let limit = if size == 0 { 8 << 30 } else { (64 << 20) + size.saturating_mul(256).min(16 << 30) };
-        Data::Source(collect(s, limit, path)?)
+        // Real traces compress about tenfold; beyond this it is a bomb.
+        let limit = if size == 0 { u64::MAX } else { (64 << 20) + size.saturating_mul(1024) };
+        let source = collect(s, limit, path)?;
+        spilled = source.spilled();
+        Data::Source(source)
     } else {
         Data::Stream(s)
     };
-    Ok(Input { path: path.to_path_buf(), kind, compression, size, data })
+    Ok(Input { path: path.to_path_buf(), kind, compression, size, data, spilled })
 }
 
+/// What a stream may take of memory before it goes to a temporary file.
+const IN_MEMORY: usize = 32 << 20;
+
+/// All of a stream, for a kind that needs to be read at any place.
 fn collect(mut s: Box<dyn Read + Send>, limit: u64, path: &Path) -> Result<Source, Error> {
-    let mut all = Vec::new();
+    let mut memory = Vec::new();
+    let mut file: Option<File> = None;
+    let mut total = 0u64;
     let mut chunk = vec![0; 256 << 10];
+    let folder = tempfile::env::temp_dir();
+    let full = |e: io::Error| Error::Unsupported {
+        path: path.to_path_buf(),
+        what: format!("what it decompresses to does not fit into {} ({e})", folder.display()),
+        next: "decompress it to a file elsewhere and give that, or name a folder with room in TMPDIR"
+            .to_owned(),
+    };
     loop {
-        match s.read(&mut chunk) {
+        let n = match s.read(&mut chunk) {
             Ok(0) => break,
-            Ok(n) => all.extend_from_slice(&chunk[..n]),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             // A cut compressed file: what came out so far is read, and its end is found missing by the format's reader.
             Err(_) => break,
-        }
-        if all.len() as u64 > limit {
+        };
+        total += n as u64;
+        if total > limit {
             return Err(Error::Unsupported {
                 path: path.to_path_buf(),
                 what: "it decompresses to far more than its own size".to_owned(),
                 next: "decompress it to a file first and give that".to_owned(),
             });
         }
+        if let Some(f) = &mut file {
+            f.write_all(&chunk[..n]).map_err(full)?;
+            continue;
+        }
+        memory.extend_from_slice(&chunk[..n]);
+        if memory.len() > IN_MEMORY {
+            // Without a name: it goes when this program does, whatever ends it.
+            let mut f = tempfile::tempfile_in(&folder).map_err(full)?;
+            f.write_all(&memory).map_err(full)?;
+            memory = Vec::new();
+            file = Some(f);
+        }
     }
-    Ok(Source::Bytes(all.into()))
+    Ok(match file {
+        Some(f) => Source::Spilled(Arc::new(f), total),
+        None => Source::Bytes(memory.into()),
+    })
 }
 
 /// The first bytes.

@@ -30,8 +30,10 @@ mod load;
 mod merge;
 mod names;
 mod pack;
+mod packing;
 pub mod paste;
 mod perf;
+mod raw;
 mod reader;
 mod records;
 mod ring;
@@ -40,6 +42,7 @@ mod sniff;
 mod store;
 mod strings;
 mod text;
+mod texts;
 pub mod write;
 
 pub use error::Error;

@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
 
 use crate::assemble::Assembler;
 use crate::error::Error;
@@ -12,6 +11,7 @@ use crate::event::Event;
 use crate::info::{FileInfo, FormatKind, TraceInfo};
 use crate::input::{self, Input, Source};
 use crate::merge::Merge;
+use crate::packing;
 use crate::reader::{BATCH, Cx, ReadOptions, Reader};
 use crate::sniff::Kind;
 use crate::store::EventStore;
@@ -109,7 +109,8 @@ fn open_one(path: &Path, cx: &mut Cx) -> Result<Opened, Error> {
 
 /// The reader for an input.
 pub(crate) fn reader_of(input: Input, cx: &mut Cx, whole: bool) -> Result<Opened, Error> {
-    let Input { path, kind, compression, size, data } = input;
+    let Input { path, kind, compression, size, data, spilled } = input;
+    cx.notes.extend(spilled.map(|s| format!("{}: {s}", path.display())));
     let (reader, kind): (Box<dyn Reader>, FormatKind) = match kind {
         Kind::Text(kind) => {
             let mut r = TextReader::new(path.clone(), kind, data.into_stream());
@@ -123,9 +124,6 @@ pub(crate) fn reader_of(input: Input, cx: &mut Cx, whole: bool) -> Result<Opened
     Ok(Opened { reader, files: vec![FileInfo { path, kind, compression, size }] })
 }
 
-/// What the reading thread hands over at its end.
-type Finished = (Result<(), Error>, Cx, TraceInfo);
-
 fn load(opened: Opened, mut cx: Cx) -> Result<Trace, Error> {
     let Opened { mut reader, files } = opened;
     let from_text = files.iter().any(|f| f.kind.is_text());
@@ -133,69 +131,28 @@ fn load(opened: Opened, mut cx: Cx) -> Result<Trace, Error> {
     let mut early = TraceInfo::default();
     reader.describe_early(&mut early);
     asm.set_vendor(early.host.vendor);
-    let mut store = EventStore::new();
-    let progress = cx.progress.clone();
-    let pipelined = cx.threads > 1;
-
-    let mut pack = |batch: &mut Vec<Event>, asm: &mut Assembler| {
-        for e in batch.iter_mut() {
-            asm.event(e);
-            store.push_any(e);
-        }
-        if let Some(p) = &progress {
-            p.events.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        }
-        batch.clear();
-    };
-
-    let (result, mut cx, mut info): Finished = if pipelined {
-        // One thread reads and decodes, this one packs; batches go round so that their memory is used again.
-        std::thread::scope(|scope| {
-            let (full, to_pack) = mpsc::sync_channel::<Vec<Event>>(4);
-            let (empty, reuse) = mpsc::channel::<Vec<Event>>();
-            let worker = scope.spawn(move || {
-                let result = loop {
-                    let mut batch =
-                        reuse.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH + BATCH / 4));
-                    match reader.read(&mut batch, &mut cx) {
-                        Ok(more) => {
-                            if full.send(batch).is_err() || !more {
-                                break Ok(());
-                            }
-                        }
-                        Err(e) => break Err(e),
-                    }
-                };
-                drop(full);
-                let mut info = TraceInfo::default();
-                reader.describe(&mut info, &mut cx);
-                (result, cx, info)
-            });
-            for mut batch in to_pack {
-                pack(&mut batch, &mut asm);
-                let _ = empty.send(batch);
-            }
-            // A panic of the reader is a bug; pass it on as such.
-            worker.join().unwrap_or_else(|p| std::panic::resume_unwind(p))
-        })
+    let mut store = if let Some(raw) = reader.raw() {
+        packing::load(raw, &mut asm, &mut cx)?
     } else {
+        let mut store = EventStore::new();
         let mut batch = Vec::with_capacity(BATCH + BATCH / 4);
-        let result = loop {
-            match reader.read(&mut batch, &mut cx) {
-                Ok(more) => {
-                    pack(&mut batch, &mut asm);
-                    if !more {
-                        break Ok(());
-                    }
-                }
-                Err(e) => break Err(e),
+        loop {
+            let more = reader.read(&mut batch, &mut cx)?;
+            if let Some(p) = &cx.progress {
+                p.events.fetch_add(batch.len() as u64, Ordering::Relaxed);
             }
-        };
-        let mut info = TraceInfo::default();
-        reader.describe(&mut info, &mut cx);
-        (result, cx, info)
+            for e in &mut batch {
+                asm.event(e);
+                store.push_any(e);
+            }
+            batch.clear();
+            if !more {
+                break store;
+            }
+        }
     };
-    result?;
+    let mut info = TraceInfo::default();
+    reader.describe(&mut info, &mut cx);
     if asm.is_unordered() {
         store = store.sorted();
     }
@@ -211,16 +168,21 @@ pub(crate) fn finish(info: &mut TraceInfo, files: Vec<FileInfo>, asm: &Assembler
         info.resolution_ns = 1;
     }
     asm.describe(info, &mut cx.strings);
+    info.notes.extend(cx.notes.iter().cloned());
     info.damage = cx.damage.clone();
     if cx.more_damage > 0 {
         info.notes.push(format!("{} more places are damaged than are listed", cx.more_damage));
     }
 }
 
+/// Bytes of records that may wait for older ones of other CPUs while streaming: more than the rings of most recorders hold together.
+const MOST_WAITING: usize = 128 << 20;
+
 /// Reads files and hands each event to `sink`, in bounded memory. Gives what is known at the end, or at the point where the sink stopped.
 pub fn stream(paths: &[PathBuf], opts: &ReadOptions, sink: &mut dyn Sink) -> Result<TraceInfo, Error> {
     let mut cx = Cx::new(opts);
     cx.strings.set_streaming();
+    cx.most_waiting = MOST_WAITING;
     let Opened { mut reader, files } = open_all(paths, &mut cx)?;
     let from_text = files.iter().any(|f| f.kind.is_text());
     let mut asm = Assembler::new(from_text);

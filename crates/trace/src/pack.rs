@@ -3,19 +3,22 @@
 //!
 //! ```text
 //! event = head u8 (kind in bits 0-5, bit 6: same CPU and task as the event before)
-//!         time step (varint)  [who (varint)]  mask of the changed words (1 to 3 bytes)  changed words (zigzag varint each)
+//!         time step (varint)  [who (varint)]  mask of the changed words (varint)
+//!         a nibble for each changed word: its length in bytes             the changed words (zigzag, as many bytes as said)
 //! ```
+//! The encoding of a page fault's error code is part of the kind, so that it can be set when the event is packed already: what
+//! decides it may be an exit in a part of the trace that another thread reads ([`set_encoding`]).
 
 use crate::event::{Body, ErrorEncoding, FastPfResult, Isa, Page, Role, StrId, TaskKind};
 
 /// Most words a body has.
-pub(crate) const MAX_WORDS: usize = 16;
+const MAX_WORDS: usize = 16;
 
 /// The words of one body.
-#[derive(Default)]
-pub(crate) struct Words {
-    pub(crate) v: [u64; MAX_WORDS],
-    pub(crate) n: usize,
+#[derive(Clone, Debug, Default)]
+struct Words {
+    v: [u64; MAX_WORDS],
+    n: usize,
 }
 
 impl Words {
@@ -134,20 +137,14 @@ impl Field for Option<StrId> {
         <Option<u32> as Field>::take(w).map(StrId)
     }
 }
+// It is in the head: see `head_kind`.
 impl Field for ErrorEncoding {
-    const N: usize = 1;
+    const N: usize = 0;
     #[inline]
-    fn put(self, w: &mut Words) {
-        w.put(self as u64);
-    }
+    fn put(self, _: &mut Words) {}
     #[inline]
-    fn take(w: &mut Words) -> Self {
-        match w.take() {
-            0 => Self::EptQualification,
-            1 => Self::NestedPageFault,
-            2 => Self::PageFault,
-            _ => Self::Ambiguous,
-        }
+    fn take(_: &mut Words) -> Self {
+        Self::Ambiguous
     }
 }
 impl Field for Option<Isa> {
@@ -305,16 +302,16 @@ impl Field for Page {
 macro_rules! bodies {
     ($($kind:literal $name:ident { $($field:ident: $t:ty),* })*) => {
         /// Number of kinds, the unused number 0 included.
-        pub(crate) const KINDS: usize = 1 $(+ { let _ = $kind; 1 })*;
+        const KINDS: usize = 1 $(+ { let _ = $kind; 1 })*;
         /// Words of each kind.
-        pub(crate) const WORDS: [usize; KINDS] = {
+        const WORDS: [usize; KINDS] = {
             let mut n = [0; KINDS];
             $( n[$kind] = 0 $(+ <$t as Field>::N)*; )*
             n
         };
         /// Body to words; gives the kind.
         #[inline]
-        pub(crate) fn flatten(body: &Body, w: &mut Words) -> u8 {
+        fn flatten(body: &Body, w: &mut Words) -> u8 {
             w.n = 0;
             match *body {
                 $( Body::$name { $($field),* } => { $( Field::put($field, w); )* $kind } )*
@@ -322,7 +319,7 @@ macro_rules! bodies {
         }
         /// Words to body.
         #[inline]
-        pub(crate) fn build(kind: u8, w: &mut Words) -> Body {
+        fn unflatten(kind: u8, w: &mut Words) -> Body {
             w.n = 0;
             match kind {
                 $( $kind => Body::$name { $($field: <$t as Field>::take(w)),* }, )*
@@ -384,28 +381,69 @@ bodies! {
     48 Other { name: StrId, fields: StrId }
 }
 
+/// Kind of [`Body::PageFault`]; those whose encoding is known have kinds behind all others.
+const FAULT: u8 = 19;
+const FAULT_EPT: u8 = KINDS as u8;
+const FAULT_NPF: u8 = KINDS as u8 + 1;
+const FAULT_PF: u8 = KINDS as u8 + 2;
+
 const _: () = {
     let mut k = 0;
     while k < KINDS {
-        assert!(WORDS[k] <= MAX_WORDS && k < 64);
+        assert!(WORDS[k] <= MAX_WORDS);
         k += 1;
     }
+    assert!(FAULT_PF < SAME_WHO);
 };
 
-/// The last words of every kind in a block.
-pub(crate) type Last = [[u64; MAX_WORDS]; KINDS];
+/// In the head: CPU and task are those of the event before.
+const SAME_WHO: u8 = 1 << 6;
 
+/// The kind whose words an event of `kind` has.
 #[inline]
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut v: u64) {
-    while v >= 0x80 {
-        out.push(v as u8 | 0x80);
-        v >>= 7;
+fn slot(kind: u8) -> u8 {
+    if kind >= KINDS as u8 { FAULT } else { kind }
+}
+
+fn fault_kind(e: ErrorEncoding) -> u8 {
+    match e {
+        ErrorEncoding::EptQualification => FAULT_EPT,
+        ErrorEncoding::NestedPageFault => FAULT_NPF,
+        ErrorEncoding::PageFault => FAULT_PF,
+        ErrorEncoding::Ambiguous => FAULT,
     }
-    out.push(v as u8);
+}
+
+/// Sets the encoding of a packed page fault, given the place of its head.
+pub(crate) fn set_encoding(data: &mut [u8], head: usize, e: ErrorEncoding) {
+    if let Some(b) = data.get_mut(head) {
+        *b = *b & SAME_WHO | fault_kind(e);
+    }
+}
+
+/// The last words of every kind in a block.
+type Last = [[u64; MAX_WORDS]; KINDS];
+
+/// Most bytes that one event takes, and eight that a write of a whole word may touch behind it.
+const MAX_EVENT: usize = 1 + 10 + 5 + 3 + MAX_WORDS / 2 + 8 * MAX_WORDS + 8;
+
+/// Bytes behind the packed events, so that words can be read eight bytes at a time.
+const SLACK: usize = 8;
+
+/// Writes a varint; gives the place behind it.
+#[inline]
+fn put_varint(out: &mut [u8; MAX_EVENT], mut at: usize, mut v: u64) -> usize {
+    while v >= 0x80 {
+        out[at] = v as u8 | 0x80;
+        v >>= 7;
+        at += 1;
+    }
+    out[at] = v as u8;
+    at + 1
 }
 
 #[inline]
-pub(crate) fn take_varint(data: &[u8], at: &mut usize) -> u64 {
+fn take_varint(data: &[u8], at: &mut usize) -> u64 {
     let mut v = 0u64;
     let mut shift = 0;
     while let Some(&b) = data.get(*at) {
@@ -419,35 +457,198 @@ pub(crate) fn take_varint(data: &[u8], at: &mut usize) -> u64 {
     v
 }
 
-/// Appends mask and changed words of a body of `kind`.
 #[inline]
-pub(crate) fn put_words(out: &mut Vec<u8>, kind: u8, w: &Words, last: &mut Last) {
-    let last = &mut last[kind as usize];
-    let mut mask = 0u32;
-    for (i, (new, old)) in w.v[..w.n].iter().zip(last.iter()).enumerate() {
-        mask |= u32::from(new != old) << i;
-    }
-    put_varint(out, u64::from(mask));
-    let mut rest = mask;
-    while rest != 0 {
-        let i = rest.trailing_zeros() as usize;
-        rest &= rest - 1;
-        let d = w.v[i].wrapping_sub(last[i]) as i64;
-        put_varint(out, (d << 1 ^ d >> 63) as u64);
-        last[i] = w.v[i];
+fn load(data: &[u8], at: usize) -> u64 {
+    data.get(at..at + 8).and_then(|d| d.first_chunk()).map_or(0, |c| u64::from_le_bytes(*c))
+}
+
+/// Packs events one after the other.
+#[derive(Clone, Debug)]
+pub(crate) struct Packer {
+    /// Packed events, then room for the next.
+    data: Vec<u8>,
+    used: usize,
+    events: usize,
+    first_ts: u64,
+    ts: u64,
+    who: u32,
+    last: Box<Last>,
+    words: Words,
+}
+
+impl Default for Packer {
+    fn default() -> Self {
+        Self {
+            data: Vec::new(),
+            used: 0,
+            events: 0,
+            first_ts: 0,
+            ts: 0,
+            who: 0,
+            last: Box::new([[0; MAX_WORDS]; KINDS]),
+            words: Words::default(),
+        }
     }
 }
 
-/// Reads what [`put_words`] wrote into `last`, which then holds the body's words.
-#[inline]
-pub(crate) fn take_words(data: &[u8], at: &mut usize, kind: u8, last: &mut Last) {
-    let Some(last) = last.get_mut(kind as usize) else { return };
-    let mut rest = take_varint(data, at) as u32 & ((1 << MAX_WORDS) - 1);
-    while rest != 0 {
-        let i = rest.trailing_zeros() as usize;
-        rest &= rest - 1;
-        let z = take_varint(data, at);
-        let d = (z >> 1) as i64 ^ -((z & 1) as i64);
-        last[i] = last[i].wrapping_add(d as u64);
+impl Packer {
+    /// Appends an event; gives the place of its head. Its time must not be before the last one's.
+    #[inline]
+    pub(crate) fn put(&mut self, ts: u64, who: u32, body: &Body) -> usize {
+        if self.events == 0 {
+            self.first_ts = ts;
+            self.ts = ts;
+            self.who = u32::MAX;
+            self.last.fill([0; MAX_WORDS]);
+        }
+        let at = self.used;
+        if self.data.len() < at + MAX_EVENT {
+            self.data.resize(at + MAX_EVENT + (4 << 10), 0);
+        }
+        let words = &mut self.words;
+        let mut kind = flatten(body, words);
+        let last = &mut self.last[kind as usize];
+        if let Body::PageFault { encoding, .. } = body {
+            kind = fault_kind(*encoding);
+        }
+        let Some(out) = self.data[at..].first_chunk_mut::<MAX_EVENT>() else { return at };
+        let same = who == self.who;
+        out[0] = kind | if same { SAME_WHO } else { 0 };
+        let mut n = put_varint(out, 1, ts.wrapping_sub(self.ts));
+        if !same {
+            n = put_varint(out, n, who.into());
+        }
+        let mut mask = 0u32;
+        for (i, (new, old)) in words.v[..words.n].iter().zip(last.iter()).enumerate() {
+            mask |= u32::from(new != old) << i;
+        }
+        n = put_varint(out, n, mask.into());
+        let lengths_at = n;
+        n += mask.count_ones().div_ceil(2) as usize;
+        let mut lengths = 0u64;
+        let mut shift = 0;
+        while mask != 0 {
+            let i = mask.trailing_zeros() as usize % MAX_WORDS;
+            mask &= mask - 1;
+            let step = words.v[i].wrapping_sub(last[i]) as i64;
+            let zigzag = (step << 1 ^ step >> 63) as u64;
+            let len = 8 - zigzag.leading_zeros() as usize / 8;
+            if let Some(o) = out[n..].first_chunk_mut() {
+                *o = zigzag.to_le_bytes();
+            }
+            n += len;
+            lengths |= (len as u64) << shift;
+            shift += 4;
+            last[i] = words.v[i];
+        }
+        let mut nibbles = lengths_at;
+        while lengths != 0 {
+            out[nibbles] = lengths as u8;
+            lengths >>= 8;
+            nibbles += 1;
+        }
+        self.used = at + n;
+        self.ts = ts;
+        self.who = who;
+        self.events += 1;
+        at
+    }
+
+    /// Number of events.
+    pub(crate) fn len(&self) -> usize {
+        self.events
+    }
+
+    /// Time of the last event, also of one that has been taken.
+    pub(crate) fn last_ts(&self) -> u64 {
+        self.ts
+    }
+
+    /// Time of the first event.
+    pub(crate) fn first_ts(&self) -> u64 {
+        self.first_ts
+    }
+
+    /// The packed events, to be read by an [`Unpacker`].
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Memory it takes.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.data.capacity() + size_of::<Last>()
+    }
+
+    /// The packed events; none are left.
+    pub(crate) fn take(&mut self) -> Box<[u8]> {
+        let data = self.data[..(self.used + SLACK).min(self.data.len())].into();
+        self.used = 0;
+        self.events = 0;
+        data
+    }
+}
+
+/// Reads packed events one after the other.
+#[derive(Debug)]
+pub(crate) struct Unpacker<'a> {
+    data: &'a [u8],
+    at: usize,
+    /// Time of the last event read.
+    pub(crate) ts: u64,
+    /// Its CPU and task.
+    pub(crate) who: u32,
+    kind: u8,
+    last: Box<Last>,
+}
+
+impl<'a> Unpacker<'a> {
+    pub(crate) fn new(data: &'a [u8], first_ts: u64) -> Self {
+        Self { data, at: 0, ts: first_ts, who: u32::MAX, kind: 0, last: Box::new([[0; MAX_WORDS]; KINDS]) }
+    }
+
+    /// Reads the next event into the state, without building it.
+    #[inline]
+    pub(crate) fn skip(&mut self) {
+        let data = self.data;
+        let head = data.get(self.at).copied().unwrap_or(0);
+        let mut at = self.at + 1;
+        self.kind = head & (SAME_WHO - 1);
+        self.ts = self.ts.wrapping_add(take_varint(data, &mut at));
+        if head & SAME_WHO == 0 {
+            self.who = take_varint(data, &mut at) as u32;
+        }
+        let mut mask = take_varint(data, &mut at) as u32 & ((1 << MAX_WORDS) - 1);
+        let mut lengths = load(data, at);
+        at += mask.count_ones().div_ceil(2) as usize;
+        if let Some(last) = self.last.get_mut(slot(self.kind) as usize) {
+            while mask != 0 {
+                let i = mask.trailing_zeros() as usize % MAX_WORDS;
+                mask &= mask - 1;
+                let len = (lengths & 15) as usize;
+                lengths >>= 4;
+                let z = load(data, at) & (u64::MAX >> (64 - 8 * len.clamp(1, 8)));
+                at += len;
+                let d = (z >> 1) as i64 ^ -((z & 1) as i64);
+                last[i] = last[i].wrapping_add(d as u64);
+            }
+        }
+        self.at = at;
+    }
+
+    /// The body of the event last read.
+    #[inline]
+    pub(crate) fn body(&self) -> Body {
+        let slot = slot(self.kind);
+        let mut w = Words { v: self.last.get(slot as usize).copied().unwrap_or_default(), n: 0 };
+        let mut body = unflatten(slot, &mut w);
+        if let Body::PageFault { encoding, .. } = &mut body {
+            *encoding = match self.kind {
+                FAULT_EPT => ErrorEncoding::EptQualification,
+                FAULT_NPF => ErrorEncoding::NestedPageFault,
+                FAULT_PF => ErrorEncoding::PageFault,
+                _ => ErrorEncoding::Ambiguous,
+            };
+        }
+        body
     }
 }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::error::Error;
 use crate::event::{Body, Event};
 use crate::info::{Damage, TraceInfo};
+use crate::raw::RawBatch;
+use crate::store::Whos;
 use crate::strings::Strings;
 
 /// How far reading has come; shared with whoever shows it, and the way to stop it.
@@ -58,11 +60,17 @@ impl ReadOptions {
 #[derive(Default)]
 pub(crate) struct Cx {
     pub(crate) strings: Strings,
+    /// CPUs and tasks of undecoded records.
+    pub(crate) whos: Whos,
+    /// What was noticed when files were opened.
+    pub(crate) notes: Vec<String>,
     pub(crate) damage: Vec<Damage>,
     /// Damage not listed one by one any more.
     pub(crate) more_damage: u64,
     pub(crate) progress: Option<Arc<Progress>>,
     pub(crate) threads: usize,
+    /// Bytes of records that may wait for older ones of other CPUs.
+    pub(crate) most_waiting: usize,
 }
 
 /// Most places of damage that are listed.
@@ -70,7 +78,12 @@ const MAX_DAMAGE: usize = 1000;
 
 impl Cx {
     pub(crate) fn new(opts: &ReadOptions) -> Self {
-        Self { progress: opts.progress.clone(), threads: opts.threads(), ..Self::default() }
+        Self {
+            progress: opts.progress.clone(),
+            threads: opts.threads(),
+            most_waiting: 1 << 30,
+            ..Self::default()
+        }
     }
 
     /// Notes damage; gives the event for it unless there were too many.
@@ -103,11 +116,35 @@ pub(crate) trait Reader: Send {
     /// Adds what it learned besides events. Called after the last event, and by a follower now and then.
     fn describe(&mut self, info: &mut TraceInfo, cx: &mut Cx);
 
+    /// The reader as one that gives records undecoded, if it is one; its [`read`](Self::read) and this may not be mixed.
+    fn raw(&mut self) -> Option<&mut dyn RawReader> {
+        None
+    }
+
     /// A growing input has ended after all.
     fn end(&mut self) {}
 
     /// What is known of the host before the first event.
     fn describe_early(&mut self, _info: &mut TraceInfo) {}
+}
+
+/// A source of records in time order, to be decoded by whoever wants them.
+pub(crate) trait RawReader: Send {
+    /// Appends some records; `false` when there will be no more (for now, if the input grows).
+    fn read_raw(&mut self, out: &mut RawBatch, cx: &mut Cx) -> Result<bool, Error>;
+}
+
+/// [`Reader::read`] of a reader of records.
+pub(crate) fn read_decoded(
+    reader: &mut impl RawReader,
+    batch: &mut RawBatch,
+    out: &mut Vec<Event>,
+    cx: &mut Cx,
+) -> Result<bool, Error> {
+    batch.clear();
+    let more = reader.read_raw(batch, cx);
+    batch.events(&cx.whos, out);
+    more
 }
 
 /// Damage at a place.

@@ -2,56 +2,85 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use crate::event::{Body, StrId};
-use crate::fields::{self, Fields, Meaning};
+use crate::event::{Body, Isa, StrId};
+use crate::exits::ExitNames;
+use crate::fields::{self, Fields, Meaning, Names};
 use crate::format::{self, Field, Format, Shape};
 use crate::info::{Sourced, TraceInfo};
 use crate::names::{self, Tp};
 use crate::strings::Strings;
 
-/// Place of a field in a record.
+/// Place of a number in a record.
 #[derive(Clone, Copy, Debug)]
 struct Loc {
     offset: u32,
-    size: u32,
+    /// Bits of a word that are not the number's.
+    rest: u8,
     signed: bool,
 }
 
 impl Loc {
-    fn of(f: &Field) -> Self {
-        Self { offset: f.offset, size: f.size, signed: f.signed }
+    /// Of a field of 1, 2, 4 or 8 bytes.
+    fn of(f: &Field) -> Option<Self> {
+        matches!(f.size, 1 | 2 | 4 | 8).then(|| Self {
+            offset: f.offset,
+            rest: 64 - 8 * f.size as u8,
+            signed: f.signed,
+        })
     }
 
-    /// The number there; 0 past the end (lengths are checked once before).
+    fn end(self) -> usize {
+        self.offset as usize + (64 - usize::from(self.rest)) / 8
+    }
+
+    /// The number; the record is followed by at least [`SLACK`] bytes, so that any number can be read as a word.
     #[inline]
-    fn read(self, data: &[u8]) -> u64 {
-        let Some(d) = data.get(self.offset as usize..) else { return 0 };
-        match self.size {
-            8 => d.first_chunk().map_or(0, |c| u64::from_le_bytes(*c)),
-            4 => d.first_chunk().map_or(0, |c| {
-                let v = u32::from_le_bytes(*c);
-                if self.signed { v as i32 as u64 } else { v.into() }
-            }),
-            2 => d.first_chunk().map_or(0, |c| {
-                let v = u16::from_le_bytes(*c);
-                if self.signed { v as i16 as u64 } else { v.into() }
-            }),
-            1 => d.first().map_or(0, |v| if self.signed { *v as i8 as u64 } else { (*v).into() }),
-            _ => 0,
-        }
+    fn read(self, record: &[u8]) -> u64 {
+        let at = self.offset as usize;
+        let word = record.get(at..at + 8).and_then(|d| d.first_chunk());
+        let v = word.map_or(0, |c| u64::from_le_bytes(*c)) << self.rest;
+        if self.signed { (v as i64 >> self.rest) as u64 } else { v >> self.rest }
+    }
+
+    /// The number of a record that nothing follows.
+    fn read_alone(self, record: &[u8]) -> u64 {
+        let mut word = [0; SLACK];
+        let bytes = record.get(self.offset as usize..).unwrap_or(&[]);
+        let n = bytes.len().min(SLACK);
+        word[..n].copy_from_slice(&bytes[..n]);
+        Self { offset: 0, ..self }.read(&word)
     }
 }
+
+/// Bytes that must follow a record that is to be decoded.
+pub(crate) const SLACK: usize = 8;
 
 /// How to read the records of one tracepoint.
 #[derive(Clone, Debug)]
 struct Reading {
     /// A typed body: the places of its fields in the order in which [`fields::body`] asks for them.
-    typed: Option<(Tp, Vec<Option<Loc>>, usize)>,
+    typed: Option<Typed>,
     /// Fields for the text of an untyped body.
-    format: Format,
-    name: Option<StrId>,
+    format: Arc<Format>,
     meaning: Meaning,
+}
+
+#[derive(Clone, Debug)]
+struct Typed {
+    tp: Tp,
+    plan: Vec<Option<Loc>>,
+    /// Bytes a record has at least.
+    len: usize,
+}
+
+/// What a record is, before it is decoded.
+pub(crate) enum Kind {
+    /// Of this number; [`Formats::decode`] makes a body of it at any time.
+    Typed(u16),
+    /// What is not worth putting off, or needs the strings.
+    Body(Body),
 }
 
 /// All formats of a file.
@@ -59,8 +88,8 @@ struct Reading {
 pub(crate) struct Formats {
     readings: Vec<Reading>,
     by_id: Vec<u16>,
-    /// `common_pid`.
-    pid: Option<Loc>,
+    /// Place of `common_pid`.
+    pid: Option<usize>,
 }
 
 /// Most formats that a file may have (a whole kernel has about 3,000; ids are 16 bits).
@@ -80,23 +109,22 @@ impl Formats {
             return false;
         }
         if self.pid.is_none() {
-            self.pid = f.field("common_pid").filter(|f| f.size == 4).map(Loc::of);
+            self.pid = f.field("common_pid").filter(|f| f.size == 4).map(|f| f.offset as usize);
         }
         let hints = f.hints();
         let meaning = Meaning { role: hints.role.unwrap_or(Meaning::default().role), ret_pf: hints.ret_pf };
         let typed = names::tracepoint(f.name.as_bytes()).filter(|_| f.system != "syscalls").and_then(|tp| {
             let mut plan = Plan { format: &f, locs: Vec::new() };
             // A missing field that the body needs: it is read by names instead.
-            fields::body(tp, &mut plan, &meaning, &mut Strings::new())?;
-            let len =
-                plan.locs.iter().flatten().map(|l| l.offset as usize + l.size as usize).max().unwrap_or(0);
-            Some((tp, plan.locs, len))
+            fields::body(tp, &mut plan, &meaning, &mut NoNames)?;
+            let len = plan.locs.iter().flatten().map(|l| l.end()).max().unwrap_or(0);
+            Some(Typed { tp, plan: plan.locs, len })
         });
         if self.by_id.len() <= id as usize {
             self.by_id.resize(id as usize + 1, u16::MAX);
         }
         self.by_id[id as usize] = self.readings.len() as u16;
-        self.readings.push(Reading { typed, format: f, name: None, meaning });
+        self.readings.push(Reading { typed, format: Arc::new(f), meaning });
         true
     }
 
@@ -107,13 +135,12 @@ impl Formats {
     /// The thread that a record belongs to.
     #[inline]
     pub(crate) fn tid(&self, record: &[u8]) -> Option<u32> {
-        let loc = self.pid?;
-        (record.len() >= loc.offset as usize + 4).then(|| loc.read(record) as u32)
+        record.get(self.pid?..)?.first_chunk().map(|c| u32::from_le_bytes(*c))
     }
 
     /// All formats.
     pub(crate) fn all(&self) -> Vec<Format> {
-        self.readings.iter().map(|r| r.format.clone()).collect()
+        self.readings.iter().map(|r| Format::clone(&r.format)).collect()
     }
 
     #[inline]
@@ -122,27 +149,38 @@ impl Formats {
         self.by_id.get(id as usize).filter(|i| **i != u16::MAX).map(|i| *i as usize)
     }
 
-    /// The body of a record; `Err` says what is wrong with it.
+    /// What a record is; `Err` says what is wrong with it. `names` are those of untyped events by reading, empty to begin with.
     #[inline]
-    pub(crate) fn body(&mut self, record: &[u8], strings: &mut Strings) -> Result<Body, Broken> {
+    pub(crate) fn classify(
+        &self,
+        record: &[u8],
+        names: &mut Vec<StrId>,
+        strings: &mut Strings,
+    ) -> Result<Kind, Broken> {
         let i = self.reading(record).ok_or(Broken::Unknown)?;
-        let r = &mut self.readings[i];
-        if let Some((tp, plan, len)) = &r.typed {
-            if record.len() < *len {
-                return Err(Broken::Short);
+        let r = &self.readings[i];
+        match &r.typed {
+            Some(t) if t.tp != Tp::Marker => {
+                if record.len() < t.len {
+                    Err(Broken::Short)
+                } else {
+                    Ok(Kind::Typed(i as u16))
+                }
             }
-            let mut f = Planned { record, plan, next: 0 };
-            if let Some(b) = fields::body(*tp, &mut f, &r.meaning, strings) {
-                return Ok(b);
-            }
+            _ => r.body_now(i, record, names, strings).map(Kind::Body),
         }
-        let name = *r.name.get_or_insert_with(|| {
-            let f = &r.format;
-            let full = if f.system.is_empty() { f.name.clone() } else { format!("{}:{}", f.system, f.name) };
-            strings.intern(&full)
+    }
+
+    /// The body of a record that was [classified](Self::classify) as typed, and is followed by [`SLACK`] bytes of anything.
+    #[inline]
+    pub(crate) fn decode(&self, reading: u16, record: &[u8], exits: &ExitNames) -> Body {
+        let body = self.readings.get(reading as usize).and_then(|r| {
+            let t = r.typed.as_ref()?;
+            let mut f = Planned { record, plan: t.plan.iter() };
+            fields::body(t.tp, &mut f, &r.meaning, &mut KnownNames(exits))
         });
-        let text = describe(&r.format, record);
-        Ok(Body::Other { name, fields: strings.intern_passing(&text) })
+        // Which fields a body finds depends on the format alone, so one that was planned is found.
+        body.unwrap_or(Body::Damage { index: u32::MAX })
     }
 
     /// Name of the tracepoint with this number, `system:name`.
@@ -182,6 +220,61 @@ impl Formats {
     }
 }
 
+impl Reading {
+    #[cold]
+    fn body_now(
+        &self,
+        i: usize,
+        record: &[u8],
+        names: &mut Vec<StrId>,
+        strings: &mut Strings,
+    ) -> Result<Body, Broken> {
+        let f = &self.format;
+        if self.typed.as_ref().is_some_and(|t| t.tp == Tp::Marker)
+            && let Some(buf) = f.field("buf")
+        {
+            let from = record.get(buf.offset as usize..).ok_or(Broken::Short)?;
+            let bytes =
+                if buf.size == 0 { from } else { from.get(..buf.size as usize).ok_or(Broken::Short)? };
+            let text = string(bytes);
+            return Ok(Body::Marker { text: strings.intern_marker(text.trim_end_matches('\n')) });
+        }
+        if names.len() <= i {
+            names.resize(i + 1, StrId::default());
+        }
+        if names[i] == StrId::default() {
+            let full = if f.system.is_empty() { f.name.clone() } else { format!("{}:{}", f.system, f.name) };
+            names[i] = strings.intern(&full);
+        }
+        Ok(Body::Other { name: names[i], fields: strings.keep_record(&self.format, record) })
+    }
+}
+
+/// For plans, which have no strings.
+struct NoNames;
+
+impl Names for NoNames {
+    fn exit_name(&mut self, _: Option<Isa>, _: u32) -> StrId {
+        StrId::default()
+    }
+    fn text(&mut self, _: &str) -> StrId {
+        StrId::default()
+    }
+}
+
+/// For records that are decoded apart from the strings.
+struct KnownNames<'a>(&'a ExitNames);
+
+impl Names for KnownNames<'_> {
+    #[inline]
+    fn exit_name(&mut self, isa: Option<Isa>, reason: u32) -> StrId {
+        self.0.get(isa, reason)
+    }
+    fn text(&mut self, _: &str) -> StrId {
+        StrId::default()
+    }
+}
+
 /// What is wrong with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
@@ -209,46 +302,31 @@ struct Plan<'a> {
 
 impl Fields for Plan<'_> {
     fn num(&mut self, name: &'static str) -> Option<u64> {
-        let f =
-            self.format.field(name).filter(|f| f.shape == Shape::Scalar && matches!(f.size, 1 | 2 | 4 | 8));
-        self.locs.push(f.map(Loc::of));
-        f.map(|_| 0)
+        let loc = self.format.field(name).filter(|f| f.shape == Shape::Scalar).and_then(Loc::of);
+        self.locs.push(loc);
+        loc.map(|_| 0)
     }
 
     fn text(&mut self, name: &'static str) -> Option<String> {
-        let f = self.format.field(name).filter(|f| f.shape == Shape::Array);
-        self.locs.push(f.map(Loc::of));
-        f.map(|_| String::new())
+        self.format.field(name).filter(|f| f.shape == Shape::Array).map(|_| String::new())
     }
 }
 
 /// Gives the planned fields in order.
 struct Planned<'a> {
     record: &'a [u8],
-    plan: &'a [Option<Loc>],
-    next: usize,
-}
-
-impl Planned<'_> {
-    #[inline]
-    fn loc(&mut self) -> Option<Loc> {
-        let l = self.plan.get(self.next).copied().flatten();
-        self.next += 1;
-        l
-    }
+    plan: std::slice::Iter<'a, Option<Loc>>,
 }
 
 impl Fields for Planned<'_> {
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call for each field is a third of decoding")]
     fn num(&mut self, _name: &'static str) -> Option<u64> {
-        self.loc().map(|l| l.read(self.record))
+        self.plan.next().copied().flatten().map(|l| l.read(self.record))
     }
 
     fn text(&mut self, _name: &'static str) -> Option<String> {
-        let l = self.loc()?;
-        let from = self.record.get(l.offset as usize..)?;
-        let bytes = if l.size == 0 { from } else { from.get(..l.size as usize)? };
-        Some(string(bytes))
+        None
     }
 }
 
@@ -262,7 +340,7 @@ fn string(bytes: &[u8]) -> String {
 const MAX_TEXT: usize = 4096;
 
 /// `name=value …` of a record's own fields: addresses and 64-bit numbers in hexadecimal, the rest in decimal.
-fn describe(f: &Format, record: &[u8]) -> String {
+pub(crate) fn describe(f: &Format, record: &[u8]) -> String {
     let mut out = String::new();
     for field in f.fields.iter().filter(|f| !f.name.starts_with("common_")) {
         if out.len() > MAX_TEXT {
@@ -273,11 +351,11 @@ fn describe(f: &Format, record: &[u8]) -> String {
             out.push(' ');
         }
         let _ = write!(out, "{}=", field.name);
-        let loc = Loc::of(field);
+        let number = Loc::of(field).map_or(0, |l| l.read_alone(record));
         let at = field.offset as usize;
         let bytes = match field.shape {
             Shape::Scalar => {
-                let v = loc.read(record);
+                let v = number;
                 let _ = if field.signed {
                     write!(out, "{}", v as i64)
                 } else if field.size == 8 || field.ctype.ends_with('*') {
@@ -290,7 +368,7 @@ fn describe(f: &Format, record: &[u8]) -> String {
             Shape::Array if field.size == 0 => record.get(at..),
             Shape::Array => record.get(at..at.saturating_add(field.size as usize)),
             Shape::DataLoc | Shape::RelLoc => {
-                let v = loc.read(record) as usize;
+                let v = number as usize;
                 let base = if field.shape == Shape::RelLoc { at.saturating_add(4) } else { 0 };
                 let start = base.saturating_add(v & 0xffff);
                 record.get(start..start.saturating_add(v >> 16 & 0xffff))

@@ -8,67 +8,84 @@ use std::ops::Range;
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{Event, StrId};
-use crate::pack::{self, KINDS, Last, MAX_WORDS, Words};
+use crate::event::{Body, Event, StrId};
+use crate::pack::{Packer, Unpacker};
 
 /// Events in a block.
 pub const BLOCK: usize = 512;
 
 /// Where and who: shared by many events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-struct Who {
-    cpu: u16,
-    tid: Option<u32>,
-    pid: Option<u32>,
-    comm: StrId,
+pub(crate) struct Who {
+    pub(crate) cpu: u16,
+    pub(crate) tid: Option<u32>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) comm: StrId,
 }
 
+impl Who {
+    pub(crate) fn of(e: &Event) -> Self {
+        Self { cpu: e.cpu, tid: e.tid, pid: e.pid, comm: e.comm }
+    }
+
+    pub(crate) fn event(self, ts: u64, body: Body) -> Event {
+        Event { ts, cpu: self.cpu, tid: self.tid, pid: self.pid, comm: self.comm, body }
+    }
+}
+
+/// Every [`Who`] of a trace, by number.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Whos {
+    list: Vec<Who>,
+    ids: FxHashMap<Who, u32>,
+    last: (Who, u32),
+}
+
+impl Whos {
+    /// The number of one.
+    #[inline]
+    pub(crate) fn id(&mut self, who: Who) -> u32 {
+        if self.last.0 == who && !self.list.is_empty() {
+            return self.last.1;
+        }
+        let next = self.list.len() as u32;
+        let id = *self.ids.entry(who).or_insert(next);
+        if id == next {
+            self.list.push(who);
+        }
+        self.last = (who, id);
+        id
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: u32) -> Who {
+        self.list.get(id as usize).copied().unwrap_or_default()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.list.capacity() * size_of::<Who>() + self.ids.capacity() * (size_of::<Who>() + 5)
+    }
+}
+
+/// Packed events, [`BLOCK`] of them.
 #[derive(Clone, Debug)]
-struct Block {
-    first_ts: u64,
-    data: Box<[u8]>,
+pub(crate) struct Block {
+    pub(crate) first_ts: u64,
+    pub(crate) data: Box<[u8]>,
 }
 
 /// Events in time order, packed.
 #[derive(Clone, Debug, Default)]
 pub struct EventStore {
     blocks: Vec<Block>,
-    who: Vec<Who>,
-    who_ids: FxHashMap<Who, u32>,
-    tail: Tail,
+    whos: Whos,
+    /// The block being written.
+    tail: Packer,
     packed: usize,
     late: u64,
     /// Index and own time of the events that were pushed behind a later one.
     strays: Vec<(usize, u64)>,
 }
-
-/// The block being written.
-#[derive(Clone, Debug)]
-struct Tail {
-    data: Vec<u8>,
-    events: usize,
-    first_ts: u64,
-    ts: u64,
-    who: u32,
-    last_who: Who,
-    last: Box<Last>,
-}
-
-impl Default for Tail {
-    fn default() -> Self {
-        Self {
-            data: Vec::new(),
-            events: 0,
-            first_ts: 0,
-            ts: 0,
-            who: 0,
-            last_who: Who::default(),
-            last: Box::new([[0; MAX_WORDS]; KINDS]),
-        }
-    }
-}
-
-const SAME_WHO: u8 = 1 << 6;
 
 impl EventStore {
     /// An empty store.
@@ -78,7 +95,7 @@ impl EventStore {
 
     /// Number of events.
     pub fn len(&self) -> usize {
-        self.blocks.len() * BLOCK + self.tail.events
+        self.blocks.len() * BLOCK + self.tail.len()
     }
 
     /// Whether there is none.
@@ -90,52 +107,39 @@ impl EventStore {
     /// they push; [`late`](Self::late) counts the exceptions).
     pub fn push(&mut self, e: &Event) {
         let mut ts = e.ts;
-        if ts < self.tail.ts {
+        if ts < self.tail.last_ts() {
             self.late += 1;
-            ts = self.tail.ts;
+            ts = self.tail.last_ts();
         }
-        let who = Who { cpu: e.cpu, tid: e.tid, pid: e.pid, comm: e.comm };
-        let t = &mut self.tail;
-        if t.events == 0 {
-            t.first_ts = ts;
-            t.ts = ts;
-            t.who = u32::MAX;
-            t.last.fill([0; MAX_WORDS]);
+        let who = self.whos.id(Who::of(e));
+        self.tail.put(ts, who, &e.body);
+        if self.tail.len() == BLOCK {
+            let first_ts = self.tail.first_ts();
+            let data = self.tail.take();
+            self.push_block(Block { first_ts, data });
         }
-        let id = if t.who != u32::MAX && t.last_who == who {
-            t.who
-        } else if let Some(&id) = self.who_ids.get(&who) {
-            id
-        } else {
-            let id = self.who.len() as u32;
-            self.who.push(who);
-            self.who_ids.insert(who, id);
-            id
-        };
-        let mut words = Words::default();
-        let kind = pack::flatten(&e.body, &mut words);
-        let same = id == t.who;
-        t.data.push(kind | if same { SAME_WHO } else { 0 });
-        pack::put_varint(&mut t.data, ts - t.ts);
-        if !same {
-            pack::put_varint(&mut t.data, u64::from(id));
-        }
-        pack::put_words(&mut t.data, kind, &words, &mut t.last);
-        t.ts = ts;
-        t.who = id;
-        t.last_who = who;
-        t.events += 1;
-        if t.events == BLOCK {
-            self.packed += t.data.len();
-            self.blocks.push(Block { first_ts: t.first_ts, data: t.data.as_slice().into() });
-            t.data.clear();
-            t.events = 0;
-        }
+    }
+
+    /// Appends a block that was packed elsewhere; the tail must be empty.
+    pub(crate) fn push_block(&mut self, block: Block) {
+        self.packed += block.data.len();
+        self.blocks.push(block);
+    }
+
+    /// What blocks that were packed elsewhere refer to.
+    pub(crate) fn set_whos(&mut self, whos: Whos) {
+        self.whos = whos;
+    }
+
+    /// Notes that the event with this number is `ts` old, earlier than those before it; [`sorted`](Self::sorted) is due.
+    pub(crate) fn stray(&mut self, number: usize, ts: u64) {
+        self.strays.push((number, ts));
+        self.late += 1;
     }
 
     /// Appends an event as it is; if its time runs back, [`sorted`](Self::sorted) is due.
     pub(crate) fn push_any(&mut self, e: &Event) {
-        if e.ts < self.tail.ts {
+        if e.ts < self.tail.last_ts() {
             self.strays.push((self.len(), e.ts));
         }
         self.push(e);
@@ -176,7 +180,7 @@ impl EventStore {
         for _ in 0..i % BLOCK {
             d.skip();
         }
-        d.next(self)
+        self.next(&mut d)
     }
 
     /// Time of event number `i`; see [`get`](Self::get).
@@ -223,7 +227,7 @@ impl EventStore {
 
     /// Number of the first event at or after a time; [`len`](Self::len) if there is none.
     pub fn first_at_or_after(&self, ts: u64) -> usize {
-        let blocks = self.blocks.len() + usize::from(self.tail.events > 0);
+        let blocks = self.blocks.len() + usize::from(self.tail.len() > 0);
         // First block that starts at or after the time; the event may still be in the block before.
         let b = (0..blocks).collect_partition(|b| self.first_ts(b) < ts);
         if b == 0 {
@@ -244,15 +248,13 @@ impl EventStore {
     pub fn heap_bytes(&self) -> usize {
         self.packed
             + self.blocks.capacity() * size_of::<Block>()
-            + self.tail.data.capacity()
-            + size_of::<Last>()
-            + self.who.capacity() * size_of::<Who>()
-            + self.who_ids.capacity() * (size_of::<Who>() + 5)
+            + self.tail.heap_bytes()
+            + self.whos.heap_bytes()
     }
 
     /// Number of blocks.
     pub fn blocks(&self) -> usize {
-        self.blocks.len() + usize::from(self.tail.events > 0)
+        self.blocks.len() + usize::from(self.tail.len() > 0)
     }
 
     /// Decodes block `b` (events from `b * BLOCK`) into `out`, which is cleared first.
@@ -265,28 +267,33 @@ impl EventStore {
         out.reserve(n);
         let mut d = self.decoder(b);
         for _ in 0..n {
-            out.push(d.next(self));
+            out.push(self.next(&mut d));
         }
     }
 
     fn first_ts(&self, b: usize) -> u64 {
-        self.blocks.get(b).map_or(self.tail.first_ts, |b| b.first_ts)
+        self.blocks.get(b).map_or(self.tail.first_ts(), |b| b.first_ts)
     }
 
     fn block_len(&self, b: usize) -> usize {
         match b.cmp(&self.blocks.len()) {
             Ordering::Less => BLOCK,
-            Ordering::Equal => self.tail.events,
+            Ordering::Equal => self.tail.len(),
             Ordering::Greater => 0,
         }
     }
 
-    fn decoder(&self, b: usize) -> Decoder<'_> {
-        let (data, ts) = match self.blocks.get(b) {
-            Some(b) => (&*b.data, b.first_ts),
-            None => (self.tail.data.as_slice(), self.tail.first_ts),
-        };
-        Decoder { data, at: 0, ts, who: u32::MAX, kind: 0, last: Box::new([[0; MAX_WORDS]; KINDS]) }
+    fn decoder(&self, b: usize) -> Unpacker<'_> {
+        match self.blocks.get(b) {
+            Some(b) => Unpacker::new(&b.data, b.first_ts),
+            None => Unpacker::new(self.tail.data(), self.tail.first_ts()),
+        }
+    }
+
+    #[inline]
+    fn next(&self, d: &mut Unpacker<'_>) -> Event {
+        d.skip();
+        self.whos.get(d.who).event(d.ts, d.body())
     }
 }
 
@@ -309,52 +316,11 @@ impl PartitionPoint for Range<usize> {
     }
 }
 
-/// Walks one block.
-#[derive(Debug)]
-struct Decoder<'a> {
-    data: &'a [u8],
-    at: usize,
-    ts: u64,
-    who: u32,
-    kind: u8,
-    last: Box<Last>,
-}
-
-impl Decoder<'_> {
-    /// Reads the next event into the state, without building it.
-    #[inline]
-    fn skip(&mut self) {
-        let head = self.data.get(self.at).copied().unwrap_or(0);
-        self.at += 1;
-        self.kind = head & (SAME_WHO - 1);
-        self.ts += pack::take_varint(self.data, &mut self.at);
-        if head & SAME_WHO == 0 {
-            self.who = pack::take_varint(self.data, &mut self.at) as u32;
-        }
-        pack::take_words(self.data, &mut self.at, self.kind, &mut self.last);
-    }
-
-    #[inline]
-    fn next(&mut self, store: &EventStore) -> Event {
-        self.skip();
-        let who = store.who.get(self.who as usize).copied().unwrap_or_default();
-        let mut w = Words { v: self.last.get(self.kind as usize).copied().unwrap_or_default(), n: 0 };
-        Event {
-            ts: self.ts,
-            cpu: who.cpu,
-            tid: who.tid,
-            pid: who.pid,
-            comm: who.comm,
-            body: pack::build(self.kind, &mut w),
-        }
-    }
-}
-
 /// Events of a [`EventStore`] in order.
 #[derive(Debug)]
 pub struct Iter<'a> {
     store: &'a EventStore,
-    decoder: Option<Decoder<'a>>,
+    decoder: Option<Unpacker<'a>>,
     at: usize,
     end: usize,
 }
@@ -371,7 +337,7 @@ impl Iterator for Iter<'_> {
             self.decoder = Some(self.store.decoder(self.at / BLOCK));
         }
         self.at += 1;
-        self.decoder.as_mut().map(|d| d.next(self.store))
+        self.decoder.as_mut().map(|d| self.store.next(d))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -415,7 +381,7 @@ impl Cursor<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Body, FastPfResult};
+    use crate::event::FastPfResult;
 
     fn event(i: u64) -> Event {
         Event {

@@ -1,14 +1,20 @@
 //! Interned strings: task names, event names, marker texts.
 
+use std::borrow::Cow;
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::event::{Isa, StrId};
-use crate::exits;
+use crate::exits::{self, ExitNames};
+use crate::fields::Names;
+use crate::format::Format;
+use crate::texts::{Piece, Texts};
 
-/// Ids from here on are short-lived: they belong to the batch of events being delivered by [`stream`](crate::stream).
-const TRANSIENT: u32 = 1 << 31;
+/// Ids from here on are of texts that hardly repeat: they are not interned but kept compressed, and asked for with
+/// [`Strings::text`]. While [streaming](crate::stream) they live as long as the batch of events being delivered.
+const TEXT: u32 = 1 << 31;
 
 /// All strings of a trace, each kept once.
 #[derive(Clone, Debug, Default)]
@@ -17,9 +23,19 @@ pub struct Strings {
     /// End of string n in `bytes`, for n from 1; string 0 is empty.
     ends: Vec<usize>,
     ids: FxHashMap<u64, u32>,
-    passing: Vec<Box<str>>,
+    texts: Texts,
     exit_names: FxHashMap<(Option<Isa>, u32), StrId>,
+    all_exit_names: Option<Arc<ExitNames>>,
     streaming: bool,
+}
+
+impl Names for Strings {
+    fn exit_name(&mut self, isa: Option<Isa>, reason: u32) -> StrId {
+        Self::exit_name(self, isa, reason)
+    }
+    fn text(&mut self, s: &str) -> StrId {
+        self.intern_marker(s)
+    }
 }
 
 impl Strings {
@@ -28,15 +44,17 @@ impl Strings {
         Self::default()
     }
 
-    /// The string of an id; empty for an id of another trace.
+    /// The string of an id; empty for an id of another trace. For markers and the fields of untyped events ask [`text`](Self::text).
     pub fn get(&self, id: StrId) -> &str {
-        if id.0 & TRANSIENT != 0 {
-            return self.passing.get((id.0 & !TRANSIENT) as usize).map_or("", |s| s);
-        }
         let Some(n) = (id.0 as usize).checked_sub(1) else { return "" };
         let Some(&end) = self.ends.get(n) else { return "" };
         let start = if n == 0 { 0 } else { self.ends[n - 1] };
         self.bytes.get(start..end).unwrap_or("")
+    }
+
+    /// The string of any id; the fields of untyped events ([`Body::Other`](crate::Body::Other)) are put into words here, on demand.
+    pub fn text(&self, id: StrId) -> Cow<'_, str> {
+        if id.0 & TEXT == 0 { self.get(id).into() } else { self.texts.get(id.0 & !TEXT).into() }
     }
 
     /// The id of a string, new or known.
@@ -50,7 +68,7 @@ impl Strings {
         {
             return StrId(id);
         }
-        if self.ends.len() as u32 >= TRANSIENT - 1 {
+        if self.ends.len() as u32 >= TEXT - 1 {
             return StrId::default();
         }
         self.bytes.push_str(s);
@@ -70,13 +88,31 @@ impl Strings {
         (self.get(id) == s).then_some(id)
     }
 
-    /// Interns text that hardly repeats (the fields of an untyped event): kept for one batch only while streaming.
-    pub(crate) fn intern_passing(&mut self, s: &str) -> StrId {
-        if !self.streaming || s.is_empty() {
-            return self.intern(s);
+    /// Keeps text that hardly repeats.
+    pub(crate) fn keep_text(&mut self, s: &str) -> StrId {
+        if s.is_empty() { StrId::default() } else { self.keep(Piece::Text(s)) }
+    }
+
+    /// Keeps a record as the fields of an untyped event.
+    pub(crate) fn keep_record(&mut self, format: &Arc<Format>, record: &[u8]) -> StrId {
+        self.keep(Piece::Record(format, record))
+    }
+
+    fn keep(&mut self, piece: Piece<'_>) -> StrId {
+        if self.texts.len() >= TEXT - 1 {
+            return StrId::default();
         }
-        self.passing.push(s.into());
-        StrId((self.passing.len() as u32 - 1) | TRANSIENT)
+        StrId(self.texts.push(piece) | TEXT)
+    }
+
+    /// The text of a marker: not interned while streaming, since a program may write any number of them.
+    pub(crate) fn intern_marker(&mut self, s: &str) -> StrId {
+        if self.streaming { self.keep_text(s) } else { self.intern(s) }
+    }
+
+    /// The id here of a string there.
+    pub(crate) fn take_over(&mut self, other: &Self, id: StrId) -> StrId {
+        if id.0 & TEXT == 0 { self.intern(other.get(id)) } else { self.keep_text(&other.text(id)) }
     }
 
     /// Interned kernel name of an exit reason; empty where it has none.
@@ -92,14 +128,24 @@ impl Strings {
         id
     }
 
-    /// From now on, passing strings live for a batch.
+    /// The names of all exit reasons.
+    pub(crate) fn all_exit_names(&mut self) -> Arc<ExitNames> {
+        if let Some(all) = &self.all_exit_names {
+            return Arc::clone(all);
+        }
+        let all = Arc::new(ExitNames::new(self));
+        self.all_exit_names = Some(Arc::clone(&all));
+        all
+    }
+
+    /// From now on, texts that hardly repeat live for a batch.
     pub(crate) fn set_streaming(&mut self) {
         self.streaming = true;
     }
 
-    /// Ends the life of the passing strings.
+    /// Ends the life of the texts that do not repeat.
     pub(crate) fn clear_passing(&mut self) {
-        self.passing.clear();
+        self.texts.clear();
     }
 
     /// Number of strings, without the empty one.
@@ -114,7 +160,10 @@ impl Strings {
 
     /// Memory it takes.
     pub fn heap_bytes(&self) -> usize {
-        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>() + self.ids.capacity() * 17
+        self.bytes.capacity()
+            + self.ends.capacity() * size_of::<usize>()
+            + self.ids.capacity() * 17
+            + self.texts.heap_bytes()
     }
 }
 

@@ -63,7 +63,7 @@ impl InputArgs {
             if let mmuscope_trace::Body::Marker { text } = e.body
                 && marks.len() < MARKS
             {
-                marks.push((strings.get(text).to_string(), e.ts));
+                marks.push((strings.text(text).to_string(), e.ts));
             }
             ControlFlow::Continue(())
         })?;

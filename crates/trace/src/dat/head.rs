@@ -16,6 +16,8 @@ use crate::text::TextReader;
 const HEAD: usize = 18;
 /// Largest piece of metadata that is read (formats of a whole kernel are about 3 MB, kallsyms are not read).
 const MAX_META: u64 = 64 << 20;
+/// Piece of a v6 file that holds the metadata of most.
+const FIRST_META: u64 = 1 << 20;
 /// Most CPUs of one buffer.
 const MAX_CPUS: usize = 8192;
 /// Longest chain of options sections.
@@ -65,11 +67,22 @@ fn page_size_ok(n: u32) -> bool {
 // ---- version 6 ----
 
 fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Opened, Error> {
-    // The metadata have no length of their own; ring pages behind them are not needed for it.
-    let want = (source.len() - HEAD as u64).min(MAX_META);
-    let data =
-        source.bytes(HEAD as u64, want).ok_or_else(|| bad(path, HEAD as u64, "the rest of the head"))?;
-    let mut b = Blob::new(&data);
+    // The metadata have no length of their own: more is read where the first piece does not hold all of them.
+    let most = (source.len() - HEAD as u64).min(MAX_META);
+    let mut want = most.min(FIRST_META);
+    loop {
+        let data =
+            source.bytes(HEAD as u64, want).ok_or_else(|| bad(path, HEAD as u64, "the rest of the head"))?;
+        let result = v6_head(source, path, &data, &mut meta.clone(), cx);
+        if result.is_ok() || want == most {
+            return result;
+        }
+        want = want.saturating_mul(8).min(most);
+    }
+}
+
+fn v6_head(source: &Source, path: &Path, data: &[u8], meta: &mut Meta, cx: &mut Cx) -> Result<Opened, Error> {
+    let mut b = Blob::new(data);
     let at = |b: &Blob<'_>| (HEAD + b.at) as u64;
     // kallsyms and printk stand between the formats and the task names, all of which are there.
     let mut block = |b: &mut Blob<'_>| -> Result<(), &'static str> {
@@ -112,11 +125,11 @@ fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
                 break;
             }
             b"latency  \0" => {
-                let rest = source.bytes(at(&b), source.len() - at(&b)).unwrap_or_default();
+                let rest = source.section(at(&b), source.len());
                 return Ok(Opened::Text(Box::new(TextReader::new(
                     path.to_path_buf(),
                     FormatKind::TraceDatV6,
-                    Box::new(std::io::Cursor::new(rest)),
+                    Box::new(rest),
                 ))));
             }
             _ => return Err(bad(path, at(&b) - 10, "\"options\", \"flyrecord\" or \"latency\"")),

@@ -19,6 +19,7 @@ mod pages;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -28,9 +29,11 @@ use crate::event::{Body, Event, StrId};
 use crate::format::Format;
 use crate::info::{Clock, ClockUnit, FormatKind, TraceInfo};
 use crate::input::Source;
-use crate::reader::{BATCH, Cx, Reader, damage};
-use crate::records::{Broken, PageHead};
+use crate::raw::RawBatch;
+use crate::reader::{BATCH, Cx, RawReader, Reader, damage, read_decoded};
+use crate::records::{Broken, Formats, Kind, PageHead};
 use crate::ring::{self, PageWalk};
+use crate::store::Who;
 pub(crate) use options::{Options, TscToNs, selected as selected_clock};
 pub(crate) use pages::{Budget, Pages};
 
@@ -38,9 +41,10 @@ pub(crate) use pages::{Budget, Pages};
 pub(crate) struct Cpu {
     pub(crate) number: u16,
     pub(crate) pages: Pages,
-    page: Vec<u8>,
     /// Where in the file (or in its decompressed chunk) the page came from.
     page_at: u64,
+    /// The task of the last record, and its number.
+    task: (u32, u32),
     walk: PageWalk,
     /// Next record: its time and place in the page.
     next: Option<(u64, usize, usize)>,
@@ -57,8 +61,8 @@ impl Cpu {
         Self {
             number,
             pages,
-            page: Vec::new(),
             page_at: 0,
+            task: (u32::MAX, 0),
             walk: PageWalk::default(),
             next: None,
             last: 0,
@@ -72,7 +76,7 @@ impl Cpu {
     fn advance(&mut self, path: &Path, head: &PageHead, time: &Time, cx: &mut Cx) {
         self.next = None;
         while !self.ended {
-            match self.walk.next(&self.page) {
+            match self.walk.next(self.pages.page()) {
                 Ok(Some((ts, a, b))) => {
                     // Stamps of one CPU never run back; a clock that does is held.
                     self.last = time.ns(ts).max(self.last);
@@ -82,10 +86,10 @@ impl Cpu {
                 Ok(None) => {}
                 Err(bad) => self.note(path, bad, cx),
             }
-            match self.pages.next(&mut self.page, cx) {
+            match self.pages.next() {
                 Ok(Some(at)) => {
                     self.page_at = at;
-                    match ring::open(&self.page, head) {
+                    match ring::open(self.pages.page(), head) {
                         Ok(start) => {
                             self.walk = start.walk;
                             self.lost = start.lost.or(self.lost);
@@ -136,6 +140,10 @@ impl Time {
 pub(crate) struct DatReader {
     path: PathBuf,
     meta: Meta,
+    formats: Arc<Formats>,
+    /// Names of untyped events.
+    names: Vec<StrId>,
+    batch: RawBatch,
     cpus: Vec<Cpu>,
     time: Time,
     heap: BinaryHeap<Reverse<(u64, u32)>>,
@@ -170,7 +178,7 @@ impl DatReader {
 
     /// Its formats.
     pub(crate) fn formats(&self) -> Vec<Format> {
-        self.meta.formats.all()
+        self.formats.all()
     }
 
     /// Its task names.
@@ -184,7 +192,7 @@ impl DatReader {
             loop {
                 c.advance(&self.path, &self.meta.page_head, &self.time, cx);
                 let Some((ts, a, b)) = c.next else { break };
-                f(c.number, ts, &c.page[a..b]);
+                f(c.number, ts, &c.pages.page()[a..b]);
             }
         }
     }
@@ -192,7 +200,7 @@ impl DatReader {
     pub(crate) fn new(
         path: &Path,
         kind: FormatKind,
-        meta: Meta,
+        mut meta: Meta,
         cpus: Vec<Cpu>,
         options: Options,
         cx: &mut Cx,
@@ -204,7 +212,10 @@ impl DatReader {
         };
         Self {
             path: path.to_path_buf(),
+            formats: Arc::new(std::mem::take(&mut meta.formats)),
             meta,
+            names: Vec::new(),
+            batch: RawBatch::default(),
             cpus,
             time,
             heap: BinaryHeap::new(),
@@ -217,22 +228,33 @@ impl DatReader {
         }
     }
 
-    fn emit(&mut self, i: usize, out: &mut Vec<Event>, cx: &mut Cx) {
+    #[inline]
+    fn emit(&mut self, i: usize, out: &mut RawBatch, cx: &mut Cx) {
         let c = &mut self.cpus[i];
-        let note = |ts, body| Event { ts, cpu: c.number, tid: None, pid: None, comm: StrId::default(), body };
         let Some((ts, a, b)) = c.next else { return };
-        if let Some(body) = c.damaged.take() {
-            out.push(note(ts, body));
+        if c.damaged.is_some() || c.lost.is_some() {
+            let who = cx.whos.id(Who { cpu: c.number, ..Who::default() });
+            if let Some(body) = c.damaged.take() {
+                out.note(ts, who, body);
+            }
+            if let Some(ring::Missed { count }) = c.lost.take() {
+                out.note(ts, who, Body::Lost { count, event: None });
+            }
         }
-        if let Some(ring::Missed { count }) = c.lost.take() {
-            out.push(note(ts, Body::Lost { count, event: None }));
-        }
-        let record = &c.page[a..b];
-        match self.meta.formats.body(record, &mut cx.strings) {
-            Ok(body) => {
-                let tid = self.meta.formats.tid(record);
-                let comm = tid.and_then(|t| self.comms.get(&t)).copied().unwrap_or_default();
-                out.push(Event { ts, cpu: c.number, tid, pid: None, comm, body });
+        let record = &c.pages.page()[a..b];
+        match self.formats.classify(record, &mut self.names, &mut cx.strings) {
+            Ok(kind) => {
+                let tid = self.formats.tid(record);
+                // No task has the number -1, so that it can stand for none.
+                if tid.unwrap_or(u32::MAX) != c.task.0 || tid.is_none() {
+                    let comm = tid.and_then(|t| self.comms.get(&t)).copied().unwrap_or_default();
+                    let who = cx.whos.id(Who { cpu: c.number, tid, pid: None, comm });
+                    c.task = (tid.unwrap_or(u32::MAX), who);
+                }
+                match kind {
+                    Kind::Typed(how) => out.record(ts, c.task.1, how, record),
+                    Kind::Body(body) => out.note(ts, c.task.1, body),
+                }
             }
             Err(broken) => {
                 self.unknown += 1;
@@ -243,7 +265,7 @@ impl DatReader {
                     if let Some(body) =
                         cx.damaged(damage(&self.path, at, Broken::expected(broken), text, true))
                     {
-                        out.push(note(ts, body));
+                        out.note(ts, cx.whos.id(Who { cpu: c.number, ..Who::default() }), body);
                     }
                 }
             }
@@ -251,8 +273,10 @@ impl DatReader {
     }
 }
 
-impl Reader for DatReader {
-    fn read(&mut self, out: &mut Vec<Event>, cx: &mut Cx) -> Result<bool, Error> {
+impl RawReader for DatReader {
+    fn read_raw(&mut self, out: &mut RawBatch, cx: &mut Cx) -> Result<bool, Error> {
+        out.formats = Arc::clone(&self.formats);
+        out.exits = cx.strings.all_exit_names();
         if !self.started {
             self.started = true;
             for i in 0..self.cpus.len() {
@@ -266,19 +290,14 @@ impl Reader for DatReader {
         while out.len() < BATCH {
             let Some(Reverse((_, i))) = self.heap.pop() else {
                 // Damage and losses behind the last event of a CPU.
+                let mut last: Vec<(u64, u16, Body)> = Vec::new();
                 for c in &mut self.cpus {
-                    if let Some(body) = c.damaged.take() {
-                        out.push(Event {
-                            ts: c.last,
-                            cpu: c.number,
-                            tid: None,
-                            pid: None,
-                            comm: StrId::default(),
-                            body,
-                        });
-                    }
+                    last.extend(c.damaged.take().map(|body| (c.last, c.number, body)));
                 }
-                out.sort_by_key(|e| e.ts);
+                last.sort_by_key(|l| l.0);
+                for (ts, cpu, body) in last {
+                    out.note(ts, cx.whos.id(Who { cpu, ..Who::default() }), body);
+                }
                 return Ok(false);
             };
             let limit = self.heap.peek().map_or((u64::MAX, u32::MAX), |r| r.0);
@@ -302,11 +321,24 @@ impl Reader for DatReader {
         cx.advance(read)?;
         Ok(true)
     }
+}
+
+impl Reader for DatReader {
+    fn read(&mut self, out: &mut Vec<Event>, cx: &mut Cx) -> Result<bool, Error> {
+        let mut batch = std::mem::take(&mut self.batch);
+        let more = read_decoded(self, &mut batch, out, cx);
+        self.batch = batch;
+        more
+    }
+
+    fn raw(&mut self) -> Option<&mut dyn RawReader> {
+        Some(self)
+    }
 
     fn describe(&mut self, info: &mut TraceInfo, cx: &mut Cx) {
         self.describe_early(info);
         info.resolution_ns = 1;
-        self.meta.formats.describe(info);
+        self.formats.describe(info);
         let clock = self.options.clock.clone().unwrap_or_default();
         let unit =
             if self.time.tsc.is_some() { ClockUnit::Nanoseconds } else { ClockUnit::of_ftrace(&clock) };

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::input::Source;
-use crate::reader::Cx;
 
 /// Bytes of pages read at once.
 const WINDOW: usize = 256 << 10;
@@ -50,6 +49,8 @@ pub(crate) struct Pages {
     at: u64,
     end: u64,
     window: Vec<u8>,
+    /// The current page is from here to `window_at`.
+    page_from: usize,
     window_at: usize,
     /// Where the window's first byte is from.
     window_from: u64,
@@ -77,6 +78,7 @@ impl Pages {
             page_size,
             at,
             window: Vec::new(),
+            page_from: 0,
             window_at: 0,
             window_from: 0,
             chunks: None,
@@ -99,10 +101,16 @@ impl Pages {
         std::mem::take(&mut self.progress)
     }
 
-    /// Puts the next page into `page`; gives its place in the file (of its chunk, if compressed).
-    pub(crate) fn next(&mut self, page: &mut Vec<u8>, cx: &mut Cx) -> Result<Option<u64>, BadPages> {
-        let _ = cx;
+    /// The page that [`next`](Self::next) went to.
+    #[inline]
+    pub(crate) fn page(&self) -> &[u8] {
+        self.window.get(self.page_from..self.window_at).unwrap_or(&[])
+    }
+
+    /// Goes to the next page; gives its place in the file (of its chunk, if compressed).
+    pub(crate) fn next(&mut self) -> Result<Option<u64>, BadPages> {
         if self.window_at >= self.window.len() && !self.refill()? {
+            self.page_from = self.window_at;
             if self.cut {
                 self.cut = false;
                 let at = self.source.len();
@@ -115,14 +123,13 @@ impl Pages {
             return Ok(None);
         }
         let from = self.window_at;
-        let to = (from + self.page_size).min(self.window.len());
-        page.clear();
-        page.extend_from_slice(&self.window[from..to]);
-        self.window_at = to;
+        self.page_from = from;
+        self.window_at = (from + self.page_size).min(self.window.len());
         Ok(Some(if self.chunks.is_some() { self.window_from } else { self.window_from + from as u64 }))
     }
 
     fn refill(&mut self) -> Result<bool, BadPages> {
+        self.page_from = 0;
         self.window_at = 0;
         let Some((compressor, left)) = self.chunks else {
             self.window.clear();

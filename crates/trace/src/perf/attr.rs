@@ -147,6 +147,47 @@ pub(crate) fn sample<'a>(a: &Attr, body: &'a [u8]) -> Option<Sample<'a>> {
     Some(s)
 }
 
+/// Where a sample's parts are, if nothing before its raw record is of a length that varies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fixed {
+    id: Option<usize>,
+    task: usize,
+    time: usize,
+    cpu: usize,
+    raw: usize,
+}
+
+impl Fixed {
+    pub(crate) fn of(a: &Attr) -> Option<Self> {
+        let t = a.sample_type;
+        let needed = TID | TIME | CPU | RAW;
+        if t & needed != needed || t & (READ | CALLCHAIN) != 0 {
+            return None;
+        }
+        // Each part is a word, in this order.
+        let order = [IDENTIFIER, IP, TID, TIME, ADDR, ID, STREAM_ID, CPU, PERIOD, RAW];
+        let at = |part: u64| 8 * order.iter().take_while(|p| **p != part).filter(|p| t & **p != 0).count();
+        let id = [ID, IDENTIFIER].into_iter().find(|p| t & p != 0).map(at);
+        Some(Self { id, task: at(TID), time: at(TIME), cpu: at(CPU), raw: at(RAW) })
+    }
+
+    /// Takes the body of a SAMPLE apart, as [`sample`] does.
+    #[inline]
+    pub(crate) fn sample<'a>(&self, body: &'a [u8]) -> Option<Sample<'a>> {
+        let word = |at: usize| body.get(at..)?.first_chunk().map(|c| u64::from_le_bytes(*c));
+        let task = word(self.task)?;
+        let n = u32::from_le_bytes(*body.get(self.raw..)?.first_chunk()?) as usize;
+        Some(Sample {
+            id: self.id.and_then(word),
+            pid: Some(task as u32),
+            tid: Some((task >> 32) as u32),
+            time: word(self.time),
+            cpu: word(self.cpu).map(|c| c as u32),
+            raw: Some(body.get(self.raw + 4..)?.get(..n)?),
+        })
+    }
+}
+
 /// Passes the values of `read_format`.
 fn read_values(f: u64, b: &mut Blob<'_>) -> Option<()> {
     let (enabled, running, id, group, lost) = (f & 1, f >> 1 & 1, f >> 2 & 1, f >> 3 & 1, f >> 4 & 1);

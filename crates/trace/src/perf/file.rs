@@ -1,6 +1,5 @@
 //! The head of a perf.data in file mode: attrs, where the data are, and the features behind them.
 
-use std::io::Read;
 use std::path::Path;
 
 use crate::blob::Blob;
@@ -40,11 +39,7 @@ pub(crate) fn open(source: &Source, path: &Path, kind: FormatKind, cx: &mut Cx) 
     if !finished {
         data_len = source.len() - data_at;
     }
-    let input = Box::new(Section {
-        source: source.clone(),
-        at: data_at,
-        end: data_at.saturating_add(data_len).min(source.len()),
-    });
+    let input = Box::new(source.section(data_at, data_at.saturating_add(data_len)));
     let mut r = PerfReader::records(input, path, kind, data_at);
     let attrs = source
         .bytes(attrs_at, attrs_len)
@@ -84,20 +79,4 @@ pub(crate) fn open(source: &Source, path: &Path, kind: FormatKind, cx: &mut Cx) 
         at += 16;
     }
     Ok(r)
-}
-
-/// A range of a source, in order.
-struct Section {
-    source: Source,
-    at: u64,
-    end: u64,
-}
-
-impl Read for Section {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let n = (self.end - self.at).min(buf.len() as u64) as usize;
-        let got = self.source.read_at(self.at, &mut buf[..n])?;
-        self.at += got as u64;
-        Ok(got)
-    }
 }

@@ -17,10 +17,12 @@ mod features;
 mod file;
 mod queues;
 mod records;
+mod tasks;
 mod unpack;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -28,9 +30,12 @@ use crate::blob::{Blob, Meta};
 use crate::error::Error;
 use crate::event::{Body, Event, StrId};
 use crate::info::{Clock, FormatKind, HostFacts, TaskInfo, TraceInfo};
-use crate::reader::{BATCH, Cx, Reader, damage};
-use attr::Attr;
-use queues::Queues;
+use crate::raw::RawBatch;
+use crate::reader::{BATCH, Cx, RawReader, Reader, damage, read_decoded};
+use crate::records::Formats;
+use attr::{Attr, Fixed};
+use queues::{Queues, Stamp};
+use tasks::Tasks;
 use unpack::Unpacker;
 
 pub(crate) use file::open as open_file;
@@ -51,6 +56,7 @@ pub(crate) struct PerfReader {
     ended: bool,
     growing: bool,
     unpacker: Unpacker,
+    batch: RawBatch,
     pub(crate) state: State,
 }
 
@@ -58,17 +64,19 @@ pub(crate) struct PerfReader {
 #[derive(Default)]
 pub(crate) struct State {
     path: PathBuf,
-    pub(crate) meta: Meta,
+    meta: Meta,
+    pub(crate) formats: Arc<Formats>,
+    /// Names of untyped events.
+    names: Vec<StrId>,
     pub(crate) attrs: Vec<Attr>,
+    /// Where the parts of a sample are, where all samples are alike and simple.
+    fixed: Option<Fixed>,
     by_id: FxHashMap<u64, u32>,
     /// All attrs have this sample_type (and lay records out alike).
     uniform: bool,
     pub(crate) host: HostFacts,
     clock: Option<Clock>,
-    comms: FxHashMap<u32, StrId>,
-    pids: FxHashMap<u32, u32>,
-    /// Forks whose child has not got its parent's name yet.
-    parents: FxHashMap<u32, u32>,
+    tasks: Tasks,
     queues: Queues,
     lost_moments: u64,
     /// LOST_SAMPLES, which count again what LOST records told: event name, CPU, count.
@@ -103,6 +111,7 @@ impl PerfReader {
             ended: false,
             growing: false,
             unpacker: Unpacker::default(),
+            batch: RawBatch::default(),
             state: State { path: path.to_path_buf(), uniform: true, ..State::default() },
         }
     }
@@ -120,9 +129,7 @@ impl PerfReader {
     }
 
     fn prime(&mut self, cx: &mut Cx) -> Result<(), Error> {
-        while self.state.queues.is_empty()
-            && (self.state.meta.formats.is_empty() || self.state.attrs.is_empty())
-        {
+        while self.state.queues.is_empty() && (self.state.formats.is_empty() || self.state.attrs.is_empty()) {
             if !self.step(cx)? {
                 break;
             }
@@ -165,21 +172,28 @@ impl PerfReader {
     }
 
     /// Takes what is in order, reading on where it is not enough.
-    fn take(&mut self, out: &mut Vec<Event>, cx: &mut Cx) -> Result<bool, Error> {
+    fn take(&mut self, out: &mut RawBatch, cx: &mut Cx) -> Result<bool, Error> {
         loop {
-            self.state.queues.take(out, BATCH);
-            if out.len() >= BATCH {
-                return Ok(true);
-            }
-            if !self.step(cx)? {
-                if self.growing {
-                    self.state.queues.take(out, usize::MAX);
-                    return Ok(false);
+            let State { queues, tasks, .. } = &mut self.state;
+            if queues.is_due() {
+                queues.take(out, BATCH, tasks, &mut cx.whos);
+                if out.len() >= BATCH {
+                    return Ok(true);
                 }
-                self.state.finish();
-                self.state.queues.end();
-                self.state.queues.take(out, BATCH);
-                return Ok(!self.state.queues.is_empty());
+            }
+            let mut more = true;
+            while more && !self.state.queues.is_due() && !self.state.queues.is_full() {
+                more = self.step(cx)?;
+            }
+            if !more {
+                if !self.growing {
+                    self.state.finish();
+                    self.state.queues.end();
+                }
+                let State { queues, tasks, .. } = &mut self.state;
+                let max = if self.growing { usize::MAX } else { BATCH };
+                queues.take(out, max, tasks, &mut cx.whos);
+                return Ok(!self.growing && !queues.is_empty());
             }
         }
     }
@@ -322,14 +336,29 @@ fn u64_at(d: &[u8], at: usize) -> u64 {
     d.get(at..).and_then(|d| d.first_chunk()).map_or(0, |c| u64::from_le_bytes(*c))
 }
 
-impl Reader for PerfReader {
-    fn read(&mut self, out: &mut Vec<Event>, cx: &mut Cx) -> Result<bool, Error> {
-        let from = out.len();
+impl RawReader for PerfReader {
+    fn read_raw(&mut self, out: &mut RawBatch, cx: &mut Cx) -> Result<bool, Error> {
         let before = self.offset + self.at as u64;
-        let more = self.take(out, cx)?;
-        self.state.name_events(&mut out[from..]);
+        self.state.queues.set_most(cx.most_waiting);
+        let more = self.take(out, cx);
+        out.formats = Arc::clone(&self.state.formats);
+        out.exits = cx.strings.all_exit_names();
+        let more = more?;
         cx.advance(self.offset + self.at as u64 - before)?;
         Ok(more)
+    }
+}
+
+impl Reader for PerfReader {
+    fn read(&mut self, out: &mut Vec<Event>, cx: &mut Cx) -> Result<bool, Error> {
+        let mut batch = std::mem::take(&mut self.batch);
+        let more = read_decoded(self, &mut batch, out, cx);
+        self.batch = batch;
+        more
+    }
+
+    fn raw(&mut self) -> Option<&mut dyn RawReader> {
+        Some(self)
     }
 
     fn end(&mut self) {
@@ -349,14 +378,15 @@ impl Reader for PerfReader {
 impl State {
     /// Takes over what another file of the same recording says of events and tasks.
     pub(crate) fn share(&mut self, main: &Self) {
-        self.meta = main.meta.clone();
+        self.meta.long_size = main.meta.long_size;
+        self.formats = Arc::clone(&main.formats);
+        self.fixed = main.fixed;
         self.attrs.clone_from(&main.attrs);
         self.by_id.clone_from(&main.by_id);
         self.uniform = main.uniform;
         self.host = main.host.clone();
         self.clock.clone_from(&main.clock);
-        self.comms.clone_from(&main.comms);
-        self.pids.clone_from(&main.pids);
+        self.tasks.clone_from(&main.tasks);
     }
 
     /// TRACING_DATA: its head, then the block of formats.
@@ -387,14 +417,22 @@ impl State {
         }
         for (pid, comm) in std::mem::take(&mut self.meta.cmdlines) {
             let id = cx.strings.intern(&comm);
-            self.comms.entry(pid).or_insert(id);
+            self.tasks.comms.entry(pid).or_insert(id);
+        }
+        let new = std::mem::take(&mut self.meta.formats);
+        if self.formats.is_empty() {
+            self.formats = Arc::new(new);
+        } else {
+            let all = Arc::make_mut(&mut self.formats);
+            for f in new.all() {
+                all.add(f);
+            }
         }
     }
 
     /// A note of the reader's own, at the time reached.
     fn note(&mut self, body: Body) {
-        let e = Event { ts: self.last_ts, cpu: 0, tid: None, pid: None, comm: StrId::default(), body };
-        self.queues.push_note(e);
+        self.queues.push_note(Stamp { ts: self.last_ts, cpu: 0, tid: None, pid: None }, body);
     }
 
     /// After the last record: losses that only the exact counts tell.
@@ -402,22 +440,15 @@ impl State {
         if self.lost_moments == 0 {
             for (event, cpu, count) in std::mem::take(&mut self.lost_samples) {
                 self.lost_moments += 1;
-                let e = Event {
-                    ts: self.last_ts,
-                    cpu,
-                    tid: None,
-                    pid: None,
-                    comm: StrId::default(),
-                    body: Body::Lost { count: Some(count), event },
-                };
-                self.queues.push_note(e);
+                let stamp = Stamp { ts: self.last_ts, cpu, tid: None, pid: None };
+                self.queues.push_note(stamp, Body::Lost { count: Some(count), event });
             }
         }
     }
 
     fn describe(&mut self, info: &mut TraceInfo, cx: &mut Cx, kind: FormatKind) {
         info.resolution_ns = 1;
-        self.meta.formats.describe(info);
+        self.formats.describe(info);
         if self.meta.long_size > 0 {
             info.host.long_size = Some(self.meta.long_size);
         }
@@ -430,11 +461,11 @@ impl State {
             }
         }
         info.tasks.append(&mut self.people.clone());
-        for (tid, comm) in &self.comms {
+        for (tid, comm) in &self.tasks.comms {
             if !info.tasks.iter().any(|t| t.tid == *tid) {
                 info.tasks.push(TaskInfo {
                     tid: *tid,
-                    pid: self.pids.get(tid).copied(),
+                    pid: self.tasks.pids.get(tid).copied(),
                     comm: *comm,
                     provenance: "process by task records".to_owned(),
                     ..TaskInfo::default()

@@ -1,4 +1,4 @@
-//! Merging the CPUs' events by time, round by round.
+//! Merging the CPUs' records by time, round by round.
 //!
 //! When a FINISHED_ROUND comes, every ring has been emptied once more since the round before: nothing older than the latest event of
 //! that earlier round can still come.
@@ -8,10 +8,10 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use rustc_hash::FxHashMap;
 
-use crate::event::Event;
-
-/// Bytes of events that may wait; a file without rounds, or made on purpose, goes on in the order it has.
-const MAX_WAITING: usize = (1 << 30) / size_of::<Event>();
+use crate::event::Body;
+use crate::perf::tasks::Tasks;
+use crate::raw::RawBatch;
+use crate::store::Whos;
 
 /// One queue for each CPU (or thread, where samples do not tell the CPU).
 #[derive(Default)]
@@ -24,6 +24,10 @@ pub(crate) struct Queues {
     /// Latest event seen.
     newest: u64,
     waiting: usize,
+    /// Bytes that wait.
+    held: usize,
+    /// Bytes that may wait; a file without rounds, or made on purpose, goes on in about the order it has.
+    most: usize,
     clamped: u64,
     heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
     /// The newest event when the last round ended.
@@ -39,12 +43,51 @@ pub(crate) enum Key {
     Other(u64),
 }
 
+/// When, where and whose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) ts: u64,
+    pub(crate) cpu: u16,
+    pub(crate) tid: Option<u32>,
+    pub(crate) pid: Option<u32>,
+}
+
+/// A record that waits; no task has the number -1, which stands for none.
+struct Waiting {
+    ts: u64,
+    tid: u32,
+    pid: u32,
+    /// Bytes of the record.
+    len: u32,
+    cpu: u16,
+    how: u16,
+}
+
+/// [`Waiting::how`] of what is a body already.
+const NOTE: u16 = u16::MAX;
+
 #[derive(Default)]
 struct Queue {
-    events: VecDeque<Event>,
+    items: VecDeque<Waiting>,
+    /// The records' bytes, those from `from` on of records that wait.
+    bytes: Vec<u8>,
+    from: usize,
+    notes: VecDeque<Body>,
     last: u64,
     /// Which of equal stamps comes first: CPUs in their order, before all else.
     rank: u64,
+}
+
+/// Bytes of a queue's records that have gone before room is made.
+const GONE: usize = 256 << 10;
+
+impl Queue {
+    fn make_room(&mut self) {
+        if self.from > GONE && self.from * 2 > self.bytes.len() {
+            self.bytes.drain(..self.from);
+            self.from = 0;
+        }
+    }
 }
 
 impl Queues {
@@ -52,13 +95,16 @@ impl Queues {
         match key {
             Key::Cpu(cpu) => {
                 let cpu = usize::from(cpu);
+                if let Some(&i) = self.by_cpu.get(cpu)
+                    && i != u32::MAX
+                {
+                    return i as usize;
+                }
                 if cpu >= self.by_cpu.len() {
                     self.by_cpu.resize(cpu + 1, u32::MAX);
                 }
-                if self.by_cpu[cpu] == u32::MAX {
-                    self.by_cpu[cpu] = self.parts.len() as u32;
-                    self.parts.push(Queue { rank: cpu as u64, ..Queue::default() });
-                }
+                self.by_cpu[cpu] = self.parts.len() as u32;
+                self.parts.push(Queue { rank: cpu as u64, ..Queue::default() });
                 self.by_cpu[cpu] as usize
             }
             Key::Other(n) => {
@@ -72,30 +118,63 @@ impl Queues {
         }
     }
 
-    /// Appends an event to its queue. Within one queue stamps never run back: an event that would gets the stamp before it.
+    /// Bytes that may wait from now on.
+    pub(crate) fn set_most(&mut self, most: usize) {
+        self.most = most;
+    }
+
+    /// Appends a record to its queue. Within one queue stamps never run back: an event that would gets the stamp before it.
     #[inline]
-    pub(crate) fn push(&mut self, key: Key, mut e: Event) {
+    pub(crate) fn record(&mut self, key: Key, s: Stamp, how: u16, record: &[u8]) {
         let i = self.index(key);
+        self.parts[i].bytes.extend_from_slice(record);
+        self.push(i, s, how, record.len());
+    }
+
+    /// Appends a body.
+    pub(crate) fn note(&mut self, key: Key, s: Stamp, body: Body) {
+        let i = self.index(key);
+        self.parts[i].notes.push_back(body);
+        self.push(i, s, NOTE, 0);
+    }
+
+    #[inline]
+    fn push(&mut self, i: usize, s: Stamp, how: u16, len: usize) {
         let q = &mut self.parts[i];
-        if e.ts < q.last {
+        let mut ts = s.ts;
+        if ts < q.last {
             self.clamped += 1;
-            e.ts = q.last;
+            ts = q.last;
         }
-        q.last = e.ts;
-        self.newest = self.newest.max(e.ts);
+        q.last = ts;
+        self.newest = self.newest.max(ts);
         self.waiting += 1;
-        q.events.push_back(e);
-        if self.waiting > MAX_WAITING {
-            self.limit = self.newest;
-        } else if e.ts <= self.limit {
+        self.held += len + size_of::<Waiting>();
+        let (tid, pid) = (s.tid.unwrap_or(u32::MAX), s.pid.unwrap_or(u32::MAX));
+        q.items.push_back(Waiting { ts, tid, pid, len: len as u32, cpu: s.cpu, how });
+        if self.held > self.most {
+            self.overflow();
+        } else if ts <= self.limit {
             // Later than its round promised.
             self.done = 0;
         }
     }
 
+    /// Lets the older half of the time that waits go.
+    #[cold]
+    fn overflow(&mut self) {
+        let oldest = self.parts.iter().filter_map(|q| q.items.front()).map(|w| w.ts).min();
+        self.limit = self.limit.max(oldest.unwrap_or(0).midpoint(self.newest));
+    }
+
     /// A note of the reader: in a queue of its own.
-    pub(crate) fn push_note(&mut self, e: Event) {
-        self.push(Key::Other(u64::MAX), e);
+    pub(crate) fn push_note(&mut self, s: Stamp, body: Body) {
+        self.note(Key::Other(u64::MAX), s, body);
+    }
+
+    /// Whether no more should be put in before some is taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.held > self.most
     }
 
     /// A round is complete.
@@ -117,14 +196,19 @@ impl Queues {
         self.clamped
     }
 
-    /// Moves what may go to `out`, in order of time, until that has `max` events.
-    pub(crate) fn take(&mut self, out: &mut Vec<Event>, max: usize) {
-        if self.waiting == 0 || self.limit == self.done && self.limit != u64::MAX {
+    /// Whether something may go.
+    pub(crate) fn is_due(&self) -> bool {
+        self.waiting > 0 && (self.limit != self.done || self.limit == u64::MAX)
+    }
+
+    /// Moves what may go to `out`, in order of time, until that has `max` items; tasks get their names on the way.
+    pub(crate) fn take(&mut self, out: &mut RawBatch, max: usize, tasks: &mut Tasks, whos: &mut Whos) {
+        if !self.is_due() {
             return;
         }
         self.heap.clear();
         for (i, q) in self.parts.iter().enumerate() {
-            if let Some(e) = q.events.front().filter(|e| e.ts <= self.limit) {
+            if let Some(e) = q.items.front().filter(|e| e.ts <= self.limit) {
                 self.heap.push(Reverse((e.ts, q.rank, i as u32)));
             }
         }
@@ -136,7 +220,7 @@ impl Queues {
             let next = self.heap.peek().map_or((u64::MAX, u64::MAX, u32::MAX), |r| r.0);
             let q = &mut self.parts[i as usize];
             // A run of this queue, up to the head of another.
-            while let Some(e) = q.events.front() {
+            while let Some(e) = q.items.front() {
                 if e.ts > self.limit {
                     break;
                 }
@@ -144,10 +228,22 @@ impl Queues {
                     self.heap.push(Reverse((e.ts, rank, i)));
                     break;
                 }
-                out.push(*e);
-                q.events.pop_front();
+                if e.how == NOTE {
+                    if let Some(mut body) = q.notes.pop_front() {
+                        tasks.passes(&mut body);
+                        out.note(e.ts, tasks.who(e.cpu, e.tid, e.pid, whos), body);
+                    }
+                } else {
+                    let to = q.from + e.len as usize;
+                    let record = q.bytes.get(q.from..to).unwrap_or(&[]);
+                    out.record(e.ts, tasks.who(e.cpu, e.tid, e.pid, whos), e.how, record);
+                    q.from = to;
+                }
+                self.held -= e.len as usize + size_of::<Waiting>();
                 self.waiting -= 1;
+                q.items.pop_front();
             }
+            q.make_room();
         }
     }
 }
@@ -155,50 +251,68 @@ impl Queues {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Body, StrId};
 
-    fn at(ts: u64, cpu: u16) -> Event {
-        Event {
-            ts,
-            cpu,
-            tid: None,
-            pid: None,
-            comm: StrId::default(),
-            body: Body::PmlFull { vcpu: ts as u32 },
-        }
+    fn put(q: &mut Queues, ts: u64, cpu: u16) {
+        let stamp = Stamp { ts, cpu, tid: None, pid: None };
+        q.note(Key::Cpu(cpu), stamp, Body::PmlFull { vcpu: ts as u32 });
+    }
+
+    fn take(q: &mut Queues, out: &mut RawBatch, max: usize) {
+        q.take(out, max, &mut Tasks::default(), &mut Whos::default());
+    }
+
+    fn times(out: &RawBatch) -> Vec<u64> {
+        out.items.iter().map(|i| i.ts).collect()
     }
 
     #[test]
     fn rounds() {
-        let mut q = Queues::default();
-        let mut out = Vec::new();
+        let mut q = Queues { most: 1 << 20, ..Queues::default() };
+        let mut out = RawBatch::default();
         for (ts, cpu) in [(10, 0), (20, 0), (5, 1), (15, 1)] {
-            q.push(Key::Cpu(cpu), at(ts, cpu));
+            put(&mut q, ts, cpu);
         }
         q.round();
-        q.take(&mut out, 100);
-        assert!(out.is_empty(), "the first round says nothing yet");
+        take(&mut q, &mut out, 100);
+        assert_eq!(out.len(), 0, "the first round says nothing yet");
         for (ts, cpu) in [(30, 0), (18, 1), (25, 1)] {
-            q.push(Key::Cpu(cpu), at(ts, cpu));
+            put(&mut q, ts, cpu);
         }
         q.round();
-        q.take(&mut out, 2);
-        q.take(&mut out, 100);
-        assert_eq!(out.iter().map(|e| e.ts).collect::<Vec<_>>(), [5, 10, 15, 18, 20]);
+        take(&mut q, &mut out, 2);
+        take(&mut q, &mut out, 100);
+        assert_eq!(times(&out), [5, 10, 15, 18, 20]);
         q.end();
-        q.take(&mut out, 100);
-        assert_eq!(out.iter().map(|e| e.ts).collect::<Vec<_>>(), [5, 10, 15, 18, 20, 25, 30]);
+        take(&mut q, &mut out, 100);
+        assert_eq!(times(&out), [5, 10, 15, 18, 20, 25, 30]);
         assert!(q.is_empty());
     }
 
     #[test]
     fn order_of_a_cpu_is_kept() {
-        let mut q = Queues::default();
-        q.push(Key::Cpu(0), at(10, 0));
-        q.push(Key::Cpu(0), Event { body: Body::PmlFull { vcpu: 7 }, ..at(9, 0) });
+        let mut q = Queues { most: 1 << 20, ..Queues::default() };
+        put(&mut q, 10, 0);
+        q.note(Key::Cpu(0), Stamp { ts: 9, cpu: 0, tid: None, pid: None }, Body::PmlFull { vcpu: 7 });
         q.end();
-        let mut out = Vec::new();
-        q.take(&mut out, 100);
-        assert_eq!((out[1].ts, out[1].body, q.clamped()), (10, Body::PmlFull { vcpu: 7 }, 1));
+        let mut out = RawBatch::default();
+        take(&mut q, &mut out, 100);
+        assert_eq!((out.items[1].ts, q.clamped()), (10, 1));
+        assert_eq!(out.note_of(&out.items[1]), Some(&Body::PmlFull { vcpu: 7 }));
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut q = Queues { most: 100 * size_of::<Waiting>(), ..Queues::default() };
+        let mut out = RawBatch::default();
+        for ts in 0..10_000 {
+            put(&mut q, ts, 0);
+            if q.is_full() {
+                take(&mut q, &mut out, usize::MAX);
+            }
+            assert!(q.waiting <= 101);
+        }
+        q.end();
+        take(&mut q, &mut out, usize::MAX);
+        assert_eq!(times(&out), (0..10_000).collect::<Vec<_>>());
     }
 }

@@ -1,13 +1,13 @@
 //! Records other than those of the file's own structure: samples, tasks, losses, and the attrs and features of pipe mode.
 
 use crate::blob::Blob;
-use crate::event::{Body, Event, StrId, TaskKind};
-use crate::perf::attr::{self, Attr, Sample};
+use crate::event::{Body, StrId, TaskKind};
+use crate::perf::attr::{self, Attr, Fixed, Sample};
 use crate::perf::features;
-use crate::perf::queues::Key;
+use crate::perf::queues::{Key, Stamp};
 use crate::perf::{State, header};
 use crate::reader::{Cx, damage};
-use crate::records::Broken;
+use crate::records::{Broken, Kind};
 
 /// Attrs and ids that are kept; a whole kernel's tracepoints on a thousand CPUs are three million ids.
 const MAX_ATTRS: usize = 8192;
@@ -26,6 +26,9 @@ impl State {
             self.clock = Some(a.clock());
         }
         let i = self.attrs.len() as u32;
+        if i == 0 {
+            self.fixed = Fixed::of(&a);
+        }
         self.attrs.push(a);
         for id in ids {
             if self.by_id.len() < MAX_IDS {
@@ -102,7 +105,11 @@ impl State {
 
     #[inline]
     fn sample(&mut self, body: &[u8], offset: u64, cx: &mut Cx) {
-        let Some(s) = self.layout_of_sample(body).and_then(|a| attr::sample(a, body)) else {
+        let sample = match &self.fixed {
+            Some(f) if self.uniform => f.sample(body),
+            _ => self.layout_of_sample(body).and_then(|a| attr::sample(a, body)),
+        };
+        let Some(s) = sample else {
             self.broken(offset, "a sample as its attributes say", None, cx);
             return;
         };
@@ -116,29 +123,22 @@ impl State {
             },
             None => Key::Other(s.tid.unwrap_or(0).into()),
         };
-        let cpu = cpu.unwrap_or(0) as u16;
         self.last_ts = self.last_ts.max(ts);
-        let tid = s.tid.or_else(|| s.raw.and_then(|r| self.meta.formats.tid(r))).filter(|t| *t != u32::MAX);
+        let tid = s.tid.or_else(|| s.raw.and_then(|r| self.formats.tid(r)));
         // Its name comes when it is taken in order of time.
-        let make = |body| Event {
-            ts,
-            cpu,
-            tid,
-            pid: s.pid.filter(|p| *p != u32::MAX),
-            comm: StrId::default(),
-            body,
-        };
+        let stamp = Stamp { ts, cpu: cpu.unwrap_or(0) as u16, tid, pid: s.pid };
         let Some(raw) = s.raw else {
             // An event of another kind (a counter), sampled along.
             let name =
                 self.attr_of(s.id).and_then(|a| a.name.clone()).unwrap_or_else(|| "perf event".to_owned());
             let body = Body::Other { name: cx.strings.intern(&name), fields: StrId::default() };
-            self.queues.push(key, make(body));
+            self.queues.note(key, stamp, body);
             return;
         };
-        match self.meta.formats.body(raw, &mut cx.strings) {
-            Ok(body) => self.queues.push(key, make(body)),
-            Err(Broken::Unknown) if self.meta.formats.is_empty() => self.no_formats += 1,
+        match self.formats.classify(raw, &mut self.names, &mut cx.strings) {
+            Ok(Kind::Typed(how)) => self.queues.record(key, stamp, how, raw),
+            Ok(Kind::Body(body)) => self.queues.note(key, stamp, body),
+            Err(Broken::Unknown) if self.formats.is_empty() => self.no_formats += 1,
             Err(b) => self.broken(offset, b.expected(), Some(ts), cx),
         }
     }
@@ -171,23 +171,15 @@ impl State {
         let (key, cpu) = Self::key(&s);
         let ts = s.time.filter(|t| *t > 0).unwrap_or(self.last_ts);
         self.lost_moments += 1;
-        let e = Event {
-            ts,
-            cpu,
-            tid: None,
-            pid: None,
-            comm: StrId::default(),
-            body: Body::Lost { count: Some(count), event: None },
-        };
-        self.queues.push(key, e);
+        let stamp = Stamp { ts, cpu, tid: None, pid: None };
+        self.queues.note(key, stamp, Body::Lost { count: Some(count), event: None });
     }
 
     /// LOST_SAMPLES: u64 count, exact for its event; the same losses that LOST tells by ring.
     fn lost_samples(&mut self, body: &[u8], cx: &mut Cx) {
         let Some(count) = Blob::new(body).u64().filter(|n| *n > 0) else { return };
         let s = self.trailer(body);
-        let name =
-            self.attr_of(s.id).and_then(|a| a.name.clone().or_else(|| self.meta.formats.name_of(a.config)));
+        let name = self.attr_of(s.id).and_then(|a| a.name.clone().or_else(|| self.formats.name_of(a.config)));
         let event = name.map(|n| cx.strings.intern(&n));
         if self.lost_samples.len() < 1 << 20 {
             self.lost_samples.push((event, s.cpu.and_then(|c| u16::try_from(c).ok()).unwrap_or(0), count));
@@ -202,7 +194,7 @@ impl State {
         let name = &b.rest()[..b.rest().len().saturating_sub(trail)];
         let end = name.iter().position(|c| *c == 0).unwrap_or(name.len());
         let comm = cx.strings.intern(&String::from_utf8_lossy(&name[..end]));
-        self.pids.insert(tid, pid);
+        self.tasks.pids.insert(tid, pid);
         self.task_event(body, TaskKind::Comm { exec: misc >> 13 & 1 != 0 }, tid, pid, comm);
     }
 
@@ -212,11 +204,9 @@ impl State {
         let (Some(pid), Some(_), Some(tid), Some(ptid)) = (b.u32(), b.u32(), b.u32(), b.u32()) else {
             return;
         };
-        self.pids.insert(tid, pid);
+        self.tasks.pids.insert(tid, pid);
         if kind == 7 {
-            if tid != ptid {
-                self.parents.insert(tid, ptid);
-            }
+            self.tasks.fork(tid, ptid);
             self.task_event(body, TaskKind::Fork, tid, pid, StrId::default());
         } else {
             self.task_event(body, TaskKind::Exit, tid, pid, StrId::default());
@@ -227,43 +217,12 @@ impl State {
     fn task_event(&mut self, body: &[u8], kind: TaskKind, tid: u32, pid: u32, comm: StrId) {
         let s = self.trailer(body);
         let Some(ts) = s.time.filter(|t| *t > 0) else {
-            self.name_task(kind, tid, comm);
+            self.tasks.name(kind, tid, comm);
             return;
         };
         let (key, cpu) = Self::key(&s);
         let body = Body::Task { kind, tid, pid: Some(pid), comm };
-        self.queues.push(key, Event { ts, cpu, tid: s.tid, pid: s.pid, comm: StrId::default(), body });
-    }
-
-    /// Learns a name; gives the task's.
-    fn name_task(&mut self, kind: TaskKind, tid: u32, comm: StrId) -> StrId {
-        match kind {
-            TaskKind::Comm { .. } => {
-                self.comms.insert(tid, comm);
-            }
-            TaskKind::Fork => {
-                if let Some(c) = self.parents.remove(&tid).and_then(|p| self.comms.get(&p)).copied() {
-                    self.comms.insert(tid, c);
-                }
-            }
-            TaskKind::Exit => {}
-        }
-        self.comms.get(&tid).copied().unwrap_or_default()
-    }
-
-    /// Names the tasks of events that were taken in order of time.
-    pub(crate) fn name_events(&mut self, events: &mut [Event]) {
-        let mut last = (None, StrId::default());
-        for e in events {
-            if let Body::Task { kind, tid, comm, .. } = &mut e.body {
-                *comm = self.name_task(*kind, *tid, *comm);
-                last.0 = None;
-            }
-            if last.0 != e.tid {
-                last = (e.tid, e.tid.and_then(|t| self.comms.get(&t)).copied().unwrap_or_default());
-            }
-            e.comm = last.1;
-        }
+        self.queues.note(key, Stamp { ts, cpu, tid: s.tid, pid: s.pid }, body);
     }
 
     /// HEADER_ATTR: the attr, then its ids.

@@ -232,22 +232,21 @@ impl State {
                 out.push(lost(ts, cpu, count));
             }
         }
-        let map: Vec<StrId> = (0..=p.strings.len() as u32)
-            .map(StrId)
-            .map(|id| (id, p.strings.get(id)))
-            .map(|(_, s)| strings.intern(s))
-            .collect();
-        let at = |id: StrId| map.get(id.0 as usize).copied().unwrap_or_default();
+        let mut map: Vec<Option<StrId>> = vec![None; p.strings.len() + 1];
+        let mut at = |id: StrId, strings: &mut Strings| match map.get_mut(id.0 as usize) {
+            Some(known) => *known.get_or_insert_with(|| strings.intern(p.strings.get(id))),
+            None => StrId::default(),
+        };
         for e in &mut p.events {
-            e.comm = at(e.comm);
+            e.comm = at(e.comm, strings);
             match &mut e.body {
-                Body::Marker { text } => *text = at(*text),
+                Body::Marker { text } => *text = strings.intern_marker(p.strings.get(*text)),
                 Body::Other { name, fields } => {
-                    *name = at(*name);
-                    *fields = at(*fields);
+                    *name = at(*name, strings);
+                    *fields = strings.take_over(&p.strings, *fields);
                 }
-                Body::Exit { reason_name, .. } => *reason_name = at(*reason_name),
-                Body::Lost { event: Some(e), .. } => *e = at(*e),
+                Body::Exit { reason_name, .. } => *reason_name = at(*reason_name, strings),
+                Body::Lost { event: Some(e), .. } => *e = at(*e, strings),
                 _ => {}
             }
         }
@@ -492,7 +491,7 @@ impl Parser {
         };
         Body::Other {
             name: self.out.strings.intern(&name),
-            fields: self.out.strings.intern(&String::from_utf8_lossy(h.rest)),
+            fields: self.out.strings.keep_text(&String::from_utf8_lossy(h.rest)),
         }
     }
 

@@ -1,8 +1,12 @@
 //! One run in several formats gives the same events.
 
-use mmuscope_trace::{Body, ErrorEncoding, Event, FormatKind, Isa, RoleWord, Trace};
+use std::ops::ControlFlow;
 
-use crate::support::{counts, dat, load, perf, plain, small};
+use mmuscope_trace::{
+    Body, ErrorEncoding, Event, FormatKind, Isa, ReadOptions, RoleWord, Strings, Trace, stream,
+};
+
+use crate::support::{counts, dat, load, perf, plain, sample, small};
 
 /// What a text can say of an event: stamps in microseconds, no field that is not printed.
 fn as_text(e: &Event, round: u64) -> Event {
@@ -169,4 +173,40 @@ fn people() {
     let mut vcpus: Vec<u32> = boot.info.vms.iter().flat_map(|v| v.vcpus.iter().map(|v| v.1)).collect();
     vcpus.sort_unstable();
     assert_eq!(vcpus, [0, 1], "two vCPUs, known by their faults alone");
+}
+
+/// However a file is read, it says the same: on one thread, on several, as a stream, and together with another file.
+#[test]
+fn threads_and_streams_agree() {
+    let mut checked = 0;
+    for name in
+        ["6.1-npt/trace.dat", "6.1-npt/perf.data.zst", "6.1-npt/perf-pipe.data.zst", "6.1-npt/trace.txt.zst"]
+    {
+        let paths = [sample(name)];
+        let with = |threads| {
+            let t = Trace::load(&paths, &ReadOptions { threads, ..ReadOptions::default() }).unwrap();
+            let events: Vec<String> = t.events.iter().map(|e| plain(&e, &t.strings)).collect();
+            (events, t.info)
+        };
+        let (one, info) = with(1);
+        for threads in [2, 5] {
+            let (many, other) = with(threads);
+            assert!(one == many, "{name} on {threads} threads");
+            assert_eq!(info, other, "{name} on {threads} threads");
+        }
+        let mut streamed = Vec::new();
+        let other = stream(&paths, &ReadOptions::default(), &mut |e: &Event, s: &Strings| {
+            streamed.push(plain(e, s));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert!(one == streamed, "{name} as a stream");
+        assert_eq!(
+            (info.events, info.vms, info.lost),
+            (other.events, other.vms, other.lost),
+            "{name} as a stream"
+        );
+        checked += one.len();
+    }
+    assert!(checked > 200_000, "{checked}");
 }

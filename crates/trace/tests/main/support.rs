@@ -30,8 +30,8 @@ pub(crate) fn counts(t: &Trace) -> BTreeMap<String, u64> {
 /// An event without ids of strings.
 pub(crate) fn plain(e: &Event, s: &Strings) -> String {
     let body = match e.body {
-        Body::Marker { text } => format!("Marker {}", s.get(text)),
-        Body::Other { name, fields } => format!("Other {} {}", s.get(name), s.get(fields)),
+        Body::Marker { text } => format!("Marker {}", s.text(text)),
+        Body::Other { name, fields } => format!("Other {} {}", s.get(name), s.text(fields)),
         Body::Task { kind, tid, pid, comm } => format!("Task {kind:?} {tid} {pid:?} {}", s.get(comm)),
         Body::Exit { reason_name, .. } => {
             format!("{} {:?}", s.get(reason_name), Event { body: strip(e.body), ..*e }.body)

@@ -1,0 +1,211 @@
+//! Loading on all threads: one reads records in order ([`RawReader`]), all decode and pack them, [`JOB`] at a time.
+//!
+//! What an event means can depend on events before it (the encoding of a fault's error code on the exit that led to it). A job therefore
+//! hands back the [`Fact`]s of its events; they are taken in in order, and what they decide is set in the packed events.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+
+use crate::assemble::{Assembler, Fact};
+use crate::error::Error;
+use crate::event::Body;
+use crate::pack::{self, Packer};
+use crate::raw::{Item, RawBatch};
+use crate::reader::{BATCH, Cx, RawReader};
+use crate::store::{BLOCK, Block, EventStore};
+
+/// Blocks in a job: enough that handing it over costs nothing, few enough that its records stay in the cache.
+const JOB: usize = 16;
+
+const _: () = assert!(JOB * BLOCK == BATCH);
+
+/// Some blocks' records, and then the blocks.
+#[derive(Default)]
+struct Job {
+    number: u64,
+    batch: RawBatch,
+    blocks: Vec<Block>,
+    facts: Vec<Found>,
+    packer: Packer,
+}
+
+/// A fact, and where its event is: block of the job and place in it.
+struct Found {
+    who: u32,
+    block: u32,
+    head: u32,
+    fact: Fact,
+}
+
+impl Job {
+    /// Decodes and packs.
+    fn work(&mut self) {
+        self.batch.seal();
+        self.blocks.clear();
+        self.facts.clear();
+        for (block, items) in self.batch.items.chunks_exact(BLOCK).enumerate() {
+            for item in items {
+                let body = self.batch.body(item);
+                let head = self.packer.put(item.ts, item.who, &body) as u32;
+                if let Some(fact) = Fact::of_record(&body) {
+                    self.facts.push(Found { who: item.who, block: block as u32, head, fact });
+                }
+            }
+            let first_ts = self.packer.first_ts();
+            self.blocks.push(Block { first_ts, data: self.packer.take() });
+        }
+    }
+}
+
+/// What goes on in order.
+struct Order<'a> {
+    asm: &'a mut Assembler,
+    store: EventStore,
+    /// Task of each CPU-and-task, by number.
+    tasks: Vec<Option<u32>>,
+    /// Items handed out to be packed, and the last one's CPU-and-task and time.
+    handed: usize,
+    who: u32,
+    ts: u64,
+}
+
+impl Order<'_> {
+    /// Looks at items before they are packed.
+    fn hand_out(&mut self, batch: &mut RawBatch, cx: &Cx) {
+        for i in 0..batch.items.len() {
+            let Item { ts, who, .. } = batch.items[i];
+            if who == self.who {
+                self.asm.clock(ts);
+            } else {
+                self.who = who;
+                let task = self.asm.arrives(ts, &cx.whos.get(who));
+                if self.tasks.len() <= who as usize {
+                    self.tasks.resize(who as usize + 1, None);
+                }
+                self.tasks[who as usize] = task;
+            }
+            if let Some(fact) = batch.note_of(&batch.items[i]).and_then(Fact::of) {
+                let _ = self.asm.learn(None, cx.whos.get(who).cpu, &fact);
+            }
+            if ts < self.ts {
+                self.store.stray(self.handed + i, ts);
+                batch.items[i].ts = self.ts;
+            } else {
+                self.ts = ts;
+            }
+        }
+        self.handed += batch.items.len();
+        if let Some(p) = &cx.progress {
+            p.events.fetch_add(batch.items.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a packed job in, in the order of the jobs.
+    fn take_in(&mut self, job: &mut Job) {
+        for f in &job.facts {
+            let task = self.tasks.get(f.who as usize).copied().flatten();
+            if let Some(encoding) = self.asm.learn(task, 0, &f.fact)
+                && let Some(b) = job.blocks.get_mut(f.block as usize)
+            {
+                pack::set_encoding(&mut b.data, f.head as usize, encoding);
+            }
+        }
+        for b in job.blocks.drain(..) {
+            self.store.push_block(b);
+        }
+    }
+}
+
+/// Loads all records.
+pub(crate) fn load(
+    reader: &mut dyn RawReader,
+    asm: &mut Assembler,
+    cx: &mut Cx,
+) -> Result<EventStore, Error> {
+    let order = Order { asm, store: EventStore::new(), tasks: Vec::new(), handed: 0, who: u32::MAX, ts: 0 };
+    if cx.threads > 1 {
+        rayon::scope(|scope| run(reader, order, cx, Some(scope)))
+    } else {
+        run(reader, order, cx, None)
+    }
+}
+
+fn run(
+    reader: &mut dyn RawReader,
+    mut order: Order<'_>,
+    cx: &mut Cx,
+    scope: Option<&rayon::Scope<'_>>,
+) -> Result<EventStore, Error> {
+    let most = cx.threads * 3;
+    let (done, finished) = mpsc::channel::<Box<Job>>();
+    // Jobs that are out, the oldest first, each with its result once it is there.
+    let mut out: VecDeque<Option<Box<Job>>> = VecDeque::new();
+    let mut first = 0u64;
+    let mut idle: Vec<Box<Job>> = Vec::new();
+    let mut job: Box<Job> = Box::default();
+    let mut more = true;
+    while more {
+        more = reader.read_raw(&mut job.batch, cx)?;
+        if job.batch.len() < JOB * BLOCK && more {
+            continue;
+        }
+        let mut next = idle.pop().unwrap_or_default();
+        next.batch.clear();
+        let whole = job.batch.len() / BLOCK * BLOCK;
+        job.batch.split_off(whole, &mut next.batch);
+        order.hand_out(&mut job.batch, cx);
+        let mut ready = std::mem::replace(&mut job, next);
+        match scope {
+            None => {
+                ready.work();
+                order.take_in(&mut ready);
+                idle.push(ready);
+            }
+            Some(scope) => {
+                ready.number = first + out.len() as u64;
+                out.push_back(None);
+                let done = done.clone();
+                scope.spawn(move |_| {
+                    ready.work();
+                    // Nobody waits any more after an error.
+                    let _ = done.send(ready);
+                });
+            }
+        }
+        while out.len() > if more { most } else { 0 } {
+            // While others work, so does this thread.
+            let result = finished.try_recv().ok().or_else(|| match rayon::yield_now() {
+                Some(rayon::Yield::Executed) => None,
+                _ => finished.recv().ok(),
+            });
+            let Some(result) = result else { continue };
+            let at = (result.number - first) as usize;
+            out[at] = Some(result);
+            while let Some(Some(_)) = out.front() {
+                if let Some(Some(mut job)) = out.pop_front() {
+                    first += 1;
+                    order.take_in(&mut job);
+                    idle.push(job);
+                }
+            }
+        }
+    }
+    // Less than a block is left.
+    order.hand_out(&mut job.batch, cx);
+    let Order { asm, mut store, tasks, .. } = order;
+    let whos: Vec<u32> = job.batch.items.iter().map(|i| i.who).collect();
+    let mut rest = Vec::new();
+    job.batch.events(&cx.whos, &mut rest);
+    store.set_whos(std::mem::take(&mut cx.whos));
+    for (e, who) in rest.iter_mut().zip(whos) {
+        if let Some(fact) = Fact::of_record(&e.body)
+            && let Some(found) = asm.learn(tasks.get(who as usize).copied().flatten(), e.cpu, &fact)
+            && let Body::PageFault { encoding, .. } = &mut e.body
+        {
+            *encoding = found;
+        }
+        store.push(e);
+    }
+    Ok(store)
+}
