@@ -3,13 +3,13 @@
 use super::text::TextWriter;
 use super::{Chunk, Column, Kind, Table};
 use crate::Error;
-use polars::prelude::{
-    BooleanChunked, CompatLevel, DataFrame, Int32Chunked, Schema, StringChunked, UInt32Chunked, UInt64Chunked,
-};
+use polars::prelude::{CompatLevel, DataFrame, Schema};
+use polars_arrow::array::{BooleanArray, PrimitiveArray, StaticArray, Utf8ViewArray};
 use polars_arrow::io::ipc::IpcField;
 use polars_io::SerWriter;
 use polars_io::ipc::IpcWriter;
 use polars_io::parquet::write::{BatchedWriter as ParquetBatches, ParquetCompression, ParquetWriter};
+use rayon::prelude::*;
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -99,7 +99,7 @@ impl<W: Write> fmt::Debug for TableWriter<W> {
 
 enum Writer<W: Write> {
     Text(TextWriter<W>),
-    Csv(Box<csv::Writer<W>>),
+    Csv(W),
     Json { out: W, rows: u64, lines: bool },
     Parquet(Box<ParquetBatches<Lent<W>>>, Lent<W>),
     Arrow(Box<polars_io::ipc::BatchedWriter<Lent<W>>>, Lent<W>),
@@ -148,7 +148,7 @@ impl<W: Write> TableWriter<W> {
                 if !options.no_header {
                     w.write_record(table.columns.iter().map(|c| c.name))?;
                 }
-                Writer::Csv(Box::new(w))
+                Writer::Csv(w.into_inner().map_err(|e| io::Error::from(e.error().kind()))?)
             }
             Format::Json | Format::Jsonl => Writer::Json { out, rows: 0, lines: format == Format::Jsonl },
             Format::Parquet => {
@@ -185,31 +185,28 @@ impl<W: Write> TableWriter<W> {
         let view = View::new(self.table, &chunk)?;
         match &mut self.kind {
             Writer::Text(w) => w.write(&view)?,
-            Writer::Csv(w) => {
-                let mut cell = String::new();
-                for row in 0..view.rows {
-                    for column in &view.columns {
-                        cell.clear();
-                        column.plain(row, &mut cell);
-                        w.write_field(&cell)?;
-                    }
-                    w.write_record(None::<&[u8]>)?;
+            Writer::Csv(out) => {
+                for part in view.in_parts(|row, to| csv_row(to, &view, row)) {
+                    out.write_all(&part)?;
                 }
             }
             Writer::Json { out, rows, lines } => {
-                for row in 0..view.rows {
-                    let before = match (*lines, *rows) {
-                        (true, _) => "",
-                        (false, 0) => "[",
-                        (false, _) => ",\n ",
-                    };
-                    out.write_all(before.as_bytes())?;
-                    json_row(out, &view, row)?;
-                    if *lines {
-                        out.write_all(b"\n")?;
+                let (lines, before) = (*lines, *rows);
+                let parts = view.in_parts(|row, to| {
+                    match (lines, before + row as u64) {
+                        (true, _) => {}
+                        (false, 0) => to.push(b'['),
+                        (false, _) => to.extend(b",\n "),
                     }
-                    *rows += 1;
+                    json_row(to, &view, row);
+                    if lines {
+                        to.push(b'\n');
+                    }
+                });
+                for part in parts {
+                    out.write_all(&part)?;
                 }
+                *rows += view.rows as u64;
             }
             Writer::Parquet(..) | Writer::Arrow(..) => {}
         }
@@ -220,7 +217,7 @@ impl<W: Write> TableWriter<W> {
     pub fn finish(self) -> Result<W, Error> {
         Ok(match self.kind {
             Writer::Text(w) => w.finish()?,
-            Writer::Csv(w) => w.into_inner().map_err(|e| io::Error::from(e.error().kind()))?,
+            Writer::Csv(out) => out,
             Writer::Json { mut out, rows, lines } => {
                 match (lines, rows) {
                     (true, _) => {}
@@ -273,12 +270,13 @@ pub(super) struct ColumnView<'a> {
     cells: Cells<'a>,
 }
 
+/// A column of a chunk in one piece; `None` where it is null throughout.
 enum Cells<'a> {
-    U64(&'a UInt64Chunked),
-    U32(&'a UInt32Chunked),
-    I32(&'a Int32Chunked),
-    Bool(&'a BooleanChunked),
-    Text(&'a StringChunked),
+    U64(Option<&'a PrimitiveArray<u64>>),
+    U32(Option<&'a PrimitiveArray<u32>>),
+    I32(Option<&'a PrimitiveArray<i32>>),
+    Bool(Option<&'a BooleanArray>),
+    Text(Option<&'a Utf8ViewArray>),
 }
 
 /// One cell.
@@ -296,11 +294,13 @@ impl<'a> View<'a> {
         let columns = table.columns.iter().map(|spec| {
             let c = chunk.column(spec.name)?;
             let cells = match spec.kind {
-                Kind::Time | Kind::Duration | Kind::Hex | Kind::Count | Kind::Bytes => Cells::U64(c.u64()?),
-                Kind::Number => Cells::U32(c.u32()?),
-                Kind::Signed => Cells::I32(c.i32()?),
-                Kind::Flag => Cells::Bool(c.bool()?),
-                Kind::Text => Cells::Text(c.str()?),
+                Kind::Time | Kind::Duration | Kind::Hex | Kind::Count | Kind::Bytes => {
+                    Cells::U64(c.u64()?.downcast_iter().next().filter(|_| c.null_count() < c.len()))
+                }
+                Kind::Number => Cells::U32(c.u32()?.downcast_iter().next().filter(|_| c.null_count() < c.len())),
+                Kind::Signed => Cells::I32(c.i32()?.downcast_iter().next().filter(|_| c.null_count() < c.len())),
+                Kind::Flag => Cells::Bool(c.bool()?.downcast_iter().next().filter(|_| c.null_count() < c.len())),
+                Kind::Text => Cells::Text(c.str()?.downcast_iter().next().filter(|_| c.null_count() < c.len())),
             };
             Ok(ColumnView { spec, cells })
         });
@@ -308,44 +308,96 @@ impl<'a> View<'a> {
     }
 }
 
-impl<'a> ColumnView<'a> {
-    pub(super) fn get(&self, row: usize) -> Cell<'a> {
-        match self.cells {
-            Cells::U64(c) => c.get(row).map_or(Cell::Null, Cell::U64),
-            Cells::U32(c) => c.get(row).map_or(Cell::Null, |v| Cell::U64(v.into())),
-            Cells::I32(c) => c.get(row).map_or(Cell::Null, Cell::I32),
-            Cells::Bool(c) => c.get(row).map_or(Cell::Null, Cell::Bool),
-            Cells::Text(c) => c.get(row).map_or(Cell::Null, Cell::Text),
-        }
-    }
-
-    /// The cell as scripts read it; nothing for null.
-    fn plain(&self, row: usize, out: &mut String) {
-        use std::fmt::Write as _;
-        // Writing to a string cannot fail.
-        let _ = match self.get(row) {
-            Cell::Null => Ok(()),
-            Cell::U64(v) if self.spec.kind == Kind::Hex => write!(out, "{v:#x}"),
-            Cell::U64(v) => write!(out, "{v}"),
-            Cell::I32(v) => write!(out, "{v}"),
-            Cell::Bool(v) => write!(out, "{v}"),
-            Cell::Text(v) => out.write_str(v),
-        };
+impl View<'_> {
+    /// Each row as bytes, made on all threads; the parts in order.
+    fn in_parts(&self, row: impl Fn(usize, &mut Vec<u8>) + Sync) -> Vec<Vec<u8>> {
+        let parts = self.rows.div_ceil(PART).max(1);
+        (0..parts)
+            .into_par_iter()
+            .map(|n| {
+                let mut out = Vec::with_capacity(PART * 160);
+                for r in n * PART..((n + 1) * PART).min(self.rows) {
+                    row(r, &mut out);
+                }
+                out
+            })
+            .collect()
     }
 }
 
-fn json_row(out: &mut impl Write, view: &View<'_>, row: usize) -> io::Result<()> {
+/// Rows that a thread writes at a time.
+const PART: usize = 4096;
+
+impl<'a> ColumnView<'a> {
+    pub(super) fn get(&self, row: usize) -> Cell<'a> {
+        let cell = match self.cells {
+            Cells::U64(c) => c.and_then(|c| c.get(row)).map(Cell::U64),
+            Cells::U32(c) => c.and_then(|c| c.get(row)).map(|v| Cell::U64(v.into())),
+            Cells::I32(c) => c.and_then(|c| c.get(row)).map(Cell::I32),
+            Cells::Bool(c) => c.and_then(|c| c.get(row)).map(Cell::Bool),
+            Cells::Text(c) => c.and_then(|c| c.get(row)).map(Cell::Text),
+        };
+        cell.unwrap_or(Cell::Null)
+    }
+}
+
+fn integer(out: &mut Vec<u8>, v: impl itoa::Integer) {
+    out.extend(itoa::Buffer::new().format(v).bytes());
+}
+
+/// `0x…`, without leading zeros.
+fn hex(out: &mut Vec<u8>, v: u64) {
+    out.extend(b"0x");
+    let digits = (64 - v.leading_zeros()).div_ceil(4).max(1);
+    out.extend((0..digits).rev().map(|d| b"0123456789abcdef"[(v >> (4 * d) & 15) as usize]));
+}
+
+/// A row as scripts read it: nothing for null, text quoted where it has to be (RFC 4180).
+fn csv_row(out: &mut Vec<u8>, view: &View<'_>, row: usize) {
     for (n, column) in view.columns.iter().enumerate() {
-        let open = if n == 0 { '{' } else { ',' };
-        write!(out, "{open}\"{}\":", column.spec.name)?;
+        if n > 0 {
+            out.push(b',');
+        }
         match column.get(row) {
-            Cell::Null => out.write_all(b"null")?,
-            Cell::U64(v) if column.spec.kind == Kind::Hex => write!(out, "\"{v:#x}\"")?,
-            Cell::U64(v) => write!(out, "{v}")?,
-            Cell::I32(v) => write!(out, "{v}")?,
-            Cell::Bool(v) => write!(out, "{v}")?,
-            Cell::Text(v) => serde_json::to_writer(&mut *out, v)?,
+            Cell::Null => {}
+            Cell::U64(v) if column.spec.kind == Kind::Hex => hex(out, v),
+            Cell::U64(v) => integer(out, v),
+            Cell::I32(v) => integer(out, v),
+            Cell::Bool(v) => out.extend(if v { &b"true"[..] } else { b"false" }),
+            Cell::Text(v) if v.bytes().any(|b| matches!(b, b'"' | b',' | b'\n' | b'\r')) => {
+                out.push(b'"');
+                for b in v.bytes() {
+                    if b == b'"' {
+                        out.push(b'"');
+                    }
+                    out.push(b);
+                }
+                out.push(b'"');
+            }
+            Cell::Text(v) => out.extend(v.bytes()),
         }
     }
-    out.write_all(b"}")
+    out.push(b'\n');
+}
+
+fn json_row(out: &mut Vec<u8>, view: &View<'_>, row: usize) {
+    for (n, column) in view.columns.iter().enumerate() {
+        out.extend(if n == 0 { b"{\"" } else { b",\"" });
+        out.extend(column.spec.name.bytes());
+        out.extend(b"\":");
+        match column.get(row) {
+            Cell::Null => out.extend(b"null"),
+            Cell::U64(v) if column.spec.kind == Kind::Hex => {
+                out.push(b'"');
+                hex(out, v);
+                out.push(b'"');
+            }
+            Cell::U64(v) => integer(out, v),
+            Cell::I32(v) => integer(out, v),
+            Cell::Bool(v) => out.extend(if v { &b"true"[..] } else { b"false" }),
+            // Writing a string to memory cannot fail.
+            Cell::Text(v) => drop(serde_json::to_writer(&mut *out, v)),
+        }
+    }
+    out.push(b'}');
 }
