@@ -14,13 +14,13 @@ use crate::blob::Meta;
 use crate::dat::{Budget, Cpu, DatReader, Options, Pages, selected_clock};
 use crate::error::Error;
 use crate::format;
-use crate::info::{Compression, FileInfo, FormatKind, TaskInfo};
+use crate::info::{FileInfo, FormatKind, TaskInfo};
 use crate::input::Source;
 use crate::load::Opened;
 use crate::merge::Merge;
 use crate::perf::{self, PerfReader};
 use crate::reader::{Cx, Reader};
-use crate::records::PageHead;
+use crate::records::{Formats, PageHead};
 
 /// Deepest folder and most files that are looked at.
 const DEPTH: usize = 6;
@@ -39,7 +39,7 @@ pub(crate) fn open(path: &Path, cx: &mut Cx) -> Result<Opened, Error> {
 }
 
 fn info(path: PathBuf, kind: FormatKind, source: &Source) -> FileInfo {
-    FileInfo { path, kind, compression: Compression::None, size: source.len() }
+    FileInfo { path, kind, size: source.len(), ..FileInfo::default() }
 }
 
 fn perf_dir(path: &Path, main: &Path, cx: &mut Cx) -> Result<Opened, Error> {
@@ -84,6 +84,20 @@ struct Found {
     seen: usize,
 }
 
+impl Found {
+    fn read_formats(&self, meta: &mut Meta) {
+        for p in &self.formats {
+            let system =
+                p.ancestors().nth(2).and_then(Path::file_name).and_then(|n| n.to_str()).unwrap_or("");
+            if let Ok(text) = fs::read_to_string(p)
+                && !meta.formats.add_text(system, &text)
+            {
+                meta.unread += 1;
+            }
+        }
+    }
+}
+
 fn look(dir: &Path, depth: usize, found: &mut Found) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for e in entries.flatten() {
@@ -126,10 +140,26 @@ fn cpu_of(name: &str) -> Option<u16> {
     rest[..digits].parse().ok()
 }
 
+/// The formats of a folder; an error if there is none in it.
+pub(crate) fn formats(path: &Path) -> Result<Formats, Error> {
+    let mut found = Found::default();
+    look(path, 0, &mut found);
+    let mut meta = Meta::default();
+    found.read_formats(&mut meta);
+    if meta.formats.is_empty() {
+        return Err(Error::Unsupported {
+            path: path.to_path_buf(),
+            what: "a folder without `format` files of tracepoints".to_owned(),
+            next: "copy /sys/kernel/tracing/events of the host that recorded (SYSTEM/EVENT/format) and give that".to_owned(),
+        });
+    }
+    Ok(meta.formats)
+}
+
 fn raw(path: &Path, cx: &mut Cx) -> Result<Opened, Error> {
     let mut found = Found::default();
     look(path, 0, &mut found);
-    if found.formats.is_empty() || found.pages.is_empty() {
+    if found.formats.is_empty() && cx.formats.is_none() || found.pages.is_empty() {
         return Err(Error::Directory { path: path.to_path_buf() });
     }
     let mut meta = Meta { long_size: 8, ..Meta::default() };
@@ -144,14 +174,7 @@ fn raw(path: &Path, cx: &mut Cx) -> Result<Opened, Error> {
         }
         meta.page_head = PageHead::parse(&text, meta.long_size);
     }
-    for p in &found.formats {
-        let system = p.ancestors().nth(2).and_then(Path::file_name).and_then(|n| n.to_str()).unwrap_or("");
-        if let Ok(text) = fs::read_to_string(p)
-            && !meta.formats.add_text(system, &text)
-        {
-            meta.unread += 1;
-        }
-    }
+    found.read_formats(&mut meta);
     if let Some(text) = found.cmdlines.as_ref().and_then(|p| fs::read(p).ok()) {
         meta.cmdlines(&text);
     }

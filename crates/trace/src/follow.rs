@@ -150,7 +150,9 @@ impl Follower {
                 let mut info = TraceInfo::default();
                 reader.describe(&mut info, &mut self.cx);
                 self.asm.set_vendor(info.host.vendor);
-                finish(&mut info, vec![self.file.clone()], &self.asm, &mut self.cx);
+                let mut inside = Vec::new();
+                reader.inside(&mut inside);
+                finish(&mut info, vec![self.file.clone()], &inside, &self.asm, &mut self.cx);
                 self.cx.damage.truncate(told);
                 trace.info = info;
                 std::mem::swap(&mut self.cx.strings, &mut trace.strings);

@@ -42,6 +42,29 @@ pub struct TraceInfo {
 }
 
 impl TraceInfo {
+    /// The damage in few lines: places that differ by their offset only are one.
+    pub fn damage_lines(&self) -> Vec<String> {
+        let mut kinds: Vec<(&Damage, u64, u64)> = Vec::new();
+        for d in &self.damage {
+            let same = |k: &&mut (&Damage, u64, u64)| {
+                (&k.0.file, &k.0.expected, k.0.resumed) == (&d.file, &d.expected, d.resumed)
+            };
+            match kinds.iter_mut().find(same) {
+                Some(k) => {
+                    k.1 += 1;
+                    k.2 = d.offset;
+                }
+                None => kinds.push((d, 0, d.offset)),
+            }
+        }
+        let line = |(d, more, last): (&Damage, u64, u64)| match more {
+            0 => d.to_string(),
+            1 => format!("{d}; and once more, at byte {last}"),
+            n => format!("{d}; and so at {n} more places, the last at byte {last}"),
+        };
+        kinds.into_iter().map(line).collect()
+    }
+
     /// Whether something was lost or unreadable, so that everything derived from the events is partial.
     pub fn is_partial(&self) -> bool {
         !self.damage.is_empty() || self.lost.moments > 0 || self.lost.total.is_some_and(|n| n > 0)
@@ -57,6 +80,8 @@ pub struct FileInfo {
     pub kind: FormatKind,
     /// Compression around it.
     pub compression: Compression,
+    /// Compression inside it: of perf's records (`perf record -z`, and mmuscope's own captures) or trace.dat's pages.
+    pub inside: Compression,
     /// Size in bytes as stored; 0 for a stream.
     pub size: u64,
 }
@@ -109,7 +134,7 @@ impl fmt::Display for FormatKind {
     }
 }
 
-/// Compression of a whole file.
+/// Compression of a file or in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Compression {
     /// None.
@@ -121,6 +146,8 @@ pub enum Compression {
     Zstd,
     /// xz.
     Xz,
+    /// zlib (inside trace.dat only).
+    Zlib,
 }
 
 /// The clock of the stamps.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::assemble::Assembler;
 use crate::error::Error;
 use crate::event::Event;
-use crate::info::{FileInfo, FormatKind, TraceInfo};
+use crate::info::{Compression, FileInfo, FormatKind, TraceInfo};
 use crate::input::{self, Input, Source};
 use crate::merge::Merge;
 use crate::packing;
@@ -44,7 +44,7 @@ impl<F: FnMut(&Event, &Strings) -> ControlFlow<()>> Sink for F {
 impl Trace {
     /// Reads files into memory. Several files are one trace on one clock. `-` is standard input.
     pub fn load(paths: &[PathBuf], opts: &ReadOptions) -> Result<Self, Error> {
-        let mut cx = Cx::new(opts);
+        let mut cx = context(opts)?;
         let reader = open_all(paths, &mut cx)?;
         load(reader, cx)
     }
@@ -60,7 +60,7 @@ impl Trace {
         name: impl AsRef<Path>,
         opts: &ReadOptions,
     ) -> Result<Self, Error> {
-        let mut cx = Cx::new(opts);
+        let mut cx = context(opts)?;
         let input = input::source(Source::Bytes(bytes.into()), name.as_ref())?;
         let reader = reader_of(input, &mut cx, false)?;
         load(reader, cx)
@@ -73,6 +73,13 @@ impl Trace {
         let reader = reader_of(input, &mut cx, true)?;
         load(reader, cx)
     }
+}
+
+/// What reading shares, with the formats that the caller gives.
+fn context(opts: &ReadOptions) -> Result<Cx, Error> {
+    let mut cx = Cx::new(opts);
+    cx.formats = opts.formats.as_deref().map(crate::dir::formats).transpose()?.map(Arc::new);
+    Ok(cx)
 }
 
 /// A reader with what was known of its file when it was opened.
@@ -121,7 +128,7 @@ pub(crate) fn reader_of(input: Input, cx: &mut Cx, whole: bool) -> Result<Opened
         }
         k => crate::binary_reader(k, data, &path, cx)?,
     };
-    Ok(Opened { reader, files: vec![FileInfo { path, kind, compression, size }] })
+    Ok(Opened { reader, files: vec![FileInfo { path, kind, compression, size, ..FileInfo::default() }] })
 }
 
 fn load(opened: Opened, mut cx: Cx) -> Result<Trace, Error> {
@@ -156,12 +163,23 @@ fn load(opened: Opened, mut cx: Cx) -> Result<Trace, Error> {
     if asm.is_unordered() {
         store = store.sorted();
     }
-    finish(&mut info, files, &asm, &mut cx);
+    let mut inside = Vec::new();
+    reader.inside(&mut inside);
+    finish(&mut info, files, &inside, &asm, &mut cx);
     Ok(Trace { info, strings: cx.strings, events: store })
 }
 
 /// Puts the parts of the info together.
-pub(crate) fn finish(info: &mut TraceInfo, files: Vec<FileInfo>, asm: &Assembler, cx: &mut Cx) {
+pub(crate) fn finish(
+    info: &mut TraceInfo,
+    mut files: Vec<FileInfo>,
+    inside: &[Compression],
+    asm: &Assembler,
+    cx: &mut Cx,
+) {
+    for (f, inside) in files.iter_mut().zip(inside) {
+        f.inside = *inside;
+    }
     info.format = files.first().map_or(FormatKind::default(), |f| f.kind);
     info.files = files;
     if info.resolution_ns == 0 {
@@ -180,7 +198,7 @@ const MOST_WAITING: usize = 128 << 20;
 
 /// Reads files and hands each event to `sink`, in bounded memory. Gives what is known at the end, or at the point where the sink stopped.
 pub fn stream(paths: &[PathBuf], opts: &ReadOptions, sink: &mut dyn Sink) -> Result<TraceInfo, Error> {
-    let mut cx = Cx::new(opts);
+    let mut cx = context(opts)?;
     cx.strings.set_streaming();
     cx.most_waiting = MOST_WAITING;
     let Opened { mut reader, files } = open_all(paths, &mut cx)?;
@@ -209,6 +227,8 @@ pub fn stream(paths: &[PathBuf], opts: &ReadOptions, sink: &mut dyn Sink) -> Res
     }
     let mut info = TraceInfo::default();
     reader.describe(&mut info, &mut cx);
-    finish(&mut info, files, &asm, &mut cx);
+    let mut inside = Vec::new();
+    reader.inside(&mut inside);
+    finish(&mut info, files, &inside, &asm, &mut cx);
     Ok(info)
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::error::Error;
 use crate::event::Event;
-use crate::info::TraceInfo;
+use crate::info::{Compression, TraceInfo};
 use crate::reader::{BATCH, Cx, Reader};
 
 struct Part {
@@ -90,6 +90,12 @@ impl Reader for Merge {
             d.ret_pf = d.ret_pf.take().or(one.dialect.ret_pf);
             d.set_spte_user = d.set_spte_user.take().or(one.dialect.set_spte_user);
             d.long_page_fault = d.long_page_fault.take().or(one.dialect.long_page_fault);
+        }
+    }
+
+    fn inside(&self, out: &mut Vec<Compression>) {
+        for p in &self.parts {
+            p.reader.inside(out);
         }
     }
 

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::Error;
 use crate::event::{Body, Event};
-use crate::info::{Damage, TraceInfo};
+use crate::info::{Compression, Damage, TraceInfo};
 use crate::raw::RawBatch;
+use crate::records::Formats;
 use crate::store::Whos;
 use crate::strings::Strings;
 
@@ -44,6 +45,9 @@ pub struct ReadOptions {
     pub threads: usize,
     /// Where to report to, and who may cancel.
     pub progress: Option<Arc<Progress>>,
+    /// A folder of tracefs' `format` files (a copy of `events`), for files whose own are missing. Numbers of tracepoints differ between
+    /// kernels: the folder must be of the kernel that recorded.
+    pub formats: Option<PathBuf>,
 }
 
 impl ReadOptions {
@@ -69,6 +73,8 @@ pub(crate) struct Cx {
     pub(crate) more_damage: u64,
     pub(crate) progress: Option<Arc<Progress>>,
     pub(crate) threads: usize,
+    /// Formats for files without.
+    pub(crate) formats: Option<Arc<Formats>>,
     /// Bytes of records that may wait for older ones of other CPUs.
     pub(crate) most_waiting: usize,
 }
@@ -83,6 +89,17 @@ impl Cx {
             threads: opts.threads(),
             most_waiting: 1 << 30,
             ..Self::default()
+        }
+    }
+
+    /// Formats from the user's folder, in place of those that a file lacks.
+    pub(crate) fn given_formats(&mut self, path: &Path, have: &mut Arc<Formats>) {
+        if let Some(given) = self.formats.as_ref().filter(|_| have.is_empty()) {
+            *have = Arc::clone(given);
+            self.notes.push(format!(
+                "{}: the formats of the events are missing; those of the given folder are assumed to be of the same kernel",
+                path.display()
+            ));
         }
     }
 
@@ -119,6 +136,11 @@ pub(crate) trait Reader: Send {
     /// The reader as one that gives records undecoded, if it is one; its [`read`](Self::read) and this may not be mixed.
     fn raw(&mut self) -> Option<&mut dyn RawReader> {
         None
+    }
+
+    /// Compression inside each file: appends one for each.
+    fn inside(&self, out: &mut Vec<Compression>) {
+        out.push(Compression::None);
     }
 
     /// A growing input has ended after all.

@@ -297,10 +297,18 @@ impl<'a> View<'a> {
                 Kind::Time | Kind::Duration | Kind::Hex | Kind::Count | Kind::Bytes => {
                     Cells::U64(c.u64()?.downcast_iter().next().filter(|_| c.null_count() < c.len()))
                 }
-                Kind::Number => Cells::U32(c.u32()?.downcast_iter().next().filter(|_| c.null_count() < c.len())),
-                Kind::Signed => Cells::I32(c.i32()?.downcast_iter().next().filter(|_| c.null_count() < c.len())),
-                Kind::Flag => Cells::Bool(c.bool()?.downcast_iter().next().filter(|_| c.null_count() < c.len())),
-                Kind::Text => Cells::Text(c.str()?.downcast_iter().next().filter(|_| c.null_count() < c.len())),
+                Kind::Number => {
+                    Cells::U32(c.u32()?.downcast_iter().next().filter(|_| c.null_count() < c.len()))
+                }
+                Kind::Signed => {
+                    Cells::I32(c.i32()?.downcast_iter().next().filter(|_| c.null_count() < c.len()))
+                }
+                Kind::Flag => {
+                    Cells::Bool(c.bool()?.downcast_iter().next().filter(|_| c.null_count() < c.len()))
+                }
+                Kind::Text => {
+                    Cells::Text(c.str()?.downcast_iter().next().filter(|_| c.null_count() < c.len()))
+                }
             };
             Ok(ColumnView { spec, cells })
         });

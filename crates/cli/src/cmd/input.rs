@@ -2,12 +2,15 @@
 
 use crate::layout_args::LayoutArgs;
 use crate::progress::{Watch, stopped};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use mmuscope_analysis::time::Moment;
 use mmuscope_analysis::words;
 use mmuscope_replay::{ReplayOptions, Timeline};
 use mmuscope_trace::{Event, ReadOptions, Strings, Trace, TraceInfo};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +20,9 @@ pub(crate) struct InputArgs {
     /// A trace: perf.data, trace.dat, tracefs or perf or trace-cmd text, compressed or not; `-` is standard input. Several files are one trace
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// For a file without its event formats (a cut perf.data, raw ring pages): a copy of /sys/kernel/tracing/events of the same kernel
+    #[arg(long, value_name = "DIR")]
+    pub(crate) formats: Option<PathBuf>,
 }
 
 /// Files up to this size are read once, into memory; larger ones are read twice, in bounded memory.
@@ -31,12 +37,16 @@ impl InputArgs {
         }
     }
 
+    fn options(&self, progress: Arc<mmuscope_trace::Progress>) -> ReadOptions {
+        let formats = self.formats.clone();
+        ReadOptions { progress: Some(progress), formats, ..ReadOptions::default() }
+    }
+
     /// Reads the whole trace into memory.
     pub(crate) fn load(&self) -> Result<Trace> {
         let progress = Arc::new(mmuscope_trace::Progress::default());
         let watch = Watch::new(format!("reading {}", self.name()), Arc::clone(&progress));
-        let trace =
-            Trace::load(&self.files, &ReadOptions { progress: Some(progress), ..ReadOptions::default() })?;
+        let trace = Trace::load(&self.files, &self.options(progress))?;
         drop(watch);
         tell_damage(&trace.info);
         Ok(trace)
@@ -52,14 +62,36 @@ impl InputArgs {
 
     /// What is known about the trace, and a way to go through its events without holding them all where that would be too much.
     pub(crate) fn events(&self) -> Result<Events> {
-        let small =
-            self.files.iter().all(|f| f.metadata().is_ok_and(|m| m.is_file() && m.len() <= IN_MEMORY));
-        // What cannot be read twice is kept.
-        if small || self.files.iter().any(|f| !f.metadata().is_ok_and(|m| m.is_file())) {
+        let mut input = self.clone();
+        let mut spool = None;
+        if let [one] = self.files.as_slice()
+            && (is_stdin(one) || one.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir()))
+        {
+            // What cannot be read twice is kept where it can.
+            match Spool::new(one)? {
+                Spool::Small(bytes) => {
+                    let trace = Trace::from_bytes_with(bytes, self.name(), &self.options(Arc::default()))?;
+                    tell_damage(&trace.info);
+                    return Ok(Events::Held(Box::new(trace)));
+                }
+                Spool::Large(file) => {
+                    input.files = vec![PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))];
+                    spool = Some(file);
+                }
+            }
+        }
+        let small = |f: &PathBuf| {
+            let most = if is_compressed(f) { IN_MEMORY / 8 } else { IN_MEMORY };
+            f.metadata().is_ok_and(|m| m.is_file() && m.len() <= most)
+        };
+        if spool.is_none()
+            && (self.files.iter().all(small)
+                || self.files.iter().any(|f| !f.metadata().is_ok_and(|m| m.is_file())))
+        {
             return Ok(Events::Held(Box::new(self.load()?)));
         }
         let mut marks = Vec::new();
-        let info = self.stream("looking through", &mut |e, strings| {
+        let mut info = input.stream("looking through", &mut |e, strings| {
             if let mmuscope_trace::Body::Marker { text } = e.body
                 && marks.len() < MARKS
             {
@@ -67,8 +99,14 @@ impl InputArgs {
             }
             ControlFlow::Continue(())
         })?;
+        if spool.is_some() {
+            for f in &mut info.files {
+                f.path = self.name().into();
+                f.size = 0;
+            }
+        }
         tell_damage(&info);
-        Ok(Events::Streamed { input: self.clone(), info: Box::new(info), marks })
+        Ok(Events::Streamed { input, info: Box::new(info), marks, _spool: spool })
     }
 
     fn stream(
@@ -78,9 +116,58 @@ impl InputArgs {
     ) -> Result<TraceInfo> {
         let progress = Arc::new(mmuscope_trace::Progress::default());
         let _watch = Watch::new(format!("{doing} {}", self.name()), Arc::clone(&progress));
-        let options = ReadOptions { progress: Some(progress), ..ReadOptions::default() };
-        Ok(mmuscope_trace::stream(&self.files, &options, &mut |e: &Event, s: &Strings| sink(e, s))?)
+        Ok(mmuscope_trace::stream(&self.files, &self.options(progress), &mut |e: &Event, s: &Strings| {
+            sink(e, s)
+        })?)
     }
+}
+
+/// A pipe that was read to its end.
+enum Spool {
+    Small(Vec<u8>),
+    /// A temporary file without a name: it goes when this program does.
+    Large(File),
+}
+
+impl Spool {
+    fn new(path: &Path) -> Result<Self> {
+        let name = || if is_stdin(path) { "standard input".into() } else { path.display().to_string() };
+        let mut from: Box<dyn Read> = if is_stdin(path) {
+            Box::new(std::io::stdin())
+        } else {
+            Box::new(File::open(path).with_context(|| format!("{}: cannot open it", name()))?)
+        };
+        let mut bytes = Vec::new();
+        from.by_ref()
+            .take(IN_MEMORY)
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("{}: cannot read it", name()))?;
+        if (bytes.len() as u64) < IN_MEMORY {
+            return Ok(Self::Small(bytes));
+        }
+        let full = || {
+            format!(
+                "{}: cannot be kept in {}: name a folder with room in TMPDIR",
+                name(),
+                tempfile::env::temp_dir().display()
+            )
+        };
+        let mut file = tempfile::tempfile().with_context(full)?;
+        file.write_all(&bytes).with_context(full)?;
+        drop(bytes);
+        std::io::copy(&mut from, &mut file).with_context(full)?;
+        Ok(Self::Large(file))
+    }
+}
+
+/// Whether a file begins like a gzip, zstd or xz file: it holds several times what it takes.
+fn is_compressed(path: &Path) -> bool {
+    let mut head = [0; 4];
+    let read = File::open(path).and_then(|mut f| f.read_exact(&mut head));
+    read.is_ok()
+        && (head == [0x28, 0xb5, 0x2f, 0xfd]
+            || head.starts_with(&[0x1f, 0x8b])
+            || head.starts_with(b"\xfd7zX"))
 }
 
 /// Marks kept of a streamed trace, to name moments by.
@@ -107,11 +194,12 @@ pub(crate) fn is_stdin(path: &Path) -> bool {
 /// Says once, on standard error, what of the input could not be read and that results are partial.
 fn tell_damage(info: &TraceInfo) {
     const SHOWN: usize = 5;
-    for d in info.damage.iter().take(SHOWN) {
-        eprintln!("mmuscope: {}", words::printable(&d.to_string()));
+    let lines = info.damage_lines();
+    for line in lines.iter().take(SHOWN) {
+        eprintln!("mmuscope: {}", words::printable(line));
     }
-    if info.damage.len() > SHOWN {
-        eprintln!("mmuscope: and {} more places that could not be read", info.damage.len() - SHOWN);
+    if lines.len() > SHOWN {
+        eprintln!("mmuscope: and {} more kinds of damage", lines.len() - SHOWN);
     }
     if !info.damage.is_empty() {
         eprintln!("mmuscope: what could be read is shown; the result is partial");
@@ -130,6 +218,8 @@ pub(crate) enum Events {
         info: Box<TraceInfo>,
         /// Markers and when they were written.
         marks: Vec<(String, u64)>,
+        /// The file that `input` names, where it has no name of its own.
+        _spool: Option<File>,
     },
 }
 

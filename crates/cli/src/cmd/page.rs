@@ -45,7 +45,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
             a.gfn
         );
     }
-    let input = InputArgs { files: vec![a.file.clone()] };
+    let input = InputArgs { files: vec![a.file.clone()], formats: None };
     let (trace, timeline) = input.replay(&a.layout)?;
     if !timeline.vms().iter().any(|v| v.id.0 == a.vm) {
         bail!("there is no VM {}: the trace has {}", a.vm, timeline.vms().len());

@@ -101,8 +101,8 @@ fn recording(info: &TraceInfo, counts: &EventCounts) -> String {
         if info.clock.name.is_empty() { String::new() } else { format!(", clock {}", info.clock.name) };
     line(&mut out, "events", &format!("{} in {}{clock}", count(counts.events), duration(length)));
     line(&mut out, "lost", &lost(info));
-    for d in info.damage.iter().take(TOP) {
-        line(&mut out, "damaged", &d.to_string());
+    for d in info.damage_lines().iter().take(TOP) {
+        line(&mut out, "damaged", d);
     }
     for n in info.notes.iter().take(TOP) {
         line(&mut out, "note", n);

@@ -3,6 +3,7 @@
 mod contract;
 mod docs;
 mod errors;
+mod memory;
 mod parquet;
 mod recordings;
 mod truth;

@@ -366,7 +366,10 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
 fn write_error(path: &Path, e: &io::Error) -> String {
     match e.raw_os_error() {
         Some(libc::ENOSPC) => {
-            format!("{}: the disk is full; the capture is readable up to there, what came after it is not in it", path.display())
+            format!(
+                "{}: the disk is full; the capture is readable up to there, what came after it is not in it",
+                path.display()
+            )
         }
         _ => format!("{}: {e}", path.display()),
     }

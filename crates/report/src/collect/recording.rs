@@ -19,7 +19,7 @@ pub(super) fn recording(trace: &mmuscope_trace::Trace, clock: &Clock, events: u6
             .iter()
             .map(|f| FileReport {
                 path: line(&f.path.display().to_string()),
-                format: format!("{}{}", f.kind, compression(f.compression)),
+                format: format!("{}{}{}", f.kind, compression(f.inside), compression(f.compression)),
                 bytes: f.size,
             })
             .collect(),
@@ -56,6 +56,7 @@ fn compression(c: Compression) -> &'static str {
         Compression::Gzip => ", gzip",
         Compression::Zstd => ", zstd",
         Compression::Xz => ", xz",
+        Compression::Zlib => ", zlib",
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::blob::{Blob, Meta};
 use crate::dat::options::{Buffer, Options};
 use crate::dat::pages::{Budget, Compressor, Pages, decompress};
+use crate::dat::rescue::{self, Section, section};
 use crate::dat::{Cpu, DatReader};
 use crate::error::Error;
 use crate::info::FormatKind;
@@ -176,21 +177,6 @@ fn table(b: &mut Blob<'_>, cpus: u32, out: &mut Vec<(u32, u64, u64)>) -> Option<
 
 // ---- version 7 ----
 
-struct Section {
-    id: u16,
-    compressed: bool,
-    /// Where its bytes are.
-    at: u64,
-    size: u64,
-}
-
-fn section(source: &Source, at: u64) -> Option<Section> {
-    let head = source.bytes(at, 16)?;
-    let mut b = Blob::new(&head);
-    let (id, flags, _, size) = (b.u16()?, b.u16()?, b.u32()?, b.u64()?);
-    Some(Section { id, compressed: flags & 1 != 0, at: at + 16, size })
-}
-
 /// The bytes of a section, decompressed.
 fn content(source: &Source, s: &Section, compressor: Option<Compressor>) -> Option<Vec<u8>> {
     if s.size > MAX_META {
@@ -226,7 +212,12 @@ fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
             });
         }
     };
-    let options = all_options(source, path, first, compressor, cx)?;
+    let mut options = all_options(source, path, first, compressor, cx);
+    let sections_at = at + b.at as u64;
+    if options.is_none() || options.as_ref().is_some_and(|o| o.buffers.is_empty() && o.text.is_none()) {
+        options = Some(rescued(source, path, sections_at, compressor, meta.page_size, options, cx)?);
+    }
+    let options = options.unwrap_or_default();
     for (id, what, needed) in [
         (16, "page and event heads", true),
         (17, "ftrace formats", false),
@@ -249,7 +240,7 @@ fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
             }
         });
         if let Err(expected) = result {
-            if needed && meta.formats.is_empty() {
+            if needed && meta.formats.is_empty() && cx.formats.is_none() {
                 return Err(bad(path, *at, expected));
             }
             let _ = cx.damaged(damage(
@@ -302,7 +293,7 @@ fn all_options(
     first: u64,
     compressor: Option<Compressor>,
     cx: &mut Cx,
-) -> Result<Options, Error> {
+) -> Option<Options> {
     let mut options = Options::default();
     let mut next = Some(first);
     let mut seen = Vec::new();
@@ -321,37 +312,69 @@ fn all_options(
         let data = section(source, at).filter(|s| s.id == 0).and_then(|s| content(source, &s, compressor));
         let Some(data) = data else {
             if at == first {
-                return Err(bad(
-                    path,
-                    at,
-                    "the options section (a recording that was not finished has none)",
-                ));
+                return None;
             }
             let _ = cx.damaged(damage(path, at, "an options section", "what it describes is missing", false));
             break;
         };
-        let mut b = Blob::new(&data);
-        while let Some(id) = b.u16() {
-            let Some(value) = b.u32().and_then(|n| b.take(n.into())) else {
-                let _ = cx.damaged(damage(
-                    path,
-                    at + 16 + b.at as u64,
-                    "the content of an option",
-                    "the options after it are missing",
-                    false,
-                ));
-                break;
-            };
-            options.add(id, value, true);
-            if id == 0 {
-                break;
-            }
+        if let Some(place) = options.add_all(&data) {
+            let _ = cx.damaged(damage(
+                path,
+                at + 16 + place as u64,
+                "the content of an option",
+                "the options after it are missing",
+                false,
+            ));
         }
         next = options.next.take();
     }
-    Ok(options)
+    Some(options)
 }
 
+/// What a file without its last part still holds.
+fn rescued(
+    source: &Source,
+    path: &Path,
+    at: u64,
+    compressor: Option<Compressor>,
+    page_size: u32,
+    known: Option<Options>,
+    cx: &mut Cx,
+) -> Result<Options, Error> {
+    let sections = rescue::sections(source, at);
+    let found = |id| sections.iter().any(|s| s.id == id);
+    if (!found(16) || !found(18)) && cx.formats.is_none() {
+        return match known {
+            Some(options) => Ok(options),
+            None => Err(bad(path, at, "the sections of the formats (the file was cut before them)")),
+        };
+    }
+    let mut options = known.unwrap_or_default();
+    let has_options = !options.sections.is_empty();
+    for s in &sections {
+        match s.id {
+            0 if !has_options => {
+                if let Some(data) = content(source, s, compressor) {
+                    let _ = options.add_all(&data);
+                    options.next = None;
+                }
+            }
+            16..=18 | 21 if !options.sections.iter().any(|o| o.0 == s.id) => {
+                options.sections.push((s.id, s.at - 16));
+            }
+            3 => {
+                let cpus = rescue::cpus(source, s, page_size.into(), compressor.is_some() && s.compressed);
+                options.buffers.push(Buffer { offset: s.at - 16, cpus, ..Buffer::default() });
+            }
+            _ => {}
+        }
+    }
+    if !options.buffers.is_empty() {
+        let text = "the file was cut and its index is missing: the events that are there were found by looking; which CPU is which is assumed";
+        let _ = cx.damaged(damage(path, source.len(), "the index of the buffers", text, true));
+    }
+    Ok(options)
+}
 #[allow(clippy::too_many_arguments, reason = "called once; a struct for it would only rename them")]
 fn add_buffer(
     source: &Source,

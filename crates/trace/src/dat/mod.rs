@@ -15,6 +15,8 @@
 mod head;
 mod options;
 mod pages;
+mod rescue;
+mod sync;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -27,7 +29,7 @@ use crate::blob::Meta;
 use crate::error::Error;
 use crate::event::{Body, Event, StrId};
 use crate::format::Format;
-use crate::info::{Clock, ClockUnit, FormatKind, TraceInfo};
+use crate::info::{Clock, ClockUnit, Compression, FormatKind, TraceInfo};
 use crate::input::Source;
 use crate::raw::RawBatch;
 use crate::reader::{BATCH, Cx, RawReader, Reader, damage, read_decoded};
@@ -36,6 +38,7 @@ use crate::ring::{self, PageWalk};
 use crate::store::Who;
 pub(crate) use options::{Options, TscToNs, selected as selected_clock};
 pub(crate) use pages::{Budget, Pages};
+use sync::TimeShift;
 
 /// One CPU's pages being walked.
 pub(crate) struct Cpu {
@@ -79,7 +82,7 @@ impl Cpu {
             match self.walk.next(self.pages.page()) {
                 Ok(Some((ts, a, b))) => {
                     // Stamps of one CPU never run back; a clock that does is held.
-                    self.last = time.ns(ts).max(self.last);
+                    self.last = time.ns(self.number, ts).max(self.last);
                     self.next = Some((self.last, a, b));
                     return;
                 }
@@ -119,15 +122,17 @@ impl Cpu {
 }
 
 /// From the stamps in the pages to the time that events get.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Time {
+    pub(crate) shift: Option<Arc<TimeShift>>,
     pub(crate) tsc: Option<TscToNs>,
     pub(crate) offset: i64,
 }
 
 impl Time {
     #[inline]
-    fn ns(&self, ts: u64) -> u64 {
+    fn ns(&self, cpu: u16, ts: u64) -> u64 {
+        let ts = self.shift.as_ref().map_or(ts, |s| s.host(cpu, ts));
         let ts = match self.tsc {
             Some(t) => t.ns(ts),
             None => ts,
@@ -207,12 +212,15 @@ impl DatReader {
     ) -> Self {
         let comms = meta.cmdlines.iter().map(|(pid, comm)| (*pid, cx.strings.intern(comm))).collect();
         let time = Time {
+            shift: options.shift.clone(),
             tsc: options.tsc.filter(|_| options.clock.as_deref() == Some("x86-tsc")),
             offset: options.offset,
         };
+        let mut formats = Arc::new(std::mem::take(&mut meta.formats));
+        cx.given_formats(path, &mut formats);
         Self {
             path: path.to_path_buf(),
-            formats: Arc::new(std::mem::take(&mut meta.formats)),
+            formats,
             meta,
             names: Vec::new(),
             batch: RawBatch::default(),
@@ -335,6 +343,20 @@ impl Reader for DatReader {
         Some(self)
     }
 
+    fn inside(&self, out: &mut Vec<Compression>) {
+        // Of a folder of pages each file counts.
+        let files = if self.kind == FormatKind::RawPages { self.cpus.len() } else { 1 };
+        let one = self.cpus.iter().find_map(|c| c.pages.compressor());
+        out.extend(std::iter::repeat_n(
+            match one {
+                Some(pages::Compressor::Zstd) => Compression::Zstd,
+                Some(pages::Compressor::Zlib) => Compression::Zlib,
+                None => Compression::None,
+            },
+            files,
+        ));
+    }
+
     fn describe(&mut self, info: &mut TraceInfo, cx: &mut Cx) {
         self.describe_early(info);
         info.resolution_ns = 1;
@@ -352,6 +374,12 @@ impl Reader for DatReader {
             ));
         }
         info.clock = Clock { name: clock, unit };
+        if self.time.shift.is_some() {
+            info.notes.push(
+                "The times of this guest's trace were brought to its host's clock by the samples that trace-cmd took of the difference"
+                    .to_owned(),
+            );
+        }
         info.lost.known = true;
         for (cpu, n) in &self.options.lost {
             if *n > 0 {

@@ -1,6 +1,9 @@
 //! Options of a trace.dat: facts about the recording, by number.
 
+use std::sync::Arc;
+
 use crate::blob::Blob;
+use crate::dat::sync::TimeShift;
 use crate::info::{HostFacts, TaskInfo, TraceInfo};
 
 /// Conversion of cycles to nanoseconds (option TSC2NSEC).
@@ -36,6 +39,8 @@ pub(crate) struct Options {
     pub(crate) clock: Option<String>,
     pub(crate) tsc: Option<TscToNs>,
     pub(crate) offset: i64,
+    /// Of a guest: from its clock to its host's.
+    pub(crate) shift: Option<Arc<TimeShift>>,
     pub(crate) buffers: Vec<Buffer>,
     /// Sections of v7 by option number (16 to 21).
     pub(crate) sections: Vec<(u16, u64)>,
@@ -70,6 +75,7 @@ impl Options {
             8 => self.host.nr_cpus = b.u32(),
             9 => self.host.tool = Some(format!("trace-cmd {}", text())),
             11 => self.host.facts.extend(b.u64().map(|id| ("trace id".to_owned(), format!("{id:#x}")))),
+            12 => self.shift = TimeShift::parse(data).map(Arc::new),
             13 => self.guest(&mut b),
             14 => {
                 if let (Some(mult), Some(shift), Some(offset)) = (b.u32(), b.u32(), b.u64()) {
@@ -80,6 +86,19 @@ impl Options {
             22 => self.text = b.u64(),
             _ => {}
         }
+    }
+
+    /// Takes the options of a v7 section; gives the place in it of one that is cut.
+    pub(crate) fn add_all(&mut self, data: &[u8]) -> Option<usize> {
+        let mut b = Blob::new(data);
+        while let Some(id) = b.u16() {
+            let Some(value) = b.u32().and_then(|n| b.take(n.into())) else { return Some(b.at) };
+            self.add(id, value, true);
+            if id == 0 {
+                break;
+            }
+        }
+        None
     }
 
     fn buffer(&mut self, b: &mut Blob<'_>, v7: bool) -> Option<Buffer> {

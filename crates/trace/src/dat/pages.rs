@@ -96,6 +96,11 @@ impl Pages {
         p
     }
 
+    /// How the pages are compressed.
+    pub(crate) fn compressor(&self) -> Option<Compressor> {
+        self.chunks.map(|c| c.0)
+    }
+
     /// Bytes of the file used since the last call.
     pub(crate) fn take_progress(&mut self) -> u64 {
         std::mem::take(&mut self.progress)

@@ -29,7 +29,7 @@ use rustc_hash::FxHashMap;
 use crate::blob::{Blob, Meta};
 use crate::error::Error;
 use crate::event::{Body, Event, StrId};
-use crate::info::{Clock, FormatKind, HostFacts, TaskInfo, TraceInfo};
+use crate::info::{Clock, Compression, FormatKind, HostFacts, TaskInfo, TraceInfo};
 use crate::raw::RawBatch;
 use crate::reader::{BATCH, Cx, RawReader, Reader, damage, read_decoded};
 use crate::records::Formats;
@@ -85,6 +85,8 @@ pub(crate) struct State {
     last_ts: u64,
     unknown: u64,
     told: bool,
+    /// Records came compressed.
+    compressed: bool,
     no_formats: u64,
 }
 
@@ -230,7 +232,10 @@ impl PerfReader {
         let offset = self.offset + self.at as u64;
         let record = &self.buf[self.at..self.at + size];
         match kind {
-            81 | 83 => self.unpacker.record(kind, record, offset, &mut self.state, cx),
+            81 | 83 => {
+                self.state.compressed = true;
+                self.unpacker.record(kind, record, offset, &mut self.state, cx);
+            }
             68 => self.state.queues.round(),
             _ => self.state.record(kind, misc, record, offset, cx),
         }
@@ -361,6 +366,10 @@ impl Reader for PerfReader {
         Some(self)
     }
 
+    fn inside(&self, out: &mut Vec<Compression>) {
+        out.push(if self.state.compressed { Compression::Zstd } else { Compression::None });
+    }
+
     fn end(&mut self) {
         self.growing = false;
     }
@@ -483,7 +492,11 @@ impl State {
                 &self.path,
                 0,
                 "the formats of the tracepoints (TRACING_DATA)",
-                format!("{} events could not be read without them: the recording was not finished, or was not of tracepoints", self.no_formats),
+                format!(
+                    "{} events could not be read without them (the recording was not finished, or the file was cut). They can be read with \
+                     the formats of the same kernel: copy /sys/kernel/tracing/events of the host, and give it with --formats",
+                    self.no_formats
+                ),
                 false,
             ));
         }

@@ -135,6 +135,10 @@ impl State {
             self.queues.note(key, stamp, body);
             return;
         };
+        if self.formats.is_empty() {
+            let State { formats, path, .. } = self;
+            cx.given_formats(path, formats);
+        }
         match self.formats.classify(raw, &mut self.names, &mut cx.strings) {
             Ok(Kind::Typed(how)) => self.queues.record(key, stamp, how, raw),
             Ok(Kind::Body(body)) => self.queues.note(key, stamp, body),

@@ -63,6 +63,8 @@ struct State {
     /// Notes of loss that came before any event.
     carry: Vec<(u16, Option<u64>)>,
     last_ts: u64,
+    /// There was an event.
+    events: bool,
     facts: Vec<(String, String)>,
 }
 
@@ -252,6 +254,7 @@ impl State {
         }
         if let Some(last) = p.events.last() {
             self.last_ts = last.ts;
+            self.events = true;
         }
         out.append(&mut p.events);
         self.carry.append(&mut p.carry);
@@ -279,7 +282,8 @@ impl State {
             info.clock = Clock::default();
             info.resolution_ns = 10u32.pow(9u32.saturating_sub(u32::from(digits)));
         }
-        info.lost.known |= r.kind != FormatKind::PerfScriptText;
+        // A text without events says nothing of what was lost either.
+        info.lost.known |= r.kind != FormatKind::PerfScriptText && self.events;
         if let Some((kept, written)) = self.overwritten
             && written > kept
         {

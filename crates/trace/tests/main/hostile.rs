@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use mmuscope_trace::{Error, ReadOptions, Trace};
+use mmuscope_trace::write::format_text;
+use mmuscope_trace::{Body, Compression, Error, Event, ReadOptions, StrId, Trace};
 
-use crate::support::{dat, perf, small, text};
+use crate::support::{dat, perf, plain, sample, small, text};
 
 fn read(bytes: Vec<u8>) -> Result<Trace, Error> {
     Trace::from_bytes_with(bytes, "hostile", &ReadOptions { threads: 1, ..ReadOptions::default() })
@@ -189,4 +190,101 @@ fn errors_are_one_sentence() {
             "{p}: {e}"
         );
     }
+}
+
+/// A v7 file has its index at the end; what is before a cut is read all the same.
+#[test]
+fn cut_before_the_index() {
+    let none =
+        zstd::decode_all(std::fs::File::open(sample("6.1-npt/trace-v7-none.dat.zst")).unwrap()).unwrap();
+    let packed = std::fs::read(sample("6.1-npt/trace.dat")).unwrap();
+    // The index of the buffers is the options section behind them: id 0 (u16), flags, string, and size.
+    for whole in [packed, none] {
+        let all = Trace::from_bytes(whole.clone(), "whole").unwrap();
+        let text = |t: &Trace, cpu| {
+            let own = t.events.iter().filter(|e| e.cpu == cpu && !matches!(e.body, Body::Damage { .. }));
+            own.map(|e| plain(&e, &t.strings)).collect::<Vec<_>>()
+        };
+        let of_all = [text(&all, 0), text(&all, 1)];
+        for (cut, least) in [(whole.len() - 150, 68_000), (whole.len() - 30_000, 50_000)] {
+            let t = Trace::from_bytes(whole[..cut].to_vec(), "cut").unwrap();
+            assert!(t.events.len() > least, "{} events of {}", t.events.len(), all.events.len());
+            assert!(t.info.is_partial() && t.info.damage.iter().any(|d| d.message.contains("assumed")));
+            for cpu in [0, 1] {
+                let own = text(&t, cpu);
+                assert!(of_all[usize::from(cpu)].starts_with(&own), "CPU {cpu}");
+            }
+        }
+    }
+}
+
+/// A perf.data whose tail is cut has lost its formats; a folder of them brings its events back.
+#[test]
+fn formats_from_a_folder() {
+    let raw = small(400);
+    let whole = perf(&raw, false, false);
+    let data_end = u64::from_le_bytes(whole[40..48].try_into().unwrap())
+        + u64::from_le_bytes(whole[48..56].try_into().unwrap());
+    let cut = whole[..data_end as usize].to_vec();
+    let without = read(cut.clone()).unwrap();
+    assert_eq!(without.events.iter().filter(|e| !matches!(e.body, Body::Damage { .. })).count(), 0);
+    assert!(without.info.damage.iter().any(|d| d.message.contains("--formats")), "{:?}", without.info.damage);
+
+    let dir = tempfile::tempdir().unwrap();
+    for f in &raw.formats {
+        let folder = dir.path().join("events").join(&f.system).join(&f.name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("format"), format_text(f)).unwrap();
+    }
+    let opts = ReadOptions { formats: Some(dir.path().to_path_buf()), ..ReadOptions::default() };
+    let t = Trace::from_bytes_with(cut, "cut", &opts).unwrap();
+    let events = |t: &Trace| {
+        let own = t.events.iter().filter(|e| !matches!(e.body, Body::Damage { .. }));
+        own.map(|e| plain(&Event { comm: StrId::default(), ..e }, &t.strings)).collect::<Vec<_>>()
+    };
+    let all = read(whole).unwrap();
+    assert!(events(&t) == events(&all));
+    assert!(events(&t).len() >= 400 && t.info.is_partial());
+    assert!(t.info.notes.iter().any(|n| n.contains("assumed")), "{:?}", t.info.notes);
+
+    let empty = tempfile::tempdir().unwrap();
+    let opts = ReadOptions { formats: Some(empty.path().to_path_buf()), ..ReadOptions::default() };
+    assert!(
+        Trace::from_bytes_with(b"x".to_vec(), "x", &opts).is_err_and(|e| e.to_string().contains("format"))
+    );
+}
+
+/// Many places that are damaged alike are told in one line.
+#[test]
+fn damage_in_few_lines() {
+    let mut bytes = dat(&small(2_000));
+    // The head of each ring page claims more data than a page has.
+    let pages = bytes.len() / 4096;
+    for page in (pages - 20..pages).map(|n| n * 4096) {
+        bytes[page + 8..page + 12].copy_from_slice(&0xffff_u32.to_le_bytes());
+    }
+    let t = read(bytes).unwrap();
+    assert!(t.info.damage.len() > 10, "{}", t.info.damage.len());
+    let lines = t.info.damage_lines();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains(&format!("{} more places", t.info.damage.len() - 1)), "{lines:?}");
+}
+
+#[test]
+fn compression_inside_is_told() {
+    let raw = small(40);
+    let inside = |bytes: Vec<u8>| read(bytes).unwrap().info.files[0].inside;
+    assert_eq!(inside(perf(&raw, true, true)), Compression::Zstd);
+    assert_eq!(inside(perf(&raw, true, false)), Compression::None);
+    assert_eq!(inside(std::fs::read(sample("6.1-npt/trace.dat")).unwrap()), Compression::Zstd);
+    assert_eq!(inside(dat(&raw)), Compression::None);
+}
+
+/// A text without events does not know that nothing was lost.
+#[test]
+fn an_empty_text_knows_nothing_of_losses() {
+    let t = read(b"# tracer: nop\n#\n# entries-in-buffer/entries-written: 0/0   #P:2\n".to_vec()).unwrap();
+    assert_eq!((t.events.len(), t.info.lost.known, t.info.lost.total), (0, false, None));
+    let t = read(text(5).into_bytes()).unwrap();
+    assert_eq!((t.info.lost.known, t.info.lost.total), (true, Some(0)));
 }

@@ -1,0 +1,90 @@
+//! A trace.dat v7 that was cut: its index stands at the end, so what is there is found by going from section to section.
+//!
+//! A buffer's section does not say which of its bytes are which CPU's. Each CPU's part begins at a page boundary; compressed, it says how
+//! many chunks it has; uncompressed, the time runs back where the next CPU begins. Parts are taken for those of CPU 0, 1, …: CPUs without
+//! events have none, so the numbers are assumed.
+
+use crate::blob::Blob;
+use crate::input::Source;
+
+/// Most sections that are looked at.
+const MAX_SECTIONS: usize = 4096;
+/// Most CPUs that one buffer is taken apart into.
+const MAX_CPUS: usize = 8192;
+
+/// A section by its head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Section {
+    pub(super) id: u16,
+    pub(super) compressed: bool,
+    /// Where its bytes are.
+    pub(super) at: u64,
+    pub(super) size: u64,
+}
+
+/// The section whose head is at `at`.
+pub(super) fn section(source: &Source, at: u64) -> Option<Section> {
+    let head = source.bytes(at, 16)?;
+    let mut b = Blob::new(&head);
+    let (id, flags, _, size) = (b.u16()?, b.u16()?, b.u32()?, b.u64()?);
+    Some(Section { id, compressed: flags & 1 != 0, at: at + 16, size })
+}
+
+/// The sections in the file from `at` on; the last one may be cut.
+pub(super) fn sections(source: &Source, mut at: u64) -> Vec<Section> {
+    let mut all = Vec::new();
+    while let Some(s) = section(source, at).filter(|s| matches!(s.id, 0 | 3 | 15..=22)) {
+        if all.len() >= MAX_SECTIONS {
+            break;
+        }
+        let end = s.at.saturating_add(s.size);
+        all.push(s);
+        if s.size == 0 || end >= source.len() {
+            break;
+        }
+        at = end;
+    }
+    all
+}
+
+/// CPU, offset and size of the parts of a buffer's section.
+pub(super) fn cpus(source: &Source, s: &Section, page_size: u64, compressed: bool) -> Vec<(u32, u64, u64)> {
+    let end = if s.size == 0 { source.len() } else { s.at.saturating_add(s.size).min(source.len()) };
+    let mut out: Vec<(u32, u64, u64)> = Vec::new();
+    let mut at = s.at.next_multiple_of(page_size);
+    while at < end && out.len() < MAX_CPUS {
+        let to =
+            if compressed { after_chunks(source, at, end) } else { after_pages(source, at, end, page_size) };
+        out.push((out.len() as u32, at, to - at));
+        at = to.next_multiple_of(page_size);
+    }
+    out
+}
+
+fn after_chunks(source: &Source, at: u64, end: u64) -> u64 {
+    let Some(n) = word(source, at, 4) else { return end };
+    let mut to = at + 4;
+    for _ in 0..n {
+        let Some(csize) = word(source, to, 4).filter(|_| to < end) else { return end };
+        to = to.saturating_add(8 + csize);
+    }
+    to.min(end)
+}
+
+fn after_pages(source: &Source, at: u64, end: u64, page_size: u64) -> u64 {
+    let mut last = 0;
+    let mut to = at;
+    while to < end {
+        match word(source, to, 8) {
+            Some(ts) if ts >= last => last = ts,
+            _ => break,
+        }
+        to += page_size;
+    }
+    to.clamp(at + 1, end)
+}
+
+fn word(source: &Source, at: u64, len: u64) -> Option<u64> {
+    let d = source.bytes(at, len)?;
+    Some(d.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
+}
