@@ -1,38 +1,64 @@
 //! Entries per state at any moment: a running sum with checkpoints.
 
-use crate::model::{Counts, Shade};
-use crate::store::{NONE, Store};
+use rayon::prelude::*;
 
-/// Spans between checkpoints.
+use crate::model::{Counts, Shade, VmId};
+use crate::store::Store;
+
+/// Spans between checkpoints, for each VM that there is.
 const STEP: usize = 1024;
 
 /// The running sum.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CountIndex {
-    /// Before span `i * STEP`: the counts, and how many unlinked and freed tables they include.
-    points: Vec<(Counts, u32, u32)>,
+    points: Vec<Running>,
     tail: Running,
 }
 
+/// The counts before a span: of each VM, with how many unlinked and freed tables they include.
 #[derive(Clone, Debug, Default)]
 struct Running {
-    counts: Counts,
+    counts: Vec<Counts>,
     span: usize,
     detach: usize,
     death: usize,
 }
 
 impl Running {
+    fn of(&mut self, vm: u16) -> &mut Counts {
+        let vm = usize::from(vm);
+        if self.counts.len() <= vm {
+            self.counts.resize(vm + 1, Counts::default());
+        }
+        &mut self.counts[vm]
+    }
+
+    /// The counts of one VM, or of all together.
+    fn total(&self, vm: Option<VmId>) -> Counts {
+        if let Some(vm) = vm {
+            return self.counts.get(usize::from(vm.0)).copied().unwrap_or_default();
+        }
+        let mut sum = Counts::default();
+        for c in &self.counts {
+            for (s, c) in sum.entries.iter_mut().flatten().zip(c.entries.iter().flatten()) {
+                *s = s.wrapping_add(*c);
+            }
+        }
+        sum
+    }
+
     /// Goes on to event `ev` (not included), through at most the spans before `span_end`.
     fn advance(&mut self, store: &Store, span_end: usize, ev: u32) {
         while self.span < span_end && store.s_ev[self.span] < ev {
             let m = store.meta(self.span as u32);
-            let level = usize::from(store.place(store.s_entry[self.span]).level.min(5));
+            let t = &store.tables[store.table_of(store.s_entry[self.span]) as usize];
+            let level = usize::from(t.level.min(5));
+            let counts = self.of(t.vm);
             if let Some(p) = m.prev {
-                let c = &mut self.counts.entries[p as usize][level];
+                let c = &mut counts.entries[p as usize][level];
                 *c = c.wrapping_sub(1);
             }
-            let c = &mut self.counts.entries[m.shade as usize][level];
+            let c = &mut counts.entries[m.shade as usize][level];
             *c = c.wrapping_add(1);
             self.span += 1;
         }
@@ -65,7 +91,7 @@ impl Running {
                 store.last_span(e).filter(|x| *x >= table.detach_sp)
             };
             if let Some(x) = last {
-                let c = &mut self.counts.entries[store.meta(x).shade as usize][level];
+                let c = &mut self.of(table.vm).entries[store.meta(x).shade as usize][level];
                 *c = c.wrapping_sub(1);
             }
         }
@@ -77,62 +103,59 @@ impl CountIndex {
         let n = store.spans_len();
         // A table unlinked while an old checkpoint was the last one is in the running part, which goes on from there.
         loop {
-            if self.points.len() * STEP <= self.tail.span {
-                self.points.push((self.tail.counts, self.tail.detach as u32, self.tail.death as u32));
+            // With many VMs a checkpoint is larger, so there are fewer.
+            let next = self.points.last().map_or(0, |p| p.span + STEP * p.counts.len().max(1));
+            if next > self.tail.span {
+                if next >= n {
+                    break;
+                }
+                let ev = store.s_ev[next];
+                self.tail.advance(store, next, ev);
+                // Spans of one event may straddle the step: the checkpoint is exactly before span `next`.
+                if self.tail.span < next {
+                    self.tail.advance(store, next, ev + 1);
+                }
+                if self.tail.span < next {
+                    break;
+                }
             }
-            let next = self.points.len() * STEP;
-            if next > n {
-                break;
-            }
-            let ev = store.s_ev.get(next).copied().unwrap_or(NONE);
-            if ev == NONE {
-                break;
-            }
-            self.tail.advance(store, next, ev);
-            // Spans of one event may straddle the step: the checkpoint is exactly before span `next`.
-            if self.tail.span < next {
-                self.tail.advance(store, next, ev + 1);
-            }
-            if self.tail.span < next {
-                break;
-            }
+            self.points.push(self.tail.clone());
         }
     }
 
     fn from(&self, span: usize) -> Running {
-        let i = (span / STEP).min(self.points.len().saturating_sub(1));
-        match self.points.get(i) {
-            Some((c, d, k)) => {
-                Running { counts: *c, span: i * STEP, detach: *d as usize, death: *k as usize }
-            }
-            None => Running::default(),
-        }
+        let i = self.points.partition_point(|p| p.span <= span);
+        i.checked_sub(1).map_or_else(Running::default, |i| self.points[i].clone())
     }
 
-    pub(crate) fn at(&self, store: &Store, t: u64) -> Counts {
+    pub(crate) fn at(&self, store: &Store, vm: Option<VmId>, t: u64) -> Counts {
         let (p, ev) = store.moment(t);
         let mut r = self.from(p);
         r.advance(store, p, ev);
-        r.counts
+        r.total(vm)
     }
 
-    pub(crate) fn over(&self, store: &Store, t0: u64, t1: u64, n: usize) -> Vec<Counts> {
-        let mut out = Vec::with_capacity(n);
-        let mut r = Running::default();
-        for i in 1..=n {
-            let t = t0 + (t1.saturating_sub(t0) as u128 * i as u128 / n as u128) as u64;
-            let (p, ev) = store.moment(t);
-            if p > r.span + STEP || i == 1 {
-                r = self.from(p);
+    pub(crate) fn over(&self, store: &Store, vm: Option<VmId>, t0: u64, t1: u64, n: usize) -> Vec<Counts> {
+        let mut out = vec![Counts::default(); n];
+        out.par_chunks_mut(128).enumerate().for_each(|(chunk, out)| {
+            let mut r = Running::default();
+            for (i, c) in out.iter_mut().enumerate() {
+                let i = chunk * 128 + i + 1;
+                let t = t0 + (t1.saturating_sub(t0) as u128 * i as u128 / n as u128) as u64;
+                let (p, ev) = store.moment(t);
+                if p > r.span + STEP || r.counts.is_empty() {
+                    r = self.from(p);
+                }
+                r.advance(store, p, ev);
+                *c = r.total(vm);
             }
-            r.advance(store, p, ev);
-            out.push(r.counts);
-        }
+        });
         out
     }
 
     pub(crate) fn heap(&self) -> usize {
-        self.points.capacity() * size_of::<(Counts, u32, u32)>()
+        self.points.capacity() * size_of::<Running>()
+            + self.points.iter().map(|p| p.counts.capacity() * size_of::<Counts>()).sum::<usize>()
     }
 }
 

@@ -1,8 +1,10 @@
 //! Counts of events over time: one byte of kind for each event, and sums of stretches.
 
 use mmuscope_trace::Body;
+use rustc_hash::FxHashMap;
 
-use crate::model::Bin;
+use crate::faults::Packed;
+use crate::model::{Bin, Shade, State};
 use crate::store::Store;
 
 /// Events per stretch with a sum.
@@ -151,22 +153,131 @@ impl KindSums {
     }
 }
 
-/// Buckets over times that are sorted.
-pub(crate) fn bins_of(times: &mut dyn Iterator<Item = (u64, u32)>, t0: u64, t1: u64, n: usize) -> Vec<Bin> {
-    let n = n.max(1);
-    let mut subs = vec![0u64; n * 4];
-    let mut out = vec![Bin::default(); n];
-    let width = t1.saturating_sub(t0).max(1) as u128;
-    for (t, ev) in times {
-        if t < t0 || t > t1 {
-            continue;
+/// Buckets of equal width over anything that can be counted up to a moment: `upto(t)` is how many there were before `t`, `first(a, b)` the
+/// event of the first of number `a` to `b`. Each bucket is looked at in four parts, so that its highest does not drown.
+fn bins_by<C: Clone>(
+    upto: impl Fn(u64) -> C,
+    count: impl Fn(&C, &C) -> u64,
+    first: impl Fn(&C, &C) -> Option<u32>,
+    t0: u64,
+    t1: u64,
+    n: usize,
+) -> Vec<Bin> {
+    let subs = n.max(1) as u128 * 4;
+    let width = u128::from(t1.saturating_sub(t0).max(1));
+    let mut at = upto(t0);
+    let mut out = vec![Bin::default(); n.max(1)];
+    let mut start = at.clone();
+    for s in 0..subs {
+        let edge = t0 + ((s + 1) * width).div_ceil(subs) as u64;
+        let end = upto(if s + 1 == subs { t1.saturating_add(1) } else { edge });
+        let c = count(&at, &end);
+        let bin = &mut out[(s / 4) as usize];
+        bin.count += c;
+        bin.max = bin.max.max(c);
+        if s % 4 == 3 {
+            if bin.count > 0 {
+                bin.first_event = first(&start, &end);
+            }
+            start.clone_from(&end);
         }
-        let s = ((u128::from(t - t0) * (n as u128 * 4)) / width).min(n as u128 * 4 - 1) as usize;
-        subs[s] += 1;
-        let b = &mut out[s / 4];
-        b.count += 1;
-        b.max = b.max.max(subs[s]);
-        b.first_event.get_or_insert(ev);
+        at = end;
     }
     out
+}
+
+/// Spans with a sum of zaps.
+const ZAP_BLOCK: usize = 256;
+
+/// Faults by thread and zaps, as sums that buckets are cut from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sums {
+    /// Events of the faults of each thread, in order.
+    faults: FxHashMap<u32, Vec<u32>>,
+    taken: usize,
+    /// Zaps before each block of spans.
+    zaps: Vec<u32>,
+}
+
+impl Sums {
+    pub(crate) fn seal(&mut self, store: &Store, faults: &[Packed]) {
+        for f in &faults[self.taken.min(faults.len())..] {
+            let v = self.faults.entry(f.tid).or_default();
+            // A thread has one fault at a time.
+            let at = v.partition_point(|e| *e <= f.event);
+            v.insert(at, f.event);
+        }
+        self.taken = faults.len();
+        let mut sum = self.zaps.last().copied().unwrap_or(0);
+        if self.zaps.is_empty() {
+            self.zaps.push(0);
+        }
+        while self.zaps.len() * ZAP_BLOCK <= store.spans_len() {
+            let b = self.zaps.len() - 1;
+            sum += (b * ZAP_BLOCK..(b + 1) * ZAP_BLOCK).filter(|i| zaps(store, *i)).count() as u32;
+            self.zaps.push(sum);
+        }
+    }
+
+    /// Faults of one thread, or of all.
+    pub(crate) fn fault_bins(&self, store: &Store, tid: Option<u32>, t0: u64, t1: u64, n: usize) -> Vec<Bin> {
+        let lists: Vec<&Vec<u32>> = match tid {
+            Some(t) => self.faults.get(&t).into_iter().collect(),
+            None => self.faults.values().collect(),
+        };
+        // Where each list is at a moment.
+        let upto = |t: u64| {
+            let ev = events_before(store, t);
+            lists.iter().map(|l| l.partition_point(|e| *e < ev)).collect::<Vec<_>>()
+        };
+        let count = |a: &Vec<usize>, b: &Vec<usize>| a.iter().zip(b).map(|(a, b)| (b - a) as u64).sum();
+        let first = |a: &Vec<usize>, b: &Vec<usize>| {
+            lists.iter().zip(a.iter().zip(b)).filter(|(_, (a, b))| a < b).map(|(l, (a, _))| l[*a]).min()
+        };
+        bins_by(upto, count, first, t0, t1, n)
+    }
+
+    /// Changes of entries, or only zaps.
+    pub(crate) fn change_bins(&self, store: &Store, zap: bool, t0: u64, t1: u64, n: usize) -> Vec<Bin> {
+        let spans_before = |t: u64| {
+            let ev = events_before(store, t);
+            store.s_ev.partition_point(|e| *e < ev)
+        };
+        if !zap {
+            let first = |a: &usize, _: &usize| store.s_ev.get(*a).copied();
+            return bins_by(spans_before, |a, b| (b - a) as u64, first, t0, t1, n);
+        }
+        let first = |a: &(usize, u64), b: &(usize, u64)| {
+            // Blocks without any are passed over.
+            let block = self.zaps.partition_point(|z| u64::from(*z) <= a.1).saturating_sub(1);
+            let from = a.0.max(block * ZAP_BLOCK);
+            (from..b.0).find(|i| zaps(store, *i)).map(|i| store.s_ev[i])
+        };
+        let upto = |t: u64| {
+            let p = spans_before(t);
+            let b = (p / ZAP_BLOCK).min(self.zaps.len().saturating_sub(1));
+            let rest = (b * ZAP_BLOCK..p).filter(|i| zaps(store, *i)).count() as u64;
+            (p, u64::from(self.zaps.get(b).copied().unwrap_or(0)) + rest)
+        };
+        bins_by(upto, |a, b| b.1 - a.1, first, t0, t1, n)
+    }
+
+    pub(crate) fn heap(&self) -> usize {
+        self.zaps.capacity() * 4 + self.faults.values().map(|v| v.capacity() * 4 + 40).sum::<usize>()
+    }
+}
+
+fn zaps(store: &Store, span: usize) -> bool {
+    let m = store.meta(span as u32);
+    is_zap(m.prev, m.shade)
+}
+
+fn events_before(store: &Store, t: u64) -> u32 {
+    if t == 0 { 0 } else { store.ev_ts.upto(t - 1) as u32 }
+}
+
+/// What was mapped is not any more.
+pub(crate) fn is_zap(prev: Option<Shade>, now: Shade) -> bool {
+    prev.is_some_and(|p| matches!(p.state(), State::Present | State::Mmio))
+        && matches!(now, Shade::Nonpresent | Shade::Removed)
 }

@@ -464,10 +464,24 @@ impl Store {
         (table_end.0 != NONE).then_some(table_end)
     }
 
+    /// The same, from what was sealed: one place to look at instead of three.
+    fn sealed_end(&self, span: u32) -> Option<(EventIx, u64)> {
+        match self.end_ev.get(span as usize) {
+            Some(&NONE) => None,
+            Some(&e) => Some((e, self.ev_ts.get(e as usize))),
+            None => self.end_of(span),
+        }
+    }
+
+    /// Whether a span, once sealed, ends at event `ev` or later, or lasts.
+    pub(crate) fn ends_after(&self, span: u32, ev: u32) -> bool {
+        self.end_ev.get(span as usize).is_some_and(|e| *e >= ev)
+    }
+
     pub(crate) fn span(&self, span: u32) -> Span {
         let m = self.meta(span);
         let i = span as usize;
-        let end = self.end_of(span);
+        let end = self.sealed_end(span);
         Span {
             id: Some(SpanId(span)),
             entry: EntryId(self.s_entry[i]),

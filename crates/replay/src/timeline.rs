@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use mmuscope_spte::Decoded;
 use mmuscope_trace::{Progress, Trace};
+use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::axis::GfnAxis;
@@ -15,11 +16,11 @@ use crate::infer::{LayoutInfo, LayoutOverride, infer};
 use crate::map::{self, Scene};
 use crate::model::{
     Bin, Counts, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange,
-    Phase, SeriesKind, Shade, Span, SpanFilter, SpanId, State, StateFilter, Table, TableId, TopPage, Vm,
-    VmId, pages_of,
+    Phase, SeriesKind, Shade, Span, SpanFilter, SpanId, StateFilter, Table, TableId, TopPage, Vm, VmId,
+    pages_of,
 };
 use crate::pyramid::{Layer, Pyramid, live_before};
-use crate::series::{KindSums, bins_of, kind_by_name, kind_of};
+use crate::series::{KindSums, Sums, is_zap, kind_by_name, kind_of};
 use crate::store::Store;
 
 /// How to replay.
@@ -43,11 +44,14 @@ pub struct Timeline {
     phases: Vec<Phase>,
     counts: CountIndex,
     kinds: KindSums,
+    sums: Sums,
     axis: GfnAxis,
     pyramid: Pyramid,
     /// Tables by VM and key, dead ones included.
     tables_by_key: FxHashMap<(u16, Key), Vec<u32>>,
     indexed_tables: usize,
+    /// VMs and address spaces that have tables.
+    spaces: Vec<(u16, u8)>,
     /// Entries of shadow pages by frame.
     free_by_gfn: FxHashMap<u64, Vec<u32>>,
     indexed_slots: u32,
@@ -69,10 +73,12 @@ pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
         phases: Vec::new(),
         counts: CountIndex::default(),
         kinds: KindSums::default(),
+        sums: Sums::default(),
         axis: GfnAxis::default(),
         pyramid: Pyramid::default(),
         tables_by_key: FxHashMap::default(),
         indexed_tables: 0,
+        spaces: Vec::new(),
         free_by_gfn: FxHashMap::default(),
         indexed_slots: 0,
         mmio: Vec::new(),
@@ -160,10 +166,15 @@ impl Timeline {
         self.engine.store.shrink();
         self.engine.faults.done.shrink_to_fit();
         self.engine.store.seal();
+        let moved = self.pyramid.moved(&self.engine.store);
         self.pyramid.seal(&mut self.engine.store, self.options.threads);
         let store = &self.engine.store;
+        if moved {
+            self.counts = CountIndex::default();
+        }
         self.counts.seal(store);
         self.kinds.seal(store);
+        self.sums.seal(store, &self.engine.faults.done);
         self.vms = self.engine.vms.finish(trace);
         let end = self.engine.last_ts;
         self.phases = self
@@ -181,6 +192,9 @@ impl Timeline {
         for (i, t) in store.tables.iter().enumerate().skip(self.indexed_tables) {
             let key = key_of(t.as_id, t.level, t.gfn);
             self.tables_by_key.entry((t.vm, key)).or_default().push(i as u32);
+            if !self.spaces.contains(&(t.vm, t.as_id)) {
+                self.spaces.push((t.vm, t.as_id));
+            }
         }
         self.indexed_tables = store.tables.len();
         for e in 0..store.slots() {
@@ -188,7 +202,8 @@ impl Timeline {
                 && !store.chunk_is_regular(e as usize / crate::store::CHUNK)
                 && store.used(e)
             {
-                let v = self.free_by_gfn.entry(store.place(e).gfn).or_default();
+                let p = store.place(e);
+                let v = self.free_by_gfn.entry(p.gfn / pages_of(p.level) * pages_of(p.level)).or_default();
                 if !v.contains(&e) {
                     v.push(e);
                 }
@@ -432,12 +447,25 @@ impl Timeline {
         s.span_before(entry.0, p).map(|x| s.span(x))
     }
 
-    /// Recorded spans that match, in the order of their opening.
+    /// Recorded spans that match, in the order of their opening. For a few frames, time is in proportion to the answer.
     pub fn all_spans(&self, f: &SpanFilter) -> impl Iterator<Item = Span> + '_ {
         let s = self.store();
         let f = f.clone();
-        let end = f.time.map_or(s.spans_len(), |(_, t1)| s.moment(t1).0);
-        (0..end as u32).filter_map(move |i| {
+        let end = f.time.map_or(s.spans_len(), |(_, t1)| s.moment(t1).0) as u32;
+        let few = f.gfns.and_then(|g| self.entries_between(f.vm, f.as_id, f.level, g)).map(|entries| {
+            let mut ids = Vec::new();
+            for e in entries {
+                let mut next = s.first_span(e);
+                while let Some(x) = next.filter(|x| *x < end) {
+                    ids.push(x);
+                    next = s.next_span(x);
+                }
+            }
+            ids.sort_unstable();
+            ids
+        });
+        let all = if few.is_some() { 0..0 } else { 0..end };
+        few.into_iter().flatten().chain(all).filter_map(move |i| {
             if !self.matches(s.s_entry[i as usize], f.vm, f.as_id, f.level, f.gfns) {
                 return None;
             }
@@ -466,38 +494,105 @@ impl Timeline {
             && gfns.is_none_or(|(a, b)| p.gfn < b && p.gfn.saturating_add(pages_of(p.level)) > a)
     }
 
-    /// Entries of live tables at a moment. Time is in proportion to the answer.
+    /// Entries of live tables at a moment, in the order of their spans. Time is in proportion to the answer.
     pub fn state_at(&self, t: u64, f: &StateFilter) -> Vec<(Entry, Span)> {
         let s = self.store();
         let (p, ev) = s.moment(t);
-        let mut out = Vec::new();
-        s.visit_open(ev, p, &mut |i| {
-            let shade = s.meta(i as u32).shade;
+        let mut ids = Vec::new();
+        let mut see = |i: u32| {
+            let shade = s.meta(i).shade;
             if f.state.is_some_and(|x| x != shade.state()) {
                 return;
             }
-            let e = s.s_entry[i];
-            if !self.matches(e, f.vm, f.as_id, f.level, f.gfns) {
-                return;
-            }
+            let e = s.s_entry[i as usize];
             // In a table that was unlinked only what was frozen with it is still of interest.
-            let table = &s.tables[s.place(e).table as usize];
-            if table.detach_ev < ev && shade != Shade::Removed {
+            if s.tables[s.table_of(e) as usize].detach_ev < ev && shade != Shade::Removed {
                 return;
             }
-            out.push((s.entry(e), s.span(i as u32)));
-        });
-        out
+            if self.matches(e, f.vm, f.as_id, f.level, f.gfns) {
+                ids.push(i);
+            }
+        };
+        match f.gfns.and_then(|g| self.entries_between(f.vm, f.as_id, f.level, g)) {
+            Some(entries) => {
+                for x in entries.iter().filter_map(|e| s.last_before(*e, p as u32)) {
+                    if s.ends_after(x, ev) {
+                        see(x);
+                    }
+                }
+            }
+            None => s.visit_open(ev, p, &mut |i| see(i as u32)),
+        }
+        ids.sort_unstable();
+        ids.par_iter().with_min_len(8192).map(|i| (s.entry(s.s_entry[*i as usize]), s.span(*i))).collect()
     }
 
-    /// Entries per shade and level at a moment.
+    /// All entries that overlap a few frames, where these are found faster than by looking at everything.
+    fn entries_between(
+        &self,
+        vm: Option<VmId>,
+        as_id: Option<u8>,
+        level: Option<u8>,
+        (from, to): (u64, u64),
+    ) -> Option<Vec<u32>> {
+        const FEW: u64 = 1 << 14;
+        if to.saturating_sub(from) > FEW {
+            return None;
+        }
+        let s = self.store();
+        let mut out = Vec::new();
+        for (v, a) in &self.spaces {
+            if vm.is_some_and(|x| x.0 != *v) || as_id.is_some_and(|x| x != *a) {
+                continue;
+            }
+            for l in (1..=6u8).filter(|l| level.is_none_or(|x| x == *l)) {
+                let pages = pages_of(l);
+                let (first, end) = (from / pages, to.div_ceil(pages));
+                let mut at = first;
+                while at < end {
+                    let next = ((at | 511) + 1).min(end);
+                    let key = key_of(*a, l, at.saturating_mul(pages));
+                    for t in self.tables_by_key.get(&(*v, key)).into_iter().flatten() {
+                        let slots = (at..next).filter_map(|e| s.slot(*t, (e & 511) as u16));
+                        out.extend(slots.filter(|e| s.used(*e)));
+                    }
+                    at = next;
+                }
+            }
+        }
+        if !self.free_by_gfn.is_empty() {
+            for l in 1..=6u8 {
+                let pages = pages_of(l);
+                let mut last = None;
+                for g in (from..to).map(|g| g / pages * pages) {
+                    if last.replace(g) != Some(g) {
+                        let here = self.free_by_gfn.get(&g).into_iter().flatten().copied();
+                        out.extend(here.filter(|e| s.place(*e).level == l));
+                    }
+                }
+            }
+        }
+        Some(out)
+    }
+
+    /// Entries per shade and level at a moment, of all VMs.
     pub fn counts_at(&self, t: u64) -> Counts {
-        self.counts.at(self.store(), t)
+        self.counts_at_in(None, t)
     }
 
-    /// The same at the ends of `n` equal buckets.
+    /// Entries per shade and level at a moment, of one VM or (`None`) of all.
+    pub fn counts_at_in(&self, vm: Option<VmId>, t: u64) -> Counts {
+        self.counts.at(self.store(), vm, t)
+    }
+
+    /// [`counts_at`](Self::counts_at) at the ends of `n` equal buckets.
     pub fn counts_over(&self, t0: u64, t1: u64, n: usize) -> Vec<Counts> {
-        self.counts.over(self.store(), t0, t1, n)
+        self.counts_over_in(None, t0, t1, n)
+    }
+
+    /// [`counts_at_in`](Self::counts_at_in) at the ends of `n` equal buckets.
+    pub fn counts_over_in(&self, vm: Option<VmId>, t0: u64, t1: u64, n: usize) -> Vec<Counts> {
+        self.counts.over(self.store(), vm, t0, t1, n)
     }
 
     /// What a span's value means.
@@ -664,30 +759,10 @@ impl Timeline {
                 None => vec![Bin::default(); n.max(1)],
             },
             SeriesKind::Lost => self.kinds.bins(s, Some(45), t0, t1, n),
-            SeriesKind::Faults => {
-                bins_of(&mut self.engine.faults.done.iter().map(|f| (f.ts, f.event)), t0, t1, n)
-            }
-            SeriesKind::FaultsOf(tid) => bins_of(
-                &mut self.engine.faults.done.iter().filter(|f| f.tid == *tid).map(|f| (f.ts, f.event)),
-                t0,
-                t1,
-                n,
-            ),
-            SeriesKind::Changes | SeriesKind::Zaps => {
-                let zaps = *kind == SeriesKind::Zaps;
-                let from = s.moment(t0.saturating_sub(1)).0;
-                let to = s.moment(t1).0;
-                let mut it = (from..to).filter(|i| {
-                    let m = s.meta(*i as u32);
-                    !zaps || is_zap(m.prev, m.shade)
-                });
-                bins_of(
-                    &mut std::iter::from_fn(|| it.next().map(|i| (s.start(i as u32), s.s_ev[i]))),
-                    t0,
-                    t1,
-                    n,
-                )
-            }
+            SeriesKind::Faults => self.sums.fault_bins(s, None, t0, t1, n),
+            SeriesKind::FaultsOf(tid) => self.sums.fault_bins(s, Some(*tid), t0, t1, n),
+            SeriesKind::Changes => self.sums.change_bins(s, false, t0, t1, n),
+            SeriesKind::Zaps => self.sums.change_bins(s, true, t0, t1, n),
         }
     }
 
@@ -781,17 +856,13 @@ impl Timeline {
         self.store().heap()
             + self.counts.heap()
             + self.kinds.heap()
+            + self.sums.heap()
             + self.pyramid.heap()
             + self.engine.faults.done.capacity() * size_of::<Packed>()
             + self.tables_by_key.capacity() * 48
             + self.free_by_gfn.capacity() * 40
             + self.evidence.capacity() * size_of::<Evidence>() * 2
     }
-}
-
-fn is_zap(prev: Option<Shade>, now: Shade) -> bool {
-    prev.is_some_and(|p| matches!(p.state(), State::Present | State::Mmio))
-        && matches!(now, Shade::Nonpresent | Shade::Removed)
 }
 
 fn top(mut v: Vec<TopPage>, n: usize) -> Vec<TopPage> {

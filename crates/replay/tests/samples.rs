@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use mmuscope_replay::{ReplayOptions, Shade, State, StateFilter, Timeline, replay};
+use mmuscope_replay::{
+    Bin, EventIx, ReplayOptions, SeriesKind, Shade, Span, SpanFilter, State, StateFilter, Timeline, replay,
+};
 use mmuscope_trace::{EventStore, ReadOptions, Trace};
 
 fn samples() -> Vec<PathBuf> {
@@ -143,4 +145,127 @@ fn growing_gives_what_reading_at_once_gives() {
         assert_eq!(t.state_at(at, &StateFilter::default()), whole.state_at(at, &StateFilter::default()));
         assert_eq!(t.counts_at(at), whole.counts_at(at));
     }
+}
+
+/// Buckets by going through everything.
+fn bins(times: &mut Vec<(u64, EventIx)>, t0: u64, t1: u64, n: usize) -> Vec<Bin> {
+    times.sort_unstable();
+    let mut subs = vec![0u64; n * 4];
+    let mut out = vec![Bin::default(); n];
+    for (t, ev) in times.iter().filter(|x| (t0..=t1).contains(&x.0)) {
+        let s = (u128::from(t - t0) * (n as u128 * 4) / u128::from(t1 - t0)).min(n as u128 * 4 - 1) as usize;
+        subs[s] += 1;
+        let b = &mut out[s / 4];
+        b.count += 1;
+        b.max = b.max.max(subs[s]);
+        b.first_event.get_or_insert(*ev);
+    }
+    out
+}
+
+#[test]
+fn rows_are_what_counting_one_by_one_gives() {
+    for name in ["6.1-npt", "6.1-shadow32", "linux-boot"] {
+        let dir = samples().into_iter().find(|d| d.ends_with(name)).expect("sample");
+        let file = ["trace.txt.zst", "trace.dat"].map(|f| dir.join(f)).into_iter().find(|f| f.exists());
+        let (trace, t) = load(&file.expect("trace"));
+        let (a, b) = t.range();
+        let tid = t.faults().next().expect("a fault").tid;
+        let spans: Vec<Span> = t.all_spans(&SpanFilter::default()).collect();
+        let zapped = |s: &Span| {
+            // The span before it in the same entry, as long as the table was not unlinked between.
+            let before = t.spans(s.entry).take_while(|x| x.id != s.id).last();
+            let was =
+                before.filter(|x| x.id.is_some() && x.end == Some(s.start) && x.closed_by == s.opened_by);
+            was.is_some_and(|x| matches!(x.state, State::Present | State::Mmio))
+                && matches!(s.state, State::Nonpresent | State::Removed)
+        };
+        for (t0, t1, n) in [(a, b, 40), (a + (b - a) / 3, a + (b - a) / 2, 7), (a, a + 1000, 3)] {
+            let mut faults: Vec<_> = t.faults().map(|f| (f.ts, f.event)).collect();
+            assert_eq!(t.series(&SeriesKind::Faults, t0, t1, n), bins(&mut faults, t0, t1, n), "{name}");
+            let mut one: Vec<_> = t.faults().filter(|f| f.tid == tid).map(|f| (f.ts, f.event)).collect();
+            assert_eq!(t.series(&SeriesKind::FaultsOf(tid), t0, t1, n), bins(&mut one, t0, t1, n), "{name}");
+            let opened = |s: &Span| (s.start, s.opened_by.expect("an event"));
+            let mut changes: Vec<_> = spans.iter().map(opened).collect();
+            assert_eq!(t.series(&SeriesKind::Changes, t0, t1, n), bins(&mut changes, t0, t1, n), "{name}");
+            let mut zaps: Vec<_> = spans.iter().filter(|s| zapped(s)).map(opened).collect();
+            let counts = |v: Vec<Bin>| v.iter().map(|b| (b.count, b.first_event)).collect::<Vec<_>>();
+            let is = counts(t.series(&SeriesKind::Zaps, t0, t1, n));
+            assert_eq!(is, counts(bins(&mut zaps, t0, t1, n)), "{name}");
+        }
+        assert!(trace.events.len() > 1000);
+    }
+}
+
+#[test]
+fn few_frames_are_what_is_left_of_everything() {
+    for dir in samples() {
+        let Some(file) = ["trace.txt.zst", "trace.dat"].map(|f| dir.join(f)).into_iter().find(|f| f.exists())
+        else {
+            continue;
+        };
+        let (_, t) = load(&file);
+        let (a, b) = t.range();
+        for (i, gfns) in
+            [(0, 700), (512, 513), (0xfee00, 0xfee01), (100, 9000), (3, 3)].into_iter().enumerate()
+        {
+            let at = a + (b - a) * (i as u64 + 1) / 5;
+            let f = StateFilter { gfns: Some(gfns), ..StateFilter::default() };
+            let mut all = t.state_at(at, &StateFilter::default());
+            all.retain(|(e, _)| e.gfn < gfns.1 && e.gfn + e.pages() > gfns.0);
+            assert_eq!(t.state_at(at, &f), all, "{} {gfns:x?}", dir.display());
+            let f = SpanFilter { gfns: Some(gfns), time: Some((a, at)), ..SpanFilter::default() };
+            let mut all: Vec<Span> = t.all_spans(&SpanFilter { gfns: None, ..f.clone() }).collect();
+            all.retain(|s| {
+                let e = t.entry(s.entry);
+                e.gfn < gfns.1 && e.gfn + e.pages() > gfns.0
+            });
+            assert_eq!(t.all_spans(&f).collect::<Vec<_>>(), all, "{} {gfns:x?}", dir.display());
+        }
+    }
+}
+
+#[test]
+fn counts_of_a_vm_are_its_own() {
+    let mut text = String::from("vm 100 1\nvm 200 2\n100 t1 root\n+1 t2 root\n");
+    for (vm, page) in [(1, 0x10), (2, 0x50)] {
+        text += &format!("+1 t{vm} tdp 4 0 empty T{page:x}\n+1 t{vm} tdp 3 0 empty T{:x}\n", page + 1);
+        text += &format!("+1 t{vm} tdp 2 0 empty T{:x}\n", page + 2);
+    }
+    // Enough for more than one checkpoint, the VMs in turn; the second one write-protects and zaps as well.
+    for i in 0..6000u64 {
+        let g = i % 300;
+        let turn = |a: &str, b: &str| format!("+1 t1 tdp 1 {g:x} {a} {b}\n");
+        text += &if i / 300 % 2 == 0 {
+            turn("empty", &format!("W{g:x}"))
+        } else {
+            turn(&format!("W{g:x}"), "empty")
+        };
+        let (g, v) = (i % 70, ["empty".to_owned(), format!("W{i:x}"), format!("R{i:x}")]);
+        let v = |n: u64| v[(n % 3) as usize].replace(&format!("{i:x}"), &format!("{:x}", i % 70));
+        text += &format!("+1 t2 tdp 1 {g:x} {} {}\n", v(i / 70), v(i / 70 + 1));
+    }
+    let t = replay(&mmuscope_replay::fixture::trace(&text).expect("a fixture"), &ReplayOptions::default());
+    assert_eq!(t.vms().len(), 2);
+    let (a, b) = t.range();
+    let mut seen = [0; 2];
+    for i in 1..=9 {
+        let at = a + (b - a) * i / 9;
+        let state = t.state_at(at, &StateFilter::default());
+        let mut sum = [0; 8];
+        for vm in t.vms().iter().map(|v| v.id) {
+            let counts = t.counts_at_in(Some(vm), at);
+            let over = t.counts_over_in(Some(vm), a, at, 300);
+            for s in Shade::ALL {
+                let n = state.iter().filter(|(e, x)| e.vm == vm && x.shade == s).count() as u64;
+                assert_eq!(counts.total(s), n, "{vm:?} {s:?}");
+                assert_eq!(over.last().map(|c| c.total(s)), Some(n));
+                sum[s as usize] += n;
+            }
+            seen[usize::from(vm.0)] += counts.state(State::Present);
+        }
+        let all = t.counts_at(at);
+        assert_eq!(Shade::ALL.map(|s| all.total(s)), sum);
+    }
+    assert!(seen[0] > 0 && seen[1] > 0 && seen[0] != seen[1]);
 }

@@ -154,12 +154,18 @@ impl Default for Sizes {
 }
 
 impl Pyramid {
+    /// Whether a table was found to belong to another VM than when it was taken in: then everything is made anew.
+    pub(crate) fn moved(&mut self, store: &Store) -> bool {
+        let moved = self.gather.moved(store);
+        if moved {
+            *self = Self { sizes: self.sizes, ..Self::default() };
+        }
+        moved
+    }
+
     /// Takes in what was replayed since.
     pub(crate) fn seal(&mut self, store: &mut Store, threads: usize) {
         let dirty = store.take_dirty();
-        if self.gather.moved(store) {
-            *self = Self { sizes: self.sizes, ..Self::default() };
-        }
         let spans = store.spans_len() as u32;
         // What changed after it was taken in, and small segments at the end, are made anew. A segment is kept if it is full, or well
         // larger than what comes after it: so each change is taken in a few times at most, however small the steps.
