@@ -4,10 +4,14 @@
 
 #![allow(clippy::many_single_char_names, clippy::verbose_bit_mask, reason = "a bench reads as arithmetic")]
 
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
 use std::time::Instant;
 
-use mmuscope_replay::{MapQuery, ReplayOptions, StateFilter, VmId, replay};
-use mmuscope_trace::{Body, ErrorEncoding, Event, EventStore, Isa, StrId, Trace};
+use mmuscope_replay::{MapQuery, ReplayOptions, StateFilter, Timeline, VmId, load, replay};
+use mmuscope_trace::write::{PerfStyle, RawTrace, perf_data};
+use mmuscope_trace::{Body, ErrorEncoding, Event, EventStore, Isa, ReadOptions, StrId, Trace};
 
 fn main() {
     let mut sizes: Vec<f64> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
@@ -27,9 +31,64 @@ fn main() {
         "map 960x540, ms",
         "map 1600x800, ms"
     );
-    for millions in sizes {
+    for millions in sizes.iter().filter(|_| std::env::var_os("BENCH_FILES").is_none()) {
         measure((millions * 1e6) as usize);
     }
+    println!(
+        "\n{:>8} {:>12} {:>12} {:>18} {:>12}",
+        "events", "read", "then replay", "both at once", "first glimpse"
+    );
+    for millions in &sizes {
+        if let Err(e) = from_file((millions * 1e6) as u64) {
+            println!("{millions} M events from a file: {e}");
+        }
+    }
+}
+
+/// From a perf.data (a real boot, repeated with shifted times) to what can be drawn.
+fn from_file(want: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/6.1-npt/trace.dat");
+    let raw = RawTrace::read_dat(&sample)?;
+    let times = want.div_ceil(raw.records.len() as u64).max(1);
+    let dir = tempfile::tempdir()?;
+    let paths = [dir.path().join("large.perf.data")];
+    perf_data(&mut BufWriter::new(File::create(&paths[0])?), &raw, times, PerfStyle::default())?;
+    let (read, opts) = (ReadOptions::default(), ReplayOptions::default());
+    let t0 = Instant::now();
+    let trace = Trace::load(&paths, &read)?;
+    let reading = t0.elapsed().as_secs_f64();
+    let n = trace.events.len() as f64 / 1e6;
+    let t0 = Instant::now();
+    let one = replay(&trace, &opts);
+    let replaying = t0.elapsed().as_secs_f64();
+    let spans = one.span_count();
+    drop((one, trace));
+    let t0 = Instant::now();
+    let (_, timeline) = load(&paths, &read, &opts, None)?;
+    let both = t0.elapsed().as_secs_f64();
+    if timeline.span_count() != spans {
+        return Err("it is not the same".into());
+    }
+    drop(timeline);
+    let t0 = Instant::now();
+    let mut first = None;
+    let mut glimpse = |_: &Trace, _: &Timeline| {
+        first.get_or_insert_with(|| t0.elapsed().as_secs_f64());
+    };
+    drop(load(&paths, &read, &opts, Some(&mut glimpse))?);
+    let glimpses = t0.elapsed().as_secs_f64();
+    println!(
+        "{n:>7.1}M {:>6.0}ms {:>3.1} {:>6.0}ms {:>3.1} {:>6.0}ms {:>5.2} M/s {:>10.0}ms {:>11.0}ms",
+        reading * 1e3,
+        n / reading,
+        replaying * 1e3,
+        n / replaying,
+        both * 1e3,
+        n / both,
+        first.unwrap_or(both) * 1e3,
+        glimpses * 1e3,
+    );
+    Ok(())
 }
 
 /// Numbers that look random and are the same each time.

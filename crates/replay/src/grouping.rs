@@ -24,8 +24,15 @@ struct Node {
     order: usize,
 }
 
+/// What was found in the events so far, so that a growing trace is gone through once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pass: Pass,
+    events: usize,
+}
+
 /// The VMs of a trace, in the order of their first events.
-pub(crate) fn groups(trace: &Trace) -> Vec<Group> {
+pub(crate) fn groups(trace: &Trace, seen: &mut Seen) -> Vec<Group> {
     let guesses = &trace.info.vms;
     let as_is = || {
         guesses
@@ -44,23 +51,30 @@ pub(crate) fn groups(trace: &Trace) -> Vec<Group> {
     if vcpus < 2 || (!unsure && guesses.len() < 2) {
         return as_is();
     }
-    let mut p = Pass::default();
+    let mut sure = FxHashMap::default();
     for (n, g) in guesses.iter().enumerate() {
         // Several VMs of one process are told apart by what they fill, like those of no known process.
         if g.pid.is_some() && guesses.iter().filter(|x| x.pid == g.pid).count() == 1 {
             for t in g.tids.iter().chain(g.vcpus.iter().map(|v| &v.0)) {
-                p.sure.insert(*t, n);
+                sure.insert(*t, n);
             }
         }
     }
-    let mut block = Vec::new();
-    for b in 0..trace.events.blocks() {
-        trace.events.block(b, &mut block);
-        for e in &block {
-            p.event(e);
-        }
+    if sure != seen.pass.sure || trace.events.len() < seen.events {
+        *seen = Seen { pass: Pass { sure, ..Pass::default() }, events: 0 };
     }
-    p.finish(trace)
+    let mut block = Vec::new();
+    while seen.events < trace.events.len() {
+        trace.events.block(seen.events / mmuscope_trace::BLOCK, &mut block);
+        let Some(new) = block.get(seen.events % mmuscope_trace::BLOCK..).filter(|n| !n.is_empty()) else {
+            break;
+        };
+        for e in new {
+            seen.pass.event(e);
+        }
+        seen.events += new.len();
+    }
+    seen.pass.finish(trace)
 }
 
 #[derive(Clone, Debug, Default)]
@@ -130,7 +144,7 @@ impl Pass {
         }
     }
 
-    fn finish(self, trace: &Trace) -> Vec<Group> {
+    fn finish(&self, trace: &Trace) -> Vec<Group> {
         let guesses = &trace.info.vms;
         let n = self.nodes.len();
         let mut to: Vec<usize> = (0..n).collect();

@@ -20,6 +20,7 @@ mod faults;
 pub mod fixture;
 mod grouping;
 mod infer;
+mod load;
 mod map;
 mod model;
 mod pyramid;
@@ -33,6 +34,7 @@ mod vms;
 
 pub use axis::{AxisSegment, GfnAxis, SpaceAxis};
 pub use infer::{LayoutInfo, LayoutOverride, LayoutPart};
+pub use load::{Glimpse, load};
 pub use model::*;
 pub use story::{human_ns, level_size};
 pub use timeline::{ReplayOptions, Timeline, replay};

@@ -85,23 +85,42 @@ pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
         mmio_seen: FxHashMap::default(),
         evidence: Vec::new(),
     };
-    t.run(trace);
+    t.feed(trace);
+    t.shrink();
+    t.seal(trace);
     t
 }
 
 impl Timeline {
     /// Takes in what was appended to the trace since.
     pub fn extend(&mut self, trace: &Trace) {
-        let had = self.engine.next_ev;
+        let vms = self.engine.vms.anew(trace);
+        if !self.engine.vms.agrees(&vms) {
+            *self = replay(trace, &self.options.clone());
+            return;
+        }
+        self.go_on(trace);
+    }
+
+    /// [`extend`](Self::extend) by the whole trace, so that the result is what [`replay`] gives.
+    pub(crate) fn complete_with(mut self, trace: &Trace) -> Self {
+        let vms = self.engine.vms.anew(trace);
+        if !self.engine.vms.agrees(&vms) || !self.engine.vms.suffices(&vms) {
+            return replay(trace, &self.options);
+        }
+        self.go_on(trace);
+        self.shrink();
+        self
+    }
+
+    fn go_on(&mut self, trace: &Trace) {
         let again = infer(trace, &self.options.layout);
         // The first events of a capture may not tell the layout; once they do, everything is read again under it.
-        let vms = crate::vms::VmMap::new(trace);
         if again.layout != self.layout.layout
-            || trace.events.len() < had as usize
-            || !self.engine.vms.agrees(&vms)
+            || again.mmio_sure != self.layout.mmio_sure
+            || trace.events.len() < self.engine.next_ev as usize
         {
-            let opts = self.options.clone();
-            *self = replay(trace, &opts);
+            *self = replay(trace, &self.options.clone());
             return;
         }
         self.layout = again;
@@ -109,7 +128,14 @@ impl Timeline {
         self.run(trace);
     }
 
-    fn run(&mut self, trace: &Trace) {
+    /// Gives back what growing took in reserve.
+    fn shrink(&mut self) {
+        self.engine.store.shrink();
+        self.engine.faults.done.shrink_to_fit();
+    }
+
+    /// Replays what was appended without making it part of any answer yet: [`extend`](Self::extend) does.
+    pub(crate) fn feed(&mut self, trace: &Trace) {
         let from = self.engine.next_ev as usize;
         let end = trace.events.len().min(u32::MAX as usize - 2);
         let progress = self.options.progress.clone();
@@ -131,6 +157,10 @@ impl Timeline {
             }
             at = b * mmuscope_trace::BLOCK + block.len();
         }
+    }
+
+    fn run(&mut self, trace: &Trace) {
+        self.feed(trace);
         self.seal(trace);
     }
 
@@ -163,8 +193,6 @@ impl Timeline {
 
     /// Makes what the questions need.
     fn seal(&mut self, trace: &Trace) {
-        self.engine.store.shrink();
-        self.engine.faults.done.shrink_to_fit();
         self.engine.store.seal();
         let moved = self.pyramid.moved(&self.engine.store);
         self.pyramid.seal(&mut self.engine.store, self.options.threads);

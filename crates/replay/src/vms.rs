@@ -53,6 +53,7 @@ pub(crate) struct VmMap {
     pub(crate) vms: Vec<VmState>,
     by_tid: FxHashMap<u32, u16>,
     by_pid: FxHashMap<u32, u16>,
+    seen: grouping::Seen,
     /// Name of each thread that acted, for stories.
     pub(crate) comms: FxHashMap<u32, StrId>,
     pub(crate) vcpu_of: FxHashMap<u32, u32>,
@@ -60,14 +61,20 @@ pub(crate) struct VmMap {
 
 impl VmMap {
     pub(crate) fn new(trace: &Trace) -> Self {
-        let mut m = Self::default();
+        Self::default().anew(trace)
+    }
+
+    /// The VMs of the same trace grown longer, found as if it had been so long at once.
+    pub(crate) fn anew(&mut self, trace: &Trace) -> Self {
+        let mut m = Self { seen: std::mem::take(&mut self.seen), ..Self::default() };
         m.update(trace);
+        self.seen.clone_from(&m.seen);
         m
     }
 
     /// Takes over what the reader found out about threads and processes, and what the page tables say where it could not.
     pub(crate) fn update(&mut self, trace: &Trace) {
-        for g in grouping::groups(trace) {
+        for g in grouping::groups(trace, &mut self.seen) {
             if self.vms.len() >= usize::from(u16::MAX) {
                 break;
             }
@@ -104,6 +111,11 @@ impl VmMap {
     /// The same threads in the same VMs as another map says.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
         self.by_tid.iter().all(|(t, v)| other.by_tid.get(t) == Some(v))
+    }
+
+    /// Nothing that the other map says would have changed which VM an event is of.
+    pub(crate) fn suffices(&self, other: &Self) -> bool {
+        other.vms.len() < 2 || (self.vms.len() == other.vms.len() && self.by_tid == other.by_tid)
     }
 
     pub(crate) fn of_tid(&self, tid: u32) -> Option<u16> {

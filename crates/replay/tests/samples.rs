@@ -1,6 +1,7 @@
 //! Every sample against what the kernel's memory held when its trace ended.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use mmuscope_replay::{
@@ -148,7 +149,7 @@ fn growing_gives_what_reading_at_once_gives() {
 }
 
 /// Buckets by going through everything.
-fn bins(times: &mut Vec<(u64, EventIx)>, t0: u64, t1: u64, n: usize) -> Vec<Bin> {
+fn bins(times: &mut [(u64, EventIx)], t0: u64, t1: u64, n: usize) -> Vec<Bin> {
     times.sort_unstable();
     let mut subs = vec![0u64; n * 4];
     let mut out = vec![Bin::default(); n];
@@ -204,17 +205,18 @@ fn few_frames_are_what_is_left_of_everything() {
         else {
             continue;
         };
-        let (_, t) = load(&file);
-        let (a, b) = t.range();
+        let (_, timeline) = load(&file);
+        let t = &timeline;
+        let (start, end) = t.range();
         for (i, gfns) in
             [(0, 700), (512, 513), (0xfee00, 0xfee01), (100, 9000), (3, 3)].into_iter().enumerate()
         {
-            let at = a + (b - a) * (i as u64 + 1) / 5;
+            let at = start + (end - start) * (i as u64 + 1) / 5;
             let f = StateFilter { gfns: Some(gfns), ..StateFilter::default() };
             let mut all = t.state_at(at, &StateFilter::default());
             all.retain(|(e, _)| e.gfn < gfns.1 && e.gfn + e.pages() > gfns.0);
             assert_eq!(t.state_at(at, &f), all, "{} {gfns:x?}", dir.display());
-            let f = SpanFilter { gfns: Some(gfns), time: Some((a, at)), ..SpanFilter::default() };
+            let f = SpanFilter { gfns: Some(gfns), time: Some((start, at)), ..SpanFilter::default() };
             let mut all: Vec<Span> = t.all_spans(&SpanFilter { gfns: None, ..f.clone() }).collect();
             all.retain(|s| {
                 let e = t.entry(s.entry);
@@ -229,21 +231,21 @@ fn few_frames_are_what_is_left_of_everything() {
 fn counts_of_a_vm_are_its_own() {
     let mut text = String::from("vm 100 1\nvm 200 2\n100 t1 root\n+1 t2 root\n");
     for (vm, page) in [(1, 0x10), (2, 0x50)] {
-        text += &format!("+1 t{vm} tdp 4 0 empty T{page:x}\n+1 t{vm} tdp 3 0 empty T{:x}\n", page + 1);
-        text += &format!("+1 t{vm} tdp 2 0 empty T{:x}\n", page + 2);
+        for level in [4, 3, 2] {
+            let _ = writeln!(text, "+1 t{vm} tdp {level} 0 empty T{:x}", page + 4 - level);
+        }
     }
     // Enough for more than one checkpoint, the VMs in turn; the second one write-protects and zaps as well.
     for i in 0..6000u64 {
         let g = i % 300;
-        let turn = |a: &str, b: &str| format!("+1 t1 tdp 1 {g:x} {a} {b}\n");
-        text += &if i / 300 % 2 == 0 {
-            turn("empty", &format!("W{g:x}"))
-        } else {
-            turn(&format!("W{g:x}"), "empty")
+        let (empty, mapped) = ("empty".to_owned(), format!("W{g:x}"));
+        let (old, new) = if i / 300 % 2 == 0 { (empty, mapped) } else { (mapped, empty) };
+        let _ = writeln!(text, "+1 t1 tdp 1 {g:x} {old} {new}");
+        let g = i % 70;
+        let value = |turn: u64| {
+            ["empty".to_owned(), format!("W{g:x}"), format!("R{g:x}")][(turn % 3) as usize].clone()
         };
-        let (g, v) = (i % 70, ["empty".to_owned(), format!("W{i:x}"), format!("R{i:x}")]);
-        let v = |n: u64| v[(n % 3) as usize].replace(&format!("{i:x}"), &format!("{:x}", i % 70));
-        text += &format!("+1 t2 tdp 1 {g:x} {} {}\n", v(i / 70), v(i / 70 + 1));
+        let _ = writeln!(text, "+1 t2 tdp 1 {g:x} {} {}", value(i / 70), value(i / 70 + 1));
     }
     let t = replay(&mmuscope_replay::fixture::trace(&text).expect("a fixture"), &ReplayOptions::default());
     assert_eq!(t.vms().len(), 2);

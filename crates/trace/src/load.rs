@@ -49,6 +49,21 @@ impl Trace {
         load(reader, cx)
     }
 
+    /// Reads files like [`load`](Self::load) and shows `watch` everything so far, as a trace of its own, each time there are about `every`
+    /// more events. That costs little: what is packed is shared.
+    ///
+    /// Where events run back in time, they are in their place only in the trace that is returned, and `true` with it says so.
+    pub fn load_watched(
+        paths: &[PathBuf],
+        opts: &ReadOptions,
+        every: usize,
+        watch: &mut (dyn FnMut(Self) + Send),
+    ) -> Result<(Self, bool), Error> {
+        let mut cx = Cx::new(opts);
+        let reader = open_all(paths, &mut cx)?;
+        load_with(reader, cx, every.max(1), watch)
+    }
+
     /// Reads the content of one file.
     pub fn from_bytes(bytes: impl Into<Arc<[u8]>>, name: impl AsRef<Path>) -> Result<Self, Error> {
         Self::from_bytes_with(bytes, name, &ReadOptions::default())
@@ -131,15 +146,36 @@ pub(crate) fn reader_of(input: Input, cx: &mut Cx, whole: bool) -> Result<Opened
     Ok(Opened { reader, files: vec![FileInfo { path, kind, compression, size, ..FileInfo::default() }] })
 }
 
-fn load(opened: Opened, mut cx: Cx) -> Result<Trace, Error> {
+fn load(opened: Opened, cx: Cx) -> Result<Trace, Error> {
+    load_with(opened, cx, usize::MAX, &mut |_| ()).map(|(trace, _)| trace)
+}
+
+fn load_with(
+    opened: Opened,
+    mut cx: Cx,
+    every: usize,
+    watch: &mut (dyn FnMut(Trace) + Send),
+) -> Result<(Trace, bool), Error> {
     let Opened { mut reader, files } = opened;
     let from_text = files.iter().any(|f| f.kind.is_text());
     let mut asm = Assembler::new(from_text);
     let mut early = TraceInfo::default();
     reader.describe_early(&mut early);
     asm.set_vendor(early.host.vendor);
+    let mut next = every;
     let mut store = if let Some(raw) = reader.raw() {
-        packing::load(raw, &mut asm, &mut cx)?
+        packing::load(raw, &mut asm, &mut cx, &mut |reader, cx, asm, store| {
+            if store.len() >= next {
+                next = store.len().saturating_add(every);
+                let mut info = TraceInfo::default();
+                let damage = cx.damage.len();
+                reader.describe(&mut info, cx);
+                let mut events = store.clone();
+                events.set_whos(cx.whos.clone());
+                watch(so_far(info, &files, asm, cx, events));
+                cx.damage.truncate(damage);
+            }
+        })?
     } else {
         let mut store = EventStore::new();
         let mut batch = Vec::with_capacity(BATCH + BATCH / 4);
@@ -156,17 +192,40 @@ fn load(opened: Opened, mut cx: Cx) -> Result<Trace, Error> {
             if !more {
                 break store;
             }
+            if store.len() >= next {
+                next = store.len().saturating_add(every);
+                let mut info = TraceInfo::default();
+                let damage = cx.damage.len();
+                reader.describe(&mut info, &mut cx);
+                watch(so_far(info, &files, &asm, &cx, store.clone()));
+                cx.damage.truncate(damage);
+            }
         }
     };
     let mut info = TraceInfo::default();
     reader.describe(&mut info, &mut cx);
-    if asm.is_unordered() {
+    let reordered = asm.is_unordered();
+    if reordered {
         store = store.sorted();
     }
     let mut inside = Vec::new();
     reader.inside(&mut inside);
     finish(&mut info, files, &inside, &asm, &mut cx);
-    Ok(Trace { info, strings: cx.strings, events: store })
+    Ok((Trace { info, strings: cx.strings, events: store }, reordered))
+}
+
+/// A trace of what has been read until now.
+fn so_far(mut info: TraceInfo, files: &[FileInfo], asm: &Assembler, cx: &Cx, events: EventStore) -> Trace {
+    // What is told at the end is told each time anew, and its words are not those of the events.
+    let mut told = Cx {
+        strings: cx.strings.clone(),
+        notes: cx.notes.clone(),
+        damage: cx.damage.clone(),
+        more_damage: cx.more_damage,
+        ..Cx::default()
+    };
+    finish(&mut info, files.to_vec(), &[], asm, &mut told);
+    Trace { info, strings: told.strings, events }
 }
 
 /// Puts the parts of the info together.
@@ -231,4 +290,41 @@ pub fn stream(paths: &[PathBuf], opts: &ReadOptions, sink: &mut dyn Sink) -> Res
     reader.inside(&mut inside);
     finish(&mut info, files, &inside, &asm, &mut cx);
     Ok(info)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Body;
+
+    /// What is shown on the way is the beginning of what is there at the end, with the same strings under the same numbers.
+    #[test]
+    fn everything_so_far_is_a_beginning() {
+        let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");
+        let mut seen = 0;
+        for name in ["6.1-npt/trace.txt.zst", "6.1-npt/perf-pipe.data.zst", "linux-boot/trace.dat"] {
+            let paths = [samples.join(name)];
+            let whole = Trace::load(&paths, &ReadOptions::default()).expect("a sample");
+            for threads in [1, 2] {
+                let mut shown = Vec::new();
+                let opts = ReadOptions { threads, ..ReadOptions::default() };
+                let (trace, reordered) =
+                    Trace::load_watched(&paths, &opts, 9000, &mut |t| shown.push(t)).expect("a sample");
+                assert!(!reordered && trace.events.iter().eq(whole.events.iter()));
+                assert_eq!(format!("{:?}", trace.info), format!("{:?}", whole.info));
+                let text = |t: &Trace, e: &Event| match e.body {
+                    Body::Marker { text } => t.strings.text(text).into_owned(),
+                    _ => t.strings.get(e.comm).to_owned(),
+                };
+                for s in &shown {
+                    assert!(s.events.len() >= 9000);
+                    assert!(s.events.iter().eq(whole.events.range(0..s.events.len())));
+                    assert!(s.events.iter().all(|e| text(s, &e) == text(&whole, &e)), "{name}");
+                    assert_eq!(s.info.host.os_release, whole.info.host.os_release);
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen >= 12, "{seen}");
+    }
 }

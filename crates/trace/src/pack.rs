@@ -9,6 +9,8 @@
 //! The encoding of a page fault's error code is part of the kind, so that it can be set when the event is packed already: what
 //! decides it may be an exit in a part of the trace that another thread reads ([`set_encoding`]).
 
+use std::sync::Arc;
+
 use crate::event::{Body, ErrorEncoding, FastPfResult, Isa, Page, Role, StrId, TaskKind};
 
 /// Most words a body has.
@@ -580,7 +582,7 @@ impl Packer {
     }
 
     /// The packed events; none are left.
-    pub(crate) fn take(&mut self) -> Box<[u8]> {
+    pub(crate) fn take(&mut self) -> Arc<[u8]> {
         let data = self.data[..(self.used + SLACK).min(self.data.len())].into();
         self.used = 0;
         self.events = 0;

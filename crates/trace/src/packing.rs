@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use crate::assemble::{Assembler, Fact};
 use crate::error::Error;
@@ -107,8 +107,9 @@ impl Order<'_> {
             let task = self.tasks.get(f.who as usize).copied().flatten();
             if let Some(encoding) = self.asm.learn(task, 0, &f.fact)
                 && let Some(b) = job.blocks.get_mut(f.block as usize)
+                && let Some(data) = Arc::get_mut(&mut b.data)
             {
-                pack::set_encoding(&mut b.data, f.head as usize, encoding);
+                pack::set_encoding(data, f.head as usize, encoding);
             }
         }
         for b in job.blocks.drain(..) {
@@ -117,17 +118,21 @@ impl Order<'_> {
     }
 }
 
+/// Shown the reader and everything so far, after some more events.
+pub(crate) type Show<'a> = dyn FnMut(&mut dyn RawReader, &mut Cx, &Assembler, &EventStore) + Send + 'a;
+
 /// Loads all records.
 pub(crate) fn load(
     reader: &mut dyn RawReader,
     asm: &mut Assembler,
     cx: &mut Cx,
+    show: &mut Show<'_>,
 ) -> Result<EventStore, Error> {
     let order = Order { asm, store: EventStore::new(), tasks: Vec::new(), handed: 0, who: u32::MAX, ts: 0 };
     if cx.threads > 1 {
-        rayon::scope(|scope| run(reader, order, cx, Some(scope)))
+        rayon::scope(|scope| run(reader, order, cx, show, Some(scope)))
     } else {
-        run(reader, order, cx, None)
+        run(reader, order, cx, show, None)
     }
 }
 
@@ -135,6 +140,7 @@ fn run(
     reader: &mut dyn RawReader,
     mut order: Order<'_>,
     cx: &mut Cx,
+    show: &mut Show<'_>,
     scope: Option<&rayon::Scope<'_>>,
 ) -> Result<EventStore, Error> {
     let most = cx.threads * 3;
@@ -190,6 +196,7 @@ fn run(
                 }
             }
         }
+        show(reader, cx, order.asm, &order.store);
     }
     // Less than a block is left.
     order.hand_out(&mut job.batch, cx);

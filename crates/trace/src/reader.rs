@@ -151,7 +151,7 @@ pub(crate) trait Reader: Send {
 }
 
 /// A source of records in time order, to be decoded by whoever wants them.
-pub(crate) trait RawReader: Send {
+pub(crate) trait RawReader: Reader {
     /// Appends some records; `false` when there will be no more (for now, if the input grows).
     fn read_raw(&mut self, out: &mut RawBatch, cx: &mut Cx) -> Result<bool, Error>;
 }

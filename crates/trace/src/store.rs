@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -71,7 +72,8 @@ impl Whos {
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     pub(crate) first_ts: u64,
-    pub(crate) data: Box<[u8]>,
+    /// Shared: a copy of the store as it is now costs next to nothing.
+    pub(crate) data: Arc<[u8]>,
 }
 
 /// Events in time order, packed.

@@ -52,11 +52,20 @@ impl InputArgs {
         Ok(trace)
     }
 
-    /// Reads and replays the trace.
+    /// Reads the trace and replays it meanwhile.
     pub(crate) fn replay(&self, layout: &LayoutArgs) -> Result<(Trace, Timeline)> {
-        let options = layout.replay_options()?;
-        let trace = self.load()?;
-        let timeline = replay(&trace, options)?;
+        let mut options = layout.replay_options()?;
+        let progress = Arc::new(mmuscope_trace::Progress::default());
+        options.progress = Some(Arc::clone(&progress));
+        let watch = Watch::new(format!("reading {}", self.name()), Arc::clone(&progress));
+        let read = ReadOptions { progress: Some(progress), ..ReadOptions::default() };
+        let (trace, timeline) = mmuscope_replay::load(&self.files, &read, &options, None)?;
+        drop(watch);
+        // A replay that was cancelled ends early; half an answer is none.
+        if stopped() {
+            bail!("stopped");
+        }
+        tell_damage(&trace.info);
         Ok((trace, timeline))
     }
 
