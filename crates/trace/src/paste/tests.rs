@@ -1,0 +1,112 @@
+use super::*;
+
+fn values(text: &str) -> Vec<(u64, Option<u8>)> {
+    scan(text.as_bytes()).values.iter().map(|v| (v.value, v.level)).collect()
+}
+
+#[test]
+fn dumps_of_every_era() {
+    let old = "walk_shadow_page_get_mmio_spte: detect reserved bits on spte, addr 0xfed00000, dump hierarchy:\n\
+               ------ spte 0x80000000b1e8107 level 4.\n------ spte 0x123456f77 level 1.";
+    let p = scan(old.as_bytes());
+    assert_eq!(values(old), [(0x0800_0000_0b1e_8107, Some(4)), (0x1_2345_6f77, Some(1))]);
+    assert_eq!(p.groups.len(), 1);
+    assert_eq!(p.groups[0].address, Some(0xfed0_0000));
+    assert_eq!(p.releases(), Some(OLDEST..=(5, 9)));
+
+    // printk glues what has no newline, and syslog writes its own prefix.
+    let new = "Nov  3 12:00:01 host kernel: [  99.123456] kvm: get_mmio_spte: reserved bits set on MMU-present spte, addr 0x1000, hierarchy:\n\
+               Nov  3 12:00:01 host kernel: [  99.123457] kvm: ------ spte = 0x107b1e907 level = 4, rsvd bits = 0xfc000000000f8------ spte = 0x600000123456b77 level = 1, rsvd bits = 0xfc00000000000";
+    let p = scan(new.as_bytes());
+    assert_eq!(p.values.len(), 2);
+    assert_eq!((p.values[0].level, p.values[0].rsvd_mask), (Some(4), Some(0xf_c000_0000_00f8)));
+    assert_eq!((p.values[1].level, p.values[1].rsvd_mask), (Some(1), Some(0xf_c000_0000_0000)));
+    assert_eq!(p.groups.len(), 1);
+    assert_eq!(p.groups[0].kind, Kind::ReservedDump);
+    assert_eq!(p.releases(), Some((5, 13)..=NEWEST));
+}
+
+#[test]
+fn changes_of_the_tdp_mmu() {
+    let text = "Invalid SPTE change: cannot replace a present leaf\nSPTE with another present leaf SPTE mapping a\ndifferent PFN!\n\
+                as_id: 0 gfn: 7c00 old_spte: 600000123456b77 new_spte: 600000123457b77 level: 1";
+    let p = scan(text.as_bytes());
+    assert_eq!(values(text), [(0x0600_0001_2345_6b77, Some(1)), (0x0600_0001_2345_7b77, Some(1))]);
+    assert_eq!((p.groups[0].kind, p.groups[0].line), (Kind::InvalidChange, 1));
+    assert_eq!(p.values[0].gfn, Some(0x7c00));
+    assert_eq!((p.values[0].role, p.values[1].role), (Role::Old, Role::New));
+}
+
+#[test]
+fn ve_and_warnings() {
+    let p = scan(b"kvm: #VE fee00000, spte[4] = 0x8000000107b1e907, spte[3] = 0x8000000107b1f907, spte[1] = 0x8000000000000000");
+    assert_eq!(p.values.iter().map(|v| v.level).collect::<Vec<_>>(), [Some(4), Some(3), Some(1)]);
+    assert_eq!(p.groups[0].address, Some(0xfee0_0000));
+    let p = scan(b"kvm: MMU-writable SPTE is not Host-writable: 400000123456975\nspte = 0x1, level = 2, rsvd bits = 0x3");
+    assert_eq!(p.values[0].value, 0x0400_0001_2345_6975);
+    assert_eq!((p.values[1].value, p.values[1].level, p.values[1].rsvd_mask), (1, Some(2), Some(3)));
+}
+
+#[test]
+fn trace_lines_of_all_tools() {
+    let text = "            load-111     [000] ...1.     4.304062: kvm_mmu_set_spte: gfn 2 spte 7e6fe67 (rwxu) level 1 at 9c16a010\n\
+                load-111 [000] 4.298216: kvm_tdp_mmu_spte_changed: as id 0 gfn 0 level 4 old_spte 0 new_spte 9c168827\n\
+                load-103 [000] .....    69.445577: fast_page_fault: vcpu 0 gva 2000 error_code U sptep 00000000d017d220 old 0x0 new 0 spurious 0 fixed 0\n\
+                x-1 [000] 1.0: check_mmio_spte: spte 8000000fee00027 kvm_gen 4 spte-gen 4 valid 1\n\
+                x-1 [000] 1.0: kvm_mmu_spte_requested: gfn 2 pfn 7e6f level 1\n\
+                x-1 [000] 1.0: mark_mmio_spte: sptep:00000000d017d220 gfn fee00 access 3 gen 4";
+    let p = scan(text.as_bytes());
+    let all: Vec<_> = p.values.iter().map(|v| (v.value, v.level, v.gfn, v.role)).collect();
+    assert_eq!(
+        all,
+        [
+            (0x7e6_fe67, Some(1), Some(2), Role::Leaf),
+            (0, Some(4), Some(0), Role::Old),
+            (0x9c16_8827, Some(4), Some(0), Role::New),
+            (0, None, Some(2), Role::Old),
+            (0x0800_0000_fee0_0027, None, None, Role::Mmio),
+        ]
+    );
+    assert_eq!(p.values[0].letters, Some(Letters { r: true, w: true, x: true, u: Some(true) }));
+    assert_eq!(p.values[4].generation, Some(4));
+    // trace-cmd without the plugin: decimal.
+    let p = scan(b"q-1 [0] 1.0: kvm_mmu_set_spte: [FAILED TO PARSE] gfn=74240 spte=432345565227567991 sptep=1 level=1 r=1 x=1 u=-1");
+    assert_eq!(
+        (p.values[0].value, p.values[0].gfn, p.values[0].level),
+        (432_345_565_227_567_991, Some(74240), Some(1))
+    );
+}
+
+#[test]
+fn debuggers() {
+    let text = "0xffff888004b1c000:\t0x8000000000000000\t0x8600000123456b77\n0xffff888004b1c010 <foo+16>:\t0x0000000000000000\t0x8600000123457b77\n\
+                ffff888004b1d000:  0000000000000000 8600000123456b77   ........wkE#....";
+    let p = scan(text.as_bytes());
+    assert_eq!(p.values.len(), 6);
+    assert_eq!(p.values[1].index, Some(1));
+    assert_eq!(p.values[3].index, Some(3));
+    assert_eq!(p.groups.len(), 2, "two pages, two tables");
+}
+
+#[test]
+fn bare_numbers_and_what_is_none() {
+    assert_eq!(values("0x600000123456b77"), [(0x0600_0001_2345_6b77, None)]);
+    assert_eq!(values("600000123456b77 -> 0"), [(0x0600_0001_2345_6b77, None), (0, None)]);
+    assert_eq!(values("(gdb) $1 = 0x5a0"), [(0x5a0, None)]);
+    assert_eq!(values("RAX: 0000000000000000 RBX: ffff888004b1c000 RCX: 0000000000000001"), []);
+    assert_eq!(values("RIP: 0010:handle_ept_misconfig+0x42/0x90 [kvm_intel]"), []);
+    assert_eq!(
+        values("kvm_intel: SEAMCALL TDH_MEM_PAGE_AUG failed: entry 0x8000000123456b77, level_state 0x1"),
+        []
+    );
+    assert_eq!(values("BUG: unable to handle page fault for address: ffffc90000b37000"), []);
+    assert_eq!(values("spte = 0x12345678123456789 level = 1"), [], "too long for a word");
+}
+
+#[test]
+fn the_kernel_a_dump_names() {
+    let p = scan(b"CPU: 3 PID: 4711 Comm: qemu-system-x86 Tainted: G        W          6.1.0-13-amd64 #1  Debian 6.1.55-1");
+    assert_eq!(p.kernel.as_deref(), Some("Linux version 6.1.0-13-amd64 Debian 6.1.55-1"));
+    let p = scan(b"CPU: 3 PID: 4711 Comm: qemu Not tainted 6.12.9 #7");
+    assert_eq!(p.kernel.as_deref(), Some("6.12.9"));
+}
