@@ -96,6 +96,8 @@ pub(crate) struct Assembler {
     last_ts: u64,
     /// Events whose time ran back.
     unordered: u64,
+    /// Nobody sorts them.
+    as_they_come: bool,
     lost_moments: u64,
     lost_total: u64,
     lost_uncounted: bool,
@@ -114,6 +116,12 @@ impl Assembler {
     /// `vendor` as far as it is known before the events; `from_text`: role words come without the kernel's layout.
     pub(crate) fn new(from_text: bool) -> Self {
         Self { from_text, ..Self::default() }
+    }
+
+    /// The events are handed on in the order in which they come.
+    pub(crate) fn as_they_come(mut self) -> Self {
+        self.as_they_come = true;
+        self
     }
 
     pub(crate) fn set_vendor(&mut self, vendor: Option<Vendor>) {
@@ -370,8 +378,13 @@ impl Assembler {
         }
         if self.unordered > 0 {
             info.notes.push(format!(
-                "{} events came before the time of an earlier one and were sorted in",
-                self.unordered
+                "{} events {}",
+                self.unordered,
+                if self.as_they_come {
+                    "came after one with a later time, and stand where they came"
+                } else {
+                    "came before the time of an earlier one and were sorted in"
+                }
             ));
         }
         self.people(info, strings);

@@ -69,7 +69,7 @@ impl Follower {
             path: path.to_path_buf(),
             opts: opts.clone(),
             cx: Cx::new(opts),
-            asm: Assembler::new(false),
+            asm: Assembler::new(false).as_they_come(),
             file: FileInfo { path: path.to_path_buf(), ..FileInfo::default() },
             state,
             closed,
@@ -85,7 +85,7 @@ impl Follower {
             path: name.to_path_buf(),
             opts: opts.clone(),
             cx: Cx::new(opts),
-            asm: Assembler::new(false),
+            asm: Assembler::new(false).as_they_come(),
             file: FileInfo { path: name.to_path_buf(), ..FileInfo::default() },
             state: State::Waiting { input, head: Vec::new(), is_file: false },
             closed,
@@ -111,6 +111,16 @@ impl Follower {
             State::Waiting { .. } | State::Done => Ok(0),
             State::Whole => {
                 *trace = Trace::load(std::slice::from_ref(&self.path), &self.opts)?;
+                trace.info.notes.push(format!(
+                    "{} is read as it is now and not followed: {} has its index at its end. What can be followed are texts and perf.data in \
+                     pipe form (mmuscope record, perf record -o -)",
+                    self.path.display(),
+                    match trace.info.files.first() {
+                        Some(f) if f.compression != Compression::None => "a compressed file".to_owned(),
+                        Some(f) => f.kind.to_string(),
+                        None => "it".to_owned(),
+                    }
+                ));
                 self.done = true;
                 self.state = State::Done;
                 Ok(trace.events.len())
@@ -200,7 +210,7 @@ impl Follower {
         self.state = match kind {
             Kind::Text(k) => {
                 self.file.kind = k;
-                self.asm = Assembler::new(true);
+                self.asm = Assembler::new(true).as_they_come();
                 let input = Box::new(io::Cursor::new(head).chain(input));
                 State::Growing(Box::new(TextReader::new(self.path.clone(), k, input).growing()))
             }

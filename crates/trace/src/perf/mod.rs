@@ -103,6 +103,9 @@ impl PerfReader {
 
     /// Records alone.
     pub(crate) fn records(input: Box<dyn Read + Send>, path: &Path, kind: FormatKind, offset: u64) -> Self {
+        let mut state = State { path: path.to_path_buf(), uniform: true, ..State::default() };
+        // How much may wait is told when events are read.
+        state.queues.set_most(usize::MAX);
         Self {
             path: path.to_path_buf(),
             kind,
@@ -114,7 +117,7 @@ impl PerfReader {
             growing: false,
             unpacker: Unpacker::default(),
             batch: RawBatch::default(),
-            state: State { path: path.to_path_buf(), uniform: true, ..State::default() },
+            state,
         }
     }
 

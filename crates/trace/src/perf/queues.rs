@@ -32,8 +32,8 @@ pub(crate) struct Queues {
     heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
     /// The newest event when the last round ended.
     at_last_round: u64,
-    /// Everything up to here has gone.
-    done: u64,
+    /// There may be events at or before the limit.
+    due: bool,
 }
 
 /// Which queue an event belongs to.
@@ -152,11 +152,10 @@ impl Queues {
         self.held += len + size_of::<Waiting>();
         let (tid, pid) = (s.tid.unwrap_or(u32::MAX), s.pid.unwrap_or(u32::MAX));
         q.items.push_back(Waiting { ts, tid, pid, len: len as u32, cpu: s.cpu, how });
+        // Later than its round promised.
+        self.due |= ts <= self.limit;
         if self.held > self.most {
             self.overflow();
-        } else if ts <= self.limit {
-            // Later than its round promised.
-            self.done = 0;
         }
     }
 
@@ -165,6 +164,7 @@ impl Queues {
     fn overflow(&mut self) {
         let oldest = self.parts.iter().filter_map(|q| q.items.front()).map(|w| w.ts).min();
         self.limit = self.limit.max(oldest.unwrap_or(0).midpoint(self.newest));
+        self.due = true;
     }
 
     /// A note of the reader: in a queue of its own.
@@ -179,6 +179,7 @@ impl Queues {
 
     /// A round is complete.
     pub(crate) fn round(&mut self) {
+        self.due |= self.at_last_round > self.limit;
         self.limit = self.limit.max(self.at_last_round);
         self.at_last_round = self.newest;
     }
@@ -186,6 +187,7 @@ impl Queues {
     /// Nothing more will come.
     pub(crate) fn end(&mut self) {
         self.limit = u64::MAX;
+        self.due = true;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -198,7 +200,7 @@ impl Queues {
 
     /// Whether something may go.
     pub(crate) fn is_due(&self) -> bool {
-        self.waiting > 0 && (self.limit != self.done || self.limit == u64::MAX)
+        self.waiting > 0 && self.due
     }
 
     /// Moves what may go to `out`, in order of time, until that has `max` items; tasks get their names on the way.
@@ -214,7 +216,7 @@ impl Queues {
         }
         while out.len() < max {
             let Some(Reverse((_, rank, i))) = self.heap.pop() else {
-                self.done = self.limit;
+                self.due = false;
                 return;
             };
             let next = self.heap.peek().map_or((u64::MAX, u64::MAX, u32::MAX), |r| r.0);
@@ -314,5 +316,24 @@ mod tests {
         q.end();
         take(&mut q, &mut out, usize::MAX);
         assert_eq!(times(&out), (0..10_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn late_and_timeless_events_go_too() {
+        let mut q = Queues { most: 3 * size_of::<Waiting>(), ..Queues::default() };
+        let mut out = RawBatch::default();
+        for cpu in 0..100 {
+            put(&mut q, 0, cpu);
+            assert!(q.is_due());
+            take(&mut q, &mut out, usize::MAX);
+        }
+        put(&mut q, 50, 0);
+        q.round();
+        q.round();
+        take(&mut q, &mut out, usize::MAX);
+        put(&mut q, 20, 1);
+        assert!(q.is_due());
+        take(&mut q, &mut out, usize::MAX);
+        assert_eq!(times(&out)[100..], [50, 20]);
     }
 }

@@ -155,3 +155,18 @@ fn folders() {
     let t = crate::support::load_paths(&[dir.join("perf")]);
     assert_eq!((all(&t), t.info.damage.len()), (all(&whole), 0), "{:?}", t.info.damage);
 }
+
+/// What has its index at the end is read once, and that is said.
+#[test]
+fn what_does_not_grow() {
+    let path = crate::support::sample("6.1-npt/trace.dat");
+    let mut follower = Follower::open(&path, &ReadOptions::default()).unwrap();
+    let mut trace = Trace::default();
+    assert_eq!(follower.poll(&mut trace).unwrap(), 68_615);
+    assert!(follower.is_done());
+    assert!(
+        trace.info.notes.iter().any(|n| n.contains("not followed: trace.dat v7")),
+        "{:?}",
+        trace.info.notes
+    );
+}
