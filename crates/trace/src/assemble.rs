@@ -119,7 +119,7 @@ impl Assembler {
     }
 
     /// The events are handed on in the order in which they come.
-    pub(crate) fn as_they_come(mut self) -> Self {
+    pub(crate) fn unsorted(mut self) -> Self {
         self.as_they_come = true;
         self
     }

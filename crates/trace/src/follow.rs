@@ -69,7 +69,7 @@ impl Follower {
             path: path.to_path_buf(),
             opts: opts.clone(),
             cx: Cx::new(opts),
-            asm: Assembler::new(false).as_they_come(),
+            asm: Assembler::new(false).unsorted(),
             file: FileInfo { path: path.to_path_buf(), ..FileInfo::default() },
             state,
             closed,
@@ -85,7 +85,7 @@ impl Follower {
             path: name.to_path_buf(),
             opts: opts.clone(),
             cx: Cx::new(opts),
-            asm: Assembler::new(false).as_they_come(),
+            asm: Assembler::new(false).unsorted(),
             file: FileInfo { path: name.to_path_buf(), ..FileInfo::default() },
             state: State::Waiting { input, head: Vec::new(), is_file: false },
             closed,
@@ -210,7 +210,7 @@ impl Follower {
         self.state = match kind {
             Kind::Text(k) => {
                 self.file.kind = k;
-                self.asm = Assembler::new(true).as_they_come();
+                self.asm = Assembler::new(true).unsorted();
                 let input = Box::new(io::Cursor::new(head).chain(input));
                 State::Growing(Box::new(TextReader::new(self.path.clone(), k, input).growing()))
             }

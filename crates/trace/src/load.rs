@@ -262,7 +262,7 @@ pub fn stream(paths: &[PathBuf], opts: &ReadOptions, sink: &mut dyn Sink) -> Res
     cx.most_waiting = MOST_WAITING;
     let Opened { mut reader, files } = open_all(paths, &mut cx)?;
     let from_text = files.iter().any(|f| f.kind.is_text());
-    let mut asm = Assembler::new(from_text).as_they_come();
+    let mut asm = Assembler::new(from_text).unsorted();
     let mut early = TraceInfo::default();
     reader.describe_early(&mut early);
     asm.set_vendor(early.host.vendor);

@@ -39,6 +39,17 @@ impl Cells {
         }
     }
 
+    /// Whether no cell was set.
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::U64(v) => v.is_empty(),
+            Self::U32(v) => v.is_empty(),
+            Self::I32(v) => v.is_empty(),
+            Self::Bool(v) => v.is_empty(),
+            Self::Text { ends, .. } => ends.is_empty(),
+        }
+    }
+
     /// Nulls up to `rows`. Most columns of an event are null: they are filled up only when a cell is set and at the end.
     fn pad(&mut self, rows: usize) {
         match self {
@@ -158,8 +169,13 @@ impl Rows {
         let rows = std::mem::take(&mut self.len);
         let mut columns: Vec<Column> = Vec::with_capacity(self.cells.len());
         for (cells, spec) in self.cells.iter_mut().zip(self.of.columns) {
-            cells.pad(rows);
             let name = spec.name.into();
+            // Most columns of most chunks: nothing to fill up and copy.
+            if cells.is_empty() {
+                columns.push(Series::full_null(name, rows, &spec.kind.data_type()).into_column());
+                continue;
+            }
+            cells.pad(rows);
             let series = match cells {
                 Cells::U64(v) => Series::new(name, v.as_slice()),
                 Cells::U32(v) => Series::new(name, v.as_slice()),

@@ -3,7 +3,7 @@
 use super::text::TextWriter;
 use super::{Chunk, Column, Kind, Table};
 use crate::Error;
-use polars::prelude::{CompatLevel, DataFrame, Schema};
+use polars::prelude::{CompatLevel, DataFrame, DataType, Schema};
 use polars_arrow::array::{BooleanArray, PrimitiveArray, StaticArray, Utf8ViewArray};
 use polars_arrow::io::ipc::IpcField;
 use polars_io::SerWriter;
@@ -242,21 +242,20 @@ impl<W: Write> TableWriter<W> {
 
 /// The polars schema of a table.
 fn schema(table: &Table) -> Schema {
-    use polars::prelude::DataType as T;
-    table
-        .columns
-        .iter()
-        .map(|c| {
-            let t = match c.kind {
-                Kind::Time | Kind::Duration | Kind::Hex | Kind::Count | Kind::Bytes => T::UInt64,
-                Kind::Number => T::UInt32,
-                Kind::Signed => T::Int32,
-                Kind::Flag => T::Boolean,
-                Kind::Text => T::String,
-            };
-            (c.name.into(), t)
-        })
-        .collect()
+    table.columns.iter().map(|c| (c.name.into(), c.kind.data_type())).collect()
+}
+
+impl Kind {
+    /// The polars type of such a column.
+    pub(super) fn data_type(self) -> DataType {
+        match self {
+            Self::Time | Self::Duration | Self::Hex | Self::Count | Self::Bytes => DataType::UInt64,
+            Self::Number => DataType::UInt32,
+            Self::Signed => DataType::Int32,
+            Self::Flag => DataType::Boolean,
+            Self::Text => DataType::String,
+        }
+    }
 }
 
 /// A chunk with its columns' types resolved.
