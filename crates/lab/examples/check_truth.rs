@@ -1,12 +1,15 @@
-//! Replays recordings and compares what comes out with what the kernel's memory held: `check_truth [--prefix] [--lossy] [--all] DIR…`.
+//! Replays recordings and compares what comes out with what the kernel's memory held: `check_truth [--prefix] [--lossy] [--seeds N] [--all] DIR…`.
 //!
 //! Every folder below the given ones that has a recording and some truth beside it is checked:
 //!
 //! - TDP MMU (`truth-leaves.csv`): the present and MMIO leaves of both sides are the same, value for value, Accessed and Dirty apart;
 //! - any MMU (`ptpages.bin`): no entry that the replay states as exact or observed, and not stale, holds anything else in the kernel;
 //! - counts of present leaves against KVM's own (`kvmstats.txt`);
-//! - with `--lossy`: the same of facts when runs of events on one CPU are missing, as full rings lose them;
+//! - with `--lossy` (`--seeds N`, 9 if not said): the same of facts when events are missing: runs of one CPU or of all, long and short, at
+//!   the start and at the end, single events, whole buffers again and again, a recorder that starts late; and how many facts are left;
 //! - with `--prefix`: the state at a third and two thirds of the trace is what replaying that much of the trace alone gives.
+//!
+//! `--seed N` runs that one loss only, and `--gfn HEX` prints everything about one frame in it (or in the whole trace).
 //!
 //! `none`: there was nothing in the folder to compare with. Truth belongs to the end of `trace.txt.zst`; where the lab made the folder (`tasks.txt`), to the other recordings too, which `--all` includes.
 
@@ -34,11 +37,19 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool> {
-    let (mut prefix, mut lossy, mut all, mut dirs) = (false, false, false, Vec::new());
-    for arg in env::args().skip(1) {
+    let (mut prefix, mut lossy, mut all, mut dirs) = (false, 0, false, Vec::new());
+    let (mut one, mut gfn) = (None, None);
+    let mut args = env::args().skip(1);
+    while let Some(arg) = args.next() {
         match arg.as_str() {
             "--prefix" => prefix = true,
-            "--lossy" => lossy = true,
+            "--lossy" => lossy = lossy.max(9),
+            "--seeds" => lossy = args.next().context("--seeds N")?.parse().context("--seeds N")?,
+            "--seed" => one = Some(args.next().context("--seed N")?.parse().context("--seed N")?),
+            "--gfn" => {
+                let hex = args.next().context("--gfn HEX")?;
+                gfn = Some(u64::from_str_radix(hex.trim_start_matches("0x"), 16).context("--gfn HEX")?);
+            }
             "--all" => all = true,
             _ => folders(Path::new(&arg), &mut dirs)?,
         }
@@ -58,8 +69,11 @@ fn run() -> Result<bool> {
             let compared =
                 check.leaves.is_some() || !check.pages.is_empty() || check.counters.contains_key("pages_4k");
             check.run(prefix);
-            if lossy {
-                (1..4).for_each(|seed| check.lossy(seed));
+            if let Some(gfn) = gfn {
+                check.tell(one, gfn);
+            }
+            if lossy > 0 || one.is_some() {
+                check.lossy(one.map_or(1..=lossy, |n| n..=n));
             }
             let name = format!(
                 "{}/{}",
@@ -118,6 +132,10 @@ struct Check {
     counters: BTreeMap<String, u64>,
     /// Bits the CPU sets without an event.
     silent: u64,
+    /// Entries stated as fact, and right.
+    facts: u64,
+    /// Of those, the ones that map something.
+    mapped: u64,
     said: Vec<String>,
     wrong: Vec<String>,
 }
@@ -159,6 +177,8 @@ impl Check {
             tasks: truth::read_tasks(&text("tasks.txt")),
             counters,
             silent: if ept { 0x300 } else { 0x60 },
+            facts: 0,
+            mapped: 0,
             said: Vec::new(),
             wrong: Vec::new(),
         })
@@ -237,7 +257,7 @@ impl Check {
         if self.pages.is_empty() {
             return;
         }
-        let (mut right, mut unsure_right, mut unsure_wrong, mut elsewhere) = (0, 0, 0, 0);
+        let (mut right, mut mapped, mut unsure_right, mut unsure_wrong, mut elsewhere) = (0u64, 0, 0, 0, 0);
         for (e, s) in state {
             let (Some(sptep), Some(value)) = (e.sptep, s.spte) else { continue };
             let Some(page) = self.pages.get(&(sptep & !0xfff)) else {
@@ -247,7 +267,10 @@ impl Check {
             let kernel = page[(sptep & 0xfff) as usize / 8];
             let same = (kernel ^ value) & !self.silent == 0;
             match (s.certainty, same) {
-                (Certainty::Exact | Certainty::Observed, true) => right += 1,
+                (Certainty::Exact | Certainty::Observed, true) => {
+                    right += 1;
+                    mapped += u64::from(matches!(s.state, State::Present | State::Mmio));
+                }
                 (Certainty::Exact | Certainty::Observed, false) => self.wrong.push(format!(
                     "entry {} at {sptep:#x}: replay {value:#x} {} ({}), kernel {kernel:#x}",
                     name((0, u32::from(e.as_id), e.level, e.gfn)),
@@ -258,27 +281,147 @@ impl Check {
                 (_, false) => unsure_wrong += 1,
             }
         }
+        (self.facts, self.mapped) = (right, mapped);
         self.said.push(format!("entries: {right} facts right, of the unsure {unsure_right} right {unsure_wrong} wrong, {elsewhere} in no copied page"));
     }
 
     /// Facts must stay facts when events are missing.
-    fn lossy(&mut self, seed: u64) {
-        let mut random = seed;
+    fn lossy(&mut self, seeds: std::ops::RangeInclusive<u64>) {
+        if self.pages.is_empty() {
+            return;
+        }
+        let (whole, mapped) = (self.facts, self.mapped);
+        let mut kept_mapped = 0;
+        let (mut runs, mut kept) = (0, 0);
+        for seed in seeds {
+            let Some((shape, part)) = self.without(seed) else { continue };
+            let before = self.wrong.len();
+            let lost = self.trace.events.len() - part.events.len();
+            let timeline = std::mem::replace(&mut self.timeline, replay(&part, &ReplayOptions::default()));
+            let state = self.timeline.state_at(self.timeline.range().1, &StateFilter::default());
+            self.entries(&state);
+            self.timeline = timeline;
+            self.said.pop();
+            runs += 1;
+            kept += self.facts;
+            kept_mapped += self.mapped;
+            for w in &mut self.wrong[before..] {
+                w.insert_str(0, &format!("lossy {seed} ({shape}, {lost} of {}): ", self.trace.events.len()));
+            }
+        }
+        (self.facts, self.mapped) = (whole, mapped);
+        self.said.push(format!(
+            "{runs} lossy runs: {} facts right on average, {} % of the whole trace's ({} % of those that map something)",
+            kept / runs.max(1),
+            kept * 100 / (runs * whole).max(1),
+            kept_mapped * 100 / (runs * mapped).max(1),
+        ));
+    }
+
+    /// Everything about one frame, in a run with losses or the whole trace: its events, and what the replay made of them.
+    fn tell(&self, seed: Option<u64>, gfn: u64) {
+        let without = seed.and_then(|s| self.without(s));
+        let trace = without.as_ref().map_or(&self.trace, |w| &w.1);
+        let timeline = replay(trace, &ReplayOptions::default());
+        for (i, e) in trace.events.iter().enumerate() {
+            let (at, level) = match e.body {
+                Body::TdpSpteChanged { gfn, level, .. } | Body::SetSpte { gfn, level, .. } => (gfn, level),
+                Body::GetPage { page, .. } | Body::PrepareZapPage { page } => {
+                    (page.gfn.unwrap_or(0), page.role.level + 1)
+                }
+                Body::FastPageFault { cr2_or_gpa, .. } => (cr2_or_gpa >> 12, 1),
+                Body::MarkMmioSpte { gfn, .. } => (gfn, 1),
+                Body::Lost { .. } | Body::ZapAllFast { .. } => (gfn, 1),
+                _ => continue,
+            };
+            let span = 9 * (u32::from(level.clamp(1, 6)) - 1);
+            if at >> span == gfn >> span {
+                println!("{i} {} cpu {} {:?} {:x?}", e.ts, e.cpu, e.tid, e.body);
+            }
+        }
+        for e in timeline.entries().filter(|e| e.level < 4 && e.gfn <= gfn && gfn < e.gfn + e.pages()) {
+            println!("entry {e:x?} {:x?}", timeline.table(e.table));
+            for s in timeline.spans(e.id) {
+                println!(
+                    "    {:?}..{:?} {:x?} {} {}",
+                    s.opened_by,
+                    s.closed_by,
+                    s.spte,
+                    s.state.name(),
+                    words(&s)
+                );
+            }
+        }
+    }
+
+    /// The trace without some of its events, as recorders lose them; `None` where a loss would never be noticed.
+    fn without(&self, seed: u64) -> Option<(&'static str, Trace)> {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut below = |n: u64| {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (random >> 33) % n.max(1)
         };
         let total = self.trace.events.len() as u64;
-        // Three losses; the last one late, when little is left to make up for it.
-        let mut gaps: Vec<(u64, u64, u16)> = [total / 4, total / 2, total / 8]
-            .iter()
-            .map(|n| (total - n - below(*n / 2), 20 + below(total / 50), below(2) as u16))
-            .collect();
-        gaps.sort_unstable();
+        let cpus = self.trace.events.iter().map(|e| u64::from(e.cpu) + 1).max().unwrap_or(1);
+        // First event, how many, and of which CPU (`None`: of all).
+        let mut gaps: Vec<(u64, u64, Option<u16>)> = Vec::new();
+        let mut one_in = 0;
+        // A recorder that starts late loses nothing it knows of.
+        let mut late = 0;
+        let shape = match seed % 9 {
+            0 => {
+                gaps.push((below(total), total / 20 + below(total / 4), Some(below(cpus) as u16)));
+                "long gap"
+            }
+            1 | 2 => {
+                // Three losses; the last one late, when little is left to make up for it.
+                for n in [total / 4, total / 2, total / 8] {
+                    gaps.push((total - n - below(n / 2), 20 + below(total / 50), Some(below(cpus) as u16)));
+                }
+                "three gaps"
+            }
+            3 => {
+                for _ in 0..=below(3) {
+                    gaps.push((below(total), 20 + below(total / 20), None));
+                }
+                "gaps on all CPUs"
+            }
+            4 => {
+                late = below(total * 9 / 10);
+                "late start"
+            }
+            5 => {
+                gaps.push((0, below(total * 9 / 10), Some(below(cpus) as u16)));
+                gaps.push((0, below(total / 2), None));
+                "start lost"
+            }
+            6 => {
+                let n = 20 + below(total / 4);
+                gaps.push((total - n, n - n.min(8 + below(n / 8)), Some(below(cpus) as u16)));
+                "near the end"
+            }
+            7 => {
+                one_in = 1 << (4 + below(9));
+                "single events"
+            }
+            _ => {
+                // Pages of a ring buffer, again and again.
+                for _ in 0..4 + below(30) {
+                    gaps.push((below(total), 60 + below(200), Some(below(cpus) as u16)));
+                }
+                "whole buffers"
+            }
+        };
         let (mut part, mut lost) = (EventStore::new(), BTreeMap::<u16, u64>::new());
         for (i, e) in self.trace.events.iter().enumerate() {
             let i = i as u64;
-            if gaps.iter().any(|&(at, len, cpu)| e.cpu == cpu && i >= at && i < at + len) {
+            let hit = |&(at, len, cpu): &(u64, u64, Option<u16>)| {
+                cpu.is_none_or(|c| e.cpu == c) && i >= at && i < at + len
+            };
+            if i < late {
+                continue;
+            }
+            if gaps.iter().any(hit) || one_in > 0 && below(one_in) == 0 {
                 *lost.entry(e.cpu).or_default() += 1;
                 continue;
             }
@@ -293,23 +436,25 @@ impl Check {
             }
             part.push(&e);
         }
-        if !lost.is_empty() {
-            return;
+        // A recorder that stops tells what it lost last.
+        if let Some(last) = self.trace.events.iter().last() {
+            for (cpu, count) in lost {
+                part.push(&Event {
+                    cpu,
+                    tid: None,
+                    pid: None,
+                    body: Body::Lost { count: Some(count), event: None },
+                    ..last
+                });
+            }
+        }
+        if part.len() < 2 {
+            return None;
         }
         let mut info = self.trace.info.clone();
         info.events = part.len() as u64;
-        let part = Trace { info, strings: self.trace.strings.clone(), events: part };
-        let before = self.wrong.len();
-        let whole = std::mem::replace(&mut self.timeline, replay(&part, &ReplayOptions::default()));
-        let state = self.timeline.state_at(self.timeline.range().1, &StateFilter::default());
-        self.entries(&state);
-        self.timeline = whole;
-        for w in &mut self.wrong[before..] {
-            w.insert_str(
-                0,
-                &format!("lossy {seed} ({} of {total} lost): ", total - part.events.len() as u64 + 3),
-            );
-        }
+        info.first_ts = part.ts(0);
+        Some((shape, Trace { info, strings: self.trace.strings.clone(), events: part }))
     }
 
     /// Present leaves per size.

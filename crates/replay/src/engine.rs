@@ -2,7 +2,7 @@
 //! result.
 
 use mmuscope_spte::{Layout, State as SpteState};
-use mmuscope_trace::{Body, Event, Page, Trace};
+use mmuscope_trace::{Body, Event, FastPfResult, Page, Trace};
 use rustc_hash::FxHashMap;
 
 use crate::faults::{FaultState, FaultTracker};
@@ -17,6 +17,47 @@ pub(crate) struct Key {
     pub(crate) as_id: u8,
     pub(crate) level: u8,
     pub(crate) gfn: u64,
+}
+
+/// When and by whom an event was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    /// Number of the thread.
+    pub(crate) th: usize,
+    /// The VM it is taken to work for.
+    pub(crate) vm: u16,
+    pub(crate) ev: u32,
+    pub(crate) ts: u64,
+}
+
+/// `kvm_mmu_set_spte`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SetSpte {
+    pub(crate) gfn: u64,
+    pub(crate) spte: u64,
+    pub(crate) sptep: u64,
+    pub(crate) level: u8,
+}
+
+/// `mark_mmio_spte`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MarkMmio {
+    /// Virtual.
+    pub(crate) sptep: Option<u64>,
+    pub(crate) gfn: u64,
+    pub(crate) access: u32,
+    pub(crate) generation: u32,
+}
+
+/// `fast_page_fault`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FastFault {
+    pub(crate) gpa: u64,
+    /// Virtual.
+    pub(crate) sptep: Option<u64>,
+    pub(crate) old: u64,
+    pub(crate) new: u64,
+    pub(crate) result: FastPfResult,
 }
 
 /// A `kvm_mmu_get_page` whose table no event has linked yet.
@@ -59,6 +100,8 @@ pub(crate) struct Thread {
     /// Of the tables it is tearing down: those whose unlinking is told after their entries (7.2 and later), with the time of the event
     /// before which the link cannot have been cut.
     pub(crate) unlinking: Vec<(u32, u64)>,
+    /// Level and first frame of the table that its last change unlinked.
+    pub(crate) cut: Option<(u8, u64)>,
     /// It obsoleted all roots and now zaps them.
     pub(crate) zapping: bool,
     /// Tables it went through in this fault.
@@ -140,6 +183,8 @@ pub(crate) struct Engine {
     /// Tables detached lately, newest last.
     pub(crate) recent: Vec<u32>,
     pub(crate) gaps: Vec<Gap>,
+    /// Pages whose link was cut before any event made it: with thread and time.
+    pub(crate) cuts: Vec<(u64, u32, u64)>,
     /// Re-read values that do not fit yet.
     pub(crate) rereads: Vec<Reread>,
     /// Entries of torn-down tables that a late event said were filled.
@@ -150,6 +195,8 @@ pub(crate) struct Engine {
     pub(crate) faults: FaultTracker,
     pub(crate) silent: Silent,
     pub(crate) loss_seen: bool,
+    /// The last event that told of a loss; 0 where none did.
+    pub(crate) loss_ev: u32,
     pub(crate) virt_minus_phys: Option<u64>,
     /// Events consumed.
     pub(crate) next_ev: u32,
@@ -181,6 +228,7 @@ impl Engine {
             obsolete: rustc_hash::FxHashSet::default(),
             recent: Vec::new(),
             gaps: Vec::new(),
+            cuts: Vec::new(),
             rereads: Vec::new(),
             late: rustc_hash::FxHashSet::default(),
             evidence: Vec::new(),
@@ -189,6 +237,7 @@ impl Engine {
             faults: FaultTracker::default(),
             silent: Silent::default(),
             loss_seen: false,
+            loss_ev: 0,
             virt_minus_phys: None,
             next_ev: 0,
             first_ts: None,
@@ -312,30 +361,32 @@ impl Engine {
         {
             self.settle(th, ev, ts);
         }
+        let at = At { th, vm: self.vm_of(th), ev, ts };
+        self.vms.note_activity(at.vm, &e.body);
         match e.body {
             Body::TdpSpteChanged { as_id, gfn, level, old_spte, new_spte } => {
-                self.tdp_changed(th, ev, ts, as_id, gfn, level.clamp(1, 6), old_spte, new_spte);
+                self.tdp_changed(at, as_id, level.clamp(1, 6), gfn, old_spte, new_spte);
             }
-            Body::GetPage { page, created } => self.get_page(th, ev, ts, &page, created),
-            Body::PrepareZapPage { page } => self.prepare_zap(th, ev, ts, &page),
-            Body::SyncPage { page } => self.sync_page(th, ev, ts, &page, true),
-            Body::UnsyncPage { page } => self.sync_page(th, ev, ts, &page, false),
+            Body::GetPage { page, created } => self.get_page(at, &page, created),
+            Body::PrepareZapPage { page } => self.prepare_zap(at, &page),
+            Body::SyncPage { page } => self.sync_page(at, &page),
             Body::SetSpte { gfn, spte, sptep, level, .. } => {
-                self.set_spte(th, ev, ts, gfn, spte, sptep, level.clamp(1, 6))
+                self.set_spte(at, &SetSpte { gfn, spte, sptep, level: level.clamp(1, 6) });
             }
             Body::MarkMmioSpte { sptep, gfn, access, generation } => {
-                self.mark_mmio(th, ev, ts, sptep, gfn, access, generation)
+                self.mark_mmio(at, &MarkMmio { sptep, gfn, access, generation });
             }
             Body::FastPageFault { cr2_or_gpa, sptep, old_spte, new_spte, result, .. } => {
-                self.fast_page_fault(th, ev, ts, cr2_or_gpa, sptep, old_spte, new_spte, result);
+                let (gpa, old, new) = (cr2_or_gpa, old_spte, new_spte);
+                self.fast_page_fault(at, &FastFault { gpa, sptep, old, new, result });
             }
-            Body::ZapAllFast { .. } => self.zap_all_fast(th, ev, ts),
+            Body::ZapAllFast { .. } => self.zap_all_fast(at),
             Body::UnmapHvaRange { .. }
             | Body::SetSpteHva { .. }
             | Body::AgeHva { .. }
             | Body::TestAgeHva { .. }
             | Body::AgePage { .. } => {
-                self.notifier(th, ev, ts, &e.body);
+                self.notifier(at, &e.body);
             }
             Body::SpteRequested { .. } | Body::PageFault { .. } | Body::Exit { .. } | Body::Entry { .. } => {
                 if let (Body::SpteRequested { gfn, .. }, Some(hva)) = (e.body, self.threads[th].fault.cow) {
@@ -347,7 +398,7 @@ impl Engine {
             }
             _ => {}
         }
-        self.silent_step(th, ev, ts, e);
+        self.silent_step(at, e);
         let vm = self.threads[th].vm.unwrap_or(0);
         let tdp = self.vms.is_tdp(vm);
         self.faults.step(&mut self.threads[th], vm, tdp, ev, ts, e);
@@ -364,9 +415,7 @@ impl Engine {
     pub(crate) fn evidence(
         &mut self,
         kind: EvidenceKind,
-        ev: u32,
-        ts: u64,
-        vm: u16,
+        at: At,
         entry: Option<u32>,
         key: Key,
         gfn: u64,
@@ -376,9 +425,9 @@ impl Engine {
         if self.evidence.len() < MAX_EVIDENCE {
             self.evidence.push(Evidence {
                 kind,
-                ts,
-                event: ev,
-                vm: VmId(vm),
+                ts: at.ts,
+                event: at.ev,
+                vm: VmId(at.vm),
                 entry: entry.map(crate::model::EntryId),
                 as_id: key.as_id,
                 level: key.level,
@@ -390,9 +439,9 @@ impl Engine {
         }
     }
 
-    fn get_page(&mut self, th: usize, ev: u32, ts: u64, page: &Page, created: bool) {
-        let vm = self.vm_of(th);
-        self.silent_get_page(th, ev, ts, page, created);
+    fn get_page(&mut self, at: At, page: &Page, created: bool) {
+        let At { th, vm, ev, ts } = at;
+        self.silent_get_page(at, page, created);
         if !created || !page.role.direct || page.role.level < 1 {
             return;
         }
@@ -410,7 +459,7 @@ impl Engine {
         };
         t.pages.push(np);
         if page.role.level >= 4 && page.gfn.is_none_or(|g| g == 0) {
-            self.vms.new_root(vm, np);
+            self.vms.new_root(vm, np, &page.role);
         }
     }
 
@@ -469,8 +518,8 @@ impl Engine {
         }
     }
 
-    fn zap_all_fast(&mut self, th: usize, ev: u32, ts: u64) {
-        let vm = self.vm_of(th);
+    fn zap_all_fast(&mut self, at: At) {
+        let At { th, vm, .. } = at;
         let roots: Vec<u32> = self
             .live
             .values()
@@ -483,12 +532,15 @@ impl Engine {
             .collect();
         self.obsolete.extend(roots);
         self.threads[th].zapping = true;
-        self.silent_zap_all(vm, ev, ts);
+        self.obsolete_in_doubt(at);
+        self.silent_zap_all(at);
     }
 
     /// Something was lost: every value known so far may have changed since.
     fn on_lost(&mut self, ev: u32, ts: u64) {
         self.loss_seen = true;
+        self.loss_ev = ev;
+        self.vms.lost();
         for g in std::mem::take(&mut self.gaps) {
             self.report_gap(&g);
         }
@@ -500,6 +552,7 @@ impl Engine {
             t.prev_ts = ts;
             t.zapping = false;
             t.root = NONE;
+            t.cut = None;
             t.path.clear();
             t.install = None;
             t.pages.clear();
@@ -522,7 +575,8 @@ impl Engine {
                     );
                 }
             }
-            self.store.tables[t as usize].lossy = true;
+            let r = &mut self.store.tables[t as usize];
+            (r.lossy, r.alive) = (true, false);
         }
         self.silent_lost(ev, ts);
         self.faults.lost(&mut self.threads, ev, ts);

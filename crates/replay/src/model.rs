@@ -224,6 +224,8 @@ pub enum Reason {
     Faulted,
     /// The old value of the event that ended it.
     OldValue,
+    /// The trace does not hold all that came before, so that the change may have been in another table.
+    Incomplete,
 }
 
 impl Reason {
@@ -257,6 +259,9 @@ impl Reason {
             Self::GuestTable => "the guest page table that this page shadows may have been written since",
             Self::Faulted => "a fault found it not present",
             Self::OldValue => "old value of the event that changed it",
+            Self::Incomplete => {
+                "the trace does not hold all that came before (it began later, or events were lost): the change may have been in another page table"
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use mmuscope_spte::State as SpteState;
 use mmuscope_trace::{Body, Event, FastPfResult, Isa, Page, Role};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::engine::{Engine, Key};
+use crate::engine::{At, Engine, FastFault, Key, MarkMmio, SetSpte};
 use crate::model::{Certainty, EvidenceKind, MmuKind, Reason, Shade};
 use crate::store::TableRec;
 
@@ -82,11 +82,11 @@ pub(crate) struct Silent {
 
 impl Engine {
     /// Every event, for what it says about silent tables.
-    pub(crate) fn silent_step(&mut self, th: usize, ev: u32, ts: u64, e: &Event) {
+    pub(crate) fn silent_step(&mut self, at: At, e: &Event) {
         if !self.silent.active {
             return;
         }
-        let tid = self.threads[th].tid;
+        let tid = self.threads[at.th].tid;
         match e.body {
             Body::UnmapHvaRange { .. }
             | Body::SetSpteHva { .. }
@@ -94,7 +94,7 @@ impl Engine {
             | Body::MarkMmioSpte { .. } => {}
             Body::Entry { .. } | Body::Exit { .. } | Body::UserspaceExit { .. } => {
                 self.close_ranges(tid);
-                self.silent_boundary(th, ev, ts, e);
+                self.silent_boundary(at, e);
             }
             _ => self.close_ranges(tid),
         }
@@ -106,9 +106,9 @@ impl Engine {
         }
     }
 
-    fn silent_boundary(&mut self, th: usize, ev: u32, ts: u64, e: &Event) {
+    fn silent_boundary(&mut self, at: At, e: &Event) {
+        let At { th, vm, ev, .. } = at;
         let tid = self.threads[th].tid;
-        let vm = self.vm_of(th);
         self.silent.made.remove(&tid);
         if let Some(brief) = self.silent.brief.remove(&tid) {
             for entry in brief {
@@ -120,7 +120,7 @@ impl Engine {
             Body::Entry { .. } | Body::UserspaceExit { .. } => {
                 let to_mmio = matches!(e.body, Body::UserspaceExit { reason: 6, .. });
                 if !to_mmio && let Some(gfn) = self.threads[th].fault.unanswered_write() {
-                    self.guest_table_written(vm, gfn, ev, ts);
+                    self.guest_table_written(vm, gfn, ev);
                 }
                 if matches!(e.body, Body::UserspaceExit { .. }) && self.silent.protects.contains(&vm) {
                     self.stale_where(vm, ev, Reason::SilentKernel, |s, x| {
@@ -157,8 +157,10 @@ impl Engine {
     }
 
     fn stale_where(&mut self, vm: u16, ev: u32, reason: Reason, which: impl Fn(&Self, u32) -> bool) {
-        let Some(fresh) = self.silent.fresh.get(&vm) else { return };
-        let mut hit: Vec<u32> = fresh.iter().copied().filter(|x| which(self, *x)).collect();
+        // Where threads were sorted into VMs by what they share, a loss may have torn a VM in two.
+        let one = self.vms.sure() || !self.careful(vm);
+        let fresh = self.silent.fresh.iter().filter(|(v, _)| !one || **v == vm).flat_map(|(_, f)| f);
+        let mut hit: Vec<u32> = fresh.copied().filter(|x| which(self, *x)).collect();
         // The order of a set is not the order of anything.
         hit.sort_unstable();
         for x in hit {
@@ -166,8 +168,8 @@ impl Engine {
         }
     }
 
-    pub(crate) fn silent_get_page(&mut self, th: usize, ev: u32, _ts: u64, page: &Page, created: bool) {
-        let vm = self.vm_of(th);
+    pub(crate) fn silent_get_page(&mut self, at: At, page: &Page, created: bool) {
+        let At { th, vm, ev, .. } = at;
         let tid = self.threads[th].tid;
         let key = SpKey::of(vm, page);
         let made = self.silent.made.entry(tid).or_default();
@@ -196,10 +198,10 @@ impl Engine {
         }
     }
 
-    pub(crate) fn prepare_zap(&mut self, th: usize, ev: u32, ts: u64, page: &Page) {
-        let vm = self.vm_of(th);
+    pub(crate) fn prepare_zap(&mut self, at: At, page: &Page) {
+        let At { vm, ev, ts, .. } = at;
         if page.role.direct && self.vms.is_tdp(vm) {
-            self.tdp_prepare_zap(th, ev, ts, page);
+            self.tdp_prepare_zap(at, page);
         }
         if !self.silent.active {
             return;
@@ -249,7 +251,7 @@ impl Engine {
         }
     }
 
-    fn drop_silent(&mut self, t: u32, ev: u32, ts: u64) {
+    pub(crate) fn drop_silent(&mut self, t: u32, ev: u32, ts: u64) {
         let vm = self.store.tables[t as usize].vm;
         let page = self.store.tables[t as usize].page;
         let entries: Vec<u32> = self.store.table_entries(t).collect();
@@ -281,11 +283,11 @@ impl Engine {
         self.store.bury(t, ev, ts);
     }
 
-    pub(crate) fn sync_page(&mut self, th: usize, ev: u32, _ts: u64, page: &Page, sync: bool) {
-        if !self.silent.active || !sync {
+    pub(crate) fn sync_page(&mut self, at: At, page: &Page) {
+        let At { vm, ev, .. } = at;
+        if !self.silent.active {
             return;
         }
-        let vm = self.vm_of(th);
         let key = SpKey::of(vm, page);
         let known = self.silent.table_of.get(&key).copied();
         let level = page.role.level;
@@ -299,7 +301,7 @@ impl Engine {
     }
 
     /// The guest may have written a table of its own.
-    fn guest_table_written(&mut self, vm: u16, gfn: Option<u64>, ev: u32, _ts: u64) {
+    fn guest_table_written(&mut self, vm: u16, gfn: Option<u64>, ev: u32) {
         self.stale_where(vm, ev, Reason::GuestTable, |s, x| {
             let t = s.store.place(x).table;
             if s.store.tables[t as usize].direct {
@@ -312,7 +314,8 @@ impl Engine {
         });
     }
 
-    pub(crate) fn silent_zap_all(&mut self, vm: u16, ev: u32, _ts: u64) {
+    pub(crate) fn silent_zap_all(&mut self, at: At) {
+        let At { vm, ev, .. } = at;
         if !self.vms.sure() {
             let all: Vec<u16> = self.silent.fresh.keys().copied().collect();
             for v in all {
@@ -324,18 +327,29 @@ impl Engine {
         self.silent.protects.remove(&vm);
     }
 
+    /// A VM turns out to have the TDP MMU: what was taken for an MMU that does not trace its zaps may be a table of that.
+    pub(crate) fn silent_no_more(&mut self, at: At) {
+        if self.silent.active && !self.vms.is_tdp(at.vm) {
+            self.stale_where(at.vm, at.ev, Reason::Incomplete, |_, _| true);
+        }
+    }
+
     pub(crate) fn silent_lost(&mut self, ev: u32, _ts: u64) {
         let vms: Vec<u16> = self.silent.fresh.keys().copied().collect();
         for vm in vms {
             self.stale_where(vm, ev, Reason::Lost, |_, _| true);
         }
         self.silent.made.clear();
+        // A page may have been freed and made anew: which table a zap is of is not known until an event tells it again.
+        self.silent.table_of.clear();
+        self.silent.key_of_table.clear();
         self.silent.brief.clear();
         self.silent.ranges.clear();
     }
 
     /// mmu_notifier events: which entries they may have hit.
-    pub(crate) fn notifier(&mut self, th: usize, ev: u32, _ts: u64, body: &Body) {
+    pub(crate) fn notifier(&mut self, at: At, body: &Body) {
+        let At { th, ev, .. } = at;
         let tid = self.threads[th].tid;
         let (start, end, zaps) = match *body {
             Body::UnmapHvaRange { start, end } => (start, end, true),
@@ -363,10 +377,10 @@ impl Engine {
         };
         for vm in vms {
             if zaps {
-                self.stale_where(vm, ev, Reason::Notifier, |s, x| s.hva_hit(vm, x, start, end));
+                self.stale_where(vm, ev, Reason::Notifier, |s, x| s.hva_hit(x, start, end));
             } else if self.layout.masks.acc_track_mask != 0 && self.layout.masks.accessed_mask == 0 {
                 // Ageing without A/D bits takes permissions away.
-                self.stale_where(vm, ev, Reason::Notifier, |s, x| s.hva_hit(vm, x, start, end));
+                self.stale_where(vm, ev, Reason::Notifier, |s, x| s.hva_hit(x, start, end));
             }
         }
         if zaps {
@@ -393,7 +407,7 @@ impl Engine {
     }
 
     /// Whether a host range may cover the page of an entry; `false` only where the memslot's place is known.
-    fn hva_hit(&self, vm: u16, entry: u32, start: u64, end: u64) -> bool {
+    fn hva_hit(&self, entry: u32, start: u64, end: u64) -> bool {
         let p = self.store.place(entry);
         // MMIO entries map nothing of the host.
         if self.store.now(entry).is_some_and(|(_, m)| m.shade == Shade::Mmio) {
@@ -401,7 +415,9 @@ impl Engine {
         }
         let n = crate::model::pages_of(p.level);
         let last = p.gfn.saturating_add(n - 1);
-        let Some(slots) = self.silent.memslots.get(&vm) else { return true };
+        let Some(slots) = self.silent.memslots.get(&self.store.tables[p.table as usize].vm) else {
+            return true;
+        };
         let mut around = slots.iter().filter(|s| s.votes >= 2 && s.lo <= p.gfn && last <= s.hi);
         match (around.next(), around.next()) {
             (Some(s), None) => {
@@ -413,7 +429,8 @@ impl Engine {
         }
     }
 
-    fn silent_table(&mut self, th: usize, vm: u16, page: u64, level: u8, gfn: u64, ev: u32, ts: u64) -> u32 {
+    fn silent_table(&mut self, at: At, page: u64, level: u8, gfn: u64) -> u32 {
+        let At { th, vm, ev, ts } = at;
         let tid = self.threads[th].tid;
         // The page made last by this thread for that level is where it now writes.
         let made = self.silent.made.get_mut(&tid).and_then(|m| {
@@ -447,6 +464,7 @@ impl Engine {
         let mut rec = TableRec::new(vm, as_id, level, gfn >> span << span, ev, ts);
         rec.page = page;
         rec.direct = direct;
+        rec.silent = true;
         let t = self.store.add_table(rec);
         self.store.tables[t as usize].root = t;
         self.by_page.insert(page, t);
@@ -462,25 +480,16 @@ impl Engine {
         t
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    pub(crate) fn set_spte(
-        &mut self,
-        th: usize,
-        ev: u32,
-        ts: u64,
-        gfn: u64,
-        spte: u64,
-        sptep: u64,
-        level: u8,
-    ) {
-        let vm = self.vm_of(th);
-        if self.tdp_set_spte(th, ev, ts, gfn, spte, sptep, level) {
+    pub(crate) fn set_spte(&mut self, at: At, s: &SetSpte) {
+        let At { th, vm, ev, .. } = at;
+        let SetSpte { gfn, spte, sptep, level } = *s;
+        if self.tdp_set_spte(at, s) {
             return;
         }
         self.silent.active = true;
         let page = sptep & !0xfff;
         self.learn_virt(th, gfn, sptep);
-        let t = self.silent_table(th, vm, page, level, gfn, ev, ts);
+        let t = self.silent_table(at, page, level, gfn);
         let index = (sptep >> 3 & 511) as u16;
         let shade = self.shade(spte, level);
         // What is larger or smaller at the same place is replaced without a word.
@@ -526,6 +535,17 @@ impl Engine {
         let span = self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
         self.threads[th].fault.changed_silently(span, level);
         self.freshen(th, vm, entry, shade, ev);
+        // Beside a TDP tree it is a nested guest's, if the making of its page was seen; else it may be of the tree.
+        if self.vms.is_tdp(vm) && self.careful(vm) && !self.silent.key_of_table.contains_key(&t) {
+            self.make_stale(entry, ev, Reason::Incomplete);
+        }
+    }
+
+    /// Whether this thread made, or looked up, a shadow page of this level and has not filled it yet.
+    pub(crate) fn makes_shadow_page(&self, at: At, level: u8) -> bool {
+        let tid = self.threads[at.th].tid;
+        let made = self.silent.made.get(&tid).into_iter().flatten();
+        made.into_iter().any(|k| k.vm == at.vm && k.role.level == level && !k.role.direct)
     }
 
     /// An install in a direct table replaces what other levels mapped there.
@@ -555,8 +575,7 @@ impl Engine {
     /// A value is known from here on, as far as this kernel lets it be known.
     fn freshen(&mut self, th: usize, vm: u16, entry: u32, shade: Shade, ev: u32) {
         let tid = self.threads[th].tid;
-        let pending =
-            self.silent.ranges.iter().any(|r| r.tid != tid && self.hva_hit(vm, entry, r.start, r.end));
+        let pending = self.silent.ranges.iter().any(|r| r.tid != tid && self.hva_hit(entry, r.start, r.end));
         if pending {
             self.make_stale(entry, ev, Reason::Notifier);
             return;
@@ -584,18 +603,9 @@ impl Engine {
         self.silent.virt = None;
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    pub(crate) fn mark_mmio(
-        &mut self,
-        th: usize,
-        ev: u32,
-        ts: u64,
-        sptep: Option<u64>,
-        gfn: u64,
-        access: u32,
-        generation: u32,
-    ) {
-        let vm = self.vm_of(th);
+    pub(crate) fn mark_mmio(&mut self, at: At, m: &MarkMmio) {
+        let At { th, vm, ev, ts } = at;
+        let MarkMmio { sptep, gfn, access, generation } = *m;
         if let Some(i) = self.threads[th].install
             && i.gfn == gfn
         {
@@ -623,7 +633,7 @@ impl Engine {
         let value = (self.mmio_sure && self.layout.state(value, 1) == SpteState::Mmio).then_some(value);
         let phys = sptep.zip(self.virt_minus_phys).map(|(v, d)| v.wrapping_sub(d));
         let entry = if let Some(p) = phys {
-            let t = self.silent_table(th, vm, p & !0xfff, 1, gfn, ev, ts);
+            let t = self.silent_table(at, p & !0xfff, 1, gfn);
             match self.silent.slots.get(&p).copied() {
                 Some(e) if self.store.place(e).gfn == gfn => e,
                 _ => {
@@ -662,23 +672,13 @@ impl Engine {
         self.silent.fresh.entry(vm).or_default().insert(entry);
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    pub(crate) fn fast_page_fault(
-        &mut self,
-        th: usize,
-        ev: u32,
-        ts: u64,
-        gpa: u64,
-        sptep: Option<u64>,
-        old: u64,
-        new: u64,
-        result: FastPfResult,
-    ) {
+    pub(crate) fn fast_page_fault(&mut self, at: At, f: &FastFault) {
+        let At { th, vm, ev, .. } = at;
+        let FastFault { gpa, sptep, old, new, result } = *f;
         if let Some(v) = sptep {
             self.silent.virt = Some((self.threads[th].tid, gpa >> 12, v));
         }
-        let vm = self.vm_of(th);
-        if self.vms.is_tdp(vm) && self.tdp_fast_fault(th, ev, ts, gpa, sptep, old, new, result) {
+        if self.vms.is_tdp(vm) && self.tdp_fast_fault(at, f) {
             return;
         }
         if !self.silent.active {
@@ -703,16 +703,8 @@ impl Engine {
             } else if (cur ^ old) & !ad != 0 {
                 let p = self.store.place(entry);
                 let key = Key { as_id: 0, level, gfn: p.gfn };
-                self.evidence(
-                    EvidenceKind::FastFault,
-                    ev,
-                    ts,
-                    vm,
-                    Some(entry),
-                    key,
-                    p.gfn,
-                    (Some(cur), Some(old)),
-                );
+                let values = (Some(cur), Some(old));
+                self.evidence(EvidenceKind::FastFault, at, Some(entry), key, p.gfn, values);
             }
         }
         let shade = self.shade(new, level);

@@ -77,7 +77,7 @@ pub(crate) struct Meta {
 
 const CERTAINTIES: [Certainty; 5] =
     [Certainty::Exact, Certainty::Observed, Certainty::Implied, Certainty::Assumed, Certainty::Stale];
-const REASONS: [Reason; 19] = [
+const REASONS: [Reason; 20] = [
     Reason::Stated,
     Reason::Reread,
     Reason::FastFault,
@@ -97,6 +97,7 @@ const REASONS: [Reason; 19] = [
     Reason::GuestTable,
     Reason::Faulted,
     Reason::OldValue,
+    Reason::Incomplete,
 ];
 
 impl Meta {
@@ -130,6 +131,10 @@ pub(crate) struct TableRec {
     pub(crate) mirror: bool,
     /// Events were lost while it lived: what no event has shown since is not known.
     pub(crate) lossy: bool,
+    /// Where the trace does not hold all that came before: a fault was seen to work on it, and nothing that ends it since.
+    pub(crate) alive: bool,
+    /// Of an MMU whose zaps are not traced.
+    pub(crate) silent: bool,
     pub(crate) gfn: u64,
     /// Host-physical page; 0 where unknown.
     pub(crate) page: u64,
@@ -166,6 +171,8 @@ impl TableRec {
             direct: true,
             mirror: false,
             lossy: false,
+            alive: false,
+            silent: false,
             gfn,
             page: 0,
             parent: NONE,

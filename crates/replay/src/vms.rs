@@ -1,6 +1,6 @@
 //! Which VM an event belongs to. No event says: threads, processes and page tables do.
 
-use mmuscope_trace::{Body, Event, StrId, Trace};
+use mmuscope_trace::{Body, Event, Role, StrId, Trace};
 use rustc_hash::FxHashMap;
 
 use crate::engine::{NewPage, Thread};
@@ -20,8 +20,14 @@ pub(crate) struct VmState {
     /// Made by `kvm_mmu_get_page`, not filled yet.
     roots: Vec<NewPage>,
     top: u8,
-    /// Level of the roots, once an event told.
-    root_seen: bool,
+    /// Everything that made its tables is in the trace: it begins before the first root, and nothing was lost since.
+    complete: bool,
+    /// It did something before.
+    acted: bool,
+    /// All roots became obsolete since its tables are in doubt.
+    renewed: bool,
+    /// Roots of several roles may be valid at once in one address space.
+    several_roots: bool,
     /// vCPU threads, in the order of their appearance: tid, vCPU number, name.
     pub(crate) vcpus: Vec<(u32, Option<u32>, StrId)>,
     /// Name of the first thread that acted.
@@ -40,7 +46,10 @@ impl VmState {
             last: 0,
             roots: Vec::new(),
             top: 0,
-            root_seen: false,
+            complete: false,
+            acted: false,
+            renewed: false,
+            several_roots: false,
             vcpus: Vec::new(),
             comm: StrId::default(),
         }
@@ -208,14 +217,14 @@ impl VmMap {
         }
     }
 
-    pub(crate) fn new_root(&mut self, vm: u16, np: NewPage) {
+    pub(crate) fn new_root(&mut self, vm: u16, np: NewPage, role: &Role) {
         if let Some(s) = self.vms.get_mut(usize::from(vm)) {
+            s.several_roots |= np.mirror || role.guest_mode == Some(true) || s.top != 0 && s.top != np.level;
             if s.roots.len() >= 64 {
                 s.roots.remove(0);
             }
             s.roots.push(np);
             s.top = s.top.max(np.level);
-            s.root_seen = true;
         }
     }
 
@@ -238,15 +247,57 @@ impl VmMap {
         self.vms.get(usize::from(vm)).map_or(4, |s| if s.top == 0 { 4 } else { s.top })
     }
 
-    /// The making of a root was seen.
+    /// Whether the trace holds everything that made this VM's tables.
     pub(crate) fn complete(&self, vm: u16) -> bool {
-        self.vms.get(usize::from(vm)).is_some_and(|s| s.root_seen)
+        self.vms.get(usize::from(vm)).is_some_and(|s| s.complete)
     }
 
-    /// A thread was seen to work on tables of a VM.
-    pub(crate) fn adopt(&mut self, th: &mut Thread, vm: u16) {
-        // Kernel threads serve all VMs: only what they do on known tables tells, each time anew.
-        let _ = (th, vm);
+    /// The same of all VMs.
+    pub(crate) fn all_complete(&self) -> bool {
+        self.vms.iter().all(|s| s.complete || !s.acted)
+    }
+
+    /// Whether several valid roots of one address space may live at once: of a mirror, of guest mode, of another height.
+    pub(crate) fn several_roots(&self, vm: u16) -> bool {
+        self.vms.get(usize::from(vm)).is_none_or(|s| s.several_roots || s.kind == MmuKind::Mixed)
+    }
+
+    /// Notes that a VM is at work. One whose first deed is to make a root had none before.
+    pub(crate) fn note_activity(&mut self, vm: u16, body: &Body) {
+        let Some(s) = self.vms.get_mut(usize::from(vm)) else { return };
+        match body {
+            _ if s.acted => {}
+            Body::GetPage { page, created: true } if page.role.level >= 3 => {
+                (s.acted, s.complete) = (true, true);
+            }
+            Body::Entry { .. }
+            | Body::Exit { .. }
+            | Body::PageFault { .. }
+            | Body::TdpSpteChanged { .. }
+            | Body::SetSpte { .. }
+            | Body::SpteRequested { .. }
+            | Body::MarkMmioSpte { .. }
+            | Body::FastPageFault { .. }
+            | Body::GetPage { .. }
+            | Body::SyncPage { .. }
+            | Body::UnsyncPage { .. }
+            | Body::PrepareZapPage { .. }
+            | Body::ZapAllFast { .. } => s.acted = true,
+            _ => {}
+        }
+    }
+
+    /// Events were lost.
+    pub(crate) fn lost(&mut self) {
+        for s in &mut self.vms {
+            (s.acted, s.complete, s.renewed) = (true, false, false);
+        }
+    }
+
+    /// All roots of a VM become obsolete; whether for the second time since its tables are in doubt.
+    pub(crate) fn all_obsolete_again(&mut self, vm: u16) -> bool {
+        let Some(s) = self.vms.get_mut(usize::from(vm)) else { return false };
+        std::mem::replace(&mut s.renewed, true)
     }
 
     pub(crate) fn finish(&self, trace: &Trace) -> Vec<Vm> {

@@ -321,8 +321,42 @@ fn after_lost_events_everything_is_stale_until_shown() {
     ));
     let (_, s) = entry(&t, 1, 2).expect("entry");
     assert_eq!((s.certainty, s.reason, s.state), (Certainty::Stale, Reason::Lost, State::Present));
-    assert_eq!(entry(&t, 1, 3).map(|(_, s)| s.certainty), Some(Certainty::Exact));
+    // The change may have been in another tree, made while nothing was seen.
+    assert_eq!(
+        entry(&t, 1, 3).map(|(_, s)| (s.certainty, s.reason)),
+        Some((Certainty::Implied, Reason::Incomplete))
+    );
     assert_eq!(t.lost().iter().map(|l| l.count).collect::<Vec<_>>(), [Some(40)]);
+}
+
+#[test]
+fn after_lost_events_the_page_of_an_install_tells_its_table() {
+    let lost = format!(
+        "{TREE}\n+1 t1 tdp 1 2 empty W77\n+1 t2 lost 40\n+1 t1 exit\n+1 t1 fault 3 w\n+1 t1 want 1 3 78\n+1 t1 tdp 1 3 empty W78\n+1 t1 set 1 3 W78 at 12018\n+1 t1 entry 0"
+    );
+    let certainty = |t: &Timeline, gfn| entry(t, 1, gfn).map(|(_, s)| (s.shade, s.certainty));
+    let (_, t) = run(&lost);
+    assert_eq!(certainty(&t, 3), Some((Shade::Writable, Certainty::Exact)));
+    // Faults fill the valid tree: its table is known now, and dirty logging visits no other.
+    let (_, t) = run(&format!("{lost}\n+1 t9 tdp 1 3 W78 R78\n+1 t9 tdp 1 2 W77 R77"));
+    assert_eq!(certainty(&t, 3), Some((Shade::ReadOnly, Certainty::Exact)));
+    assert_eq!(certainty(&t, 2), Some((Shade::ReadOnly, Certainty::Exact)));
+    // A zap may be of a tree that was obsolete before: the entry is not known to be mapped any more, nor to be empty.
+    let (_, t) = run(&format!("{lost}\n+1 t9 tdp 1 3 W78 empty"));
+    assert_eq!(certainty(&t, 3), Some((Shade::Nonpresent, Certainty::Implied)));
+    // A page is one table at a time: the cut of its link ends the table, whichever tree it was in.
+    let (_, t) = run(&format!("{lost}\n+1 t9 tdp 2 0 T12 empty"));
+    assert_eq!(certainty(&t, 3), None);
+}
+
+#[test]
+fn a_trace_that_begins_late_knows_less() {
+    // The same changes, with and without the beginning of the VM.
+    let changes = "+1 t9 tdp 1 2 W77 R77\n+1 t9 tdp 1 2 R77 empty";
+    let (_, t) = run(&format!("{TREE}\n+1 t1 tdp 1 2 empty W77\n{changes}"));
+    assert_eq!(entry(&t, 1, 2).map(|(_, s)| s.certainty), Some(Certainty::Exact));
+    let (_, t) = run(&format!("100 t1 entry 0\n{changes}"));
+    assert!(at_end(&t).iter().all(|(_, s)| s.certainty > Certainty::Observed));
 }
 
 #[test]

@@ -1,0 +1,282 @@
+//! What a change does to the tables, once its table is known.
+
+use mmuscope_spte::State as SpteState;
+
+use crate::engine::{At, Engine, Fit, Gap, Install, Key, Reread};
+use crate::model::{Certainty, EvidenceKind, Reason, Shade};
+use crate::store::NONE;
+use crate::tdp::{Change, Found};
+
+/// Most children that splits may imply: what a file can make us store stays in proportion to it.
+const IMPLIED_BASE: u64 = 4 << 20;
+
+impl Engine {
+    pub(super) fn apply(&mut self, c: &Change, found: Found, careful: bool) {
+        let Change { at: At { th, vm, ev, ts }, key, idx, gfn, old, new } = *c;
+        let level = key.level;
+        let table = found.table;
+        let l = self.layout;
+        let attached = self.store.tables[table as usize].attached();
+        let shade = self.shade(new, level);
+        if !attached {
+            self.apply_dying(c, found, shade, careful);
+            return;
+        }
+        // Where releases are traced (6.10 and later) a frozen value is only ever told of a table being torn down: that its link was cut
+        // must have been lost.
+        let t = &self.store.tables[table as usize];
+        if shade == Shade::Removed && !self.releases_silently && t.lossy && !t.mirror {
+            self.detach_tree(table, ev, ts);
+            self.threads[th].tearing.push(table);
+            self.apply_dying(c, found, shade, careful);
+            return;
+        }
+        let entry = self.store.slot_mut(table, idx);
+        let before = self.store.now(entry);
+        if found.fit == Fit::No {
+            let from = before.map_or(l.zapped, |b| b.0);
+            self.leave_gap(c, entry, from);
+        }
+        if !self.rereads.is_empty() {
+            let explained = |r: &Reread| {
+                r.entry == entry && (self.same(r.seen, old, level) || self.same(r.seen, new, level))
+            };
+            let keep: Vec<Reread> = self.rereads.iter().filter(|r| !explained(r)).copied().collect();
+            self.rereads = keep;
+        }
+        self.check_values(c, entry);
+        let old_child = self.child_of.get(&entry).copied();
+        let old_state = l.state(old, level);
+        let new_state = l.state(new, level);
+        let (certainty, reason) = Self::how_known(found, careful);
+        let span = self.store.push(entry, ev, Some(new), shade, certainty, reason);
+        if !found.sure && !careful {
+            self.note(EvidenceKind::Ambiguous, c, Some(entry), (None, Some(new)));
+        }
+        // What the entry pointed to is unlinked, unless it still does.
+        let page_of = |s: &Self, t: u32| s.store.tables[t as usize].page;
+        let keeps = new_state == SpteState::Table
+            && old_child.is_some_and(|t| page_of(self, t) == self.layout.masks.base_addr_mask & new);
+        let child_key = Self::child_key(c);
+        if level > 1 && !keeps && (old_state == SpteState::Table || old_child.is_some()) {
+            // In doubt the page says which table ends: the caller sees to that.
+            let child = if careful {
+                old_child.filter(|t| found.sure || Some(page_of(self, *t)) == self.cut_page(c))
+            } else {
+                old_child.or_else(|| self.orphan_for(vm, child_key, self.pfn_bits(old)))
+            };
+            if let Some(c) = child {
+                self.child_of.remove(&entry);
+                // Unlinked before by the one who is tearing it down: his, not this thread's.
+                if self.store.tables[c as usize].attached() {
+                    self.detach_tree(c, ev, ts);
+                    self.threads[th].tearing.push(c);
+                }
+            }
+        } else {
+            self.threads[th].went_through(table);
+        }
+        if level > 1 && new_state == SpteState::Table && !keeps {
+            if careful && self.cut_before(c) {
+                self.make_stale(entry, ev, Reason::Incomplete);
+            } else {
+                self.link(c, child_key, entry, table, careful);
+            }
+        }
+        let thread = &mut self.threads[th];
+        if shade == Shade::Removed {
+            thread.frozen.push(entry);
+        }
+        if !matches!(old_state, SpteState::Present | SpteState::Table)
+            && matches!(new_state, SpteState::Present | SpteState::Mmio)
+        {
+            thread.root = self.store.tables[table as usize].root;
+            thread.install = Some(Install {
+                table,
+                entry,
+                span,
+                gfn,
+                level,
+                as_id: key.as_id,
+                spte: new,
+                ambiguous: !found.sure,
+            });
+        }
+        self.threads[th].fault.changed(span, level);
+        self.check_obsolete_root(table, ev, ts);
+    }
+
+    /// How the value of a change is known in the table it was found to belong to.
+    pub(super) fn how_known(found: Found, careful: bool) -> (Certainty, Reason) {
+        match (found.sure, careful) {
+            (true, _) => (Certainty::Exact, Reason::Stated),
+            (false, false) => (Certainty::Implied, Reason::Ambiguous),
+            (false, true) => (Certainty::Implied, Reason::Incomplete),
+        }
+    }
+
+    pub(super) fn leave_gap(&mut self, c: &Change, entry: u32, from: u64) {
+        let Change { at: At { th, vm, ev, ts }, key, gfn, old: to, .. } = *c;
+        if self.gaps.len() >= 256 {
+            let g = self.gaps.remove(0);
+            self.report_gap(&g);
+        }
+        let tid = self.threads[th].tid;
+        self.gaps.push(Gap { vm, key, entry, gfn, from, to, ev, ts, tid, kind: EvidenceKind::OldValue });
+    }
+
+    /// Things the kernel itself calls bugs.
+    fn check_values(&mut self, c: &Change, entry: u32) {
+        let Change { key, old, new, .. } = *c;
+        let l = &self.layout;
+        let (o, n) = (l.state(old, key.level), l.state(new, key.level));
+        if o == SpteState::Present && n == SpteState::Present && self.pfn_bits(old) != self.pfn_bits(new) {
+            self.note(EvidenceKind::PfnChanged, c, Some(entry), (Some(old), Some(new)));
+        } else if o == SpteState::Nonpresent && n == SpteState::Nonpresent && old != new {
+            self.note(EvidenceKind::NonpresentChanged, c, Some(entry), (Some(old), Some(new)));
+        } else if n == SpteState::Present
+            && new & 2 != 0
+            && l.masks.mmu_writable_mask != 0
+            && new & l.masks.mmu_writable_mask == 0
+        {
+            self.note(EvidenceKind::WritableBits, c, Some(entry), (None, Some(new)));
+        }
+    }
+
+    /// A table seen before what links it.
+    fn orphan_for(&self, vm: u16, key: Key, page: u64) -> Option<u32> {
+        let c = self.live.get(&key)?;
+        c.iter().copied().find(|t| self.store.tables[*t as usize].page == page).or_else(|| {
+            c.iter().copied().find(|t| {
+                let r = &self.store.tables[*t as usize];
+                r.vm == vm && r.parent == NONE && r.page == 0
+            })
+        })
+    }
+
+    fn link(&mut self, c: &Change, key: Key, entry: u32, table: u32, careful: bool) {
+        let Change { at: At { th, vm, ev, ts }, old, new, .. } = *c;
+        let page = self.pfn_bits(new);
+        if let Some(t) = self.by_page.get(&page).copied() {
+            let r = &self.store.tables[t as usize];
+            let fresh = if careful { r.lossy && r.start_ev > self.loss_ev } else { r.root != t };
+            if r.parent == NONE && fresh && self.key_is(t, key) {
+                // Seen before it was linked.
+                self.store.tables[t as usize].parent = entry;
+                self.child_of.insert(entry, t);
+                return;
+            }
+            if r.parent != NONE && !careful && !self.loss_seen {
+                self.note(EvidenceKind::TableShared, c, Some(entry), (None, Some(new)));
+            }
+            self.retire_page(page, ev, ts);
+        }
+        let pages = &mut self.threads[th].pages;
+        let np = pages
+            .iter()
+            .rposition(|p| p.level == key.level && p.gfn.is_none_or(|g| g == key.gfn))
+            .map(|i| pages.remove(i));
+        if let Some(np) = np {
+            self.vms.linked(vm, np.ev);
+        }
+        let t = self.make_table(vm, key, np, entry, c.at);
+        let root = self.store.tables[table as usize].root;
+        let mirror = self.store.tables[table as usize].mirror;
+        let r = &mut self.store.tables[t as usize];
+        r.page = page;
+        r.root = root;
+        r.mirror |= mirror;
+        // It was made before; it holds anything from the moment it was linked.
+        r.start_ev = ev;
+        r.start_ts = ts;
+        self.by_page.insert(page, t);
+        self.child_of.insert(entry, t);
+        self.threads[th].went_through(t);
+        // Obsolete roots are not filled.
+        self.seen_alive(t);
+        if self.layout.state(old, key.level + 1) == SpteState::Present {
+            self.split(t, key, old, ev);
+        }
+    }
+
+    /// A huge page became a table: its 512 children map what it mapped.
+    fn split(&mut self, table: u32, key: Key, huge: u64, ev: u32) {
+        if self.implied > IMPLIED_BASE + u64::from(self.next_ev) * 64 {
+            self.store.tables[table as usize].born = false;
+            return;
+        }
+        self.implied += 512;
+        let l = self.layout;
+        let step = 1u64 << (9 * (u32::from(key.level) - 1));
+        let mut child = huge;
+        if key.level == 1 {
+            child &= !l.large;
+            // NX huge pages: what was not executable as a whole is, page by page (a TDP page's role allows everything).
+            if !l.is_executable(child) {
+                child = (child & !l.masks.nx_mask) | l.masks.x_mask | l.masks.xu_mask;
+            }
+        }
+        let shade = self.shade(child, key.level);
+        for i in 0..512u16 {
+            let e = self.store.slot_mut(table, i);
+            self.store.push(
+                e,
+                ev,
+                Some(child | (u64::from(i) * step) << 12),
+                shade,
+                Certainty::Implied,
+                Reason::Split,
+            );
+        }
+    }
+
+    /// A change that another CPU told before: it closes the gap it left.
+    pub(super) fn fill_gap(&mut self, c: &Change, careful: bool) -> bool {
+        let Change { at: At { th, .. }, key, gfn, old, new, .. } = *c;
+        let page = self.pfn_bits(old);
+        let prev = self.threads[th]
+            .unlinking
+            .iter()
+            .find(|(t, _)| {
+                let r = &self.store.tables[*t as usize];
+                r.page == page && r.level + 1 == key.level
+            })
+            .map_or(self.threads[th].prev_ts, |u| u.1);
+        let tid = self.threads[th].tid;
+        // The change itself happened after the thread's event before; only then can it have been before the one that left the gap.
+        let Some(i) = self.gaps.iter().position(|g| {
+            g.gfn == gfn
+                && g.key == key
+                && g.tid != tid
+                && prev <= g.ts
+                && match (self.same(g.from, old, key.level), self.same(g.to, new, key.level)) {
+                    (from, to) if careful => from && to,
+                    (from, to) => from || to,
+                }
+        }) else {
+            return false;
+        };
+        let g = self.gaps[i];
+        if careful {
+            // What was lost may have left the gap as well.
+            self.make_stale(g.entry, c.at.ev, Reason::Incomplete);
+        }
+        let (from, to) = (self.same(g.from, old, key.level), self.same(g.to, new, key.level));
+        if from && to {
+            self.gaps.swap_remove(i);
+        } else if from {
+            self.gaps[i].from = new;
+        } else {
+            self.gaps[i].to = old;
+        }
+        self.evidence(
+            EvidenceKind::Reordered,
+            At { vm: g.vm, ..c.at },
+            Some(g.entry),
+            key,
+            gfn,
+            (Some(old), Some(new)),
+        );
+        true
+    }
+}

@@ -1,0 +1,181 @@
+//! Finding the table when the trace does not hold all that came before: it began later, or events were lost.
+//!
+//! Then trees may be alive that no event has named, and trees taken for alive may be gone. What a change says of its entry is a fact only
+//! where the table is beyond doubt, for one of these reasons:
+//!
+//! - `kvm_mmu_set_spte` named the table's page.
+//! - A page of the host is one table at a time: the change cuts the very link that is known to lead to that page.
+//! - Faults fill, and dirty logging and ageing visit, valid roots only, and a role has one valid root at a time. A table that a fault was
+//!   seen to work on since ([`TableRec::alive`](crate::store::TableRec)) is the valid root's for its place until its link is cut or all
+//!   roots become obsolete, both of which are told. So any change there is its own, save zaps: those reach obsolete trees too.
+//!
+//! Any other change may be in any table of its place: where the old value fits, that entry's value is no longer known.
+
+use crate::engine::{At, Engine, Fit};
+use crate::model::{Certainty, Reason, Shade};
+use crate::store::NONE;
+use crate::tdp::{Change, Found};
+
+impl Engine {
+    /// Whether tables may be alive in this VM that the trace has not shown, or gone without a word.
+    pub(crate) fn careful(&self, vm: u16) -> bool {
+        if self.vms.sure() { !self.vms.complete(vm) } else { !self.vms.all_complete() }
+    }
+
+    /// Something that only happens to tables of valid roots happened in this one.
+    pub(crate) fn seen_alive(&mut self, table: u32) {
+        let r = &self.store.tables[table as usize];
+        if r.alive || !self.careful(r.vm) || !r.attached() || self.obsolete.contains(&r.root) {
+            return;
+        }
+        let (vm, root, page) = (r.vm, r.root, r.page);
+        let key = crate::engine::Key { as_id: r.as_id, level: r.level, gfn: r.gfn };
+        // One valid root has one table at a place.
+        for t in self.live.get(&key).into_iter().flatten().copied() {
+            let o = &mut self.store.tables[t as usize];
+            if o.vm == vm && (o.page != page || o.root != root) {
+                o.alive = false;
+            }
+        }
+        self.store.tables[table as usize].alive = true;
+    }
+
+    /// The table of the valid root at the place of a change, if one was seen.
+    fn valid_table(&self, c: &Change) -> Option<u32> {
+        if self.vms.several_roots(c.at.vm) {
+            return None;
+        }
+        let mut alive = self.live.get(&c.key)?.iter().copied().filter(|t| {
+            let r = &self.store.tables[*t as usize];
+            r.alive && r.vm == c.at.vm
+        });
+        let t = alive.next()?;
+        alive.next().is_none().then_some(t)
+    }
+
+    /// The table of a change, where a rule above tells.
+    pub(crate) fn find_beyond_doubt(&self, c: &Change) -> Option<Found> {
+        let l = &self.layout;
+        if let Some(page) = self.cut_page(c) {
+            let child = self.by_page.get(&page).copied()?;
+            let r = &self.store.tables[child as usize];
+            if r.level + 1 != c.key.level || r.gfn != c.gfn || r.parent == NONE {
+                return None;
+            }
+            let p = self.store.place(r.parent);
+            if !self.key_is(p.table, c.key) || !self.store.tables[p.table as usize].attached() {
+                return None;
+            }
+            let known = self.store.now(r.parent).is_some_and(|(v, m)| {
+                m.certainty <= Certainty::Observed && m.has_value && self.same(v, c.old, c.key.level)
+            });
+            let fit = self.fit(p.table, c.idx, c.old, c.key.level);
+            return Some(Found { table: p.table, fit, sure: known });
+        }
+        if l.is_removed(c.new) && !self.releases_silently {
+            // Frozen for good, in a table that is being torn down.
+            return None;
+        }
+        let t = self.valid_table(c)?;
+        let fit = self.fit(t, c.idx, c.old, c.key.level);
+        let zap = !l.is_shadow_present(c.new) && !l.is_mmio(c.new);
+        // Without A/D bits ageing shows; it goes through obsolete trees as well.
+        let aged = self.shade(c.new, c.key.level) == Shade::AccessTracked;
+        let thread = &self.threads[c.at.th];
+        // Whose VM a thread works for may be a guess; host pages of two VMs are never the same.
+        let ours =
+            self.vms.sure() && thread.vm.is_some() || l.is_shadow_present(c.old) && fit >= Fit::Volatile;
+        if ours && (!zap && !aged || thread.fault.is_open()) {
+            return Some(Found { table: t, fit, sure: true });
+        }
+        (fit >= Fit::Volatile && !self.threads[c.at.th].zapping).then_some(Found {
+            table: t,
+            fit,
+            sure: false,
+        })
+    }
+
+    /// A change that may be in another table than the one it was booked on: what the others hold at its place is not known any more.
+    pub(crate) fn doubt_others(&mut self, c: &Change, found: Option<Found>) {
+        if found.is_some_and(|f| f.sure) {
+            return;
+        }
+        let target = found.map(|f| f.table);
+        let whose = self.vms.sure().then_some(c.at.vm);
+        let hit: Vec<u32> = self
+            .live
+            .get(&c.key)
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(|t| Some(*t) != target && whose.is_none_or(|v| v == self.store.tables[*t as usize].vm))
+            .filter(|t| self.fit(*t, c.idx, c.old, c.key.level) >= Fit::Volatile)
+            .filter_map(|t| self.store.slot(t, c.idx))
+            .collect();
+        for e in hit {
+            self.make_stale(e, c.at.ev, Reason::Lost);
+        }
+    }
+
+    /// A host page is one table at a time: wherever the cut of its link was booked, the table ends.
+    pub(crate) fn end_cut_page(&mut self, c: &Change) {
+        let Some(page) = self.cut_page(c) else { return };
+        let Some(&t) = self.by_page.get(&page) else {
+            // The link itself may be told only now, by another CPU.
+            if self.cuts.len() >= 64 {
+                self.cuts.remove(0);
+            }
+            self.cuts.push((page, self.threads[c.at.th].tid, c.at.ts));
+            return;
+        };
+        let r = &self.store.tables[t as usize];
+        if r.attached() && r.start_ev < c.at.ev {
+            self.detach_tree(t, c.at.ev, c.at.ts);
+            self.threads[c.at.th].tearing.push(t);
+        }
+    }
+
+    /// Whether the link to a page that a change makes was told cut before, by another CPU, so that it is gone already.
+    pub(crate) fn cut_before(&self, c: &Change) -> bool {
+        let page = self.pfn_bits(c.new);
+        let t = &self.threads[c.at.th];
+        self.cuts.iter().any(|(p, tid, ts)| *p == page && *tid != t.tid && *ts >= t.prev_ts)
+    }
+
+    /// All roots of a VM become obsolete: no table of before is a valid root's any more. When that happens once more, the roots of the
+    /// first time are gone: the kernel finishes with them before it goes on.
+    pub(crate) fn obsolete_in_doubt(&mut self, at: At) {
+        if !self.careful(at.vm) {
+            return;
+        }
+        let of_vm: Vec<u32> = self
+            .live
+            .values()
+            .flatten()
+            .copied()
+            .filter(|t| self.store.tables[*t as usize].vm == at.vm)
+            .collect();
+        for t in &of_vm {
+            self.store.tables[*t as usize].alive = false;
+        }
+        if !self.vms.sure() || !self.vms.all_obsolete_again(at.vm) {
+            return;
+        }
+        self.gaps.clear();
+        for t in of_vm {
+            if self.store.tables[t as usize].lossy {
+                self.drop_table(t, at);
+            }
+        }
+    }
+
+    /// A table is gone, though no event said when.
+    fn drop_table(&mut self, t: u32, at: At) {
+        let parent = self.store.tables[t as usize].parent;
+        if parent != NONE && self.child_of.get(&parent) == Some(&t) {
+            self.child_of.remove(&parent);
+        }
+        self.detach_tree(t, at.ev, at.ts);
+        self.store.bury(t, at.ev, at.ts);
+    }
+}

@@ -1,0 +1,105 @@
+//! The TDP MMU: every change is an event, none names its table.
+
+mod apply;
+mod doubt;
+mod find;
+mod reread;
+mod teardown;
+
+use mmuscope_spte::State as SpteState;
+
+use crate::engine::{At, Engine, Fit, Key, index_of, key_of};
+use crate::model::{EvidenceKind, MmuKind};
+
+/// One `kvm_tdp_mmu_spte_changed`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    /// When, in which thread, and in which VM as far as the thread tells.
+    pub(crate) at: At,
+    /// The table the entry lies in, as far as its place tells.
+    pub(crate) key: Key,
+    pub(crate) idx: u16,
+    pub(crate) gfn: u64,
+    pub(crate) old: u64,
+    pub(crate) new: u64,
+}
+
+/// The table an event was found to belong to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) table: u32,
+    pub(crate) fit: Fit,
+    /// No other table can be meant.
+    pub(crate) sure: bool,
+}
+
+impl Engine {
+    pub(crate) fn tdp_changed(&mut self, at: At, as_id: u8, level: u8, gfn: u64, old: u64, new: u64) {
+        self.silent_no_more(at);
+        self.mmu_kind(at.vm, MmuKind::Tdp);
+        self.vms.as_id(at.vm, as_id);
+        let c = Change { at, key: key_of(as_id, level, gfn), idx: index_of(level, gfn), gfn, old, new };
+        if gfn & ((1 << (9 * (u32::from(level) - 1))) - 1) != 0 {
+            self.note(EvidenceKind::Misaligned, &c, None, (None, Some(new)));
+        }
+        // Told after its entries (7.2 and later): with the link cut, the teardown is complete.
+        let th = at.th;
+        if let Some(&top) = self.threads[th].tearing.first()
+            && self.threads[th].unlinking.iter().any(|u| u.0 == top)
+        {
+            let r = &self.store.tables[top as usize];
+            if r.level + 1 == level && r.page == self.pfn_bits(old) {
+                self.torn.push(th);
+            }
+        }
+        let careful = self.careful(at.vm);
+        if !self.gaps.is_empty() && self.fill_gap(&c, careful) {
+            return;
+        }
+        let found = self.find_table(&c, careful);
+        if careful {
+            self.threads[th].cut = self.cut_page(&c).map(|_| (level - 1, gfn));
+            if found.is_none_or(|f| !f.sure)
+                && self.same(old, new, level)
+                && self.layout.is_shadow_present(old)
+            {
+                // Accessed and Dirty bits: whichever entry it was, nothing else of it changed.
+                return;
+            }
+            self.doubt_others(&c, found);
+        }
+        if let Some(found) = found {
+            self.apply(&c, found, careful);
+        }
+        if careful {
+            self.end_cut_page(&c);
+        }
+    }
+
+    /// What does not fit, about a change.
+    fn note(
+        &mut self,
+        kind: EvidenceKind,
+        c: &Change,
+        entry: Option<u32>,
+        values: (Option<u64>, Option<u64>),
+    ) {
+        self.evidence(kind, c.at, entry, c.key, c.gfn, values);
+    }
+
+    /// The page of the table that a change unlinks, if it unlinks one.
+    fn cut_page(&self, c: &Change) -> Option<u64> {
+        let l = &self.layout;
+        let level = c.key.level;
+        let page = self.pfn_bits(c.old);
+        let cut = level > 1
+            && l.state(c.old, level) == SpteState::Table
+            && (l.state(c.new, level) != SpteState::Table || self.pfn_bits(c.new) != page);
+        (cut && page != 0).then_some(page)
+    }
+
+    /// Where the table lies that an entry at the place of this change may point to.
+    fn child_key(c: &Change) -> Key {
+        Key { as_id: c.key.as_id, level: c.key.level.saturating_sub(1), gfn: c.gfn }
+    }
+}

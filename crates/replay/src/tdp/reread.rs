@@ -1,0 +1,322 @@
+//! Events that re-read an entry: `kvm_mmu_set_spte`, which names its page, and `fast_page_fault`.
+
+use mmuscope_trace::FastPfResult;
+
+use crate::engine::{At, Engine, FastFault, Fit, Install, Key, Reread, SetSpte, index_of, key_of};
+use crate::model::{Certainty, EvidenceKind, Reason, Shade};
+use crate::store::NONE;
+use crate::tdp::{Change, Found};
+
+impl Engine {
+    /// `kvm_mmu_set_spte` of a TDP table: it tells which table. Returns whether it was one.
+    pub(crate) fn tdp_set_spte(&mut self, at: At, s: &SetSpte) -> bool {
+        let SetSpte { gfn, level, .. } = *s;
+        let idx = (s.sptep >> 3 & 511) as u16;
+        let install = self.threads[at.th].install.take().filter(|i| i.gfn == gfn && i.level == level);
+        if let Some(i) = install {
+            if idx == index_of(level, gfn) {
+                self.locate_install(at, &i, s);
+            } else {
+                let r = &self.store.tables[i.table as usize];
+                let key = Key { as_id: i.as_id, level, gfn: r.gfn };
+                let values = (Some(u64::from(index_of(level, gfn))), Some(u64::from(idx)));
+                self.evidence(EvidenceKind::Index, At { vm: r.vm, ..at }, Some(i.entry), key, gfn, values);
+            }
+            return true;
+        }
+        let page = s.sptep & !0xfff;
+        let t = self.by_page.get(&page).copied().filter(|t| {
+            let r = &self.store.tables[*t as usize];
+            !r.silent && self.vms.is_tdp(r.vm) && self.key_is(*t, key_of(r.as_id, level, gfn))
+        });
+        let Some(t) = t.filter(|_| idx == index_of(level, gfn)) else {
+            return self.set_in_unknown_page(at, s, idx);
+        };
+        // Nothing changed: another vCPU was faster. The value is evidence all the same.
+        self.seen_alive(t);
+        let r = &self.store.tables[t as usize];
+        let (vm, lossy, key) = (r.vm, r.lossy, key_of(r.as_id, level, gfn));
+        let entry = self.store.slot_mut(t, idx);
+        let careful = self.careful(vm);
+        match self.store.now(entry) {
+            Some((cur, m)) if m.has_value && self.same(cur, s.spte, level) => {
+                if m.certainty == Certainty::Stale || careful && m.certainty > Certainty::Observed {
+                    self.observe(entry, level, s.spte, at.ev);
+                }
+            }
+            Some((cur, m)) => {
+                if careful || m.certainty >= Certainty::Assumed || lossy {
+                    self.observe(entry, level, s.spte, at.ev);
+                } else {
+                    // A change by another CPU whose event is still to come, most likely.
+                    let known = cur;
+                    self.leave_reread(Reread {
+                        vm,
+                        key,
+                        entry,
+                        gfn,
+                        known,
+                        seen: s.spte,
+                        ev: at.ev,
+                        ts: at.ts,
+                    });
+                }
+            }
+            None => self.observe(entry, level, s.spte, at.ev),
+        }
+        true
+    }
+
+    /// The page of the table that an install went to.
+    fn locate_install(&mut self, at: At, i: &Install, s: &SetSpte) {
+        let page = s.sptep & !0xfff;
+        let t = i.table;
+        let r = &self.store.tables[t as usize];
+        let key = Key { as_id: i.as_id, level: i.level, gfn: r.gfn };
+        let careful = self.careful(r.vm);
+        if r.page == page {
+            if careful && !self.same(s.spte, i.spte, i.level) {
+                // Changed again at once, and that may be told by an event that was told before, or not at all.
+                self.make_stale(i.entry, at.ev, Reason::Incomplete);
+            } else if i.ambiguous {
+                self.store.confirm(i.span);
+            }
+            self.seen_alive(t);
+            return;
+        }
+        let other = self
+            .by_page
+            .get(&page)
+            .copied()
+            .filter(|x| *x != t && self.key_is(*x, key) && !self.store.tables[*x as usize].silent);
+        if r.page == 0 && (other.is_none() || r.lossy) {
+            if let Some(other) = other {
+                self.move_install(at, i, other, s, careful);
+                return;
+            }
+            self.retire_page(page, at.ev, at.ts);
+            if self.store.tables[t as usize].attached() {
+                self.store.tables[t as usize].page = page;
+                self.by_page.insert(page, t);
+                self.locate_install(at, i, s);
+            }
+            return;
+        }
+        // It went somewhere else than we thought.
+        let recent = || {
+            let page_is = |x: &u32| self.store.tables[*x as usize].page == page && self.key_is(*x, key);
+            self.recent.iter().rev().copied().find(page_is)
+        };
+        if let Some(other) = if careful { other } else { other.or_else(recent) } {
+            self.move_install(at, i, other, s, careful);
+        } else if careful {
+            // A table that no event has named.
+            let at = At { vm: r.vm, ..at };
+            let root = r.root;
+            self.retire_page(page, at.ev, at.ts);
+            let new = self.make_table(at.vm, key, None, NONE, at);
+            let r = &mut self.store.tables[new as usize];
+            (r.page, r.lossy, r.root) = (page, true, root);
+            self.by_page.insert(page, new);
+            self.move_install(at, i, new, s, careful);
+        } else {
+            let values = (Some(r.page), Some(page));
+            self.evidence(EvidenceKind::SetSpte, At { vm: r.vm, ..at }, Some(i.entry), key, s.gfn, values);
+        }
+    }
+
+    /// A value in a page that no event has named, with no change before it: a fault that found it done, in a table of before the trace or
+    /// the loss. Or a shadow page beside the tree, a nested guest's: then what it holds may change without a word.
+    fn set_in_unknown_page(&mut self, at: At, s: &SetSpte, idx: u16) -> bool {
+        let page = s.sptep & !0xfff;
+        let taken = self.by_page.get(&page).is_some_and(|t| self.store.tables[*t as usize].silent);
+        if taken
+            || idx != index_of(s.level, s.gfn)
+            || !self.vms.is_tdp(at.vm)
+            || self.vms.several_roots(at.vm)
+            || self.makes_shadow_page(at, s.level)
+        {
+            return false;
+        }
+        self.retire_page(page, at.ev, at.ts);
+        let t = self.make_table(at.vm, key_of(0, s.level, s.gfn), None, NONE, at);
+        let r = &mut self.store.tables[t as usize];
+        (r.page, r.lossy) = (page, true);
+        self.by_page.insert(page, t);
+        let entry = self.store.slot_mut(t, idx);
+        let shade = self.shade(s.spte, s.level);
+        self.store.push(entry, at.ev, Some(s.spte), shade, Certainty::Stale, Reason::Incomplete);
+        true
+    }
+
+    pub(crate) fn observe(&mut self, entry: u32, level: u8, spte: u64, ev: u32) {
+        let shade = self.shade(spte, level);
+        self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
+    }
+
+    /// Kept apart from gaps: a later event that starts from the value seen explains it, and then nothing is wrong.
+    fn leave_reread(&mut self, r: Reread) {
+        if self.rereads.len() >= 64 {
+            let old = self.rereads.remove(0);
+            self.report_reread(&old);
+        }
+        self.rereads.push(r);
+    }
+
+    /// An install was booked on the wrong table: undo it there, book it here.
+    fn move_install(&mut self, at: At, i: &Install, other: u32, s: &SetSpte, careful: bool) {
+        let back = self.store.value_before(i.span).unwrap_or((self.layout.zapped, Shade::Nonpresent));
+        if self.store.last_span(i.entry) == Some(i.span) && self.store.tables[i.table as usize].attached() {
+            let ev = at.ev;
+            self.store.push(i.entry, ev, Some(back.0), back.1, Certainty::Implied, Reason::Contradicted);
+        }
+        let entry = self.store.slot_mut(other, (s.sptep >> 3 & 511) as u16);
+        if self.store.tables[other as usize].attached() {
+            let shade = self.shade(i.spte, i.level);
+            let (certainty, reason) = if careful && !self.same(s.spte, i.spte, i.level) {
+                (Certainty::Stale, Reason::Incomplete)
+            } else {
+                (Certainty::Exact, Reason::Stated)
+            };
+            self.store.push(entry, at.ev, Some(i.spte), shade, certainty, reason);
+            self.seen_alive(other);
+        } else {
+            self.late.insert(entry);
+        }
+    }
+
+    /// `fast_page_fault` in a TDP tree; returns whether an entry was found.
+    pub(crate) fn tdp_fast_fault(&mut self, at: At, f: &FastFault) -> bool {
+        let At { th, ev, .. } = at;
+        let FastFault { old, new, .. } = *f;
+        let gfn = f.gpa >> 12;
+        let Some((entry, level, key)) = self.entry_for_fast(at, f) else { return false };
+        let table = self.store.place(entry).table;
+        let vm = self.store.tables[table as usize].vm;
+        let at = At { vm, ..at };
+        if f.result != FastPfResult::Fixed {
+            return true;
+        }
+        let l = self.layout;
+        // `new` is re-read when the event is recorded; the store itself can only have given back what the fault wanted.
+        let fixed =
+            if l.is_shadow_present(new) && self.pfn_bits(new) == self.pfn_bits(old) && new & 2 >= old & 2 {
+                new
+            } else {
+                old | 2
+            };
+        let careful = self.careful(vm);
+        let r = &self.store.tables[table as usize];
+        let named = f.sptep.zip(self.virt_minus_phys).is_some() && r.page != 0;
+        let sure = !careful || named || r.alive && !self.vms.several_roots(vm);
+        let (cur, m) = self.store.now(entry).map_or((l.zapped, None), |(c, m)| (c, Some(m)));
+        let known = |m: crate::store::Meta| {
+            if careful { m.certainty <= Certainty::Observed } else { m.certainty != Certainty::Stale }
+        };
+        if self.same(cur, fixed, level) && m.is_some_and(known) {
+            return true;
+        }
+        let prev = self.threads[th].prev_ts;
+        let tid = self.threads[th].tid;
+        if let Some(g) = self.gaps.iter().position(|g| {
+            g.entry == entry
+                && g.tid != tid
+                && prev <= g.ts
+                && self.same(g.from, old, level)
+                && self.same(g.to, fixed, level)
+        }) {
+            // The fault came first, another CPU's change was told first.
+            self.gaps.swap_remove(g);
+            self.evidence(EvidenceKind::Reordered, at, Some(entry), key, gfn, (Some(old), Some(fixed)));
+            return true;
+        }
+        if m.is_some_and(known)
+            && !self.same(cur, old, level)
+            && (!l.is_shadow_present(cur) || self.pfn_bits(cur) != self.pfn_bits(old))
+        {
+            self.evidence(EvidenceKind::FastFault, at, Some(entry), key, gfn, (Some(cur), Some(old)));
+            if careful {
+                self.make_stale(entry, ev, Reason::Incomplete);
+            }
+            return true;
+        }
+        if careful {
+            let c = Change { at, key, idx: index_of(level, gfn), gfn, old, new: fixed };
+            self.doubt_others(&c, Some(Found { table, fit: Fit::Exact, sure }));
+            if named {
+                self.seen_alive(table);
+            }
+        }
+        let shade = self.shade(fixed, level);
+        let (certainty, reason) = if sure && (!careful || self.same(new, fixed, level)) {
+            (Certainty::Observed, Reason::FastFault)
+        } else {
+            (Certainty::Implied, Reason::Incomplete)
+        };
+        let span = self.store.push(entry, ev, Some(fixed), shade, certainty, reason);
+        self.threads[th].fault.changed(span, level);
+        true
+    }
+
+    fn entry_for_fast(&self, at: At, f: &FastFault) -> Option<(u32, u8, Key)> {
+        let FastFault { sptep, old, .. } = *f;
+        let gfn = f.gpa >> 12;
+        let root = self.threads[at.th].root;
+        let mut best: Option<(i32, u32, u8, Key)> = None;
+        for level in 1..=3u8 {
+            for as_id in 0..=1u8 {
+                let key = key_of(as_id, level, gfn);
+                let Some(c) = self.live.get(&key) else { continue };
+                for &t in c {
+                    let r = &self.store.tables[t as usize];
+                    if !r.direct || r.silent {
+                        continue;
+                    }
+                    let idx = index_of(level, gfn);
+                    if sptep.is_some_and(|s| (s >> 3 & 511) as u16 != idx) {
+                        continue;
+                    }
+                    let Some(e) = self.store.slot(t, idx) else { continue };
+                    let Some((cur, m)) = self.store.now(e) else { continue };
+                    if m.shade == Shade::Table {
+                        continue;
+                    }
+                    let mut score = 0;
+                    if r.vm != at.vm {
+                        if !self.layout.is_shadow_present(old) || !self.same(cur, old, level) {
+                            continue;
+                        }
+                        score -= 15;
+                    }
+                    if let (Some(s), Some(d)) = (sptep, self.virt_minus_phys)
+                        && r.page != 0
+                    {
+                        if s.wrapping_sub(d) == r.page + u64::from(idx) * 8 {
+                            score += 100;
+                        } else {
+                            continue;
+                        }
+                    }
+                    if self.same(cur, old, level) {
+                        score += 20;
+                    } else if self.layout.is_shadow_present(cur) && self.pfn_bits(cur) == self.pfn_bits(old) {
+                        score += 10;
+                    }
+                    if r.root == root {
+                        score += 3;
+                    }
+                    if r.alive {
+                        score += 40;
+                    }
+                    if self.obsolete.contains(&r.root) {
+                        score -= 2;
+                    }
+                    if best.is_none_or(|b| score > b.0) {
+                        best = Some((score, e, level, key));
+                    }
+                }
+            }
+        }
+        best.filter(|b| b.0 >= 3).map(|b| (b.1, b.2, b.3))
+    }
+}

@@ -1,0 +1,201 @@
+//! Tables that are torn down: what their end takes with it, in whichever order it is told.
+
+use mmuscope_spte::State as SpteState;
+use mmuscope_trace::Page;
+
+use crate::engine::{At, Engine, Fit, Key};
+use crate::model::{EvidenceKind, Reason, Shade};
+use crate::store::NONE;
+use crate::tdp::{Change, Found};
+
+impl Engine {
+    /// A change in a table that is being, or was, torn down.
+    pub(super) fn apply_dying(&mut self, c: &Change, found: Found, shade: Shade, careful: bool) {
+        let Change { at: At { th, vm, ev, ts }, key, idx, old, new, .. } = *c;
+        let l = self.layout;
+        let table = found.table;
+        let level = key.level;
+        let old_state = l.state(old, level);
+        if old_state == SpteState::Table && level > 1 {
+            // Depth first: the child's entries come next.
+            let page = self.pfn_bits(old);
+            let known = self.store.slot(table, idx).and_then(|e| self.child_of.remove(&e));
+            let by_page = self.by_page.get(&page).copied().filter(|t| self.key_is(*t, Self::child_key(c)));
+            let known = if careful { by_page.or(known) } else { known };
+            let child = known.or_else(|| {
+                self.recent.iter().rev().copied().find(|c| self.store.tables[*c as usize].page == page)
+            });
+            if let Some(c) = child {
+                self.detach_tree(c, ev, ts);
+                if !self.threads[th].tearing.contains(&c) {
+                    self.threads[th].tearing.push(c);
+                }
+            }
+        }
+        if idx == 511
+            && self.threads[th].tearing.first() == Some(&table)
+            && old_state != SpteState::Table
+            && !self.threads[th].unlinking.iter().any(|u| u.0 == table)
+        {
+            self.torn.push(th);
+        }
+        if matches!(shade, Shade::Removed | Shade::Nonpresent) {
+            let known = self.store.slot(table, idx).is_some_and(|e| self.store.used(e));
+            // Entries that were never filled are removed with their table by the hundreds: the table's end says it.
+            if known || old_state != SpteState::Nonpresent {
+                let entry = self.store.slot_mut(table, idx);
+                if found.fit == Fit::No && !self.store.tables[table as usize].lossy {
+                    let from = self.store.now(entry).map_or(l.zapped, |b| b.0);
+                    if !self.late.remove(&entry) {
+                        self.leave_gap(c, entry, from);
+                    }
+                }
+                if self.store.tables[table as usize].dead_ev == NONE {
+                    let (certainty, reason) = Self::how_known(found, careful);
+                    self.store.push(entry, ev, Some(new), shade, certainty, reason);
+                }
+            }
+        } else {
+            // Another thread filled an entry just before the table was unlinked, and tells it now.
+            let entry = self.store.slot_mut(table, idx);
+            self.late.insert(entry);
+            self.note(EvidenceKind::Reordered, c, None, (Some(old), Some(new)));
+            if l.state(new, level) == SpteState::Table && level > 1 {
+                let child_key = Self::child_key(c);
+                let page = self.pfn_bits(new);
+                self.retire_page(page, ev, ts);
+                let child = self.make_table(vm, child_key, None, entry, c.at);
+                self.store.tables[child as usize].page = page;
+                self.child_of.insert(entry, child);
+                self.detach_tree(child, ev, ts);
+                self.threads[th].went_through(child);
+            }
+        }
+    }
+
+    /// A table and everything below it is out of reach.
+    pub(crate) fn detach_tree(&mut self, table: u32, ev: u32, ts: u64) {
+        if !self.store.tables[table as usize].attached() {
+            return;
+        }
+        let mut stack = vec![table];
+        while let Some(t) = stack.pop() {
+            let r = &self.store.tables[t as usize];
+            if !r.attached() {
+                continue;
+            }
+            let (key, page, level) = (Key { as_id: r.as_id, level: r.level, gfn: r.gfn }, r.page, r.level);
+            if let Some(c) = self.live.get_mut(&key) {
+                c.retain(|x| *x != t);
+                if c.is_empty() {
+                    self.live.remove(&key);
+                }
+            }
+            if self.by_page.get(&page) == Some(&t) {
+                self.by_page.remove(&page);
+            }
+            if level > 1 {
+                stack.extend(self.store.table_entries(t).filter_map(|e| self.child_of.get(&e).copied()));
+            }
+            self.store.detach(t, ev, ts);
+            if self.recent.len() >= 256 {
+                self.recent.drain(..128);
+            }
+            self.recent.push(t);
+        }
+    }
+
+    /// A table is being torn down. Since 7.2 its unlinking is told only after its entries.
+    pub(crate) fn tdp_prepare_zap(&mut self, at: At, page: &Page) {
+        let Some(gfn) = page.gfn else { return };
+        let level = page.role.level;
+        let is = |s: &Self, t: u32| {
+            let r = &s.store.tables[t as usize];
+            r.level == level && r.gfn == gfn
+        };
+        let At { th, ev, ts, .. } = at;
+        let thread = &self.threads[th];
+        if thread.tearing.iter().any(|t| is(self, *t)) || thread.cut == Some((level, gfn)) {
+            return;
+        }
+        let vm = thread.vm;
+        let prev = thread.prev_ts;
+        // Below what it is tearing down already, else a table still linked.
+        let below = self.recent.iter().rev().copied().find(|t| {
+            is(self, *t) && self.store.tables[*t as usize].dead_ev == NONE && {
+                let p = self.store.tables[*t as usize].parent;
+                p != NONE && thread.tearing.contains(&self.store.place(p).table)
+            }
+        });
+        // Another CPU found the entry empty and told so first: the table was taken for unlinked then.
+        let raced = || {
+            self.recent.iter().rev().copied().find(|t| {
+                let r = &self.store.tables[*t as usize];
+                is(self, *t) && r.parent != NONE && self.gaps.iter().any(|g| g.entry == r.parent)
+            })
+        };
+        let table = below.or_else(raced).or_else(|| {
+            let mut c: Vec<u32> = (0..=1u8)
+                .filter_map(|as_id| self.live.get(&Key { as_id, level, gfn }))
+                .flatten()
+                .copied()
+                .filter(|t| {
+                    let r = &self.store.tables[*t as usize];
+                    vm.is_none_or(|v| v == r.vm) && r.parent != NONE
+                })
+                .collect();
+            let zapping = thread.zapping;
+            c.sort_by_key(|t| self.obsolete.contains(&self.store.tables[*t as usize].root) != zapping);
+            c.first().copied()
+        });
+        if let Some(t) = table {
+            if self.careful(at.vm) {
+                // It may be one that no event has named. The cut of its link will tell.
+                let entries: Vec<u32> = self.store.table_entries(t).collect();
+                for e in entries {
+                    self.make_stale(e, ev, Reason::Incomplete);
+                }
+                return;
+            }
+            self.detach_tree(t, ev, ts);
+            self.threads[th].tearing.push(t);
+            self.threads[th].unlinking.push((t, prev));
+        }
+    }
+
+    /// A host page holds a new table: whatever table it was before is gone.
+    pub(crate) fn retire_page(&mut self, page: u64, ev: u32, ts: u64) {
+        if page != 0
+            && let Some(t) = self.by_page.get(&page).copied()
+        {
+            if self.store.tables[t as usize].silent {
+                self.drop_silent(t, ev, ts);
+                return;
+            }
+            let parent = self.store.tables[t as usize].parent;
+            if parent != NONE && self.child_of.get(&parent) == Some(&t) {
+                self.child_of.remove(&parent);
+            }
+            self.detach_tree(t, ev, ts);
+            self.store.bury(t, ev, ts);
+        }
+    }
+
+    /// A root that is obsolete and empty is freed without an event.
+    pub(super) fn check_obsolete_root(&mut self, table: u32, ev: u32, ts: u64) {
+        if self.obsolete.is_empty()
+            || !self.obsolete.contains(&table)
+            || self.store.tables[table as usize].lossy
+        {
+            return;
+        }
+        let busy = self.store.table_entries(table).any(|e| {
+            self.store.now(e).is_some_and(|(_, m)| !matches!(m.shade, Shade::Nonpresent | Shade::Removed))
+        });
+        if !busy {
+            self.obsolete.remove(&table);
+            self.detach_tree(table, ev, ts);
+            self.store.bury(table, ev, ts);
+        }
+    }
+}
