@@ -26,6 +26,8 @@ pub(crate) struct At {
     pub(crate) th: usize,
     /// The VM it is taken to work for.
     pub(crate) vm: u16,
+    /// That is beyond doubt.
+    pub(crate) vm_known: bool,
     pub(crate) ev: u32,
     pub(crate) ts: u64,
 }
@@ -102,6 +104,8 @@ pub(crate) struct Thread {
     pub(crate) unlinking: Vec<(u32, u64)>,
     /// Level and first frame of the table that its last change unlinked.
     pub(crate) cut: Option<(u8, u64)>,
+    /// It invalidates a range of the host's memory: what that maps is zapped in every tree before the thread goes on.
+    pub(crate) notifying: bool,
     /// It obsoleted all roots and now zaps them.
     pub(crate) zapping: bool,
     /// Tables it went through in this fault.
@@ -355,14 +359,21 @@ impl Engine {
         {
             self.threads[th].zapping = false;
         }
+        if !matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. }) {
+            self.threads[th].notifying =
+                matches!(e.body, Body::UnmapHvaRange { .. } | Body::SetSpteHva { .. });
+        }
         // Whatever a thread was tearing down or had frozen is done once it goes on to something else.
         if (!self.threads[th].tearing.is_empty() || !self.threads[th].frozen.is_empty())
             && !self.belongs_to_teardown(th, e)
         {
             self.settle(th, ev, ts);
         }
-        let at = At { th, vm: self.vm_of(th), ev, ts };
-        self.vms.note_activity(at.vm, &e.body);
+        let vm_known = self.vms.sure() && self.threads[th].vm.is_some() || self.vms.one();
+        let at = At { th, vm: self.vm_of(th), vm_known, ev, ts };
+        if self.threads[th].vm.is_some() || self.vms.one() {
+            self.vms.note_activity(at.vm, &e.body);
+        }
         match e.body {
             Body::TdpSpteChanged { as_id, gfn, level, old_spte, new_spte } => {
                 self.tdp_changed(at, as_id, level.clamp(1, 6), gfn, old_spte, new_spte);
@@ -381,6 +392,7 @@ impl Engine {
                 self.fast_page_fault(at, &FastFault { gpa, sptep, old, new, result });
             }
             Body::ZapAllFast { .. } => self.zap_all_fast(at),
+            Body::SplitHugePage { gfn, level, errno: 0, .. } => self.silent_split(at, gfn, level),
             Body::UnmapHvaRange { .. }
             | Body::SetSpteHva { .. }
             | Body::AgeHva { .. }
@@ -440,7 +452,7 @@ impl Engine {
     }
 
     fn get_page(&mut self, at: At, page: &Page, created: bool) {
-        let At { th, vm, ev, ts } = at;
+        let At { th, vm, ev, ts, .. } = at;
         self.silent_get_page(at, page, created);
         if !created || !page.role.direct || page.role.level < 1 {
             return;
@@ -551,6 +563,7 @@ impl Engine {
         for t in &mut self.threads {
             t.prev_ts = ts;
             t.zapping = false;
+            t.notifying = false;
             t.root = NONE;
             t.cut = None;
             t.path.clear();

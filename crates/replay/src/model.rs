@@ -226,6 +226,8 @@ pub enum Reason {
     OldValue,
     /// The trace does not hold all that came before, so that the change may have been in another table.
     Incomplete,
+    /// Mapped so when seen; the MMU does not trace write-protection.
+    MaybeProtected,
 }
 
 impl Reason {
@@ -259,6 +261,9 @@ impl Reason {
             Self::GuestTable => "the guest page table that this page shadows may have been written since",
             Self::Faulted => "a fault found it not present",
             Self::OldValue => "old value of the event that changed it",
+            Self::MaybeProtected => {
+                "mapped to this frame, and writable when seen; this MMU does not trace write-protection, so that it still is writable is assumed"
+            }
             Self::Incomplete => {
                 "the trace does not hold all that came before (it began later, or events were lost): the change may have been in another page table"
             }

@@ -72,6 +72,8 @@ pub(crate) struct Silent {
     mmio_tables: FxHashMap<u16, u32>,
     /// Set entries of the thread's current fault on a kernel that traces no zaps: known until the thread goes on.
     brief: FxHashMap<u32, Vec<u32>>,
+    /// Writable entries of the thread's current fault: once it goes on, dirty logging may protect them without a word.
+    writable: FxHashMap<u32, Vec<u32>>,
     /// A (virtual, frame) pair waiting for the physical address of the same entry.
     virt: Option<(u32, u64, u64)>,
     /// Entries of direct tables by level and frame.
@@ -113,6 +115,16 @@ impl Engine {
         if let Some(brief) = self.silent.brief.remove(&tid) {
             for entry in brief {
                 self.make_stale(entry, ev, Reason::SilentKernel);
+            }
+        }
+        for entry in self.silent.writable.remove(&tid).unwrap_or_default() {
+            if let Some((spte, m)) = self.store.now(entry)
+                && m.shade == Shade::Writable
+                && m.certainty <= Certainty::Observed
+                && self.store.tables[self.store.place(entry).table as usize].attached()
+            {
+                let (certainty, reason) = (Certainty::Assumed, Reason::MaybeProtected);
+                self.store.push(entry, ev, Some(spte), m.shade, certainty, reason);
             }
         }
         match e.body {
@@ -327,6 +339,16 @@ impl Engine {
         self.silent.protects.remove(&vm);
     }
 
+    /// A huge page was split: its entry points to a table now, of which nothing is told.
+    pub(crate) fn silent_split(&mut self, at: At, gfn: u64, level: u8) {
+        if self.silent.active {
+            self.stale_where(at.vm, at.ev, Reason::Split, |s, x| {
+                let p = s.store.place(x);
+                p.level == level && p.gfn == gfn
+            });
+        }
+    }
+
     /// A VM turns out to have the TDP MMU: what was taken for an MMU that does not trace its zaps may be a table of that.
     pub(crate) fn silent_no_more(&mut self, at: At) {
         if self.silent.active && !self.vms.is_tdp(at.vm) {
@@ -344,6 +366,7 @@ impl Engine {
         self.silent.table_of.clear();
         self.silent.key_of_table.clear();
         self.silent.brief.clear();
+        self.silent.writable.clear();
         self.silent.ranges.clear();
     }
 
@@ -430,7 +453,7 @@ impl Engine {
     }
 
     fn silent_table(&mut self, at: At, page: u64, level: u8, gfn: u64) -> u32 {
-        let At { th, vm, ev, ts } = at;
+        let At { th, vm, ev, ts, .. } = at;
         let tid = self.threads[th].tid;
         // The page made last by this thread for that level is where it now writes.
         let made = self.silent.made.get_mut(&tid).and_then(|m| {
@@ -581,6 +604,9 @@ impl Engine {
             return;
         }
         self.silent.fresh.entry(vm).or_default().insert(entry);
+        if shade == Shade::Writable {
+            self.silent.writable.entry(tid).or_default().push(entry);
+        }
         if !self.silent.notifiers && shade != Shade::Mmio {
             self.silent.brief.entry(tid).or_default().push(entry);
         }
@@ -604,7 +630,7 @@ impl Engine {
     }
 
     pub(crate) fn mark_mmio(&mut self, at: At, m: &MarkMmio) {
-        let At { th, vm, ev, ts } = at;
+        let At { th, vm, ev, ts, .. } = at;
         let MarkMmio { sptep, gfn, access, generation } = *m;
         if let Some(i) = self.threads[th].install
             && i.gfn == gfn
@@ -685,7 +711,11 @@ impl Engine {
             return;
         }
         // Re-read when recorded: what the entry held, if it is known which one it is.
-        let Some(phys) = sptep.zip(self.virt_minus_phys).map(|(v, d)| v.wrapping_sub(d)) else { return };
+        let phys = sptep.zip(self.virt_minus_phys).map(|(v, d)| v.wrapping_sub(d));
+        let Some(phys) = phys else {
+            self.fast_fault_somewhere(at, f);
+            return;
+        };
         let Some(entry) = self.silent.slots.get(&phys).copied() else { return };
         let level = self.store.place(entry).level;
         if let Some((cur, m)) = self.store.now(entry)
@@ -714,5 +744,16 @@ impl Engine {
             self.threads[th].fault.changed(span, level);
         }
         self.freshen(th, vm, entry, shade, ev);
+    }
+
+    /// A fast fault whose entry is not named: any that held the old value may have the new one now.
+    fn fast_fault_somewhere(&mut self, at: At, f: &FastFault) {
+        let ad = self.ad_bits();
+        if f.result != FastPfResult::Fixed || (f.old ^ f.new) & !ad == 0 {
+            return;
+        }
+        self.stale_where(at.vm, at.ev, Reason::SilentKernel, |s, x| {
+            s.store.now(x).is_some_and(|(v, m)| m.has_value && (v ^ f.old) & !ad == 0)
+        });
     }
 }

@@ -77,7 +77,7 @@ pub(crate) struct Meta {
 
 const CERTAINTIES: [Certainty; 5] =
     [Certainty::Exact, Certainty::Observed, Certainty::Implied, Certainty::Assumed, Certainty::Stale];
-const REASONS: [Reason; 20] = [
+const REASONS: [Reason; 21] = [
     Reason::Stated,
     Reason::Reread,
     Reason::FastFault,
@@ -98,6 +98,7 @@ const REASONS: [Reason; 20] = [
     Reason::Faulted,
     Reason::OldValue,
     Reason::Incomplete,
+    Reason::MaybeProtected,
 ];
 
 impl Meta {

@@ -60,6 +60,8 @@ impl VmState {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct VmMap {
     pub(crate) vms: Vec<VmState>,
+    /// The first thing any VM did was to make a root, and nothing was lost since.
+    clean: Option<bool>,
     by_tid: FxHashMap<u32, u16>,
     by_pid: FxHashMap<u32, u16>,
     seen: grouping::Seen,
@@ -134,6 +136,11 @@ impl VmMap {
             None if self.vms.len() == 1 => Some(0),
             None => None,
         }
+    }
+
+    /// There is one VM, so that everything is its.
+    pub(crate) fn one(&self) -> bool {
+        self.vms.len() < 2
     }
 
     /// Threads are in their VMs beyond doubt: there is one, or the recording names the processes.
@@ -264,11 +271,13 @@ impl VmMap {
 
     /// Notes that a VM is at work. One whose first deed is to make a root had none before.
     pub(crate) fn note_activity(&mut self, vm: u16, body: &Body) {
+        let sure = self.sure();
         let Some(s) = self.vms.get_mut(usize::from(vm)) else { return };
         match body {
             _ if s.acted => {}
             Body::GetPage { page, created: true } if page.role.level >= 3 => {
                 (s.acted, s.complete) = (true, true);
+                self.clean.get_or_insert(true);
             }
             Body::Entry { .. }
             | Body::Exit { .. }
@@ -282,13 +291,18 @@ impl VmMap {
             | Body::SyncPage { .. }
             | Body::UnsyncPage { .. }
             | Body::PrepareZapPage { .. }
-            | Body::ZapAllFast { .. } => s.acted = true,
+            | Body::ZapAllFast { .. } => {
+                // Threads that are in a VM of their own only because nothing shows whose they are: a VM would begin with a root.
+                (s.acted, s.complete) = (true, !sure && self.clean == Some(true));
+                self.clean.get_or_insert(false);
+            }
             _ => {}
         }
     }
 
     /// Events were lost.
     pub(crate) fn lost(&mut self) {
+        self.clean = Some(false);
         for s in &mut self.vms {
             (s.acted, s.complete, s.renewed) = (true, false, false);
         }

@@ -12,7 +12,7 @@ const IMPLIED_BASE: u64 = 4 << 20;
 
 impl Engine {
     pub(super) fn apply(&mut self, c: &Change, found: Found, careful: bool) {
-        let Change { at: At { th, vm, ev, ts }, key, idx, gfn, old, new } = *c;
+        let Change { at: At { th, vm, ev, ts, .. }, key, idx, gfn, old, new } = *c;
         let level = key.level;
         let table = found.table;
         let l = self.layout;
@@ -109,6 +109,8 @@ impl Engine {
     /// How the value of a change is known in the table it was found to belong to.
     pub(super) fn how_known(found: Found, careful: bool) -> (Certainty, Reason) {
         match (found.sure, careful) {
+            // Until the change that must have come before is told, by another CPU.
+            (true, _) if found.fit == Fit::No => (Certainty::Implied, Reason::Contradicted),
             (true, _) => (Certainty::Exact, Reason::Stated),
             (false, false) => (Certainty::Implied, Reason::Ambiguous),
             (false, true) => (Certainty::Implied, Reason::Incomplete),
@@ -116,7 +118,7 @@ impl Engine {
     }
 
     pub(super) fn leave_gap(&mut self, c: &Change, entry: u32, from: u64) {
-        let Change { at: At { th, vm, ev, ts }, key, gfn, old: to, .. } = *c;
+        let Change { at: At { th, vm, ev, ts, .. }, key, gfn, old: to, .. } = *c;
         if self.gaps.len() >= 256 {
             let g = self.gaps.remove(0);
             self.report_gap(&g);
@@ -155,7 +157,7 @@ impl Engine {
     }
 
     fn link(&mut self, c: &Change, key: Key, entry: u32, table: u32, careful: bool) {
-        let Change { at: At { th, vm, ev, ts }, old, new, .. } = *c;
+        let Change { at: At { th, vm, ev, ts, .. }, old, new, .. } = *c;
         let page = self.pfn_bits(new);
         if let Some(t) = self.by_page.get(&page).copied() {
             let r = &self.store.tables[t as usize];
@@ -264,6 +266,10 @@ impl Engine {
         let (from, to) = (self.same(g.from, old, key.level), self.same(g.to, new, key.level));
         if from && to {
             self.gaps.swap_remove(i);
+            let last = self.store.last_span(g.entry);
+            if let Some(s) = last.filter(|s| !careful && self.store.s_ev[*s as usize] == g.ev) {
+                self.store.confirm(s);
+            }
         } else if from {
             self.gaps[i].from = new;
         } else {

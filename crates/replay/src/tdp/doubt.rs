@@ -7,7 +7,8 @@
 //! - A page of the host is one table at a time: the change cuts the very link that is known to lead to that page.
 //! - Faults fill, and dirty logging and ageing visit, valid roots only, and a role has one valid root at a time. A table that a fault was
 //!   seen to work on since ([`TableRec::alive`](crate::store::TableRec)) is the valid root's for its place until its link is cut or all
-//!   roots become obsolete, both of which are told. So any change there is its own, save zaps: those reach obsolete trees too.
+//!   roots become obsolete, both of which are told. So any change there is its own, save zaps: those reach obsolete trees too. What an
+//!   `mmu_notifier` invalidates is zapped in every tree.
 //!
 //! Any other change may be in any table of its place: where the old value fits, that entry's value is no longer known.
 
@@ -20,6 +21,11 @@ impl Engine {
     /// Whether tables may be alive in this VM that the trace has not shown, or gone without a word.
     pub(crate) fn careful(&self, vm: u16) -> bool {
         if self.vms.sure() { !self.vms.complete(vm) } else { !self.vms.all_complete() }
+    }
+
+    /// The same of whatever VM an event may be of.
+    pub(crate) fn careful_at(&self, at: At) -> bool {
+        if at.vm_known { self.careful(at.vm) } else { !self.vms.all_complete() }
     }
 
     /// Something that only happens to tables of valid roots happened in this one.
@@ -79,14 +85,17 @@ impl Engine {
         let t = self.valid_table(c)?;
         let fit = self.fit(t, c.idx, c.old, c.key.level);
         let zap = !l.is_shadow_present(c.new) && !l.is_mmio(c.new);
-        // Without A/D bits ageing shows; it goes through obsolete trees as well.
-        let aged = self.shade(c.new, c.key.level) == Shade::AccessTracked;
+        // Ageing goes through obsolete trees as well.
+        let aged =
+            self.shade(c.new, c.key.level) == Shade::AccessTracked || self.same(c.old, c.new, c.key.level);
         let thread = &self.threads[c.at.th];
-        // Whose VM a thread works for may be a guess; host pages of two VMs are never the same.
-        let ours =
-            self.vms.sure() && thread.vm.is_some() || l.is_shadow_present(c.old) && fit >= Fit::Volatile;
-        if ours && (!zap && !aged || thread.fault.is_open()) {
-            return Some(Found { table: t, fit, sure: true });
+        // Whose VM a thread works for may be a guess; a page that one VM may write is not another's (the zero page is everybody's).
+        let own = self.shade(c.old, c.key.level) == Shade::Writable && fit == Fit::Exact;
+        let ours = c.at.vm_known || own;
+        let fits = fit >= Fit::Volatile;
+        let told = !zap && !aged || thread.fault.is_open() || zap && thread.notifying && fits;
+        if told {
+            return Some(Found { table: t, fit, sure: ours && fit != Fit::No });
         }
         (fit >= Fit::Volatile && !self.threads[c.at.th].zapping).then_some(Found {
             table: t,
@@ -101,7 +110,7 @@ impl Engine {
             return;
         }
         let target = found.map(|f| f.table);
-        let whose = self.vms.sure().then_some(c.at.vm);
+        let whose = c.at.vm_known.then_some(c.at.vm);
         let hit: Vec<u32> = self
             .live
             .get(&c.key)
@@ -145,7 +154,7 @@ impl Engine {
     /// All roots of a VM become obsolete: no table of before is a valid root's any more. When that happens once more, the roots of the
     /// first time are gone: the kernel finishes with them before it goes on.
     pub(crate) fn obsolete_in_doubt(&mut self, at: At) {
-        if !self.careful(at.vm) {
+        if !self.careful_at(at) {
             return;
         }
         let of_vm: Vec<u32> = self
@@ -153,12 +162,12 @@ impl Engine {
             .values()
             .flatten()
             .copied()
-            .filter(|t| self.store.tables[*t as usize].vm == at.vm)
+            .filter(|t| !at.vm_known || self.store.tables[*t as usize].vm == at.vm)
             .collect();
         for t in &of_vm {
             self.store.tables[*t as usize].alive = false;
         }
-        if !self.vms.sure() || !self.vms.all_obsolete_again(at.vm) {
+        if !at.vm_known || !self.vms.all_obsolete_again(at.vm) {
             return;
         }
         self.gaps.clear();

@@ -51,7 +51,7 @@ impl Engine {
 
     /// The table a change was made in; `careful` where the trace does not hold all that came before.
     pub(super) fn find_table(&mut self, c: &Change, careful: bool) -> Option<Found> {
-        let Change { at: At { th, vm, ev, ts }, key, idx, old, new, .. } = *c;
+        let Change { at: At { th, vm, ev, ts, .. }, key, idx, old, new, .. } = *c;
         let level = key.level;
         let l = self.layout;
         let installs =
@@ -109,7 +109,7 @@ impl Engine {
                     bonus -= 18;
                 }
                 if thread.path.contains(&t) {
-                    bonus += 15;
+                    bonus += if installs || fit == Fit::Exact { 15 } else { 5 };
                 }
                 if installs && thread.root == r.root {
                     bonus += 5;
@@ -119,12 +119,14 @@ impl Engine {
                     bonus -= 30;
                 }
                 if !installs && !self.obsolete.is_empty() {
-                    // Whoever made the roots obsolete zaps those and no other; write-protection and the like leave them alone.
+                    // Whoever made the roots obsolete zaps those and no other; write-protection and splits leave them alone, ageing and
+                    // the mmu_notifier do not.
                     let zap = !l.is_shadow_present(new);
-                    if thread.zapping {
+                    let aged = self.same(old, new, level) || self.shade(new, level) == Shade::AccessTracked;
+                    if zap && thread.zapping {
                         bonus += if obsolete { 25 } else { -25 };
-                    } else if !zap && obsolete {
-                        bonus -= 8;
+                    } else if !zap && !aged && obsolete {
+                        bonus -= 30;
                     }
                 }
                 consider(t, fit, bonus, &mut best);

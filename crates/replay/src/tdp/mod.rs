@@ -52,7 +52,7 @@ impl Engine {
                 self.torn.push(th);
             }
         }
-        let careful = self.careful(at.vm);
+        let careful = self.careful_at(at);
         if !self.gaps.is_empty() && self.fill_gap(&c, careful) {
             return;
         }

@@ -309,7 +309,7 @@ impl Engine {
                         score += 40;
                     }
                     if self.obsolete.contains(&r.root) {
-                        score -= 2;
+                        score -= 6;
                     }
                     if best.is_none_or(|b| score > b.0) {
                         best = Some((score, e, level, key));

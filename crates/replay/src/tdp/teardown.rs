@@ -11,7 +11,7 @@ use crate::tdp::{Change, Found};
 impl Engine {
     /// A change in a table that is being, or was, torn down.
     pub(super) fn apply_dying(&mut self, c: &Change, found: Found, shade: Shade, careful: bool) {
-        let Change { at: At { th, vm, ev, ts }, key, idx, old, new, .. } = *c;
+        let Change { at: At { th, vm, ev, ts, .. }, key, idx, old, new, .. } = *c;
         let l = self.layout;
         let table = found.table;
         let level = key.level;
@@ -149,7 +149,7 @@ impl Engine {
             c.first().copied()
         });
         if let Some(t) = table {
-            if self.careful(at.vm) {
+            if self.careful_at(at) {
                 // It may be one that no event has named. The cut of its link will tell.
                 let entries: Vec<u32> = self.store.table_entries(t).collect();
                 for e in entries {
