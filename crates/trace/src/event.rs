@@ -247,7 +247,8 @@ pub enum Body {
     EmulateInsn { rip: u64, failed: bool },
 
     // ---- everything else ----
-    /// A line written to trace_marker (`tracing_mark_write`, `ftrace:print`).
+    /// A line written to trace_marker (`tracing_mark_write`, `ftrace:print`); of a [`stream`](crate::stream), ask
+    /// [`Strings::text`](crate::Strings::text) for it.
     Marker { text: StrId },
     /// The recorder lost events here: on `cpu`, before this moment; `count` where known. `event` names the event where counts are per event.
     Lost { count: Option<u64>, event: Option<StrId> },
@@ -255,7 +256,8 @@ pub enum Body {
     Damage { index: u32 },
     /// A task appeared, was renamed or ended (perf COMM/FORK/EXIT, `sched_process_*`).
     Task { kind: TaskKind, tid: u32, pid: Option<u32>, comm: StrId },
-    /// An event without a typed form: its `system:name` (or `name`) and its raw fields, as `key=value` text.
+    /// An event without a typed form: its `system:name` (or `name`), and its raw fields, which
+    /// [`Strings::text`](crate::Strings::text) puts into words, `key=value`.
     Other { name: StrId, fields: StrId },
 }
 

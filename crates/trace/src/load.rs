@@ -31,7 +31,8 @@ pub struct Trace {
 
 /// Receives events in time order from [`stream`].
 pub trait Sink {
-    /// One event. Strings of [`Body::Other`](crate::Body::Other) are good during this call only.
+    /// One event. Texts of markers and of the fields of untyped events are good during this call only; ask for them with
+    /// [`Strings::text`].
     fn event(&mut self, e: &Event, strings: &Strings) -> ControlFlow<()>;
 }
 
@@ -59,7 +60,7 @@ impl Trace {
         every: usize,
         watch: &mut (dyn FnMut(Self) + Send),
     ) -> Result<(Self, bool), Error> {
-        let mut cx = Cx::new(opts);
+        let mut cx = context(opts)?;
         let reader = open_all(paths, &mut cx)?;
         load_with(reader, cx, every.max(1), watch)
     }

@@ -58,8 +58,7 @@ impl InputArgs {
         let progress = Arc::new(mmuscope_trace::Progress::default());
         options.progress = Some(Arc::clone(&progress));
         let watch = Watch::new(format!("reading {}", self.name()), Arc::clone(&progress));
-        let read = ReadOptions { progress: Some(progress), ..ReadOptions::default() };
-        let (trace, timeline) = mmuscope_replay::load(&self.files, &read, &options, None)?;
+        let (trace, timeline) = mmuscope_replay::load(&self.files, &self.options(progress), &options, None)?;
         drop(watch);
         // A replay that was cancelled ends early; half an answer is none.
         if stopped() {

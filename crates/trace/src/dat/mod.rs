@@ -206,7 +206,7 @@ impl DatReader {
         path: &Path,
         kind: FormatKind,
         mut meta: Meta,
-        cpus: Vec<Cpu>,
+        mut cpus: Vec<Cpu>,
         options: Options,
         cx: &mut Cx,
     ) -> Self {
@@ -216,6 +216,10 @@ impl DatReader {
             tsc: options.tsc.filter(|_| options.clock.as_deref() == Some("x86-tsc")),
             offset: options.offset,
         };
+        let n = cpus.len();
+        for c in &mut cpus {
+            c.pages.share(n);
+        }
         let mut formats = Arc::new(std::mem::take(&mut meta.formats));
         cx.given_formats(path, &mut formats);
         Self {

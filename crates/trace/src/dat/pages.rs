@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::input::Source;
 
-/// Bytes of pages read at once.
+/// Bytes of pages read at once, of one CPU and of all.
 const WINDOW: usize = 256 << 10;
+const ALL_WINDOWS: usize = 64 << 20;
 
 /// What all CPUs together may hold decompressed: a small multiple of the file.
 #[derive(Clone, Debug)]
@@ -59,6 +60,8 @@ pub(crate) struct Pages {
     held: u64,
     progress: u64,
     cut: bool,
+    /// Bytes read at once.
+    most: usize,
 }
 
 impl Pages {
@@ -86,6 +89,7 @@ impl Pages {
             held: 0,
             progress: 0,
             cut,
+            most: WINDOW,
         };
         if let Some(c) = compressor {
             let mut n = [0; 4];
@@ -94,6 +98,11 @@ impl Pages {
             p.at += 4;
         }
         p
+    }
+
+    /// There are so many CPUs whose pages are read at the same time.
+    pub(crate) fn share(&mut self, cpus: usize) {
+        self.most = WINDOW.min(ALL_WINDOWS / cpus.max(1));
     }
 
     /// How the pages are compressed.
@@ -139,7 +148,7 @@ impl Pages {
         let Some((compressor, left)) = self.chunks else {
             self.window.clear();
             let n = (self.end.saturating_sub(self.at))
-                .min((WINDOW / self.page_size).max(1) as u64 * self.page_size as u64)
+                .min((self.most / self.page_size).max(1) as u64 * self.page_size as u64)
                 as usize;
             if n == 0 {
                 return Ok(false);

@@ -76,7 +76,8 @@ pub(crate) fn open(source: &Source, path: &Path, kind: FormatKind, cx: &mut Cx) 
                 let _ = cx.damaged(damage(path, at, "a feature section within the file", text, true));
             }
         }
-        at += 16;
+        // The size of the data may be any number: the table is then at the end of all files.
+        at = at.saturating_add(16);
     }
     Ok(r)
 }
