@@ -126,6 +126,18 @@ impl Engine {
         }
     }
 
+    /// Entries that map the same page as the old value of a change, but with other permissions: they may have changed without a word.
+    pub(crate) fn doubt_volatile(&mut self, c: &Change) {
+        let tables = self.live.get(&c.key).into_iter().flatten().copied();
+        let hit: Vec<u32> = tables
+            .filter(|t| self.fit(*t, c.idx, c.old, c.key.level) == Fit::Volatile)
+            .filter_map(|t| self.store.slot(t, c.idx))
+            .collect();
+        for e in hit {
+            self.make_stale(e, c.at.ev, Reason::Incomplete);
+        }
+    }
+
     /// A host page is one table at a time: wherever the cut of its link was booked, the table ends.
     pub(crate) fn end_cut_page(&mut self, c: &Change) {
         let Some(page) = self.cut_page(c) else { return };

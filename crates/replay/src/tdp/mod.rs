@@ -64,6 +64,7 @@ impl Engine {
                 && self.layout.is_shadow_present(old)
             {
                 // Accessed and Dirty bits: whichever entry it was, nothing else of it changed.
+                self.doubt_volatile(&c);
                 return;
             }
             self.doubt_others(&c, found);

@@ -305,7 +305,7 @@ impl Engine {
                     if r.root == root {
                         score += 3;
                     }
-                    if r.alive {
+                    if r.alive && score > 0 {
                         score += 40;
                     }
                     if self.obsolete.contains(&r.root) {
