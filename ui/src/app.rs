@@ -10,7 +10,7 @@ use crate::capture::{self, Capture};
 use crate::command::{self, Command};
 use crate::contain::Contained;
 use crate::doc::Doc;
-use crate::load::{Following, Job, Loaded, Loading, Source};
+use crate::load::{Following, Job, Loaded, Loading, News, Source};
 use crate::panels::dialogs::{Chooser, Dialog, Outcome, Palette};
 use crate::panels::{Cx, details, dialogs, legend, start, status, tables, timeline, topbar};
 use crate::session::Session;
@@ -45,6 +45,10 @@ type Taken = Arc<Mutex<Option<Arc<egui::ColorImage>>>>;
 pub(crate) struct Viewer {
     page: Page,
     following: Option<Following>,
+    /// The rest of the open trace is still being read.
+    reading: Option<Box<Loading>>,
+    /// What was read, until nothing looks at what is there.
+    arrived: Option<Box<Capture>>,
     options: ViewOptions,
     session: Session,
     dialog: Option<Dialog>,
@@ -116,6 +120,8 @@ impl Viewer {
         let mut viewer = Self {
             page: Page::Welcome { error: None },
             following: None,
+            reading: None,
+            arrived: None,
             session,
             dialog: None,
             goto_box: topbar::GoTo::default(),
@@ -145,14 +151,25 @@ impl Viewer {
 
     fn open(&mut self, ctx: &Context, job: Job) {
         self.following = None;
+        self.reading = None;
+        self.arrived = None;
         self.dialog = None;
         self.applied = false;
         self.job = Some(job.clone());
         let ctx = ctx.clone();
-        self.page = match Loading::start(job, move || ctx.request_repaint()) {
+        // A place to go to, and a picture, are of the whole.
+        let o = &self.options;
+        let glimpses = o.screenshot.is_none() && o.at.is_none() && o.gfn.is_none();
+        self.page = match Loading::start(job, glimpses, move || ctx.request_repaint()) {
             Ok(loading) => Page::Loading(Box::new(loading)),
             Err(e) => Page::Welcome { error: Some(e) },
         };
+    }
+
+    /// Waits for a load.
+    #[cfg(test)]
+    pub(crate) fn wait_for(&mut self, loading: Loading) {
+        self.page = Page::Loading(Box::new(loading));
     }
 
     /// Opens files the user chose or dropped.
@@ -265,17 +282,27 @@ impl Viewer {
     fn progress(&mut self, ctx: &Context) {
         if let Page::Loading(loading) = &self.page {
             match loading.take() {
-                Some(Ok(loaded)) => self.show(ctx, loaded),
-                Some(Err(e)) => {
-                    if self.options.screenshot.is_some() {
-                        self.finish(ctx, Err(ViewError::Trace(e.clone())));
+                Some(News::SoFar(capture)) => {
+                    let begun = std::mem::replace(&mut self.page, Page::Welcome { error: None });
+                    self.show(ctx, Loaded { capture: *capture, follower: None });
+                    if let Page::Loading(loading) = begun {
+                        self.reading = Some(loading);
                     }
-                    self.page = Page::Welcome { error: (e != "stopped").then_some(e) };
                 }
+                Some(News::Done(loaded)) => match *loaded {
+                    Ok(loaded) => self.show(ctx, loaded),
+                    Err(e) => {
+                        if self.options.screenshot.is_some() {
+                            self.finish(ctx, Err(ViewError::Trace(e.clone())));
+                        }
+                        self.page = Page::Welcome { error: (e != "stopped").then_some(e) };
+                    }
+                },
                 // The progress bar moves.
                 None => ctx.request_repaint_after(Duration::from_millis(50)),
             }
         }
+        self.read_on(ctx);
         if let Some(message) = self.following.as_ref().and_then(Following::message) {
             self.toast(format!("following ended: {message}"), true);
         }
@@ -301,6 +328,53 @@ impl Viewer {
                 let shown = if all { rows } else { doc.view.rows };
                 doc.show(&cap, time, shown);
             }
+            // All of a file is there: it will not grow any more.
+            doc.follow &= cap.growing;
+        }
+    }
+
+    /// Takes over more of a trace that is shown while it is read.
+    fn read_on(&mut self, ctx: &Context) {
+        if let Some(loading) = &self.reading {
+            let mut done = false;
+            while let Some(news) = loading.take() {
+                match news {
+                    News::SoFar(capture) => self.arrived = Some(capture),
+                    News::Done(loaded) => {
+                        done = true;
+                        match *loaded {
+                            Ok(l) => self.arrived = Some(Box::new(l.capture)),
+                            Err(e) => self.toast = Some((Instant::now(), e, true)),
+                        }
+                        break;
+                    }
+                }
+            }
+            if let Page::Open(doc) = &mut self.page {
+                doc.reading = if done { None } else { Some(loading.fraction().unwrap_or(0.0)) };
+            }
+            if done {
+                self.reading = None;
+            } else {
+                ctx.request_repaint_after(Duration::from_millis(50));
+            }
+        }
+        let (Page::Open(doc), Some(arrived)) = (&mut self.page, self.arrived.take()) else { return };
+        let shared = Arc::clone(&doc.capture);
+        // A picture may be being made: it is not waited for.
+        let Ok(mut cap) = shared.try_write() else {
+            self.arrived = Some(arrived);
+            ctx.request_repaint_after(Duration::from_millis(10));
+            return;
+        };
+        let version = cap.version + 1;
+        let old = std::mem::replace(&mut *cap, Capture { version, ..*arrived });
+        // Giving back much memory takes time that a frame does not have.
+        std::thread::spawn(move || drop(old));
+        // What the whole trace tells may have changed which entry is which.
+        if let Some(s) = doc.selection {
+            let entry = s.entry.and_then(|_| cap.pick(doc.view.vm, doc.view.as_id, s.gfn, s.time));
+            doc.selection = Some(crate::view::Selection { entry: entry.map(|(e, _)| e.id), ..s });
         }
     }
 

@@ -87,6 +87,8 @@ pub(crate) struct Doc {
     pub(crate) lit: u64,
     /// Keep the newest events in view.
     pub(crate) follow: bool,
+    /// How far the file is read, while it is.
+    pub(crate) reading: Option<f32>,
     /// Panels that are open.
     pub(crate) shown: Shown,
 }
@@ -112,6 +114,7 @@ impl Doc {
             tables: Tables::new(ctx, inline),
             lit: 0,
             follow,
+            reading: None,
             shown: Shown::default(),
         }
     }

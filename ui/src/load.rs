@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
-use mmuscope_replay::{LayoutOverride, ReplayOptions, replay};
+use mmuscope_replay::{Glimpse, LayoutOverride, ReplayOptions, Timeline, replay};
 use mmuscope_trace::{Follower, Progress, ReadOptions, Trace};
 
-use crate::capture::Capture;
+use crate::capture::{self, Capture};
 
 /// Where events come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +59,19 @@ pub(crate) struct Loading {
     pub(crate) since: Instant,
     progress: Arc<Progress>,
     step: Arc<AtomicU8>,
-    result: mpsc::Receiver<Result<Loaded, String>>,
+    result: mpsc::Receiver<News>,
 }
+
+/// What a load has to tell.
+pub(crate) enum News {
+    /// What could be read and replayed so far; more will come.
+    SoFar(Box<Capture>),
+    /// All of it, or why not.
+    Done(Box<Result<Loaded, String>>),
+}
+
+/// Larger parts are not shown before the whole: showing one means to have it twice.
+const GLIMPSE: usize = 3_000_000;
 
 /// A finished load.
 pub(crate) struct Loaded {
@@ -71,8 +82,12 @@ pub(crate) struct Loaded {
 }
 
 impl Loading {
-    /// Starts. `wake` is called when the result is there.
-    pub(crate) fn start(job: Job, wake: impl Fn() + Send + 'static) -> Result<Self, String> {
+    /// Starts. `wake` is called when there is something to tell; with `glimpses`, also of what can be shown before everything is read.
+    pub(crate) fn start(
+        job: Job,
+        glimpses: bool,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, String> {
         let progress = Arc::new(Progress::default());
         let step = Arc::new(AtomicU8::new(0));
         let (send, result) = mpsc::channel();
@@ -80,21 +95,41 @@ impl Loading {
         std::thread::Builder::new()
             .name("mmuscope-load".to_owned())
             .spawn(move || {
-                let loaded =
-                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| load(&j, Some(&p), Some(&s))))
-                        .unwrap_or_else(|_| {
-                            Err(format!("{}: reading it failed: this is a bug in mmuscope", j.source.name()))
-                        });
-                // Nobody waits any more if the window was closed or another file opened.
-                send.send(loaded).ok();
-                wake();
+                let begun = Instant::now();
+                let tell = |news| {
+                    // Nobody waits any more if the window was closed or another file opened.
+                    send.send(news).ok();
+                    wake();
+                };
+                let Source::Files(paths) = &j.source else { return tell(News::done(&j, &p, &s, None)) };
+                let mut so_far = |trace: &Trace, timeline: &Timeline| {
+                    if trace.events.len() <= GLIMPSE {
+                        tell(News::SoFar(Box::new(Capture {
+                            trace: trace.clone(),
+                            timeline: timeline.clone(),
+                            paths: paths.clone(),
+                            version: 0,
+                            growing: true,
+                            took: begun.elapsed(),
+                        })));
+                    }
+                };
+                let news = News::done(&j, &p, &s, glimpses.then_some(&mut so_far));
+                tell(news);
             })
             .map_err(|e| format!("cannot start a thread to read with: {e}"))?;
         Ok(Self { job, since: Instant::now(), progress, step, result })
     }
 
-    /// The result, once.
-    pub(crate) fn take(&self) -> Option<Result<Loaded, String>> {
+    /// A load of which a test tells the news.
+    #[cfg(test)]
+    pub(crate) fn told_by(result: mpsc::Receiver<News>, progress: Arc<Progress>) -> Self {
+        let job = Job { source: Source::Stdin, follow: false, layout: LayoutOverride::default() };
+        Self { job, since: Instant::now(), progress, step: Arc::new(AtomicU8::new(0)), result }
+    }
+
+    /// What there is to tell, each once.
+    pub(crate) fn take(&self) -> Option<News> {
         self.result.try_recv().ok()
     }
 
@@ -114,17 +149,52 @@ impl Loading {
     }
 }
 
-/// Reads and replays; also what tests and screenshots call in place.
-pub(crate) fn load(
+impl Drop for Loading {
+    /// What nobody waits for any more is not read to its end.
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+impl News {
+    fn done(job: &Job, progress: &Arc<Progress>, step: &AtomicU8, glimpse: Option<&mut Glimpse<'_>>) -> Self {
+        let load = || load_with(job, Some(progress), Some(step), glimpse);
+        let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(load)).unwrap_or_else(|_| {
+            Err(format!("{}: reading it failed: this is a bug in mmuscope", job.source.name()))
+        });
+        Self::Done(Box::new(loaded))
+    }
+}
+
+/// Reads and replays in place: what tests and screenshots call.
+#[cfg(test)]
+pub(crate) fn load(job: &Job) -> Result<Loaded, String> {
+    load_with(job, None, None, None)
+}
+
+fn load_with(
     job: &Job,
     progress: Option<&Arc<Progress>>,
     step: Option<&AtomicU8>,
+    glimpse: Option<&mut Glimpse<'_>>,
 ) -> Result<Loaded, String> {
     let begun = Instant::now();
     let options = ReadOptions { progress: progress.map(Arc::clone), ..ReadOptions::default() };
     let (trace, follower, paths) = match &job.source {
         Source::Files(paths) if !job.follow => {
-            (Trace::load(paths, &options).map_err(|e| e.to_string())?, None, paths.clone())
+            let replay = ReplayOptions {
+                layout: job.layout.clone(),
+                progress: progress.map(Arc::clone),
+                ..ReplayOptions::default()
+            };
+            let (trace, timeline) =
+                mmuscope_replay::load(paths, &options, &replay, glimpse).map_err(|e| e.to_string())?;
+            if progress.is_some_and(|p| p.cancelled.load(Ordering::Relaxed)) {
+                return Err("stopped".to_owned());
+            }
+            let (paths, took) = (paths.clone(), begun.elapsed());
+            let capture = Capture { trace, timeline, paths, version: 0, growing: false, took };
+            return Ok(Loaded { capture, follower: None });
         }
         Source::Files(paths) => {
             let [path] = paths.as_slice() else { return Err("only one file can be followed".to_owned()) };
@@ -162,6 +232,9 @@ pub(crate) struct Following {
 /// How often a file is looked at for more; a person sees no delay, an idle file costs nothing.
 const POLL: Duration = Duration::from_millis(100);
 
+/// Events that are taken in at a time: some 20 ms.
+const BIT: usize = 100_000;
+
 impl Following {
     /// Starts to append.
     pub(crate) fn start(
@@ -175,31 +248,36 @@ impl Following {
         std::thread::Builder::new()
             .name("mmuscope-follow".to_owned())
             .spawn(move || {
+                let lock = || capture.write().unwrap_or_else(PoisonError::into_inner);
+                // A copy shares what is packed, so reading keeps nobody from looking.
+                let mut trace = capture::read(&capture).trace.clone();
                 while !halt.load(Ordering::Relaxed) {
-                    let mut guard = capture.write().unwrap_or_else(PoisonError::into_inner);
-                    let cap = &mut *guard;
-                    let more = match follower.poll(&mut cap.trace) {
+                    let more = match follower.poll(&mut trace) {
                         Ok(n) => n,
                         Err(e) => {
-                            cap.growing = false;
+                            lock().growing = false;
                             send.send(e.to_string()).ok();
                             wake();
                             return;
                         }
                     };
-                    if more > 0 {
-                        cap.timeline.extend(&cap.trace);
+                    let mut left = more > 0;
+                    while left && !halt.load(Ordering::Relaxed) {
+                        // Much is taken in bit by bit: the window looks at it between.
+                        let mut guard = lock();
+                        let cap = &mut *guard;
+                        cap.trace = trace.clone();
+                        left = cap.timeline.extend_some(&cap.trace, BIT);
                         cap.version += 1;
+                        drop(guard);
                         wake();
                     }
-                    let ended = follower.is_done();
-                    if ended {
-                        cap.growing = false;
-                        cap.version += 1;
+                    if follower.is_done() {
+                        let mut guard = lock();
+                        guard.growing = false;
+                        guard.version += 1;
+                        drop(guard);
                         wake();
-                    }
-                    drop(guard);
-                    if ended {
                         return;
                     }
                     std::thread::sleep(POLL);

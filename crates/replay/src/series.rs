@@ -219,6 +219,12 @@ impl Sums {
         }
     }
 
+    /// Gives back what growing took in reserve.
+    pub(crate) fn shrink(&mut self) {
+        self.faults.values_mut().for_each(Vec::shrink_to_fit);
+        self.zaps.shrink_to_fit();
+    }
+
     /// Faults of one thread, or of all.
     pub(crate) fn fault_bins(&self, store: &Store, tid: Option<u32>, t0: u64, t1: u64, n: usize) -> Vec<Bin> {
         let lists: Vec<&Vec<u32>> = match tid {

@@ -52,6 +52,8 @@ pub struct Timeline {
     indexed_tables: usize,
     /// VMs and address spaces that have tables.
     spaces: Vec<(u16, u8)>,
+    /// Most events to take in at a time.
+    most: usize,
     /// Entries of shadow pages by frame.
     free_by_gfn: FxHashMap<u64, Vec<u32>>,
     indexed_slots: u32,
@@ -79,15 +81,15 @@ pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
         tables_by_key: FxHashMap::default(),
         indexed_tables: 0,
         spaces: Vec::new(),
+        most: usize::MAX,
         free_by_gfn: FxHashMap::default(),
         indexed_slots: 0,
         mmio: Vec::new(),
         mmio_seen: FxHashMap::default(),
         evidence: Vec::new(),
     };
-    t.feed(trace);
+    t.run(trace);
     t.shrink();
-    t.seal(trace);
     t
 }
 
@@ -100,6 +102,15 @@ impl Timeline {
             return;
         }
         self.go_on(trace);
+    }
+
+    /// [`extend`](Self::extend) by about `most` events at most, so that who waits for the result does not wait long. Gives whether there is
+    /// more.
+    pub fn extend_some(&mut self, trace: &Trace, most: usize) -> bool {
+        self.most = most;
+        self.extend(trace);
+        self.most = usize::MAX;
+        self.events() < trace.events.len()
     }
 
     /// [`extend`](Self::extend) by the whole trace, so that the result is what [`replay`] gives.
@@ -132,12 +143,13 @@ impl Timeline {
     fn shrink(&mut self) {
         self.engine.store.shrink();
         self.engine.faults.done.shrink_to_fit();
+        self.sums.shrink();
     }
 
     /// Replays what was appended without making it part of any answer yet: [`extend`](Self::extend) does.
     pub(crate) fn feed(&mut self, trace: &Trace) {
         let from = self.engine.next_ev as usize;
-        let end = trace.events.len().min(u32::MAX as usize - 2);
+        let end = trace.events.len().min(u32::MAX as usize - 2).min(from.saturating_add(self.most));
         let progress = self.options.progress.clone();
         let mut block = Vec::new();
         let mut at = from;

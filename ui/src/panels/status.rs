@@ -48,7 +48,11 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
             } else {
                 ui.label(RichText::new("• nothing lost").size(11.5).color(t.good));
             }
-            if cx.cap.growing {
+            if let Some(share) = cx.doc.reading {
+                let text = format!("• reading, {:.0} %", share * 100.0);
+                ui.label(RichText::new(text).size(11.5).color(t.accent))
+                    .on_hover_text("What is shown is what was read until now; the rest is on its way");
+            } else if cx.cap.growing {
                 let text = if cx.doc.follow { "• live, following" } else { "• live" };
                 ui.label(RichText::new(text).size(11.5).color(t.accent));
             }

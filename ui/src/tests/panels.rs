@@ -2,18 +2,21 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use egui::{Key, Modifiers, MouseWheelUnit, Pos2, TouchPhase, vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
-use mmuscope_replay::State;
+use mmuscope_replay::{LayoutOverride, ReplayOptions, State, replay};
+use mmuscope_trace::{Progress, Trace};
 
 use super::{Window, command, doc, empty, open, select, small, with_capture};
 use crate::ThemeChoice;
+use crate::capture::Capture;
 use crate::command::Command;
 use crate::contain::Contained;
-use crate::load::{Following, Job, Source};
+use crate::load::{Following, Job, Loaded, Loading, News, Source};
 use crate::panels::tables::Tab;
 
 fn window() -> Window {
@@ -328,9 +331,9 @@ fn a_missing_file_becomes_a_message_in_the_window() {
     let job = Job {
         source: Source::Files(vec!["/nonexistent/trace.dat".into()]),
         follow: false,
-        layout: mmuscope_replay::LayoutOverride::default(),
+        layout: LayoutOverride::default(),
     };
-    let Err(e) = crate::load::load(&job, None, None) else { panic!("there is no such file") };
+    let Err(e) = crate::load::load(&job) else { panic!("there is no such file") };
     assert!(e.contains("/nonexistent/trace.dat") && e.contains("no such file"), "{e}");
 }
 
@@ -363,12 +366,9 @@ fn a_growing_file_appears_as_it_is_written() {
     let lines: Vec<&str> = super::TEXT.lines().collect();
     let mut file = std::fs::File::create(&path).expect("a temporary file");
     writeln!(file, "{}", lines[..9].join("\n")).expect("written");
-    let job = Job {
-        source: Source::Files(vec![path.clone()]),
-        follow: true,
-        layout: mmuscope_replay::LayoutOverride::default(),
-    };
-    let loaded = crate::load::load(&job, None, None).map_err(|e| panic!("{e}")).expect("a trace");
+    let job =
+        Job { source: Source::Files(vec![path.clone()]), follow: true, layout: LayoutOverride::default() };
+    let loaded = crate::load::load(&job).map_err(|e| panic!("{e}")).expect("a trace");
     let before = loaded.capture.trace.events.len();
     let follower = loaded.follower.expect("a follower");
     let mut h = open(loaded.capture, ThemeChoice::Dark);
@@ -391,4 +391,58 @@ fn a_growing_file_appears_as_it_is_written() {
     drop(cap);
     h.run_ok();
     assert!(h.query_all_by_label_contains("Events: 21 rows").next().is_some());
+}
+
+#[test]
+fn a_file_is_shown_while_it_is_read() {
+    // Its first half, and then all of it.
+    let whole = super::small();
+    let half: String = super::TEXT.lines().take(16).map(|l| format!("{l}\n")).collect();
+    let trace = Trace::from_text(&half).expect("a trace");
+    let options = ReplayOptions {
+        layout: LayoutOverride { spec: mmuscope_spte::LayoutSpec::named("6.1/npt").expect("ours") },
+        ..ReplayOptions::default()
+    };
+    let timeline = replay(&trace, &options);
+    let (read, all) = (trace.events.len(), whole.trace.events.len());
+    assert!(read > 5 && read < all);
+    let first = Capture { trace, timeline, growing: true, ..super::small() };
+    let (send, news) = std::sync::mpsc::channel();
+    let progress = Arc::new(Progress::default());
+    progress.total.store(1000, Ordering::Relaxed);
+    progress.done.store(430, Ordering::Relaxed);
+    let loading = Loading::told_by(news, Arc::clone(&progress));
+    send.send(News::SoFar(Box::new(first))).expect("it waits");
+    let mut h = super::window(ThemeChoice::Dark, |_, viewer| viewer.wait_for(loading));
+    // It asks for frames until everything is read, so it never comes to rest.
+    h.run_steps(4);
+    let labels = |h: &mut super::Window, text: &str| h.query_all_by_label_contains(text).next().is_some();
+    assert!(labels(&mut h, "reading, 43 %"));
+    assert!(labels(&mut h, &format!("Events: {read} rows")));
+    assert!(!progress.cancelled.load(Ordering::Relaxed));
+    let before = doc(&mut h).view.time;
+    {
+        let shared = Arc::clone(&doc(&mut h).capture);
+        let cap = crate::capture::read(&shared);
+        let time = cap.timeline.range().1;
+        doc(&mut h).select_at(&cap, 0x100, time, None);
+    }
+    assert!(doc(&mut h).selection.is_some_and(|s| s.entry.is_some()));
+    send.send(News::Done(Box::new(Ok(Loaded { capture: whole, follower: None })))).expect("it waits");
+    // The picture of the first half may still be in the making.
+    let until = Instant::now() + Duration::from_secs(20);
+    while super::with_capture(&mut h, |c| c.growing) && Instant::now() < until {
+        h.run_steps(2);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    h.run_steps(4);
+    assert_eq!(
+        super::with_capture(&mut h, |c| (c.trace.events.len(), c.growing, c.version)),
+        (all, false, 1)
+    );
+    assert!(!labels(&mut h, "reading, 43 %"));
+    assert!(labels(&mut h, &format!("Events: {all} rows")));
+    let d = doc(&mut h);
+    assert!(d.view.time.end > before.end && d.view.time.start <= 0.0 && !d.follow, "all of it is in view");
+    assert!(d.selection.is_some_and(|s| s.gfn == 0x100 && s.entry.is_some()));
 }

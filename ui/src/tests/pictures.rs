@@ -47,7 +47,7 @@ fn real(name: &str, theme: ThemeChoice) -> Option<Window> {
         follow: false,
         layout: mmuscope_replay::LayoutOverride::default(),
     };
-    let loaded = load(&job, None, None).unwrap_or_else(|e| panic!("{e}"));
+    let loaded = load(&job).unwrap_or_else(|e| panic!("{e}"));
     Some(open(loaded.capture, theme))
 }
 

@@ -271,7 +271,7 @@ fn sums(base: &Base, ticks: u64, level: u8, span0: u32, sizes: Sizes) -> Vec<Sum
     while shift < 31 && groups(shift) > sizes.rows {
         shift += 1;
     }
-    for share in [5, 8, 11] {
+    for share in [6, 9, 12] {
         let limit = n / share;
         let rows = groups(shift);
         if rows * 4 > limit {
