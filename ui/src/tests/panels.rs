@@ -397,7 +397,7 @@ fn a_growing_file_appears_as_it_is_written() {
 fn a_file_is_shown_while_it_is_read() {
     // Its first half, and then all of it.
     let whole = super::small();
-    let half: String = super::TEXT.lines().take(16).map(|l| format!("{l}\n")).collect();
+    let half: String = super::TEXT.split_inclusive('\n').take(16).collect();
     let trace = Trace::from_text(&half).expect("a trace");
     let options = ReplayOptions {
         layout: LayoutOverride { spec: mmuscope_spte::LayoutSpec::named("6.1/npt").expect("ours") },
