@@ -269,7 +269,8 @@ impl VmMap {
         self.vms.get(usize::from(vm)).is_none_or(|s| s.several_roots || s.kind == MmuKind::Mixed)
     }
 
-    /// Notes that a VM is at work. One whose first deed is to make a root had none before.
+    /// Notes that a VM is at work. One whose first deed is to make a root had none before
+    /// (its memslots may have been moved about before it ran, which makes all roots obsolete that there are not yet).
     pub(crate) fn note_activity(&mut self, vm: u16, body: &Body) {
         let sure = self.sure();
         let Some(s) = self.vms.get_mut(usize::from(vm)) else { return };
@@ -290,8 +291,7 @@ impl VmMap {
             | Body::GetPage { .. }
             | Body::SyncPage { .. }
             | Body::UnsyncPage { .. }
-            | Body::PrepareZapPage { .. }
-            | Body::ZapAllFast { .. } => {
+            | Body::PrepareZapPage { .. } => {
                 // Threads that are in a VM of their own only because nothing shows whose they are: a VM would begin with a root.
                 (s.acted, s.complete) = (true, !sure && self.clean == Some(true));
                 self.clean.get_or_insert(false);

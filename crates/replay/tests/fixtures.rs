@@ -360,6 +360,16 @@ fn a_trace_that_begins_late_knows_less() {
 }
 
 #[test]
+fn memslots_set_up_before_the_first_root_hide_nothing() {
+    // A VMM moves its memslots about before a vCPU runs: all roots obsolete, and there is none.
+    let (_, t) = run(&format!("100 t9 zapall\n{TREE}\n+1 t1 tdp 1 2 empty W77"));
+    assert!(
+        at_end(&t).iter().all(|(_, s)| s.certainty <= Certainty::Implied && s.reason != Reason::Incomplete)
+    );
+    assert_eq!(entry(&t, 1, 2).map(|(_, s)| s.certainty), Some(Certainty::Exact));
+}
+
+#[test]
 fn before_its_first_event_an_entry_is_unknown_not_empty() {
     // The trace begins in the middle: nothing tells when the table was made.
     let (_, t) = run("100 t1 mark begin\n+9 t1 tdp 1 2 W77 R77");

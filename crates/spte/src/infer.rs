@@ -396,6 +396,10 @@ fn fit_leaf(layout: &Layout, d: &Decoded) -> i32 {
     if d.dirty == Some(true) && d.accessed == Some(false) && d.ad_type == Some(AdType::Enabled) {
         score -= 12;
     }
+    // Accessed and Dirty in software (6.13 and later): a writable entry is made dirty, and what cleans it takes W away as well.
+    if d.dirty == Some(false) && d.w == Some(true) && d.ad_type == Some(AdType::Disabled) {
+        score -= 15;
+    }
     score
 }
 

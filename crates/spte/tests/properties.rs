@@ -272,3 +272,17 @@ fn one_word_under_five_eras() {
     assert_eq!(read("E09/ept", raw).state(raw, 1), State::Removed);
     assert_eq!(read("E10/ept", raw).state(raw, 1), State::Nonpresent);
 }
+
+/// An entry of a host without EPT A/D bits that is writable but not dirty: 6.13 and later keep Dirty in software there, set where a
+/// writable entry is made, so it is of a kernel before.
+#[test]
+fn writable_and_clean_without_ad_bits_is_older_than_6_13() {
+    let library = Library::new();
+    let first = |raw: u64| {
+        let j =
+            infer::judge(&LayoutSpec::default(), &[Evidence::value(raw)], &library).expect("shipped files");
+        j.candidates[0].resolved.layout.id().to_owned()
+    };
+    assert_eq!(first(0x8610_0000_02ad_5877), "E12/ept-noad");
+    assert_eq!(first(0x8610_0000_02ad_5b77), "E13/ept-noad");
+}
