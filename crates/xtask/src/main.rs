@@ -20,7 +20,7 @@ usage: cargo xtask <COMMAND>
   samples --update        write samples/SHA256SUMS anew
   bench                   all of the following, which can be named one by one
   bench decode            SPTE values decoded per second
-  bench replay [MILLIONS OF EVENTS]
+  bench replay [MILLIONS OF EVENTS ...]
                           events to page tables over time: speed, memory, answers
   bench formats [--events N] [--dir DIR] [--sample trace.dat]
                           every reader against trace-cmd report and perf script on a large file that it makes
