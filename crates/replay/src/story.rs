@@ -328,6 +328,8 @@ impl Timeline {
             }
         }
         v.sort_by_key(|(e, _, k)| (e.as_id, e.gfn, *k == MemoryKind::Gone, e.level));
+        let devices: rustc_hash::FxHashSet<u64> =
+            self.mmio_ranges().iter().filter(|r| r.vm == vm).map(|r| r.gfn_start).collect();
         let mut out: Vec<MemoryRange> = Vec::new();
         let mut slot = 0;
         for (e, s, kind) in v {
@@ -345,7 +347,9 @@ impl Timeline {
                         && l.gfn_end == e.gfn
                         && l.kind == kind
                         && l.level == e.level
-                        && l.shade == s.shade =>
+                        && l.shade == s.shade
+                        // Devices side by side are told apart by how they are used.
+                        && !(s.shade == Shade::Mmio && devices.contains(&e.gfn)) =>
                 {
                     l.gfn_end = e_end;
                     l.entries += 1;

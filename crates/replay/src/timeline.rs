@@ -915,6 +915,11 @@ fn top(mut v: Vec<TopPage>, n: usize) -> Vec<TopPage> {
 
 /// Neighbouring pages that are used alike are one device's.
 fn alike(a: &MmioRange, b: &MmioRange) -> bool {
+    // I/O APIC, HPET and local APIC, where every PC has them: their neighbours are other devices.
+    const FIXED: [u64; 3] = [0xfec00, 0xfed00, 0xfee00];
+    if FIXED.iter().any(|f| b.gfn_start == *f || a.gfn_end == f + 1) {
+        return false;
+    }
     let n = a.gfn_end - a.gfn_start;
     let per_page = a.accesses / n;
     let close = per_page.max(b.accesses) <= per_page.min(b.accesses).saturating_mul(4).max(4);

@@ -271,3 +271,19 @@ fn counts_of_a_vm_are_its_own() {
     }
     assert!(seen[0] > 0 && seen[1] > 0 && seen[0] != seen[1]);
 }
+
+#[test]
+fn devices_side_by_side_are_two() {
+    // The page below the I/O APIC is a PCI function's.
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/linux-boot");
+    let file = samples_file(&dir);
+    let (_, t) = load(&file);
+    let holds = |lo: u64, hi: u64| lo <= 0xfebff && hi > 0xfec00;
+    assert!(t.mmio_ranges().iter().all(|r| !holds(r.gfn_start, r.gfn_end)), "{:x?}", t.mmio_ranges());
+    assert!(t.vms().iter().flat_map(|v| t.memory(v.id)).all(|r| !holds(r.gfn_start, r.gfn_end)));
+}
+
+fn samples_file(dir: &Path) -> PathBuf {
+    let mut files = std::fs::read_dir(dir).expect("the sample").filter_map(|e| e.ok().map(|e| e.path()));
+    files.find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("trace"))).expect("a trace")
+}
