@@ -227,8 +227,8 @@ pub(crate) fn infer(trace: &Trace, over: &LayoutOverride) -> LayoutInfo {
         parts.add(
             "kernel",
             host.os_release.clone().unwrap_or_default(),
-            Provenance::Inferred,
-            "release string in the trace",
+            Provenance::Measured,
+            "the recording host's release, as the file tells it",
         );
     }
     let param = |name: &str| {
