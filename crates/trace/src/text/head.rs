@@ -5,9 +5,17 @@
 //! trace-cmd   CPU 2/KVM-4242  [000]     1.000003: kvm_entry:   …                (9 digits with -t; `-l`: CPU and flags in one word)
 //! perf        CPU 2/KVM  4242/4243 [000]     1.000003:   kvm:kvm_entry: …        (the pid only where asked for)
 //! ```
-//! A task name may hold blanks, dashes, brackets and colons, so the head is found by its `[CPU]` and what must surround it.
+//! A task name may hold blanks, dashes, brackets and colons, so the head is found by its `[CPU]` and what must surround it: what follows
+//! is read forwards, the task before it from its end.
 
-use crate::text::scan::Scan;
+use nom::Parser;
+use nom::branch::alt;
+use nom::bytes::complete::take_while1;
+use nom::character::complete::char;
+use nom::combinator::{all_consuming, map, map_opt, map_res, value, verify};
+use nom::sequence::{delimited, preceded};
+
+use crate::text::scan::{Parsed, blanks, dec, word};
 
 /// Parts of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,23 +54,49 @@ pub(crate) fn parse(line: &[u8]) -> Option<Head<'_>> {
     without_brackets(line)
 }
 
+/// `[013]`.
+fn cpu(i: &[u8]) -> Parsed<'_, u16> {
+    delimited(char('['), map_res(dec, u16::try_from), char(']')).parse(i)
+}
+
+/// A column of flags.
+fn flags(i: &[u8]) -> Parsed<'_, &[u8]> {
+    preceded(blanks, verify(word, |f: &[u8]| (4..=8).contains(&f.len()))).parse(i)
+}
+
+/// Nanoseconds and digits after the point: `546.005642:` or, of a clock that does not count time, `123456:`.
+fn time(i: &[u8]) -> Parsed<'_, (u64, u8)> {
+    let fraction = take_while1(|b: u8| b.is_ascii_digit());
+    let end = alt((value(None, char(':')), map(delimited(char('.'), fraction, char(':')), Some)));
+    map_opt((preceded(blanks, dec), end), |(whole, fraction): (u64, Option<&[u8]>)| {
+        let Some(fraction) = fraction else { return Some((whole, 0)) };
+        let n = u8::try_from(fraction.len()).ok().filter(|n| *n <= 9)?;
+        let (_, f) = dec(fraction).ok()?;
+        let ns = whole.checked_mul(1_000_000_000)?.checked_add(f * 10u64.pow(9 - u32::from(n)))?;
+        Some((ns, n))
+    })
+    .parse(i)
+}
+
+/// `kvm:kvm_entry:` or `kvm_entry:`.
+fn event(i: &[u8]) -> Parsed<'_, (Option<&[u8]>, &[u8])> {
+    map_opt(word, |w: &[u8]| {
+        let name = w.strip_suffix(b":")?;
+        Some(match name.iter().position(|b| *b == b':') {
+            Some(n) => (Some(&name[..n]), &name[n + 1..]),
+            None => (None, name),
+        })
+    })
+    .parse(i)
+}
+
 fn with_cpu(line: &[u8], open: usize) -> Option<Head<'_>> {
-    let mut s = Scan(&line[open + 1..]);
-    let cpu = digits(&mut s)?;
-    s.lit(b"]")?;
+    let (rest, cpu) = cpu(&line[open..]).ok()?;
     let who = task(line[..open].trim_ascii_end())?;
-    let mut flags = false;
-    let stamp = if let Some(t) = time(&mut s) {
-        t
-    } else {
-        let f = s.word();
-        if !(4..=8).contains(&f.len()) {
-            return None;
-        }
-        flags = true;
-        time(&mut s)?
-    };
-    Some(finish(who, Some(u16::try_from(cpu).ok()?), stamp, flags, s))
+    let plain = map(time, |t| (t, false));
+    let flagged = map(preceded(flags, time), |t| (t, true));
+    let (rest, (stamp, flags)) = alt((plain, flagged)).parse(rest).ok()?;
+    Some(finish(who, Some(cpu), stamp, flags, rest))
 }
 
 /// `trace-cmd report -l` (CPU and flags in one word), and perf samples without a CPU.
@@ -78,29 +112,37 @@ fn without_brackets(line: &[u8]) -> Option<Head<'_>> {
             && line[end - 1] == b':'
             && line[at].is_ascii_digit()
             && line[at..end].contains(&b'.')
+            && let Ok((rest, stamp)) = time(&line[at..])
         {
-            let mut s = Scan(&line[at..]);
-            if let Some(stamp) = time(&mut s) {
-                let before = line[..at].trim_ascii_end();
-                let last = before.iter().rposition(|b| *b == b' ').map_or(0, |n| n + 1);
-                let word = &before[last..];
-                let cpu_digits = word.iter().take_while(|b| b.is_ascii_digit()).count();
-                if cpu_digits > 0
-                    && (3..=6).contains(&(word.len() - cpu_digits))
-                    && let Some(who) = task(before[..last].trim_ascii_end()).filter(|w| w.4)
-                {
-                    let cpu = digits(&mut Scan(word))?;
-                    return Some(finish(who, Some(u16::try_from(cpu).ok()?), stamp, true, s));
-                }
-                return Some(finish(task(before)?, None, stamp, false, s));
+            let before = line[..at].trim_ascii_end();
+            let last = before.iter().rposition(|b| *b == b' ').map_or(0, |n| n + 1);
+            if let Ok((flags, cpu)) = dec(&before[last..])
+                && (3..=6).contains(&flags.len())
+                && let Some(who) = task(before[..last].trim_ascii_end()).filter(|w| w.dash)
+            {
+                return Some(finish(who, Some(u16::try_from(cpu).ok()?), stamp, true, rest));
             }
+            return Some(finish(task(before)?, None, stamp, false, rest));
         }
         at = end.max(at + 1);
     }
     None
 }
 
-type Who<'a> = (&'a [u8], u32, Option<u32>, (), bool);
+/// A task.
+#[derive(Clone, Copy)]
+struct Who<'a> {
+    comm: &'a [u8],
+    tid: u32,
+    pid: Option<u32>,
+    dash: bool,
+}
+
+/// A number and nothing else.
+fn id(text: &[u8]) -> Option<u32> {
+    let (_, n) = all_consuming(dec).parse(text).ok()?;
+    u32::try_from(n).ok()
+}
 
 /// `comm-tid`, `comm-tid (tgid)`, `comm tid`, `comm pid/tid`; the text has no trailing blanks.
 fn task(text: &[u8]) -> Option<Who<'_>> {
@@ -111,56 +153,25 @@ fn task(text: &[u8]) -> Option<Who<'_>> {
         let inner = before[open + 1..].trim_ascii();
         // Without a known process the kernel prints dashes.
         if !inner.iter().all(|b| *b == b'-') {
-            let mut s = Scan(inner);
-            pid = Some(u32::try_from(s.dec()?).ok()?);
-            if !s.0.is_empty() {
-                return None;
-            }
+            pid = Some(id(inner)?);
         }
         text = before[..open].trim_ascii_end();
     }
     let n = text.iter().rev().take_while(|b| b.is_ascii_digit()).count();
     let (before, tid) = text.split_at(text.len() - n);
-    let tid = u32::try_from(Scan(tid).dec()?).ok()?;
+    let tid = id(tid)?;
     match before {
-        [comm @ .., b'-'] => Some((comm.trim_ascii(), tid, pid, (), true)),
+        [comm @ .., b'-'] => Some(Who { comm: comm.trim_ascii(), tid, pid, dash: true }),
         [comm @ .., b'/'] => {
             let n = comm.iter().rev().take_while(|b| b.is_ascii_digit()).count();
             let (comm, p) = comm.split_at(comm.len() - n);
             comm.last().filter(|b| **b == b' ')?;
-            let p = u32::try_from(Scan(p).dec()?).ok()?;
-            Some((comm.trim_ascii(), tid, Some(p), (), false))
+            Some(Who { comm: comm.trim_ascii(), tid, pid: Some(id(p)?), dash: false })
         }
         // perf writes `:1234` for a task without a name.
-        [comm @ .., b' ' | b':'] => Some((comm.trim_ascii(), tid, pid, (), false)),
+        [comm @ .., b' ' | b':'] => Some(Who { comm: comm.trim_ascii(), tid, pid, dash: false }),
         _ => None,
     }
-}
-
-fn digits(s: &mut Scan<'_>) -> Option<u64> {
-    s.0.first().filter(|b| b.is_ascii_digit())?;
-    s.dec()
-}
-
-/// `546.005642:` or, of a clock that does not count time, `123456:`.
-fn time(s: &mut Scan<'_>) -> Option<(u64, u8)> {
-    let mut t = *s;
-    t.blanks();
-    let whole = digits(&mut t)?;
-    if t.lit(b":").is_some() {
-        *s = t;
-        return Some((whole, 0));
-    }
-    t.lit(b".")?;
-    let n = t.0.iter().take_while(|b| b.is_ascii_digit()).count();
-    if n == 0 || n > 9 {
-        return None;
-    }
-    let frac = digits(&mut t)?;
-    t.lit(b":")?;
-    let ns = whole.checked_mul(1_000_000_000)?.checked_add(frac * 10u64.pow(9 - n as u32))?;
-    *s = t;
-    Some((ns, n as u8))
 }
 
 fn finish<'a>(
@@ -168,25 +179,15 @@ fn finish<'a>(
     cpu: Option<u16>,
     (ts, digits): (u64, u8),
     flags: bool,
-    mut s: Scan<'a>,
+    rest: &'a [u8],
 ) -> Head<'a> {
-    s.blanks();
-    let all = s.0;
-    let word = s.word();
-    let (name, rest) = match word {
-        [name @ .., b':'] => {
-            s.blanks();
-            (name, s.0)
-        }
-        // No colon: the function tracer and such.
-        _ => (&b""[..], all),
-    };
-    let (system, event) = match name.iter().position(|b| *b == b':') {
-        Some(n) => (Some(&name[..n]), &name[n + 1..]),
-        None => (None, name),
-    };
-    let rest = rest.trim_ascii_end();
-    Head { comm: who.0, tid: who.1, pid: who.2, cpu, ts, digits, flags, system, event, rest, dash: who.4 }
+    let unblank = |i: &'a [u8]| blanks(i).map_or(i, |(rest, _)| rest);
+    let rest = unblank(rest);
+    // No name with a colon: the function tracer and such.
+    let (rest, (system, event)) = event(rest).unwrap_or((rest, (None, b"")));
+    let rest = unblank(rest).trim_ascii_end();
+    let Who { comm, tid, pid, dash } = who;
+    Head { comm, tid, pid, cpu, ts, digits, flags, system, event, rest, dash }
 }
 
 #[cfg(test)]

@@ -1,23 +1,80 @@
-//! A cursor over one line: the few moves that all bodies are made of.
+//! The small parsers that heads and bodies are made of, and a cursor that applies them along one line.
+
+use nom::bytes::complete::{tag, tag_no_case, take, take_till, take_until, take_while, take_while1};
+use nom::character::complete::char;
+use nom::combinator::{map_opt, opt};
+use nom::error::Error;
+use nom::sequence::{preceded, terminated};
+use nom::{IResult, Parser};
+
+/// What a parser of a part of a line makes of it.
+pub(crate) type Parsed<'a, T> = IResult<&'a [u8], T>;
+
+#[inline]
+pub(crate) fn is_blank(b: u8) -> bool {
+    matches!(b, b' ' | b'\t' | 0)
+}
+
+/// Blanks, or none.
+#[inline]
+pub(crate) fn blanks(i: &[u8]) -> Parsed<'_, &[u8]> {
+    take_while(is_blank).parse(i)
+}
+
+/// A decimal number.
+#[inline]
+pub(crate) fn dec(i: &[u8]) -> Parsed<'_, u64> {
+    map_opt(take_while1(|b: u8| b.is_ascii_digit()), |digits: &[u8]| {
+        digits.iter().try_fold(0u64, |v, b| v.checked_mul(10)?.checked_add(u64::from(b - b'0')))
+    })
+    .parse(i)
+}
+
+/// A hexadecimal number, with or without 0x; also the decimal-looking zero of `%#x`.
+#[inline]
+pub(crate) fn hex(i: &[u8]) -> Parsed<'_, u64> {
+    let digits = take_while1(|b: u8| b.is_ascii_hexdigit());
+    preceded(
+        opt(tag_no_case("0x")),
+        map_opt(digits, |digits: &[u8]| {
+            digits.iter().try_fold(0u64, |v, b| (v >> 60 == 0).then_some(v << 4 | u64::from(hex_digit(*b)?)))
+        }),
+    )
+    .parse(i)
+}
+
+/// A word, up to the next blank; may be empty.
+#[inline]
+pub(crate) fn word(i: &[u8]) -> Parsed<'_, &[u8]> {
+    take_till(is_blank).parse(i)
+}
 
 /// Rest of a line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scan<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Scan<'a> {
+    /// Applies a parser; the cursor stays where it fails.
+    #[inline]
+    pub(crate) fn take<T>(
+        &mut self,
+        mut parser: impl Parser<&'a [u8], Output = T, Error = Error<&'a [u8]>>,
+    ) -> Option<T> {
+        let (rest, value) = parser.parse(self.0).ok()?;
+        self.0 = rest;
+        Some(value)
+    }
+
     /// Passes exactly these bytes.
     #[inline]
     pub(crate) fn lit(&mut self, s: &[u8]) -> Option<()> {
-        self.0 = self.0.strip_prefix(s)?;
-        Some(())
+        self.take(tag(s)).map(drop)
     }
 
     /// Passes blanks.
     #[inline]
     pub(crate) fn blanks(&mut self) {
-        while let [b' ' | b'\t' | 0, rest @ ..] = self.0 {
-            self.0 = rest;
-        }
+        let _ = self.take(blanks);
     }
 
     /// Blanks, then these bytes.
@@ -27,73 +84,40 @@ impl<'a> Scan<'a> {
         self.lit(s)
     }
 
-    /// A hexadecimal number, with or without 0x; also the decimal-looking zero of `%#x`.
+    /// Blanks, then a hexadecimal number ([`hex`]).
     #[inline]
     pub(crate) fn hex(&mut self) -> Option<u64> {
-        self.blanks();
-        if let [b'0', b'x' | b'X', rest @ ..] = self.0 {
-            self.0 = rest;
-        }
-        let mut v = 0u64;
-        let mut n = 0;
-        while let Some(d) = self.0.get(n).and_then(|&b| hex_digit(b)) {
-            if v >> 60 != 0 {
-                return None;
-            }
-            v = v << 4 | u64::from(d);
-            n += 1;
-        }
-        if n == 0 {
-            return None;
-        }
-        self.0 = &self.0[n..];
-        Some(v)
+        self.take(preceded(blanks, hex))
     }
 
-    /// A decimal number.
+    /// Blanks, then a decimal number.
     #[inline]
     pub(crate) fn dec(&mut self) -> Option<u64> {
-        self.blanks();
-        let mut v = 0u64;
-        let mut n = 0;
-        while let Some(d) = self.0.get(n).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10) {
-            v = v.checked_mul(10)?.checked_add(u64::from(d))?;
-            n += 1;
-        }
-        if n == 0 {
-            return None;
-        }
-        self.0 = &self.0[n..];
-        Some(v)
+        self.take(preceded(blanks, dec))
     }
 
-    /// A signed decimal number.
+    /// Blanks, then a signed decimal number.
     #[inline]
     pub(crate) fn int(&mut self) -> Option<i64> {
-        self.blanks();
-        if self.lit(b"-").is_some() {
-            return self.dec().and_then(|v| i64::try_from(v).ok()).map(i64::wrapping_neg);
-        }
-        self.dec().and_then(|v| i64::try_from(v).ok())
+        self.take(preceded(
+            blanks,
+            map_opt((opt(char('-')), dec), |(minus, v)| {
+                let v = i64::try_from(v).ok()?;
+                Some(if minus.is_some() { -v } else { v })
+            }),
+        ))
     }
 
-    /// A word, up to the next blank.
+    /// Blanks, then a word, up to the next blank.
     #[inline]
     pub(crate) fn word(&mut self) -> &'a [u8] {
-        self.blanks();
-        let n = self.0.iter().position(|b| matches!(b, b' ' | b'\t' | 0)).unwrap_or(self.0.len());
-        let (w, rest) = self.0.split_at(n);
-        self.0 = rest;
-        w
+        self.take(preceded(blanks, word)).unwrap_or_default()
     }
 
     /// Everything before `s`; passes `s` too.
     #[inline]
     pub(crate) fn until(&mut self, s: &[u8]) -> Option<&'a [u8]> {
-        let n = find(self.0, s)?;
-        let before = &self.0[..n];
-        self.0 = &self.0[n + s.len()..];
-        Some(before)
+        self.take(terminated(take_until(s), take(s.len())))
     }
 }
 
