@@ -1,6 +1,9 @@
 //! Measures the replay: `bench_replay [EVENTS in millions …]`; numbers are means and, in brackets, the worst; maps: the whole picture, then
 //! random views. A made-up busy host: four vCPUs fault in, write-protect, re-dirty and zap
 //! 4 KiB pages of a large guest, as boots, migrations and notifiers do.
+//!
+//! To look at one part alone: `BENCH_REPLAY=1` replays the made-up host and asks nothing, `BENCH_FILES=1` only reads and replays files,
+//! `BENCH_FILES=replay` reads a file and replays it once, `BENCH_VIEWS=1` names the views that take longest.
 
 #![allow(clippy::many_single_char_names, clippy::verbose_bit_mask, reason = "a bench reads as arithmetic")]
 
@@ -34,6 +37,9 @@ fn main() {
     for millions in sizes.iter().filter(|_| std::env::var_os("BENCH_FILES").is_none()) {
         measure((millions * 1e6) as usize);
     }
+    if std::env::var_os("BENCH_REPLAY").is_some() {
+        return;
+    }
     println!(
         "\n{:>8} {:>12} {:>12} {:>18} {:>12}",
         "events", "read", "then replay", "both at once", "first glimpse"
@@ -62,6 +68,10 @@ fn from_file(want: u64) -> Result<(), Box<dyn std::error::Error>> {
     let one = replay(&trace, &opts);
     let replaying = t0.elapsed().as_secs_f64();
     let spans = one.span_count();
+    if std::env::var_os("BENCH_FILES").is_some_and(|v| v == "replay") {
+        println!("{replaying:.3} s");
+        return Ok(());
+    }
     drop((one, trace));
     let t0 = Instant::now();
     let (_, timeline) = load(&paths, &read, &opts, None)?;
@@ -132,6 +142,15 @@ fn measure(want: usize) {
     let t0 = Instant::now();
     let t = replay(&trace, &ReplayOptions::default());
     let took = t0.elapsed();
+    if std::env::var_os("BENCH_REPLAY").is_some() {
+        println!(
+            "{:>7.1}M {:>6.0}ms {:>9.2}",
+            n as f64 / 1e6,
+            took.as_secs_f64() * 1e3,
+            n as f64 / took.as_secs_f64() / 1e6
+        );
+        return;
+    }
     let bytes = (t.heap_bytes() + trace.events.heap_bytes()) as f64 / n as f64;
     let (from, to) = t.range();
     let mut r = Random(7);

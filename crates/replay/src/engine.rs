@@ -6,6 +6,7 @@ use mmuscope_trace::{Body, Event, FastPfResult, Page, Trace};
 use rustc_hash::FxHashMap;
 
 use crate::faults::{FaultState, FaultTracker};
+use crate::gaps::{Gap, Gaps};
 use crate::model::{Certainty, Evidence, EvidenceKind, MmuKind, Reason, Shade, VmId};
 use crate::silent::Silent;
 use crate::store::{NONE, Store};
@@ -129,21 +130,6 @@ impl Thread {
     }
 }
 
-/// An old value that did not fit: the change that must have come before may still be told by another CPU.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Gap {
-    pub(crate) vm: u16,
-    pub(crate) key: Key,
-    pub(crate) entry: u32,
-    pub(crate) gfn: u64,
-    pub(crate) from: u64,
-    pub(crate) to: u64,
-    pub(crate) ev: u32,
-    pub(crate) ts: u64,
-    pub(crate) tid: u32,
-    pub(crate) kind: EvidenceKind,
-}
-
 /// A value that `kvm_mmu_set_spte` re-read and no event explains yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reread {
@@ -186,7 +172,7 @@ pub(crate) struct Engine {
     pub(crate) obsolete: rustc_hash::FxHashSet<u32>,
     /// Tables detached lately, newest last.
     pub(crate) recent: Vec<u32>,
-    pub(crate) gaps: Vec<Gap>,
+    pub(crate) gaps: Gaps,
     /// Pages whose link was cut before any event made it: with thread and time.
     pub(crate) cuts: Vec<(u64, u32, u64)>,
     /// Re-read values that do not fit yet.
@@ -231,7 +217,7 @@ impl Engine {
             child_of: FxHashMap::default(),
             obsolete: rustc_hash::FxHashSet::default(),
             recent: Vec::new(),
-            gaps: Vec::new(),
+            gaps: Gaps::default(),
             cuts: Vec::new(),
             rereads: Vec::new(),
             late: rustc_hash::FxHashSet::default(),
@@ -553,8 +539,8 @@ impl Engine {
         self.loss_seen = true;
         self.loss_ev = ev;
         self.vms.lost();
-        for g in std::mem::take(&mut self.gaps) {
-            self.report_gap(&g);
+        for g in std::mem::take(&mut self.gaps).iter() {
+            self.report_gap(g);
         }
         self.rereads.clear();
         for t in 0..self.threads.len() {

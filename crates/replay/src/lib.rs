@@ -13,11 +13,13 @@
 #![allow(clippy::verbose_bit_mask, reason = "alignment to a GiB reads better as a mask")]
 #![allow(clippy::semicolon_if_nothing_returned, reason = "single calls as match arms")]
 
+mod ahead;
 mod axis;
 mod counts;
 mod engine;
 mod faults;
 pub mod fixture;
+mod gaps;
 mod grouping;
 mod infer;
 mod load;

@@ -209,7 +209,7 @@ pub(crate) struct Store {
     pub(crate) tables: Vec<TableRec>,
     chunks: Vec<ChunkRec>,
     first: Vec<u32>,
-    last: Vec<u32>,
+    pub(crate) last: Vec<u32>,
     free_info: Vec<[(u64, u16); CHUNK]>,
     /// Time and kind of every event.
     pub(crate) ev_ts: TimeCol,
@@ -221,7 +221,7 @@ pub(crate) struct Store {
     pub(crate) s_entry: Vec<u32>,
     pub(crate) s_spte: Vec<u64>,
     pub(crate) s_meta: Vec<u16>,
-    s_next: Vec<u32>,
+    pub(crate) s_next: Vec<u32>,
     /// Certainty of the span that this one replaced, where it replaced one.
     s_prev_certainty: Vec<u8>,
     /// Tables in the order of their unlinking, and in the order of their end.
@@ -233,7 +233,7 @@ pub(crate) struct Store {
     /// Every 64th span of entries that have very many, for random access.
     skips: rustc_hash::FxHashMap<u32, Vec<u32>>,
     /// Spans of each slot since its last skip.
-    count: Vec<u8>,
+    pub(crate) count: Vec<u8>,
     /// First span that was changed after it was recorded; see [`Store::take_dirty`].
     dirty: Option<u32>,
 }
@@ -425,17 +425,8 @@ impl Store {
 
     /// Value and shade of the span before this one of the same entry.
     pub(crate) fn value_before(&self, span: u32) -> Option<(u64, Shade)> {
-        let mut s = self.first_span(self.s_entry[span as usize])?;
-        if s == span {
-            return None;
-        }
-        while let Some(n) = self.next_span(s) {
-            if n == span {
-                return Some((self.s_spte[s as usize], self.meta(s).shade));
-            }
-            s = n;
-        }
-        None
+        let s = self.span_before(self.s_entry[span as usize], span as usize)?;
+        Some((self.s_spte[s as usize], self.meta(s).shade))
     }
 
     /// The table and everything below it is no longer reachable.

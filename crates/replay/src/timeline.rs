@@ -8,6 +8,7 @@ use mmuscope_trace::{Progress, Trace};
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
+use crate::ahead::AHEAD;
 use crate::axis::GfnAxis;
 use crate::counts::CountIndex;
 use crate::engine::{Engine, Key, index_of, key_of};
@@ -163,9 +164,12 @@ impl Timeline {
             if block.len() <= skip {
                 break;
             }
-            for e in &block[skip..] {
-                self.note_mmio(e);
-                self.engine.step(e);
+            for few in block[skip..].chunks(AHEAD) {
+                self.engine.look_ahead(few);
+                for e in few {
+                    self.note_mmio(e);
+                    self.engine.step(e);
+                }
             }
             at = b * mmuscope_trace::BLOCK + block.len();
         }
@@ -254,7 +258,7 @@ impl Timeline {
         self.mmio = merge_mmio(&self.mmio_seen);
         self.axis = GfnAxis::build(store, &[]);
         self.evidence.clone_from(&self.engine.evidence);
-        for g in &self.engine.gaps {
+        for g in self.engine.gaps.iter() {
             self.evidence.push(crate::engine::gap_evidence(g, self.engine.loss_seen));
         }
         for r in &self.engine.rereads {

@@ -2,7 +2,8 @@
 
 use mmuscope_spte::State as SpteState;
 
-use crate::engine::{At, Engine, Fit, Gap, Install, Key, Reread};
+use crate::engine::{At, Engine, Fit, Install, Key, Reread};
+use crate::gaps::Gap;
 use crate::model::{Certainty, EvidenceKind, Reason, Shade};
 use crate::store::NONE;
 use crate::tdp::{Change, Found};
@@ -119,12 +120,11 @@ impl Engine {
 
     pub(super) fn leave_gap(&mut self, c: &Change, entry: u32, from: u64) {
         let Change { at: At { th, vm, ev, ts, .. }, key, gfn, old: to, .. } = *c;
-        if self.gaps.len() >= 256 {
-            let g = self.gaps.remove(0);
-            self.report_gap(&g);
-        }
         let tid = self.threads[th].tid;
-        self.gaps.push(Gap { vm, key, entry, gfn, from, to, ev, ts, tid, kind: EvidenceKind::OldValue });
+        let gap = Gap { vm, key, entry, gfn, from, to, ev, ts, tid, kind: EvidenceKind::OldValue };
+        if let Some(oldest) = self.gaps.push(gap) {
+            self.report_gap(&oldest);
+        }
     }
 
     /// Things the kernel itself calls bugs.
@@ -246,9 +246,8 @@ impl Engine {
             .map_or(self.threads[th].prev_ts, |u| u.1);
         let tid = self.threads[th].tid;
         // The change itself happened after the thread's event before; only then can it have been before the one that left the gap.
-        let Some(i) = self.gaps.iter().position(|g| {
-            g.gfn == gfn
-                && g.key == key
+        let Some(i) = self.gaps.find(gfn, |g| {
+            g.key == key
                 && g.tid != tid
                 && prev <= g.ts
                 && match (self.same(g.from, old, key.level), self.same(g.to, new, key.level)) {
@@ -258,22 +257,22 @@ impl Engine {
         }) else {
             return false;
         };
-        let g = self.gaps[i];
+        let Some(g) = self.gaps.get(i).copied() else { return false };
         if careful {
             // What was lost may have left the gap as well.
             self.make_stale(g.entry, c.at.ev, Reason::Incomplete);
         }
         let (from, to) = (self.same(g.from, old, key.level), self.same(g.to, new, key.level));
         if from && to {
-            self.gaps.swap_remove(i);
+            self.gaps.remove(i);
             let last = self.store.last_span(g.entry);
             if let Some(s) = last.filter(|s| !careful && self.store.s_ev[*s as usize] == g.ev) {
                 self.store.confirm(s);
             }
         } else if from {
-            self.gaps[i].from = new;
+            self.gaps.set(i, new, g.to);
         } else {
-            self.gaps[i].to = old;
+            self.gaps.set(i, g.from, old);
         }
         self.evidence(
             EvidenceKind::Reordered,

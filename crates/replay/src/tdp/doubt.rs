@@ -13,6 +13,7 @@
 //! Any other change may be in any table of its place: where the old value fits, that entry's value is no longer known.
 
 use crate::engine::{At, Engine, Fit};
+use crate::gaps::Gaps;
 use crate::model::{Certainty, Reason, Shade};
 use crate::store::NONE;
 use crate::tdp::{Change, Found};
@@ -182,7 +183,7 @@ impl Engine {
         if !at.vm_known || !self.vms.all_obsolete_again(at.vm) {
             return;
         }
-        self.gaps.clear();
+        self.gaps = Gaps::default();
         for t in of_vm {
             if self.store.tables[t as usize].lossy {
                 self.drop_table(t, at);

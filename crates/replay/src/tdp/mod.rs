@@ -53,7 +53,7 @@ impl Engine {
             }
         }
         let careful = self.careful_at(at);
-        if !self.gaps.is_empty() && self.fill_gap(&c, careful) {
+        if self.fill_gap(&c, careful) {
             return;
         }
         let found = self.find_table(&c, careful);

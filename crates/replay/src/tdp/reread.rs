@@ -218,7 +218,7 @@ impl Engine {
         }
         let prev = self.threads[th].prev_ts;
         let tid = self.threads[th].tid;
-        if let Some(g) = self.gaps.iter().position(|g| {
+        if let Some(g) = self.gaps.find(gfn, |g| {
             g.entry == entry
                 && g.tid != tid
                 && prev <= g.ts
@@ -226,7 +226,7 @@ impl Engine {
                 && self.same(g.to, fixed, level)
         }) {
             // The fault came first, another CPU's change was told first.
-            self.gaps.swap_remove(g);
+            self.gaps.remove(g);
             self.evidence(EvidenceKind::Reordered, at, Some(entry), key, gfn, (Some(old), Some(fixed)));
             return true;
         }
