@@ -578,7 +578,7 @@ impl Engine {
             (r.lossy, r.alive) = (true, false);
         }
         self.silent_lost(ev, ts);
-        self.faults.lost(&mut self.threads, ev, ts);
+        self.faults.lost(&mut self.threads, ev);
     }
 
     pub(crate) fn report_gap(&mut self, g: &Gap) {

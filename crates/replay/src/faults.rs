@@ -1,12 +1,17 @@
 //! One record for each fault, joined per thread from exit to entry. No event says how a fault ended: that follows from what happened
 //! between.
 
-use mmuscope_trace::{Body, ErrorEncoding, Event, FastPfResult};
+use mmuscope_trace::{Body, ErrorEncoding, Event, FastPfResult, Isa};
 
 use crate::engine::Thread;
-use crate::model::{Access, Outcome};
+use crate::model::{Access, Outcome, Shade, State};
 use crate::store::NONE;
 
+/// VMX's exit reason for an EPT entry that cannot be: KVM's own, for MMIO.
+const EPT_MISCONFIG: u32 = 49;
+/// Exit reasons of faults: an exception in the guest, EPT violation and misconfiguration; #PF and nested page fault.
+const VMX_FAULTS: [u32; 3] = [0, 48, EPT_MISCONFIG];
+const SVM_FAULTS: [u32; 2] = [0x4e, 0x400];
 /// No time difference.
 const NO_DELTA: u32 = u32::MAX;
 
@@ -86,17 +91,61 @@ impl Packed {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Open {
     p: Packed,
+    /// What an event said outright.
     outcome: Option<Outcome>,
-    changed: bool,
+    /// A leaf was installed or changed: a change event says so, or the legacy MMU's one event of an install.
+    installed: bool,
+    /// `kvm_mmu_set_spte` for the page that was asked for.
     set: bool,
+    /// What was installed does not allow writes.
+    protected: bool,
+    /// KVM emulated the instruction.
+    emulated: bool,
+    /// An asynchronous page fault was queued.
+    queued: bool,
+}
+
+impl Open {
+    /// How it ended, from what happened since it began.
+    fn outcome(&self, tdp: bool) -> Outcome {
+        match self.outcome {
+            Some(o) => o,
+            None if self.emulated && !self.installed => Outcome::Emulated,
+            None if self.installed => Outcome::Fixed,
+            // The TDP MMU traces a change beside each install: without one, another vCPU had been faster.
+            None if self.set && tdp => Outcome::Spurious,
+            None if self.set => Outcome::Fixed,
+            None if self.queued => Outcome::Async,
+            // The legacy MMU works under its lock: what was asked for and not set was there already. The TDP MMU may have lost a race.
+            None if self.p.levels & 15 != 0 && !tdp => Outcome::Spurious,
+            None if self.p.flags & Packed::MMIO != 0 => Outcome::Emulated,
+            None => Outcome::Retry,
+        }
+    }
+
+    /// Whether an entry is of the page that was asked for; any is while that is not known.
+    fn is_for(&self, level: u8, gfn: u64) -> bool {
+        let shift = 9 * u32::from(level.clamp(1, 6) - 1);
+        self.p.gfn == u64::MAX || self.p.gfn >> shift == gfn >> shift
+    }
 }
 
 /// A thread's exit that has not been followed by an entry.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct ExitNote {
     ts: u64,
     rip: u64,
     some: bool,
+    /// It is for a fault, as far as is known.
+    faulted: bool,
+    /// An EPT misconfiguration, which no `kvm_page_fault` follows, with its event: until a fault is made of it.
+    misconfig: Option<u32>,
+}
+
+impl Default for ExitNote {
+    fn default() -> Self {
+        Self { ts: 0, rip: 0, some: false, faulted: true, misconfig: None }
+    }
 }
 
 /// What each thread carries.
@@ -111,17 +160,24 @@ pub(crate) struct FaultState {
 }
 
 impl FaultState {
-    /// An entry was changed in this fault.
-    pub(crate) fn changed(&mut self, span: u32, level: u8) {
-        if let Some(o) = &mut self.open {
-            o.changed = true;
+    /// An entry was changed in this fault. That something was zapped, as a copy-on-write in the host does, mends nothing.
+    pub(crate) fn changed(&mut self, span: u32, level: u8, shade: Shade) {
+        if let Some(o) = &mut self.open
+            && matches!(shade.state(), State::Present | State::Mmio)
+        {
+            o.installed |= shade.state() == State::Present;
             o.p.span = span;
             o.p.levels = o.p.levels & 15 | level << 4;
         }
     }
-    /// An entry was set in this fault, in an MMU where the event of the install is the only one.
-    pub(crate) fn changed_silently(&mut self, span: u32, level: u8) {
-        if let Some(o) = &mut self.open {
+    /// An entry was set in this fault, in an MMU where the event of the install is the only one. Neighbours are set with it.
+    pub(crate) fn changed_silently(&mut self, span: u32, level: u8, gfn: u64, shade: Shade) {
+        if let Some(o) = &mut self.open
+            && o.is_for(level, gfn)
+            && !o.set
+        {
+            o.installed = true;
+            o.protected = shade == Shade::ReadOnly;
             o.p.span = span;
             o.p.levels = o.p.levels & 15 | level << 4;
         }
@@ -138,14 +194,17 @@ impl FaultState {
     #[allow(clippy::option_option, reason = "whether there is such a write, and whether its frame is known")]
     pub(crate) fn unanswered_write(&self) -> Option<Option<u64>> {
         let o = self.open?;
-        (!o.set && !o.changed && o.p.access().write && o.p.flags & Packed::MMIO == 0).then(|| self.gfn())
+        (!o.set && !o.installed && o.p.access().write && o.p.flags & Packed::MMIO == 0).then(|| self.gfn())
     }
 }
 
 /// All faults so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FaultTracker {
+    /// Those that ended, in the order of their ends.
     pub(crate) done: Vec<Packed>,
+    /// Those that had not ended where the trace does, in the order of their beginnings.
+    pub(crate) open: Vec<Packed>,
 }
 
 impl FaultTracker {
@@ -192,19 +251,24 @@ impl FaultTracker {
                 flags: flags | if rip.is_some() { Packed::HAS_RIP } else { 0 },
             },
             outcome: None,
-            changed: false,
+            installed: false,
             set: false,
+            protected: false,
+            emulated: false,
+            queued: false,
         });
+        th.fault.exit.misconfig = None;
     }
 
-    fn close(&mut self, th: &mut Thread, ev: u32, ts: u64, ended: bool, fallback: Outcome) {
+    /// Ends the fault of a thread: at `end`, or at a moment that the trace does not tell.
+    fn close(&mut self, th: &mut Thread, tdp: bool, ev: u32, end: Option<u64>) {
         let Some(mut o) = th.fault.open.take() else { return };
         o.p.last_event = ev;
-        if ended {
+        if let Some(ts) = end {
             o.p.end_delta =
                 u32::try_from(ts.saturating_sub(o.p.ts)).map_or(NO_DELTA - 1, |d| d.min(NO_DELTA - 1));
         }
-        o.p.outcome = o.outcome.unwrap_or(if o.changed || o.set { Outcome::Fixed } else { fallback });
+        o.p.outcome = o.outcome(tdp);
         let key = (o.p.addr >> 12, o.p.code);
         if th.fault.last.0 == key.0 && th.fault.last.1 == key.1 {
             o.p.retries = th.fault.last.2;
@@ -218,22 +282,52 @@ impl FaultTracker {
     }
 
     /// Events were lost: no open fault can be told to its end.
-    pub(crate) fn lost(&mut self, threads: &mut [Thread], ev: u32, ts: u64) {
+    pub(crate) fn lost(&mut self, threads: &mut [Thread], ev: u32) {
         for th in threads {
-            self.close(th, ev, ts, false, Outcome::Unfinished);
+            if let Some(mut o) = th.fault.open.take() {
+                o.p.last_event = ev;
+                o.p.outcome = Outcome::Unfinished;
+                self.done.push(o.p);
+            }
             th.fault.exit = ExitNote::default();
         }
     }
 
+    /// Notes the faults that are going on where the trace ends, for now.
+    pub(crate) fn note_open(&mut self, threads: &[Thread]) {
+        self.open = threads.iter().filter_map(|t| t.fault.open.map(|o| o.p)).collect();
+        self.open.sort_by_key(|p| p.event);
+    }
+
+    /// All there are: those that ended, then those that did not.
+    pub(crate) fn all(&self) -> impl ExactSizeIterator<Item = (u32, &Packed)> + '_ {
+        (0..(self.done.len() + self.open.len()) as u32).map(|i| (i, self.get(i)))
+    }
+
+    /// One of [`all`](Self::all).
+    ///
+    /// # Panics
+    /// If there is none of this number.
+    pub(crate) fn get(&self, i: u32) -> &Packed {
+        let i = i as usize;
+        self.done.get(i).unwrap_or_else(|| &self.open[i - self.done.len()])
+    }
+
     pub(crate) fn step(&mut self, th: &mut Thread, vm: u16, tdp: bool, ev: u32, ts: u64, e: &Event) {
         match e.body {
-            Body::Exit { rip, .. } => {
+            Body::Exit { rip, reason, isa, .. } => {
                 // No entry since: the recording has none, so when the fault ended is not known.
-                self.close(th, ev, ts, false, Outcome::Retry);
-                th.fault.exit = ExitNote { ts, rip, some: true };
+                self.close(th, tdp, ev, None);
+                let misconfig = (isa == Some(Isa::Vmx) && reason == Some(EPT_MISCONFIG)).then_some(ev);
+                let faulted = match (isa, reason) {
+                    (Some(Isa::Vmx), Some(r)) => VMX_FAULTS.contains(&r),
+                    (Some(Isa::Svm), Some(r)) => SVM_FAULTS.contains(&r),
+                    _ => true,
+                };
+                th.fault.exit = ExitNote { ts, rip, some: true, faulted, misconfig };
             }
             Body::PageFault { rip, address, error_code, encoding, .. } => {
-                self.close(th, ev, ts, false, Outcome::Retry);
+                self.close(th, tdp, ev, None);
                 let (enc, flags, gfn) = match encoding {
                     ErrorEncoding::EptQualification => (0, Packed::GPA, Some(address >> 12)),
                     ErrorEncoding::NestedPageFault => (1, Packed::GPA, Some(address >> 12)),
@@ -243,38 +337,40 @@ impl FaultTracker {
                 Self::open(th, vm, ev, ts, address, gfn, flags | Packed::HAS_CODE, error_code, enc, rip);
             }
             Body::HandleMmioPageFault { gfn, .. } => {
-                self.mmio(th, vm, ev, ts, gfn);
+                self.mmio(th, vm, ev, ts, gfn, Some(Outcome::MmioHit));
+            }
+            // Synchronising shadow pages marks entries too, in a fault on another page or in no fault at all.
+            Body::MarkMmioSpte { gfn, .. }
+                if th.fault.open.map_or(th.fault.exit.faulted, |o| o.is_for(1, gfn)) =>
+            {
+                self.mmio(th, vm, ev, ts, gfn, Some(Outcome::MmioInstalled));
+            }
+            Body::FastMmio { gpa } => self.mmio(th, vm, ev, ts, gpa >> 12, Some(Outcome::Emulated)),
+            Body::Mmio { gpa, .. } | Body::VcpuMatchMmio { gpa, .. }
+                if th.fault.open.is_some() || th.fault.exit.misconfig.is_some() =>
+            {
+                self.mmio(th, vm, ev, ts, gpa >> 12, None);
                 if let Some(o) = &mut th.fault.open {
-                    o.outcome = Some(Outcome::MmioHit);
+                    o.emulated = true;
                 }
             }
-            Body::MarkMmioSpte { gfn, .. } => {
-                self.mmio(th, vm, ev, ts, gfn);
-                if let Some(o) = &mut th.fault.open {
-                    o.outcome = Some(Outcome::MmioInstalled);
-                }
-            }
-            Body::FastMmio { gpa } => {
-                self.mmio(th, vm, ev, ts, gpa >> 12);
-                if let Some(o) = &mut th.fault.open {
+            Body::Entry { rip, .. } => {
+                self.misconfig(th, vm);
+                let x = th.fault.exit;
+                if let (Some(o), Some(rip)) = (&mut th.fault.open, rip)
+                    // What is tried again is where it was: no instruction is longer than 15 bytes.
+                    && x.some
+                    && matches!(rip.wrapping_sub(x.rip), 1..=15)
+                    && (!o.installed || o.protected && o.p.access().write)
+                    && matches!(o.outcome, None | Some(Outcome::Spurious))
+                {
                     o.outcome = Some(Outcome::Emulated);
                 }
-            }
-            Body::Mmio { gpa, .. } if th.fault.open.is_some() => {
-                if let Some(o) = &mut th.fault.open {
-                    o.p.flags |= Packed::MMIO;
-                    if o.p.gfn == u64::MAX {
-                        o.p.gfn = gpa >> 12;
-                    }
-                    o.outcome = o.outcome.or(Some(Outcome::Emulated));
-                    o.p.last_event = ev;
-                }
-            }
-            Body::Entry { .. } => {
-                self.close(th, ev, ts, true, Outcome::Retry);
+                self.close(th, tdp, ev, Some(ts));
                 th.fault.exit = ExitNote::default();
             }
             Body::UserspaceExit { reason, errno } => {
+                self.misconfig(th, vm);
                 if let Some(o) = &mut th.fault.open {
                     if errno < 0 && errno != -4 {
                         o.p.errno = errno.max(i32::from(i16::MIN)) as i16;
@@ -285,33 +381,30 @@ impl FaultTracker {
                         o.outcome = Some(Outcome::InternalError);
                     } else if reason == 6 {
                         o.p.flags |= Packed::MMIO;
-                        o.outcome = o.outcome.or(Some(Outcome::Emulated));
+                        o.emulated = true;
                     }
                 }
-                self.close(th, ev, ts, true, Outcome::Retry);
+                self.close(th, tdp, ev, Some(ts));
+                th.fault.exit = ExitNote::default();
             }
             _ => {
                 let Some(o) = &mut th.fault.open else { return };
                 match e.body {
                     Body::SpteRequested { gfn, level, .. } => {
+                        if o.outcome == Some(Outcome::MmioInstalled) && o.p.gfn != gfn {
+                            o.outcome = None;
+                            o.p.flags &= !Packed::MMIO;
+                        }
                         o.p.gfn = gfn;
                         o.p.levels = o.p.levels & 0xf0 | level & 15;
                     }
-                    Body::SetSpte { gfn, level, .. } => {
-                        // Prefetched neighbours are set too; the page that was asked for is what the fault is about.
-                        if o.p.gfn == u64::MAX
-                            || o.p.gfn >> (9 * u32::from(level.clamp(1, 6) - 1))
-                                == gfn >> (9 * u32::from(level.clamp(1, 6) - 1))
-                        {
-                            o.set = true;
-                            if o.p.gfn == u64::MAX {
-                                o.p.gfn = gfn;
-                            }
-                            o.p.levels = o.p.levels & 15 | level << 4;
-                            if tdp && !o.changed {
-                                o.outcome = o.outcome.or(Some(Outcome::Spurious));
-                            }
+                    // Prefetched neighbours are set too; the page that was asked for is what the fault is about.
+                    Body::SetSpte { gfn, level, .. } if o.is_for(level, gfn) => {
+                        o.set = true;
+                        if o.p.gfn == u64::MAX {
+                            o.p.gfn = gfn;
                         }
+                        o.p.levels = o.p.levels & 15 | level << 4;
                     }
                     Body::FastPageFault { result, .. } => match result {
                         FastPfResult::Fixed => o.outcome = Some(Outcome::FixedFast),
@@ -319,15 +412,8 @@ impl FaultTracker {
                         FastPfResult::Emulate => o.outcome = Some(Outcome::Emulated),
                         _ => {}
                     },
-                    Body::EmulateInsn { .. } => {
-                        o.outcome =
-                            o.outcome.or(if o.changed || o.set { None } else { Some(Outcome::Emulated) })
-                    }
-                    Body::VcpuMatchMmio { .. } => {
-                        o.p.flags |= Packed::MMIO;
-                        o.outcome = o.outcome.or(Some(Outcome::Emulated));
-                    }
-                    Body::TryAsyncGetPage { .. } => o.outcome = Some(Outcome::Async),
+                    Body::EmulateInsn { .. } => o.emulated = true,
+                    Body::TryAsyncGetPage { .. } => o.queued = true,
                     Body::WalkerError { .. } | Body::NestedVmexit { .. } => o.outcome = Some(Outcome::Guest),
                     _ => return,
                 }
@@ -337,7 +423,7 @@ impl FaultTracker {
     }
 
     /// An MMIO event: the EPT misconfiguration that led to it has no `kvm_page_fault`.
-    fn mmio(&mut self, th: &mut Thread, vm: u16, ev: u32, ts: u64, gfn: u64) {
+    fn mmio(&mut self, th: &mut Thread, vm: u16, ev: u32, ts: u64, gfn: u64, outcome: Option<Outcome>) {
         if th.fault.open.is_none() {
             Self::open(th, vm, ev, ts, gfn << 12, Some(gfn), Packed::GPA, 0, 0, None);
         }
@@ -346,7 +432,16 @@ impl FaultTracker {
             if o.p.gfn == u64::MAX {
                 o.p.gfn = gfn;
             }
+            o.outcome = outcome.or(o.outcome);
             o.p.last_event = ev;
+        }
+    }
+
+    /// An EPT misconfiguration that nothing was said about: the vCPU remembered the page, or the events are not recorded.
+    fn misconfig(&mut self, th: &mut Thread, vm: u16) {
+        let ExitNote { ts, misconfig: Some(ev), .. } = th.fault.exit else { return };
+        if th.fault.open.is_none() {
+            Self::open(th, vm, ev, ts, 0, None, Packed::MMIO, 0, 0, None);
         }
     }
 }

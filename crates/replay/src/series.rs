@@ -226,11 +226,22 @@ impl Sums {
     }
 
     /// Faults of one thread, or of all.
-    pub(crate) fn fault_bins(&self, store: &Store, tid: Option<u32>, t0: u64, t1: u64, n: usize) -> Vec<Bin> {
-        let lists: Vec<&Vec<u32>> = match tid {
+    pub(crate) fn fault_bins(
+        &self,
+        store: &Store,
+        open: &[Packed],
+        tid: Option<u32>,
+        t0: u64,
+        t1: u64,
+        n: usize,
+    ) -> Vec<Bin> {
+        let open: Vec<u32> =
+            open.iter().filter(|f| tid.is_none_or(|t| t == f.tid)).map(|f| f.event).collect();
+        let mut lists: Vec<&Vec<u32>> = match tid {
             Some(t) => self.faults.get(&t).into_iter().collect(),
             None => self.faults.values().collect(),
         };
+        lists.push(&open);
         // Where each list is at a moment.
         let upto = |t: u64| {
             let ev = events_before(store, t);

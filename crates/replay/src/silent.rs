@@ -556,7 +556,7 @@ impl Engine {
             self.make_stale(e, ev, Reason::SilentKernel);
         }
         let span = self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
-        self.threads[th].fault.changed_silently(span, level);
+        self.threads[th].fault.changed_silently(span, level, gfn, shade);
         self.freshen(th, vm, entry, shade, ev);
         // Beside a TDP tree it is a nested guest's, if the making of its page was seen; else it may be of the tree.
         if self.vms.is_tdp(vm) && self.careful(vm) && !self.silent.key_of_table.contains_key(&t) {
@@ -741,7 +741,7 @@ impl Engine {
         let reason = if result == FastPfResult::Fixed { Reason::FastFault } else { Reason::Reread };
         let span = self.store.push(entry, ev, Some(new), shade, Certainty::Observed, reason);
         if result == FastPfResult::Fixed {
-            self.threads[th].fault.changed(span, level);
+            self.threads[th].fault.changed(span, level, shade);
         }
         self.freshen(th, vm, entry, shade, ev);
     }

@@ -210,6 +210,8 @@ impl Timeline {
     /// Makes what the questions need.
     fn seal(&mut self, trace: &Trace) {
         self.engine.store.seal();
+        let engine = &mut self.engine;
+        engine.faults.note_open(&engine.threads);
         let moved = self.pyramid.moved(&self.engine.store);
         self.pyramid.seal(&mut self.engine.store, self.options.threads);
         let store = &self.engine.store;
@@ -651,7 +653,7 @@ impl Timeline {
 
     /// Number of faults.
     pub fn fault_count(&self) -> usize {
-        self.engine.faults.done.len()
+        self.engine.faults.all().len()
     }
 
     /// One fault.
@@ -659,12 +661,12 @@ impl Timeline {
     /// # Panics
     /// If the id is not of this timeline.
     pub fn fault(&self, id: FaultId) -> Fault {
-        self.unpack(id.0, &self.engine.faults.done[id.0 as usize])
+        self.unpack(id.0, self.engine.faults.get(id.0))
     }
 
-    /// All faults, in the order of their ends.
+    /// All faults, in the order of their ends; those that go on where the trace ends come last.
     pub fn faults(&self) -> impl ExactSizeIterator<Item = Fault> + '_ {
-        self.engine.faults.done.iter().enumerate().map(|(i, p)| self.unpack(i as u32, p))
+        self.engine.faults.all().map(|(i, p)| self.unpack(i, p))
     }
 
     fn unpack(&self, i: u32, p: &Packed) -> Fault {
@@ -678,7 +680,8 @@ impl Timeline {
             .zip(span)
             .and_then(|(_, x)| {
                 let level = place.map_or(1, |p| p.level);
-                self.layout.layout.decode(s.s_spte[x as usize], level).pfn
+                let base = self.layout.layout.decode(s.s_spte[x as usize], level).pfn?;
+                Some(base + if p.gfn == u64::MAX { 0 } else { p.gfn & (pages_of(level) - 1) })
             });
         let level_wanted = p.levels & 15;
         let level = p.levels >> 4;
@@ -803,8 +806,10 @@ impl Timeline {
                 None => vec![Bin::default(); n.max(1)],
             },
             SeriesKind::Lost => self.kinds.bins(s, Some(45), t0, t1, n),
-            SeriesKind::Faults => self.sums.fault_bins(s, None, t0, t1, n),
-            SeriesKind::FaultsOf(tid) => self.sums.fault_bins(s, Some(*tid), t0, t1, n),
+            SeriesKind::Faults => self.sums.fault_bins(s, &self.engine.faults.open, None, t0, t1, n),
+            SeriesKind::FaultsOf(tid) => {
+                self.sums.fault_bins(s, &self.engine.faults.open, Some(*tid), t0, t1, n)
+            }
             SeriesKind::Changes => self.sums.change_bins(s, false, t0, t1, n),
             SeriesKind::Zaps => self.sums.change_bins(s, true, t0, t1, n),
         }
@@ -828,7 +833,7 @@ impl Timeline {
     /// Frames with the most faults.
     pub fn top_faults(&self, n: usize) -> Vec<TopPage> {
         let mut m: FxHashMap<(u16, u64), TopPage> = FxHashMap::default();
-        for f in &self.engine.faults.done {
+        for (_, f) in self.engine.faults.all() {
             if f.gfn == u64::MAX {
                 continue;
             }

@@ -123,13 +123,13 @@ pub struct Fault {
     pub error_code: Option<u64>,
     /// Outcome.
     pub outcome: Outcome,
-    /// Entry that was installed, changed or hit.
+    /// Entry that was installed or changed, where one was.
     pub entry: Option<EntryId>,
     /// Level that was wanted (`kvm_mmu_spte_requested`).
     pub level_wanted: Option<u8>,
     /// Level that was installed.
     pub level: Option<u8>,
-    /// Host frame that was found.
+    /// Host frame that now is behind the guest frame, where one was mapped.
     pub pfn: Option<u64>,
     /// Faults at the same address by the same vCPU directly before this one.
     pub retries: u32,

@@ -103,7 +103,7 @@ impl Engine {
                 ambiguous: !found.sure,
             });
         }
-        self.threads[th].fault.changed(span, level);
+        self.threads[th].fault.changed(span, level, shade);
         self.check_obsolete_root(table, ev, ts);
     }
 

@@ -254,7 +254,7 @@ impl Engine {
             (Certainty::Implied, Reason::Incomplete)
         };
         let span = self.store.push(entry, ev, Some(fixed), shade, certainty, reason);
-        self.threads[th].fault.changed(span, level);
+        self.threads[th].fault.changed(span, level, shade);
         true
     }
 
