@@ -475,10 +475,17 @@ impl Engine {
                     })
             }
             Body::PrepareZapPage { page } => {
+                let level = page.role.level;
                 page.role.direct
                     && t.tearing.iter().any(|x| {
                         let r = &self.store.tables[*x as usize];
-                        r.level == page.role.level && page.gfn.is_none_or(|g| g == r.gfn)
+                        // Where links are told cut after the entries, the tables below come before theirs.
+                        let below = || {
+                            t.unlinking.iter().any(|u| u.0 == *x)
+                                && r.level == level + 1
+                                && page.gfn.is_none_or(|g| key_of(r.as_id, r.level, g).gfn == r.gfn)
+                        };
+                        r.level == level && page.gfn.is_none_or(|g| g == r.gfn) || below()
                     })
             }
             _ => false,

@@ -10,14 +10,18 @@
 //! ```
 //!
 //! Values: `empty`, `frozen`, `T10` (link to the table at page 0x10), `W77` (writable leaf of host frame 0x77), `R77` (write-protected),
-//! `O77` (read-only memory), `N77` (writable, not executable), `M5` (MMIO entry with generation 5 of the line's frame), or plain hex. A
-//! trailing `/2` says the level a leaf's value is for.
+//! `O77` (read-only memory), `N77` (writable, not executable), `K77` (access-tracked; layouts without A/D bits), `M5` (MMIO entry with
+//! generation 5 of the line's frame), or plain hex. After it may come `-a` without Accessed, `-d` without Dirty, `-m` without
+//! MMU-writable, `-w` without Writable, and at the end `/2`: the level a leaf's value is for.
 //!
-//! Verbs: `root [smm]`, `page LEVEL GFN`, `zappage LEVEL GFN`, `tdp LEVEL GFN OLD NEW [as N]`, `set LEVEL GFN VALUE at ADDRESS`,
-//! `mmio GFN GENERATION`, `fast GFN OLD NEW fixed|spurious|invalid`, `split LEVEL GFN VALUE`, `want LEVEL GFN PFN`, `fault GFN r|w|x`,
-//! `exit`, `entry VCPU`, `user REASON ERRNO`, `zapall`, `unmap START END`, `lost COUNT`, `mark TEXT`.
+//! Verbs: `root [smm] [mirror]`, `page LEVEL GFN [smm] [mirror]`, `zappage LEVEL GFN [invalid]`, `shadow LEVEL GFN [existing]`,
+//! `zapshadow LEVEL GFN`, `sync LEVEL GFN`, `unsync LEVEL GFN` (pages that shadow a guest's table),
+//! `tdp LEVEL GFN OLD NEW [as N]`, `set LEVEL GFN VALUE at ADDRESS`, `mmio GFN GENERATION [at VIRTUAL]`, `handle GFN`,
+//! `fast GFN OLD NEW fixed|spurious|invalid [at VIRTUAL]`, `split LEVEL GFN VALUE [ERRNO]`, `want LEVEL GFN PFN`, `fault GFN r|w|x`, `async GFN`,
+//! `walkererror`, `emulate`, `exit`, `entry VCPU`, `user REASON ERRNO`, `zapall`, `unmap START END`, `changepte HVA`, `age START END`,
+//! `agepage GFN HVA`, `lost COUNT`, `mark TEXT`.
 
-use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf};
+use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf, Mode};
 use mmuscope_trace::{
     Body, ErrorEncoding, Event, FastPfResult, Isa, Page, Role, StrId, TaskInfo, Trace, VmGuess,
 };
@@ -71,6 +75,125 @@ fn dec<T: std::str::FromStr>(s: &str) -> Result<T, String> {
     s.parse().map_err(|_| format!("`{s}` is not a number"))
 }
 
+/// The value a word of the language stands for, in an entry of this level and frame.
+///
+/// # Errors
+/// What is wrong with the word, or that the layout has no such value.
+pub fn value(l: &Layout, word: &str, level: u8, gfn: u64) -> Result<u64, String> {
+    let (word, level) = match word.split_once('/') {
+        Some((w, l)) => (w, dec(l)?),
+        None => (word, level),
+    };
+    let mut parts = word.split('-');
+    let word = parts.next().unwrap_or(word);
+    let mut without = 0;
+    for p in parts {
+        without |= match p {
+            "a" => l.masks.accessed_mask,
+            "d" => l.masks.dirty_mask,
+            "m" => l.masks.mmu_writable_mask,
+            "w" => 2,
+            _ => return Err(format!("`-{p}` is none of -a, -d, -m and -w")),
+        };
+    }
+    // Where hardware keeps no Accessed and Dirty bits, entries say so.
+    let tracks = l.mode == Mode::EptNoAd;
+    let ad_type = if tracks { AdType::Disabled } else { AdType::Enabled };
+    let leaf = |pfn: u64, w: bool, writable: bool, x: bool| {
+        l.leaf(&Leaf {
+            pfn,
+            r: true,
+            w,
+            x,
+            xu: x,
+            u: true,
+            accessed: true,
+            dirty: w,
+            host_writable: writable,
+            mmu_writable: writable,
+            large: level > 1,
+            ad_type,
+            memtype: if l.format == Format::Ept { 6 } else { 0 },
+            ignore_pat: l.format == Format::Ept,
+            suppress_ve: true,
+            encrypted: false,
+        })
+    };
+    let full = match (word, word.split_at_checked(1)) {
+        ("empty", _) => l.zapped,
+        ("frozen", _) => l.removed.ok_or("this layout has no removed entries")?,
+        (_, Some(("T", n))) => l.table(hex(n)?, ad_type),
+        (_, Some(("W", n))) => leaf(hex(n)?, true, true, true),
+        (_, Some(("R", n))) => leaf(hex(n)?, false, true, true),
+        (_, Some(("O", n))) => leaf(hex(n)?, false, false, true),
+        (_, Some(("N", n))) => leaf(hex(n)?, true, true, false),
+        (_, Some(("K", n))) if tracks => l.track(leaf(hex(n)?, true, true, true)),
+        (_, Some(("K", _))) => return Err("this layout has Accessed bits".to_owned()),
+        (_, Some(("M", n))) => l.mmio(gfn, 6, hex(n)? as u32),
+        _ => hex(word)?,
+    };
+    Ok(full & !without)
+}
+
+/// The page of a table that maps guest-physical addresses, as `kvm_mmu_get_page` and its kin print it.
+pub fn direct_page(level: u8, gfn: u64) -> Page {
+    let role = Role {
+        level,
+        gpte_bytes: Some(8),
+        direct: true,
+        r: true,
+        w: true,
+        u: true,
+        x: true,
+        ..Role::default()
+    };
+    Page { gfn: Some(gfn), role, ..Page::default() }
+}
+
+/// The page that shadows a guest's table at `gfn`.
+pub fn shadow_page(level: u8, gfn: u64) -> Page {
+    let p = direct_page(level, gfn);
+    Page { role: Role { direct: false, ..p.role }, ..p }
+}
+
+/// `kvm_exit` of a nested page fault.
+pub fn exit() -> Body {
+    Body::Exit {
+        vcpu: None,
+        reason: Some(0x400),
+        reason_name: StrId::default(),
+        isa: Some(Isa::Svm),
+        rip: 0x1000,
+        info1: None,
+        info2: None,
+        intr_info: None,
+        error_code: None,
+        requests: None,
+    }
+}
+
+/// `kvm_page_fault` of a nested page fault; `code` holds the low bits of the error code.
+pub fn nested_fault(gfn: u64, code: u64) -> Body {
+    let encoding = ErrorEncoding::NestedPageFault;
+    Body::PageFault {
+        vcpu: None,
+        rip: Some(0x1000),
+        address: gfn << 12,
+        error_code: 1 << 32 | code,
+        encoding,
+    }
+}
+
+/// `kvm_mmu_set_spte`.
+pub fn set_spte(level: u8, gfn: u64, spte: u64, sptep: u64) -> Body {
+    Body::SetSpte { gfn, spte, sptep, level, r: true, w: spte & 2 != 0, x: true, u: Some(true) }
+}
+
+/// `kvm_entry`.
+pub fn entry(vcpu: u32) -> Body {
+    Body::Entry { vcpu, rip: None, immediate_exit: None, intr_info: None, error_code: None }
+}
+
 impl Maker {
     fn vm(&mut self, pid: &str, tids: &[&str]) -> Result<(), String> {
         let pid = dec(pid)?;
@@ -87,60 +210,6 @@ impl Maker {
         Ok(())
     }
 
-    fn value(&self, word: &str, level: u8, gfn: u64) -> Result<u64, String> {
-        let (word, level) = match word.split_once('/') {
-            Some((w, l)) => (w, dec(l)?),
-            None => (word, level),
-        };
-        let l = &self.layout;
-        let leaf = |pfn: u64, w: bool, host: bool, mmu: bool, x: bool| {
-            l.leaf(&Leaf {
-                pfn,
-                r: true,
-                w,
-                x,
-                xu: x,
-                u: true,
-                accessed: true,
-                dirty: w,
-                host_writable: host,
-                mmu_writable: mmu,
-                large: level > 1,
-                ad_type: AdType::Enabled,
-                memtype: if l.format == Format::Ept { 6 } else { 0 },
-                ignore_pat: l.format == Format::Ept,
-                suppress_ve: true,
-                encrypted: false,
-            })
-        };
-        Ok(match (word, word.split_at_checked(1)) {
-            ("empty", _) => l.zapped,
-            ("frozen", _) => l.removed.ok_or("this layout has no removed entries")?,
-            (_, Some(("T", n))) => l.table(hex(n)?, AdType::Enabled),
-            (_, Some(("W", n))) => leaf(hex(n)?, true, true, true, true),
-            (_, Some(("R", n))) => leaf(hex(n)?, false, true, true, true),
-            (_, Some(("O", n))) => leaf(hex(n)?, false, false, false, true),
-            (_, Some(("N", n))) => leaf(hex(n)?, true, true, true, false),
-            (_, Some(("M", n))) => l.mmio(gfn, 6, hex(n)? as u32),
-            _ => hex(word)?,
-        })
-    }
-
-    fn page(level: u8, gfn: u64, smm: bool) -> Page {
-        let role = Role {
-            level,
-            gpte_bytes: Some(8),
-            direct: true,
-            r: true,
-            w: true,
-            u: true,
-            x: true,
-            smm: smm.then_some(true),
-            ..Role::default()
-        };
-        Page { gfn: Some(gfn), role, ..Page::default() }
-    }
-
     fn event(&mut self, time: &str, thread: &str, verb: &str, args: &[&str]) -> Result<(), String> {
         self.ts = match time.strip_prefix('+') {
             Some(d) => self.ts + dec::<u64>(d)? * 1000,
@@ -150,28 +219,43 @@ impl Maker {
         let arg = |i: usize| args.get(i).copied().ok_or_else(|| format!("`{verb}` needs more arguments"));
         let after = |word: &str| args.iter().position(|a| *a == word).and_then(|i| args.get(i + 1)).copied();
         let as_id = after("as").map_or(Ok(0), dec)?;
+        let virt = after("at").map(hex).transpose()?;
+        let flags = |p: Page| {
+            let has = |word| args.contains(&word).then_some(true);
+            let role =
+                Role { smm: has("smm"), mirror: has("mirror"), invalid: has("invalid").is_some(), ..p.role };
+            Page { role, ..p }
+        };
+        let shadowed = |level: &str, gfn: &str| Ok::<_, String>(shadow_page(dec(level)?, hex(gfn)?));
+        let l = self.layout;
         let body = match verb {
-            "root" => Body::GetPage { page: Self::page(4, 0, args.contains(&"smm")), created: true },
-            "page" => Body::GetPage { page: Self::page(dec(arg(0)?)?, hex(arg(1)?)?, false), created: true },
-            "zappage" => Body::PrepareZapPage { page: Self::page(dec(arg(0)?)?, hex(arg(1)?)?, false) },
+            "root" => Body::GetPage { page: flags(direct_page(4, 0)), created: true },
+            "page" => Body::GetPage { page: flags(direct_page(dec(arg(0)?)?, hex(arg(1)?)?)), created: true },
+            "zappage" => Body::PrepareZapPage { page: flags(direct_page(dec(arg(0)?)?, hex(arg(1)?)?)) },
+            "shadow" => {
+                Body::GetPage { page: shadowed(arg(0)?, arg(1)?)?, created: !args.contains(&"existing") }
+            }
+            "zapshadow" => Body::PrepareZapPage { page: shadowed(arg(0)?, arg(1)?)? },
+            "sync" => Body::SyncPage { page: shadowed(arg(0)?, arg(1)?)? },
+            "unsync" => Body::UnsyncPage { page: Page { unsync: true, ..shadowed(arg(0)?, arg(1)?)? } },
             "tdp" => {
                 let (level, gfn) = (dec(arg(0)?)?, hex(arg(1)?)?);
                 Body::TdpSpteChanged {
                     as_id,
                     gfn,
                     level,
-                    old_spte: self.value(arg(2)?, level, gfn)?,
-                    new_spte: self.value(arg(3)?, level, gfn)?,
+                    old_spte: value(&l, arg(2)?, level, gfn)?,
+                    new_spte: value(&l, arg(3)?, level, gfn)?,
                 }
             }
             "set" => {
                 let (level, gfn) = (dec(arg(0)?)?, hex(arg(1)?)?);
-                let spte = self.value(arg(2)?, level, gfn)?;
+                let spte = value(&l, arg(2)?, level, gfn)?;
                 let sptep = hex(after("at").ok_or("`set` needs `at ADDRESS`")?)?;
-                Body::SetSpte { gfn, spte, sptep, level, r: true, w: spte & 2 != 0, x: true, u: Some(true) }
+                set_spte(level, gfn, spte, sptep)
             }
             "mmio" => Body::MarkMmioSpte {
-                sptep: None,
+                sptep: virt,
                 gfn: hex(arg(0)?)?,
                 access: 7,
                 generation: hex(arg(1)?)? as u32,
@@ -182,9 +266,9 @@ impl Maker {
                     vcpu: 0,
                     cr2_or_gpa: gfn << 12,
                     error_code: 7,
-                    sptep: None,
-                    old_spte: self.value(arg(1)?, 1, gfn)?,
-                    new_spte: self.value(arg(2)?, 1, gfn)?,
+                    sptep: virt,
+                    old_spte: value(&l, arg(1)?, 1, gfn)?,
+                    new_spte: value(&l, arg(2)?, 1, gfn)?,
                     result: match arg(3)? {
                         "fixed" => FastPfResult::Fixed,
                         "spurious" => FastPfResult::Spurious,
@@ -194,7 +278,8 @@ impl Maker {
             }
             "split" => {
                 let (level, gfn) = (dec(arg(0)?)?, hex(arg(1)?)?);
-                Body::SplitHugePage { gfn, spte: self.value(arg(2)?, level, gfn)?, level, errno: 0 }
+                let errno = args.get(3).map_or(Ok(0), |e| dec(e))?;
+                Body::SplitHugePage { gfn, spte: value(&l, arg(2)?, level, gfn)?, level, errno }
             }
             "want" => Body::SpteRequested {
                 level: dec(arg(0)?)?,
@@ -208,37 +293,23 @@ impl Maker {
                     "x" => 0x14,
                     _ => 4,
                 };
-                let encoding = ErrorEncoding::NestedPageFault;
-                Body::PageFault {
-                    vcpu: None,
-                    rip: Some(0x1000),
-                    address: hex(arg(0)?)? << 12,
-                    error_code: 1 << 32 | code,
-                    encoding,
-                }
+                nested_fault(hex(arg(0)?)?, code)
             }
-            "exit" => Body::Exit {
-                vcpu: None,
-                reason: Some(0x400),
-                reason_name: StrId::default(),
-                isa: Some(Isa::Svm),
-                rip: 0x1000,
-                info1: None,
-                info2: None,
-                intr_info: None,
-                error_code: None,
-                requests: None,
-            },
-            "entry" => Body::Entry {
-                vcpu: dec(arg(0)?)?,
-                rip: None,
-                immediate_exit: None,
-                intr_info: None,
-                error_code: None,
-            },
+            "handle" => Body::HandleMmioPageFault { addr: 0, gfn: hex(arg(0)?)?, access: 6 },
+            "async" => {
+                let gfn = hex(arg(0)?)?;
+                Body::TryAsyncGetPage { gva: gfn << 12, gfn, repeated: false }
+            }
+            "walkererror" => Body::WalkerError { pferr: 7 },
+            "emulate" => Body::EmulateInsn { rip: 0x1000, failed: false },
+            "exit" => exit(),
+            "entry" => entry(dec(arg(0)?)?),
             "user" => Body::UserspaceExit { reason: dec(arg(0)?)?, errno: dec(arg(1)?)? },
             "zapall" => Body::ZapAllFast { mmu_valid_gen: 0, mmu_used_pages: 0 },
             "unmap" => Body::UnmapHvaRange { start: hex(arg(0)?)?, end: hex(arg(1)?)? },
+            "changepte" => Body::SetSpteHva { hva: hex(arg(0)?)? },
+            "age" => Body::AgeHva { start: hex(arg(0)?)?, end: hex(arg(1)?)? },
+            "agepage" => Body::AgePage { gfn: hex(arg(0)?)?, hva: hex(arg(1)?)?, level: 1, young: true },
             "lost" => Body::Lost { count: Some(dec(arg(0)?)?), event: None },
             "mark" => Body::Marker { text: self.trace.strings.intern(&args.join(" ")) },
             _ => return Err(format!("`{verb}` is not a verb")),

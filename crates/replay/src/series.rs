@@ -7,6 +7,9 @@ use crate::faults::Packed;
 use crate::model::{Bin, Shade, State};
 use crate::store::Store;
 
+/// Kinds of the events that show what faults install.
+pub(crate) const INSTALLS: [u8; 3] = [15, 16, 17];
+
 /// Events per stretch with a sum.
 const BLOCK: usize = 4096;
 

@@ -76,7 +76,7 @@ pub(crate) struct Silent {
     writable: FxHashMap<u32, Vec<u32>>,
     /// A (virtual, frame) pair waiting for the physical address of the same entry.
     virt: Option<(u32, u64, u64)>,
-    /// Entries of direct tables by level and frame.
+    /// Entries of tables that are, or may be, direct, by level and frame.
     direct_at: FxHashMap<(u16, u8, u64), Vec<u32>>,
     /// VMs with any silent table.
     active: bool,
@@ -85,10 +85,14 @@ pub(crate) struct Silent {
 impl Engine {
     /// Every event, for what it says about silent tables.
     pub(crate) fn silent_step(&mut self, at: At, e: &Event) {
+        let tid = self.threads[at.th].tid;
         if !self.silent.active {
+            // What is zapped may be installed only now.
+            if !matches!(e.body, Body::UnmapHvaRange { .. } | Body::SetSpteHva { .. }) {
+                self.close_ranges(tid);
+            }
             return;
         }
-        let tid = self.threads[at.th].tid;
         match e.body {
             Body::UnmapHvaRange { .. }
             | Body::SetSpteHva { .. }
@@ -275,12 +279,10 @@ impl Engine {
         for i in 0..512u64 {
             self.silent.slots.remove(&(page + i * 8));
         }
-        if self.store.tables[t as usize].direct {
-            for e in &entries {
-                let p = self.store.place(*e);
-                if let Some(v) = self.silent.direct_at.get_mut(&(vm, p.level, p.gfn)) {
-                    v.retain(|x| x != e);
-                }
+        for e in &entries {
+            let p = self.store.place(*e);
+            if let Some(v) = self.silent.direct_at.get_mut(&(vm, p.level, p.gfn)) {
+                v.retain(|x| x != e);
             }
         }
         if let Some(k) = self.silent.key_of_table.remove(&t) {
@@ -390,10 +392,16 @@ impl Engine {
                 None => self.threads[th].fault.cow = Some(start & !0xfff),
             }
         }
+        self.close_ranges(tid);
+        if zaps && (self.silent.active || !self.vms.is_tdp(at.vm)) {
+            if self.silent.ranges.len() >= 256 {
+                self.silent.ranges.remove(0);
+            }
+            self.silent.ranges.push(OpenRange { tid, start, end });
+        }
         if !self.silent.active {
             return;
         }
-        self.close_ranges(tid);
         let vms: Vec<u16> = match self.threads[th].vm {
             Some(v) => vec![v],
             None => self.silent.fresh.keys().copied().collect(),
@@ -405,12 +413,6 @@ impl Engine {
                 // Ageing without A/D bits takes permissions away.
                 self.stale_where(vm, ev, Reason::Notifier, |s, x| s.hva_hit(x, start, end));
             }
-        }
-        if zaps {
-            if self.silent.ranges.len() >= 256 {
-                self.silent.ranges.remove(0);
-            }
-            self.silent.ranges.push(OpenRange { tid, start, end });
         }
     }
 
@@ -455,12 +457,19 @@ impl Engine {
     fn silent_table(&mut self, at: At, page: u64, level: u8, gfn: u64) -> u32 {
         let At { th, vm, ev, ts, .. } = at;
         let tid = self.threads[th].tid;
+        let span = 9 * u32::from(level.clamp(1, 6));
+        // A neighbour set before, by prefetch: in the table of that place.
+        let neighbour = self.by_page.get(&page).is_some_and(|t| {
+            let r = &self.store.tables[*t as usize];
+            let shadows = self.silent.key_of_table.get(t).is_some_and(|k| !k.role.direct);
+            r.silent && r.level == level && (shadows || r.gfn == gfn >> span << span)
+        });
         // The page made last by this thread for that level is where it now writes.
         let made = self.silent.made.get_mut(&tid).and_then(|m| {
             let at = m.iter().rposition(|k| k.role.level == level && k.vm == vm);
             // The TDP MMU of 5.10 prints the level above.
-            let at = at
-                .or_else(|| m.iter().rposition(|k| k.role.direct && k.role.level == level + 1 && k.vm == vm));
+            let above = || m.iter().rposition(|k| k.role.direct && k.role.level == level + 1 && k.vm == vm);
+            let at = if neighbour { at } else { at.or_else(above) };
             at.map(|i| m.remove(i))
         });
         if let Some(t) = self.by_page.get(&page).copied() {
@@ -483,7 +492,6 @@ impl Engine {
         }
         let direct = made.is_some_and(|k| k.role.direct);
         let as_id = made.and_then(|k| k.role.smm).map_or(0, u8::from);
-        let span = 9 * u32::from(level.clamp(1, 6));
         let mut rec = TableRec::new(vm, as_id, level, gfn >> span << span, ev, ts);
         rec.page = page;
         rec.direct = direct;
@@ -516,7 +524,8 @@ impl Engine {
         let index = (sptep >> 3 & 511) as u16;
         let shade = self.shade(spte, level);
         // What is larger or smaller at the same place is replaced without a word.
-        if self.store.tables[t as usize].direct {
+        let direct = self.store.tables[t as usize].direct || !self.silent.key_of_table.contains_key(&t);
+        if direct {
             self.displace(vm, level, gfn, ev);
         }
         let entry = match self.silent.slots.get(&sptep).copied() {
@@ -531,7 +540,7 @@ impl Engine {
                 }
                 let e = self.store.free_slot(t, index, gfn);
                 self.silent.slots.insert(sptep & !7, e);
-                if self.store.tables[t as usize].direct {
+                if direct {
                     self.silent.direct_at.entry((vm, level, gfn)).or_default().push(e);
                 }
                 e
@@ -571,7 +580,7 @@ impl Engine {
         made.into_iter().any(|k| k.vm == at.vm && k.role.level == level && !k.role.direct)
     }
 
-    /// An install in a direct table replaces what other levels mapped there.
+    /// An install in a direct table (or one that may be) replaces what other levels mapped there.
     fn displace(&mut self, vm: u16, level: u8, gfn: u64, ev: u32) {
         let mut hit = Vec::new();
         for other in 1..=3u8 {

@@ -17,11 +17,11 @@ use crate::infer::{LayoutInfo, LayoutOverride, infer};
 use crate::map::{self, Scene};
 use crate::model::{
     Bin, Counts, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange,
-    Phase, SeriesKind, Shade, Span, SpanFilter, SpanId, StateFilter, Table, TableId, TopPage, Vm, VmId,
-    pages_of,
+    Outcome, Phase, SeriesKind, Shade, Span, SpanFilter, SpanId, StateFilter, Table, TableId, TopPage, Vm,
+    VmId, pages_of,
 };
 use crate::pyramid::{Layer, Pyramid, live_before};
-use crate::series::{KindSums, Sums, is_zap, kind_by_name, kind_of};
+use crate::series::{INSTALLS, KindSums, Sums, is_zap, kind_by_name, kind_of};
 use crate::store::Store;
 
 /// How to replay.
@@ -45,6 +45,8 @@ pub struct Timeline {
     phases: Vec<Phase>,
     counts: CountIndex,
     kinds: KindSums,
+    /// Some event shows what faults install, so that nothing shown means that nothing was done.
+    installs_told: bool,
     sums: Sums,
     axis: GfnAxis,
     pyramid: Pyramid,
@@ -76,6 +78,7 @@ pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
         phases: Vec::new(),
         counts: CountIndex::default(),
         kinds: KindSums::default(),
+        installs_told: false,
         sums: Sums::default(),
         axis: GfnAxis::default(),
         pyramid: Pyramid::default(),
@@ -221,6 +224,7 @@ impl Timeline {
         self.counts.seal(store);
         self.kinds.seal(store);
         self.sums.seal(store, &self.engine.faults.done);
+        self.installs_told = INSTALLS.iter().any(|k| self.kinds.total(store, *k) > 0);
         self.vms = self.engine.vms.finish(trace);
         let end = self.engine.last_ts;
         self.phases = self
@@ -703,7 +707,10 @@ impl Timeline {
             as_id: place.map_or(0, |x| s.tables[x.table as usize].as_id),
             access: p.access(),
             error_code: (p.flags & Packed::HAS_CODE != 0).then_some(p.code),
-            outcome: p.outcome,
+            outcome: match p.outcome {
+                Outcome::Retry if !self.installs_told => Outcome::Untold,
+                o => o,
+            },
             entry: entry.map(EntryId),
             level_wanted: (level_wanted != 0).then_some(level_wanted),
             level: (level != 0).then_some(level),

@@ -6,11 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use mmuscope_replay::fixture::{self, direct_page};
 use mmuscope_replay::{Certainty, LayoutOverride, ReplayOptions, State, StateFilter, Timeline, VmId, replay};
 use mmuscope_spte::{AdType, Layout, LayoutSpec, Leaf, State as Is};
-use mmuscope_trace::{
-    Body, ErrorEncoding, Event, EventStore, FastPfResult, Isa, Page, Role, StrId, TaskInfo, Trace, VmGuess,
-};
+use mmuscope_trace::{Body, Event, EventStore, FastPfResult, StrId, TaskInfo, Trace, VmGuess};
 use proptest::prelude::*;
 
 /// What a kernel tells.
@@ -187,21 +186,7 @@ impl Kernel {
     fn get_page(&mut self, tid: u32, level: u8, gfn: u64) {
         // The TDP MMU of 5.10 prints the level of the entry that will point to it.
         let printed = if self.era.changes || self.era.legacy || level == 4 { level } else { level + 1 };
-        self.emit(tid, Body::GetPage { page: Self::page(printed, gfn), created: true });
-    }
-
-    fn page(level: u8, gfn: u64) -> Page {
-        let role = Role {
-            level,
-            gpte_bytes: Some(8),
-            direct: true,
-            r: true,
-            w: true,
-            u: true,
-            x: true,
-            ..Role::default()
-        };
-        Page { gfn: Some(gfn), role, ..Page::default() }
+        self.emit(tid, Body::GetPage { page: direct_page(printed, gfn), created: true });
     }
 
     fn at(&self, page: u64, level: u8, gfn: u64) -> u64 {
@@ -222,10 +207,7 @@ impl Kernel {
     fn set_event(&mut self, tid: u32, page: u64, level: u8, gfn: u64) {
         let spte = self.at(page, level, gfn);
         let sptep = page + index(level, gfn) as u64 * 8;
-        self.emit(
-            tid,
-            Body::SetSpte { gfn, spte, sptep, level, r: true, w: spte & 2 != 0, x: true, u: Some(true) },
-        );
+        self.emit(tid, fixture::set_spte(level, gfn, spte, sptep));
     }
 
     fn leaf(&self, vm: usize, level: u8, gfn: u64, write: bool) -> u64 {
@@ -347,34 +329,12 @@ impl Kernel {
     }
 
     fn exit(&mut self, tid: u32, gfn: u64, write: bool) {
-        self.emit(
-            tid,
-            Body::Exit {
-                vcpu: None,
-                reason: Some(0x400),
-                reason_name: StrId::default(),
-                isa: Some(Isa::Svm),
-                rip: 0x1000,
-                info1: None,
-                info2: None,
-                intr_info: None,
-                error_code: None,
-                requests: None,
-            },
-        );
-        let encoding = ErrorEncoding::NestedPageFault;
-        let error_code = 1 << 32 | 4 | u64::from(write) << 1;
-        self.emit(
-            tid,
-            Body::PageFault { vcpu: None, rip: Some(0x1000), address: gfn << 12, error_code, encoding },
-        );
+        self.emit(tid, fixture::exit());
+        self.emit(tid, fixture::nested_fault(gfn, 4 | u64::from(write) << 1));
     }
 
     fn enter(&mut self, tid: u32, vcpu: u32) {
-        self.emit(
-            tid,
-            Body::Entry { vcpu, rip: None, immediate_exit: None, intr_info: None, error_code: None },
-        );
+        self.emit(tid, fixture::entry(vcpu));
     }
 
     fn mmio(&mut self, vm: usize, gfn: u64) {
@@ -520,7 +480,7 @@ impl Kernel {
 
     fn remove(&mut self, tid: u32, page: u64, level: u8, gfn: u64) {
         if self.era.changes || self.era.legacy {
-            self.emit(tid, Body::PrepareZapPage { page: Self::page(level, gfn) });
+            self.emit(tid, Body::PrepareZapPage { page: direct_page(level, gfn) });
         }
         for i in 0..512u64 {
             let at = gfn + (i << (9 * (u32::from(level) - 1)));

@@ -69,6 +69,9 @@ pub enum Outcome {
     InternalError,
     /// The trace ends, or events were lost, before the fault does.
     Unfinished,
+    /// The trace has no event of installs (kernels before 5.3, or a recording that left them out): a fault that was fixed looks the same
+    /// as one for which nothing was done.
+    Untold,
 }
 
 impl Outcome {
@@ -88,6 +91,7 @@ impl Outcome {
             Self::MemoryFault => "memory-fault",
             Self::InternalError => "internal-error",
             Self::Unfinished => "unfinished",
+            Self::Untold => "untold",
         }
     }
 }

@@ -103,7 +103,10 @@ impl Engine {
                 ambiguous: !found.sure,
             });
         }
-        self.threads[th].fault.changed(span, level, shade);
+        // Split in place: what was mapped as a whole is mapped page by page.
+        let split = old_state == SpteState::Present && new_state == SpteState::Table;
+        let made = if split { self.shade(old, level) } else { shade };
+        self.threads[th].fault.changed(span, level, made);
         self.check_obsolete_root(table, ev, ts);
     }
 

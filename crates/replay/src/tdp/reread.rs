@@ -35,12 +35,12 @@ impl Engine {
         // Nothing changed: another vCPU was faster. The value is evidence all the same.
         self.seen_alive(t);
         let r = &self.store.tables[t as usize];
-        let (vm, lossy, key) = (r.vm, r.lossy, key_of(r.as_id, level, gfn));
+        let (vm, lossy, born, key) = (r.vm, r.lossy, r.born, key_of(r.as_id, level, gfn));
         let entry = self.store.slot_mut(t, idx);
         let careful = self.careful(vm);
         match self.store.now(entry) {
             Some((cur, m)) if m.has_value && self.same(cur, s.spte, level) => {
-                if m.certainty == Certainty::Stale || careful && m.certainty > Certainty::Observed {
+                if m.certainty > Certainty::Observed {
                     self.observe(entry, level, s.spte, at.ev);
                 }
             }
@@ -62,6 +62,8 @@ impl Engine {
                     });
                 }
             }
+            // Read before the store (5.11): a new table is empty anyway.
+            None if !careful && !lossy && born && self.same(self.layout.zapped, s.spte, level) => {}
             None => self.observe(entry, level, s.spte, at.ev),
         }
         true

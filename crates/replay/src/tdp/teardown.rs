@@ -27,7 +27,10 @@ impl Engine {
             });
             if let Some(c) = child {
                 self.detach_tree(c, ev, ts);
-                if !self.threads[th].tearing.contains(&c) {
+                // Unless they came before (7.2 and later).
+                if !self.threads[th].tearing.contains(&c)
+                    && !self.threads[th].unlinking.iter().any(|u| u.0 == c)
+                {
                     self.threads[th].tearing.push(c);
                 }
             }

@@ -156,6 +156,7 @@ fn about(outcome: Outcome) -> &'static str {
         Outcome::MemoryFault => "KVM_RUN returned KVM_EXIT_MEMORY_FAULT",
         Outcome::InternalError => "KVM_RUN returned KVM_EXIT_INTERNAL_ERROR",
         Outcome::Unfinished => "the trace ends, or events were lost, before the fault does",
+        Outcome::Untold => "the trace has no event that shows what faults install",
         _ => "",
     }
 }
