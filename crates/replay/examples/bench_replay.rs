@@ -15,6 +15,7 @@ use std::time::Instant;
 use mmuscope_replay::{MapQuery, ReplayOptions, StateFilter, Timeline, VmId, load, replay};
 use mmuscope_trace::write::{PerfStyle, RawTrace, perf_data};
 use mmuscope_trace::{Body, ErrorEncoding, Event, EventStore, Isa, ReadOptions, StrId, Trace};
+use rayon::prelude::*;
 
 fn main() {
     let mut sizes: Vec<f64> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
@@ -158,7 +159,13 @@ fn measure(want: usize) {
     for i in 0..12 {
         let part = if i == 0 { 1.0 } else { r.next() };
         let at = from + ((to - from) as f64 * part) as u64;
-        state.time(|| t.state_at(at, &StateFilter::default()).len());
+        // Every row is made and looked at.
+        state.time(|| {
+            let rows = t.at(at, &StateFilter::default());
+            rows.par_iter()
+                .map(|(e, s)| e.gfn ^ s.spte.unwrap_or(0) ^ s.end.unwrap_or(0))
+                .reduce(|| 0, |a, b| a ^ b)
+        });
         counts.time(|| t.counts_at(at));
     }
     let h = t.gfn_axis().space(VmId(0), 0).map_or(1.0, |a| a.height);

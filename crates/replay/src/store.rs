@@ -3,6 +3,8 @@
 //! Spans are columns in the order of the events that opened them, so that a moment is a position. An entry is a slot of a chunk of
 //! sixteen, so that it costs eight bytes and no index. Everything is found by small integers.
 
+use std::ops::Range;
+
 use crate::model::{
     Certainty, Entry, EntryId, EventIx, Reason, Shade, Span, SpanId, State, Table, TableId, VmId,
 };
@@ -227,9 +229,9 @@ pub(crate) struct Store {
     /// Tables in the order of their unlinking, and in the order of their end.
     pub(crate) detaches: Vec<u32>,
     pub(crate) deaths: Vec<u32>,
-    /// Event at which span i ends (`NONE`: lasts), and the greatest of each `FAN` of them, level by level.
+    /// Event at which span i ends (`NONE`: lasts), and the greatest of each `FAN` of them, and of each `FAN` of those.
     end_ev: Vec<u32>,
-    end_tree: Vec<Vec<u32>>,
+    end_tree: [Vec<u32>; 2],
     /// Every 64th span of entries that have very many, for random access.
     skips: rustc_hash::FxHashMap<u32, Vec<u32>>,
     /// Spans of each slot since its last skip.
@@ -561,7 +563,7 @@ impl Store {
         // Spans of before may have ended since: those still open are found again.
         let mut dirty: Vec<usize> = Vec::new();
         let mut open = Vec::new();
-        self.visit_open(NONE, from, &mut |i| open.push(i));
+        self.visit_open(NONE, 0..from, &mut |i| open.push(i));
         for i in open {
             if let Some((e, _)) = self.end_of(i as u32) {
                 self.end_ev[i] = e;
@@ -573,77 +575,49 @@ impl Store {
             let e = self.end_of(i as u32).map_or(NONE, |e| e.0);
             self.end_ev.push(e);
         }
-        self.build_tree(from, &dirty);
+        self.build_tree(from, dirty);
     }
 
-    fn build_tree(&mut self, from: usize, dirty: &[usize]) {
-        let mut level = 0;
+    /// The greatest end of each group of spans, and of each group of groups, from span `from` on and in the groups `dirty`.
+    fn build_tree(&mut self, from: usize, mut dirty: Vec<usize>) {
         let mut from = from / FAN;
-        let mut dirty: Vec<usize> = dirty.to_vec();
-        loop {
-            let below_len = if level == 0 { self.end_ev.len() } else { self.end_tree[level - 1].len() };
-            let len = below_len.div_ceil(FAN);
-            if self.end_tree.len() <= level {
-                self.end_tree.push(Vec::new());
-            }
-            let (lo, hi) = self.end_tree.split_at_mut(level);
-            let below: &[u32] = if level == 0 { &self.end_ev } else { &lo[level - 1] };
-            let this = &mut hi[0];
+        let [groups, over] = &mut self.end_tree;
+        let mut level = |below: &[u32], this: &mut Vec<u32>| {
+            let len = below.len().div_ceil(FAN);
             this.resize(len, 0);
             dirty.sort_unstable();
             dirty.dedup();
             for b in dirty.iter().copied().filter(|b| *b < from).chain(from..len) {
                 this[b] = below[b * FAN..((b + 1) * FAN).min(below.len())].iter().copied().max().unwrap_or(0);
             }
-            if len <= 1 {
-                break;
-            }
             from /= FAN;
             for d in &mut dirty {
                 *d /= FAN;
             }
-            level += 1;
-        }
+        };
+        level(&self.end_ev, groups);
+        level(groups, over);
     }
 
-    /// Calls `f` with every span `i < before` that ends at event `ev` or later.
-    pub(crate) fn visit_open(&self, ev: u32, before: usize, f: &mut impl FnMut(usize)) {
-        let before = before.min(self.end_ev.len());
-        if self.end_tree.is_empty() || before == 0 {
-            return;
-        }
-        self.visit_node(self.end_tree.len(), 0, ev, before, f);
-    }
-
-    /// `depth` 0 is the spans themselves, `d` the tree level `d - 1`.
-    fn visit_node(&self, depth: usize, node: usize, ev: u32, before: usize, f: &mut impl FnMut(usize)) {
-        let (col, width): (&[u32], usize) =
-            if depth == 0 { (&self.end_ev, 1) } else { (&self.end_tree[depth - 1], FAN.pow(depth as u32)) };
-        if depth == self.end_tree.len() {
-            for b in 0..col.len() {
-                if b * width < before && col[b] >= ev {
-                    self.visit_node(depth - 1, b, ev, before, f);
+    /// Calls `f` with every span of a range that ends at event `ev` or later.
+    pub(crate) fn visit_open(&self, ev: u32, spans: Range<usize>, f: &mut impl FnMut(usize)) {
+        let end = spans.end.min(self.end_ev.len());
+        let mut i = spans.start;
+        while i < end {
+            let [groups, over] = &self.end_tree;
+            if i.is_multiple_of(FAN * FAN) && over[i / FAN / FAN] < ev {
+                i += FAN * FAN;
+                continue;
+            }
+            let next = (i / FAN + 1) * FAN;
+            if groups[i / FAN] >= ev {
+                for (k, e) in self.end_ev[..next.min(end)].iter().enumerate().skip(i) {
+                    if *e >= ev {
+                        f(k);
+                    }
                 }
             }
-            return;
-        }
-        let lo = node * FAN;
-        let hi = ((node + 1) * FAN).min(col.len());
-        if depth == 0 {
-            for (i, e) in col.iter().enumerate().take(hi.min(before)).skip(lo) {
-                if *e >= ev {
-                    f(i);
-                }
-            }
-        } else {
-            for b in lo..hi {
-                if b * width >= before {
-                    break;
-                }
-                if col[b] >= ev {
-                    self.visit_node(depth - 1, b, ev, before, f);
-                }
-            }
+            i = next;
         }
     }
 

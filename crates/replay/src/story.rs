@@ -311,8 +311,8 @@ impl Timeline {
     pub fn memory(&self, vm: VmId) -> Vec<MemoryRange> {
         let end = self.range().1;
         let mut v: Vec<(Entry, Span, MemoryKind)> = self
-            .state_at(end, &StateFilter { vm: Some(vm), ..StateFilter::default() })
-            .into_iter()
+            .at(end, &StateFilter { vm: Some(vm), ..StateFilter::default() })
+            .iter()
             .filter_map(|(e, s)| match s.state {
                 State::Present => Some((e, s, MemoryKind::Ram)),
                 State::Mmio => Some((e, s, MemoryKind::Mmio)),

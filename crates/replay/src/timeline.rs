@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use mmuscope_spte::Decoded;
 use mmuscope_trace::{Progress, Trace};
-use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::ahead::AHEAD;
@@ -17,8 +16,7 @@ use crate::infer::{LayoutInfo, LayoutOverride, infer};
 use crate::map::{self, Scene};
 use crate::model::{
     Bin, Counts, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange,
-    Outcome, Phase, SeriesKind, Shade, Span, SpanFilter, SpanId, StateFilter, Table, TableId, TopPage, Vm,
-    VmId, pages_of,
+    Outcome, Phase, SeriesKind, Shade, Span, SpanFilter, SpanId, Table, TableId, TopPage, Vm, VmId, pages_of,
 };
 use crate::pyramid::{Layer, Pyramid, live_before};
 use crate::series::{INSTALLS, KindSums, Sums, is_zap, kind_by_name, kind_of};
@@ -51,14 +49,14 @@ pub struct Timeline {
     axis: GfnAxis,
     pyramid: Pyramid,
     /// Tables by VM and key, dead ones included.
-    tables_by_key: FxHashMap<(u16, Key), Vec<u32>>,
+    pub(crate) tables_by_key: FxHashMap<(u16, Key), Vec<u32>>,
     indexed_tables: usize,
     /// VMs and address spaces that have tables.
-    spaces: Vec<(u16, u8)>,
+    pub(crate) spaces: Vec<(u16, u8)>,
     /// Most events to take in at a time.
     most: usize,
     /// Entries of shadow pages by frame.
-    free_by_gfn: FxHashMap<u64, Vec<u32>>,
+    pub(crate) free_by_gfn: FxHashMap<u64, Vec<u32>>,
     indexed_slots: u32,
     mmio: Vec<MmioRange>,
     mmio_seen: FxHashMap<(u16, u64), MmioRange>,
@@ -525,104 +523,6 @@ impl Timeline {
                 _ => Some(span),
             }
         })
-    }
-
-    fn matches(
-        &self,
-        e: u32,
-        vm: Option<VmId>,
-        as_id: Option<u8>,
-        level: Option<u8>,
-        gfns: Option<(u64, u64)>,
-    ) -> bool {
-        let s = self.store();
-        let p = s.place(e);
-        let t = &s.tables[p.table as usize];
-        vm.is_none_or(|v| v.0 == t.vm)
-            && as_id.is_none_or(|a| a == t.as_id)
-            && level.is_none_or(|l| l == p.level)
-            && gfns.is_none_or(|(a, b)| p.gfn < b && p.gfn.saturating_add(pages_of(p.level)) > a)
-    }
-
-    /// Entries of live tables at a moment, in the order of their spans. Time is in proportion to the answer.
-    pub fn state_at(&self, t: u64, f: &StateFilter) -> Vec<(Entry, Span)> {
-        let s = self.store();
-        let (p, ev) = s.moment(t);
-        let mut ids = Vec::new();
-        let mut see = |i: u32| {
-            let shade = s.meta(i).shade;
-            if f.state.is_some_and(|x| x != shade.state()) {
-                return;
-            }
-            let e = s.s_entry[i as usize];
-            // In a table that was unlinked only what was frozen with it is still of interest.
-            if s.tables[s.table_of(e) as usize].detach_ev < ev && shade != Shade::Removed {
-                return;
-            }
-            if self.matches(e, f.vm, f.as_id, f.level, f.gfns) {
-                ids.push(i);
-            }
-        };
-        match f.gfns.and_then(|g| self.entries_between(f.vm, f.as_id, f.level, g)) {
-            Some(entries) => {
-                for x in entries.iter().filter_map(|e| s.last_before(*e, p as u32)) {
-                    if s.ends_after(x, ev) {
-                        see(x);
-                    }
-                }
-            }
-            None => s.visit_open(ev, p, &mut |i| see(i as u32)),
-        }
-        ids.sort_unstable();
-        ids.par_iter().with_min_len(8192).map(|i| (s.entry(s.s_entry[*i as usize]), s.span(*i))).collect()
-    }
-
-    /// All entries that overlap a few frames, where these are found faster than by looking at everything.
-    fn entries_between(
-        &self,
-        vm: Option<VmId>,
-        as_id: Option<u8>,
-        level: Option<u8>,
-        (from, to): (u64, u64),
-    ) -> Option<Vec<u32>> {
-        const FEW: u64 = 1 << 14;
-        if to.saturating_sub(from) > FEW {
-            return None;
-        }
-        let s = self.store();
-        let mut out = Vec::new();
-        for (v, a) in &self.spaces {
-            if vm.is_some_and(|x| x.0 != *v) || as_id.is_some_and(|x| x != *a) {
-                continue;
-            }
-            for l in (1..=6u8).filter(|l| level.is_none_or(|x| x == *l)) {
-                let pages = pages_of(l);
-                let (first, end) = (from / pages, to.div_ceil(pages));
-                let mut at = first;
-                while at < end {
-                    let next = ((at | 511) + 1).min(end);
-                    let key = key_of(*a, l, at.saturating_mul(pages));
-                    for t in self.tables_by_key.get(&(*v, key)).into_iter().flatten() {
-                        let slots = (at..next).filter_map(|e| s.slot(*t, (e & 511) as u16));
-                        out.extend(slots.filter(|e| s.used(*e)));
-                    }
-                    at = next;
-                }
-            }
-        }
-        if !self.free_by_gfn.is_empty() {
-            for l in 1..=6u8 {
-                let pages = pages_of(l);
-                let mut last = None;
-                for g in (from..to).map(|g| g / pages * pages) {
-                    if last.replace(g) != Some(g) {
-                        let here = self.free_by_gfn.get(&g).into_iter().flatten().copied();
-                        out.extend(here.filter(|e| s.place(*e).level == l));
-                    }
-                }
-            }
-        }
-        Some(out)
     }
 
     /// Entries per shade and level at a moment, of all VMs.

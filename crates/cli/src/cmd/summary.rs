@@ -166,7 +166,7 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
         let _ = writeln!(out, "\nNo event shows a present or MMIO entry.");
     }
     let stale = timeline
-        .state_at(end, &mmuscope_replay::StateFilter::default())
+        .at(end, &mmuscope_replay::StateFilter::default())
         .iter()
         .filter(|(_, s)| s.certainty == Certainty::Stale && s.state == State::Present)
         .count();
