@@ -9,10 +9,12 @@ use std::hint::black_box;
 use mmuscope_trace::{Body, Event};
 
 use crate::engine::{Engine, index_of, key_of};
-use crate::store::{NONE, Store};
+use crate::store::{CHUNK, NONE, Store};
 
 /// Events looked at together: more than a processor's outstanding reads is of no use.
 pub(crate) const AHEAD: usize = 32;
+/// Places they may need.
+const PLACES: usize = 2 * AHEAD;
 /// Spans that fit the caches.
 const SMALL: usize = 1 << 15;
 
@@ -22,37 +24,49 @@ impl Engine {
         if self.store.spans_len() < SMALL {
             return;
         }
-        let mut slots = [NONE; AHEAD];
-        for (slot, e) in slots.iter_mut().zip(events) {
-            let (as_id, level, gfn) = match e.body {
-                Body::TdpSpteChanged { as_id, gfn, level, .. } => (as_id, level.clamp(1, 6), gfn),
-                Body::FastPageFault { cr2_or_gpa, .. } => (0, 1, cr2_or_gpa >> 12),
-                _ => continue,
-            };
-            let tables = self.live.get(&key_of(as_id, level, gfn));
-            if let Some(t) = tables.and_then(|t| t.last()) {
-                *slot = self.store.slot(*t, index_of(level, gfn)).unwrap_or(NONE);
+        let mut slots = [(NONE, 0); PLACES];
+        let mut n = 0;
+        let mut look = |as_id: u8, level: u8, gfn: u64| {
+            let here = self.live.get(&key_of(as_id, level, gfn));
+            if let Some(t) = here.and_then(|t| t.last()) {
+                slots[n] = (*t, index_of(level, gfn));
+                n += 1;
+            }
+        };
+        for e in events.iter().take(AHEAD) {
+            match e.body {
+                Body::TdpSpteChanged { as_id, gfn, level, .. } => look(as_id, level.clamp(1, 6), gfn),
+                Body::FastPageFault { cr2_or_gpa, .. } => {
+                    look(0, 1, cr2_or_gpa >> 12);
+                    look(0, 2, cr2_or_gpa >> 12);
+                }
+                _ => {}
             }
         }
+        let slots = slots.map(|(t, i)| if t == NONE { NONE } else { self.store.slot(t, i).unwrap_or(NONE) });
         black_box(self.store.touch(&slots));
     }
 }
 
 impl Store {
     /// Reads what slots hold now.
-    fn touch(&self, slots: &[u32; AHEAD]) -> u64 {
-        let mut spans = [NONE; AHEAD];
-        for (span, slot) in spans.iter_mut().zip(slots) {
-            *span = self.last.get(*slot as usize).copied().unwrap_or(NONE);
-        }
+    fn touch(&self, slots: &[u32; PLACES]) -> u64 {
+        let mut spans = [NONE; PLACES];
         let mut sum = 0;
-        for (span, slot) in spans.iter().zip(slots) {
-            let (i, s) = (*span as usize, *slot as usize);
+        for (span, slot) in spans.iter_mut().zip(slots) {
+            let (i, chunk) = (*slot as usize, *slot as usize / CHUNK);
+            *span = self.last.get(i).copied().unwrap_or(NONE);
+            let count = self.count.get(i).copied().unwrap_or(0);
+            let leafy = self.leafy.get(chunk).copied().unwrap_or(0);
+            let table = self.chunks.get(chunk).map_or(0, |c| c.table);
+            sum ^= u64::from(count) ^ u64::from(leafy) ^ u64::from(table);
+        }
+        for span in spans {
+            let i = span as usize;
             let value = self.s_spte.get(i).copied().unwrap_or(0);
             let meta = self.s_meta.get(i).copied().unwrap_or(0);
             let next = self.s_next.get(i).copied().unwrap_or(0);
-            let count = self.count.get(s).copied().unwrap_or(0);
-            sum ^= value ^ u64::from(meta) ^ u64::from(next) ^ u64::from(count);
+            sum ^= value ^ u64::from(meta) ^ u64::from(next);
         }
         sum
     }

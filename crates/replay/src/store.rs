@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::model::{
     Certainty, Entry, EntryId, EventIx, Reason, Shade, Span, SpanId, State, Table, TableId, VmId,
 };
@@ -123,9 +125,24 @@ impl Meta {
     }
 }
 
-/// One table while and after it lives.
+/// One table while and after it lives. What most events need comes first, in one line of the cache.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub(crate) struct TableRec {
+    pub(crate) gfn: u64,
+    /// Host-physical page; 0 where unknown.
+    pub(crate) page: u64,
+    chunks: Option<Box<[u32; CHUNKS]>>,
+    /// Entry that points to it.
+    pub(crate) parent: u32,
+    /// Table at the top of its tree.
+    pub(crate) root: u32,
+    /// Unlinked: what it holds is no longer reachable.
+    pub(crate) detach_ev: u32,
+    /// Number of spans when it was unlinked: those from there on are what its teardown told.
+    pub(crate) detach_sp: u32,
+    /// Its memory is free: `removed` entries end too.
+    pub(crate) dead_ev: u32,
     pub(crate) vm: u16,
     pub(crate) as_id: u8,
     pub(crate) level: u8,
@@ -138,26 +155,12 @@ pub(crate) struct TableRec {
     pub(crate) alive: bool,
     /// Of an MMU whose zaps are not traced.
     pub(crate) silent: bool,
-    pub(crate) gfn: u64,
-    /// Host-physical page; 0 where unknown.
-    pub(crate) page: u64,
-    /// Entry that points to it.
-    pub(crate) parent: u32,
-    /// Table at the top of its tree.
-    pub(crate) root: u32,
     pub(crate) start_ev: u32,
-    /// Unlinked: what it holds is no longer reachable.
-    pub(crate) detach_ev: u32,
-    /// Number of spans when it was unlinked: those from there on are what its teardown told.
-    pub(crate) detach_sp: u32,
-    /// Its memory is free: `removed` entries end too.
-    pub(crate) dead_ev: u32,
     pub(crate) start_ts: u64,
     pub(crate) detach_ts: u64,
     pub(crate) dead_ts: u64,
     /// Value of an empty entry, for the time before an entry's first event.
     pub(crate) empty: u64,
-    chunks: Option<Box<[u32; CHUNKS]>>,
     /// Chunk of free entries that has room, and how many it holds.
     open_free: (u32, u8),
     /// All chunks of free entries.
@@ -199,8 +202,8 @@ impl TableRec {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct ChunkRec {
-    table: u32,
+pub(crate) struct ChunkRec {
+    pub(crate) table: u32,
     /// Which chunk of the table, or `FREE` and an index into `free_info`.
     no: u32,
 }
@@ -209,7 +212,9 @@ struct ChunkRec {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
     pub(crate) tables: Vec<TableRec>,
-    chunks: Vec<ChunkRec>,
+    /// The highest address space that has tables.
+    pub(crate) top_as_id: u8,
+    pub(crate) chunks: Vec<ChunkRec>,
     first: Vec<u32>,
     pub(crate) last: Vec<u32>,
     free_info: Vec<[(u64, u16); CHUNK]>,
@@ -255,6 +260,7 @@ impl Store {
     }
 
     pub(crate) fn add_table(&mut self, t: TableRec) -> u32 {
+        self.top_as_id = self.top_as_id.max(t.as_id);
         self.tables.push(t);
         (self.tables.len() - 1) as u32
     }
@@ -453,11 +459,15 @@ impl Store {
         }
     }
 
+    /// When the table of a span's entry stops showing it: event and time.
+    fn table_end(&self, span: u32) -> (EventIx, u64) {
+        let t = &self.tables[self.table_of(self.s_entry[span as usize]) as usize];
+        if span < t.detach_sp { (t.detach_ev, t.detach_ts) } else { (t.dead_ev, t.dead_ts) }
+    }
+
     /// End of a span: event and time.
     pub(crate) fn end_of(&self, span: u32) -> Option<(EventIx, u64)> {
-        let entry = self.s_entry[span as usize];
-        let t = &self.tables[self.chunks[entry as usize / CHUNK].table as usize];
-        let table_end = if span < t.detach_sp { (t.detach_ev, t.detach_ts) } else { (t.dead_ev, t.dead_ts) };
+        let table_end = self.table_end(span);
         let next = self.s_next[span as usize];
         if next != NONE && self.s_ev[next as usize] <= table_end.0 {
             return Some((self.s_ev[next as usize], self.start(next)));
@@ -570,11 +580,20 @@ impl Store {
                 dirty.push(i / FAN);
             }
         }
-        self.end_ev.reserve_exact(n - from);
-        for i in from..n {
-            let e = self.end_of(i as u32).map_or(NONE, |e| e.0);
-            self.end_ev.push(e);
-        }
+        let mut ends = std::mem::take(&mut self.end_ev);
+        ends.reserve_exact(n - from);
+        ends.resize(n, NONE);
+        ends[from..].par_chunks_mut(FAN).enumerate().with_min_len(64).for_each(|(k, ends)| {
+            let first = from + k * FAN;
+            // All at once: each is somewhere else in memory.
+            for (i, end) in ends.iter_mut().enumerate() {
+                *end = self.s_ev.get(self.s_next[first + i] as usize).copied().unwrap_or(NONE);
+            }
+            for (i, end) in ends.iter_mut().enumerate() {
+                *end = self.table_end((first + i) as u32).0.min(*end);
+            }
+        });
+        self.end_ev = ends;
         self.build_tree(from, dirty);
     }
 

@@ -1,10 +1,15 @@
 //! Goes through the changes in their order and cuts them into segments.
 
+use std::hint::black_box;
+
 use rustc_hash::FxHashMap;
 
 use super::build::{Raw, Segment, Start};
 use super::{Item, Layer, NODE_BITS, Sizes, TICKS, WIDTH, add, code_of, shift_of};
 use crate::store::{CHUNK, NONE, Store};
+
+/// Changes looked at together.
+const AHEAD: u32 = 32;
 
 /// Sixteen neighbouring entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,6 +141,9 @@ impl Gather {
                 let span = self.span;
                 self.span += 1;
                 let entry = store.s_entry[span as usize];
+                if span.is_multiple_of(AHEAD) {
+                    self.look_ahead(store, span, span1);
+                }
                 let table = &store.tables[store.table_of(entry) as usize];
                 // What is told of a table after its end is never shown.
                 if table.dead_ev < ev {
@@ -145,28 +153,45 @@ impl Gather {
                 let new = code_of(m.shade, m.certainty);
                 let old = store.replaced(span).map_or(0, |(s, c)| code_of(s, c));
                 let what = span - raw.span0;
-                self.change(store, &mut raw, entry, tick, what, new, old);
+                self.change(store, &mut raw, (entry, table.level), tick, what, new, old);
             } else if ev == next_detach {
                 let t = store.detaches[self.detach];
                 self.detach += 1;
-                let at = store.tables[t as usize].detach_sp;
+                let (at, level) = (store.tables[t as usize].detach_sp, store.tables[t as usize].level);
                 for e in store.table_entries(t) {
                     if let Some(s) = store.last_before(e, at) {
                         let m = store.meta(s);
                         let what = (self.detach - 1 - raw.detach0) as u32 * 2;
-                        self.change(store, &mut raw, e, tick, what, 0, code_of(m.shade, m.certainty));
+                        self.change(
+                            store,
+                            &mut raw,
+                            (e, level),
+                            tick,
+                            what,
+                            0,
+                            code_of(m.shade, m.certainty),
+                        );
                     }
                 }
             } else {
                 let t = store.deaths[self.death];
                 self.death += 1;
-                let (at, dead) = (store.tables[t as usize].detach_sp, store.tables[t as usize].dead_ev);
+                let r = &store.tables[t as usize];
+                let (at, dead, level) = (r.detach_sp, r.dead_ev, r.level);
                 let shown = store.s_ev.partition_point(|e| *e <= dead) as u32;
                 for e in store.table_entries(t) {
                     if let Some(s) = store.last_before(e, shown).filter(|s| *s >= at) {
                         let m = store.meta(s);
                         let what = (self.death - 1 - raw.death0) as u32 * 2 + 1;
-                        self.change(store, &mut raw, e, tick, what, 0, code_of(m.shade, m.certainty));
+                        self.change(
+                            store,
+                            &mut raw,
+                            (e, level),
+                            tick,
+                            what,
+                            0,
+                            code_of(m.shade, m.certainty),
+                        );
                     }
                 }
             }
@@ -234,12 +259,35 @@ impl Gather {
         raw
     }
 
-    fn change(&mut self, store: &Store, raw: &mut Raw, entry: u32, tick: u64, what: u32, new: u8, old: u8) {
+    /// Reads what the next changes will need, all together: see [`crate::ahead`].
+    fn look_ahead(&self, store: &Store, span: u32, end: u32) {
+        let mut nodes = [NONE; AHEAD as usize];
+        let mut sum = 0;
+        for (node, e) in nodes.iter_mut().zip(&store.s_entry[span as usize..end as usize]) {
+            let chunk = *e as usize / CHUNK;
+            *node = self.chunk_node.get(chunk).copied().unwrap_or(NONE);
+            sum ^= store.table_of(*e);
+        }
+        for n in nodes {
+            sum ^= self.now.get(n as usize).map_or(0, |n| n.rep);
+        }
+        black_box(sum);
+    }
+
+    fn change(
+        &mut self,
+        store: &Store,
+        raw: &mut Raw,
+        (entry, level): (u32, u8),
+        tick: u64,
+        what: u32,
+        new: u8,
+        old: u8,
+    ) {
         if new == 0 && old == 0 {
             return;
         }
         let (n, y) = self.node(store, entry);
-        let level = self.layers[self.nodes[n as usize].layer as usize].level;
         let now = &mut self.now[n as usize];
         add(&mut now.counts, new, level, 1);
         add(&mut now.counts, old, level, -1);

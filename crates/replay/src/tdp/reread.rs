@@ -266,7 +266,7 @@ impl Engine {
         let root = self.threads[at.th].root;
         let mut best: Option<(i32, u32, u8, Key)> = None;
         for level in 1..=3u8 {
-            for as_id in 0..=1u8 {
+            for as_id in 0..=self.store.top_as_id.min(1) {
                 let key = key_of(as_id, level, gfn);
                 let Some(c) = self.live.get(&key) else { continue };
                 for &t in c {
