@@ -10,16 +10,17 @@ use rustc_hash::FxHashMap;
 use crate::ahead::AHEAD;
 use crate::axis::GfnAxis;
 use crate::counts::CountIndex;
-use crate::engine::{Engine, Key, index_of, key_of};
+use crate::engine::{Engine, Key, key_of};
 use crate::faults::Packed;
 use crate::infer::{LayoutInfo, LayoutOverride, infer};
 use crate::map::{self, Scene};
+use crate::mmio::merge_mmio;
 use crate::model::{
     Bin, Counts, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange,
-    Outcome, Phase, SeriesKind, Shade, Span, SpanFilter, SpanId, Table, TableId, TopPage, Vm, VmId, pages_of,
+    Outcome, Phase, SeriesKind, Shade, Span, Vm, VmId, pages_of,
 };
 use crate::pyramid::{Layer, Pyramid, live_before};
-use crate::series::{INSTALLS, KindSums, Sums, is_zap, kind_by_name, kind_of};
+use crate::series::{INSTALLS, KindSums, Sums, kind_by_name, kind_of};
 use crate::store::Store;
 
 /// How to replay.
@@ -40,7 +41,7 @@ pub struct Timeline {
     layout: LayoutInfo,
     options: ReplayOptions,
     vms: Vec<Vm>,
-    phases: Vec<Phase>,
+    pub(crate) phases: Vec<Phase>,
     counts: CountIndex,
     kinds: KindSums,
     /// Some event shows what faults install, so that nothing shown means that nothing was done.
@@ -58,9 +59,9 @@ pub struct Timeline {
     /// Entries of shadow pages by frame.
     pub(crate) free_by_gfn: FxHashMap<u64, Vec<u32>>,
     indexed_slots: u32,
-    mmio: Vec<MmioRange>,
-    mmio_seen: FxHashMap<(u16, u64), MmioRange>,
-    evidence: Vec<Evidence>,
+    pub(crate) mmio: Vec<MmioRange>,
+    pub(crate) mmio_seen: FxHashMap<(u16, u64), MmioRange>,
+    pub(crate) evidence: Vec<Evidence>,
 }
 
 /// Replays a trace.
@@ -181,33 +182,6 @@ impl Timeline {
         self.seal(trace);
     }
 
-    fn note_mmio(&mut self, e: &mmuscope_trace::Event) {
-        use mmuscope_trace::Body;
-        let (gfn, access, install, generation) = match e.body {
-            Body::Mmio { gpa, .. } | Body::FastMmio { gpa } => (gpa >> 12, 1, 0, None),
-            Body::HandleMmioPageFault { gfn, .. } => (gfn, 1, 0, None),
-            Body::MarkMmioSpte { gfn, generation, .. } => (gfn, 0, 1, Some(generation)),
-            _ => return,
-        };
-        let vm = e.tid.and_then(|t| self.engine.vms.of_tid(t)).unwrap_or(0);
-        let r = self.mmio_seen.entry((vm, gfn)).or_insert(MmioRange {
-            vm: VmId(vm),
-            gfn_start: gfn,
-            gfn_end: gfn.saturating_add(1),
-            accesses: 0,
-            installs: 0,
-            first: e.ts,
-            last: e.ts,
-            generations: None,
-        });
-        r.accesses += access;
-        r.installs += install;
-        r.last = e.ts;
-        if let Some(g) = generation {
-            r.generations = Some(r.generations.map_or((g, g), |(a, b)| (a.min(g), b.max(g))));
-        }
-    }
-
     /// Makes what the questions need.
     fn seal(&mut self, trace: &Trace) {
         self.engine.store.seal();
@@ -272,86 +246,6 @@ impl Timeline {
         self.evidence.sort_by_key(|e| e.event);
     }
 
-    /// Entries that stay removed while faults on them keep coming to nothing.
-    ///
-    /// Kernels up to 6.9 do not trace the release of a frozen entry, so that one stays is no sign of anything. Faults of two or more
-    /// threads that go on for longer than any flush takes, and nothing that shows the entry in another state, are.
-    fn find_stuck(&mut self) {
-        const LONG: u64 = 20_000_000;
-        struct Tail {
-            first: u64,
-            last: u64,
-            tids: Vec<u32>,
-            count: u32,
-            open: bool,
-        }
-        let s = &self.engine.store;
-        let mut tails: FxHashMap<(u16, u64), Tail> = FxHashMap::default();
-        for f in self.engine.faults.done.iter().rev().filter(|f| f.gfn != u64::MAX && f.levels & 15 != 0) {
-            let t = tails.entry((f.vm, f.gfn)).or_insert(Tail {
-                first: f.ts,
-                last: f.ts,
-                tids: Vec::new(),
-                count: 0,
-                open: true,
-            });
-            if !t.open {
-                continue;
-            }
-            if f.outcome != crate::model::Outcome::Retry {
-                t.open = false;
-                continue;
-            }
-            t.first = f.ts;
-            t.count += 1;
-            if t.tids.len() < 8 && !t.tids.contains(&f.tid) {
-                t.tids.push(f.tid);
-            }
-        }
-        let mut found = Vec::new();
-        for ((vm, gfn), t) in &tails {
-            if t.count < 4 || t.tids.len() < 2 || t.last - t.first < LONG {
-                continue;
-            }
-            for as_id in 0..=1u8 {
-                for id in self.entries_at(VmId(*vm), as_id, *gfn) {
-                    // The last thing that an event stated, assumptions about its release apart.
-                    let mut stated = None;
-                    let mut x = s.first_span(id.0);
-                    while let Some(i) = x {
-                        if s.meta(i).certainty == crate::model::Certainty::Exact {
-                            stated = Some(i);
-                        }
-                        x = s.next_span(i);
-                    }
-                    let Some(i) = stated else { continue };
-                    let p = s.place(id.0);
-                    let attached = s.tables[p.table as usize].attached();
-                    if attached
-                        && s.meta(i).shade == Shade::Removed
-                        && t.last.saturating_sub(s.start(i)) >= LONG
-                    {
-                        found.push(Evidence {
-                            kind: crate::model::EvidenceKind::StuckRemoved,
-                            ts: s.start(i),
-                            event: s.s_ev[i as usize],
-                            vm: VmId(*vm),
-                            entry: Some(id),
-                            as_id,
-                            level: p.level,
-                            gfn: p.gfn,
-                            expected: None,
-                            found: Some(s.s_spte[i as usize]),
-                            after_loss: self.engine.loss_seen,
-                        });
-                    }
-                }
-            }
-        }
-        found.sort_by_key(|e| e.event);
-        self.evidence.extend(found);
-    }
-
     pub(crate) fn store(&self) -> &Store {
         &self.engine.store
     }
@@ -389,140 +283,6 @@ impl Timeline {
     /// Where events were lost.
     pub fn lost(&self) -> &[LostSpan] {
         &self.engine.lost
-    }
-
-    /// All entries that any event showed.
-    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        (0..self.store().slots()).filter(|e| self.store().used(*e)).map(|e| self.store().entry(e))
-    }
-
-    /// One entry.
-    ///
-    /// # Panics
-    /// If the id is not of this timeline.
-    pub fn entry(&self, id: EntryId) -> Entry {
-        self.store().entry(id.0)
-    }
-
-    /// All tables, dead ones included.
-    pub fn tables(&self) -> impl Iterator<Item = Table> + '_ {
-        (0..self.store().tables.len() as u32).map(|t| self.store().table(t))
-    }
-
-    /// One table.
-    ///
-    /// # Panics
-    /// If the id is not of this timeline.
-    pub fn table(&self, id: TableId) -> Table {
-        self.store().table(id.0)
-    }
-
-    /// Every entry that covers a frame: all levels, all tables, highest level first.
-    pub fn entries_at(&self, vm: VmId, as_id: u8, gfn: u64) -> Vec<EntryId> {
-        let s = self.store();
-        let mut out = Vec::new();
-        for level in (1..=6u8).rev() {
-            let key = key_of(as_id, level, gfn);
-            for t in self.tables_by_key.get(&(vm.0, key)).into_iter().flatten() {
-                if let Some(e) = s.slot(*t, index_of(level, gfn)).filter(|e| s.used(*e)) {
-                    out.push(EntryId(e));
-                }
-            }
-            if level <= 3 {
-                let base = gfn / pages_of(level) * pages_of(level);
-                for e in self.free_by_gfn.get(&base).into_iter().flatten() {
-                    let p = s.place(*e);
-                    let t = &s.tables[p.table as usize];
-                    if p.level == level && t.vm == vm.0 && t.as_id == as_id {
-                        out.push(EntryId(*e));
-                    }
-                }
-            }
-        }
-        out
-    }
-
-    /// Spans of an entry in time order; the first may be the implied one before its first event.
-    pub fn spans(&self, entry: EntryId) -> impl Iterator<Item = Span> + '_ {
-        let s = self.store();
-        let origin = self.range().0;
-        let mut next = s.first_span(entry.0);
-        s.leading(entry.0, origin).into_iter().chain(std::iter::from_fn(move || {
-            let x = next?;
-            next = s.next_span(x);
-            Some(s.span(x))
-        }))
-    }
-
-    /// One span.
-    ///
-    /// # Panics
-    /// If the id is not of this timeline.
-    pub fn span(&self, id: SpanId) -> Span {
-        self.store().span(id.0)
-    }
-
-    /// Number of recorded spans.
-    pub fn span_count(&self) -> usize {
-        self.store().spans_len()
-    }
-
-    /// The span of an entry at a moment; `None` before its table was linked and after it was unlinked.
-    pub fn span_at(&self, entry: EntryId, t: u64) -> Option<Span> {
-        let s = self.store();
-        let (p, _) = s.moment(t);
-        match s.span_before(entry.0, p) {
-            Some(x) => Some(s.span(x)).filter(|x| x.covers(t)),
-            None => s.leading(entry.0, self.range().0).filter(|x| x.covers(t)),
-        }
-    }
-
-    /// First change of an entry after a moment.
-    pub fn next_change(&self, entry: EntryId, t: u64) -> Option<Span> {
-        let s = self.store();
-        let (p, _) = s.moment(t);
-        let next = match s.span_before(entry.0, p) {
-            Some(x) => s.next_span(x),
-            None => s.first_span(entry.0),
-        };
-        next.map(|x| s.span(x))
-    }
-
-    /// Last change of an entry before a moment.
-    pub fn prev_change(&self, entry: EntryId, t: u64) -> Option<Span> {
-        let s = self.store();
-        let (p, _) = s.moment(t.checked_sub(1)?);
-        s.span_before(entry.0, p).map(|x| s.span(x))
-    }
-
-    /// Recorded spans that match, in the order of their opening. For a few frames, time is in proportion to the answer.
-    pub fn all_spans(&self, f: &SpanFilter) -> impl Iterator<Item = Span> + '_ {
-        let s = self.store();
-        let f = f.clone();
-        let end = f.time.map_or(s.spans_len(), |(_, t1)| s.moment(t1).0) as u32;
-        let few = f.gfns.and_then(|g| self.entries_between(f.vm, f.as_id, f.level, g)).map(|entries| {
-            let mut ids = Vec::new();
-            for e in entries {
-                let mut next = s.first_span(e);
-                while let Some(x) = next.filter(|x| *x < end) {
-                    ids.push(x);
-                    next = s.next_span(x);
-                }
-            }
-            ids.sort_unstable();
-            ids
-        });
-        let all = if few.is_some() { 0..0 } else { 0..end };
-        few.into_iter().flatten().chain(all).filter_map(move |i| {
-            if !self.matches(s.s_entry[i as usize], f.vm, f.as_id, f.level, f.gfns) {
-                return None;
-            }
-            let span = s.span(i);
-            match f.time {
-                Some((t0, _)) if span.end.is_some_and(|e| e <= t0) => None,
-                _ => Some(span),
-            }
-        })
     }
 
     /// Entries per shade and level at a moment, of all VMs.
@@ -737,61 +497,6 @@ impl Timeline {
         v
     }
 
-    /// Frames with the most faults.
-    pub fn top_faults(&self, n: usize) -> Vec<TopPage> {
-        let mut m: FxHashMap<(u16, u64), TopPage> = FxHashMap::default();
-        for (_, f) in self.engine.faults.all() {
-            if f.gfn == u64::MAX {
-                continue;
-            }
-            let p = m.entry((f.vm, f.gfn)).or_insert(TopPage {
-                vm: VmId(f.vm),
-                as_id: 0,
-                gfn: f.gfn,
-                level: 1,
-                count: 0,
-                first: f.ts,
-                last: f.ts,
-            });
-            p.count += 1;
-            p.first = p.first.min(f.ts);
-            p.last = p.last.max(f.ts);
-        }
-        top(m.into_values().collect(), n)
-    }
-
-    /// Entries zapped most often.
-    pub fn top_zaps(&self, n: usize) -> Vec<TopPage> {
-        let s = self.store();
-        let mut m: FxHashMap<(u16, u8, u8, u64), TopPage> = FxHashMap::default();
-        for i in 0..s.spans_len() {
-            let meta = s.meta(i as u32);
-            if !is_zap(meta.prev, meta.shade) {
-                continue;
-            }
-            let p = s.place(s.s_entry[i]);
-            let t = &s.tables[p.table as usize];
-            let ts = s.start(i as u32);
-            let x = m.entry((t.vm, t.as_id, p.level, p.gfn)).or_insert(TopPage {
-                vm: VmId(t.vm),
-                as_id: t.as_id,
-                gfn: p.gfn,
-                level: p.level,
-                count: 0,
-                first: ts,
-                last: ts,
-            });
-            x.count += 1;
-            x.last = ts;
-        }
-        top(m.into_values().collect(), n)
-    }
-
-    /// Where MMIO accesses went.
-    pub fn mmio_ranges(&self) -> &[MmioRange] {
-        &self.mmio
-    }
-
     /// What does not fit, in the order of events.
     pub fn evidence(&self) -> &[Evidence] {
         &self.evidence
@@ -819,48 +524,4 @@ impl Timeline {
             + self.free_by_gfn.capacity() * 40
             + self.evidence.capacity() * size_of::<Evidence>() * 2
     }
-}
-
-fn top(mut v: Vec<TopPage>, n: usize) -> Vec<TopPage> {
-    v.sort_by(|a, b| {
-        b.count.cmp(&a.count).then(a.vm.cmp(&b.vm)).then(a.gfn.cmp(&b.gfn)).then(a.level.cmp(&b.level))
-    });
-    v.truncate(n);
-    v
-}
-
-/// Neighbouring pages that are used alike are one device's.
-fn alike(a: &MmioRange, b: &MmioRange) -> bool {
-    // I/O APIC, HPET and local APIC, where every PC has them: their neighbours are other devices.
-    const FIXED: [u64; 3] = [0xfec00, 0xfed00, 0xfee00];
-    if FIXED.iter().any(|f| b.gfn_start == *f || a.gfn_end == f + 1) {
-        return false;
-    }
-    let n = a.gfn_end - a.gfn_start;
-    let per_page = a.accesses / n;
-    let close = per_page.max(b.accesses) <= per_page.min(b.accesses).saturating_mul(4).max(4);
-    close && (a.installs == 0) == (b.installs == 0)
-}
-
-fn merge_mmio(seen: &FxHashMap<(u16, u64), MmioRange>) -> Vec<MmioRange> {
-    let mut v: Vec<MmioRange> = seen.values().copied().collect();
-    v.sort_by_key(|r| (r.vm, r.gfn_start));
-    let mut out: Vec<MmioRange> = Vec::new();
-    for r in v {
-        match out.last_mut() {
-            Some(l) if l.vm == r.vm && l.gfn_end >= r.gfn_start && alike(l, &r) => {
-                l.gfn_end = l.gfn_end.max(r.gfn_end);
-                l.accesses += r.accesses;
-                l.installs += r.installs;
-                l.first = l.first.min(r.first);
-                l.last = l.last.max(r.last);
-                l.generations = match (l.generations, r.generations) {
-                    (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
-                    (a, b) => a.or(b),
-                };
-            }
-            _ => out.push(r),
-        }
-    }
-    out
 }

@@ -130,7 +130,7 @@ pub(crate) fn draw(scene: &Scene<'_>, q: &MapQuery, slack: f64) -> MapImage {
         p.exact()
             && p.stretches
                 .iter()
-                .all(|s| matches!(s.source, Source::Base(_)) && (s.segment.tick == 1 || s.deep))
+                .all(|s| matches!(s.source, Source::Base(_)) && (s.segment.at.tick == 1 || s.deep))
     });
     let mut cells = vec![background; rows * cols];
     cells.par_chunks_mut(BAND * cols).enumerate().for_each_init(
@@ -229,7 +229,7 @@ fn add_items(
     for item in items {
         let tick = item.tick();
         let (new, old) = (item.new_code(), item.old_code());
-        let mut t = seg.t0 + tick * seg.tick;
+        let mut t = seg.at.t0 + tick * seg.at.tick;
         let mut before = tick < s.from;
         if !before {
             if tick >= s.to {
@@ -243,7 +243,7 @@ fn add_items(
                 before = t < q.t0;
             }
         }
-        let rep = if new == 0 { 0 } else { seg.span0 + item.what() + 1 };
+        let rep = if new == 0 { 0 } else { seg.at.span0 + item.what() + 1 };
         if before {
             // What is live when the picture begins includes it already.
             if !live {
@@ -271,7 +271,7 @@ fn add_sums(q: &MapQuery, columns: &Columns, row: &mut Row, s: &Stretch<'_>, tic
     let seg = s.segment;
     for r in recs {
         // A cell lies in the column of its middle.
-        let t = (seg.t0 + (u64::from(r.cell) * ticks + ticks / 2) * seg.tick).min(seg.t1);
+        let t = (seg.at.t0 + (u64::from(r.cell) * ticks + ticks / 2) * seg.at.tick).min(seg.at.t1);
         if t < q.t0 {
             for (b, d) in row.before.iter_mut().zip(r.delta) {
                 *b += i32::from(d);

@@ -259,15 +259,15 @@ impl<'a> Planner<'a> {
 
     /// The last segment that begins before the picture does.
     fn first_segment(&self) -> usize {
-        self.pyramid.segments().partition_point(|s| s.t0 < self.q.t0).saturating_sub(1)
+        self.pyramid.segments().partition_point(|s| s.at.t0 < self.q.t0).saturating_sub(1)
     }
 
     /// The first event that a change in the picture can be from.
     fn first_event(&self) -> u32 {
         let before = |t: u64| if t == 0 { 0 } else { self.store.ev_ts.upto(t - 1) as u32 };
         match self.pyramid.segments().get(self.first_segment()) {
-            Some(s) if s.t0 < self.q.t0 && !self.is_deep(s) => {
-                before(s.t0 + (self.q.t0 - s.t0).div_ceil(s.tick) * s.tick).min(s.ev1)
+            Some(s) if s.at.t0 < self.q.t0 && !self.is_deep(s) => {
+                before(s.at.t0 + (self.q.t0 - s.at.t0).div_ceil(s.at.tick) * s.at.tick).min(s.at.ev1)
             }
             _ => before(self.q.t0),
         }
@@ -279,7 +279,7 @@ impl<'a> Planner<'a> {
     }
 
     fn is_deep(&self, s: &Segment) -> bool {
-        s.tick > 1 && self.column_ns() < 4.0 * s.tick as f64
+        s.at.tick > 1 && self.column_ns() < 4.0 * s.at.tick as f64
     }
 
     /// Where the changes are taken from, segment by segment. `group`: 2^group entries may be one (none: each entry is drawn on its own).
@@ -288,7 +288,7 @@ impl<'a> Planner<'a> {
         let mut out = Vec::new();
         let all = self.pyramid.segments();
         for s in &all[self.first_segment().min(all.len())..] {
-            if s.t0 >= q.t1 {
+            if s.at.t0 >= q.t1 {
                 break;
             }
             let Some(l) = s.layer(number) else { continue };
@@ -296,13 +296,13 @@ impl<'a> Planner<'a> {
             let sums = l
                 .sums
                 .iter()
-                .filter(|x| x.shift <= group.unwrap_or(0) && (x.ticks * s.tick) as f64 <= most)
+                .filter(|x| x.shift <= group.unwrap_or(0) && (x.ticks * s.at.tick) as f64 <= most)
                 .min_by_key(|x| x.recs.len());
             let source = sums.map_or(Source::Base(&l.base), Source::Sums);
             let deep = self.is_deep(s);
             let ticks = |t: u64, up: bool| {
-                let d = t.saturating_sub(s.t0);
-                if deep && !up || s.tick == 1 { d / s.tick } else { d.div_ceil(s.tick) }
+                let d = t.saturating_sub(s.at.t0);
+                if deep && !up || s.at.tick == 1 { d / s.at.tick } else { d.div_ceil(s.at.tick) }
             };
             out.push(Stretch { segment: s, source, from: ticks(q.t0, false), to: ticks(q.t1, true), deep });
         }

@@ -74,16 +74,17 @@ fn check(t: &Timeline, q: &MapQuery, told: &[Told]) {
         for p in parts.iter().filter(|p| p.layer == c.layer) {
             for (i, r) in p.ranges.iter().enumerate() {
                 if (r.0..r.1).contains(&c.entry) {
-                    let stretch = p.stretches.iter().find(|x| (x.segment.ev0..x.segment.ev1).contains(&c.ev));
+                    let stretch =
+                        p.stretches.iter().find(|x| (x.segment.at.ev0..x.segment.at.ev1).contains(&c.ev));
                     let drawn = stretch.map_or(real, |x| {
                         let g = x.segment;
-                        let tick = (real - g.t0) / g.tick;
+                        let tick = (real - g.at.t0) / g.at.tick;
                         match x.source {
                             _ if x.deep => real,
-                            Source::Base(_) => g.t0 + tick * g.tick,
+                            Source::Base(_) => g.at.t0 + tick * g.at.tick,
                             Source::Sums(u) => {
-                                assert!((u.ticks * g.tick) as f64 <= column_ns, "no coarser than asked");
-                                (g.t0 + (tick / u.ticks * u.ticks + u.ticks / 2) * g.tick).min(g.t1)
+                                assert!((u.ticks * g.at.tick) as f64 <= column_ns, "no coarser than asked");
+                                (g.at.t0 + (tick / u.ticks * u.ticks + u.ticks / 2) * g.at.tick).min(g.at.t1)
                             }
                         }
                     });

@@ -14,32 +14,9 @@ pub(crate) struct Start {
     pub(crate) counts: [u8; WIDTH],
 }
 
-/// What a segment is built from.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Raw {
-    pub(crate) ev0: u32,
-    pub(crate) ev1: u32,
-    pub(crate) span0: u32,
-    pub(crate) span1: u32,
-    pub(crate) detach0: usize,
-    pub(crate) death0: usize,
-    pub(crate) t0: u64,
-    pub(crate) t1: u64,
-    pub(crate) tick: u64,
-    pub(crate) full: bool,
-    pub(crate) sizes: Sizes,
-    pub(crate) layers: Vec<Layer>,
-    /// With the layer; sorted.
-    pub(crate) start: Vec<(u32, Start)>,
-    /// Nodes with changes; sorted.
-    pub(crate) nodes: Vec<Node>,
-    /// In the order of time, each with the number of its node in `nodes`.
-    pub(crate) changes: Vec<(u32, Item)>,
-}
-
-/// A stretch of time.
-#[derive(Clone, Debug)]
-pub(crate) struct Segment {
+/// The stretch of time that a segment is of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extent {
     /// Events, spans, and unlinked and freed tables: the first, and one past the last.
     pub(crate) ev0: u32,
     pub(crate) ev1: u32,
@@ -55,6 +32,26 @@ pub(crate) struct Segment {
     pub(crate) tick: u64,
     /// It holds as much as one does.
     pub(crate) full: bool,
+}
+
+/// What a segment is built from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Raw {
+    pub(crate) at: Extent,
+    pub(crate) sizes: Sizes,
+    pub(crate) layers: Vec<Layer>,
+    /// With the layer; sorted.
+    pub(crate) start: Vec<(u32, Start)>,
+    /// Nodes with changes; sorted.
+    pub(crate) nodes: Vec<Node>,
+    /// In the order of time, each with the number of its node in `nodes`.
+    pub(crate) changes: Vec<(u32, Item)>,
+}
+
+/// What changed in a stretch of time.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) at: Extent,
     /// By number.
     pub(crate) layers: Vec<SegLayer>,
 }
@@ -128,7 +125,7 @@ impl Sums {
 
 impl Segment {
     pub(crate) fn build(raw: Raw) -> Self {
-        let ticks = (raw.t1 - raw.t0) / raw.tick + 1;
+        let ticks = (raw.at.t1 - raw.at.t0) / raw.at.tick + 1;
         let bounds = split(&raw.nodes);
         let mut layers: Vec<SegLayer> = Vec::new();
         let items = sort(raw.nodes.len(), &raw.changes);
@@ -144,7 +141,7 @@ impl Segment {
             };
             let layer = nodes[0].layer;
             let level = raw.layers[layer as usize].level;
-            let sums = sums(&base, ticks, level, raw.span0, raw.sizes);
+            let sums = sums(&base, ticks, level, raw.at.span0, raw.sizes);
             layers.push(SegLayer { layer, start: Vec::new(), base, sums });
         }
         for (layer, s) in raw.start {
@@ -160,19 +157,7 @@ impl Segment {
         for l in &mut layers {
             l.start.shrink_to_fit();
         }
-        Self {
-            ev0: raw.ev0,
-            ev1: raw.ev1,
-            span0: raw.span0,
-            span1: raw.span1,
-            detach0: raw.detach0,
-            death0: raw.death0,
-            t0: raw.t0,
-            t1: raw.t1,
-            tick: raw.tick,
-            full: raw.full,
-            layers,
-        }
+        Self { at: raw.at, layers }
     }
 
     pub(crate) fn layer(&self, layer: u32) -> Option<&SegLayer> {
@@ -183,13 +168,13 @@ impl Segment {
     pub(crate) fn event(&self, store: &Store, item: Item) -> u32 {
         let what = item.what();
         if item.new_code() != 0 {
-            return store.s_ev[(self.span0 + what) as usize];
+            return store.s_ev[(self.at.span0 + what) as usize];
         }
         let i = what as usize / 2;
         if what.is_multiple_of(2) {
-            store.tables[store.detaches[self.detach0 + i] as usize].detach_ev
+            store.tables[store.detaches[self.at.detach0 + i] as usize].detach_ev
         } else {
-            store.tables[store.deaths[self.death0 + i] as usize].dead_ev
+            store.tables[store.deaths[self.at.death0 + i] as usize].dead_ev
         }
     }
 

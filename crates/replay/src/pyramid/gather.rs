@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use rustc_hash::FxHashMap;
 
-use super::build::{Raw, Segment, Start};
+use super::build::{Extent, Raw, Segment, Start};
 use super::{Item, Layer, NODE_BITS, Sizes, TICKS, WIDTH, add, code_of, shift_of};
 use crate::store::{CHUNK, NONE, Store};
 
@@ -65,7 +65,7 @@ impl Gather {
 
     /// Goes back to the beginning of a segment.
     pub(crate) fn rewind(&mut self, s: &Segment) {
-        (self.ev, self.span, self.detach, self.death) = (s.ev0, s.span0, s.detach0, s.death0);
+        (self.ev, self.span, self.detach, self.death) = (s.at.ev0, s.at.span0, s.at.detach0, s.at.death0);
         self.now.fill(Now::default());
         for l in &s.layers {
             for x in &l.start {
@@ -124,7 +124,7 @@ impl Gather {
             _ => (end, false),
         };
         let mut raw = self.open(store, ev1);
-        (raw.full, raw.sizes) = (full, sizes);
+        (raw.at.full, raw.sizes) = (full, sizes);
         let span1 = store.s_ev.partition_point(|e| *e < ev1) as u32;
         raw.changes.reserve((span1 - self.span) as usize);
         loop {
@@ -136,7 +136,7 @@ impl Gather {
             if ev >= ev1 {
                 break;
             }
-            let tick = (store.ev_ts.get(ev as usize) - raw.t0) / raw.tick;
+            let tick = (store.ev_ts.get(ev as usize) - raw.at.t0) / raw.at.tick;
             if ev == next_span {
                 let span = self.span;
                 self.span += 1;
@@ -152,7 +152,7 @@ impl Gather {
                 let m = store.meta(span);
                 let new = code_of(m.shade, m.certainty);
                 let old = store.replaced(span).map_or(0, |(s, c)| code_of(s, c));
-                let what = span - raw.span0;
+                let what = span - raw.at.span0;
                 self.change(store, &mut raw, (entry, table.level), tick, what, new, old);
             } else if ev == next_detach {
                 let t = store.detaches[self.detach];
@@ -161,7 +161,7 @@ impl Gather {
                 for e in store.table_entries(t) {
                     if let Some(s) = store.last_before(e, at) {
                         let m = store.meta(s);
-                        let what = (self.detach - 1 - raw.detach0) as u32 * 2;
+                        let what = (self.detach - 1 - raw.at.detach0) as u32 * 2;
                         self.change(
                             store,
                             &mut raw,
@@ -182,7 +182,7 @@ impl Gather {
                 for e in store.table_entries(t) {
                     if let Some(s) = store.last_before(e, shown).filter(|s| *s >= at) {
                         let m = store.meta(s);
-                        let what = (self.death - 1 - raw.death0) as u32 * 2 + 1;
+                        let what = (self.death - 1 - raw.at.death0) as u32 * 2 + 1;
                         self.change(
                             store,
                             &mut raw,
@@ -197,7 +197,7 @@ impl Gather {
             }
         }
         self.ev = ev1;
-        (raw.ev1, raw.span1) = (ev1, self.span);
+        (raw.at.ev1, raw.at.span1) = (ev1, self.span);
         raw.layers.clone_from(&self.layers);
         if self.sorted.len() < self.nodes.len() {
             self.sort();
@@ -233,7 +233,7 @@ impl Gather {
         }
         let t0 = store.ev_ts.get(self.ev as usize);
         let t1 = store.ev_ts.get(ev1 as usize - 1);
-        let mut raw = Raw {
+        let at = Extent {
             ev0: self.ev,
             span0: self.span,
             detach0: self.detach,
@@ -241,8 +241,9 @@ impl Gather {
             t0,
             t1,
             tick: (t1 - t0) / TICKS + 1,
-            ..Raw::default()
+            ..Extent::default()
         };
+        let mut raw = Raw { at, ..Raw::default() };
         for n in &self.sorted {
             let now = &self.now[*n as usize];
             let node = self.nodes[*n as usize];
@@ -292,7 +293,7 @@ impl Gather {
         add(&mut now.counts, new, level, 1);
         add(&mut now.counts, old, level, -1);
         if new != 0 {
-            now.rep = now.rep.max(raw.span0 + what + 1);
+            now.rep = now.rep.max(raw.at.span0 + what + 1);
         }
         raw.changes.push((n, Item::new(y, tick, what, new, old)));
     }

@@ -170,9 +170,11 @@ impl Pyramid {
         // What changed after it was taken in, and small segments at the end, are made anew. A segment is kept if it is full, or well
         // larger than what comes after it: so each change is taken in a few times at most, however small the steps.
         while let Some(s) = self.segments.last() {
-            let after = spans - s.span1;
-            let keep = s.span1 <= dirty
-                && (s.full || (s.ev1 as usize == store.ev_ts.len()) || (s.span1 - s.span0) / 2 > after);
+            let after = spans - s.at.span1;
+            let keep = s.at.span1 <= dirty
+                && (s.at.full
+                    || (s.at.ev1 as usize == store.ev_ts.len())
+                    || (s.at.span1 - s.at.span0) / 2 > after);
             if keep {
                 break;
             }

@@ -1,0 +1,141 @@
+//! Entries, tables and spans, one by one.
+
+use crate::engine::{index_of, key_of};
+use crate::model::{Entry, EntryId, Span, SpanFilter, SpanId, Table, TableId, VmId, pages_of};
+use crate::timeline::Timeline;
+
+impl Timeline {
+    /// All entries that any event showed.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        (0..self.store().slots()).filter(|e| self.store().used(*e)).map(|e| self.store().entry(e))
+    }
+
+    /// One entry.
+    ///
+    /// # Panics
+    /// If the id is not of this timeline.
+    pub fn entry(&self, id: EntryId) -> Entry {
+        self.store().entry(id.0)
+    }
+
+    /// All tables, dead ones included.
+    pub fn tables(&self) -> impl Iterator<Item = Table> + '_ {
+        (0..self.store().tables.len() as u32).map(|t| self.store().table(t))
+    }
+
+    /// One table.
+    ///
+    /// # Panics
+    /// If the id is not of this timeline.
+    pub fn table(&self, id: TableId) -> Table {
+        self.store().table(id.0)
+    }
+
+    /// Every entry that covers a frame: all levels, all tables, highest level first.
+    pub fn entries_at(&self, vm: VmId, as_id: u8, gfn: u64) -> Vec<EntryId> {
+        let s = self.store();
+        let mut out = Vec::new();
+        for level in (1..=6u8).rev() {
+            let key = key_of(as_id, level, gfn);
+            for t in self.tables_by_key.get(&(vm.0, key)).into_iter().flatten() {
+                if let Some(e) = s.slot(*t, index_of(level, gfn)).filter(|e| s.used(*e)) {
+                    out.push(EntryId(e));
+                }
+            }
+            if level <= 3 {
+                let base = gfn / pages_of(level) * pages_of(level);
+                for e in self.free_by_gfn.get(&base).into_iter().flatten() {
+                    let p = s.place(*e);
+                    let t = &s.tables[p.table as usize];
+                    if p.level == level && t.vm == vm.0 && t.as_id == as_id {
+                        out.push(EntryId(*e));
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// Spans of an entry in time order; the first may be the implied one before its first event.
+    pub fn spans(&self, entry: EntryId) -> impl Iterator<Item = Span> + '_ {
+        let s = self.store();
+        let origin = self.range().0;
+        let mut next = s.first_span(entry.0);
+        s.leading(entry.0, origin).into_iter().chain(std::iter::from_fn(move || {
+            let x = next?;
+            next = s.next_span(x);
+            Some(s.span(x))
+        }))
+    }
+
+    /// One span.
+    ///
+    /// # Panics
+    /// If the id is not of this timeline.
+    pub fn span(&self, id: SpanId) -> Span {
+        self.store().span(id.0)
+    }
+
+    /// Number of recorded spans.
+    pub fn span_count(&self) -> usize {
+        self.store().spans_len()
+    }
+
+    /// The span of an entry at a moment; `None` before its table was linked and after it was unlinked.
+    pub fn span_at(&self, entry: EntryId, t: u64) -> Option<Span> {
+        let s = self.store();
+        let (p, _) = s.moment(t);
+        match s.span_before(entry.0, p) {
+            Some(x) => Some(s.span(x)).filter(|x| x.covers(t)),
+            None => s.leading(entry.0, self.range().0).filter(|x| x.covers(t)),
+        }
+    }
+
+    /// First change of an entry after a moment.
+    pub fn next_change(&self, entry: EntryId, t: u64) -> Option<Span> {
+        let s = self.store();
+        let (p, _) = s.moment(t);
+        let next = match s.span_before(entry.0, p) {
+            Some(x) => s.next_span(x),
+            None => s.first_span(entry.0),
+        };
+        next.map(|x| s.span(x))
+    }
+
+    /// Last change of an entry before a moment.
+    pub fn prev_change(&self, entry: EntryId, t: u64) -> Option<Span> {
+        let s = self.store();
+        let (p, _) = s.moment(t.checked_sub(1)?);
+        s.span_before(entry.0, p).map(|x| s.span(x))
+    }
+
+    /// Recorded spans that match, in the order of their opening. For a few frames, time is in proportion to the answer.
+    pub fn all_spans(&self, f: &SpanFilter) -> impl Iterator<Item = Span> + '_ {
+        let s = self.store();
+        let f = f.clone();
+        let end = f.time.map_or(s.spans_len(), |(_, t1)| s.moment(t1).0) as u32;
+        let few = f.gfns.and_then(|g| self.entries_between(f.vm, f.as_id, f.level, g)).map(|entries| {
+            let mut ids = Vec::new();
+            for e in entries {
+                let mut next = s.first_span(e);
+                while let Some(x) = next.filter(|x| *x < end) {
+                    ids.push(x);
+                    next = s.next_span(x);
+                }
+            }
+            ids.sort_unstable();
+            ids
+        });
+        let all = if few.is_some() { 0..0 } else { 0..end };
+        few.into_iter().flatten().chain(all).filter_map(move |i| {
+            if !self.matches(s.s_entry[i as usize], f.vm, f.as_id, f.level, f.gfns) {
+                return None;
+            }
+            let span = s.span(i);
+            match f.time {
+                Some((t0, _)) if span.end.is_some_and(|e| e <= t0) => None,
+                _ => Some(span),
+            }
+        })
+    }
+}

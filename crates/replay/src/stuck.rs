@@ -1,0 +1,88 @@
+//! Entries that stay removed.
+
+use rustc_hash::FxHashMap;
+
+use crate::model::{Certainty, Evidence, EvidenceKind, Outcome, Shade, VmId};
+use crate::timeline::Timeline;
+
+impl Timeline {
+    /// Entries that stay removed while faults on them keep coming to nothing.
+    ///
+    /// Kernels up to 6.9 do not trace the release of a frozen entry, so that one stays is no sign of anything. Faults of two or more
+    /// threads that go on for longer than any flush takes, and nothing that shows the entry in another state, are.
+    pub(crate) fn find_stuck(&mut self) {
+        const LONG: u64 = 20_000_000;
+        struct Tail {
+            first: u64,
+            last: u64,
+            tids: Vec<u32>,
+            count: u32,
+            open: bool,
+        }
+        let s = &self.engine.store;
+        let mut tails: FxHashMap<(u16, u64), Tail> = FxHashMap::default();
+        for f in self.engine.faults.done.iter().rev().filter(|f| f.gfn != u64::MAX && f.levels & 15 != 0) {
+            let t = tails.entry((f.vm, f.gfn)).or_insert(Tail {
+                first: f.ts,
+                last: f.ts,
+                tids: Vec::new(),
+                count: 0,
+                open: true,
+            });
+            if !t.open {
+                continue;
+            }
+            if f.outcome != Outcome::Retry {
+                t.open = false;
+                continue;
+            }
+            t.first = f.ts;
+            t.count += 1;
+            if t.tids.len() < 8 && !t.tids.contains(&f.tid) {
+                t.tids.push(f.tid);
+            }
+        }
+        let mut found = Vec::new();
+        for ((vm, gfn), t) in &tails {
+            if t.count < 4 || t.tids.len() < 2 || t.last - t.first < LONG {
+                continue;
+            }
+            for as_id in 0..=1u8 {
+                for id in self.entries_at(VmId(*vm), as_id, *gfn) {
+                    // The last thing that an event stated, assumptions about its release apart.
+                    let mut stated = None;
+                    let mut x = s.first_span(id.0);
+                    while let Some(i) = x {
+                        if s.meta(i).certainty == Certainty::Exact {
+                            stated = Some(i);
+                        }
+                        x = s.next_span(i);
+                    }
+                    let Some(i) = stated else { continue };
+                    let p = s.place(id.0);
+                    let attached = s.tables[p.table as usize].attached();
+                    if attached
+                        && s.meta(i).shade == Shade::Removed
+                        && t.last.saturating_sub(s.start(i)) >= LONG
+                    {
+                        found.push(Evidence {
+                            kind: EvidenceKind::StuckRemoved,
+                            ts: s.start(i),
+                            event: s.s_ev[i as usize],
+                            vm: VmId(*vm),
+                            entry: Some(id),
+                            as_id,
+                            level: p.level,
+                            gfn: p.gfn,
+                            expected: None,
+                            found: Some(s.s_spte[i as usize]),
+                            after_loss: self.engine.loss_seen,
+                        });
+                    }
+                }
+            }
+        }
+        found.sort_by_key(|e| e.event);
+        self.evidence.extend(found);
+    }
+}
