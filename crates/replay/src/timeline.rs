@@ -188,14 +188,25 @@ impl Timeline {
         let engine = &mut self.engine;
         engine.faults.note_open(&engine.threads);
         let moved = self.pyramid.moved(&self.engine.store);
-        self.pyramid.seal(&mut self.engine.store, self.options.threads);
+        let dirty = self.engine.store.take_dirty();
         let store = &self.engine.store;
         if moved {
             self.counts = CountIndex::default();
         }
-        self.counts.seal(store);
-        self.kinds.seal(store);
-        self.sums.seal(store, &self.engine.faults.done);
+        let (pyramid, threads) = (&mut self.pyramid, self.options.threads);
+        let (counts, kinds, sums, faults) =
+            (&mut self.counts, &mut self.kinds, &mut self.sums, &self.engine.faults.done);
+        let mut count = || {
+            counts.seal(store);
+            kinds.seal(store);
+            sums.seal(store, faults);
+        };
+        if threads == 1 {
+            pyramid.seal(store, dirty, threads);
+            count();
+        } else {
+            rayon::join(|| pyramid.seal(store, dirty, threads), count);
+        }
         self.installs_told = INSTALLS.iter().any(|k| self.kinds.total(store, *k) > 0);
         self.vms = self.engine.vms.finish(trace);
         let end = self.engine.last_ts;
@@ -219,11 +230,8 @@ impl Timeline {
             }
         }
         self.indexed_tables = store.tables.len();
-        for e in 0..store.slots() {
-            if e >= self.indexed_slots
-                && !store.chunk_is_regular(e as usize / crate::store::CHUNK)
-                && store.used(e)
-            {
+        for e in self.indexed_slots..store.slots() {
+            if !store.chunk_is_regular(e as usize / crate::store::CHUNK) && store.used(e) {
                 let p = store.place(e);
                 let v = self.free_by_gfn.entry(p.gfn / pages_of(p.level) * pages_of(p.level)).or_default();
                 if !v.contains(&e) {
@@ -421,7 +429,8 @@ impl Timeline {
     pub(crate) fn remake_pyramid(&mut self, sizes: crate::pyramid::Sizes) {
         self.pyramid = Pyramid::default();
         self.pyramid.sizes = sizes;
-        self.pyramid.seal(&mut self.engine.store, self.options.threads);
+        let dirty = self.engine.store.take_dirty();
+        self.pyramid.seal(&self.engine.store, dirty, self.options.threads);
     }
 
     /// Entries `from..to` of a layer that show something just before an event: their numbers, spans and codes, by number.

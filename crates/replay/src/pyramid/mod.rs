@@ -163,9 +163,8 @@ impl Pyramid {
         moved
     }
 
-    /// Takes in what was replayed since.
-    pub(crate) fn seal(&mut self, store: &mut Store, threads: usize) {
-        let dirty = store.take_dirty();
+    /// Takes in what was replayed since; spans from `dirty` on are not what they were.
+    pub(crate) fn seal(&mut self, store: &Store, dirty: u32, threads: usize) {
         let spans = store.spans_len() as u32;
         // What changed after it was taken in, and small segments at the end, are made anew. A segment is kept if it is full, or well
         // larger than what comes after it: so each change is taken in a few times at most, however small the steps.
@@ -181,7 +180,6 @@ impl Pyramid {
             self.gather.rewind(s);
             self.segments.pop();
         }
-        let store = &*store;
         let end_ev = store.ev_ts.len() as u32;
         if self.gather.is_level(store) {
             return;
