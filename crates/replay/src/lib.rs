@@ -25,6 +25,7 @@ mod grouping;
 mod infer;
 mod load;
 mod map;
+mod memory;
 mod mmio;
 mod model;
 mod pyramid;

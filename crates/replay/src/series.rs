@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use crate::faults::Packed;
 use crate::model::{Bin, Shade, State};
-use crate::store::Store;
+use crate::store::{Store, TableRec};
 
 /// Kinds of the events that show what faults install.
 pub(crate) const INSTALLS: [u8; 3] = [15, 16, 17];
@@ -200,6 +200,8 @@ pub(crate) struct Sums {
     taken: usize,
     /// Zaps before each block of spans.
     zaps: Vec<u32>,
+    /// Leaves that went with their tables, before each unlinking.
+    torn: Vec<u32>,
 }
 
 impl Sums {
@@ -220,12 +222,28 @@ impl Sums {
             sum += (b * ZAP_BLOCK..(b + 1) * ZAP_BLOCK).filter(|i| zaps(store, *i)).count() as u32;
             self.zaps.push(sum);
         }
+        let mut sum = self.torn.last().copied().unwrap_or(0);
+        if self.torn.is_empty() {
+            self.torn.push(0);
+        }
+        for t in &store.detaches[self.torn.len() - 1..] {
+            let r = &store.tables[*t as usize];
+            sum += store.table_entries(*t).filter(|e| goes_with_table(store, r, *e)).count() as u32;
+            self.torn.push(sum);
+        }
+    }
+
+    /// What was recorded changed: zaps are counted anew.
+    pub(crate) fn forget_zaps(&mut self) {
+        self.zaps.clear();
+        self.torn.clear();
     }
 
     /// Gives back what growing took in reserve.
     pub(crate) fn shrink(&mut self) {
         self.faults.values_mut().for_each(Vec::shrink_to_fit);
         self.zaps.shrink_to_fit();
+        self.torn.shrink_to_fit();
     }
 
     /// Faults of one thread, or of all.
@@ -267,23 +285,31 @@ impl Sums {
             let first = |a: &usize, _: &usize| store.s_ev.get(*a).copied();
             return bins_by(spans_before, |a, b| (b - a) as u64, first, t0, t1, n);
         }
-        let first = |a: &(usize, u64), b: &(usize, u64)| {
+        let first = |a: &(usize, u64, usize), b: &(usize, u64, usize)| {
             // Blocks without any are passed over.
-            let block = self.zaps.partition_point(|z| u64::from(*z) <= a.1).saturating_sub(1);
+            let own = a.1 - u64::from(self.torn[a.2]);
+            let block = self.zaps.partition_point(|z| u64::from(*z) <= own).saturating_sub(1);
             let from = a.0.max(block * ZAP_BLOCK);
-            (from..b.0).find(|i| zaps(store, *i)).map(|i| store.s_ev[i])
+            let span = (from..b.0).find(|i| zaps(store, *i)).map(|i| store.s_ev[i]);
+            let table = (a.2..b.2).find(|d| self.torn[*d] < self.torn[d + 1]);
+            let table = table.map(|d| store.tables[store.detaches[d] as usize].detach_ev);
+            span.into_iter().chain(table).min()
         };
         let upto = |t: u64| {
-            let p = spans_before(t);
+            let ev = events_before(store, t);
+            let p = store.s_ev.partition_point(|e| *e < ev);
             let b = (p / ZAP_BLOCK).min(self.zaps.len().saturating_sub(1));
             let rest = (b * ZAP_BLOCK..p).filter(|i| zaps(store, *i)).count() as u64;
-            (p, u64::from(self.zaps.get(b).copied().unwrap_or(0)) + rest)
+            let d = store.detaches.partition_point(|t| store.tables[*t as usize].detach_ev < ev);
+            let torn = self.torn.get(d).copied().unwrap_or(0);
+            (p, u64::from(self.zaps.get(b).copied().unwrap_or(0)) + rest + u64::from(torn), d)
         };
         bins_by(upto, |a, b| b.1 - a.1, first, t0, t1, n)
     }
 
     pub(crate) fn heap(&self) -> usize {
-        self.zaps.capacity() * 4 + self.faults.values().map(|v| v.capacity() * 4 + 40).sum::<usize>()
+        (self.zaps.capacity() + self.torn.capacity()) * 4
+            + self.faults.values().map(|v| v.capacity() * 4 + 40).sum::<usize>()
     }
 }
 
@@ -296,8 +322,27 @@ fn events_before(store: &Store, t: u64) -> u32 {
     if t == 0 { 0 } else { store.ev_ts.upto(t - 1) as u32 }
 }
 
-/// What was mapped is not any more.
-pub(crate) fn is_zap(prev: Option<Shade>, now: Shade) -> bool {
-    prev.is_some_and(|p| matches!(p.state(), State::Present | State::Mmio))
-        && matches!(now, Shade::Nonpresent | Shade::Removed)
+/// A leaf stops mapping: what was present or MMIO is nonpresent or removed.
+fn is_zap(prev: Option<Shade>, now: Shade) -> bool {
+    prev.is_some_and(is_mapping) && matches!(now, Shade::Nonpresent | Shade::Removed)
+}
+
+fn is_mapping(shade: Shade) -> bool {
+    matches!(shade.state(), State::Present | State::Mmio)
+}
+
+/// Whether an entry was a leaf that stopped mapping when its table was unlinked. What is told of it later, as the table is torn down, is no
+/// other zap.
+fn goes_with_table(store: &Store, t: &TableRec, entry: u32) -> bool {
+    store.last_before(entry, t.detach_sp).is_some_and(|x| is_mapping(store.meta(x).shade))
+}
+
+/// When a leaf stopped mapping, with the event: on its own, or with its table.
+pub(crate) fn zaps_of(store: &Store, entry: u32) -> impl Iterator<Item = (u64, u32)> + '_ {
+    let t = &store.tables[store.table_of(entry) as usize];
+    let own = std::iter::successors(store.first_span(entry), |x| store.next_span(*x))
+        .filter(|x| zaps(store, *x as usize))
+        .map(|x| (store.start(x), store.s_ev[x as usize]));
+    let last = (!t.attached() && goes_with_table(store, t, entry)).then_some((t.detach_ts, t.detach_ev));
+    own.chain(last)
 }

@@ -192,6 +192,7 @@ impl Timeline {
         let store = &self.engine.store;
         if moved {
             self.counts = CountIndex::default();
+            self.sums.forget_zaps();
         }
         let (pyramid, threads) = (&mut self.pyramid, self.options.threads);
         let (counts, kinds, sums, faults) =

@@ -2,8 +2,8 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::model::{TopPage, VmId};
-use crate::series::is_zap;
+use crate::model::{EntryId, EventIx, TopPage, VmId};
+use crate::series::zaps_of;
 use crate::timeline::Timeline;
 
 impl Timeline {
@@ -30,31 +30,34 @@ impl Timeline {
         top(m.into_values().collect(), n)
     }
 
-    /// Entries zapped most often.
+    /// Entries zapped most often: leaves, present or MMIO, that stopped mapping, on their own or with their table, each once.
     pub fn top_zaps(&self, n: usize) -> Vec<TopPage> {
         let s = self.store();
         let mut m: FxHashMap<(u16, u8, u8, u64), TopPage> = FxHashMap::default();
-        for i in 0..s.spans_len() {
-            let meta = s.meta(i as u32);
-            if !is_zap(meta.prev, meta.shade) {
-                continue;
+        for e in (0..s.slots()).filter(|e| s.used(*e)) {
+            for (ts, _) in zaps_of(s, e) {
+                let p = s.place(e);
+                let t = &s.tables[p.table as usize];
+                let x = m.entry((t.vm, t.as_id, p.level, p.gfn)).or_insert(TopPage {
+                    vm: VmId(t.vm),
+                    as_id: t.as_id,
+                    gfn: p.gfn,
+                    level: p.level,
+                    count: 0,
+                    first: ts,
+                    last: ts,
+                });
+                x.count += 1;
+                x.first = x.first.min(ts);
+                x.last = x.last.max(ts);
             }
-            let p = s.place(s.s_entry[i]);
-            let t = &s.tables[p.table as usize];
-            let ts = s.start(i as u32);
-            let x = m.entry((t.vm, t.as_id, p.level, p.gfn)).or_insert(TopPage {
-                vm: VmId(t.vm),
-                as_id: t.as_id,
-                gfn: p.gfn,
-                level: p.level,
-                count: 0,
-                first: ts,
-                last: ts,
-            });
-            x.count += 1;
-            x.last = ts;
         }
         top(m.into_values().collect(), n)
+    }
+
+    /// When an entry was zapped, with the events; counted as in [`top_zaps`](Self::top_zaps).
+    pub fn zaps(&self, entry: EntryId) -> impl Iterator<Item = (u64, EventIx)> + '_ {
+        zaps_of(self.store(), entry.0)
     }
 }
 

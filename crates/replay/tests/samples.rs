@@ -173,14 +173,22 @@ fn rows_are_what_counting_one_by_one_gives() {
         let (a, b) = t.range();
         let tid = t.faults().next().expect("a fault").tid;
         let spans: Vec<Span> = t.all_spans(&SpanFilter::default()).collect();
-        let zapped = |s: &Span| {
-            // The span before it in the same entry, as long as the table was not unlinked between.
-            let before = t.spans(s.entry).take_while(|x| x.id != s.id).last();
-            let was =
-                before.filter(|x| x.id.is_some() && x.end == Some(s.start) && x.closed_by == s.opened_by);
-            was.is_some_and(|x| matches!(x.state, State::Present | State::Mmio))
-                && matches!(s.state, State::Nonpresent | State::Removed)
+        // A leaf that ends: by the span that follows, or with its table, which leaves a gap.
+        let zap = |s: &Span| {
+            let leaf = matches!(s.state, State::Present | State::Mmio);
+            let (at, ev) = s.end.zip(s.closed_by).filter(|_| leaf)?;
+            let next = t.spans(s.entry).skip_while(|x| x.id != s.id).nth(1);
+            let stays = next.is_some_and(|n| {
+                n.start == at
+                    && n.opened_by == Some(ev)
+                    && !matches!(n.state, State::Nonpresent | State::Removed)
+            });
+            (!stays).then_some((at, ev))
         };
+        let all_zaps: Vec<(u64, EventIx)> = spans.iter().filter_map(zap).collect();
+        assert!(all_zaps.len() > 100, "{name}: {}", all_zaps.len());
+        let top: u64 = t.top_zaps(usize::MAX).iter().map(|z| z.count).sum();
+        assert_eq!(top, all_zaps.len() as u64, "{name}");
         for (t0, t1, n) in [(a, b, 40), (a + (b - a) / 3, a + (b - a) / 2, 7), (a, a + 1000, 3)] {
             let mut faults: Vec<_> = t.faults().map(|f| (f.ts, f.event)).collect();
             assert_eq!(t.series(&SeriesKind::Faults, t0, t1, n), bins(&mut faults, t0, t1, n), "{name}");
@@ -189,10 +197,31 @@ fn rows_are_what_counting_one_by_one_gives() {
             let opened = |s: &Span| (s.start, s.opened_by.expect("an event"));
             let mut changes: Vec<_> = spans.iter().map(opened).collect();
             assert_eq!(t.series(&SeriesKind::Changes, t0, t1, n), bins(&mut changes, t0, t1, n), "{name}");
-            let mut zaps: Vec<_> = spans.iter().filter(|s| zapped(s)).map(opened).collect();
+            let mut zaps = all_zaps.clone();
             let counts = |v: Vec<Bin>| v.iter().map(|b| (b.count, b.first_event)).collect::<Vec<_>>();
             let is = counts(t.series(&SeriesKind::Zaps, t0, t1, n));
             assert_eq!(is, counts(bins(&mut zaps, t0, t1, n)), "{name}");
+        }
+        // A page's life counts them alike: those of each entry that covers it.
+        for z in t.top_zaps(20) {
+            let here: u64 = t
+                .top_zaps(usize::MAX)
+                .iter()
+                .filter(|x| (x.vm, x.as_id) == (z.vm, z.as_id))
+                .filter(|x| {
+                    x.gfn == z.gfn >> (9 * (x.level - 1)) << (9 * (x.level - 1)) && x.level >= z.level
+                })
+                .map(|x| x.count)
+                .sum();
+            if z.level == 1 {
+                let told = match here {
+                    1 => "zapped once".to_owned(),
+                    2 => "zapped twice".to_owned(),
+                    n => format!("zapped {n} times"),
+                };
+                let story = t.page_story(&trace, z.vm, z.as_id, z.gfn).headline;
+                assert!(story.contains(&told), "{name}: {told} in {story}");
+            }
         }
         assert!(trace.events.len() > 1000);
     }

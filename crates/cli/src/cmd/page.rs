@@ -68,7 +68,7 @@ fn text(out: &mut impl Write, story: &PageStory, base: u64, absolute: bool) -> R
     }
     let when = |ts: u64| if absolute { clock(ts) } else { seconds(ts.saturating_sub(base)) };
     let widest = |f: fn(&mmuscope_replay::StoryLine) -> usize| story.lines.iter().map(f).max().unwrap_or(0);
-    let who = widest(|l| l.who.chars().count()).min(32);
+    let who = widest(|l| l.who.chars().count()).min(44);
     for l in &story.lines {
         let certainty = l.certainty.filter(|c| *c > mmuscope_replay::Certainty::Observed);
         let doubt = certainty.map_or(String::new(), |c| format!("  [{}]", c.name()));

@@ -88,7 +88,7 @@ pub enum SeriesKind {
     FaultsOf(u32),
     /// Changes of entries.
     Changes,
-    /// Zaps: a present entry becomes nonpresent or removed.
+    /// Zaps: a leaf, present or MMIO, stops mapping, on its own or with its table; each once, when it leaves the live tables.
     Zaps,
     /// Lost events.
     Lost,

@@ -64,8 +64,14 @@ impl Spaces {
             let mut was_present = false;
             let mut seen = false;
             let mut ram = false;
-            let mut spans = timeline.spans(entry.id).peekable();
-            while let Some(s) = spans.next() {
+            for (at, _) in timeline.zaps(entry.id) {
+                let at = clock.rel(at);
+                bump(&mut sums.zaps, at, step);
+                if let Some(p) = phase_of(at) {
+                    phases[p].zaps += 1;
+                }
+            }
+            for s in timeline.spans(entry.id) {
                 let start = clock.rel(s.start);
                 if present(&s)
                     && !was_present
@@ -95,14 +101,6 @@ impl Spaces {
                     sums.bytes(start, step, level, bytes);
                     if let Some(e) = end {
                         sums.bytes(e, step, level, -bytes);
-                        // The entry of a table that was freed ends without a successor: that is a zap as well.
-                        if spans.peek().is_none_or(|n| matches!(n.state, State::Nonpresent | State::Removed))
-                        {
-                            bump(&mut sums.zaps, e, step);
-                            if let Some(p) = phase_of(e) {
-                                phases[p].zaps += 1;
-                            }
-                        }
                     }
                 }
             }
