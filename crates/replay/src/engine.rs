@@ -103,6 +103,8 @@ pub(crate) struct Thread {
     /// Of the tables it is tearing down: those whose unlinking is told after their entries (7.2 and later), with the time of the event
     /// before which the link cannot have been cut.
     pub(crate) unlinking: Vec<(u32, u64)>,
+    /// Level and first frame of a table it said it would tear down, while it is not known which of several, and the time of the event before.
+    pub(crate) doomed: Option<(u8, u64, u64)>,
     /// Level and first frame of the table that its last change unlinked.
     pub(crate) cut: Option<(u8, u64)>,
     /// It invalidates a range of the host's memory: what that maps is zapped in every tree before the thread goes on.
@@ -166,6 +168,8 @@ pub(crate) struct Engine {
     pub(crate) live: FxHashMap<Key, Vec<u32>>,
     /// Attached table of a host page.
     pub(crate) by_page: FxHashMap<u64, u32>,
+    /// Table that was last torn down in a host page.
+    pub(crate) dying: FxHashMap<u64, u32>,
     /// Child table of an entry.
     pub(crate) child_of: FxHashMap<u32, u32>,
     /// Roots that `kvm_mmu_zap_all_fast` made obsolete.
@@ -214,6 +218,7 @@ impl Engine {
             last_thread: (NONE, 0),
             live: FxHashMap::default(),
             by_page: FxHashMap::default(),
+            dying: FxHashMap::default(),
             child_of: FxHashMap::default(),
             obsolete: rustc_hash::FxHashSet::default(),
             recent: Vec::new(),
@@ -456,6 +461,9 @@ impl Engine {
             ts,
         };
         t.pages.push(np);
+        if np.mirror {
+            self.vms.has_mirror(vm);
+        }
         if page.role.level >= 4 && page.gfn.is_none_or(|g| g == 0) {
             self.vms.new_root(vm, np, &page.role);
         }
@@ -532,7 +540,8 @@ impl Engine {
             .copied()
             .filter(|t| {
                 let r = &self.store.tables[*t as usize];
-                r.vm == vm && r.root == *t
+                // What a mirror tree stands for cannot be built anew so fast: it stays.
+                r.vm == vm && r.root == *t && !r.mirror
             })
             .collect();
         self.obsolete.extend(roots);
@@ -559,6 +568,7 @@ impl Engine {
             t.notifying = false;
             t.root = NONE;
             t.cut = None;
+            t.doomed = None;
             t.path.clear();
             t.install = None;
             t.pages.clear();

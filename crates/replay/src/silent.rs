@@ -59,6 +59,8 @@ pub(crate) struct Silent {
     made: FxHashMap<u32, Vec<SpKey>>,
     table_of: FxHashMap<SpKey, u32>,
     key_of_table: FxHashMap<u32, SpKey>,
+    /// Roles that two tables at once were of, as far as they are printed.
+    twins: FxHashSet<SpKey>,
     /// Tables of each VM in use.
     tables: FxHashMap<u16, FxHashSet<u32>>,
     ranges: Vec<OpenRange>,
@@ -454,6 +456,24 @@ impl Engine {
         }
     }
 
+    /// A table is the shadow page of this role. Text does not print all of a role (SMM's pages look like others): of two alike neither is
+    /// known by it.
+    fn name_silent(&mut self, t: u32, key: SpKey) {
+        if self.silent.twins.contains(&key) {
+            return;
+        }
+        let before = self.silent.table_of.get(&key).copied().filter(|b| *b != t);
+        if let Some(b) = before.filter(|b| self.store.tables[*b as usize].attached()) {
+            self.silent.twins.insert(key);
+            self.silent.table_of.remove(&key);
+            self.silent.key_of_table.remove(&b);
+            self.silent.key_of_table.remove(&t);
+        } else {
+            self.silent.table_of.insert(key, t);
+            self.silent.key_of_table.insert(t, key);
+        }
+    }
+
     fn silent_table(&mut self, at: At, page: u64, level: u8, gfn: u64) -> u32 {
         let At { th, vm, ev, ts, .. } = at;
         let tid = self.threads[th].tid;
@@ -478,8 +498,7 @@ impl Engine {
             let named = self.silent.key_of_table.get(&t);
             if same && made.is_none_or(|k| named.is_none_or(|n| *n == k)) {
                 if let Some(k) = made {
-                    self.silent.table_of.insert(k, t);
-                    self.silent.key_of_table.insert(t, k);
+                    self.name_silent(t, k);
                 }
                 return t;
             }
@@ -501,8 +520,7 @@ impl Engine {
         self.by_page.insert(page, t);
         self.silent.tables.entry(vm).or_default().insert(t);
         if let Some(k) = made {
-            self.silent.table_of.insert(k, t);
-            self.silent.key_of_table.insert(t, k);
+            self.name_silent(t, k);
         }
         let kind = if direct { MmuKind::Direct } else { MmuKind::Shadow };
         if made.is_some() {

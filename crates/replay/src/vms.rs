@@ -235,6 +235,13 @@ impl VmMap {
         }
     }
 
+    /// A page of a mirror tree was made: there is a root for it beside the others, whether its making was seen or not.
+    pub(crate) fn has_mirror(&mut self, vm: u16) {
+        if let Some(s) = self.vms.get_mut(usize::from(vm)) {
+            s.several_roots = true;
+        }
+    }
+
     /// A page thought to be a root was linked below another.
     pub(crate) fn linked(&mut self, vm: u16, ev: u32) {
         if let Some(s) = self.vms.get_mut(usize::from(vm)) {
@@ -243,9 +250,17 @@ impl VmMap {
     }
 
     /// The oldest root of this level that no event has filled yet.
-    pub(crate) fn take_root(&mut self, vm: u16, level: u8, as_id: u8) -> Option<NewPage> {
+    pub(crate) fn take_root(
+        &mut self,
+        vm: u16,
+        level: u8,
+        as_id: u8,
+        mirror: Option<bool>,
+    ) -> Option<NewPage> {
         let s = self.vms.get_mut(usize::from(vm))?;
-        let i = s.roots.iter().rposition(|r| r.level == level && r.as_id.is_none_or(|a| a == as_id))?;
+        let i = s.roots.iter().rposition(|r| {
+            r.level == level && r.as_id.is_none_or(|a| a == as_id) && mirror.is_none_or(|m| m == r.mirror)
+        })?;
         Some(s.roots.remove(i))
     }
 

@@ -175,6 +175,8 @@ impl Engine {
                 self.note(EvidenceKind::TableShared, c, Some(entry), (None, Some(new)));
             }
             self.retire_page(page, ev, ts);
+        } else {
+            self.bury_page(page, ev, ts);
         }
         let pages = &mut self.threads[th].pages;
         let np = pages
@@ -217,8 +219,11 @@ impl Engine {
         if key.level == 1 {
             child &= !l.large;
             // NX huge pages: what was not executable as a whole is, page by page (a TDP page's role allows everything).
-            if !l.is_executable(child) {
-                child = (child & !l.masks.nx_mask) | l.masks.x_mask | l.masks.xu_mask;
+            let tracked = self.shade(child, 1) == Shade::AccessTracked;
+            let open = if tracked { l.restore(child) } else { child };
+            if !l.is_executable(open) {
+                let open = (open & !l.masks.nx_mask) | l.masks.x_mask | l.masks.xu_mask;
+                child = if tracked { l.track(open) } else { open };
             }
         }
         let shade = self.shade(child, key.level);

@@ -70,6 +70,11 @@ impl Engine {
             let fit = self.fit(t, idx, old, level);
             return Some(Found { table: t, fit, sure: true });
         }
+        if self.threads[th].doomed.is_some()
+            && let Some(found) = self.find_doomed(c)
+        {
+            return Some(found);
+        }
         if careful && let Some(found) = self.find_beyond_doubt(c) {
             return Some(found);
         }
@@ -92,9 +97,19 @@ impl Engine {
                 }
             }
         };
+        // A link to a page that was made for a mirror tree is of a mirror tree, and any other of another.
+        let mirror = if installs && level > 1 && self.vms.several_roots(vm) {
+            let made = |p: &&NewPage| p.level + 1 == level && p.gfn.is_none_or(|g| g == c.gfn);
+            thread.pages.iter().rev().find(made).map(|p| p.mirror)
+        } else {
+            None
+        };
         if let Some(c) = self.live.get(&key) {
             for &t in c.iter().rev() {
                 let r = &self.store.tables[t as usize];
+                if mirror.is_some_and(|m| m != r.mirror) {
+                    continue;
+                }
                 // Frozen for good in a table that is being torn down, which one whose link was not cut is not.
                 if r.alive && l.is_removed(new) && !self.releases_silently {
                     continue;
@@ -163,7 +178,7 @@ impl Engine {
         // Nothing fits. A root nobody has named yet?
         let lossy = best.is_some_and(|b| self.store.tables[b.1 as usize].lossy);
         if level >= 4
-            && let Some(np) = self.vms.take_root(vm, level, key.as_id)
+            && let Some(np) = self.vms.take_root(vm, level, key.as_id, mirror)
         {
             let t = self.make_table(vm, key, Some(np), NONE, c.at);
             return Some(Found { table: t, fit: Fit::Exact, sure: !careful });

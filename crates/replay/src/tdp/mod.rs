@@ -54,6 +54,9 @@ impl Engine {
         }
         let careful = self.careful_at(at);
         if self.fill_gap(&c, careful) {
+            if careful {
+                self.end_cut_page(&c);
+            }
             return;
         }
         let found = self.find_table(&c, careful);

@@ -192,10 +192,17 @@ impl Engine {
         let At { th, ev, .. } = at;
         let FastFault { old, new, .. } = *f;
         let gfn = f.gpa >> 12;
-        let Some((entry, level, key)) = self.entry_for_fast(at, f) else { return false };
+        let Some(FastHit { entry, level, key, named, other, .. }) = self.entry_for_fast(at, f) else {
+            return false;
+        };
         let table = self.store.place(entry).table;
-        let vm = self.store.tables[table as usize].vm;
+        let r = &self.store.tables[table as usize];
+        let vm = r.vm;
         let at = At { vm, ..at };
+        if named && self.virt_minus_phys.is_none() {
+            self.virt_minus_phys =
+                f.sptep.map(|s| s.wrapping_sub(r.page + u64::from(index_of(level, gfn)) * 8));
+        }
         if f.result != FastPfResult::Fixed {
             return true;
         }
@@ -209,8 +216,7 @@ impl Engine {
             };
         let careful = self.careful(vm);
         let r = &self.store.tables[table as usize];
-        let named = f.sptep.zip(self.virt_minus_phys).is_some() && r.page != 0;
-        let sure = !careful || named || r.alive && !self.vms.several_roots(vm);
+        let sure = named || other.is_none() && (!careful || r.alive && !self.vms.several_roots(vm));
         let (cur, m) = self.store.now(entry).map_or((l.zapped, None), |(c, m)| (c, Some(m)));
         let known = |m: crate::store::Meta| {
             if careful { m.certainty <= Certainty::Observed } else { m.certainty != Certainty::Stale }
@@ -252,54 +258,66 @@ impl Engine {
         let shade = self.shade(fixed, level);
         let (certainty, reason) = if sure && (!careful || self.same(new, fixed, level)) {
             (Certainty::Observed, Reason::FastFault)
+        } else if other.is_some() {
+            (Certainty::Implied, Reason::Ambiguous)
         } else {
             (Certainty::Implied, Reason::Incomplete)
         };
+        if let Some(o) = other {
+            self.make_stale(o, ev, Reason::Ambiguous);
+        }
         let span = self.store.push(entry, ev, Some(fixed), shade, certainty, reason);
         self.threads[th].fault.changed(span, level, shade);
         true
     }
 
-    fn entry_for_fast(&self, at: At, f: &FastFault) -> Option<(u32, u8, Key)> {
+    /// The entry that the lockless path worked on, as far as the event tells.
+    fn entry_for_fast(&self, at: At, f: &FastFault) -> Option<FastHit> {
         let FastFault { sptep, old, .. } = *f;
         let gfn = f.gpa >> 12;
         let root = self.threads[at.th].root;
-        let mut best: Option<(i32, u32, u8, Key)> = None;
+        // Which roots are valid is not known for certain then.
+        let careful = self.careful_at(at);
+        let mut best: Option<(i32, FastHit)> = None;
         for level in 1..=3u8 {
+            let idx = index_of(level, gfn);
+            if sptep.is_some_and(|s| (s >> 3 & 511) as u16 != idx) {
+                continue;
+            }
             for as_id in 0..=self.store.top_as_id.min(1) {
                 let key = key_of(as_id, level, gfn);
                 let Some(c) = self.live.get(&key) else { continue };
                 for &t in c {
                     let r = &self.store.tables[t as usize];
-                    if !r.direct || r.silent {
+                    if !r.direct || r.silent || at.vm_known && r.vm != at.vm {
                         continue;
                     }
-                    let idx = index_of(level, gfn);
-                    if sptep.is_some_and(|s| (s >> 3 & 511) as u16 != idx) {
-                        continue;
-                    }
-                    let Some(e) = self.store.slot(t, idx) else { continue };
-                    let Some((cur, m)) = self.store.now(e) else { continue };
+                    let Some(entry) = self.store.slot(t, idx) else { continue };
+                    let Some((cur, m)) = self.store.now(entry) else { continue };
                     if m.shade == Shade::Table {
                         continue;
                     }
+                    let fits = self.same(cur, old, level);
                     let mut score = 0;
                     if r.vm != at.vm {
-                        if !self.layout.is_shadow_present(old) || !self.same(cur, old, level) {
+                        if !self.layout.is_shadow_present(old) || !fits {
                             continue;
                         }
                         score -= 15;
                     }
-                    if let (Some(s), Some(d)) = (sptep, self.virt_minus_phys)
+                    let mut named = false;
+                    if let Some(s) = sptep
                         && r.page != 0
                     {
-                        if s.wrapping_sub(d) == r.page + u64::from(idx) * 8 {
-                            score += 100;
-                        } else {
+                        let d = s.wrapping_sub(r.page + u64::from(idx) * 8);
+                        // Virtual and physical addresses differ by one constant, of whole GiB.
+                        if self.virt_minus_phys.map_or(d & 0x3fff_ffff != 0, |v| v != d) {
                             continue;
                         }
+                        named = true;
+                        score += 100;
                     }
-                    if self.same(cur, old, level) {
+                    if fits {
                         score += 20;
                     } else if self.layout.is_shadow_present(cur) && self.pfn_bits(cur) == self.pfn_bits(old) {
                         score += 10;
@@ -310,15 +328,47 @@ impl Engine {
                     if r.alive && score > 0 {
                         score += 40;
                     }
-                    if self.obsolete.contains(&r.root) {
+                    let valid = !self.obsolete.contains(&r.root);
+                    if !valid {
                         score -= 6;
                     }
-                    if best.is_none_or(|b| score > b.0) {
-                        best = Some((score, e, level, key));
+                    let hit =
+                        FastHit { entry, level, key, named, fits: fits && (valid || careful), other: None };
+                    match &mut best {
+                        Some((b, h)) if *b >= score => h.rival(&hit),
+                        _ => {
+                            let mut hit = hit;
+                            if let Some((_, h)) = &best {
+                                hit.rival(h);
+                            }
+                            best = Some((score, hit));
+                        }
                     }
                 }
             }
         }
-        best.filter(|b| b.0 >= 3).map(|b| (b.1, b.2, b.3))
+        best.filter(|b| b.0 >= 3).map(|b| b.1)
+    }
+}
+
+/// Where a fast fault was.
+#[derive(Clone, Copy, Debug)]
+struct FastHit {
+    entry: u32,
+    level: u8,
+    key: Key,
+    /// Its address says so.
+    named: bool,
+    /// It held the old value, and is of a valid root.
+    fits: bool,
+    /// So did another entry, as of the other address space of a guest in SMM.
+    other: Option<u32>,
+}
+
+impl FastHit {
+    fn rival(&mut self, h: &FastHit) {
+        if self.fits && h.fits && !self.named {
+            self.other = Some(h.entry);
+        }
     }
 }

@@ -4,7 +4,7 @@ use mmuscope_spte::State as SpteState;
 use mmuscope_trace::Page;
 
 use crate::engine::{At, Engine, Fit, Key};
-use crate::model::{EvidenceKind, Reason, Shade};
+use crate::model::{Certainty, EvidenceKind, Reason, Shade};
 use crate::store::NONE;
 use crate::tdp::{Change, Found};
 
@@ -54,7 +54,8 @@ impl Engine {
                     }
                 }
                 if self.store.tables[table as usize].dead_ev == NONE {
-                    let (certainty, reason) = Self::how_known(found, careful);
+                    // Its memory is freed without a word, soon: no fact that lasts.
+                    let (certainty, reason) = (Certainty::Implied, Reason::PageZapped);
                     self.store.push(entry, ev, Some(new), shade, certainty, reason);
                 }
             }
@@ -96,6 +97,7 @@ impl Engine {
             }
             if self.by_page.get(&page) == Some(&t) {
                 self.by_page.remove(&page);
+                self.dying.insert(page, t);
             }
             if level > 1 {
                 stack.extend(self.store.table_entries(t).filter_map(|e| self.child_of.get(&e).copied()));
@@ -123,6 +125,7 @@ impl Engine {
         }
         let vm = thread.vm;
         let prev = thread.prev_ts;
+        let mut rivals = false;
         // Below what it is tearing down already, else a table still linked.
         let below = self.recent.iter().rev().copied().find(|t| {
             is(self, *t) && self.store.tables[*t as usize].dead_ev == NONE && {
@@ -138,19 +141,31 @@ impl Engine {
             })
         };
         let table = below.or_else(raced).or_else(|| {
+            let smm = page.role.smm;
             let mut c: Vec<u32> = (0..=1u8)
+                .filter(|as_id| smm.is_none_or(|s| s == (*as_id == 1)))
                 .filter_map(|as_id| self.live.get(&Key { as_id, level, gfn }))
                 .flatten()
                 .copied()
                 .filter(|t| {
                     let r = &self.store.tables[*t as usize];
-                    vm.is_none_or(|v| v == r.vm) && r.parent != NONE
+                    vm.is_none_or(|v| v == r.vm)
+                        && r.parent != NONE
+                        && page.role.mirror.is_none_or(|m| m == r.mirror)
                 })
                 .collect();
             let zapping = thread.zapping;
-            c.sort_by_key(|t| self.obsolete.contains(&self.store.tables[*t as usize].root) != zapping);
-            c.first().copied()
+            let other = |t: &u32| self.obsolete.contains(&self.store.tables[*t as usize].root) != zapping;
+            c.sort_by_key(other);
+            let as_id = |t: &u32| self.store.tables[*t as usize].as_id;
+            // Of which address space it is, its entries will tell.
+            rivals =
+                c.first().is_some_and(|f| c.iter().any(|t| other(t) == other(f) && as_id(t) != as_id(f)));
+            c.first().copied().filter(|_| !rivals)
         });
+        if rivals && !self.careful_at(at) {
+            self.threads[th].doomed = Some((level, gfn, prev));
+        }
         if let Some(t) = table {
             if self.careful_at(at) {
                 // It may be one that no event has named. The cut of its link will tell.
@@ -164,6 +179,30 @@ impl Engine {
             self.threads[th].tearing.push(t);
             self.threads[th].unlinking.push((t, prev));
         }
+    }
+
+    /// The table that the thread said it would tear down, now that its first entry tells which it was.
+    pub(super) fn find_doomed(&mut self, c: &Change) -> Option<Found> {
+        let At { th, ev, ts, .. } = c.at;
+        let (level, gfn, prev) = self.threads[th].doomed.take()?;
+        if (c.key.level, c.key.gfn) != (level, gfn) || self.layout.is_shadow_present(c.new) {
+            return None;
+        }
+        let vm = self.threads[th].vm;
+        let zapping = self.threads[th].zapping;
+        let found = self.live.get(&c.key).into_iter().flatten().copied().filter(|t| {
+            let r = &self.store.tables[*t as usize];
+            vm.is_none_or(|v| v == r.vm) && r.parent != NONE
+        });
+        let t = found.max_by_key(|t| {
+            let other = self.obsolete.contains(&self.store.tables[*t as usize].root) != zapping;
+            (!other, self.fit(*t, c.idx, c.old, level))
+        })?;
+        let fit = self.fit(t, c.idx, c.old, level);
+        self.detach_tree(t, ev, ts);
+        self.threads[th].tearing.push(t);
+        self.threads[th].unlinking.push((t, prev));
+        Some(Found { table: t, fit, sure: true })
     }
 
     /// A host page holds a new table: whatever table it was before is gone.
@@ -180,6 +219,13 @@ impl Engine {
                 self.child_of.remove(&parent);
             }
             self.detach_tree(t, ev, ts);
+            self.store.bury(t, ev, ts);
+        }
+    }
+
+    /// A page is a new table's: what was torn down in it, by a thread that has told nothing since, is gone.
+    pub(super) fn bury_page(&mut self, page: u64, ev: u32, ts: u64) {
+        if let Some(t) = self.dying.remove(&page).filter(|t| self.store.tables[*t as usize].dead_ev == NONE) {
             self.store.bury(t, ev, ts);
         }
     }
