@@ -1,4 +1,4 @@
-//! Replays recordings and compares what comes out with what the kernel's memory held: `check_truth [--prefix] [--lossy] [--seeds N] [--all] DIR…`.
+//! Replays recordings and compares what comes out with what the kernel's memory held: `check_truth [--share] [--prefix] [--lossy] [--seeds N] [--all] DIR…`.
 //!
 //! Every folder below the given ones that has a recording and some truth beside it is checked:
 //!
@@ -7,6 +7,7 @@
 //! - counts of present leaves against KVM's own (`kvmstats.txt`);
 //! - with `--lossy` (`--seeds N`, 9 if not said): the same of facts when events are missing: runs of one CPU or of all, long and short, at
 //!   the start and at the end, single events, whole buffers again and again, a recorder that starts late; and how many facts are left;
+//! - with `--share`: how many of the entries that map something at the end are known, and for what reason the others are not;
 //! - with `--prefix`: the state at a third and two thirds of the trace is what replaying that much of the trace alone gives.
 //!
 //! `--seed N` runs that one loss only, and `--gfn HEX` prints everything about one frame in it (or in the whole trace).
@@ -39,12 +40,13 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool> {
-    let (mut prefix, mut lossy, mut all, mut dirs) = (false, 0, false, Vec::new());
+    let (mut prefix, mut share, mut lossy, mut all, mut dirs) = (false, false, 0, false, Vec::new());
     let (mut one, mut gfn) = (None, None);
     let mut args = env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--prefix" => prefix = true,
+            "--share" => share = true,
             "--lossy" => lossy = lossy.max(9),
             "--seeds" => lossy = args.next().context("--seeds N")?.parse().context("--seeds N")?,
             "--seed" => one = Some(args.next().context("--seed N")?.parse().context("--seed N")?),
@@ -82,6 +84,9 @@ fn run() -> Result<bool> {
                 dir.file_name().unwrap_or_default().to_string_lossy(),
                 file.file_name().unwrap_or_default().to_string_lossy()
             );
+            if share && !check.pages.is_empty() {
+                check.share();
+            }
             let ok = check.wrong.is_empty();
             println!(
                 "{} {name}: {}",
@@ -138,6 +143,8 @@ struct Check {
     facts: u64,
     /// Of those, the ones that map something.
     mapped: u64,
+    /// Why the others are not facts: how many of them are right all the same, and how many wrong.
+    why: BTreeMap<Reason, (u64, u64)>,
     said: Vec<String>,
     wrong: Vec<String>,
 }
@@ -181,6 +188,7 @@ impl Check {
             silent: if ept { 0x300 } else { 0x60 },
             facts: 0,
             mapped: 0,
+            why: BTreeMap::new(),
             said: Vec::new(),
             wrong: Vec::new(),
         })
@@ -261,6 +269,7 @@ impl Check {
         }
         let (mut right, mut mapped, mut mapped_only) = (0u64, 0, 0u64);
         let (mut unsure_right, mut unsure_wrong, mut elsewhere) = (0, 0, 0);
+        self.why.clear();
         for (e, s) in state {
             let (Some(sptep), Some(value)) = (e.sptep, s.spte) else { continue };
             let Some(page) = self.pages.get(&(sptep & !0xfff)) else {
@@ -294,12 +303,34 @@ impl Check {
                     s.state.name(),
                     words(s)
                 )),
-                (_, true) => unsure_right += 1,
-                (_, false) => unsure_wrong += 1,
+                (_, same) => {
+                    *(if same { &mut unsure_right } else { &mut unsure_wrong }) += 1;
+                    if matches!(s.state, State::Present | State::Mmio) {
+                        let why = self.why.entry(s.reason).or_default();
+                        *(if same { &mut why.0 } else { &mut why.1 }) += 1;
+                    }
+                }
             }
         }
         (self.facts, self.mapped) = (right + mapped_only, mapped + mapped_only);
         self.said.push(format!("entries: {right} facts right and {mapped_only} but for W, of the unsure {unsure_right} right {unsure_wrong} wrong, {elsewhere} in no copied page"));
+    }
+
+    /// How much of what is mapped at the end is known, and why the rest is not.
+    fn share(&mut self) {
+        let right: u64 = self.why.values().map(|w| w.0).sum();
+        let all = self.mapped + right;
+        let kvm: u64 =
+            ["pages_4k", "pages_2m", "pages_1g"].iter().filter_map(|c| self.counters.get(*c)).sum();
+        let mut why: Vec<_> = self.why.iter().filter(|(_, w)| w.0 > 0).collect();
+        why.sort_by_key(|(_, w)| std::cmp::Reverse(w.0));
+        let why: Vec<String> = why.iter().map(|(r, w)| format!("{r:?} {} ({} wrong)", w.0, w.1)).collect();
+        self.said = vec![format!(
+            "known {} of {all} that map something and are right, {} % (KVM counts {kvm} present leaves); not known: {}",
+            self.mapped,
+            self.mapped * 100 / all.max(1),
+            why.join(", ")
+        )];
     }
 
     /// Facts must stay facts when events are missing.

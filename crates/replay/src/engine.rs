@@ -330,6 +330,7 @@ impl Engine {
             }
             Body::Marker { text } => {
                 self.markers.push((ev, ts, text));
+                self.silent_heard(e.tid);
                 self.cpu_last[cpu] = ts;
                 return;
             }
@@ -392,9 +393,6 @@ impl Engine {
                 self.notifier(at, &e.body);
             }
             Body::SpteRequested { .. } | Body::PageFault { .. } | Body::Exit { .. } | Body::Entry { .. } => {
-                if let (Body::SpteRequested { gfn, .. }, Some(hva)) = (e.body, self.threads[th].fault.cow) {
-                    self.vote(th, hva, gfn);
-                }
                 let t = &mut self.threads[th];
                 t.path.clear();
                 t.install = None;

@@ -153,8 +153,6 @@ impl Default for ExitNote {
 pub(crate) struct FaultState {
     open: Option<Open>,
     exit: ExitNote,
-    /// Host page whose copy-on-write this fault broke, while its guest frame is not known.
-    pub(crate) cow: Option<u64>,
     /// Address, code and count of the last retried fault.
     last: (u64, u64, u16),
 }
@@ -190,11 +188,22 @@ impl FaultState {
     pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
-    /// The open fault is for a write to a guest page, and nothing was installed for it.
+    /// Page of the address that the open fault is for, and the fault's first event.
+    pub(crate) fn page(&self) -> Option<(u64, u32)> {
+        self.open.map(|o| (o.p.addr >> 12, o.p.event))
+    }
+    /// Page of the address of the open fault, if nothing was installed for it.
+    pub(crate) fn unanswered(&self) -> Option<u64> {
+        let o = self.open.filter(|o| !o.set && !o.installed && o.p.flags & Packed::MMIO == 0)?;
+        Some(o.p.addr >> 12)
+    }
+    /// The open fault is for a write to a guest page, and nothing was installed for it, or nothing that allows the write: then it was
+    /// emulated.
     #[allow(clippy::option_option, reason = "whether there is such a write, and whether its frame is known")]
     pub(crate) fn unanswered_write(&self) -> Option<Option<u64>> {
         let o = self.open?;
-        (!o.set && !o.installed && o.p.access().write && o.p.flags & Packed::MMIO == 0).then(|| self.gfn())
+        let unanswered = !o.set && !o.installed || o.protected;
+        (unanswered && o.p.access().write && o.p.flags & Packed::MMIO == 0).then(|| self.gfn())
     }
 }
 

@@ -14,11 +14,11 @@
 //! generation 5 of the line's frame), or plain hex. After it may come `-a` without Accessed, `-d` without Dirty, `-m` without
 //! MMU-writable, `-w` without Writable, and at the end `/2`: the level a leaf's value is for.
 //!
-//! Verbs: `root [smm] [mirror]`, `page LEVEL GFN [smm] [mirror]`, `zappage LEVEL GFN [invalid]`, `shadow LEVEL GFN [existing]`,
+//! Verbs: `root [smm] [mirror]`, `page LEVEL GFN [smm] [mirror]`, `zappage LEVEL GFN [invalid]`, `shadow LEVEL GFN [existing] [unsync]`,
 //! `zapshadow LEVEL GFN`, `sync LEVEL GFN`, `unsync LEVEL GFN` (pages that shadow a guest's table),
 //! `tdp LEVEL GFN OLD NEW [as N]`, `set LEVEL GFN VALUE at ADDRESS`, `mmio GFN GENERATION [at VIRTUAL]`, `handle GFN`,
-//! `fast GFN OLD NEW fixed|spurious|invalid [at VIRTUAL]`, `split LEVEL GFN VALUE [ERRNO]`, `want LEVEL GFN PFN`, `fault GFN r|w|x`, `async GFN`,
-//! `walkererror`, `emulate`, `exit`, `entry VCPU`, `user REASON ERRNO`, `zapall`, `unmap START END`, `changepte HVA`, `age START END`,
+//! `fast GFN OLD NEW fixed|spurious|invalid [at VIRTUAL]`, `split LEVEL GFN VALUE [ERRNO]`, `want LEVEL GFN PFN`, `fault GFN r|w|x`, `gfault GVA r|w|x` (shadow
+//! paging), `async GFN`, `walk GVA`, `element LEVEL PTE`, `walkererror [PFERR]`, `emulate`, `exit [REASON]`, `entry VCPU`, `user REASON ERRNO`, `zapall`, `unmap START END`, `changepte HVA`, `age START END`,
 //! `agepage GFN HVA`, `lost COUNT`, `mark TEXT`.
 
 use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf, Mode};
@@ -233,7 +233,8 @@ impl Maker {
             "page" => Body::GetPage { page: flags(direct_page(dec(arg(0)?)?, hex(arg(1)?)?)), created: true },
             "zappage" => Body::PrepareZapPage { page: flags(direct_page(dec(arg(0)?)?, hex(arg(1)?)?)) },
             "shadow" => {
-                Body::GetPage { page: shadowed(arg(0)?, arg(1)?)?, created: !args.contains(&"existing") }
+                let page = Page { unsync: args.contains(&"unsync"), ..shadowed(arg(0)?, arg(1)?)? };
+                Body::GetPage { page, created: !args.contains(&"existing") }
             }
             "zapshadow" => Body::PrepareZapPage { page: shadowed(arg(0)?, arg(1)?)? },
             "sync" => Body::SyncPage { page: shadowed(arg(0)?, arg(1)?)? },
@@ -287,22 +288,44 @@ impl Maker {
                 pfn: hex(arg(2)?)?,
                 access: None,
             },
-            "fault" => {
+            "fault" | "gfault" => {
                 let code = match arg(1)? {
                     "w" => 6,
                     "x" => 0x14,
                     _ => 4,
                 };
-                nested_fault(hex(arg(0)?)?, code)
+                let at = hex(arg(0)?)?;
+                if verb == "fault" {
+                    nested_fault(at, code)
+                } else {
+                    let (address, encoding) = (at, ErrorEncoding::PageFault);
+                    Body::PageFault { vcpu: None, rip: Some(0x1000), address, error_code: code, encoding }
+                }
             }
+            "walk" => Body::PagetableWalk { addr: hex(arg(0)?)?, pferr: 2 },
+            "element" => Body::PagingElement { level: dec(arg(0)?)?, pte: hex(arg(1)?)? },
             "handle" => Body::HandleMmioPageFault { addr: 0, gfn: hex(arg(0)?)?, access: 6 },
             "async" => {
                 let gfn = hex(arg(0)?)?;
                 Body::TryAsyncGetPage { gva: gfn << 12, gfn, repeated: false }
             }
-            "walkererror" => Body::WalkerError { pferr: 7 },
+            "walkererror" => Body::WalkerError { pferr: args.first().map_or(Ok(7), |n| dec(n))? },
             "emulate" => Body::EmulateInsn { rip: 0x1000, failed: false },
-            "exit" => exit(),
+            "exit" => match (exit(), args.first()) {
+                (Body::Exit { vcpu, reason_name, isa, rip, .. }, Some(n)) => Body::Exit {
+                    vcpu,
+                    reason: Some(hex(n)? as u32),
+                    reason_name,
+                    isa,
+                    rip,
+                    info1: None,
+                    info2: None,
+                    intr_info: None,
+                    error_code: None,
+                    requests: None,
+                },
+                (plain, _) => plain,
+            },
             "entry" => entry(dec(arg(0)?)?),
             "user" => Body::UserspaceExit { reason: dec(arg(0)?)?, errno: dec(arg(1)?)? },
             "zapall" => Body::ZapAllFast { mmu_valid_gen: 0, mmu_used_pages: 0 },

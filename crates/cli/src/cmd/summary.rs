@@ -7,10 +7,10 @@ use anyhow::Result;
 use mmuscope_analysis::events::Who;
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_analysis::words::{bytes, count, duration, printable};
-use mmuscope_replay::{Certainty, Counts, Shade, State, Timeline, VmId, level_size};
+use mmuscope_replay::{Certainty, Counts, Reason, Shade, State, StateFilter, Timeline, VmId, level_size};
 use mmuscope_trace::{Trace, TraceInfo};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -123,6 +123,43 @@ fn lost(info: &TraceInfo) -> String {
     }
 }
 
+/// How much of what maps something at a time is known, where that is not all of it, and why the rest is not.
+fn known(timeline: &Timeline, at: u64) -> String {
+    let (mut all, mut known, mut writable, mut implied, mut stale) = (0, 0, 0, 0, 0);
+    let mut why: BTreeMap<Reason, u64> = BTreeMap::new();
+    for (_, s) in timeline.at(at, &StateFilter::default()).iter() {
+        if !matches!(s.state, State::Present | State::Mmio) {
+            continue;
+        }
+        all += 1;
+        match s.certainty {
+            Certainty::Exact | Certainty::Observed => known += 1,
+            Certainty::Stale => {
+                stale += 1;
+                *why.entry(s.reason).or_default() += 1;
+            }
+            _ if s.reason == Reason::MaybeProtected => writable += 1,
+            _ => implied += 1,
+        }
+    }
+    if known == all {
+        return String::new();
+    }
+    let mut out = format!("  known: {} of {} entries that map something", count(known), count(all));
+    if writable > 0 {
+        let _ = write!(out, ", {} more but for whether they still are writable", count(writable));
+    }
+    if implied > 0 {
+        let _ = write!(out, ", {} more follow from what was told", count(implied));
+    }
+    out.push('\n');
+    if let Some((reason, n)) = why.into_iter().max_by_key(|(_, n)| *n) {
+        let most = if n == stale { "" } else { "most " };
+        let _ = writeln!(out, "  stale: {}, {most}because {}", count(stale), reason.words());
+    }
+    out
+}
+
 fn memory(trace: &Trace, timeline: &Timeline) -> String {
     let mut out = String::new();
     let (_, end) = timeline.range();
@@ -165,18 +202,7 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
     } else {
         let _ = writeln!(out, "\nNo event shows a present or MMIO entry.");
     }
-    let stale = timeline
-        .at(end, &mmuscope_replay::StateFilter::default())
-        .iter()
-        .filter(|(_, s)| s.certainty == Certainty::Stale && s.state == State::Present)
-        .count();
-    if stale > 0 {
-        let _ = writeln!(
-            out,
-            "  of these {} present entries are stale: this MMU does not trace everything that changes them",
-            count(stale as u64)
-        );
-    }
+    out.push_str(&known(timeline, end));
     let phases = timeline.phases();
     if !phases.is_empty() {
         let names: Vec<String> = phases

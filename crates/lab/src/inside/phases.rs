@@ -1,8 +1,11 @@
 //! What the VMs do: named phases, each of which leads KVM's MMU down some of its paths. Every phase announces itself in trace_marker.
 
 use std::{
+    ffi::CString,
     fs::{self, OpenOptions},
     io::Write as _,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -141,6 +144,32 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             go(Write, MIB, 64)?;
             go(Write, HUGE + MIB, 100)
         }
+        // Dirty logging that ends with nobody there to see: what the legacy MMU zaps then, it zaps without a word.
+        "dirty-end" => {
+            vm.slot(0, 0, vm.memory.len(), vm.memory.address(), KVM_MEM_LOG_DIRTY_PAGES)?;
+            go(Write, 2 * MIB, 128)?;
+            go(Write, HUGE, 700)?;
+            vm.fd.get_dirty_log(0, vm.memory.len() as usize)?;
+            go(Write, HUGE + MIB, 64)?;
+            vm.slot(0, 0, vm.memory.len(), vm.memory.address(), 0)
+        }
+        // The dirty log's GET protects everything once more, unseen, as the last thing that happens.
+        "dirty-get" => {
+            vm.slot(0, 0, vm.memory.len(), vm.memory.address(), KVM_MEM_LOG_DIRTY_PAGES)?;
+            go(Write, MIB, 256)?;
+            vm.fd.get_dirty_log(0, vm.memory.len() as usize).map(drop).context("KVM_GET_DIRTY_LOG")
+        }
+        // Memory that is mapped twice: a second slot shows a part of the first at other guest addresses.
+        "slot-alias" => {
+            vm.slot(4, 0x6000_0000, 2 * MIB, vm.memory.address() + 10 * MIB, 0)?;
+            go(Write, 0x6000_0000, 256)?;
+            go(Read, 11 * MIB, 64)?;
+            go(Write, 11 * MIB, 64)?;
+            vm.memory.advise(10 * MIB + 64 * KIB4, 64 * KIB4, libc::MADV_DONTNEED)?;
+            vm.memory.advise(11 * MIB, 16 * KIB4, libc::MADV_DONTNEED)
+        }
+        // The host takes pages away in the middle of faults on others.
+        "squeeze" => squeeze(vm),
         "dontneed" => {
             vm.memory.advise(MIB, MIB, libc::MADV_DONTNEED)?;
             go(Read, MIB, 256)?;
@@ -338,6 +367,41 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
         }
         _ => bail!("no such phase"),
     }
+}
+
+/// Runs the guest under a limit that makes every fault evict what was mapped before.
+fn squeeze(vm: &Vm) -> Result<()> {
+    let group = Path::new("/tmp/squeeze-cgroup");
+    let limit = || -> std::io::Result<PathBuf> {
+        fs::create_dir_all(group)?;
+        let here = CString::new(group.as_os_str().as_bytes())?;
+        // SAFETY: mounts a file system on an empty directory; both strings end in a zero byte.
+        let done =
+            unsafe { libc::mount(c"none".as_ptr(), here.as_ptr(), c"cgroup2".as_ptr(), 0, std::ptr::null()) };
+        if done != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        fs::write(group.join("cgroup.subtree_control"), "+memory")?;
+        let own = group.join("vm");
+        fs::create_dir_all(&own)?;
+        fs::write(own.join("cgroup.procs"), std::process::id().to_string())?;
+        fs::write(own.join("memory.high"), (3 * MIB).to_string())?;
+        fs::write(own.join("memory.max"), (12 * MIB).to_string())?;
+        Ok(own.join("memory.high"))
+    };
+    let limit = match limit() {
+        Ok(file) => file,
+        Err(e) => {
+            println!("SKIP squeeze: {e}");
+            return Ok(());
+        }
+    };
+    for _ in 0..2 {
+        vm.run(0, Work::pages(Op::Write, 16 * MIB, 1500))?;
+        vm.run(0, Work::pages(Op::Read, 16 * MIB, 700))?;
+        vm.run(0, Work::pages(Op::Write, 16 * MIB, 300))?;
+    }
+    fs::write(limit, "max").context("memory.high")
 }
 
 fn race(vm: &Vm, ms: u64, mut step: impl FnMut(u64) -> Result<()>) -> Result<()> {

@@ -1,0 +1,370 @@
+//! MMUs that do not trace their zaps: shadow paging, the legacy direct MMU, the TDP MMU of 5.10.
+//!
+//! What such a kernel tells is installs. Everything else must be ruled out before a value may still be called known: mmu_notifier
+//! ranges (traced since 5.13), pages zapped or synchronised (traced), guests writing their own tables, dirty logging. The rules, and what
+//! follows for the user, are in `docs/guide/certainty.md`.
+
+mod fresh;
+mod install;
+mod notifiers;
+mod pages;
+mod places;
+
+use std::collections::BTreeMap;
+
+use mmuscope_trace::{Body, Event, Isa, Page, Role};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::engine::{At, Engine};
+use crate::model::{Certainty, Reason, Shade};
+use fresh::{Fresh, Known};
+use notifiers::{Cow, Ranges};
+use places::Places;
+
+/// What makes a shadow page: its frame and role, without what changes while it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SpKey {
+    vm: u16,
+    gfn: Option<u64>,
+    role: Role,
+    generation: Option<u64>,
+}
+
+impl SpKey {
+    fn of(vm: u16, p: &Page) -> Self {
+        Self {
+            vm,
+            gfn: p.gfn,
+            role: Role { raw: None, invalid: false, ..p.role },
+            generation: p.mmu_valid_gen,
+        }
+    }
+}
+
+/// A walk of a guest's page tables, and the frames that walks since the last exit led to.
+#[derive(Clone, Debug, Default)]
+struct Walks {
+    addr: u64,
+    frames: Vec<u64>,
+    /// Some of them led nowhere that is known.
+    dark: bool,
+    /// The last one has not come to its end.
+    open: bool,
+    /// The last one ended in a fault for the guest: that the guest's entry was present.
+    fault: Option<bool>,
+}
+
+/// State of the silent MMUs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Silent {
+    /// Entry of a slot, by the slot's physical address.
+    slots: FxHashMap<u64, u32>,
+    /// Entries whose value is known, per VM.
+    pub(crate) fresh: FxHashMap<u16, Fresh>,
+    /// Pages made by a thread and not yet located: the next install of that level tells where.
+    made: FxHashMap<u32, Vec<SpKey>>,
+    table_of: FxHashMap<SpKey, u32>,
+    key_of_table: FxHashMap<u32, SpKey>,
+    /// Roles that two tables at once were of, as far as they are printed.
+    twins: FxHashSet<SpKey>,
+    /// Tables by the frame they shadow.
+    shadows: FxHashMap<(u16, u64), Vec<u32>>,
+    /// Guest tables that have shadow pages, located or not, and by frame how many.
+    pages: FxHashSet<SpKey>,
+    guest_tables: BTreeMap<(u16, u64), u32>,
+    /// Pages that are out of sync with the guest's.
+    unsync: FxHashSet<SpKey>,
+    /// Tables of each VM in use, and of those the ones whose making was not seen.
+    tables: FxHashMap<u16, FxHashSet<u32>>,
+    unnamed: FxHashMap<u16, FxHashSet<u32>>,
+    ranges: Ranges,
+    cows: FxHashMap<u32, Cow>,
+    places: FxHashMap<u16, Places>,
+    /// VMs in which one host frame was seen at two guest frames, writable.
+    aliased: FxHashSet<u16>,
+    walks: FxHashMap<u32, Walks>,
+    /// VMs whose guests have tables of 4-byte entries.
+    narrow: FxHashSet<u16>,
+    /// MMIO entries known only by frame.
+    mmio: FxHashMap<(u16, u64), u32>,
+    mmio_tables: FxHashMap<u16, u32>,
+    /// What a thread set since it came out of the guest: once it goes on, others may have changed it.
+    set: FxHashMap<u32, Vec<u32>>,
+    /// A (virtual, frame) pair waiting for the physical address of the same entry.
+    virt: Option<(u32, u64, u64)>,
+    /// Entries of tables that are, or may be, direct, by level and frame.
+    direct_at: FxHashMap<(u16, u8, u64), Vec<u32>>,
+    /// VMs with any silent table.
+    active: bool,
+}
+
+impl Engine {
+    /// Every event, for what it says about silent tables.
+    pub(crate) fn silent_step(&mut self, at: At, e: &Event) {
+        let tid = self.threads[at.th].tid;
+        // Also before the first install: what is zapped may be installed only now.
+        self.went_on(tid, e);
+        if !self.silent.active {
+            return;
+        }
+        match e.body {
+            Body::Entry { .. } | Body::Exit { .. } | Body::UserspaceExit { .. } => {
+                self.silent_boundary(at, e)
+            }
+            Body::PagetableWalk { addr, .. } => {
+                let w = self.silent.walks.entry(tid).or_default();
+                w.dark |= w.open || w.frames.len() >= 64;
+                (w.addr, w.open) = (addr, true);
+            }
+            Body::PagingElement { pte, level } => self.walked(tid, pte, level),
+            Body::WalkerError { pferr } => {
+                // It led to no frame, so nothing was written there.
+                let w = self.silent.walks.entry(tid).or_default();
+                (w.open, w.fault) = (false, Some(pferr & 1 != 0));
+            }
+            Body::PageFault { .. } => {
+                self.silent.walks.remove(&tid);
+            }
+            Body::UnsyncPage { page } => self.unsync_page(at, &page),
+            _ => {}
+        }
+    }
+
+    /// An entry of the guest's tables, read on the way down; the last one tells the frame.
+    fn walked(&mut self, tid: u32, pte: u64, level: u32) {
+        let Some(w) = self.silent.walks.get_mut(&tid).filter(|w| w.open) else { return };
+        if level > 1 && pte & 0x80 == 0 || level > 3 {
+            return;
+        }
+        let pages = crate::model::pages_of(level as u8);
+        let frame = (pte & 0x000f_ffff_ffff_f000) >> 12;
+        let frame = frame / pages * pages + (w.addr >> 12) % pages;
+        w.open = false;
+        if w.frames.len() < 64 && !w.frames.contains(&frame) {
+            w.frames.push(frame);
+        }
+    }
+
+    fn silent_boundary(&mut self, at: At, e: &Event) {
+        let At { th, vm, ev, .. } = at;
+        let tid = self.threads[th].tid;
+        self.silent.made.remove(&tid);
+        for entry in self.silent.set.remove(&tid).unwrap_or_default() {
+            self.unguard(entry, ev);
+        }
+        match e.body {
+            // A write that nothing was installed for: emulated, perhaps a write to a guest table that is shadowed.
+            Body::Entry { .. } | Body::UserspaceExit { .. } => {
+                let to_mmio = matches!(e.body, Body::UserspaceExit { reason: 6, .. });
+                if !to_mmio && let Some(gfn) = self.threads[th].fault.unanswered_write() {
+                    match self.written_frames(vm, tid, gfn) {
+                        Some(frames) => {
+                            for g in frames {
+                                self.guest_table_written(vm, Some(g), ev);
+                            }
+                        }
+                        None => self.guest_table_written(vm, None, ev),
+                    }
+                }
+                // A fault handed on to the guest because of what its table allows drops the entry of the address, if its page is out of
+                // sync (since 5.8).
+                let handed_on = self.silent.walks.get(&tid).and_then(|w| w.fault);
+                if handed_on != Some(false)
+                    && let Some(page) = self.threads[th].fault.unanswered()
+                {
+                    self.address_invalidated(vm, Some(page), ev);
+                }
+                self.silent.walks.remove(&tid);
+            }
+            Body::Exit { reason, isa, info1, .. } => {
+                self.silent.walks.remove(&tid);
+                // INVLPG, INVLPGA and INVPCID drop an entry of a page that is out of sync.
+                let invlpg = matches!(
+                    (isa, reason),
+                    (Some(Isa::Vmx), Some(14 | 58)) | (Some(Isa::Svm), Some(0x79 | 0x7a | 0xa2))
+                );
+                if invlpg {
+                    let named = isa == Some(Isa::Vmx) && reason == Some(14);
+                    self.address_invalidated(vm, info1.filter(|_| named).map(|a| a >> 12), ev);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The frames that an emulated write may have gone to; `None` where it may have been any. The emulator looks up every page it writes
+    /// to in the guest's tables, and that is traced.
+    fn written_frames(&self, vm: u16, tid: u32, fault: Option<u64>) -> Option<Vec<u64>> {
+        let walks = self.silent.walks.get(&tid).filter(|w| !w.dark && !w.open);
+        if let Some(w) = walks
+            && !self.silent.narrow.contains(&vm)
+        {
+            return Some(w.frames.iter().copied().chain(fault).collect());
+        }
+        fault.map(|g| vec![g])
+    }
+
+    /// The thread that set an entry has gone on: what can happen without a word may have happened.
+    fn unguard(&mut self, entry: u32, ev: u32) {
+        let p = self.store.place(entry);
+        let table = &self.store.tables[p.table as usize];
+        let Some((spte, m)) = self.store.now(entry) else { return };
+        let kept = m.certainty <= Certainty::Observed || m.reason == Reason::MaybeProtected;
+        if !table.attached() || m.shade == Shade::Mmio || !kept {
+            return;
+        }
+        // Up to 5.12 notifiers zap without any event. When dirty logging ends, small pages are zapped where the host's is a huge one, so
+        // that a huge one is mapped: in direct tables, where frames of guest and host lie alike in their huge pages.
+        let pages = crate::model::pages_of(p.level + 1);
+        let shadow = self.silent.key_of_table.get(&p.table).is_some_and(|k| !k.role.direct);
+        let alike = p.level < 3 && (self.pfn_bits(spte) >> 12) % pages == p.gfn % pages;
+        // The local APIC's page is zapped when its acceleration goes on or off.
+        if !self.silent.ranges.told
+            || alike && !shadow && !self.split_by_tables(p.table, p.level, p.gfn)
+            || p.gfn == 0xfee00
+        {
+            self.make_stale(entry, ev, Reason::SilentKernel);
+        } else if m.shade == Shade::Writable {
+            self.doubt_writable(entry, ev);
+        }
+    }
+
+    /// Whether no larger mapping is allowed here: there are guest tables under it.
+    fn split_by_tables(&self, table: u32, level: u8, gfn: u64) -> bool {
+        let pages = crate::model::pages_of(level + 1);
+        let first = gfn / pages * pages;
+        let vm = self.store.tables[table as usize].vm;
+        self.vms.sure()
+            && self.silent.guest_tables.range((vm, first)..=(vm, first + (pages - 1))).next().is_some()
+    }
+
+    /// That it is mapped is known, that it still is writable no longer.
+    fn doubt_writable(&mut self, entry: u32, ev: u32) {
+        if let Some((spte, m)) = self.store.now(entry)
+            && m.shade == Shade::Writable
+            && m.certainty <= Certainty::Observed
+        {
+            let (certainty, reason) = (Certainty::Assumed, Reason::MaybeProtected);
+            self.store.push(entry, ev, Some(spte), m.shade, certainty, reason);
+        }
+    }
+
+    /// What is kept about an entry while it is known, by the value it has now.
+    fn known(&self, entry: u32) -> Known {
+        let p = self.store.place(entry);
+        let aside = self.store.tables[p.table as usize].as_id != 0;
+        Known { entry, table: p.table, level: p.level, gfn: p.gfn, pfn: self.host_frame(entry), aside }
+    }
+
+    /// Takes an entry from those that are known. To be called before its value changes.
+    pub(crate) fn forget(&mut self, entry: u32) {
+        if !self.silent.active {
+            return;
+        }
+        let table = self.store.place(entry).table;
+        let vm = self.store.tables[table as usize].vm;
+        if self.silent.fresh.get(&vm).is_some_and(|f| f.contains(table, entry)) {
+            let known = self.known(entry);
+            if let Some(f) = self.silent.fresh.get_mut(&vm) {
+                f.remove(known);
+            }
+        }
+    }
+
+    pub(crate) fn make_stale(&mut self, entry: u32, ev: u32, reason: Reason) {
+        self.forget(entry);
+        let table = self.store.place(entry).table;
+        if let Some((spte, m)) = self.store.now(entry)
+            && m.certainty != Certainty::Stale
+            && self.store.tables[table as usize].attached()
+        {
+            self.store.push(entry, ev, m.has_value.then_some(spte), m.shade, Certainty::Stale, reason);
+        }
+    }
+
+    fn stale_list(&mut self, mut hit: Vec<u32>, ev: u32, reason: Reason) {
+        // The order of a set is not the order of anything.
+        hit.sort_unstable();
+        hit.dedup();
+        for x in hit {
+            self.make_stale(x, ev, reason);
+        }
+    }
+
+    /// The VMs that an event may mean.
+    fn meant(&self, vm: u16) -> Vec<u16> {
+        // Where threads were sorted into VMs by what they share, a loss may have torn a VM in two.
+        if self.vms.sure() || !self.careful(vm) { vec![vm] } else { self.every_vm() }
+    }
+
+    fn every_vm(&self) -> Vec<u16> {
+        self.silent.fresh.keys().copied().collect()
+    }
+
+    fn stale_all(&mut self, vm: u16, ev: u32, reason: Reason) {
+        let hit =
+            self.meant(vm).iter().filter_map(|v| self.silent.fresh.get(v)).flat_map(Fresh::all).collect();
+        self.stale_list(hit, ev, reason);
+    }
+
+    /// What is known in some tables.
+    fn known_in(&self, tables: &[u32]) -> Vec<u32> {
+        let known = |t: &u32| self.silent.fresh.get(&self.store.tables[*t as usize].vm).map(|f| (f, *t));
+        tables.iter().filter_map(known).flat_map(|(f, t)| f.of_table(t)).collect()
+    }
+
+    fn stale_in(&mut self, tables: &[u32], ev: u32, reason: Reason) {
+        let hit = self.known_in(tables);
+        self.stale_list(hit, ev, reason);
+    }
+
+    /// What is known of entries that map any of some frames.
+    fn stale_covering(&mut self, vm: u16, frames: (u64, u64), level: u8, ev: u32, reason: Reason) {
+        let (first, last) = frames;
+        let hit = self
+            .meant(vm)
+            .iter()
+            .filter_map(|v| self.silent.fresh.get(v))
+            .flat_map(|f| f.covering(first, last, level))
+            .collect();
+        self.stale_list(hit, ev, reason);
+    }
+
+    pub(crate) fn silent_zap_all(&mut self, at: At) {
+        let At { vm, ev, .. } = at;
+        let vms = if self.vms.sure() { vec![vm] } else { self.every_vm() };
+        for v in vms {
+            let hit: Vec<u32> = self.silent.fresh.get(&v).into_iter().flat_map(Fresh::all).collect();
+            // A memory slot goes, or moves.
+            self.silent.places.entry(v).or_default().doubt();
+            self.stale_list(hit, ev, Reason::ZapAll);
+        }
+    }
+
+    /// A VM turns out to have the TDP MMU: what was taken for an MMU that does not trace its zaps may be a table of that.
+    pub(crate) fn silent_no_more(&mut self, at: At) {
+        if self.silent.active && !self.vms.is_tdp(at.vm) {
+            self.stale_all(at.vm, at.ev, Reason::Incomplete);
+        }
+    }
+
+    pub(crate) fn silent_lost(&mut self, ev: u32, _ts: u64) {
+        let hit = self.silent.fresh.values().flat_map(Fresh::all).collect();
+        self.stale_list(hit, ev, Reason::Lost);
+        self.silent.made.clear();
+        // A page may have been freed and made anew: which table a zap is of is not known until an event tells it again.
+        self.silent.table_of.clear();
+        self.silent.key_of_table.clear();
+        self.silent.shadows.clear();
+        self.silent.unnamed = self.silent.tables.clone();
+        self.silent.unsync.clear();
+        self.silent.pages.clear();
+        self.silent.guest_tables.clear();
+        self.silent.set.clear();
+        self.silent.walks.clear();
+        self.silent.ranges.lost();
+        self.silent.cows.clear();
+        // A memory slot may have moved.
+        self.silent.places.clear();
+    }
+}

@@ -1,0 +1,274 @@
+//! mmu_notifier ranges. This MMU zaps what they hit without a word, some time after the event, before the thread goes on.
+
+use std::collections::VecDeque;
+
+use mmuscope_spte::PresentRule;
+use mmuscope_trace::{Body, Event};
+
+use crate::engine::{At, Engine};
+use crate::model::{Certainty, Reason, Shade, pages_of};
+use crate::silent::places;
+
+/// After this long a range's zap has come, even if its thread never makes another event (a monitor's helper thread that frees memory).
+///
+/// Between event and zap the thread does nothing but wait for `mmu_lock`, whose queue is fair. It can only be kept from that by not
+/// running at all, and the scheduler withholds the CPU from a runnable thread for one bandwidth period at most, which is never above 1 s.
+const PATIENCE: u64 = 2_000_000_000;
+
+/// Ranges that are remembered.
+const RECENT: usize = 64;
+
+/// A notifier range whose thread has not gone on: the zap may still be to come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenRange {
+    tid: u32,
+    start: u64,
+    end: u64,
+    ts: u64,
+    ev: u32,
+}
+
+/// A page invalidated in a fault.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cow {
+    hva: u64,
+    /// Page of the address that the fault is for, and its first event.
+    page: u64,
+    fault: u32,
+    /// It was not the only one in that fault.
+    several: bool,
+}
+
+/// The ranges there were.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ranges {
+    open: Vec<OpenRange>,
+    /// The last ones, open or not, with the first of the events that are remembered.
+    recent: VecDeque<OpenRange>,
+    from: u32,
+    /// Such ranges are recorded in this trace.
+    pub(super) told: bool,
+}
+
+impl Ranges {
+    pub(super) fn lost(&mut self) {
+        self.open.clear();
+        self.recent.clear();
+        self.from = u32::MAX;
+    }
+
+    fn close(&mut self, tid: u32) {
+        if !self.open.is_empty() {
+            self.open.retain(|r| r.tid != tid);
+        }
+    }
+
+    fn open(&mut self, r: OpenRange) {
+        self.open.retain(|o| r.ts.saturating_sub(o.ts) < PATIENCE);
+        self.open.push(r);
+        if self.recent.len() >= RECENT
+            && let Some(old) = self.recent.pop_front()
+        {
+            self.from = old.ev + 1;
+        }
+        if self.recent.is_empty() {
+            self.from = self.from.min(r.ev);
+        }
+        self.recent.push_back(r);
+    }
+
+    /// Those whose zap may still be to come, of other threads.
+    fn pending(&self, tid: u32, ts: u64) -> impl Iterator<Item = &OpenRange> {
+        self.open.iter().filter(move |r| r.tid != tid && ts.saturating_sub(r.ts) < PATIENCE)
+    }
+}
+
+impl Engine {
+    /// A thread did something else: whatever range it announced is zapped.
+    pub(crate) fn silent_heard(&mut self, tid: Option<u32>) {
+        if let Some(tid) = tid {
+            self.silent.ranges.close(tid);
+        }
+    }
+
+    /// Events that only a thread which has gone on can make; others come from interrupts too.
+    pub(super) fn went_on(&mut self, tid: u32, e: &Event) {
+        match e.body {
+            Body::UnmapHvaRange { .. } | Body::SetSpteHva { .. } | Body::AgeHva { .. } => {}
+            // In a fault that breaks copy-on-write the range is followed by the install, which then is what this asks for.
+            _ => self.silent.ranges.close(tid),
+        }
+    }
+
+    /// mmu_notifier events: which entries they may have hit.
+    pub(crate) fn notifier(&mut self, at: At, body: &Body) {
+        let At { th, ev, ts, .. } = at;
+        let tid = self.threads[th].tid;
+        let (start, end, zaps) = match *body {
+            Body::UnmapHvaRange { start, end } => (start, end, true),
+            Body::SetSpteHva { hva } => (hva & !0xfff, (hva & !0xfff).saturating_add(0x1000), true),
+            Body::AgeHva { start, end } => (start, end, false),
+            _ => return,
+        };
+        if zaps {
+            self.silent.ranges.told = true;
+            self.note_cow(at, start, end);
+        }
+        self.silent.ranges.close(tid);
+        // Before the first install too: what is zapped may be installed only now.
+        if zaps && (self.silent.active || !self.vms.is_tdp(at.vm)) {
+            self.silent.ranges.open(OpenRange { tid, start, end, ts, ev });
+        }
+        if !self.silent.active {
+            return;
+        }
+        // Ageing takes permissions away where the CPU keeps no Accessed bits.
+        if !zaps && (self.layout.masks.acc_track_mask == 0 || self.layout.masks.accessed_mask != 0) {
+            return;
+        }
+        // Which VM a thread works for may be a guess.
+        let vms: Vec<u16> = match self.threads[th].vm {
+            Some(v) if self.vms.sure() => vec![v],
+            _ => self.silent.fresh.keys().copied().collect(),
+        };
+        for vm in vms {
+            let hit = self.hits(vm, start, end);
+            self.stale_list(hit, ev, Reason::Notifier);
+        }
+    }
+
+    /// What a range may zap.
+    fn hits(&self, vm: u16, start: u64, end: u64) -> Vec<u32> {
+        let Some(fresh) = self.silent.fresh.get(&vm) else { return Vec::new() };
+        let unknown = crate::silent::places::Places::default();
+        let places = self.silent.places.get(&vm).unwrap_or(&unknown);
+        let mut found: Vec<u32> = Vec::new();
+        if let Some((a, b)) = self.only(vm, start, end) {
+            found.extend(fresh.covering(a, b, 1));
+            let mut hosts: Vec<u64> = found.iter().filter_map(|x| self.host_frame(*x)).collect();
+            hosts.sort_unstable();
+            hosts.dedup_by_key(|p| *p >> 9);
+            found.extend(hosts.iter().flat_map(|p| fresh.near_host(*p)));
+            found.extend(places::HOLES.iter().flat_map(|(lo, hi)| fresh.covering(*lo, *hi, 1)));
+            found.extend(fresh.aside());
+        } else {
+            found.extend(places.frames(start, end).flat_map(|(a, b)| fresh.covering(a, b, 1)));
+            found.extend(places.unknown().into_iter().flat_map(|(a, b)| fresh.covering(a, b, 1)));
+            found.extend(fresh.aside());
+        }
+        found.retain(|x| self.may_hit(*x, start, end));
+        found
+    }
+
+    /// The frames of a range that is memory of a known place, where it cannot be memory of any other frame too.
+    fn only(&self, vm: u16, start: u64, end: u64) -> Option<(u64, u64)> {
+        let frames = self.silent.places.get(&vm)?.within(start, end)?;
+        (!self.silent.aliased.contains(&vm)).then_some(frames)
+    }
+
+    /// Whether a range may cover the page of an entry; `false` only where it is known where the one or the other lies.
+    fn may_hit(&self, entry: u32, start: u64, end: u64) -> bool {
+        let p = self.store.place(entry);
+        // MMIO entries map nothing of the host.
+        if self.store.now(entry).is_some_and(|(_, m)| m.shade == Shade::Mmio) {
+            return false;
+        }
+        let table = &self.store.tables[p.table as usize];
+        let last = p.gfn.saturating_add(pages_of(p.level) - 1);
+        if table.as_id != 0 {
+            return true;
+        }
+        let Some(places) = self.silent.places.get(&table.vm) else { return true };
+        if let Some(delta) = places.delta(p.gfn, last) {
+            return places::touches(delta, p.level, p.gfn, start, end);
+        }
+        // The range is the memory of other frames. This one can only be hit if the monitor maps that memory twice: then both have the
+        // same host frame. Firmware and video memory are mapped so.
+        let Some((a, b)) = self.only(table.vm, start, end) else { return true };
+        if places::in_hole(p.gfn, last) {
+            return true;
+        }
+        let Some(mine) = self.host_frame(entry) else { return true };
+        let fresh = self.silent.fresh.get(&table.vm);
+        fresh.into_iter().flat_map(|f| f.covering(a, b, 1)).filter(|x| *x != entry).any(|x| {
+            let n = pages_of(self.store.place(x).level);
+            self.host_frame(x).is_some_and(|h| h < mine.saturating_add(last - p.gfn + 1) && mine < h + n)
+        })
+    }
+
+    /// First host frame that an entry maps.
+    pub(super) fn host_frame(&self, entry: u32) -> Option<u64> {
+        let (spte, m) = self.store.now(entry)?;
+        (m.has_value && m.shade != Shade::Mmio && m.shade != Shade::Nonpresent)
+            .then(|| self.pfn_bits(spte) >> 12)
+    }
+
+    /// Whether a range that another thread announced may zap this entry yet.
+    pub(super) fn zap_pending(&self, at: At, entry: u32) -> bool {
+        let tid = self.threads[at.th].tid;
+        self.silent.ranges.pending(tid, at.ts).any(|r| self.may_hit(entry, r.start, r.end))
+    }
+
+    /// A thread of the guest's that invalidates one page of the host's while it handles a fault breaks the copy-on-write of the page it
+    /// faults on (the fault is retried after that, and then installs). When memory is short it may also be evicting others, many at a time.
+    fn note_cow(&mut self, at: At, start: u64, end: u64) {
+        let thread = &self.threads[at.th];
+        let Some((page, fault)) = thread.fault.page().filter(|_| end.saturating_sub(start) <= 0x1000) else {
+            return;
+        };
+        let cow = Cow { hva: start & !0xfff, page, fault, several: false };
+        self.silent
+            .cows
+            .entry(thread.tid)
+            .and_modify(|c| {
+                let several = c.fault == fault && (c.several || c.hva != cow.hva);
+                *c = Cow { several, ..cow };
+            })
+            .or_insert(cow);
+    }
+
+    /// What a fault that broke a copy-on-write installs tells where its frame lies in the monitor's memory.
+    pub(super) fn prove_place(&mut self, at: At, gfn: u64) {
+        let thread = &self.threads[at.th];
+        let (Some(vm), Some((page, _))) = (thread.vm, thread.fault.page()) else { return };
+        if thread.fault.gfn() == Some(gfn)
+            && let Some(c) = self.silent.cows.remove(&thread.tid)
+            && c.page == page
+            && !c.several
+        {
+            self.silent.places.entry(vm).or_default().proven(gfn, c.hva);
+        }
+    }
+
+    /// An entry that was known until a range came is set to another host page: the monitor's page was exchanged. If that range is the only
+    /// one that can have done it, then the frame lies in it, and it is over: nothing is installed in a range between its zap and its end.
+    pub(super) fn prove_range(&mut self, entry: u32, new: u64) {
+        let p = self.store.place(entry);
+        let Some((old, m)) = self.store.now(entry) else { return };
+        if p.level != 1
+            || (m.certainty, m.reason, m.has_value) != (Certainty::Stale, Reason::Notifier, true)
+            || self.pfn_bits(old) == self.pfn_bits(new)
+        {
+            return;
+        }
+        let Some(since) = self.store.last_span(entry).map(|s| self.store.s_ev[s as usize]) else { return };
+        if since < self.silent.ranges.from {
+            return;
+        }
+        let mut able =
+            self.silent.ranges.recent.iter().filter(|r| r.ev >= since && self.may_hit(entry, r.start, r.end));
+        let (Some(r), None) = (able.next().copied(), able.next()) else { return };
+        if r.ev == since {
+            self.silent.ranges.open.retain(|o| o.ev != r.ev);
+            let vm = self.store.tables[p.table as usize].vm;
+            if let Some(places) = self.silent.places.get_mut(&vm) {
+                places.lies_in(p.gfn, r.start, r.end);
+            }
+        }
+    }
+
+    /// Kernels that trace what their notifiers hit (since 5.13) also have the MMU-present bit, and no root of theirs goes without a word.
+    pub(super) fn is_5_13(&self) -> bool {
+        self.silent.ranges.told || self.layout.present != PresentRule::NotSpecial
+    }
+}

@@ -1,0 +1,333 @@
+//! Page-table pages of the silent MMUs: made, out of sync, synchronised, zapped, written by the guest.
+
+use mmuscope_trace::Page;
+
+use crate::engine::{At, Engine};
+use crate::model::{Certainty, Reason, Shade, pages_of};
+use crate::silent::SpKey;
+use crate::silent::fresh::Fresh;
+use crate::store::TableRec;
+
+impl Engine {
+    pub(crate) fn silent_get_page(&mut self, at: At, page: &Page, created: bool) {
+        let At { th, vm, ev, .. } = at;
+        let tid = self.threads[th].tid;
+        let key = SpKey::of(vm, page);
+        let made = self.silent.made.entry(tid).or_default();
+        if made.len() >= 16 {
+            made.remove(0);
+        }
+        made.push(key);
+        if page.unsync {
+            self.silent.unsync.insert(key);
+        } else {
+            self.silent.unsync.remove(&key);
+        }
+        if let Some(gfn) = page.gfn.filter(|_| !page.role.direct)
+            && self.silent.pages.insert(key)
+        {
+            *self.silent.guest_tables.entry((vm, gfn)).or_default() += 1;
+        }
+        if page.role.gpte_bytes == Some(4) {
+            self.silent.narrow.insert(vm);
+        }
+        if !self.silent.active {
+            return;
+        }
+        let Some(gfn) = page.gfn else {
+            // Text that drops the frame.
+            if created && !page.role.direct {
+                self.stale_all(vm, ev, Reason::GuestTable);
+            }
+            return;
+        };
+        if created && page.role.direct && page.role.level >= 4 && !self.is_5_13() && !self.vms.is_tdp(vm) {
+            // A new root: the TDP MMU of 5.10 frees the one before it, with everything below, without a word.
+            let vms = self.meant(vm);
+            let hit = vms.iter().filter_map(|v| self.silent.fresh.get(v)).flat_map(Fresh::all);
+            let gone = |x: &u32| {
+                self.store.tables[self.store.place(*x).table as usize].direct
+                    || self.store.now(*x).is_some_and(|(_, m)| m.shade == Shade::Mmio)
+            };
+            let hit = hit.filter(gone).collect();
+            self.stale_list(hit, ev, Reason::SilentKernel);
+        }
+        if page.role.direct {
+            // It takes the place of a larger mapping, if there is one, in whichever table the thread is at.
+            if page.role.level < 4 && !self.vms.is_tdp(vm) {
+                let last = gfn.saturating_add(pages_of(page.role.level + 1) - 1);
+                self.stale_covering(vm, (gfn, last), page.role.level + 1, ev, Reason::Split);
+            }
+        } else if created {
+            self.protected(vm, gfn, ev);
+        } else if page.unsync {
+            // A page that was let out of sync is brought up to date before it is used again, without another event.
+            self.sync(vm, page, key, ev);
+        }
+    }
+
+    /// The frame that a new shadow page shadows is write-protected, silently, for as long as it is a table.
+    fn protected(&mut self, vm: u16, gfn: u64, ev: u32) {
+        let mut hit: Vec<u32> = self
+            .meant(vm)
+            .iter()
+            .filter_map(|v| self.silent.fresh.get(v))
+            .flat_map(|f| f.covering(gfn, gfn, 1))
+            .collect();
+        hit.sort_unstable();
+        for x in hit {
+            match self.store.now(x) {
+                // Already in doubt as to W; what it maps does not change.
+                Some((_, m)) if m.reason == Reason::MaybeProtected => {}
+                Some((_, m)) if m.shade == Shade::Writable && m.certainty <= Certainty::Observed => {
+                    self.doubt_writable(x, ev);
+                }
+                // The mark of what KVM itself may make writable goes too.
+                _ => self.make_stale(x, ev, Reason::GuestTable),
+            }
+        }
+    }
+
+    pub(crate) fn prepare_zap(&mut self, at: At, page: &Page) {
+        let At { vm, ev, ts, .. } = at;
+        if page.role.direct && self.vms.is_tdp(vm) {
+            self.tdp_prepare_zap(at, page);
+        }
+        if !self.silent.active {
+            return;
+        }
+        let key = SpKey::of(vm, page);
+        self.silent.made.values_mut().for_each(|m| m.retain(|k| *k != key));
+        self.silent.unsync.remove(&key);
+        self.table_gone(key, ev);
+        let found = self.silent.table_of.remove(&key);
+        if let Some(t) = found {
+            self.drop_silent(t, ev, ts);
+            if self.vms.sure() {
+                return;
+            }
+        }
+        if page.role.direct && self.vms.is_tdp(vm) {
+            return;
+        }
+        // Which VM a thread works for may be a guess: then the page may be of any, and so is every table it could be no longer known.
+        let vms: Vec<u16> =
+            if self.vms.sure() { vec![vm] } else { self.silent.tables.keys().copied().collect() };
+        for v in vms {
+            let other = SpKey { vm: v, ..key };
+            let named = self.silent.table_of.get(&other).copied();
+            if (found.is_some() || named.is_some()) && v == vm {
+                continue;
+            }
+            let doubtful: Vec<u32> = match named {
+                Some(t) => vec![t],
+                // Which of the tables it was is not known: any that no event has named, and of that level.
+                None => self
+                    .silent
+                    .tables
+                    .get(&v)
+                    .into_iter()
+                    .flatten()
+                    .copied()
+                    .filter(|t| {
+                        self.store.tables[*t as usize].level == page.role.level
+                            && !self.silent.key_of_table.contains_key(t)
+                    })
+                    .collect(),
+            };
+            self.stale_in(&doubtful, ev, Reason::PageZapped);
+        }
+    }
+
+    /// A guest table is shadowed no more. Where it was the only one, a huge page may be mapped around it again: what ending dirty logging
+    /// zaps.
+    fn table_gone(&mut self, key: SpKey, ev: u32) {
+        let Some(gfn) = key.gfn.filter(|_| self.silent.pages.remove(&key)) else { return };
+        let at = (key.vm, gfn);
+        match self.silent.guest_tables.get_mut(&at) {
+            Some(n) if *n > 1 => {
+                *n -= 1;
+                return;
+            }
+            _ => self.silent.guest_tables.remove(&at),
+        };
+        for level in 1..3u8 {
+            let pages = pages_of(level + 1);
+            let first = gfn / pages * pages;
+            let last = first + (pages - 1);
+            if self.silent.guest_tables.range((key.vm, first)..=(key.vm, last)).next().is_none() {
+                let fresh = self.silent.fresh.get(&key.vm);
+                let hit: Vec<u32> = fresh.into_iter().flat_map(|f| f.covering(first, last, level)).collect();
+                for e in hit {
+                    if self.store.place(e).level == level {
+                        self.unguard(e, ev);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn drop_silent(&mut self, t: u32, ev: u32, ts: u64) {
+        let vm = self.store.tables[t as usize].vm;
+        let page = self.store.tables[t as usize].page;
+        let entries: Vec<u32> = self.store.table_entries(t).collect();
+        for e in &entries {
+            self.forget(*e);
+        }
+        for i in 0..512u64 {
+            self.silent.slots.remove(&(page + i * 8));
+        }
+        for e in &entries {
+            let p = self.store.place(*e);
+            if let Some(v) = self.silent.direct_at.get_mut(&(vm, p.level, p.gfn)) {
+                v.retain(|x| x != e);
+            }
+        }
+        self.unname(t);
+        for tables in [&mut self.silent.tables, &mut self.silent.unnamed] {
+            if let Some(s) = tables.get_mut(&vm) {
+                s.remove(&t);
+            }
+        }
+        if self.by_page.get(&page) == Some(&t) {
+            self.by_page.remove(&page);
+        }
+        self.store.bury(t, ev, ts);
+    }
+
+    /// The page that was made, or looked up, is this table. Text does not print all of a role (SMM's pages look like others): of two alike
+    /// neither is known by it.
+    pub(super) fn name_table(&mut self, t: u32, key: SpKey) {
+        self.unname(t);
+        let before = self.silent.table_of.get(&key).copied();
+        if before.is_some_and(|b| self.store.tables[b as usize].attached()) {
+            self.silent.twins.insert(key);
+            if let Some(b) = before {
+                self.unname(b);
+            }
+        }
+        if self.silent.twins.contains(&key) {
+            self.silent.unnamed.entry(key.vm).or_default().extend(before.into_iter().chain([t]));
+            return;
+        }
+        self.silent.table_of.insert(key, t);
+        self.silent.key_of_table.insert(t, key);
+        if let Some(s) = self.silent.unnamed.get_mut(&key.vm) {
+            s.remove(&t);
+        }
+        if let Some(g) = key.gfn {
+            self.silent.shadows.entry((key.vm, g)).or_default().push(t);
+        }
+    }
+
+    fn unname(&mut self, t: u32) {
+        let Some(key) = self.silent.key_of_table.remove(&t) else { return };
+        if self.silent.table_of.get(&key) == Some(&t) {
+            self.silent.table_of.remove(&key);
+        }
+        if let Some(g) = key.gfn
+            && let Some(v) = self.silent.shadows.get_mut(&(key.vm, g))
+        {
+            v.retain(|x| *x != t);
+            if v.is_empty() {
+                self.silent.shadows.remove(&(key.vm, g));
+            }
+        }
+    }
+
+    pub(super) fn unsync_page(&mut self, at: At, page: &Page) {
+        self.silent.unsync.insert(SpKey::of(at.vm, page));
+    }
+
+    pub(crate) fn sync_page(&mut self, at: At, page: &Page) {
+        if self.silent.active {
+            let key = SpKey::of(at.vm, page);
+            self.sync(at.vm, page, key, at.ev);
+            self.silent.unsync.remove(&key);
+        }
+    }
+
+    /// A page was brought up to date: entries whose guest entry had changed were dropped or changed.
+    fn sync(&mut self, vm: u16, page: &Page, key: SpKey, ev: u32) {
+        let level = page.role.level;
+        let tables = match self.silent.table_of.get(&key) {
+            Some(t) => vec![*t],
+            None => self.unnamed(vm, |t| t.level == level),
+        };
+        self.stale_in(&tables, ev, Reason::Synced);
+    }
+
+    /// The guest may have written a table of its own.
+    pub(super) fn guest_table_written(&mut self, vm: u16, gfn: Option<u64>, ev: u32) {
+        let tables = match gfn {
+            Some(g) => {
+                let vms = self.meant(vm);
+                let shadows = vms.iter().filter_map(|v| self.silent.shadows.get(&(*v, g)));
+                let mut tables: Vec<u32> = shadows.flatten().copied().collect();
+                tables.extend(self.unnamed(vm, |_| true));
+                tables
+            }
+            None => self.fresh_tables(vm).collect(),
+        };
+        let shadow = |t: &u32| !self.store.tables[*t as usize].direct;
+        let tables: Vec<u32> = tables.into_iter().filter(shadow).collect();
+        self.stale_in(&tables, ev, Reason::GuestTable);
+    }
+
+    /// One address (the page of it, where known) was invalidated: its entry in a page that is out of sync may be gone. Others are not
+    /// looked at.
+    pub(super) fn address_invalidated(&mut self, vm: u16, page: Option<u64>, ev: u32) {
+        let mut tables: Vec<u32> = if self.vms.sure() {
+            self.silent.unsync.iter().filter_map(|k| self.silent.table_of.get(k)).copied().collect()
+        } else {
+            self.fresh_tables(vm).collect()
+        };
+        tables.extend(self.unnamed(vm, |t| t.level == 1));
+        tables
+            .retain(|t| !self.store.tables[*t as usize].direct && self.store.tables[*t as usize].level == 1);
+        let mut hit = self.known_in(&tables);
+        if let Some(page) = page {
+            hit.retain(|e| u64::from(self.store.place(*e).index) == page & 511);
+        }
+        self.stale_list(hit, ev, Reason::GuestTable);
+    }
+
+    fn fresh_tables(&self, vm: u16) -> impl Iterator<Item = u32> + '_ {
+        self.meant(vm).into_iter().filter_map(|v| self.silent.fresh.get(&v)).flat_map(Fresh::tables)
+    }
+
+    /// Tables that hold something known, and whose making no event told.
+    fn unnamed(&self, vm: u16, which: impl Fn(&TableRec) -> bool) -> Vec<u32> {
+        let mut out = Vec::new();
+        for v in self.meant(vm) {
+            let (Some(unnamed), Some(fresh)) = (self.silent.unnamed.get(&v), self.silent.fresh.get(&v))
+            else {
+                continue;
+            };
+            let of = |t: &u32| which(&self.store.tables[*t as usize]);
+            if unnamed.len() < fresh.tables().len() {
+                out.extend(unnamed.iter().copied().filter(|t| of(t)));
+            } else {
+                out.extend(fresh.tables().filter(|t| unnamed.contains(t)).filter(of));
+            }
+        }
+        out
+    }
+
+    /// A huge page was split: its entry points to a table now, of which nothing is told.
+    pub(crate) fn silent_split(&mut self, at: At, gfn: u64, level: u8) {
+        if self.silent.active {
+            let hit = self
+                .meant(at.vm)
+                .iter()
+                .filter_map(|v| self.silent.fresh.get(v))
+                .flat_map(|f| f.covering(gfn, gfn, level))
+                .filter(|x| {
+                    let p = self.store.place(*x);
+                    p.level == level && p.gfn == gfn
+                })
+                .collect();
+            self.stale_list(hit, at.ev, Reason::Split);
+        }
+    }
+}
