@@ -84,12 +84,12 @@ table! {
         gfn_start: Hex, "first frame";
         gfn_end: Hex, "one past the last";
         bytes: Bytes, "how much that is";
-        kind: Text, "ram, gone (was mapped, is not now), mmio";
+        kind: Text, "ram, gone (was mapped, is not now), mmio; with --all also unseen (no event names it)";
         shade: Text, "what its entries allow";
         level: Number, "level of the entries; 0: mixed";
         entries: Count, "how many";
         certainty: Text, "the worst certainty among them";
-        slot: Number, "memslot that host frames and permissions suggest";
+        slot: Number, "a guess at the memslot: ranges of one number have no MMIO and no long untouched stretch between them; null for MMIO";
     }
 }
 
@@ -189,6 +189,7 @@ pub fn push_memory(rows: &mut Rows, range: &MemoryRange) {
             MemoryKind::Ram => "ram",
             MemoryKind::Gone => "gone",
             MemoryKind::Mmio => "mmio",
+            MemoryKind::Unseen => "unseen",
         },
     );
     rows.set(C::shade, range.shade.name());

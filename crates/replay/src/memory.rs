@@ -26,59 +26,100 @@ impl Timeline {
                 v.push((e, s, MemoryKind::Gone));
             }
         }
-        v.sort_by_key(|(e, _, k)| (e.as_id, e.gfn, *k == MemoryKind::Gone, e.level));
+        // Of entries for the same frame, as shadow pages have them, the best known and then the newest is shown.
+        v.sort_by_key(|(e, s, k)| {
+            (e.as_id, e.gfn, *k == MemoryKind::Gone, s.certainty, std::cmp::Reverse(s.start), e.level)
+        });
         let devices: rustc_hash::FxHashSet<u64> =
             self.mmio_ranges().iter().filter(|r| r.vm == vm).map(|r| r.gfn_start).collect();
         let mut out: Vec<MemoryRange> = Vec::new();
-        let mut slot = 0;
         for (e, s, kind) in v {
             let e_end = e.gfn.saturating_add(pages_of(e.level));
-            if let Some(l) = out.last_mut()
-                && l.as_id == e.as_id
-                && l.gfn_end > e.gfn
-                && kind == MemoryKind::Gone
-            {
+            let from = out.last().filter(|l| l.as_id == e.as_id).map_or(e.gfn, |l| l.gfn_end.max(e.gfn));
+            if from >= e_end {
                 continue;
             }
             match out.last_mut() {
                 Some(l)
                     if l.as_id == e.as_id
-                        && l.gfn_end == e.gfn
+                        && l.gfn_end == from
                         && l.kind == kind
                         && l.level == e.level
                         && l.shade == s.shade
                         // Devices side by side are told apart by how they are used.
-                        && !(s.shade == Shade::Mmio && devices.contains(&e.gfn)) =>
+                        && !(s.shade == Shade::Mmio && devices.contains(&from)) =>
                 {
                     l.gfn_end = e_end;
                     l.entries += 1;
                     l.certainty = l.certainty.max(s.certainty);
                 }
-                last => {
-                    // A new memslot is likely where frames jump: ranges that touch belong to one.
-                    let touches = last.as_ref().is_some_and(|l| {
-                        l.as_id == e.as_id
-                            && e.gfn.saturating_sub(l.gfn_end) < 0x100
-                            && (l.kind == MemoryKind::Mmio) == (kind == MemoryKind::Mmio)
-                    });
-                    if !touches {
-                        slot += 1;
-                    }
+                _ => {
                     out.push(MemoryRange {
                         vm,
                         as_id: e.as_id,
-                        gfn_start: e.gfn,
+                        gfn_start: from,
                         gfn_end: e_end,
                         kind,
                         level: e.level,
                         shade: s.shade,
                         certainty: s.certainty,
                         entries: 1,
-                        slot,
+                        slot: None,
                     });
                 }
             }
         }
+        number_slots(&mut out);
         out
+    }
+
+    /// [`memory`](Self::memory), and between its ranges those that no event names.
+    pub fn memory_and_unseen(&self, vm: VmId) -> Vec<MemoryRange> {
+        let mut out: Vec<MemoryRange> = Vec::new();
+        let mut at = None;
+        for m in self.memory(vm) {
+            let (as_id, from) = at.filter(|(as_id, _)| *as_id == m.as_id).unwrap_or((m.as_id, 0));
+            if from < m.gfn_start {
+                out.push(MemoryRange {
+                    gfn_start: from,
+                    gfn_end: m.gfn_start,
+                    kind: MemoryKind::Unseen,
+                    level: 0,
+                    shade: Shade::Unknown,
+                    entries: 0,
+                    slot: None,
+                    ..m
+                });
+            }
+            at = Some((as_id, m.gfn_end.max(from)));
+            out.push(m);
+        }
+        out
+    }
+}
+
+/// Frames never seen that may well be of the slot around them: 64 MiB.
+const NEAR: u64 = 0x4000;
+
+/// Tells memslots apart. No event names them; but no slot has MMIO within, and one that is touched is rarely left alone for a stretch longer
+/// than all that was touched before.
+fn number_slots(ranges: &mut [MemoryRange]) {
+    let mut slot = 0;
+    let mut last: Option<(u8, u64, u64)> = None;
+    for m in ranges {
+        if m.shade == Shade::Mmio {
+            last = None;
+            continue;
+        }
+        let same = last.filter(|(as_id, start, end)| {
+            let gap = m.gfn_start.saturating_sub(*end);
+            *as_id == m.as_id && gap <= NEAR.max(end - start)
+        });
+        if same.is_none() {
+            slot += 1;
+        }
+        let start = same.map_or(m.gfn_start, |s| s.1);
+        last = Some((m.as_id, start, m.gfn_end.max(same.map_or(0, |s| s.2))));
+        m.slot = Some(slot);
     }
 }

@@ -316,3 +316,32 @@ fn samples_file(dir: &Path) -> PathBuf {
     let mut files = std::fs::read_dir(dir).expect("the sample").filter_map(|e| e.ok().map(|e| e.path()));
     files.find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("trace"))).expect("a trace")
 }
+
+#[test]
+fn memslots_of_the_labs_workload_are_told_apart() {
+    // It has 64 MiB at 0, for a while 2 MiB of read-only memory at 0x1000_0000, and nothing at 0xd000_0000.
+    for name in ["6.1-npt", "6.1-ept-ad", "6.18-npt", "7.3-npt", "5.10-shadow64"] {
+        let dir = samples().into_iter().find(|d| d.ends_with(name)).expect("sample");
+        let (_, t) = load(&dir.join("trace.txt.zst"));
+        let vm = t.vms()[0].id;
+        let memory = t.memory(vm);
+        assert!(memory.iter().any(|m| m.slot == Some(1)), "{name}");
+        if name == "6.1-npt" {
+            assert!(memory.iter().any(|m| m.slot == Some(2)), "{name}");
+        }
+        for m in &memory {
+            let slot = match m.gfn_start {
+                0..0x4000 => Some(1),
+                0x10000..0x10200 if m.kind != mmuscope_replay::MemoryKind::Mmio && m.shade != Shade::Mmio => {
+                    Some(2)
+                }
+                _ => None,
+            };
+            assert_eq!(m.slot, slot, "{name}: {m:x?}");
+        }
+        // With the frames that no event names, ranges lie end to end.
+        let whole = t.memory_and_unseen(vm);
+        assert!(whole.windows(2).all(|w| w[0].gfn_end == w[1].gfn_start), "{name}");
+        assert!(whole.iter().filter(|m| m.entries == 0).all(|m| m.shade == Shade::Unknown));
+    }
+}

@@ -476,7 +476,8 @@ pub struct MemoryReport {
     pub certainty: &'static str,
     /// Entries.
     pub entries: u64,
-    /// Memslot that the pattern of host frames and permissions suggests; `null` where that was not looked at.
+    /// A guess at the memslot: ranges of one number have no MMIO and no long untouched stretch between them; `null` for MMIO, and where that
+    /// was not looked at.
     pub slot: Option<u32>,
 }
 

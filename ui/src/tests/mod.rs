@@ -29,13 +29,13 @@ const TEXT: &str = "\
             load-111 [000] ..... 10.000150: kvm_exit: vcpu 0 reason npf rip 0x6000 info1 0x0000000100000006 info2 0x0000000000100000 intr_info 0x00000000 error_code 0x00000000
             load-111 [000] ..... 10.000160: kvm_page_fault: vcpu 0 rip 0x6000 address 0x0000000000100000 error_code 0x100000006
             load-111 [000] ..... 10.000170: kvm_mmu_get_page: sp gen 0 gfn 0 l4 8-byte q0 direct wux nxe ad root 0 sync new
-            load-111 [000] ..... 10.000171: kvm_tdp_mmu_spte_changed: as id 0 gfn 0 level 4 old_spte 0 new_spte 3a01907
-            load-111 [000] ..... 10.000172: kvm_tdp_mmu_spte_changed: as id 0 gfn 0 level 3 old_spte 0 new_spte 3a02907
-            load-111 [000] ..... 10.000173: kvm_tdp_mmu_spte_changed: as id 0 gfn 0 level 2 old_spte 0 new_spte 3a03907
+            load-111 [000] ..... 10.000171: kvm_tdp_mmu_spte_changed: as id 0 gfn 0 level 4 old_spte 0 new_spte 3a01827
+            load-111 [000] ..... 10.000172: kvm_tdp_mmu_spte_changed: as id 0 gfn 0 level 3 old_spte 0 new_spte 3a02827
+            load-111 [000] ..... 10.000173: kvm_tdp_mmu_spte_changed: as id 0 gfn 0 level 2 old_spte 0 new_spte 3a03827
             load-111 [000] ..... 10.000180: kvm_tdp_mmu_spte_changed: as id 0 gfn 100 level 1 old_spte 0 new_spte 36d6e67
             load-111 [000] ..... 10.000181: kvm_mmu_set_spte: gfn 100 spte 36d6e67 (rwxu) level 1 at 3a03800
             load-111 [000] ..... 10.000190: kvm_entry: vcpu 0, rip 0x6000
-            load-111 [000] ..... 10.000250: kvm_tdp_mmu_spte_changed: as id 0 gfn c0000 level 3 old_spte 0 new_spte 3a04907
+            load-111 [000] ..... 10.000250: kvm_tdp_mmu_spte_changed: as id 0 gfn c0000 level 3 old_spte 0 new_spte 3a04827
             load-111 [000] ..... 10.000252: kvm_tdp_mmu_spte_changed: as id 0 gfn d0000 level 2 old_spte 0 new_spte 9c16d827
             load-111 [000] ..... 10.000254: kvm_tdp_mmu_spte_changed: as id 0 gfn d0000 level 1 old_spte 0 new_spte 80000d0000017
             load-111 [000] ..... 10.000255: mark_mmio_spte: sptep:000000001d8c585e gfn d0000 access 7 gen 2

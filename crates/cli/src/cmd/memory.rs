@@ -15,6 +15,9 @@ pub(crate) struct Args {
     /// Of this VM (its number in `mmuscope summary`)
     #[arg(long)]
     vm: Option<u16>,
+    /// Also the frames between that no event names (kind `unseen`)
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     table: TableArgs,
     #[command(flatten)]
@@ -26,7 +29,8 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let (_, timeline) = a.input.replay(&a.layout)?;
     let vms: Vec<_> =
         timeline.vms().iter().map(|v| v.id).filter(|id| a.vm.is_none_or(|vm| id.0 == vm)).collect();
-    for range in vms.into_iter().flat_map(|vm| timeline.memory(vm)) {
+    let memory = |vm| if a.all { timeline.memory_and_unseen(vm) } else { timeline.memory(vm) };
+    for range in vms.into_iter().flat_map(memory) {
         push_memory(&mut printer.rows, &range);
         if !printer.flush_full()? {
             break;

@@ -32,6 +32,8 @@ pub enum MemoryKind {
     Gone,
     /// MMIO.
     Mmio,
+    /// No event names these frames.
+    Unseen,
 }
 
 /// A stretch of guest frames.
@@ -55,8 +57,9 @@ pub struct MemoryRange {
     pub certainty: Certainty,
     /// Entries in it.
     pub entries: u64,
-    /// Number of the memslot that the pattern of host frames and permissions suggests.
-    pub slot: u32,
+    /// A guess at the memslot, numbered from 1: ranges of one number have no MMIO and no long stretch of untouched frames between them. `None`
+    /// for MMIO.
+    pub slot: Option<u32>,
 }
 
 /// One line in the life of a page.

@@ -34,7 +34,7 @@ fn range(m: &MemoryRange) -> MemoryReport {
         size: if m.level == 0 { "mixed" } else { words::level_size(m.level) },
         certainty: m.certainty.name(),
         entries: m.entries,
-        slot: Some(m.slot),
+        slot: m.slot,
     }
 }
 
@@ -92,5 +92,6 @@ fn kind(kind: MemoryKind) -> &'static str {
         MemoryKind::Ram => "ram",
         MemoryKind::Gone => "gone",
         MemoryKind::Mmio => "mmio",
+        MemoryKind::Unseen => "unseen",
     }
 }

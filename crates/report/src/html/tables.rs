@@ -201,7 +201,7 @@ fn ranges(space: &SpaceReport) -> Markup {
                     None => { b { "Guest frames at the end of the trace" } ", as ranges of the same state." }
                     Some(t) => { b { "Guest frames at " (words::duration(t)) } ", when most memory was present (at the end, none is), as ranges of the same state." }
                 }
-                @if slots { " Memslots are inferred from host frames and permissions." }
+                @if slots { " Memslots are a guess: MMIO and long untouched stretches separate them." }
             }
             thead { tr {
                 th scope="col" { "frames" } th scope="col" { "address" } th scope="col" class="r" { "size" } th scope="col" { "what" } th scope="col" { "state" }
