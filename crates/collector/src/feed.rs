@@ -147,7 +147,6 @@ impl Feed {
     /// Ends the capture. The bytes written, and the error that ended it if one did.
     pub(crate) fn finish(mut self, end_facts: Vec<(String, String)>) -> (u64, Option<io::Error>) {
         self.hand_on();
-        self.send(Work::Round);
         self.send(Work::End(end_facts));
         self.to = None;
         let ended = match self.thread.take().map(JoinHandle::join) {

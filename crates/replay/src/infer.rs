@@ -288,12 +288,38 @@ pub(crate) fn infer(trace: &Trace, over: &LayoutOverride) -> LayoutInfo {
             }
             (Some((eras, why)), rel) => {
                 let era = eras.last().copied().unwrap_or("E11");
+                let read_as = |era: &str| {
+                    let era = Some(Known::inferred(era.to_owned()));
+                    LayoutSpec { era, ..spec.clone() }.resolve().ok().map(|r| r.layout)
+                };
+                let taken = read_as(era);
+                let alike = eras
+                    .iter()
+                    .all(|e| read_as(e).zip(taken).is_some_and(|(l, t)| Layout { name: t.name, ..l } == t));
+                // Where eras fit equally well, the one that is taken is as likely as the others.
+                confidence = match (rel, eras.len()) {
+                    (Some(_), _) => 0.7,
+                    (None, 1) => 0.9,
+                    (None, _) if alike => 0.9,
+                    (None, n) => 1.0 / n as f32,
+                };
+                let mut why = why;
+                if let Some(r) = rel {
+                    why.push_str(&format!("; the release says {r}, but values count more (backports)"));
+                }
+                if eras.len() > 1 {
+                    let fit = if eras.len() == 2 { "both fit" } else { "all fit" };
+                    let read = if alike {
+                        "they read values alike".to_owned()
+                    } else {
+                        format!("what differs is read as in {era}")
+                    };
+                    why.push_str(&format!("; {fit} equally, and {read}"));
+                }
                 spec.era = Some(Known::inferred(era.to_owned()));
-                confidence = if rel.is_some() { 0.7 } else { 0.9 };
-                let extra = rel.map_or(String::new(), |r| {
-                    format!("; the release says {r}, but values count more (backports)")
-                });
-                parts.add("era", era, Provenance::Inferred, format!("{why}{extra}"));
+                let mut names = eras.clone();
+                names.sort_unstable();
+                parts.add("era", names.join(" or "), Provenance::Inferred, why);
                 alternatives.extend(
                     eras.iter()
                         .rev()

@@ -345,3 +345,18 @@ fn memslots_of_the_labs_workload_are_told_apart() {
         assert!(whole.iter().filter(|m| m.entries == 0).all(|m| m.shade == Shade::Unknown));
     }
 }
+
+#[test]
+fn eras_that_fit_equally_are_all_named() {
+    // The values of 6.18 (E13) are those of 6.12 (E12) too; the text of a trace does not name the release.
+    let dir = samples().into_iter().find(|d| d.ends_with("6.18-npt")).expect("sample");
+    let (mut trace, _) = load(&dir.join("trace.txt.zst"));
+    trace.info.host.os_release = None;
+    let t = replay(&trace, &ReplayOptions::default());
+    let info = t.layout(t.vms()[0].id);
+    let era = info.parts.iter().find(|p| p.what == "era").expect("an era");
+    assert_eq!(era.value, "E12 or E13");
+    assert!(era.why.contains("both fit equally"), "{}", era.why);
+    assert_eq!(info.alternatives, ["E12/npt"]);
+    assert!(info.confidence <= 0.5, "{}", info.confidence);
+}

@@ -154,18 +154,22 @@ pub(crate) trait Reader: Send {
 pub(crate) trait RawReader: Reader {
     /// Appends some records; `false` when there will be no more (for now, if the input grows).
     fn read_raw(&mut self, out: &mut RawBatch, cx: &mut Cx) -> Result<bool, Error>;
+
+    /// Room that is used again for each batch of [`read_decoded`].
+    fn batch(&mut self) -> &mut RawBatch;
 }
 
 /// [`Reader::read`] of a reader of records.
-pub(crate) fn read_decoded(
-    reader: &mut impl RawReader,
-    batch: &mut RawBatch,
+pub(crate) fn read_decoded<R: RawReader>(
+    reader: &mut R,
     out: &mut Vec<Event>,
     cx: &mut Cx,
 ) -> Result<bool, Error> {
+    let mut batch = std::mem::take(reader.batch());
     batch.clear();
-    let more = reader.read_raw(batch, cx);
+    let more = reader.read_raw(&mut batch, cx);
     batch.events(&cx.whos, out);
+    *reader.batch() = batch;
     more
 }
 

@@ -1,11 +1,10 @@
 //! `mmuscope events`.
 
-use super::input::{InputArgs, parse_gfns};
+use super::input::{InputArgs, TimeArgs, parse_gfns};
 use super::tables::TableArgs;
 use crate::Outcome;
 use anyhow::Result;
 use mmuscope_analysis::events::{self, EVENTS, EventFilter, Who};
-use mmuscope_analysis::time::Moment;
 use std::ops::ControlFlow;
 
 /// The events of a trace, a row each
@@ -29,12 +28,8 @@ pub(crate) struct Args {
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Which events")]
 pub(crate) struct FilterArgs {
-    /// From this moment: 1.5s, 20ms, nanoseconds, or the name of a phase
-    #[arg(long, value_name = "TIME")]
-    from: Option<Moment>,
-    /// Up to this moment, included; NAME:end is the end of a phase
-    #[arg(long, value_name = "TIME")]
-    to: Option<Moment>,
+    #[command(flatten)]
+    time: TimeArgs,
     /// On this CPU (repeatable, as the following)
     #[arg(long, value_name = "CPU", value_delimiter = ',')]
     cpu: Vec<u16>,
@@ -57,10 +52,10 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let events = a.input.events()?;
     let who = Who::new(events.info());
     let clock = events.clock(a.table.absolute);
-    let moment = |m: &Option<Moment>| m.as_ref().map(|m| clock.at(m)).transpose();
+    let (from, to) = a.filter.time.on(&clock)?;
     let filter = EventFilter {
-        from: moment(&a.filter.from)?,
-        to: moment(&a.filter.to)?,
+        from,
+        to,
         cpus: a.filter.cpu.iter().copied().collect(),
         tids: a.filter.tid.iter().copied().collect(),
         vms: a.filter.vm.iter().copied().collect(),

@@ -286,6 +286,25 @@ pub(crate) struct Clock {
     marks: Vec<(String, u64)>,
 }
 
+/// Between two moments.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct TimeArgs {
+    /// From this moment: 1.5s, 20ms, nanoseconds, or the name of a phase
+    #[arg(long, value_name = "TIME")]
+    from: Option<Moment>,
+    /// Up to this moment, included; NAME:end is the end of a phase
+    #[arg(long, value_name = "TIME")]
+    to: Option<Moment>,
+}
+
+impl TimeArgs {
+    /// The two moments on the trace's clock, as far as they were given.
+    pub(crate) fn on(&self, clock: &Clock) -> Result<(Option<u64>, Option<u64>)> {
+        let at = |m: &Option<Moment>| m.as_ref().map(|m| clock.at(m)).transpose();
+        Ok((at(&self.from)?, at(&self.to)?))
+    }
+}
+
 impl Clock {
     /// Of a trace in memory.
     pub(crate) fn of(trace: &Trace, absolute: bool) -> Self {

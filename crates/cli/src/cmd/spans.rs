@@ -1,16 +1,15 @@
 //! `mmuscope spans`.
 
-use super::input::{Clock, InputArgs};
+use super::input::{Clock, InputArgs, TimeArgs};
 use super::state::WhichArgs;
 use super::tables::TableArgs;
 use crate::Outcome;
 use crate::layout_args::LayoutArgs;
 use anyhow::Result;
-use mmuscope_analysis::time::Moment;
 use mmuscope_analysis::timeline::{SPANS, push_span};
 use mmuscope_replay::{SpanFilter, VmId};
 
-/// The stretches of time in which each entry held one state and value
+/// The stretches of time in which each entry held one state and value; with --from and --to those that last then
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -20,12 +19,8 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     input: InputArgs,
-    /// Spans that last at or after this moment: 1.5s, 20ms, nanoseconds, or the name of a phase
-    #[arg(long, value_name = "TIME")]
-    from: Option<Moment>,
-    /// Spans that begin up to this moment; NAME:end is the end of a phase
-    #[arg(long, value_name = "TIME")]
-    to: Option<Moment>,
+    #[command(flatten)]
+    time: TimeArgs,
     #[command(flatten)]
     which: WhichArgs,
     #[command(flatten)]
@@ -38,12 +33,10 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let mut printer = a.table.open(&SPANS)?;
     let (trace, timeline) = a.input.replay(&a.layout)?;
     let clock = Clock::of(&trace, a.table.absolute);
-    let time = if a.from.is_some() || a.to.is_some() {
-        let from = a.from.as_ref().map_or(Ok(clock.first), |m| clock.at(m))?;
-        let to = a.to.as_ref().map_or(Ok(clock.last), |m| clock.at(m))?;
-        Some((from, to))
-    } else {
-        None
+    // What overlaps these moments.
+    let time = match a.time.on(&clock)? {
+        (None, None) => None,
+        (from, to) => Some((from.unwrap_or(clock.first), to.unwrap_or(clock.last))),
     };
     let filter = SpanFilter {
         vm: a.which.vm.map(VmId),

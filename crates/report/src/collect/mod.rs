@@ -248,8 +248,10 @@ fn confidence(c: f32) -> &'static str {
         "certain"
     } else if c >= 0.75 {
         "very likely"
-    } else if c >= 0.5 {
+    } else if c > 0.5 {
         "likely"
+    } else if c >= 0.25 {
+        "one of several that fit equally"
     } else {
         "a guess"
     }

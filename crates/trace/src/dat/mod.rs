@@ -286,6 +286,10 @@ impl DatReader {
 }
 
 impl RawReader for DatReader {
+    fn batch(&mut self) -> &mut RawBatch {
+        &mut self.batch
+    }
+
     fn read_raw(&mut self, out: &mut RawBatch, cx: &mut Cx) -> Result<bool, Error> {
         out.formats = Arc::clone(&self.formats);
         out.exits = cx.strings.all_exit_names();
@@ -337,10 +341,7 @@ impl RawReader for DatReader {
 
 impl Reader for DatReader {
     fn read(&mut self, out: &mut Vec<Event>, cx: &mut Cx) -> Result<bool, Error> {
-        let mut batch = std::mem::take(&mut self.batch);
-        let more = read_decoded(self, &mut batch, out, cx);
-        self.batch = batch;
-        more
+        read_decoded(self, out, cx)
     }
 
     fn raw(&mut self) -> Option<&mut dyn RawReader> {

@@ -345,6 +345,10 @@ fn u64_at(d: &[u8], at: usize) -> u64 {
 }
 
 impl RawReader for PerfReader {
+    fn batch(&mut self) -> &mut RawBatch {
+        &mut self.batch
+    }
+
     fn read_raw(&mut self, out: &mut RawBatch, cx: &mut Cx) -> Result<bool, Error> {
         let before = self.offset + self.at as u64;
         self.state.queues.set_most(cx.most_waiting);
@@ -359,10 +363,7 @@ impl RawReader for PerfReader {
 
 impl Reader for PerfReader {
     fn read(&mut self, out: &mut Vec<Event>, cx: &mut Cx) -> Result<bool, Error> {
-        let mut batch = std::mem::take(&mut self.batch);
-        let more = read_decoded(self, &mut batch, out, cx);
-        self.batch = batch;
-        more
+        read_decoded(self, out, cx)
     }
 
     fn raw(&mut self) -> Option<&mut dyn RawReader> {
