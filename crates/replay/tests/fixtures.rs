@@ -423,6 +423,40 @@ fn vms_are_told_apart() {
     assert_eq!(t.vms().iter().map(|v| v.pid).collect::<Vec<_>>(), [Some(10), Some(20)]);
 }
 
+/// Two VMs with frame 2 mapped as `a` and `b`, then what happens; who maps it, and whether that is a fact.
+fn two_vms(a: &str, b: &str, then: &str) -> [(Shade, bool); 2] {
+    let tree =
+        |t: &str, p: &str| TREE.replace("t1", t).replace("100 ", "+1 ").replace("T1", &format!("T{p}1"));
+    let (_, t) = run(&format!(
+        "vm 10 t1\nvm 20 t5\n100 t1 mark go\n{}{}\n+1 t1 tdp 1 2 empty {a}\n+1 t5 tdp 1 2 empty {b}\n{then}",
+        tree("t1", "0"),
+        tree("t5", "9")
+    ));
+    [0, 1].map(|vm| {
+        let all = at_end(&t);
+        let (_, s) = all.iter().find(|(e, _)| e.vm == VmId(vm) && e.level == 1 && e.gfn == 2).expect("entry");
+        (s.shade, s.certainty <= Certainty::Observed)
+    })
+}
+
+#[test]
+fn a_frame_proves_whose_table_it_is_only_where_one_vm_has_it() {
+    use Shade::{Nonpresent, ReadOnly, Writable};
+    // A thread of the kernel zaps what one VM alone maps.
+    assert_eq!(two_vms("W77", "W88", "+1 t99 tdp 1 2 W88 empty"), [(Writable, true), (Nonpresent, true)]);
+    assert_eq!(two_vms("W77", "W88", "+1 t99 tdp 1 2 W77 empty"), [(Nonpresent, true), (Writable, true)]);
+    // The zero page is everybody's: one of the two is zapped, and neither is known for certain any more.
+    let shared = two_vms("O5", "O5", "+1 t99 tdp 1 2 O5 empty");
+    assert!(shared.iter().all(|(_, fact)| !fact), "{shared:?}");
+    // Once the second is told as well, both are.
+    let both = two_vms("O5", "O5", "+1 t99 tdp 1 2 O5 empty\n+1 t99 tdp 1 2 O5 empty");
+    assert!(both.iter().all(|(shade, _)| *shade == Nonpresent), "{both:?}");
+    // A thread of the VM itself works on its own.
+    assert_eq!(two_vms("O5", "O5", "+1 t1 tdp 1 2 O5 empty"), [(Nonpresent, true), (ReadOnly, true)]);
+    // Even if what it says does not fit: that another VM has such a page is no proof.
+    assert_eq!(two_vms("O6", "O5", "+1 t1 tdp 1 2 O5 empty")[1], (ReadOnly, true));
+}
+
 #[test]
 fn silent_mmu_says_so() {
     // 5.10: installs only. What was installed is not known to be there any more once the thread went on.

@@ -3,7 +3,7 @@
 use mmuscope_spte::State as SpteState;
 
 use crate::engine::{At, Engine, Fit, Key, NewPage, index_of, key_of};
-use crate::model::{Certainty, EvidenceKind, Shade};
+use crate::model::{Certainty, EvidenceKind, Reason, Shade};
 use crate::store::{NONE, TableRec};
 use crate::tdp::{Change, Found};
 
@@ -51,7 +51,7 @@ impl Engine {
 
     /// The table a change was made in; `careful` where the trace does not hold all that came before.
     pub(super) fn find_table(&mut self, c: &Change, careful: bool) -> Option<Found> {
-        let Change { at: At { th, vm, ev, ts, .. }, key, idx, old, new, .. } = *c;
+        let Change { at: At { th, vm, vm_known, ev, ts }, key, idx, old, new, .. } = *c;
         let level = key.level;
         let l = self.layout;
         let installs =
@@ -104,6 +104,11 @@ impl Engine {
         } else {
             None
         };
+        // VMs whose entry holds the old value. Host frames are one VM's only as far as nothing shares them: the zero page, merged pages and
+        // files are everybody's.
+        let maps = l.state(old, level) == SpteState::Present;
+        let mut holder = None;
+        let mut several = false;
         if let Some(c) = self.live.get(&key) {
             for &t in c.iter().rev() {
                 let r = &self.store.tables[t as usize];
@@ -116,9 +121,13 @@ impl Engine {
                 }
                 let fit = self.fit(t, idx, old, level);
                 let mut bonus = 0;
+                if maps && fit == Fit::Exact {
+                    several |= holder.is_some_and(|h| h != r.vm);
+                    holder = Some(r.vm);
+                }
                 if thread.vm.is_some_and(|v| v != r.vm) {
-                    // Host frames of two VMs do not coincide: the very value is proof that the thread was taken for another VM's.
-                    if fit != Fit::Exact || !l.is_shadow_present(old) {
+                    // The very value is proof that the thread was taken for another VM's, if no other has it.
+                    if fit != Fit::Exact || !l.is_shadow_present(old) || maps && vm_known && old & 2 == 0 {
                         continue;
                     }
                     bonus -= 18;
@@ -171,6 +180,11 @@ impl Engine {
             // A notifier zaps all trees, the newest first: that is the order they are tried in.
             let notifier_zap = !installs && !l.is_shadow_present(new);
             let ambiguous = second >= score && second >= 30 && !notifier_zap;
+            let others = several && (!vm_known || self.store.tables[table as usize].vm != vm);
+            if others {
+                self.doubt_other_vms(c, table);
+            }
+            let ambiguous = ambiguous || others;
             return Some(Found { table, fit, sure: !ambiguous && !careful });
         }
         // In doubt, what contradicts the facts of every table known is of one that is not.
@@ -208,6 +222,24 @@ impl Engine {
             self.note(EvidenceKind::Orphan, c, None, (None, Some(new)));
         }
         Some(Found { table: t, fit: Fit::Unknown, sure: !careful })
+    }
+
+    /// The same value is in the tables of several VMs, and which of them was changed is not known.
+    fn doubt_other_vms(&mut self, c: &Change, table: u32) {
+        let vm = self.store.tables[table as usize].vm;
+        let hit: Vec<u32> = self
+            .live
+            .get(&c.key)
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(|t| self.store.tables[*t as usize].vm != vm)
+            .filter(|t| self.fit(*t, c.idx, c.old, c.key.level) == Fit::Exact)
+            .filter_map(|t| self.store.slot(t, c.idx))
+            .collect();
+        for e in hit {
+            self.make_stale(e, c.at.ev, Reason::Ambiguous);
+        }
     }
 
     /// Whether an entry above is known to hold something else than a link to a table with this key.

@@ -263,12 +263,30 @@ impl Engine {
         } else {
             (Certainty::Implied, Reason::Incomplete)
         };
-        if let Some(o) = other {
-            self.make_stale(o, ev, Reason::Ambiguous);
+        if other.is_some() {
+            self.doubt_fast_rivals(at, f, entry);
         }
         let span = self.store.push(entry, ev, Some(fixed), shade, certainty, reason);
         self.threads[th].fault.changed(span, level, shade);
         true
+    }
+
+    /// All that held the old value of a fast fault may have been meant.
+    fn doubt_fast_rivals(&mut self, at: At, f: &FastFault, entry: u32) {
+        let gfn = f.gpa >> 12;
+        let mut hit = Vec::new();
+        for level in 1..=3u8 {
+            for as_id in 0..=self.store.top_as_id.min(1) {
+                let tables = self.live.get(&key_of(as_id, level, gfn)).into_iter().flatten();
+                let entries = tables.filter_map(|t| self.store.slot(*t, index_of(level, gfn)));
+                hit.extend(entries.filter(|e| {
+                    *e != entry && self.store.now(*e).is_some_and(|(v, _)| self.same(v, f.old, level))
+                }));
+            }
+        }
+        for e in hit {
+            self.make_stale(e, at.ev, Reason::Ambiguous);
+        }
     }
 
     /// The entry that the lockless path worked on, as far as the event tells.
