@@ -28,10 +28,11 @@ use mmuscope_spte::{Layout, LayoutSpec};
 use mmuscope_trace::{EventStore, Trace};
 
 /// Columns: legacy (L) or TDP MMU (T), and the first kernel that behaves so. Names of layouts are releases of the column.
-const COLUMNS: [(&str, &str); 10] = [
+const COLUMNS: [(&str, &str); 11] = [
     ("L5.2", "5.2"),
     ("L5.3", "5.4"),
     ("L5.13", "6.1"),
+    ("L6.13", "6.18"),
     ("T5.10", "5.10"),
     ("T5.11", "5.11"),
     ("T5.12", "5.12"),
@@ -152,7 +153,7 @@ fn expand<'a>(case: &Case<'a>, column: &str) -> (String, Vec<(usize, usize, &'a 
                 writeln!(text, "{s}{}", tree(column, false)).expect("a string");
                 unmade = false;
             }
-            ["notifiers"] if column == "L5.13" => {
+            ["notifiers"] if ["L5.13", "L6.13"].contains(&column) => {
                 writeln!(text, "90 t9 unmap 7f0000000000 7f0000001000\n+1 t9 user 0 0").expect("a string");
             }
             ["notifiers"] => {}

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use mmuscope_spte::Mode;
 use mmuscope_spte::PresentRule;
 use mmuscope_trace::{Body, Event};
 
@@ -122,8 +123,8 @@ impl Engine {
         if !self.silent.active {
             return;
         }
-        // Ageing takes permissions away where the CPU keeps no Accessed bits.
-        if !zaps && (self.layout.masks.acc_track_mask == 0 || self.layout.masks.accessed_mask != 0) {
+        // Ageing takes permissions away where the CPU keeps no Accessed bits; since 6.13 software keeps one beside.
+        if !zaps && !matches!(self.layout.mode, Mode::EptNoAd | Mode::NestedEptNoAd) {
             return;
         }
         // Which VM a thread works for may be a guess.
