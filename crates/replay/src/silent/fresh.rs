@@ -28,10 +28,8 @@ pub(super) struct Known {
 pub(crate) struct Fresh {
     tables: FxHashMap<u32, BTreeSet<u32>>,
     by_gfn: [BTreeSet<(u64, u32)>; LEVELS as usize],
-    /// By the 2 MiB of host memory they map, or map a part of.
-    by_host: FxHashMap<u64, Vec<u32>>,
-    /// Those that map more than that.
-    giants: BTreeSet<u32>,
+    /// By the first host frame they map.
+    by_host: [BTreeSet<(u64, u32)>; LEVELS as usize],
     aside: BTreeSet<u32>,
 }
 
@@ -43,19 +41,11 @@ impl Fresh {
     pub(super) fn insert(&mut self, k: Known) {
         self.tables.entry(k.table).or_default().insert(k.entry);
         let Some(pfn) = k.pfn else { return };
-        if let Some(set) = self.by_gfn.get_mut(usize::from(k.level.clamp(1, LEVELS)) - 1) {
-            set.insert((k.gfn, k.entry));
-        }
+        let level = usize::from(k.level.clamp(1, LEVELS)) - 1;
+        self.by_gfn[level].insert((k.gfn, k.entry));
+        self.by_host[level].insert((pfn, k.entry));
         if k.aside {
             self.aside.insert(k.entry);
-        }
-        if k.level > 2 {
-            self.giants.insert(k.entry);
-        } else {
-            let at = self.by_host.entry(pfn >> 9).or_default();
-            if !at.contains(&k.entry) {
-                at.push(k.entry);
-            }
         }
     }
 
@@ -66,19 +56,12 @@ impl Fresh {
                 self.tables.remove(&k.table);
             }
         }
-        if let Some(set) = self.by_gfn.get_mut(usize::from(k.level.clamp(1, LEVELS)) - 1) {
-            set.remove(&(k.gfn, k.entry));
+        let level = usize::from(k.level.clamp(1, LEVELS)) - 1;
+        self.by_gfn[level].remove(&(k.gfn, k.entry));
+        if let Some(pfn) = k.pfn {
+            self.by_host[level].remove(&(pfn, k.entry));
         }
-        self.giants.remove(&k.entry);
         self.aside.remove(&k.entry);
-        if let Some(host) = k.pfn.map(|p| p >> 9)
-            && let Some(at) = self.by_host.get_mut(&host)
-        {
-            at.retain(|x| *x != k.entry);
-            if at.is_empty() {
-                self.by_host.remove(&host);
-            }
-        }
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = u32> + '_ {
@@ -96,19 +79,28 @@ impl Fresh {
 
     /// What maps any of the guest frames `first` to `last`, of the levels from `level` up.
     pub(super) fn covering(&self, first: u64, last: u64, level: u8) -> impl Iterator<Item = u32> + '_ {
-        (level.max(1)..=LEVELS).flat_map(move |l| {
-            let from = first.saturating_sub(pages_of(l) - 1);
-            self.by_gfn[usize::from(l) - 1].range((from, 0)..=(last, u32::MAX)).map(|(_, e)| *e)
-        })
+        overlapping(&self.by_gfn, first, last, level)
+    }
+
+    /// What maps any of the host frames `first` to `last`.
+    pub(super) fn mapping(&self, first: u64, last: u64) -> impl Iterator<Item = u32> + '_ {
+        overlapping(&self.by_host, first, last, 1)
     }
 
     /// What maps memory in another address space than the usual one.
     pub(super) fn aside(&self) -> impl Iterator<Item = u32> + '_ {
         self.aside.iter().copied()
     }
+}
 
-    /// What may map a host frame: all that map it, and others of its neighbourhood.
-    pub(super) fn near_host(&self, pfn: u64) -> impl Iterator<Item = u32> + '_ {
-        self.by_host.get(&(pfn >> 9)).into_iter().flatten().chain(&self.giants).copied()
-    }
+fn overlapping(
+    sets: &[BTreeSet<(u64, u32)>; LEVELS as usize],
+    first: u64,
+    last: u64,
+    level: u8,
+) -> impl Iterator<Item = u32> + '_ {
+    (level.max(1)..=LEVELS).flat_map(move |l| {
+        let from = first.saturating_sub(pages_of(l) - 1);
+        sets[usize::from(l) - 1].range((from, 0)..=(last, u32::MAX)).map(|(_, e)| *e)
+    })
 }

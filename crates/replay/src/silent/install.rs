@@ -168,19 +168,18 @@ impl Engine {
     /// One host frame at two guest frames, one of them writable (so that neither merging nor the zero page made it so): this monitor maps
     /// memory twice.
     fn note_alias(&mut self, vm: u16, entry: u32) {
-        let (Some(host), Some(fresh)) = (self.host_frame(entry), self.silent.fresh.get(&vm)) else { return };
         if self.silent.aliased.contains(&vm) {
             return;
         }
-        let p = self.store.place(entry);
+        let (Some((host, last)), Some(fresh)) = (self.host_frames(entry), self.silent.fresh.get(&vm)) else {
+            return;
+        };
+        let gfn = self.store.place(entry).gfn;
         let writable = |x: u32| self.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Writable);
-        let twice = fresh.near_host(host).filter(|x| *x != entry).any(|x| {
-            let q = self.store.place(x);
-            self.host_frame(x).is_some_and(|h| {
-                h < host + pages_of(p.level)
-                    && host < h + pages_of(q.level)
-                    && p.gfn.wrapping_sub(host) != q.gfn.wrapping_sub(h)
-            }) && (writable(x) || writable(entry))
+        // There are few of a writable page; of a page that is shared for being equal there may be any number.
+        let twice = fresh.mapping(host, last).filter(|x| *x != entry).take(64).any(|x| {
+            let elsewhere = |h: u64| gfn.wrapping_sub(host) != self.store.place(x).gfn.wrapping_sub(h);
+            self.host_frame(x).is_some_and(elsewhere) && (writable(x) || writable(entry))
         });
         if twice {
             self.silent.aliased.insert(vm);
@@ -334,7 +333,7 @@ impl Engine {
             .meant(at.vm)
             .iter()
             .filter_map(|v| self.silent.fresh.get(v))
-            .flat_map(|x| x.near_host(host))
+            .flat_map(|x| x.mapping(host, host))
             .filter(holds)
             .collect();
         self.stale_list(hit, at.ev, Reason::SilentKernel);

@@ -16,6 +16,9 @@ use crate::silent::places;
 /// running at all, and the scheduler withholds the CPU from a runnable thread for one bandwidth period at most, which is never above 1 s.
 const PATIENCE: u64 = 2_000_000_000;
 
+/// So many entries with one host frame (the zero page, pages merged for being equal) are not looked at one by one.
+const MANY: usize = 1024;
+
 /// Ranges that are remembered.
 const RECENT: usize = 64;
 
@@ -144,20 +147,28 @@ impl Engine {
         let unknown = crate::silent::places::Places::default();
         let places = self.silent.places.get(&vm).unwrap_or(&unknown);
         let mut found: Vec<u32> = Vec::new();
+        let mut others = None;
         if let Some((a, b)) = self.only(vm, start, end) {
             found.extend(fresh.covering(a, b, 1));
-            let mut hosts: Vec<u64> = found.iter().filter_map(|x| self.host_frame(*x)).collect();
-            hosts.sort_unstable();
-            hosts.dedup_by_key(|p| *p >> 9);
-            found.extend(hosts.iter().flat_map(|p| fresh.near_host(*p)));
+            let hosts = found.iter().filter_map(|x| self.host_frames(*x));
+            let same: Vec<u32> =
+                hosts.flat_map(|(a, b)| fresh.mapping(a, b)).take(found.len() + MANY).collect();
+            others = (same.len() < found.len() + MANY).then_some(same);
+        }
+        if let Some(same) = &others {
+            found.extend(same);
             found.extend(places::HOLES.iter().flat_map(|(lo, hi)| fresh.covering(*lo, *hi, 1)));
-            found.extend(fresh.aside());
         } else {
             found.extend(places.frames(start, end).flat_map(|(a, b)| fresh.covering(a, b, 1)));
-            found.extend(places.unknown().into_iter().flat_map(|(a, b)| fresh.covering(a, b, 1)));
-            found.extend(fresh.aside());
         }
+        found.extend(fresh.aside());
         found.retain(|x| self.may_hit(*x, start, end));
+        if others.is_none() {
+            let unknown = places.unknown();
+            found.extend(
+                unknown.into_iter().flat_map(|(a, b)| fresh.covering(a, b, 1)).filter(|x| !self.located(*x)),
+            );
+        }
         found
     }
 
@@ -189,12 +200,30 @@ impl Engine {
         if places::in_hole(p.gfn, last) {
             return true;
         }
-        let Some(mine) = self.host_frame(entry) else { return true };
+        let Some((mine, end)) = self.host_frames(entry) else { return true };
         let fresh = self.silent.fresh.get(&table.vm);
-        fresh.into_iter().flat_map(|f| f.covering(a, b, 1)).filter(|x| *x != entry).any(|x| {
-            let n = pages_of(self.store.place(x).level);
-            self.host_frame(x).is_some_and(|h| h < mine.saturating_add(last - p.gfn + 1) && mine < h + n)
-        })
+        let mut same = fresh.into_iter().flat_map(|f| f.mapping(mine, end)).filter(|x| *x != entry);
+        let over = |x: u32| {
+            let q = self.store.place(x);
+            q.gfn <= b && a < q.gfn.saturating_add(pages_of(q.level))
+        };
+        same.by_ref().take(MANY).any(over) || same.next().is_some()
+    }
+
+    /// It is known where an entry's page lies, or it has none.
+    fn located(&self, entry: u32) -> bool {
+        let p = self.store.place(entry);
+        let table = &self.store.tables[p.table as usize];
+        let places = self.silent.places.get(&table.vm);
+        let last = p.gfn.saturating_add(pages_of(p.level) - 1);
+        self.host_frame(entry).is_none()
+            || table.as_id == 0 && places.is_some_and(|s| s.delta(p.gfn, last).is_some())
+    }
+
+    /// First and last host frame that an entry maps.
+    pub(super) fn host_frames(&self, entry: u32) -> Option<(u64, u64)> {
+        let first = self.host_frame(entry)?;
+        Some((first, first.saturating_add(pages_of(self.store.place(entry).level) - 1)))
     }
 
     /// First host frame that an entry maps.
