@@ -230,7 +230,7 @@ impl Engine {
             lost: Vec::new(),
             markers: Vec::new(),
             faults: FaultTracker::default(),
-            silent: Silent::default(),
+            silent: Silent::new(trace),
             loss_seen: false,
             loss_ev: 0,
             virt_minus_phys: None,

@@ -14,6 +14,8 @@
 //! generation 5 of the line's frame), or plain hex. After it may come `-a` without Accessed, `-d` without Dirty, `-m` without
 //! MMU-writable, `-w` without Writable, and at the end `/2`: the level a leaf's value is for.
 //!
+//! Beside events: `layout NAME`, `kernel RELEASE`, `vm PID TID…`, `fact NAME VALUE` (what a capture says of its host and itself).
+//!
 //! Verbs: `root [smm] [mirror]`, `page LEVEL GFN [smm] [mirror]`, `zappage LEVEL GFN [invalid]`, `shadow LEVEL GFN [existing] [unsync]`,
 //! `zapshadow LEVEL GFN`, `sync LEVEL GFN`, `unsync LEVEL GFN` (pages that shadow a guest's table),
 //! `tdp LEVEL GFN OLD NEW [as N]`, `set LEVEL GFN VALUE at ADDRESS`, `mmio GFN GENERATION [at VIRTUAL]`, `handle GFN`,
@@ -55,6 +57,9 @@ pub fn trace(text: &str) -> Result<Trace, FixtureError> {
             [] => {}
             ["layout", name] => m.layout = named(name).map_err(at(i + 1))?,
             ["kernel", release] => m.trace.info.host.os_release = Some((*release).to_owned()),
+            ["fact", name, value @ ..] => {
+                m.trace.info.host.facts.push(((*name).to_owned(), value.join(" ")));
+            }
             ["vm", pid, tids @ ..] => m.vm(pid, tids).map_err(at(i + 1))?,
             [time, thread, verb, args @ ..] => m.event(time, thread, verb, args).map_err(at(i + 1))?,
             _ => return Err(FixtureError { line: i + 1, what: "time, thread and verb expected".to_owned() }),

@@ -159,31 +159,9 @@ impl Engine {
             return;
         }
         let known = self.known(entry);
-        self.note_alias(vm, entry);
         self.silent.fresh.entry(vm).or_default().insert(known);
         let tid = self.threads[th].tid;
         self.silent.set.entry(tid).or_default().push(entry);
-    }
-
-    /// One host frame at two guest frames, one of them writable (so that neither merging nor the zero page made it so): this monitor maps
-    /// memory twice.
-    fn note_alias(&mut self, vm: u16, entry: u32) {
-        if self.silent.aliased.contains(&vm) {
-            return;
-        }
-        let (Some((host, last)), Some(fresh)) = (self.host_frames(entry), self.silent.fresh.get(&vm)) else {
-            return;
-        };
-        let gfn = self.store.place(entry).gfn;
-        let writable = |x: u32| self.store.now(x).is_some_and(|(_, m)| m.shade == Shade::Writable);
-        // There are few of a writable page; of a page that is shared for being equal there may be any number.
-        let twice = fresh.mapping(host, last).filter(|x| *x != entry).take(64).any(|x| {
-            let elsewhere = |h: u64| gfn.wrapping_sub(host) != self.store.place(x).gfn.wrapping_sub(h);
-            self.host_frame(x).is_some_and(elsewhere) && (writable(x) || writable(entry))
-        });
-        if twice {
-            self.silent.aliased.insert(vm);
-        }
     }
 
     /// Virtual and physical addresses of entries differ by one constant.

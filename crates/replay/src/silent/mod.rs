@@ -12,7 +12,7 @@ mod places;
 
 use std::collections::BTreeMap;
 
-use mmuscope_trace::{Body, Event, Isa, Page, Role};
+use mmuscope_trace::{Body, Event, Isa, Page, Role, Trace};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::engine::{At, Engine};
@@ -80,8 +80,6 @@ pub(crate) struct Silent {
     ranges: Ranges,
     cows: FxHashMap<u32, Cow>,
     places: FxHashMap<u16, Places>,
-    /// VMs in which one host frame was seen at two guest frames, writable.
-    aliased: FxHashSet<u16>,
     walks: FxHashMap<u32, Walks>,
     /// VMs whose guests have tables of 4-byte entries.
     narrow: FxHashSet<u16>,
@@ -96,6 +94,12 @@ pub(crate) struct Silent {
     direct_at: FxHashMap<(u16, u8, u64), Vec<u32>>,
     /// VMs with any silent table.
     active: bool,
+}
+
+impl Silent {
+    pub(crate) fn new(trace: &Trace) -> Self {
+        Self { ranges: Ranges::of(trace), ..Self::default() }
+    }
 }
 
 impl Engine {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use mmuscope_spte::Mode;
 use mmuscope_spte::PresentRule;
-use mmuscope_trace::{Body, Event};
+use mmuscope_trace::{Body, Event, Trace};
 
 use crate::engine::{At, Engine};
 use crate::model::{Certainty, Reason, Shade, pages_of};
@@ -52,9 +52,23 @@ pub(crate) struct Ranges {
     from: u32,
     /// Such ranges are recorded in this trace.
     pub(super) told: bool,
+    /// Not all of them: the recording is of some threads only, and any thread of the host may take pages from a guest.
+    deaf: bool,
 }
 
 impl Ranges {
+    /// What a capture of ours says about itself.
+    pub(super) fn of(trace: &Trace) -> Self {
+        let facts = |name: &'static str| {
+            trace.info.host.facts.iter().filter(move |(k, _)| k == name).map(|(_, v)| v.as_str())
+        };
+        let whole = facts("record.scope").all(|s| s == "the whole system");
+        let recorded = facts("record.events").any(|e| e.split(',').any(|e| e == "kvm:kvm_unmap_hva_range"));
+        let sieved = facts("record.filter").any(|f| f.starts_with("kvm:kvm_unmap_hva_range"));
+        let deaf = !whole || sieved;
+        Self { told: recorded && !deaf, deaf, ..Self::default() }
+    }
+
     pub(super) fn lost(&mut self) {
         self.open.clear();
         self.recent.clear();
@@ -115,7 +129,7 @@ impl Engine {
             _ => return,
         };
         if zaps {
-            self.silent.ranges.told = true;
+            self.silent.ranges.told = !self.silent.ranges.deaf;
             self.note_cow(at, start, end);
         }
         self.silent.ranges.close(tid);
@@ -157,7 +171,6 @@ impl Engine {
         }
         if let Some(same) = &others {
             found.extend(same);
-            found.extend(places::HOLES.iter().flat_map(|(lo, hi)| fresh.covering(*lo, *hi, 1)));
         } else {
             found.extend(places.frames(start, end).flat_map(|(a, b)| fresh.covering(a, b, 1)));
         }
@@ -172,10 +185,13 @@ impl Engine {
         found
     }
 
-    /// The frames of a range that is memory of a known place, where it cannot be memory of any other frame too.
+    /// The frames of a range that is memory of a known place, where it is known what host page each of them has: then another frame that is
+    /// the same memory has the same host page.
     fn only(&self, vm: u16, start: u64, end: u64) -> Option<(u64, u64)> {
-        let frames = self.silent.places.get(&vm)?.within(start, end)?;
-        (!self.silent.aliased.contains(&vm)).then_some(frames)
+        let (a, b) = self.silent.places.get(&vm)?.within(start, end).filter(|(a, b)| b - a < MANY as u64)?;
+        let fresh = self.silent.fresh.get(&vm)?;
+        let known = |g: u64| fresh.covering(g, g, 1).any(|x| self.host_frame(x).is_some());
+        (a..=b).all(known).then_some((a, b))
     }
 
     /// Whether a range may cover the page of an entry; `false` only where it is known where the one or the other lies.
@@ -195,11 +211,8 @@ impl Engine {
             return places::touches(delta, p.level, p.gfn, start, end);
         }
         // The range is the memory of other frames. This one can only be hit if the monitor maps that memory twice: then both have the
-        // same host frame. Firmware and video memory are mapped so.
+        // same host page.
         let Some((a, b)) = self.only(table.vm, start, end) else { return true };
-        if places::in_hole(p.gfn, last) {
-            return true;
-        }
         let Some((mine, end)) = self.host_frames(entry) else { return true };
         let fresh = self.silent.fresh.get(&table.vm);
         let mut same = fresh.into_iter().flat_map(|f| f.mapping(mine, end)).filter(|x| *x != entry);

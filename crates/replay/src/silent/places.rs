@@ -7,13 +7,13 @@ use crate::model::pages_of;
 
 /// Frames that firmware, video memory and devices are laid over: what lies there may be memory of another slot than what lies around, and
 /// memory that is mapped a second time elsewhere.
-pub(super) const HOLES: [(u64, u64); 2] = [(0xa0, 0xff), (0xc_0000, 0xf_ffff)];
+const HOLES: [(u64, u64); 2] = [(0xa0, 0xff), (0xc_0000, 0xf_ffff)];
 
 /// Pages that must lie at the same distance.
 const VOTES: u32 = 3;
 
 /// Whether frames touch one of the places where memory slots change from one frame to the next.
-pub(super) fn in_hole(first: u64, last: u64) -> bool {
+fn in_hole(first: u64, last: u64) -> bool {
     HOLES.iter().any(|(lo, hi)| first <= *hi && *lo <= last)
 }
 
