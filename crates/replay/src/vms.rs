@@ -291,7 +291,10 @@ impl VmMap {
         let Some(s) = self.vms.get_mut(usize::from(vm)) else { return };
         match body {
             _ if s.acted => {}
-            Body::GetPage { page, created: true } if page.role.level >= 3 => {
+            Body::GetPage { page, created: true }
+                // SMM and nested guests come later than a VM's first root.
+                if page.role.level >= 3 && page.role.smm != Some(true) && page.role.guest_mode != Some(true) =>
+            {
                 (s.acted, s.complete) = (true, true);
                 self.clean.get_or_insert(true);
             }

@@ -206,6 +206,9 @@ impl Engine {
         if f.result != FastPfResult::Fixed {
             return true;
         }
+        if other.is_some() {
+            self.doubt_fast_rivals(at, f, entry);
+        }
         let l = self.layout;
         // `new` is re-read when the event is recorded; the store itself can only have given back what the fault wanted.
         let fixed =
@@ -216,7 +219,9 @@ impl Engine {
             };
         let careful = self.careful(vm);
         let r = &self.store.tables[table as usize];
-        let sure = named || other.is_none() && (!careful || r.alive && !self.vms.several_roots(vm));
+        let sure = named
+            || other.is_none()
+                && (!careful || r.alive && !self.vms.several_roots(vm) && self.store.top_as_id == 0);
         let (cur, m) = self.store.now(entry).map_or((l.zapped, None), |(c, m)| (c, Some(m)));
         let known = |m: crate::store::Meta| {
             if careful { m.certainty <= Certainty::Observed } else { m.certainty != Certainty::Stale }
@@ -263,9 +268,6 @@ impl Engine {
         } else {
             (Certainty::Implied, Reason::Incomplete)
         };
-        if other.is_some() {
-            self.doubt_fast_rivals(at, f, entry);
-        }
         let span = self.store.push(entry, ev, Some(fixed), shade, certainty, reason);
         self.threads[th].fault.changed(span, level, shade);
         true
@@ -385,7 +387,7 @@ struct FastHit {
 
 impl FastHit {
     fn rival(&mut self, h: &FastHit) {
-        if self.fits && h.fits && !self.named {
+        if h.fits && !self.named {
             self.other = Some(h.entry);
         }
     }
