@@ -133,7 +133,7 @@ fn between_leaves(t: &Timeline, e: &Entry, b: &Span, s: &Span, after: &str) -> S
             // MMU-writable goes with W where the fast path must not give it back.
             let why = match is.and_then(|d| d.mmu_writable) {
                 Some(true) => " to log writes",
-                Some(false) => " for good: it holds a page table of the guest, or its writes are tracked",
+                Some(false) => " as a page table of the guest (or to track its writes)",
                 None => "",
             };
             format!("{size} entry write-protected{why}{after}")
