@@ -1,6 +1,6 @@
 //! Entries that stay removed.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::{Certainty, Evidence, EvidenceKind, Outcome, Shade, VmId};
 use crate::timeline::Timeline;
@@ -21,7 +21,11 @@ impl Timeline {
         }
         let s = &self.engine.store;
         let mut tails: FxHashMap<(u16, u64), Tail> = FxHashMap::default();
-        for f in self.engine.faults.done.iter().rev().filter(|f| f.gfn != u64::MAX && f.levels & 15 != 0) {
+        let faults = || self.engine.faults.done.iter().filter(|f| f.gfn != u64::MAX && f.levels & 15 != 0);
+        // Most faults are of pages that never came to nothing.
+        let in_vain: FxHashSet<(u16, u64)> =
+            faults().filter(|f| f.outcome == Outcome::Retry).map(|f| (f.vm, f.gfn)).collect();
+        for f in faults().rev().filter(|f| in_vain.contains(&(f.vm, f.gfn))) {
             let t = tails.entry((f.vm, f.gfn)).or_insert(Tail {
                 first: f.ts,
                 last: f.ts,
