@@ -9,6 +9,8 @@ pub(crate) struct Group {
     pub(crate) pid: Option<u32>,
     pub(crate) name: String,
     pub(crate) tids: Vec<u32>,
+    /// Nothing but their numbers puts some of them here: they worked on no table that another of the group did.
+    pub(crate) guessed: bool,
     pub(crate) provenance: String,
 }
 
@@ -41,6 +43,7 @@ pub(crate) fn groups(trace: &Trace, seen: &mut Seen) -> Vec<Group> {
                 pid: g.pid,
                 name: g.name.clone(),
                 tids: g.tids.iter().copied().chain(g.vcpus.iter().map(|v| v.0)).collect(),
+                guessed: false,
                 provenance: g.provenance.clone(),
             })
             .collect::<Vec<_>>()
@@ -221,6 +224,7 @@ impl Pass {
             }
         }
         // vCPU threads that touched no table of another go where the reader put them, if nothing speaks against it.
+        let mut guessed = vec![false; n];
         for g in guesses.iter().filter(|g| g.pid.is_none()) {
             let members: Vec<usize> = g.vcpus.iter().filter_map(|v| self.ix.get(&v.0).copied()).collect();
             let alone: Vec<usize> = members
@@ -231,10 +235,14 @@ impl Pass {
             for m in alone {
                 let lonely_edges =
                     edges.iter().any(|(_, (a, b))| (*a == m && is_vcpu(*b)) || (*b == m && is_vcpu(*a)));
-                if let Some(other) = members.iter().copied().find(|o| *o != m)
+                // It is put to one that came before it. Two threads that ran a vCPU of the same number are of two VMs, where nothing else
+                // is known of them.
+                let (own, of) = (&self.nodes[m].runs, |o: usize| root(&to, o));
+                let fits = |o: usize| o < m && !own.keys().any(|v| runs[of(o)].contains_key(v));
+                if let Some(other) = members.iter().copied().find(|o| fits(*o))
                     && !lonely_edges
                 {
-                    join(&mut to, &mut runs, &mut sure, other, m, false);
+                    guessed[m] = join(&mut to, &mut runs, &mut sure, other, m, false);
                 }
             }
         }
@@ -267,6 +275,7 @@ impl Pass {
             .map(|(r, members)| {
                 let guess = sure[r].and_then(|g| guesses.get(g));
                 let mut tids: Vec<u32> = members.iter().map(|m| self.nodes[*m].tid).collect();
+                let guessed = members.iter().any(|m| guessed[*m]);
                 if let Some(g) = guess {
                     tids.extend(g.tids.iter().copied());
                     tids.extend(g.vcpus.iter().map(|v| v.0));
@@ -298,7 +307,7 @@ impl Pass {
                 let pid = guess
                     .and_then(|g| g.pid)
                     .or_else(|| members.iter().find_map(|m| pid_of(self.nodes[*m].tid)));
-                (first, Group { pid, name: name.unwrap_or_default(), tids, provenance })
+                (first, Group { pid, name: name.unwrap_or_default(), tids, guessed, provenance })
             })
             .collect();
         out.sort_by_key(|x| x.0);

@@ -64,6 +64,8 @@ pub(crate) struct VmMap {
     clean: Option<bool>,
     by_tid: FxHashMap<u32, u16>,
     by_pid: FxHashMap<u32, u16>,
+    /// There are several VMs, and of some thread nothing but its number says which it works for.
+    guessed: bool,
     seen: grouping::Seen,
     /// Name of each thread that acted, for stories.
     pub(crate) comms: FxHashMap<u32, StrId>,
@@ -85,7 +87,9 @@ impl VmMap {
 
     /// Takes over what the reader found out about threads and processes, and what the page tables say where it could not.
     pub(crate) fn update(&mut self, trace: &Trace) {
-        for g in grouping::groups(trace, &mut self.seen) {
+        let groups = grouping::groups(trace, &mut self.seen);
+        self.guessed = groups.len() > 1 && groups.iter().any(|g| g.guessed);
+        for g in groups {
             if self.vms.len() >= usize::from(u16::MAX) {
                 break;
             }
@@ -121,7 +125,7 @@ impl VmMap {
 
     /// The same threads in the same VMs as another map says.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
-        self.by_tid.iter().all(|(t, v)| other.by_tid.get(t) == Some(v))
+        self.guessed == other.guessed && self.by_tid.iter().all(|(t, v)| other.by_tid.get(t) == Some(v))
     }
 
     /// Nothing that the other map says would have changed which VM an event is of.
@@ -136,6 +140,11 @@ impl VmMap {
             None if self.vms.len() == 1 => Some(0),
             None => None,
         }
+    }
+
+    /// Of some thread nothing but its number says which VM it works for: then its VM may show tables of another, and that one lack them.
+    pub(crate) fn guessed(&self) -> bool {
+        self.guessed
     }
 
     /// There is one VM, so that everything is its.

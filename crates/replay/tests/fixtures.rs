@@ -4,7 +4,7 @@ use mmuscope_replay::{
     Certainty, Entry, EvidenceKind, Outcome, Reason, ReplayOptions, Shade, Span, State, StateFilter,
     Timeline, VmId, fixture, replay,
 };
-use mmuscope_trace::Trace;
+use mmuscope_trace::{Trace, VmGuess};
 
 fn run(text: &str) -> (Trace, Timeline) {
     let trace = fixture::trace(text).expect("fixture");
@@ -498,4 +498,66 @@ fn story_of_a_page_names_its_turns() {
         assert!(text.iter().any(|t| t.contains(want)), "{want} in {text:#?}");
     }
     assert_eq!(s.faults.len(), 2);
+}
+
+/// A recording that names no process: threads with the vCPUs that they run, as a reader finds them.
+fn unnamed(text: &str, vcpus: &[(u32, u32)]) -> Timeline {
+    let mut trace = fixture::trace(text).expect("fixture");
+    trace.info.vms = vec![VmGuess { vcpus: vcpus.to_vec(), is_guess: true, ..VmGuess::default() }];
+    replay(&trace, &ReplayOptions::default())
+}
+
+#[test]
+fn two_threads_that_run_a_vcpu_of_one_number_are_two_vms() {
+    // One after the other, each with a tree of its own: no vCPU that moved to another thread would make its root again.
+    let t = unnamed(
+        &format!(
+            "{TREE}
+            +1 t1 tdp 1 2 empty W77
+            +1 t1 entry 0
+            +1 t2 root
+            +1 t2 page 3 0
+            +1 t2 tdp 4 0 empty T20
+            +1 t2 page 2 0
+            +1 t2 tdp 3 0 empty T21
+            +1 t2 page 1 0
+            +1 t2 tdp 2 0 empty T22
+            +1 t2 tdp 1 2 empty W88
+            +1 t2 entry 0"
+        ),
+        &[(1, 0), (2, 0)],
+    );
+    assert_eq!(t.vms().len(), 2);
+    let leaves: Vec<_> = at_end(&t)
+        .into_iter()
+        .filter(|(e, _)| e.level == 1)
+        .map(|(e, s)| (e.vm, s.shade, s.certainty))
+        .collect();
+    let exact = |vm| (VmId(vm), Shade::Writable, Certainty::Exact);
+    assert_eq!(leaves, [exact(0), exact(1)]);
+}
+
+#[test]
+fn what_is_installed_is_no_fact_where_the_vm_of_a_thread_is_a_guess() {
+    // t3 runs vCPU 1 and shares no table with either VM: its number alone says whose it is, and so what either holds besides.
+    let both = "
+        +1 t1 tdp 1 2 empty W77
+        +1 t1 entry 0
+        +1 t2 root
+        +1 t2 page 3 0
+        +1 t2 tdp 4 0 empty T20
+        +1 t2 page 2 0
+        +1 t2 tdp 3 0 empty T21
+        +1 t2 entry 0
+        +1 t1 entry 0
+        +1 t3 page 1 200
+        +1 t3 tdp 2 200 empty T30
+        +1 t3 entry 1";
+    let t = unnamed(&format!("{TREE}{both}"), &[(1, 0), (2, 0), (3, 1)]);
+    let link = entry(&t, 2, 0x200).expect("linked").1;
+    assert_eq!((link.certainty, link.reason), (Certainty::Implied, Reason::Ambiguous));
+    assert_eq!(entry(&t, 1, 2).map(|(_, s)| s.certainty), Some(Certainty::Implied));
+    // Where its process is known, so is its VM.
+    let (_, t) = run(&format!("vm 10 t1 t3\nvm 20 t2\n{TREE}{both}"));
+    assert_eq!(entry(&t, 2, 0x200).map(|(e, s)| (e.vm, s.certainty)), Some((VmId(0), Certainty::Exact)));
 }

@@ -59,7 +59,11 @@ impl Engine {
             }
             return;
         }
-        let found = self.find_table(&c, careful);
+        let found = self.find_table(&c, careful).map(|f| {
+            // What fits one VM alone proves itself; what was empty fits any.
+            let proves = f.fit == Fit::Exact && self.layout.is_shadow_present(old);
+            Found { sure: f.sure && (proves || !self.vms.guessed()), ..f }
+        });
         if careful {
             self.threads[th].cut = self.cut_page(&c).map(|_| (level - 1, gfn));
             if found.is_none_or(|f| !f.sure)
