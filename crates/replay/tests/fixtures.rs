@@ -561,3 +561,15 @@ fn what_is_installed_is_no_fact_where_the_vm_of_a_thread_is_a_guess() {
     let (_, t) = run(&format!("vm 10 t1 t3\nvm 20 t2\n{TREE}{both}"));
     assert_eq!(entry(&t, 2, 0x200).map(|(e, s)| (e.vm, s.certainty)), Some((VmId(0), Certainty::Exact)));
 }
+
+#[test]
+fn frozen_in_a_table_made_before_the_trace_is_no_lasting_fact() {
+    // 6.10 and later tell of a frozen value only where a table is torn down; its memory is freed without a word.
+    let (_, t) = run("
+        layout E12/npt
+        100 t1 root
+        +1 t1 tdp 1 2 W77 frozen
+        +1 t1 entry 0");
+    let s = entry(&t, 1, 2).expect("frozen").1;
+    assert_eq!((s.shade, s.certainty, s.reason), (Shade::Removed, Certainty::Implied, Reason::PageZapped));
+}

@@ -26,7 +26,8 @@ impl Engine {
         // Where releases are traced (6.10 and later) a frozen value is only ever told of a table being torn down: that its link was cut
         // must have been lost.
         let t = &self.store.tables[table as usize];
-        if shade == Shade::Removed && !self.releases_silently && t.lossy && !t.mirror {
+        let (mirror, unseen) = (t.mirror, !t.born);
+        if shade == Shade::Removed && !self.releases_silently && t.lossy && !mirror {
             self.detach_tree(table, ev, ts);
             self.threads[th].tearing.push(table);
             self.apply_dying(c, found, shade, careful);
@@ -49,7 +50,12 @@ impl Engine {
         let old_child = self.child_of.get(&entry).copied();
         let old_state = l.state(old, level);
         let new_state = l.state(new, level);
-        let (certainty, reason) = Self::how_known(found, careful);
+        let (certainty, reason) = if shade == Shade::Removed && !self.releases_silently && !mirror && unseen {
+            // As above, of a table that was made before the trace began: so its link may have been cut before.
+            (Certainty::Implied, Reason::PageZapped)
+        } else {
+            Self::how_known(found, careful)
+        };
         let span = self.store.push(entry, ev, Some(new), shade, certainty, reason);
         if !found.sure && !careful {
             self.note(EvidenceKind::Ambiguous, c, Some(entry), (None, Some(new)));
