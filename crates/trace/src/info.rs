@@ -109,12 +109,14 @@ pub enum FormatKind {
     TraceCmdText,
     /// Text of `perf script`.
     PerfScriptText,
+    /// Text of `perf trace`.
+    PerfTraceText,
 }
 
 impl FormatKind {
     /// Whether it is text.
     pub fn is_text(self) -> bool {
-        matches!(self, Self::FtraceText | Self::TraceCmdText | Self::PerfScriptText)
+        matches!(self, Self::FtraceText | Self::TraceCmdText | Self::PerfScriptText | Self::PerfTraceText)
     }
 }
 
@@ -130,6 +132,7 @@ impl fmt::Display for FormatKind {
             Self::FtraceText => "tracefs text",
             Self::TraceCmdText => "trace-cmd report text",
             Self::PerfScriptText => "perf script text",
+            Self::PerfTraceText => "perf trace text",
         })
     }
 }

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use crate::error::Error;
 use crate::info::{Compression, FormatKind};
-use crate::text::head;
+use crate::paste;
 use crate::text::scan::find;
+use crate::text::{clean, head, repair, skipped};
 
 /// Kinds of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub(crate) fn is_binary(head: &[u8]) -> bool {
         || head.contains(&0)
 }
 
-/// Whether an event line is among the (whole) lines.
+/// Whether an event line is among the (whole) lines as they are.
 pub(crate) fn has_event(head: &[u8]) -> bool {
     head.split(|b| *b == b'\n').any(|l| head::parse(l).is_some())
 }
@@ -101,7 +102,6 @@ fn text(head: &[u8], path: &Path) -> Result<Kind, Error> {
             next: "record without it: echo nolatency-format > /sys/kernel/tracing/trace_options".to_owned(),
         });
     }
-    let mut seen = None;
     for line in head.split(|b| *b == b'\n') {
         if line.starts_with(b"# tracer:") || line.starts_with(b"# entries-in-buffer") {
             return Ok(Kind::Text(FormatKind::FtraceText));
@@ -110,24 +110,69 @@ fn text(head: &[u8], path: &Path) -> Result<Kind, Error> {
             return Ok(Kind::Text(FormatKind::TraceCmdText));
         }
         if let Some(h) = head::parse(line) {
-            let kind = if h.system.is_some() || !h.dash {
-                FormatKind::PerfScriptText
-            } else if h.flags {
-                FormatKind::FtraceText
-            } else {
-                FormatKind::TraceCmdText
-            };
-            seen.get_or_insert(kind);
-            break;
+            return Ok(Kind::Text(printed_by(&h)));
         }
+    }
+    // Not as a tool prints it: quoted, wrapped, with other blanks.
+    if let Some(h) = repair::first_head(head).as_deref().and_then(|l| head::parse(l.as_bytes())) {
+        return Ok(Kind::Text(printed_by(&h)));
     }
     // Lines of loss alone (`CPU:1 [LOST 12 EVENTS]`) are a trace too.
     let lost = || head.split(|b| *b == b'\n').any(|l| l.starts_with(b"CPU:") && l.ends_with(b"]"));
-    match seen {
-        Some(kind) => Ok(Kind::Text(kind)),
-        None if lost() => Ok(Kind::Text(FormatKind::FtraceText)),
-        None => Err(Error::Unrecognised { path: path.to_path_buf(), found: found(head) }),
+    if lost() {
+        return Ok(Kind::Text(FormatKind::FtraceText));
     }
+    if let Some((what, next)) = known_but_unread(head) {
+        return Err(Error::Unsupported {
+            path: path.to_path_buf(),
+            what: what.to_owned(),
+            next: next.to_owned(),
+        });
+    }
+    Err(Error::Unrecognised { path: path.to_path_buf(), found: found(head) })
+}
+
+/// The tool that prints such a head.
+fn printed_by(h: &head::Head<'_>) -> FormatKind {
+    if h.relative {
+        FormatKind::PerfTraceText
+    } else if h.system.is_some() || !h.dash {
+        FormatKind::PerfScriptText
+    } else if h.flags {
+        FormatKind::FtraceText
+    } else {
+        FormatKind::TraceCmdText
+    }
+}
+
+/// Text without an event that can be read, of which one can say what it is, and what to do.
+fn known_but_unread(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    let lines = clean::lines(head, &mut clean::Mended::default());
+    // `14.141612: kvm:kvm_entry: vcpu 2`.
+    let bare = |l: &str| {
+        let mut words = l.split_whitespace().skip_while(|w| w.starts_with('['));
+        let stamp = words.next().and_then(|w| w.strip_suffix(':')).is_some_and(|w| w.parse::<f64>().is_ok());
+        stamp && words.next().is_some_and(|w| w.len() > 2 && w.ends_with(':'))
+    };
+    if lines.iter().any(|l| bare(&l.text)) {
+        return Some((
+            "perf script text without the names and numbers of tasks, so that its events belong to nobody",
+            "print them too: perf script -F comm,pid,tid,cpu,time,event,trace",
+        ));
+    }
+    if lines.iter().any(|l| skipped::is_graph(l.text.trim())) {
+        return Some((
+            "text of the function graph tracer, in which events have neither a task nor a time",
+            "record the events alone: echo nop > /sys/kernel/tracing/current_tracer",
+        ));
+    }
+    if !paste::scan(head).values.is_empty() {
+        return Some((
+            "text that holds SPTE values but no trace event",
+            "mmuscope decode FILE says what the values mean",
+        ));
+    }
+    None
 }
 
 /// A few words on what it seems to be.
@@ -135,6 +180,9 @@ fn found(head: &[u8]) -> String {
     let start = &head[..head.len().min(24)];
     if start.starts_with(b"\x7fELF") {
         return "it is an ELF program".to_owned();
+    }
+    if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
+        return "it is text in UTF-16: iconv -f UTF-16 -t UTF-8 FILE makes it readable".to_owned();
     }
     if start.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) {
         return format!(

@@ -4,16 +4,18 @@
 //! tracefs     load3-8815  (   8810) [000] ...1.   546.005642: kvm_entry: …      (tgid and flags as switched on; 4 or 5 flags)
 //! trace-cmd   CPU 2/KVM-4242  [000]     1.000003: kvm_entry:   …                (9 digits with -t; `-l`: CPU and flags in one word)
 //! perf        CPU 2/KVM  4242/4243 [000]     1.000003:   kvm:kvm_entry: …        (the pid only where asked for)
+//! perf trace  12481.879 CPU 2/KVM/4243 kvm:kvm_entry:vcpu 2                         (milliseconds since its start)
+//! an oops     CPU 2/KV-4243      2d..1. 8462316us : kvm_entry: …                    (microseconds since the buffer's start)
 //! ```
 //! A task name may hold blanks, dashes, brackets and colons, so the head is found by its `[CPU]` and what must surround it: what follows
 //! is read forwards, the task before it from its end.
 
 use nom::Parser;
 use nom::branch::alt;
-use nom::bytes::complete::take_while1;
+use nom::bytes::complete::{tag, take_while, take_while1};
 use nom::character::complete::char;
 use nom::combinator::{all_consuming, map, map_opt, map_res, value, verify};
-use nom::sequence::{delimited, preceded};
+use nom::sequence::{delimited, preceded, terminated};
 
 use crate::text::scan::{Parsed, blanks, dec, word};
 
@@ -35,6 +37,8 @@ pub(crate) struct Head<'a> {
     pub(crate) rest: &'a [u8],
     /// Whether the task was written `name-tid` (ftrace) rather than `name tid` (perf).
     pub(crate) dash: bool,
+    /// The stamp counts from the start of `perf trace`.
+    pub(crate) relative: bool,
 }
 
 /// Takes a line apart; `None` if it is no event.
@@ -51,7 +55,54 @@ pub(crate) fn parse(line: &[u8]) -> Option<Head<'_>> {
             break;
         }
     }
-    without_brackets(line)
+    without_brackets(line).or_else(|| perf_trace(line))
+}
+
+/// `12481.879 qemu-system-x8/27004 kvm:kvm_page_fault:address 1000 error_code 181`.
+fn perf_trace(line: &[u8]) -> Option<Head<'_>> {
+    let line = line.trim_ascii();
+    let (stamp, rest) = line.split_at(line.iter().position(|b| *b == b' ')?);
+    let (whole, fraction) = stamp.split_at(stamp.iter().position(|b| *b == b'.')?);
+    let (ms, us) = (id(whole)?, id(fraction.get(1..).filter(|f| f.len() == 3)?)?);
+    let ts = u64::from(ms) * 1_000_000 + u64::from(us) * 1_000;
+    // The word behind the last slash that is a number ends the task.
+    let mut at = 0;
+    let (who, event) = loop {
+        let n = at + rest.get(at..)?.iter().position(|b| *b == b'/')?;
+        let digits = rest[n + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
+        if digits > 0 && rest.get(n + 1 + digits) == Some(&b' ') {
+            break ((&rest[..n], id(&rest[n + 1..=n + digits])?), rest[n + 1 + digits..].trim_ascii_start());
+        }
+        at = n + 1;
+    };
+    let name = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    let system = event.iter().take_while(|b| name(b)).count();
+    let (system, behind) = event.split_at(system);
+    let behind = behind.strip_prefix(b":")?;
+    let (event, behind) = behind.split_at(behind.iter().take_while(|b| name(b)).count());
+    // Newer versions print `(name: value, …)`, whose numbers may be in any base: kept as text.
+    let rest = behind.strip_prefix(b":").or_else(|| behind.starts_with(b"(").then_some(behind))?;
+    let ((comm, tid), rest) = (who, rest.trim_ascii());
+    (!system.is_empty() && !event.is_empty()).then_some(Head {
+        comm: comm.trim_ascii(),
+        tid,
+        pid: None,
+        cpu: None,
+        ts,
+        digits: 6,
+        flags: false,
+        system: Some(system),
+        event,
+        rest,
+        dash: false,
+        relative: true,
+    })
+}
+
+/// `8462316us : `, perhaps with a mark of how long it took.
+fn micros(i: &[u8]) -> Parsed<'_, (u64, u8)> {
+    let mark = take_while(|b: u8| matches!(b, b' ' | b'+' | b'!' | b'#' | b'*' | b'@' | b'$'));
+    map_opt(terminated(dec, (tag("us"), mark, char(':'))), |us| Some((us.checked_mul(1000)?, 6))).parse(i)
 }
 
 /// `[013]`.
@@ -107,13 +158,16 @@ fn without_brackets(line: &[u8]) -> Option<Head<'_>> {
         let blanks = line[at..].iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
         at += blanks;
         let end = line[at..].iter().position(|b| matches!(b, b' ' | b'\t')).map_or(line.len(), |n| at + n);
-        if end > at
-            && at > 0
-            && line[end - 1] == b':'
-            && line[at].is_ascii_digit()
-            && line[at..end].contains(&b'.')
-            && let Ok((rest, stamp)) = time(&line[at..])
-        {
+        let stamp = if end <= at || at == 0 || !line[at].is_ascii_digit() {
+            None
+        } else if line[end - 1] == b':' && line[at..end].contains(&b'.') {
+            time(&line[at..]).ok()
+        } else if line[at..end].contains(&b'u') {
+            micros(&line[at..]).ok()
+        } else {
+            None
+        };
+        if let Some((rest, stamp)) = stamp {
             let before = line[..at].trim_ascii_end();
             let last = before.iter().rposition(|b| *b == b' ').map_or(0, |n| n + 1);
             if let Ok((flags, cpu)) = dec(&before[last..])
@@ -187,7 +241,7 @@ fn finish<'a>(
     let (rest, (system, event)) = event(rest).unwrap_or((rest, (None, b"")));
     let rest = unblank(rest).trim_ascii_end();
     let Who { comm, tid, pid, dash } = who;
-    Head { comm, tid, pid, cpu, ts, digits, flags, system, event, rest, dash }
+    Head { comm, tid, pid, cpu, ts, digits, flags, system, event, rest, dash, relative: false }
 }
 
 #[cfg(test)]
@@ -233,6 +287,37 @@ mod tests {
         assert_eq!((a.system, a.event, a.rest), (Some(&b"kvm"[..]), &b"kvm_entry"[..], &b"vcpu 2"[..]));
         let b = h("load   138    14.141612:         kvm:kvm_entry: vcpu 2");
         assert_eq!((b.comm, b.tid, b.cpu), (&b"load"[..], 138, None));
+    }
+
+    #[test]
+    fn perf_trace() {
+        let a = h("12481.879 qemu-system-x8/27004 kvm:kvm_page_fault:address 8000002000000 error_code 181");
+        assert_eq!((a.comm, a.tid, a.ts, a.relative), (&b"qemu-system-x8"[..], 27004, 12_481_879_000, true));
+        assert_eq!(
+            (a.system, a.event, a.rest),
+            (Some(&b"kvm"[..]), &b"kvm_page_fault"[..], &b"address 8000002000000 error_code 181"[..])
+        );
+        let b = h("     0.000 CPU 0/KVM/123 kvm:kvm_entry(vcpu_id: 1, rip: 2)");
+        assert_eq!(
+            (b.comm, b.event, b.rest),
+            (&b"CPU 0/KVM"[..], &b"kvm_entry"[..], &b"(vcpu_id: 1, rip: 2)"[..])
+        );
+    }
+
+    #[test]
+    fn dump_at_an_oops() {
+        for line in [
+            "qemu-sys-5786      3d..1. 8462316us : kvm_exit: vcpu 4",
+            "qemu-sys-5786      3d..1. 8462316us+: kvm_exit: vcpu 4",
+        ] {
+            let a = h(line);
+            assert_eq!(
+                (a.comm, a.tid, a.cpu, a.ts),
+                (&b"qemu-sys"[..], 5786, Some(3), 8_462_316_000),
+                "{line}"
+            );
+            assert_eq!((a.event, a.rest), (&b"kvm_exit"[..], &b"vcpu 4"[..]));
+        }
     }
 
     #[test]

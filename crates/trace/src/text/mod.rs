@@ -4,11 +4,18 @@
 //! notes of loss (`CPU:1 [LOST 12 EVENTS]`, `CPU:1 [LOST EVENTS]`, `CPU:3 [12 EVENTS DROPPED]`, `PERF_RECORD_LOST lost 12`),
 //! `##### CPU 1 buffer started ####`, stack lines, blank lines. Pieces of about a megabyte are parsed on all threads and put together in
 //! file order.
+//!
+//! Most texts are as a tool printed them. A piece in which something does not read is read again by [`repair`]: people paste what a mail
+//! program wrapped and quoted. What still is no event is counted, and shown once.
 
 pub(crate) mod body;
+pub(crate) mod clean;
 pub(crate) mod head;
 pub(crate) mod pairs;
+mod pieces;
+pub(crate) mod repair;
 pub(crate) mod scan;
+pub(crate) mod skipped;
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -24,7 +31,11 @@ use crate::names::{self, Tp};
 use crate::reader::{Cx, Reader, damage};
 use crate::strings::Strings;
 use body::Gaps;
+use clean::Mended;
+use pieces::{last_head, memchr_newline, split};
+use repair::Reading;
 use scan::Scan;
+use skipped::Skipped;
 
 /// Bytes a thread parses at a time.
 const PIECE: usize = 512 << 10;
@@ -55,6 +66,8 @@ struct State {
     first_unread: Option<u64>,
     junk: u64,
     first_junk: Option<u64>,
+    skipped: Skipped,
+    mended: Mended,
     digits: Option<u8>,
     overwritten: Option<(u64, u64)>,
     spte_access: bool,
@@ -77,6 +90,10 @@ struct Piece {
     first_unread: Option<usize>,
     junk: u64,
     first_junk: Option<usize>,
+    skipped: Skipped,
+    mended: Mended,
+    /// A line is not as a tool prints it, though it reads as an event.
+    odd: bool,
     digits: Option<u8>,
     overwritten: Option<(u64, u64)>,
     spte_access: bool,
@@ -162,21 +179,17 @@ impl Reader for TextReader {
             // No line is that long: junk.
             end = self.rest.len();
         }
+        if !self.ended && !self.growing && end < self.rest.len() {
+            // What follows may be the rest of the last event.
+            end = last_head(&self.rest[..end]).unwrap_or(end);
+        }
         let text = &self.rest[..end];
-        let pieces: Vec<Piece> = if threads == 1 || text.len() < 128 << 10 {
-            vec![parse_piece(text)]
-        } else {
-            split(text, threads).into_par_iter().map(parse_piece).collect()
-        };
+        let parts = if threads == 1 || text.len() < 128 << 10 { vec![text] } else { split(text, threads) };
+        let pieces: Vec<Piece> = parts.par_iter().map(|p| parse_piece(p)).collect();
         let mut at = self.offset;
-        let sizes: Vec<usize> = if pieces.len() == 1 {
-            vec![text.len()]
-        } else {
-            split(text, threads).iter().map(|p| p.len()).collect()
-        };
-        for (piece, size) in pieces.into_iter().zip(sizes) {
+        for (piece, part) in pieces.into_iter().zip(&parts) {
             self.state.take(piece, at, out, &mut cx.strings);
-            at += size as u64;
+            at += part.len() as u64;
         }
         self.offset += end as u64;
         self.rest.drain(..end);
@@ -196,31 +209,13 @@ impl Reader for TextReader {
     }
 }
 
-/// Cuts text at line ends into about equal parts.
-fn split(text: &[u8], n: usize) -> Vec<&[u8]> {
-    let mut parts = Vec::with_capacity(n);
-    let mut rest = text;
-    for left in (1..=n).rev() {
-        let target = rest.len() / left;
-        let cut = if left == 1 {
-            rest.len()
-        } else {
-            rest[target..].iter().position(|b| *b == b'\n').map_or(rest.len(), |k| target + k + 1)
-        };
-        let (a, b) = rest.split_at(cut);
-        if !a.is_empty() {
-            parts.push(a);
-        }
-        rest = b;
-    }
-    parts
-}
-
 impl State {
     /// Puts a piece behind the ones before.
     fn take(&mut self, mut p: Piece, offset: u64, out: &mut Vec<Event>, strings: &mut Strings) {
         self.gaps.add(&p.gaps);
         self.junk += p.junk;
+        self.skipped.add(std::mem::take(&mut p.skipped));
+        self.mended.add(&p.mended);
         self.first_unread = self.first_unread.or(p.first_unread.map(|n| offset + n as u64));
         self.first_junk = self.first_junk.or(p.first_junk.map(|n| offset + n as u64));
         self.digits = p.digits.max(self.digits).or(self.digits);
@@ -319,6 +314,8 @@ impl State {
                 g.emptied
             ));
         }
+        info.notes.extend(self.mended.words());
+        self.skipped.notes(info);
         if let Some(at) = self.first_unread {
             let _ = cx.damaged(damage(
                 &r.path,
@@ -371,6 +368,19 @@ fn lost(ts: u64, cpu: u16, count: Option<u64>) -> Event {
     Event { ts, cpu, tid: None, pid: None, comm: StrId::default(), body: Body::Lost { count, event: None } }
 }
 
+/// Whether a line is not as a tool prints it, though it reads as an event: a mark of one who quotes, a logger's prefix, a broken line,
+/// damaged blanks, quoted-printable, HTML.
+fn is_odd(line: &[u8], h: &head::Head<'_>) -> bool {
+    let first_word = || h.rest.iter().position(|b| matches!(b, b' ' | b'='));
+    matches!(line.first(), Some(b'>' | b'|'))
+        || h.comm.len() > repair::COMM
+        || h.comm.first().is_some_and(|b| matches!(b, b'[' | b'&') || !b.is_ascii())
+        || h.event.is_empty() && (h.rest.is_empty() || !h.rest.is_ascii())
+        || line.ends_with(b"=20")
+        || line.ends_with(b"=")
+        || first_word().is_some_and(|n| h.rest[n..].starts_with(b"=3D"))
+}
+
 /// Caches that make most of a line a comparison with the line before.
 #[derive(Default)]
 struct Parser {
@@ -389,31 +399,51 @@ fn parse_piece(text: &[u8]) -> Piece {
         p.line(&text[at..end], at);
         at = end + 1;
     }
+    if p.out.junk == 0 && p.out.gaps.unread == 0 && p.out.skipped.lines == 0 && !p.out.odd {
+        return p.out;
+    }
+    mended(text)
+}
+
+/// A piece that is not as a tool printed it.
+fn mended(text: &[u8]) -> Piece {
+    let mut trial = Parser::default();
+    let mut reads = |line: &str| trial.reading(line.as_bytes());
+    let mut mended = Mended::default();
+    let lines = repair::whole(text, &mut reads, &mut mended);
+    let mut p = Parser::default();
+    for line in lines {
+        p.line(line.text.as_bytes(), line.at);
+    }
+    p.out.mended = mended;
     p.out
 }
 
-/// Position of the first line end, eight bytes at a time.
-fn memchr_newline(s: &[u8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let mut at = 0;
-    while let Some(chunk) = s.get(at..at + 8).and_then(|c| c.first_chunk::<8>()) {
-        let x = u64::from_le_bytes(*chunk) ^ (ONES * 0x0a);
-        let hit = x.wrapping_sub(ONES) & !x & (ONES << 7);
-        if hit != 0 {
-            return Some(at + hit.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-    }
-    s[at..].iter().position(|b| *b == b'\n').map(|n| at + n)
-}
-
 impl Parser {
+    /// What a line is; the parser is for such questions only.
+    fn reading(&mut self, line: &[u8]) -> Reading {
+        let Some(h) = head::parse(line.trim_ascii_end()).filter(|h| h.comm.len() <= repair::COMM) else {
+            return Reading::Nothing;
+        };
+        // A text that is not there is on the next line.
+        if matches!(h.rest, b"" | b"tracing_mark_write:") {
+            return Reading::Unread;
+        }
+        let unread = self.out.gaps.unread;
+        match self.body(&h, 0) {
+            _ if self.out.gaps.unread > unread => Reading::Unread,
+            Body::Other { .. } => Reading::Untyped,
+            body => Reading::Typed(body),
+        }
+    }
+
     fn line(&mut self, line: &[u8], at: usize) {
         let line = line.trim_ascii_end();
         let Some(h) = head::parse(line) else {
             self.other_line(line, at);
             return;
         };
+        self.out.odd |= is_odd(line, &h);
         self.out.digits = self.out.digits.max(Some(h.digits));
         let cpu = h.cpu.unwrap_or(0);
         let comm = self.comm(h.comm);
@@ -522,14 +552,7 @@ impl Parser {
                 return;
             }
         }
-        let known = [&b"cpus="[..], b"version = ", b"trace-cmd", b"CPU "].iter().any(|p| line.starts_with(p));
-        // Stack lines: perf prints them indented, ftrace as ` => symbol`.
-        let stack = matches!(line, [b' ' | b'\t', ..]) && {
-            let mut s = Scan(line);
-            let w = s.word();
-            w == b"=>" || (w.len() >= 4 && w.iter().all(|b| scan::hex_digit(*b).is_some()))
-        };
-        if !known && !stack {
+        if self.out.skipped.is_broken(line) {
             self.out.junk += 1;
             self.out.first_junk.get_or_insert(at);
         }

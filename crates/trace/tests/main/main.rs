@@ -6,6 +6,7 @@ mod agree;
 mod corpus;
 mod follow;
 mod hostile;
+mod pasted;
 mod quirks;
 mod support;
 mod tools;

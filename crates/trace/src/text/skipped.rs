@@ -1,0 +1,104 @@
+//! Lines between events that are no events.
+
+use super::repair;
+use crate::info::TraceInfo;
+use crate::names::{self, Tp};
+
+/// Lines that are no part of the trace.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Skipped {
+    pub(super) lines: u64,
+    /// Beginning of the first.
+    first: String,
+    /// Lines of stacks.
+    stack: u64,
+    /// Lines of the function graph tracer.
+    graph: u64,
+}
+
+impl Skipped {
+    pub(super) fn add(&mut self, o: Self) {
+        if self.first.is_empty() {
+            self.first = o.first;
+        }
+        self.lines += o.lines;
+        self.stack += o.stack;
+        self.graph += o.graph;
+    }
+
+    pub(super) fn notes(&self, info: &mut TraceInfo) {
+        if self.lines > 0 {
+            info.notes.push(format!(
+                "{} lines are no events and were skipped, the first of them: {}",
+                self.lines, self.first
+            ));
+        }
+        if self.stack > 0 {
+            info.notes.push(format!("{} lines of stacks between the events were left out", self.stack));
+        }
+        if self.graph > 0 {
+            info.notes.push(format!(
+                "{} lines of the function graph tracer between the events were left out",
+                self.graph
+            ));
+        }
+    }
+
+    /// Counts a line that is no event; `true` if it seems to have been one.
+    pub(super) fn is_broken(&mut self, line: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim();
+        let indented = matches!(line, [b' ' | b'\t', ..]);
+        if text.starts_with("=> ") || indented && repair::is_stack(text) {
+            self.stack += 1;
+        } else if is_graph(text) {
+            self.graph += 1;
+        } else if line.starts_with(b"trace-cmd") || repair::is_noise(text) {
+            // Nothing is lost with it.
+        } else if is_broken(line, text) {
+            return true;
+        } else {
+            self.line(line);
+        }
+        false
+    }
+
+    fn line(&mut self, text: &[u8]) {
+        const SHOWN: usize = 60;
+        self.lines += 1;
+        if self.first.is_empty() {
+            let text = String::from_utf8_lossy(text);
+            let text = text.trim();
+            self.first = text.chars().take(SHOWN).collect();
+            if text.chars().count() > SHOWN {
+                self.first.push('…');
+            }
+        }
+    }
+}
+
+/// A line of the function graph tracer: ` 3)   1.234 us    |  kvm_tdp_mmu_map();`.
+pub(crate) fn is_graph(text: &str) -> bool {
+    text.split_once(')').is_some_and(|(cpu, rest)| {
+        !cpu.is_empty() && cpu.trim().bytes().all(|b| b.is_ascii_digit()) && rest.contains(" | ")
+    })
+}
+
+/// Whether a line that is no event seems to have been one: it names a tracepoint of KVM, has a CPU and a stamp, or is not even text.
+fn is_broken(line: &[u8], text: &str) -> bool {
+    let binary = |b: &u8| *b < b' ' && *b != b'\t' || *b == 0x7f;
+    let named = text.split_whitespace().any(|w| {
+        w.strip_suffix(':').is_some_and(|w| {
+            let name = w.rsplit(':').next().unwrap_or(w);
+            names::tracepoint(name.as_bytes()).is_some_and(|tp| tp != Tp::Marker)
+        })
+    });
+    let cpu = || {
+        text.split_once('[').and_then(|(_, r)| r.split_once(']')).is_some_and(|(cpu, rest)| {
+            cpu.len() == 3
+                && cpu.bytes().all(|b| b.is_ascii_digit())
+                && rest.contains(|c: char| c.is_ascii_digit())
+        })
+    };
+    line.iter().any(binary) || std::str::from_utf8(line).is_err() || named || cpu()
+}
