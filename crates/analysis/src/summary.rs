@@ -1,6 +1,7 @@
 //! What a trace holds, at a glance: counted while its events pass, in memory that does not grow with their number.
 
 use crate::events::{Who, gfn_of};
+use mmuscope_replay::MmioAccesses;
 use mmuscope_trace::{Body, Event, StrId, Strings, event_name};
 use std::collections::HashMap;
 
@@ -16,7 +17,8 @@ pub struct EventCounts {
     by_task: HashMap<(u32, StrId), (String, u64)>,
     faults: Busiest,
     mmio: Busiest,
-    /// All events.
+    accesses: MmioAccesses,
+    /// All events ([`Body::is_event`]).
     pub events: u64,
     /// `kvm_page_fault` events.
     pub page_faults: u64,
@@ -30,6 +32,9 @@ const MARKS: usize = 1000;
 impl EventCounts {
     /// Counts an event.
     pub fn add(&mut self, e: &Event, strings: &Strings, who: &Who) {
+        if !e.body.is_event() {
+            return;
+        }
         self.events += 1;
         let name = event_name(&e.body, strings);
         match self.by_name.get_mut(name) {
@@ -48,13 +53,15 @@ impl EventCounts {
                 None => {}
             }
         }
-        let page = || gfn_of(&e.body).map(|gfn| (who.vm(e).unwrap_or(0), gfn));
+        let page = |gfn| (who.vm(e).unwrap_or(0), gfn);
+        if let Some(gpa) = self.accesses.address(e) {
+            self.mmio.add(Some(page(gpa >> 12)));
+        }
         match e.body {
             Body::PageFault { .. } => {
                 self.page_faults += 1;
-                self.faults.add(page());
+                self.faults.add(gfn_of(&e.body).map(page));
             }
-            Body::Mmio { .. } | Body::FastMmio { .. } => self.mmio.add(page()),
             Body::Marker { text } if self.marks.len() < MARKS => {
                 self.marks.push((strings.text(text).to_string(), e.ts));
             }
@@ -77,7 +84,7 @@ impl EventCounts {
         all
     }
 
-    /// The `n` frames that faulted most often: VM, frame, count.
+    /// The `n` frames with the most `kvm_page_fault` events: VM, frame, count. A replay knows more faults and more of their frames.
     pub fn top_faults(&self, n: usize) -> Vec<(u32, u64, u64)> {
         self.faults.top(n)
     }

@@ -9,9 +9,13 @@ use crate::store::NONE;
 
 /// VMX's exit reason for an EPT entry that cannot be: KVM's own, for MMIO.
 const EPT_MISCONFIG: u32 = 49;
+/// SVM's exit reason for a nested page fault.
+const NPF: u32 = 0x400;
 /// Exit reasons of faults: an exception in the guest, EPT violation and misconfiguration; #PF and nested page fault.
 const VMX_FAULTS: [u32; 3] = [0, 48, EPT_MISCONFIG];
-const SVM_FAULTS: [u32; 2] = [0x4e, 0x400];
+const SVM_FAULTS: [u32; 2] = [0x4e, NPF];
+/// RSVD in the error code of a #PF or a nested page fault: reserved bits were found, which KVM sets in MMIO SPTEs only.
+const PFERR_RSVD: u64 = 8;
 /// No time difference.
 const NO_DELTA: u32 = u32::MAX;
 
@@ -48,6 +52,8 @@ impl Packed {
     pub(crate) const HAS_RIP: u8 = 4;
     pub(crate) const GVA: u8 = 8;
     pub(crate) const GPA: u8 = 16;
+    /// The CPU found an MMIO SPTE: RSVD in the error code, or an EPT misconfiguration.
+    pub(crate) const HIT: u8 = 32;
 
     pub(crate) fn end(&self) -> Option<u64> {
         (self.end_delta != NO_DELTA).then(|| self.ts + u64::from(self.end_delta))
@@ -79,7 +85,8 @@ impl Packed {
                 fetch: c & 0x10 != 0,
                 user: Some(c & 4 != 0),
                 present: Some(c & 1 != 0),
-                reserved: c & 8 != 0,
+                // Of a code that may be an EPT qualification the bit may say that the page is readable.
+                reserved: e != 3 && c & PFERR_RSVD != 0,
                 guest_table: c >> 33 & 1 != 0,
                 ambiguous: e == 3,
             },
@@ -108,19 +115,28 @@ pub(crate) struct Open {
 impl Open {
     /// How it ended, from what happened since it began.
     fn outcome(&self, tdp: bool) -> Outcome {
+        let hit = self.p.flags & Packed::HIT != 0;
+        let requested = self.p.levels & 15 != 0;
         match self.outcome {
             Some(o) => o,
-            None if self.emulated && !self.installed => Outcome::Emulated,
+            None if self.emulated && !self.installed => self.emulation(),
             None if self.installed => Outcome::Fixed,
             // The TDP MMU traces a change beside each install: without one, another vCPU had been faster.
             None if self.set && tdp => Outcome::Spurious,
             None if self.set => Outcome::Fixed,
             None if self.queued => Outcome::Async,
+            // KVM finds a page it has just emulated an access to in a cache of the vCPU, which no event tells.
+            None if hit && !requested => Outcome::MmioHit,
             // The legacy MMU works under its lock: what was asked for and not set was there already. The TDP MMU may have lost a race.
-            None if self.p.levels & 15 != 0 && !tdp => Outcome::Spurious,
-            None if self.p.flags & Packed::MMIO != 0 => Outcome::Emulated,
+            None if requested && !tdp => Outcome::Spurious,
+            None if !hit && self.p.flags & Packed::MMIO != 0 => Outcome::Emulated,
             None => Outcome::Retry,
         }
+    }
+
+    /// The outcome of a fault whose instruction was emulated.
+    fn emulation(&self) -> Outcome {
+        if self.p.flags & Packed::HIT != 0 { Outcome::MmioHit } else { Outcome::Emulated }
     }
 
     /// Whether an entry is of the page that was asked for; any is while that is not known.
@@ -138,13 +154,14 @@ pub(crate) struct ExitNote {
     some: bool,
     /// It is for a fault, as far as is known.
     faulted: bool,
-    /// An EPT misconfiguration, which no `kvm_page_fault` follows, with its event: until a fault is made of it.
-    misconfig: Option<u32>,
+    /// The exit itself says that an MMIO SPTE was hit, with its event and the guest physical address where it tells that: until a fault is made
+    /// of it. No `kvm_page_fault` follows an EPT misconfiguration, nor a nested page fault of an eventfd's page (7.0 and later).
+    mmio: Option<(u32, Option<u64>)>,
 }
 
 impl Default for ExitNote {
     fn default() -> Self {
-        Self { ts: 0, rip: 0, some: false, faulted: true, misconfig: None }
+        Self { ts: 0, rip: 0, some: false, faulted: true, mmio: None }
     }
 }
 
@@ -237,6 +254,8 @@ impl FaultTracker {
             NO_DELTA
         };
         let rip = rip.or(x.some.then_some(x.rip));
+        let reserved = matches!(encoding, 1 | 2) && code & PFERR_RSVD != 0;
+        let flags = if reserved || x.mmio.is_some() { flags | Packed::MMIO | Packed::HIT } else { flags };
         th.fault.open = Some(Open {
             p: Packed {
                 ts,
@@ -266,7 +285,7 @@ impl FaultTracker {
             emulated: false,
             queued: false,
         });
-        th.fault.exit.misconfig = None;
+        th.fault.exit.mmio = None;
     }
 
     /// Ends the fault of a thread: at `end`, or at a moment that the trace does not tell.
@@ -324,16 +343,22 @@ impl FaultTracker {
 
     pub(crate) fn step(&mut self, th: &mut Thread, vm: u16, tdp: bool, ev: u32, ts: u64, e: &Event) {
         match e.body {
-            Body::Exit { rip, reason, isa, .. } => {
+            Body::Exit { rip, reason, isa, info1, info2, .. } => {
                 // No entry since: the recording has none, so when the fault ended is not known.
                 self.close(th, tdp, ev, None);
-                let misconfig = (isa == Some(Isa::Vmx) && reason == Some(EPT_MISCONFIG)).then_some(ev);
+                let mmio = match (isa, reason) {
+                    (Some(Isa::Vmx), Some(EPT_MISCONFIG)) => Some((ev, None)),
+                    (Some(Isa::Svm), Some(NPF)) if info1.is_some_and(|c| c & PFERR_RSVD != 0) => {
+                        Some((ev, info2))
+                    }
+                    _ => None,
+                };
                 let faulted = match (isa, reason) {
                     (Some(Isa::Vmx), Some(r)) => VMX_FAULTS.contains(&r),
                     (Some(Isa::Svm), Some(r)) => SVM_FAULTS.contains(&r),
                     _ => true,
                 };
-                th.fault.exit = ExitNote { ts, rip, some: true, faulted, misconfig };
+                th.fault.exit = ExitNote { ts, rip, some: true, faulted, mmio };
             }
             Body::PageFault { rip, address, error_code, encoding, .. } => {
                 self.close(th, tdp, ev, None);
@@ -354,9 +379,15 @@ impl FaultTracker {
             {
                 self.mmio(th, vm, ev, ts, gfn, Some(Outcome::MmioInstalled));
             }
-            Body::FastMmio { gpa } => self.mmio(th, vm, ev, ts, gpa >> 12, Some(Outcome::Emulated)),
+            // VMX comes here from an EPT misconfiguration alone; a TDX guest asks for the access in a call.
+            Body::FastMmio { gpa } => {
+                let x = th.fault.exit;
+                let hit = th.fault.open.is_some() || !x.some || x.mmio.is_some();
+                let outcome = if hit { Outcome::MmioHit } else { Outcome::Emulated };
+                self.mmio(th, vm, ev, ts, gpa >> 12, Some(outcome));
+            }
             Body::Mmio { gpa, .. } | Body::VcpuMatchMmio { gpa, .. }
-                if th.fault.open.is_some() || th.fault.exit.misconfig.is_some() =>
+                if th.fault.open.is_some() || th.fault.exit.mmio.is_some() =>
             {
                 self.mmio(th, vm, ev, ts, gpa >> 12, None);
                 if let Some(o) = &mut th.fault.open {
@@ -364,7 +395,7 @@ impl FaultTracker {
                 }
             }
             Body::Entry { rip, .. } => {
-                self.misconfig(th, vm);
+                self.mmio_exit(th, vm);
                 let x = th.fault.exit;
                 if let (Some(o), Some(rip)) = (&mut th.fault.open, rip)
                     // What is tried again is where it was: no instruction is longer than 15 bytes.
@@ -373,13 +404,13 @@ impl FaultTracker {
                     && (!o.installed || o.protected && o.p.access().write)
                     && matches!(o.outcome, None | Some(Outcome::Spurious))
                 {
-                    o.outcome = Some(Outcome::Emulated);
+                    o.outcome = Some(o.emulation());
                 }
                 self.close(th, tdp, ev, Some(ts));
                 th.fault.exit = ExitNote::default();
             }
             Body::UserspaceExit { reason, errno } => {
-                self.misconfig(th, vm);
+                self.mmio_exit(th, vm);
                 if let Some(o) = &mut th.fault.open {
                     if errno < 0 && errno != -4 {
                         o.p.errno = errno.max(i32::from(i16::MIN)) as i16;
@@ -431,7 +462,7 @@ impl FaultTracker {
         }
     }
 
-    /// An MMIO event: the EPT misconfiguration that led to it has no `kvm_page_fault`.
+    /// An MMIO event: the exit that led to it may have no `kvm_page_fault`.
     fn mmio(&mut self, th: &mut Thread, vm: u16, ev: u32, ts: u64, gfn: u64, outcome: Option<Outcome>) {
         if th.fault.open.is_none() {
             Self::open(th, vm, ev, ts, gfn << 12, Some(gfn), Packed::GPA, 0, 0, None);
@@ -446,11 +477,12 @@ impl FaultTracker {
         }
     }
 
-    /// An EPT misconfiguration that nothing was said about: the vCPU remembered the page, or the events are not recorded.
-    fn misconfig(&mut self, th: &mut Thread, vm: u16) {
-        let ExitNote { ts, misconfig: Some(ev), .. } = th.fault.exit else { return };
+    /// An exit that hit an MMIO SPTE and that no event followed: the vCPU remembered the page, or the events are not recorded.
+    fn mmio_exit(&mut self, th: &mut Thread, vm: u16) {
+        let ExitNote { ts, mmio: Some((ev, gpa)), .. } = th.fault.exit else { return };
         if th.fault.open.is_none() {
-            Self::open(th, vm, ev, ts, 0, None, Packed::MMIO, 0, 0, None);
+            let flags = if gpa.is_some() { Packed::GPA } else { 0 };
+            Self::open(th, vm, ev, ts, gpa.unwrap_or(0), gpa.map(|a| a >> 12), flags, 0, 0, None);
         }
     }
 }

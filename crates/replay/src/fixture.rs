@@ -299,6 +299,7 @@ impl Maker {
                     "x" => 0x14,
                     _ => 4,
                 };
+                let code = code | if args.get(2).is_some_and(|a| *a == "rsvd") { 8 } else { 0 };
                 let at = hex(arg(0)?)?;
                 if verb == "fault" {
                     nested_fault(at, code)

@@ -43,6 +43,7 @@ mod vms;
 pub use axis::{AxisSegment, GfnAxis, SpaceAxis};
 pub use infer::{LayoutInfo, LayoutOverride, LayoutPart};
 pub use load::{Glimpse, load};
+pub use mmio::MmioAccesses;
 pub use model::*;
 pub use state::StateAt;
 pub use story::{human_ns, level_size};

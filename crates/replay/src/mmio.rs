@@ -1,41 +1,171 @@
-//! Ranges of frames that behave as MMIO.
+//! Frames that behave as MMIO: accesses, faults and SPTEs.
 
+use mmuscope_trace::{Body, Event};
 use rustc_hash::FxHashMap;
 
-use crate::model::{MmioRange, VmId};
+use crate::faults::Packed;
+use crate::model::{MmioRange, TopPage, VmId};
+use crate::series::MMIO_ACCESSES;
 use crate::timeline::Timeline;
 
-impl Timeline {
-    pub(crate) fn note_mmio(&mut self, e: &mmuscope_trace::Event) {
-        use mmuscope_trace::Body;
-        let (gfn, access, install, generation) = match e.body {
-            Body::Mmio { gpa, .. } | Body::FastMmio { gpa } => (gpa >> 12, 1, 0, None),
-            Body::HandleMmioPageFault { gfn, .. } => (gfn, 1, 0, None),
-            Body::MarkMmioSpte { gfn, generation, .. } => (gfn, 0, 1, Some(generation)),
-            _ => return,
+/// `kvm_mmio.type` of a read that the kernel cannot answer itself.
+const UNSATISFIED: u32 = 0;
+/// `kvm_mmio.type` of a read.
+const READ: u32 = 1;
+
+/// What an MMIO access is: one read or write that KVM's emulator makes (`kvm_mmio`), or one `kvm_fast_mmio`. A read that user space answers
+/// is traced twice, as `unsatisfied-read` and, when KVM_RUN goes on, as `read`: it is one access, at the first of the two. An instruction
+/// may make several, and an MMIO fault none, so faults are counted apart.
+#[derive(Clone, Debug, Default)]
+pub struct MmioAccesses {
+    /// Threads that wait for user space, with the address they read.
+    waiting: FxHashMap<u32, u64>,
+}
+
+impl MmioAccesses {
+    /// The guest physical address of the access that an event begins.
+    pub fn address(&mut self, e: &Event) -> Option<u64> {
+        let (kind, gpa) = match e.body {
+            Body::Mmio { kind, gpa, .. } => (kind, gpa),
+            Body::FastMmio { gpa } => return Some(gpa),
+            _ => return None,
         };
-        let vm = e.tid.and_then(|t| self.engine.vms.of_tid(t)).unwrap_or(0);
-        let r = self.mmio_seen.entry((vm, gfn)).or_insert(MmioRange {
-            vm: VmId(vm),
-            gfn_start: gfn,
-            gfn_end: gfn.saturating_add(1),
+        let Some(tid) = e.tid else { return Some(gpa) };
+        let waited = self.waiting.remove(&tid);
+        if kind == UNSATISFIED {
+            self.waiting.insert(tid, gpa);
+        }
+        (kind != READ || waited != Some(gpa)).then_some(gpa)
+    }
+}
+
+/// What is known of the MMIO of a trace while it passes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MmioSeen {
+    accesses: MmioAccesses,
+    pages: FxHashMap<(u16, u64), Page>,
+    /// Faults that are counted.
+    faults: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Page {
+    accesses: u64,
+    faults: u64,
+    installs: u64,
+    first: u64,
+    last: u64,
+    generations: Option<(u32, u32)>,
+}
+
+impl MmioSeen {
+    fn page(&mut self, vm: u16, gfn: u64, ts: u64) -> &mut Page {
+        let p = self.pages.entry((vm, gfn)).or_insert(Page {
             accesses: 0,
+            faults: 0,
             installs: 0,
-            first: e.ts,
-            last: e.ts,
+            first: ts,
+            last: ts,
             generations: None,
         });
-        r.accesses += access;
-        r.installs += install;
-        r.last = e.ts;
-        if let Some(g) = generation {
-            r.generations = Some(r.generations.map_or((g, g), |(a, b)| (a.min(g), b.max(g))));
+        (p.first, p.last) = (p.first.min(ts), p.last.max(ts));
+        p
+    }
+
+    fn fault(&mut self, f: &Packed) {
+        if f.flags & Packed::MMIO != 0 && f.gfn != u64::MAX {
+            self.page(f.vm, f.gfn, f.ts).faults += 1;
         }
     }
 
-    /// Where MMIO accesses went.
+    /// Takes in an event of a VM's thread.
+    pub(crate) fn note(&mut self, vm: u16, ts: u64, e: &Event) {
+        if let Some(gpa) = self.accesses.address(e) {
+            self.page(vm, gpa >> 12, ts).accesses += 1;
+        } else if let Body::MarkMmioSpte { gfn, generation: g, .. } = e.body {
+            let p = self.page(vm, gfn, ts);
+            p.installs += 1;
+            p.generations = Some(p.generations.map_or((g, g), |(a, b)| (a.min(g), b.max(g))));
+        }
+    }
+
+    /// The ranges, with the faults that have ended since the last time and those that are open; `told` is whether any event tells of accesses.
+    pub(crate) fn ranges(&mut self, done: &[Packed], open: &[Packed], told: bool) -> Vec<MmioRange> {
+        for f in &done[self.faults.min(done.len())..] {
+            self.fault(f);
+        }
+        self.faults = done.len();
+        if open.iter().any(|f| f.flags & Packed::MMIO != 0) {
+            let mut seen = self.clone();
+            open.iter().for_each(|f| seen.fault(f));
+            return seen.merged(told);
+        }
+        self.merged(told)
+    }
+
+    fn merged(&self, told: bool) -> Vec<MmioRange> {
+        let mut v: Vec<MmioRange> = self
+            .pages
+            .iter()
+            .map(|((vm, gfn), p)| MmioRange {
+                vm: VmId(*vm),
+                gfn_start: *gfn,
+                gfn_end: gfn.saturating_add(1),
+                accesses: told.then_some(p.accesses),
+                faults: p.faults,
+                installs: p.installs,
+                first: p.first,
+                last: p.last,
+                generations: p.generations,
+            })
+            .collect();
+        v.sort_by_key(|r| (r.vm, r.gfn_start));
+        let mut out: Vec<MmioRange> = Vec::new();
+        for r in v {
+            match out.last_mut() {
+                Some(l) if l.vm == r.vm && l.gfn_end >= r.gfn_start && alike(l, &r) => {
+                    l.gfn_end = l.gfn_end.max(r.gfn_end);
+                    l.accesses = l.accesses.zip(r.accesses).map(|(a, b)| a + b);
+                    l.faults += r.faults;
+                    l.installs += r.installs;
+                    l.first = l.first.min(r.first);
+                    l.last = l.last.max(r.last);
+                    l.generations = match (l.generations, r.generations) {
+                        (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+                        (a, b) => a.or(b),
+                    };
+                }
+                _ => out.push(r),
+            }
+        }
+        out
+    }
+}
+
+impl Timeline {
+    /// Where MMIO accesses and faults went.
     pub fn mmio_ranges(&self) -> &[MmioRange] {
         &self.mmio
+    }
+
+    /// Some event of the trace tells of MMIO accesses, so that their number is known.
+    pub fn mmio_accesses_told(&self) -> bool {
+        MMIO_ACCESSES.iter().any(|k| self.kind_total(*k) > 0)
+    }
+
+    /// Frames with the most MMIO accesses; none where [nothing tells of them](Self::mmio_accesses_told).
+    pub fn top_mmio(&self, n: usize) -> Vec<TopPage> {
+        let pages = self.mmio_seen.pages.iter().filter(|(_, p)| p.accesses > 0);
+        let all = pages.map(|((vm, gfn), p)| TopPage {
+            vm: VmId(*vm),
+            as_id: 0,
+            gfn: *gfn,
+            level: 1,
+            count: p.accesses,
+            first: p.first,
+            last: p.last,
+        });
+        crate::tops::top(all.collect(), n)
     }
 }
 
@@ -47,30 +177,7 @@ fn alike(a: &MmioRange, b: &MmioRange) -> bool {
         return false;
     }
     let n = a.gfn_end - a.gfn_start;
-    let per_page = a.accesses / n;
-    let close = per_page.max(b.accesses) <= per_page.min(b.accesses).saturating_mul(4).max(4);
+    let (a_used, b_used) = (a.accesses.unwrap_or(a.faults) / n, b.accesses.unwrap_or(b.faults));
+    let close = a_used.max(b_used) <= a_used.min(b_used).saturating_mul(4).max(4);
     close && (a.installs == 0) == (b.installs == 0)
-}
-
-pub(crate) fn merge_mmio(seen: &FxHashMap<(u16, u64), MmioRange>) -> Vec<MmioRange> {
-    let mut v: Vec<MmioRange> = seen.values().copied().collect();
-    v.sort_by_key(|r| (r.vm, r.gfn_start));
-    let mut out: Vec<MmioRange> = Vec::new();
-    for r in v {
-        match out.last_mut() {
-            Some(l) if l.vm == r.vm && l.gfn_end >= r.gfn_start && alike(l, &r) => {
-                l.gfn_end = l.gfn_end.max(r.gfn_end);
-                l.accesses += r.accesses;
-                l.installs += r.installs;
-                l.first = l.first.min(r.first);
-                l.last = l.last.max(r.last);
-                l.generations = match (l.generations, r.generations) {
-                    (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
-                    (a, b) => a.or(b),
-                };
-            }
-            _ => out.push(r),
-        }
-    }
-    out
 }

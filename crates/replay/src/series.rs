@@ -10,6 +10,11 @@ use crate::store::{Store, TableRec};
 /// Kinds of the events that show what faults install.
 pub(crate) const INSTALLS: [u8; 3] = [15, 16, 17];
 
+/// Kinds of the events that tell of MMIO accesses.
+pub(crate) const MMIO_ACCESSES: [u8; 2] = [23, 25];
+/// Kinds of what is no event of the trace: see [`Body::is_event`].
+pub(crate) const NOTES: [u8; 3] = [45, 46, 47];
+
 /// Events per stretch with a sum.
 const BLOCK: usize = 4096;
 

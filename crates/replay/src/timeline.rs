@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use mmuscope_spte::Decoded;
-use mmuscope_trace::{Progress, Trace};
+use mmuscope_trace::{Body, Progress, Trace};
 use rustc_hash::FxHashMap;
 
 use crate::ahead::AHEAD;
@@ -14,13 +14,13 @@ use crate::engine::{Engine, Key, key_of};
 use crate::faults::Packed;
 use crate::infer::{LayoutInfo, LayoutOverride, infer};
 use crate::map::{self, Scene};
-use crate::mmio::merge_mmio;
+use crate::mmio::MmioSeen;
 use crate::model::{
     Bin, Counts, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange,
     Outcome, Phase, SeriesKind, Shade, Span, Vm, VmId, pages_of,
 };
 use crate::pyramid::{Layer, Pyramid, live_before};
-use crate::series::{INSTALLS, KindSums, Sums, kind_by_name, kind_of};
+use crate::series::{INSTALLS, KindSums, NOTES, Sums, kind_by_name, kind_of};
 use crate::store::Store;
 
 /// How to replay.
@@ -60,7 +60,7 @@ pub struct Timeline {
     pub(crate) free_by_gfn: FxHashMap<u64, Vec<u32>>,
     indexed_slots: u32,
     pub(crate) mmio: Vec<MmioRange>,
-    pub(crate) mmio_seen: FxHashMap<(u16, u64), MmioRange>,
+    pub(crate) mmio_seen: MmioSeen,
     pub(crate) evidence: Vec<Evidence>,
 }
 
@@ -88,7 +88,7 @@ pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
         free_by_gfn: FxHashMap::default(),
         indexed_slots: 0,
         mmio: Vec::new(),
-        mmio_seen: FxHashMap::default(),
+        mmio_seen: MmioSeen::default(),
         evidence: Vec::new(),
     };
     t.run(trace);
@@ -169,8 +169,13 @@ impl Timeline {
             for few in block[skip..].chunks(AHEAD) {
                 self.engine.look_ahead(few);
                 for e in few {
-                    self.note_mmio(e);
                     self.engine.step(e);
+                    if matches!(e.body, Body::Mmio { .. } | Body::FastMmio { .. } | Body::MarkMmioSpte { .. })
+                    {
+                        // The vCPU's thread, or one that synchronises its shadow pages.
+                        let vm = e.tid.and_then(|t| self.engine.vms.of_tid(t)).unwrap_or(0);
+                        self.mmio_seen.note(vm, self.engine.last_ts, e);
+                    }
                 }
             }
             at = b * mmuscope_trace::BLOCK + block.len();
@@ -242,7 +247,9 @@ impl Timeline {
         }
         // The last chunk of a shadow page may still fill up.
         self.indexed_slots = store.slots().saturating_sub(crate::store::CHUNK as u32 * 64);
-        self.mmio = merge_mmio(&self.mmio_seen);
+        let told = self.mmio_accesses_told();
+        let faults = &self.engine.faults;
+        self.mmio = self.mmio_seen.ranges(&faults.done, &faults.open, told);
         self.axis = GfnAxis::build(store, &[]);
         self.evidence.clone_from(&self.engine.evidence);
         for g in self.engine.gaps.iter() {
@@ -264,7 +271,7 @@ impl Timeline {
         (self.engine.first_ts.unwrap_or(0), self.engine.last_ts)
     }
 
-    /// Number of events replayed.
+    /// Number of events replayed, with notes of losses, damage and tasks.
     pub fn events(&self) -> usize {
         self.engine.next_ev as usize
     }
@@ -505,6 +512,15 @@ impl Timeline {
         }
         v.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
         v
+    }
+
+    /// How many of what was replayed are events ([`Body::is_event`]).
+    pub fn event_count(&self) -> u64 {
+        self.events() as u64 - NOTES.iter().map(|k| self.kind_total(*k)).sum::<u64>()
+    }
+
+    pub(crate) fn kind_total(&self, kind: u8) -> u64 {
+        self.kinds.total(self.store(), kind)
     }
 
     /// What does not fit, in the order of events.

@@ -61,7 +61,7 @@ impl Timeline {
     }
 }
 
-fn top(mut v: Vec<TopPage>, n: usize) -> Vec<TopPage> {
+pub(crate) fn top(mut v: Vec<TopPage>, n: usize) -> Vec<TopPage> {
     v.sort_by(|a, b| {
         b.count.cmp(&a.count).then(a.vm.cmp(&b.vm)).then(a.gfn.cmp(&b.gfn)).then(a.level.cmp(&b.level))
     });

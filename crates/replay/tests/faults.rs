@@ -141,11 +141,77 @@ fn an_ept_misconfiguration_is_a_fault_even_if_little_is_said() {
     let f = faults(MISCONFIG);
     assert_eq!(
         f.iter().map(|f| (f.outcome, f.gfn, f.mmio, f.duration())).collect::<Vec<_>>(),
+        [(Outcome::MmioHit, Some(0xfee00), true, Some(28_000)), (Outcome::MmioHit, None, true, Some(10_000)),]
+    );
+}
+
+/// SVM: the error code of a nested page fault tells that an MMIO SPTE was hit (RSVD). The vCPU remembers the page, so nothing else is told
+/// of it; where the generation is old the SPTE is made anew; and a page of RAM may be there by now.
+const RESERVED: &str = "
+ load-111 [000] d..1. 4.000007: kvm_exit: vcpu 0 reason npf rip 0x6022 info1 0x000000010000000e info2 0x00000000fee000b0 intr_info 0x00000000 error_code 0x00000000
+ load-111 [000] ..... 4.000009: kvm_page_fault: vcpu 0 rip 0x6022 address 0x00000000fee000b0 error_code 0x10000000e
+ load-111 [000] ...1. 4.000010: vcpu_match_mmio: gva 0xffffffffff5fc0b0 gpa 0xfee000b0 Write GVA
+ load-111 [000] ...1. 4.000011: kvm_mmio: mmio write len 4 gpa 0xfee000b0 val 0x0
+ load-111 [000] d..1. 4.000012: kvm_entry: vcpu 0, rip 0x6025
+ load-111 [000] d..1. 4.000020: kvm_exit: vcpu 0 reason npf rip 0x6030 info1 0x000000010000000c info2 0x00000000d0000000 intr_info 0x00000000 error_code 0x00000000
+ load-111 [000] ..... 4.000021: kvm_page_fault: vcpu 0 rip 0x6030 address 0x00000000d0000000 error_code 0x10000000c
+ load-111 [000] d..1. 4.000022: kvm_entry: vcpu 0, rip 0x6034
+ load-111 [000] d..1. 4.000030: kvm_exit: vcpu 0 reason npf rip 0x6040 info1 0x000000010000000c info2 0x00000000d0000000 intr_info 0x00000000 error_code 0x00000000
+ load-111 [000] ..... 4.000031: kvm_page_fault: vcpu 0 rip 0x6040 address 0x00000000d0000000 error_code 0x10000000c
+ load-111 [000] ...1. 4.000032: check_mmio_spte: spte 9200000d0000006 kvm_gen 4 spte-gen 2 valid 0
+ load-111 [000] ...1. 4.000033: kvm_mmu_spte_requested: gfn d0000 pfn 7ff0000000000002 level 1
+ load-111 [000] ...1. 4.000034: mark_mmio_spte: sptep:ffff88810dfa5000 gfn d0000 access 6 gen 4
+ load-111 [000] d..1. 4.000035: kvm_entry: vcpu 0, rip 0x6043
+ load-111 [000] d..1. 4.000040: kvm_exit: vcpu 0 reason npf rip 0x6050 info1 0x000000010000000c info2 0x00000000d0001000 intr_info 0x00000000 error_code 0x00000000
+ load-111 [000] ..... 4.000041: kvm_page_fault: vcpu 0 rip 0x6050 address 0x00000000d0001000 error_code 0x10000000c
+ load-111 [000] ...1. 4.000042: kvm_mmu_spte_requested: gfn d0001 pfn 7ea1 level 1
+ load-111 [000] ...1. 4.000043: kvm_tdp_mmu_spte_changed: as id 0 gfn d0001 level 1 old_spte 9200000d0001006 new_spte 7ea1e67
+ load-111 [000] ...1. 4.000044: kvm_mmu_set_spte: gfn d0001 spte 7ea1e67 (rwxu) level 1 at 9c16a808
+ load-111 [000] d..1. 4.000045: kvm_entry: vcpu 0, rip 0x6050
+";
+
+#[test]
+fn reserved_bits_in_an_error_code_are_an_mmio_spte() {
+    let t = timeline(RESERVED);
+    assert_eq!(
+        t.faults().map(|f| (f.outcome, f.gfn, f.mmio, f.access.reserved)).collect::<Vec<_>>(),
         [
-            (Outcome::Emulated, Some(0xfee00), true, Some(28_000)),
-            (Outcome::Emulated, None, true, Some(10_000)),
+            (Outcome::MmioHit, Some(0xfee00), true, true),
+            (Outcome::MmioHit, Some(0xd0000), true, true),
+            (Outcome::MmioInstalled, Some(0xd0000), true, true),
+            (Outcome::Fixed, Some(0xd0001), true, true),
         ]
     );
+}
+
+/// One access each: a read that user space answers is two `kvm_mmio`, `unsatisfied-read` and then `read`; what hit the MMIO SPTE says
+/// nothing of accesses.
+const ACCESSES: &str = "
+ load-111 [000] ..... 4.000001: kvm_page_fault: vcpu 0 rip 0x6022 address 0x00000000fee000b0 error_code 0x10000000c
+ load-111 [000] ...1. 4.000002: handle_mmio_page_fault: addr:0 gfn fee00 access 6
+ load-111 [000] ...1. 4.000003: vcpu_match_mmio: gva 0xffffffffff5fc0b0 gpa 0xfee000b0 Read GVA
+ load-111 [000] ...1. 4.000004: kvm_mmio: mmio unsatisfied-read len 4 gpa 0xfee000b0 val 0x0
+ load-112 [001] ...1. 4.000005: kvm_mmio: mmio read len 4 gpa 0xfee000b0 val 0x0
+ load-111 [000] ...1. 4.000006: kvm_mmio: mmio read len 4 gpa 0xfee000b0 val 0x0
+ load-111 [000] ...1. 4.000007: kvm_mmio: mmio read len 4 gpa 0xfee000b0 val 0x0
+ load-111 [000] ...1. 4.000008: kvm_mmio: mmio write len 4 gpa 0xfec00000 val 0x0
+ load-111 [000] ...1. 4.000009: kvm_fast_mmio: fast mmio at gpa 0xfe003000
+ load-112 [001] ...1. 4.000010: kvm_mmio: mmio unsatisfied-read len 4 gpa 0xfec00010 val 0x0
+";
+
+#[test]
+fn an_access_is_counted_once() {
+    let t = timeline(ACCESSES);
+    let mut seen: Vec<_> = t.top_mmio(9).iter().map(|p| (p.gfn, p.count)).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [(0xfe003, 1), (0xfec00, 2), (0xfee00, 3)]);
+    assert_eq!(t.mmio_ranges().iter().filter_map(|r| r.accesses).sum::<u64>(), 6);
+    // Without kvm_mmio nothing tells how many accesses there were.
+    let untold: Vec<&str> =
+        ACCESSES.lines().filter(|l| !l.contains("kvm_mmio:") && !l.contains("kvm_fast_mmio:")).collect();
+    let t = timeline(&untold.join("\n"));
+    let told: Vec<_> = t.mmio_ranges().iter().map(|r| (r.gfn_start, r.accesses, r.faults)).collect();
+    assert_eq!(told, [(0xfee00, None, 1)]);
 }
 
 #[test]

@@ -204,14 +204,23 @@ fn machine(out: &mut String, vm: &VmReport, several: bool) {
     }
     if !vm.mmio.is_empty() {
         let _ = writeln!(out, "\n## MMIO{suffix}");
-        let mut t =
-            Table::new(&["address", ">size", "usually", ">accesses", ">installed", ">first", ">last"]);
+        let mut t = Table::new(&[
+            "address",
+            ">size",
+            "usually",
+            ">accesses",
+            ">faults",
+            ">installed",
+            ">first",
+            ">last",
+        ]);
         for m in vm.mmio.iter().take(ROWS) {
             t.row(&[
                 m.gpa.clone(),
                 words::bytes(m.bytes),
                 m.usually.clone().unwrap_or_default(),
-                words::count(m.accesses),
+                m.accesses.map_or_else(|| "not recorded".to_owned(), words::count),
+                words::count(m.faults),
                 words::count(m.installs),
                 words::duration(m.first),
                 words::duration(m.last),

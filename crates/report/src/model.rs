@@ -440,13 +440,15 @@ pub struct MmioReport {
     pub bytes: u64,
     /// What lies there on most PCs; a guess from the address alone.
     pub usually: Option<String>,
-    /// Accesses.
-    pub accesses: u64,
+    /// Accesses: reads and writes of KVM's emulator, each once; `null` where the trace has no event of them.
+    pub accesses: Option<u64>,
+    /// Faults that were MMIO.
+    pub faults: u64,
     /// MMIO SPTEs installed.
     pub installs: u64,
-    /// First access.
+    /// First access, fault or installation.
     pub first: u64,
-    /// Last access.
+    /// Last one.
     pub last: u64,
     /// Lowest and highest MMIO generation.
     pub generations: Option<(u32, u32)>,

@@ -148,15 +148,22 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
             s.push_str(". ");
         }
     }
-    let accesses: u64 = vm.mmio.iter().map(|m| m.accesses).sum();
-    if let Some(top) = vm.mmio.iter().max_by_key(|m| m.accesses).filter(|_| accesses > 0) {
+    let accesses: u64 = vm.mmio.iter().filter_map(|m| m.accesses).sum();
+    let faults: u64 = vm.mmio.iter().map(|m| m.faults).sum();
+    if let Some(top) = vm.mmio.iter().max_by_key(|m| (m.accesses, m.faults)).filter(|_| accesses + faults > 0)
+    {
+        let what = if top.accesses.is_some() {
+            words::counted(accesses, "access went", "accesses went")
+        } else {
+            words::counted(faults, "fault was", "faults were")
+        };
         say!(
             s,
-            "{} to MMIO in {}, most of them at {}{}. ",
-            words::counted(accesses, "access went", "accesses went"),
+            "{what} to MMIO in {}, most of them at {}{}{}. ",
             words::counted(vm.mmio.len() as u64, "range", "ranges"),
             top.gpa,
-            top.usually.as_ref().map(|u| format!(" (by its address: {u})")).unwrap_or_default()
+            top.usually.as_ref().map(|u| format!(" (by its address: {u})")).unwrap_or_default(),
+            if top.accesses.is_some() { "" } else { "; how many accesses that were was not recorded" }
         );
     }
     if let Some(p) = r.phases.iter().max_by_key(|p| p.faults).filter(|p| p.faults > 0 && r.phases.len() > 1) {
@@ -269,6 +276,8 @@ pub(crate) fn tiles(r: &Report) -> Vec<Tile> {
             },
         });
     }
+    // Of every address space, SMM's too.
+    let spaces = || r.vms.iter().flat_map(|v| &v.spaces).map(|s| &s.over_time);
     let zaps: u64 = spaces().map(|o| o.zaps.iter().sum::<u64>()).sum();
     if zaps > 0 {
         let installs: u64 =
@@ -279,7 +288,7 @@ pub(crate) fn tiles(r: &Report) -> Vec<Tile> {
             more: format!("{} live at the end", words::count(installs)),
         });
     }
-    let mmio: u64 = r.vms.iter().flat_map(|v| &v.mmio).map(|m| m.accesses).sum();
+    let mmio: u64 = r.vms.iter().flat_map(|v| &v.mmio).filter_map(|m| m.accesses).sum();
     if mmio > 0 {
         let ranges = r.vms.iter().map(|v| v.mmio.len() as u64).sum();
         out.push(Tile {

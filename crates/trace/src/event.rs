@@ -261,6 +261,14 @@ pub enum Body {
     Other { name: StrId, fields: StrId },
 }
 
+impl Body {
+    /// Whether this is an event of the trace: what a tracepoint or trace_marker recorded. Notes of losses and damage and what is told of tasks
+    /// have a place (and a number) among the events, and are in no count of them.
+    pub const fn is_event(&self) -> bool {
+        !matches!(self, Self::Lost { .. } | Self::Damage { .. } | Self::Task { .. })
+    }
+}
+
 /// What a [`Body::Task`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TaskKind {

@@ -60,7 +60,7 @@ pub(crate) fn recording(ui: &mut Ui, cx: &mut Cx<'_>) {
                 for f in &info.files {
                     line("file", format!("{} ({}, {})", f.path.display(), f.kind, fmt::bytes(f.size)));
                 }
-                line("events", fmt::count(cx.cap.trace.events.len() as u64));
+                line("events", fmt::count(cx.cap.timeline.event_count()));
                 line("length", fmt::time(cx.cap.full_time().end, 6));
                 let clock = if info.clock.name.is_empty() { "not named" } else { &info.clock.name };
                 line("clock", format!("{clock}, steps of {} ns", info.resolution_ns));
@@ -110,7 +110,7 @@ pub(crate) fn recording(ui: &mut Ui, cx: &mut Cx<'_>) {
                     fmt::plural(m, "place", "places")
                 ),
                 (true, ..) => "nothing was lost".to_owned(),
-                (false, ..) => "this format cannot say whether events were lost".to_owned(),
+                (false, ..) => "the recording does not say whether events were lost".to_owned(),
             };
             let bad = info.is_partial();
             ui.label(RichText::new(words).color(if bad { t.bad } else { t.ink }));
@@ -146,7 +146,13 @@ pub(crate) fn recording(ui: &mut Ui, cx: &mut Cx<'_>) {
                 let text = format!(
                     "{} … 0x{last}: {}",
                     fmt::gpa(r.gfn_start),
-                    fmt::plural(r.accesses, "access", "accesses")
+                    r.accesses.map_or_else(
+                        || format!(
+                            "{}, accesses not recorded",
+                            fmt::plural(r.faults, "MMIO fault", "MMIO faults")
+                        ),
+                        |n| fmt::plural(n, "access", "accesses")
+                    )
                 );
                 if ui.link(RichText::new(text).monospace()).on_hover_text("Show it in the map").clicked() {
                     jump = Some(r);

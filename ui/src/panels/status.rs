@@ -44,7 +44,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
                     .on_hover_text("What is shown is partial: see the Recording tab");
             } else if !info.lost.known {
                 ui.label(RichText::new("• losses not known").size(11.5).color(t.warn))
-                    .on_hover_text("This format cannot say whether events were lost");
+                    .on_hover_text("The recording does not say whether events were lost");
             } else {
                 ui.label(RichText::new("• nothing lost").size(11.5).color(t.good));
             }
@@ -60,7 +60,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
                 ui.label(RichText::new("drawing…").size(11.5).color(t.muted));
             }
             ui.label(
-                RichText::new(fmt::plural(cx.cap.trace.events.len() as u64, "event", "events"))
+                RichText::new(fmt::plural(cx.cap.timeline.event_count(), "event", "events"))
                     .size(11.5)
                     .color(t.muted),
             );

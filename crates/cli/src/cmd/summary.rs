@@ -117,7 +117,7 @@ fn human_size(n: u64) -> String {
 fn lost(info: &TraceInfo) -> String {
     match (info.lost.total, info.lost.moments) {
         (Some(0), 0) if info.lost.known => "nothing".into(),
-        (None | Some(0), 0) => "unknown: this format does not say whether events were lost".into(),
+        (None | Some(0), 0) => "not known: the recording does not say whether events were lost".into(),
         (Some(n), m) => format!("{} events, at {} moments: what follows is partial", count(n), count(m)),
         (None, m) => format!("events at {} moments, not counted: what follows is partial", count(m)),
     }

@@ -2,7 +2,7 @@
 
 use super::{Certainty, EventIx, FaultId, Shade, VmId};
 
-/// A GFN range that MMIO accesses went to.
+/// A GFN range that MMIO accesses or faults went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MmioRange {
     /// VM.
@@ -11,13 +11,16 @@ pub struct MmioRange {
     pub gfn_start: u64,
     /// One past the last.
     pub gfn_end: u64,
-    /// `kvm_mmio`, fast MMIO and MMIO faults.
-    pub accesses: u64,
+    /// Accesses, each once: what [`MmioAccesses`](crate::MmioAccesses) tells. `None` where the trace has no event of accesses, so that nothing
+    /// tells how many there were.
+    pub accesses: Option<u64>,
+    /// Faults that were MMIO: the SPTE was hit or made, or the access emulated without one.
+    pub faults: u64,
     /// MMIO SPTEs installed.
     pub installs: u64,
-    /// First access.
+    /// First access, fault or installation.
     pub first: u64,
-    /// Last access.
+    /// The last one.
     pub last: u64,
     /// Lowest and highest MMIO generation seen.
     pub generations: Option<(u32, u32)>,

@@ -328,9 +328,10 @@ impl Timeline {
             }
         }
         for r in self.mmio_ranges().iter().filter(|r| r.vm == vm && r.gfn_start <= gfn && gfn < r.gfn_end) {
+            let accesses = r.accesses.map_or("accesses not recorded".to_owned(), |n| format!("{n} accesses"));
             notes.push(format!(
-                "part of the MMIO range {:#x}..{:#x}: {} accesses, {} MMIO entries installed",
-                r.gfn_start, r.gfn_end, r.accesses, r.installs
+                "part of the MMIO range {:#x}..{:#x}: {accesses}, {} MMIO faults, {} MMIO entries installed",
+                r.gfn_start, r.gfn_end, r.faults, r.installs
             ));
         }
         if tally.untraced {

@@ -298,7 +298,7 @@ fn headline(story: &PageStory) -> String {
 
 fn mmio(timeline: &Timeline, vm: VmId, clock: &Clock) -> Vec<MmioReport> {
     let mut out: Vec<_> = timeline.mmio_ranges().iter().filter(|m| m.vm == vm).collect();
-    out.sort_by_key(|m| (std::cmp::Reverse(m.accesses), m.gfn_start));
+    out.sort_by_key(|m| (std::cmp::Reverse((m.accesses, m.faults)), m.gfn_start));
     out.iter()
         .map(|m| MmioReport {
             gfn_start: words::gfn(m.gfn_start),
@@ -307,6 +307,7 @@ fn mmio(timeline: &Timeline, vm: VmId, clock: &Clock) -> Vec<MmioReport> {
             bytes: (m.gfn_end - m.gfn_start).saturating_mul(4096),
             usually: places::usually_in(m.gfn_start, m.gfn_end),
             accesses: m.accesses,
+            faults: m.faults,
             installs: m.installs,
             first: clock.rel(m.first),
             last: clock.rel(m.last),

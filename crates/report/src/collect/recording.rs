@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use mmuscope_trace::{Body, ClockUnit, Compression, TraceInfo, event_name};
+use mmuscope_trace::{ClockUnit, Compression, TraceInfo, event_name};
 
 use super::Clock;
 use crate::{
@@ -151,11 +151,11 @@ fn isa(i: mmuscope_trace::Isa) -> String {
     }
 }
 
-/// Events by name, the most frequent first. Notes of ours (lost, damage, task names) are no events of the trace.
+/// Events by name, the most frequent first.
 pub(super) fn events(trace: &mmuscope_trace::Trace) -> Vec<EventCount> {
     let mut counts: HashMap<&str, u64> = HashMap::new();
     for e in &trace.events {
-        if !matches!(e.body, Body::Lost { .. } | Body::Damage { .. } | Body::Task { .. }) {
+        if e.body.is_event() {
             *counts.entry(event_name(&e.body, &trace.strings)).or_default() += 1;
         }
     }

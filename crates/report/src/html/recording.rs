@@ -49,7 +49,7 @@ fn lost_verdict(r: &Recording) -> (&'static str, String) {
         _ if r.lost.moments > 0 => {
             ("bad", format!("events lost at {}", words::counted(r.lost.moments, "moment", "moments")))
         }
-        _ => ("warn", "this format cannot tell whether events were lost".to_owned()),
+        _ => ("warn", "the recording does not say whether events were lost".to_owned()),
     }
 }
 

@@ -165,26 +165,28 @@ pub(super) fn memory(vm: &VmReport, several: bool) -> Markup {
 }
 
 fn mmio(vm: &VmReport) -> Markup {
-    let most = vm.mmio.iter().map(|m| m.accesses).max().unwrap_or(1).max(1);
+    let most = vm.mmio.iter().filter_map(|m| m.accesses).max().unwrap_or(1).max(1);
+    let part = |n: Option<u64>| n.unwrap_or(0) as f64 * 100.0 / most as f64;
     html! {
         table {
-            caption { b { "MMIO" } ": where accesses were emulated. What usually lies there is a guess from the address alone." }
+            caption { b { "MMIO" } ": where accesses were emulated" @if vm.mmio.iter().any(|m| m.accesses.is_none()) { " (kvm_mmio was not recorded, so how many is not known)" } ". What usually lies there is a guess from the address alone." }
             thead { tr {
                 th scope="col" { "frames" } th scope="col" { "address" } th scope="col" class="r" { "size" } th scope="col" { "usually" }
                 th scope="col" class="r" { "accesses" } th scope="col" { span class="fa" { "of the busiest" } }
-                th scope="col" class="r" { "SPTEs installed" } th scope="col" class="r" { "first" } th scope="col" class="r" { "last" }
+                th scope="col" class="r" { "MMIO faults" } th scope="col" class="r" { "SPTEs installed" } th scope="col" class="r" { "first" } th scope="col" class="r" { "last" }
                 th scope="col" class="r" { "generation" }
             } }
             tbody {
                 @for m in vm.mmio.iter().take(ROWS) { tr {
                     td class="t mono" { (frames(&m.gfn_start, &m.gfn_last)) } td class="t mono" { (m.gpa) } td class="r" { (words::bytes(m.bytes)) }
                     td { (m.usually.as_deref().unwrap_or("")) }
-                    td class="r" { (number(m.accesses)) }
-                    td class="barcell" { span class="bar" style=(format!("width:{:.1}%", m.accesses as f64 * 100.0 / most as f64)) {} }
+                    td class="r" { @match m.accesses { Some(n) => (number(n)), None => span class="fa" { "–" } } }
+                    td class="barcell" { span class="bar" style=(format!("width:{:.1}%", part(m.accesses))) {} }
+                    td class="r" { (number(m.faults)) }
                     td class="r" { (number(m.installs)) } td class="r" { (words::duration(m.first)) } td class="r" { (words::duration(m.last)) }
                     td class="r" { @match m.generations { Some((a, b)) if a == b => (a), Some((a, b)) => { (a) "–" (b) }, None => span class="fa" { "–" } } }
                 } }
-                (more(vm.mmio.len(), ROWS, 10, "range", "ranges"))
+                (more(vm.mmio.len(), ROWS, 11, "range", "ranges"))
             }
         }
     }

@@ -24,6 +24,8 @@ pub(crate) struct Attr {
     pub(crate) sample_type: u64,
     pub(crate) read_format: u64,
     pub(crate) sample_id_all: bool,
+    /// The ring was written backwards, so that the newest events overwrite the oldest, which are not counted as lost.
+    pub(crate) overwrites: bool,
     pub(crate) clockid: Option<i32>,
     /// Bytes it takes (its own `size`).
     pub(crate) size: u32,
@@ -58,6 +60,7 @@ impl Attr {
             sample_type,
             read_format,
             sample_id_all: flags >> 18 & 1 != 0,
+            overwrites: flags >> 27 & 1 != 0,
             clockid,
             size,
             name: None,

@@ -466,8 +466,9 @@ impl State {
             info.host.long_size = Some(self.meta.long_size);
         }
         info.clock = self.clock.clone().unwrap_or(Clock { name: "perf".to_owned(), ..Clock::default() });
-        // A kernel before 6.0 does not count per event, but every loss leaves a record when there is room again.
-        info.lost.known = true;
+        // A kernel before 6.0 does not count per event, but every loss leaves a record when there is room again. A ring that overwrites has no
+        // room to leave one.
+        info.lost.known = !self.attrs.iter().any(|a| a.overwrites);
         for (event, _, n) in &self.lost_samples {
             if let Some(ev) = event {
                 *info.lost.per_event.entry(cx.strings.get(*ev).to_owned()).or_default() += n;
