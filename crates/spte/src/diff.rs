@@ -32,6 +32,34 @@ pub struct Changes {
     pub problem: Option<&'static str>,
 }
 
+/// Whose doing it is that a leaf no longer allows writes, from which of its two software bits fell with Writable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WriteLoss {
+    /// Host-writable fell: the host made its page read-only (copy-on-write after `fork`, `mprotect`, KSM).
+    Host,
+    /// MMU-writable fell: KVM tracks writes to the frame, which holds a page table of the guest.
+    Tracking,
+    /// Neither fell: dirty logging, which gives Writable back at the next write.
+    Logging,
+}
+
+/// Tells why a leaf lost Writable; `None` where it did not, or where its values do not tell.
+pub fn write_loss(old: &Decoded, new: &Decoded) -> Option<WriteLoss> {
+    let fell = |f: fn(&Decoded) -> Option<bool>| f(old) == Some(true) && f(new) == Some(false);
+    // Access tracking takes all permissions and keeps them elsewhere.
+    if !fell(|d| d.w) || old.pfn != new.pfn || new.access_tracked == Some(true) {
+        return None;
+    }
+    // What the host does not let KVM write is not MMU-writable either.
+    if fell(|d| d.host_writable) {
+        Some(WriteLoss::Host)
+    } else if fell(|d| d.mmu_writable) {
+        Some(WriteLoss::Tracking)
+    } else {
+        (new.mmu_writable == Some(true) && new.host_writable != Some(false)).then_some(WriteLoss::Logging)
+    }
+}
+
 /// Compares two values of one entry at `level`.
 pub fn changes(layout: &Layout, old: u64, new: u64, level: u8) -> Changes {
     let (a, b) = (layout.decode(old, level), layout.decode(new, level));
@@ -189,14 +217,25 @@ fn leaf(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>
         paths.push("the guest touched the page: fast_page_fault → restore_acc_track_spte");
     }
     match (w, mw) {
-        ((true, false), (true, false)) => {
-            words.push("write-protected for good");
-            paths.push("the frame became a guest page table (or is write-tracked): spte_write_protect without lockless repair");
-        }
-        ((true, false), _) if tracked != (false, true) => {
-            words.push("write-protected");
-            paths.push("dirty logging: KVM_GET/CLEAR_DIRTY_LOG write-protects; the fast path can undo it");
-        }
+        ((true, false), _) if tracked != (false, true) => match write_loss(a, b) {
+            Some(WriteLoss::Host) => {
+                words.push("read-only in the host");
+                paths.push(
+                    "the host made its page read-only (copy-on-write after fork, mprotect, KSM): the MMU notifier zapped the entry and a read \
+                     mapped the page again, make_spte without host-writable; up to 6.9 change_pte may have set it at once",
+                );
+            }
+            Some(WriteLoss::Tracking) => {
+                words.push("write-protected for good");
+                paths.push("the frame became a guest page table (or is write-tracked): spte_write_protect without lockless repair");
+            }
+            Some(WriteLoss::Logging) => {
+                words.push("write-protected");
+                paths
+                    .push("dirty logging: KVM_GET/CLEAR_DIRTY_LOG write-protects; the fast path can undo it");
+            }
+            None => words.push("write-protected"),
+        },
         ((false, true), (true, true)) => {
             words.push("writable again");
             paths.push("fast_page_fault set W without the MMU lock (event fast_page_fault, no kvm_tdp_mmu_spte_changed)");

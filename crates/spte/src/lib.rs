@@ -83,7 +83,7 @@ pub use mmio::GfnRule;
 pub use mode::{Format, Mode};
 
 #[cfg(feature = "alloc")]
-pub use diff::{Change, Changes, changes};
+pub use diff::{Change, Changes, WriteLoss, changes, write_loss};
 #[cfg(feature = "alloc")]
 pub use eras::{Era, eras};
 #[cfg(feature = "alloc")]
