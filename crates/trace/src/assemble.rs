@@ -362,13 +362,6 @@ impl Assembler {
         }
         if let Some(value) = self.isa {
             info.dialect.isa = Some(Sourced { value, from: "kvm_exit".to_owned() });
-            if info.host.vendor.is_none() {
-                info.host.vendor = match value {
-                    Isa::Vmx => Some(Vendor::Intel),
-                    Isa::Svm => Some(Vendor::Amd),
-                    Isa::Other(_) => None,
-                };
-            }
         }
         if self.undecided > 0 {
             info.notes.push(format!(
