@@ -5,6 +5,7 @@ use mmuscope_spte::{Layout, State as SpteState};
 use mmuscope_trace::{Body, Event, FastPfResult, Page, Trace};
 use rustc_hash::FxHashMap;
 
+use crate::ends::MarkerNote;
 use crate::faults::{FaultState, FaultTracker};
 use crate::gaps::{Gap, Gaps};
 use crate::model::{Certainty, Evidence, EvidenceKind, MmuKind, Reason, Shade, VmId};
@@ -185,7 +186,7 @@ pub(crate) struct Engine {
     pub(crate) late: rustc_hash::FxHashSet<u32>,
     pub(crate) evidence: Vec<Evidence>,
     pub(crate) lost: Vec<crate::model::LostSpan>,
-    pub(crate) markers: Vec<(u32, u64, mmuscope_trace::StrId)>,
+    pub(crate) markers: Vec<MarkerNote>,
     pub(crate) faults: FaultTracker,
     pub(crate) silent: Silent,
     pub(crate) loss_seen: bool,
@@ -329,7 +330,13 @@ impl Engine {
                 return;
             }
             Body::Marker { text } => {
-                self.markers.push((ev, ts, text));
+                // Whoever writes one is not in the kernel's KVM.
+                let writer = e.tid.map(|tid| {
+                    let th = self.thread(tid);
+                    self.leave(th, ev);
+                    self.threads[th].vm
+                });
+                self.markers.push(MarkerNote { ev, ts, text, vm: writer.flatten() });
                 self.silent_heard(e.tid);
                 self.cpu_last[cpu] = ts;
                 return;
@@ -365,7 +372,9 @@ impl Engine {
         let at = At { th, vm: self.vm_of(th), vm_known, ev, ts };
         if self.threads[th].vm.is_some() || self.vms.one() {
             self.vms.note_activity(at.vm, &e.body);
+            self.note_life(at, &e.body);
         }
+        self.end_fault(at, &e.body);
         match e.body {
             Body::TdpSpteChanged { as_id, gfn, level, old_spte, new_spte } => {
                 self.tdp_changed(at, as_id, level.clamp(1, 6), gfn, old_spte, new_spte);

@@ -172,6 +172,8 @@ pub(crate) struct FaultState {
     exit: ExitNote,
     /// Address, code and count of the last retried fault.
     last: (u64, u64, u16),
+    /// It was seen to enter the guest: so its entries are recorded, and with them the ends of its faults.
+    enters: bool,
 }
 
 impl FaultState {
@@ -200,6 +202,14 @@ impl FaultState {
     /// Whether the thread is handling a fault, and for which frame.
     pub(crate) fn gfn(&self) -> Option<u64> {
         self.open.map(|o| o.p.gfn).filter(|g| *g != u64::MAX)
+    }
+    /// Whether the thread's entries into the guest are recorded.
+    pub(crate) fn enters(&self) -> bool {
+        self.enters
+    }
+    /// Whether the thread is between an exit from the guest and what follows it.
+    pub(crate) fn runs(&self) -> bool {
+        self.exit.some
     }
     /// Whether the thread is handling a fault.
     pub(crate) fn is_open(&self) -> bool {
@@ -231,9 +241,17 @@ pub(crate) struct FaultTracker {
     pub(crate) done: Vec<Packed>,
     /// Those that had not ended where the trace does, in the order of their beginnings.
     pub(crate) open: Vec<Packed>,
+    /// Returns to user space are recorded.
+    pub(crate) leaving_is_told: bool,
 }
 
 impl FaultTracker {
+    /// Ends the fault of a thread before an event that is not part of it: when it ended, no event tells.
+    pub(crate) fn leave(&mut self, th: &mut Thread, tdp: bool, ev: u32) {
+        self.close(th, tdp, ev, None);
+        th.fault.exit = ExitNote::default();
+    }
+
     #[allow(clippy::too_many_arguments, reason = "everything a record starts with")]
     fn open(
         th: &mut Thread,
@@ -408,8 +426,10 @@ impl FaultTracker {
                 }
                 self.close(th, tdp, ev, Some(ts));
                 th.fault.exit = ExitNote::default();
+                th.fault.enters = true;
             }
             Body::UserspaceExit { reason, errno } => {
+                self.leaving_is_told = true;
                 self.mmio_exit(th, vm);
                 if let Some(o) = &mut th.fault.open {
                     if errno < 0 && errno != -4 {

@@ -16,6 +16,7 @@
 mod ahead;
 mod axis;
 mod counts;
+mod ends;
 mod engine;
 mod entries;
 mod faults;

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use mmuscope_spte::Decoded;
+use mmuscope_spte::{Decoded, Mode};
 use mmuscope_trace::{Body, Progress, Trace};
 use rustc_hash::FxHashMap;
 
 use crate::ahead::AHEAD;
 use crate::axis::GfnAxis;
 use crate::counts::CountIndex;
+use crate::ends::phases;
 use crate::engine::{Engine, Key, key_of};
 use crate::faults::Packed;
 use crate::infer::{LayoutInfo, LayoutOverride, infer};
@@ -17,7 +18,7 @@ use crate::map::{self, Scene};
 use crate::mmio::MmioSeen;
 use crate::model::{
     Bin, Counts, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange,
-    Outcome, Phase, SeriesKind, Shade, Span, Vm, VmId, pages_of,
+    MmuKind, Outcome, Phase, SeriesKind, Shade, Span, State, Vm, VmId, pages_of,
 };
 use crate::pyramid::{Layer, Pyramid, live_before};
 use crate::series::{INSTALLS, KindSums, NOTES, Sums, kind_by_name, kind_of};
@@ -214,20 +215,30 @@ impl Timeline {
             rayon::join(|| pyramid.seal(store, dirty, threads), count);
         }
         self.installs_told = INSTALLS.iter().any(|k| self.kinds.total(store, *k) > 0);
-        self.vms = self.engine.vms.finish(trace);
         let end = self.engine.last_ts;
-        self.phases = self
-            .engine
-            .markers
-            .iter()
-            .enumerate()
-            .map(|(i, (ev, ts, text))| Phase {
-                text: trace.strings.get(*text).trim_end().to_owned(),
-                start: *ts,
-                end: self.engine.markers.get(i + 1).map_or(end, |n| n.1),
-                event: *ev,
-            })
-            .collect();
+        let engine = &self.engine;
+        // What shadow pages mapped may have gone without an event; that the pages are gone is traced.
+        let empty = |vm: u16| {
+            let c = self.counts.at(&engine.store, Some(VmId(vm)), end);
+            let left = [State::Present, State::Mmio, State::Table].iter().any(|s| c.state(*s) > 0);
+            !(engine.vms.is_tdp(vm) && left) && engine.no_shadow_pages(vm)
+        };
+        self.vms = engine.vms.finish(trace, empty);
+        // Pages that are made for a guest without paging, or beside huge pages of its own, are direct under shadow paging too.
+        let shadow = matches!(self.layout.layout.mode, Mode::Shadow64 | Mode::ShadowPae | Mode::Pvm);
+        for vm in self.vms.iter_mut().filter(|_| shadow) {
+            if matches!(vm.kind, MmuKind::Direct | MmuKind::Unknown) {
+                vm.kind = MmuKind::Shadow;
+            }
+        }
+        self.phases = phases(trace, &engine.markers, end);
+        // A phase of a VM does not outlast it.
+        for p in &mut self.phases {
+            let of = |v: &&Vm| Some(v.id) == p.vm;
+            if let Some(e) = self.vms.iter().find(of).and_then(|v| v.ended.as_ref()) {
+                p.end = p.end.min(e.end.max(p.start));
+            }
+        }
         for (i, t) in store.tables.iter().enumerate().skip(self.indexed_tables) {
             let key = key_of(t.as_id, t.level, t.gfn);
             self.tables_by_key.entry((t.vm, key)).or_default().push(i as u32);
@@ -497,6 +508,11 @@ impl Timeline {
             SeriesKind::Changes => self.sums.change_bins(s, false, t0, t1, n),
             SeriesKind::Zaps => self.sums.change_bins(s, true, t0, t1, n),
         }
+    }
+
+    /// Whether the trace has any event of a name.
+    pub fn has_events(&self, name: &str) -> bool {
+        kind_by_name(name).is_some_and(|k| self.kinds.total(self.store(), k) > 0)
     }
 
     /// Events of each name that occurs, most frequent first.

@@ -3,9 +3,9 @@
 use mmuscope_trace::{Body, Event, Role, StrId, Trace};
 use rustc_hash::FxHashMap;
 
-use crate::engine::{NewPage, Thread};
+use crate::engine::{At, NewPage, Thread};
 use crate::grouping;
-use crate::model::{MmuKind, Vcpu, Vm, VmId};
+use crate::model::{MmuKind, Vcpu, Vm, VmEnd, VmId};
 
 /// What is known of one VM while replaying.
 #[derive(Clone, Debug)]
@@ -32,6 +32,22 @@ pub(crate) struct VmState {
     pub(crate) vcpus: Vec<(u32, Option<u32>, StrId)>,
     /// Name of the first thread that acted.
     comm: StrId,
+    going: Option<Going>,
+    /// All of its roots were made obsolete, and nothing was built since: that they are zapped now is no end.
+    obsoleted: bool,
+    /// Greatest level of any of its page-table pages that an event named.
+    tallest: u8,
+}
+
+/// Zaps of a VM that does nothing else any more.
+#[derive(Clone, Copy, Debug)]
+struct Going {
+    first: (u32, u64),
+    last: (u32, u64),
+    tid: u32,
+    comm: StrId,
+    /// A root was among what was zapped.
+    root: bool,
 }
 
 impl VmState {
@@ -52,6 +68,9 @@ impl VmState {
             several_roots: false,
             vcpus: Vec::new(),
             comm: StrId::default(),
+            going: None,
+            obsoleted: false,
+            tallest: 0,
         }
     }
 }
@@ -70,6 +89,8 @@ pub(crate) struct VmMap {
     /// Name of each thread that acted, for stories.
     pub(crate) comms: FxHashMap<u32, StrId>,
     pub(crate) vcpu_of: FxHashMap<u32, u32>,
+    /// Name of the thread whose event is being looked at.
+    now: StrId,
 }
 
 impl VmMap {
@@ -166,6 +187,7 @@ impl VmMap {
 
     /// Notes who acted.
     pub(crate) fn touch(&mut self, th: &mut Thread, e: &Event, ts: u64) {
+        self.now = e.comm;
         let vcpu = match e.body {
             Body::Exit { vcpu, .. } | Body::PageFault { vcpu, .. } => vcpu,
             Body::Entry { vcpu, .. } | Body::FastPageFault { vcpu, .. } | Body::PmlFull { vcpu } => {
@@ -327,10 +349,36 @@ impl VmMap {
         }
     }
 
+    /// Notes that a VM did what one that is being torn down does not.
+    pub(crate) fn lives(&mut self, vm: u16, obsoleted: bool) {
+        if let Some(s) = self.vms.get_mut(usize::from(vm)) {
+            (s.going, s.obsoleted) = (None, obsoleted);
+        }
+    }
+
+    /// Whether a page-table page is as high up as any of its VM's that an event named.
+    pub(crate) fn is_tallest(&mut self, vm: u16, level: u8) -> bool {
+        self.vms.get_mut(usize::from(vm)).is_some_and(|s| {
+            s.tallest = s.tallest.max(level);
+            level >= s.tallest
+        })
+    }
+
+    /// Notes a zap, which may be part of a VM's end.
+    pub(crate) fn zapped(&mut self, at: At, vm: u16, tid: u32, root: bool) {
+        let comm = self.now;
+        let Some(s) = self.vms.get_mut(usize::from(vm)).filter(|s| !s.obsoleted) else { return };
+        let here = (at.ev, at.ts);
+        let g = s.going.get_or_insert(Going { first: here, last: here, tid, comm, root });
+        (g.last, g.tid, g.comm) = (here, tid, comm);
+        g.root |= root;
+    }
+
     /// Events were lost.
     pub(crate) fn lost(&mut self) {
         self.clean = Some(false);
         for s in &mut self.vms {
+            (s.going, s.obsoleted) = (None, false);
             (s.acted, s.complete, s.renewed) = (true, false, false);
         }
     }
@@ -341,7 +389,8 @@ impl VmMap {
         std::mem::replace(&mut s.renewed, true)
     }
 
-    pub(crate) fn finish(&self, trace: &Trace) -> Vec<Vm> {
+    /// The VMs; `empty` tells of which no page table is left.
+    pub(crate) fn finish(&self, trace: &Trace, empty: impl Fn(u16) -> bool) -> Vec<Vm> {
         self.vms
             .iter()
             .enumerate()
@@ -365,6 +414,14 @@ impl VmMap {
                     start: s.first.unwrap_or(trace.info.first_ts),
                     end: s.last,
                     provenance: s.provenance.clone(),
+                    ended: s.going.filter(|g| g.root && empty(i as u16)).map(|g| VmEnd {
+                        start: g.first.1,
+                        end: g.last.1,
+                        event: g.first.0,
+                        last_event: g.last.0,
+                        tid: g.tid,
+                        comm: trace.strings.get(g.comm).to_owned(),
+                    }),
                 }
             })
             .collect()

@@ -63,19 +63,65 @@ pub struct Vm {
     pub end: u64,
     /// How the grouping was decided, in words.
     pub provenance: String,
+    /// That, when and by whom it was torn down, where the trace shows it.
+    pub ended: Option<VmEnd>,
 }
 
-/// A stretch between two marker texts.
+/// The end of a VM: all of its page tables were zapped in one go, from the roots down, and nothing was built after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmEnd {
+    /// First and last time of the teardown.
+    pub start: u64,
+    /// The last zap.
+    pub end: u64,
+    /// Its first event.
+    pub event: EventIx,
+    /// Its last event.
+    pub last_event: EventIx,
+    /// The thread that did it: the last to let go of the VM, by exiting or by closing it.
+    pub tid: u32,
+    /// Name of that thread.
+    pub comm: String,
+}
+
+impl VmEnd {
+    /// The kernel's own thread that recovers huge pages from the NX mitigation: it runs as long as the VM does, and holds it as others do.
+    pub fn by_nx_recovery(&self) -> bool {
+        self.comm.starts_with(NX_RECOVERY)
+    }
+
+    /// By whom, in words: `qemu-174, the last thread to let go of it`.
+    pub fn by(&self) -> String {
+        let who = if self.comm.is_empty() {
+            format!("task {}", self.tid)
+        } else {
+            format!("{}-{}", self.comm, self.tid)
+        };
+        if self.by_nx_recovery() {
+            // That it recovers huge pages is not what it does here.
+            format!("{who}, the VM's own kernel thread, which happened to be the last to let go of it")
+        } else {
+            format!("{who}, the last thread to let go of it")
+        }
+    }
+}
+
+/// How names of the threads begin that recover huge pages from the NX mitigation (`kvm-nx-lpage-recovery-PID`, cut off at 15 letters).
+pub(crate) const NX_RECOVERY: &str = "kvm-nx-";
+
+/// A stretch between two marker texts of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Phase {
     /// What was written to trace_marker.
     pub text: String,
     /// When.
     pub start: u64,
-    /// Next marker, or the end of the trace.
+    /// Next marker of the same writer, or the end of the trace.
     pub end: u64,
     /// The marker's event.
     pub event: EventIx,
+    /// The VM whose process wrote the marker; `None` where another process did: then it is about all.
+    pub vm: Option<VmId>,
 }
 
 /// Events lost on one CPU.

@@ -31,6 +31,11 @@ pub(crate) struct SpKey {
 }
 
 impl SpKey {
+    /// The frame of the guest's table that a page shadows, and what it allows; `None` for pages that map guest-physical addresses.
+    pub(crate) fn shadows(&self) -> Option<(u64, Role)> {
+        self.gfn.filter(|_| !self.role.direct).map(|g| (g, self.role))
+    }
+
     fn of(vm: u16, p: &Page) -> Self {
         Self {
             vm,
@@ -65,6 +70,8 @@ pub(crate) struct Silent {
     made: FxHashMap<u32, Vec<SpKey>>,
     table_of: FxHashMap<SpKey, u32>,
     key_of_table: FxHashMap<u32, SpKey>,
+    /// What each table was when it was last known, for those who tell of it later.
+    pub(crate) was: FxHashMap<u32, SpKey>,
     /// Roles that two tables at once were of, as far as they are printed.
     twins: FxHashSet<SpKey>,
     /// Tables by the frame they shadow.

@@ -13,6 +13,7 @@ impl Engine {
         let At { th, vm, ev, .. } = at;
         let tid = self.threads[th].tid;
         let key = SpKey::of(vm, page);
+        self.vms.is_tallest(vm, page.role.level);
         let made = self.silent.made.entry(tid).or_default();
         if made.len() >= 16 {
             made.remove(0);
@@ -92,6 +93,9 @@ impl Engine {
         let At { vm, ev, ts, .. } = at;
         if page.role.direct && self.vms.is_tdp(vm) {
             self.tdp_prepare_zap(at, page);
+        } else {
+            let root = self.vms.is_tallest(vm, page.role.level);
+            self.note_zap(at, vm, root);
         }
         if !self.silent.active {
             return;
@@ -212,6 +216,7 @@ impl Engine {
         }
         self.silent.table_of.insert(key, t);
         self.silent.key_of_table.insert(t, key);
+        self.silent.was.insert(t, key);
         if let Some(s) = self.silent.unnamed.get_mut(&key.vm) {
             s.remove(&t);
         }
@@ -312,6 +317,11 @@ impl Engine {
             }
         }
         out
+    }
+
+    /// No page that shadows a guest's table is left of a VM.
+    pub(crate) fn no_shadow_pages(&self, vm: u16) -> bool {
+        !self.silent.pages.iter().any(|k| k.vm == vm)
     }
 
     /// A huge page was split: its entry points to a table now, of which nothing is told.

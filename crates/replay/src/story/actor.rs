@@ -1,58 +1,86 @@
 //! Who did it, and what for: what the same thread traced before.
 
-use mmuscope_trace::{Body, Cursor, ErrorEncoding, Trace};
+use mmuscope_spte::State;
+use mmuscope_trace::{Body, Cursor, ErrorEncoding, Event, Trace};
 
 use super::human_ns;
+use crate::ends::{Ends, after, is_one_page};
+use crate::model::{NX_RECOVERY, VmId, pages_of};
 use crate::series::kind_by_name;
 use crate::timeline::Timeline;
 
 /// Events of all threads to look back over.
 const LOOK_BACK: usize = 100_000;
+/// And ahead, for the table that a leaf was zapped with.
+const LOOK_AHEAD: usize = 4_000;
 /// What a thread does for one reason it does without pausing for longer.
 const PAUSE: u64 = 20_000_000;
+
+/// What is asked the reason of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It needs none.
+    Clear,
+    /// A leaf of this level was zapped.
+    Zap(u8),
+    /// A table was unlinked from an entry of this level.
+    Unlink(u8),
+    /// A huge page was replaced by a table.
+    Split,
+    /// A table was replaced by the page that it mapped in parts.
+    Collapse,
+    /// Accessed, or all permissions, were taken away.
+    Aged,
+}
 
 /// Looks up who was behind events.
 pub(super) struct Actors<'a> {
     timeline: &'a Timeline,
     trace: &'a Trace,
+    vm: VmId,
     cursor: Cursor<'a>,
     /// Kinds of events that tell.
     telling: [bool; 256],
+    /// Returns to user space are recorded.
+    leaving_is_told: bool,
 }
 
 /// Who was behind an event.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Actor {
-    /// `vCPU 0 (qemu-111)`; outside `KVM_RUN` `qemu-111`.
+    /// `vCPU 0 (qemu-111)`; outside `KVM_RUN`, or where that is not known, `qemu-111 (thread of vCPU 0)`.
     pub(super) who: String,
     /// Why, where what the thread traced before tells: follows "4K entry zapped".
     pub(super) cause: Option<String>,
-    /// The frame of the fault that its thread was in, where events give it.
-    pub(super) fault: Option<u64>,
 }
 
 impl<'a> Actors<'a> {
-    pub(super) fn new(timeline: &'a Timeline, trace: &'a Trace) -> Self {
+    pub(super) fn new(timeline: &'a Timeline, trace: &'a Trace, vm: VmId) -> Self {
         let mut telling = [false; 256];
         for name in [
             "kvm_entry",
             "kvm_exit",
             "kvm_userspace_exit",
             "kvm_page_fault",
+            "kvm_mmu_set_spte",
+            "kvm_mmu_prepare_zap_page",
+            "kvm_mmu_split_huge_page",
             "kvm_tdp_mmu_spte_changed",
             "kvm_unmap_hva_range",
             "kvm_mmu_zap_all_fast",
             "kvm_age_hva",
+            "marker",
         ] {
             if let Some(k) = kind_by_name(name) {
                 telling[usize::from(k)] = true;
             }
         }
-        Self { timeline, trace, cursor: trace.events.cursor(), telling }
+        let leaving_is_told = timeline.has_events("kvm_userspace_exit");
+        Self { timeline, trace, vm, cursor: trace.events.cursor(), telling, leaving_is_told }
     }
 
-    /// Who was behind event `ev`.
-    pub(super) fn of(&mut self, ev: Option<u32>) -> Actor {
+    /// Who was behind event `ev`, and why, as far as `why` asks; `gfn`: the frame the story is about.
+    pub(super) fn of(&mut self, ev: Option<u32>, why: Why, gfn: u64) -> Actor {
         let Some((ev, e)) = ev.and_then(|ev| Some((ev, self.cursor.get(ev as usize)?))) else {
             return Actor::default();
         };
@@ -63,24 +91,132 @@ impl<'a> Actors<'a> {
             None => comm.to_owned(),
         };
         let Some(tid) = e.tid else { return Actor { who: task, ..Actor::default() } };
-        let back = self.look_back(ev, tid, e.ts, &e.body);
+        // A leaf that goes with its table goes for the same reason.
+        let (asked, why) = match why {
+            Why::Zap(level) => match self.table_of(ev, &e, level) {
+                Some(t) => (t, Why::Unlink(level + 1)),
+                None => (ev, why),
+            },
+            w => (ev, w),
+        };
+        let back = match self.cursor.get(asked as usize) {
+            Some(e) => self.look_back(asked, tid, &e, why),
+            None => Back::default(),
+        };
+        let runs = back.runs;
+        let cause = (why != Why::Clear).then(|| self.cause(asked, comm, why, &back, gfn)).flatten();
+        let ending = self.ending(ev);
         let who = match self.timeline.engine.vms.vcpu_of.get(&tid) {
-            Some(v) if back.runs != Some(false) => format!("vCPU {v} ({task})"),
+            Some(v) if runs == Some(true) && !ending => format!("vCPU {v} ({task})"),
             Some(v) => format!("{task} (thread of vCPU {v})"),
             None => task,
         };
-        let nx = comm.starts_with("kvm-nx-");
-        let cause = back.cause.or(nx.then(|| "to recover huge pages from the NX mitigation".to_owned()));
-        Actor { who, cause, fault: back.fault }
+        Actor { who, cause }
     }
 
-    fn look_back(&mut self, ev: u32, tid: u32, ts: u64, body: &Body) -> Back {
+    /// Whether an event is part of the VM's teardown.
+    fn ending(&self, ev: u32) -> bool {
+        let end = self.timeline.vms().iter().find(|v| v.id == self.vm).and_then(|v| v.ended.as_ref());
+        end.is_some_and(|e| (e.event..=e.last_event).contains(&ev))
+    }
+
+    fn cause(&mut self, ev: u32, comm: &str, why: Why, back: &Back, gfn: u64) -> Option<String> {
+        let gone = matches!(why, Why::Zap(_) | Why::Unlink(_));
+        if gone && self.ending(ev) {
+            return Some("as the VM is torn down".to_owned());
+        }
+        if let Some(c) = &back.cause {
+            return Some(format!("{c}{}", back.fault_words(why, gfn)));
+        }
+        if comm.starts_with(NX_RECOVERY) {
+            // It gives up tables that stand where a huge page may not be executed: no higher ones.
+            return matches!(why, Why::Unlink(2 | 3) | Why::Zap(1 | 2)).then(|| {
+                "to recover a huge page that NX huge pages had split (nx_huge_pages_recovery)".to_owned()
+            });
+        }
+        if let Some(f) = back.fault {
+            return ((gone || why == Why::Split) && f != gfn).then(|| format!("by the fault on {f:#x}"));
+        }
+        // Nothing else unlinks one table of small pages alone, or replaces it, outside of a fault.
+        let collapsed =
+            matches!(why, Why::Unlink(2) | Why::Collapse) && back.alone && back.runs != Some(true);
+        collapsed
+            .then(|| "so that a huge page may map it again: dirty logging ended for its memslot".to_owned())
+    }
+
+    /// The event that unlinks the table in which event `ev` zaps a leaf.
+    fn table_of(&mut self, ev: u32, e: &Event, level: u8) -> Option<u32> {
+        let Body::TdpSpteChanged { gfn, .. } = e.body else { return None };
+        let l = &self.timeline.layout(self.vm).layout;
+        let block = pages_of(level + 1);
+        let unlinks = |b: &Body| match b {
+            Body::TdpSpteChanged { gfn: g, level: up, old_spte, new_spte, .. } => {
+                *up == level + 1
+                    && g / block == gfn / block
+                    && l.state(*old_spte, *up) == State::Table
+                    && l.state(*new_spte, *up) != State::Table
+            }
+            _ => false,
+        };
+        // Its page is named before its entries, its link cut before that, or (7.2 and later) after them.
+        let mut named = false;
+        for i in (0..ev as usize).rev().take(LOOK_AHEAD) {
+            let Some(x) = self.cursor.get(i).filter(|x| x.tid == e.tid) else { continue };
+            match &x.body {
+                b if unlinks(b) => return Some(i as u32),
+                Body::TdpSpteChanged { level: of, gfn: g, .. }
+                    if *of == level && g / block == gfn / block => {}
+                Body::PrepareZapPage { page }
+                    if page.role.level == level && page.gfn.is_some_and(|g| g / block == gfn / block) =>
+                {
+                    named = true;
+                }
+                _ => break,
+            }
+        }
+        if !named {
+            return None;
+        }
+        for i in (ev as usize + 1..).take(LOOK_AHEAD) {
+            let x = self.cursor.get(i)?;
+            if x.tid == e.tid {
+                match &x.body {
+                    b if unlinks(b) => return Some(i as u32),
+                    Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. } => {}
+                    _ => return None,
+                }
+            }
+        }
+        None
+    }
+
+    fn look_back(&mut self, ev: u32, tid: u32, e: &Event, why: Why) -> Back {
         let kinds = &self.timeline.store().ev_kind;
-        let mut back = Back::default();
+        let l = &self.timeline.layout(self.vm).layout;
+        let leaf = |level: u8, old: u64| l.state(old, level) == State::Present;
+        let mut back = Back { alone: true, ..Back::default() };
+        if matches!(e.body, Body::Marker { .. } | Body::UserspaceExit { .. }) {
+            back.runs = Some(false);
+            return back;
+        }
+        // What the thread did since, the latest first, for whether a fault can have made it.
+        let mut since: Vec<Body> = vec![e.body];
+        let ts = e.ts;
         let mut last = ts;
-        // Frames this thread zapped since, the event itself included.
-        let mut zapped = u64::from(matches!(body, Body::TdpSpteChanged { .. }));
+        // Frames whose leaves this thread zapped since, the event itself included.
+        let mut zapped = match e.body {
+            Body::TdpSpteChanged { level, old_spte, .. } if leaf(level, old_spte) => pages_of(level),
+            _ => 0,
+        };
+        let mut largest = zapped.max(1);
+        // A table goes with a range only if all it maps does.
+        let least = match why {
+            Why::Unlink(level) => pages_of(level),
+            _ => 0,
+        };
         let mut looking = true;
+        let gone = matches!(why, Why::Zap(_) | Why::Unlink(_));
+        let mut edge = None;
         for i in (0..ev as usize).rev().take(LOOK_BACK) {
             if !kinds.get(i).is_some_and(|k| self.telling[usize::from(*k)]) {
                 continue;
@@ -91,21 +227,25 @@ impl<'a> Actors<'a> {
             }
             last = e.ts;
             match e.body {
-                Body::UnmapHvaRange { start, end } if looking => {
+                Body::UnmapHvaRange { start, end } if looking && gone => {
                     // A range that is too small for what was zapped since was not what it was for.
-                    if zapped <= (end.saturating_sub(start)).div_ceil(4096).max(1) {
-                        let size = size(end.saturating_sub(start));
+                    let size = end.saturating_sub(start);
+                    let pages = size.div_ceil(4096).max(1);
+                    // A huge page goes whole, wherever in it the range begins or ends.
+                    if pages >= least && zapped <= pages.saturating_add(2 * (largest - 1)) {
+                        back.notifier = Some((start, end));
                         back.cause = Some(format!(
-                            "for the mmu_notifier: the host invalidates {size} at hva {start:#x}"
+                            "for the mmu_notifier: the host invalidates {} at hva {start:#x}",
+                            bytes(size)
                         ));
                     }
                     looking = false;
                 }
-                Body::AgeHva { .. } if looking => {
+                Body::AgeHva { .. } if looking && why == Why::Aged => {
                     back.cause = Some("as the host ages its pages".to_owned());
                     looking = false;
                 }
-                Body::ZapAllFast { .. } if looking => {
+                Body::ZapAllFast { .. } if looking && gone => {
                     back.cause = Some(match ts - e.ts {
                         0..1000 => "with all roots of the VM (kvm_mmu_zap_all_fast)".to_owned(),
                         d => {
@@ -114,37 +254,40 @@ impl<'a> Actors<'a> {
                     });
                     looking = false;
                 }
-                Body::TdpSpteChanged { level, .. } => {
-                    zapped = zapped.saturating_add(crate::model::pages_of(level));
+                Body::TdpSpteChanged { level, old_spte, new_spte, .. } => {
+                    match l.state(new_spte, level) {
+                        State::Present | State::Table => looking = false,
+                        _ if leaf(level, old_spte) => {
+                            zapped = zapped.saturating_add(pages_of(level));
+                            largest = largest.max(pages_of(level));
+                        }
+                        // Part of something larger that goes.
+                        _ if looking && l.state(old_spte, level) == State::Table => {
+                            back.alone &= !matches!(why, Why::Unlink(of) if level > of);
+                        }
+                        _ => {}
+                    }
                 }
-                Body::PageFault { address, encoding, .. } => {
-                    back.runs = Some(true);
-                    back.fault = (encoding != ErrorEncoding::PageFault).then_some(address >> 12);
-                    break;
-                }
-                Body::Exit { .. } | Body::Entry { .. } => {
-                    back.runs = Some(true);
-                    break;
-                }
-                Body::UserspaceExit { .. } => {
-                    back.runs = Some(false);
+                Body::SetSpte { .. } => looking = false,
+                Body::PageFault { .. }
+                | Body::Exit { .. }
+                | Body::Entry { .. }
+                | Body::UserspaceExit { .. }
+                | Body::Marker { .. } => {
+                    edge = Some(e.body);
                     break;
                 }
                 _ => {}
             }
+            since.push(e.body);
         }
-        if back.runs == Some(true)
-            && let Some(c) = &mut back.cause
-            && c.contains("mmu_notifier")
-        {
-            c.push_str(" in this fault (copy-on-write, or a page brought in)");
-        }
+        back.settle(edge, &since, self.leaving_is_told, l);
         back
     }
 }
 
 /// Host memory for people: `4K`, `1M`, `2.5M`.
-fn size(bytes: u64) -> String {
+fn bytes(bytes: u64) -> String {
     match bytes {
         b if b.is_multiple_of(1 << 30) => format!("{}G", b >> 30),
         b if b.is_multiple_of(1 << 20) => format!("{}M", b >> 20),
@@ -157,6 +300,91 @@ fn size(bytes: u64) -> String {
 struct Back {
     /// In `KVM_RUN` or outside of it; `None` where nothing tells.
     runs: Option<bool>,
+    /// Frame of the fault it was in, where events give it.
     fault: Option<u64>,
+    /// It was in a fault, and whether for a write.
+    write: Option<bool>,
     cause: Option<String>,
+    /// The range of the host's memory that it invalidated.
+    notifier: Option<(u64, u64)>,
+    /// No table above the one that is asked about went with it.
+    alone: bool,
+}
+
+impl Back {
+    /// Whether the thread was in `KVM_RUN`, and in a fault: from the last event that tells, and what it did since (the latest first).
+    fn settle(
+        &mut self,
+        edge: Option<Body>,
+        since: &[Body],
+        leaving_is_told: bool,
+        l: &mmuscope_spte::Layout,
+    ) {
+        let (fault, access) = match edge {
+            Some(Body::PageFault { address, encoding, error_code, .. }) => (
+                (encoding != ErrorEncoding::PageFault).then_some(address >> 12),
+                // Write is bit 1 of every encoding.
+                Some(error_code & 2 != 0),
+            ),
+            _ => (None, None),
+        };
+        let mut ends = Ends::No;
+        let mut notifying = false;
+        for b in since.iter().rev() {
+            ends = match after(l, b, fault, notifying, leaving_is_told) {
+                Ends::No => ends,
+                other => other,
+            };
+            if ends != Ends::No {
+                break;
+            }
+            if !matches!(b, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. }) {
+                notifying = matches!(b, Body::UnmapHvaRange { .. });
+            }
+        }
+        let inside = matches!(edge, Some(Body::PageFault { .. } | Body::Exit { .. } | Body::Entry { .. }));
+        self.runs = match (edge, ends) {
+            (Some(Body::UserspaceExit { .. } | Body::Marker { .. }), _) | (Some(_), Ends::Left) => {
+                Some(false)
+            }
+            _ if inside && (ends == Ends::No && access.is_some() || leaving_is_told) => Some(true),
+            // What installs is in KVM_RUN; what else is traced after an exit need not be.
+            _ if since.first().is_some_and(|b| installs(l, b)) => Some(true),
+            _ => None,
+        };
+        if ends == Ends::No {
+            (self.fault, self.write) = (fault, access);
+        }
+    }
+
+    /// How an invalidation of the host's memory goes with the fault that its thread was in.
+    fn fault_words(&self, why: Why, gfn: u64) -> String {
+        let (Some((start, end)), Some(write)) = (self.notifier, self.write) else { return String::new() };
+        let level = match why {
+            Why::Zap(l) => l,
+            _ => 1,
+        };
+        match self.fault {
+            _ if !is_one_page(start, end) => String::new(),
+            Some(f) if f / pages_of(level) != gfn / pages_of(level) => format!(" during the fault on {f:#x}"),
+            Some(_) if write => " in this fault (copy-on-write)".to_owned(),
+            _ => " in this fault".to_owned(),
+        }
+    }
+}
+
+/// Whether an event is one of a fault that maps something.
+fn installs(l: &mmuscope_spte::Layout, b: &Body) -> bool {
+    match *b {
+        Body::TdpSpteChanged { level, old_spte, new_spte, .. } => {
+            !l.is_shadow_present(old_spte)
+                && matches!(l.state(new_spte, level), State::Present | State::Table | State::Mmio)
+        }
+        Body::SetSpte { .. }
+        | Body::PageFault { .. }
+        | Body::FastPageFault { .. }
+        | Body::MarkMmioSpte { .. }
+        | Body::HandleMmioPageFault { .. } => true,
+        _ => false,
+    }
 }

@@ -3,15 +3,16 @@
 mod actor;
 mod words;
 
+use mmuscope_spte::WriteLoss;
 use mmuscope_trace::Trace;
 
 use crate::model::{
     Certainty, Entry, EntryId, EventIx, Fault, FaultId, PageStory, Reason, Shade, Span, State, StoryLine,
-    VmId, pages_of,
+    TableId, VmId, pages_of,
 };
 use crate::series::zaps_of;
 use crate::timeline::Timeline;
-use actor::Actors;
+use actor::{Actors, Why};
 
 /// Nanoseconds for people: `850 ns`, `12.3 µs`, `4.56 ms`, `7.8 s`.
 pub fn human_ns(ns: u64) -> String {
@@ -57,8 +58,8 @@ struct Draft {
     ts: u64,
     event: Option<EventIx>,
     text: String,
-    /// The thread's own business: what it did it for is worth telling.
-    caused: bool,
+    /// What of it wants a reason.
+    why: Why,
     shade: Option<Shade>,
     certainty: Option<Certainty>,
 }
@@ -73,38 +74,57 @@ struct Tally {
     /// By level.
     zapped: [u64; 7],
     untraced: bool,
-    /// When each shade was held.
-    held: [Vec<(u64, u64)>; 8],
+    /// That it still is writable was assumed at some time.
+    maybe: bool,
+    held: Vec<Held>,
+}
+
+/// A stretch of time in which an entry held a leaf.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    start: u64,
+    end: u64,
+    shade: Shade,
+    stale: bool,
+    table: TableId,
 }
 
 impl Timeline {
     /// The life of one guest page: faults, installs, write-protection, splits and zaps, with who and how long.
     pub fn page_story(&self, trace: &Trace, vm: VmId, as_id: u8, gfn: u64) -> PageStory {
         let mut drafts: Vec<Draft> = Vec::new();
-        let mut faults: Vec<FaultId> = Vec::new();
-        for f in self.faults().filter(|f| f.vm == vm && f.as_id == as_id && self.concerns(f, gfn)) {
-            if f.gfn == Some(gfn) {
-                faults.push(f.id);
-            }
+        let concern: Vec<Fault> =
+            self.faults().filter(|f| f.vm == vm && f.as_id == as_id && self.concerns(f, gfn)).collect();
+        let faults: Vec<FaultId> = concern.iter().filter(|f| f.gfn == Some(gfn)).map(|f| f.id).collect();
+        for f in &concern {
             drafts.push(Draft {
                 about: About::Fault,
                 ts: f.ts,
                 event: Some(f.event),
-                text: words::of_fault(&f, gfn),
-                caused: false,
+                text: words::of_fault(f, gfn),
+                why: Why::Clear,
                 shade: None,
                 certainty: None,
             });
         }
         let mut tally = Tally::default();
-        for id in self.entries_at(vm, as_id, gfn) {
-            self.life_of(id, gfn, &mut tally, &mut drafts);
+        let entries = self.entries_at(vm, as_id, gfn);
+        let several = self.tables_at_once(&entries);
+        for id in entries {
+            let told = drafts.len();
+            self.life_of(id, gfn, &concern, &mut tally, &mut drafts);
+            if several {
+                let of = self.table_words(self.entry(id).table);
+                for d in drafts[told..].iter_mut().filter(|d| d.about == About::Leaf && !of.is_empty()) {
+                    d.text = format!("{of}: {}", d.text);
+                }
+            }
         }
         drafts.sort_by_key(|d| (d.ts, d.event, d.about == About::Child));
         let headline = self.headline(vm, as_id, gfn, faults.len(), &tally, drafts.is_empty());
         let notes = self.notes(vm, gfn, &tally, drafts.is_empty());
-        self.mark_phases(&mut drafts);
-        let lines = self.finish(trace, gfn, merge(drafts));
+        self.mark_phases(vm, &mut drafts);
+        let lines = self.finish(trace, vm, gfn, merge(drafts));
         PageStory { vm, as_id, gfn, headline, lines, faults, notes }
     }
 
@@ -116,7 +136,7 @@ impl Timeline {
     }
 
     /// All that happened to one entry that covers the frame.
-    fn life_of(&self, id: EntryId, gfn: u64, tally: &mut Tally, drafts: &mut Vec<Draft>) {
+    fn life_of(&self, id: EntryId, gfn: u64, faults: &[Fault], tally: &mut Tally, drafts: &mut Vec<Draft>) {
         let end = self.range().1;
         let entry = self.entry(id);
         let size = level_size(entry.level);
@@ -129,7 +149,13 @@ impl Timeline {
             let torn = before.is_some() && follows.is_none();
             let leaf = matches!(s.state, State::Present | State::Mmio);
             if leaf || s.state == State::Removed && !torn {
-                tally.held[s.shade as usize].push((s.start, s.end.unwrap_or(end)));
+                tally.held.push(Held {
+                    start: s.start,
+                    end: s.end.unwrap_or(end),
+                    shade: s.shade,
+                    stale: s.certainty == Certainty::Stale,
+                    table: entry.table,
+                });
             }
             let was = follows.map(|b| b.shade);
             match (was, s.shade) {
@@ -137,17 +163,40 @@ impl Timeline {
                 _ if s.state != State::Present => {}
                 (Some(w), _) if w.state() != State::Present => tally.mapped += 1,
                 (None, _) if s.id.is_some() => tally.mapped += 1,
-                (Some(Shade::Writable), Shade::ReadOnly) => tally.protected += 1,
+                // What the host made read-only is not KVM's protection.
+                (Some(Shade::Writable), Shade::ReadOnly)
+                    if words::loss(self, &entry, follows.as_ref(), &s) != Some(WriteLoss::Host) =>
+                {
+                    tally.protected += 1;
+                }
                 (Some(Shade::ReadOnly | Shade::AccessTracked), Shade::Writable) => tally.again += 1,
                 _ => {}
             }
-            let silent = s.certainty == Certainty::Stale && s.reason == Reason::SilentKernel;
-            tally.untraced |= silent;
+            let fault = faults.iter().find(|f| f.entry == Some(id) && set_in(f, &s)).copied();
+            // A huge page is split, or makes place for a table, by a fault on any page in it.
+            let splits = entry.level > 1
+                && !matches!(s.state, State::Present | State::Mmio)
+                && was.is_some_and(|w| w.state() == State::Present);
+            let fault = fault.or_else(|| {
+                let within = |f: &Fault| f.gfn.is_some_and(|g| g / entry.pages() == gfn / entry.pages());
+                self.faults().find(|f| splits && f.vm == entry.vm && within(f) && set_in(f, &s))
+            });
+            let fault = fault.as_ref();
+            let again = words::set_again(self, &entry, follows.as_ref(), &s, fault);
+            if again == Some(words::Again::Protected) {
+                tally.protected += 1;
+                tally.again += 1;
+            }
+            // That it may have been write-protected since is nothing that happened to the page.
+            let maybe = s.reason == Reason::MaybeProtected;
+            tally.maybe |= maybe;
+            let silent = s.certainty == Certainty::Stale && s.reason == Reason::SilentKernel || maybe;
+            tally.untraced |= silent && !maybe;
             // That an entry of a dying table is frozen tells nothing new.
             let dying = torn && matches!(s.state, State::Nonpresent | State::Removed);
             if s.id.is_some() && !silent && !dying {
                 // A value that a later event doubted and another confirmed is compared with what was known.
-                drafts.push(self.draft(&entry, follows.as_ref(), &s, gfn));
+                drafts.push(self.draft(&entry, follows.as_ref(), &s, gfn, fault));
             }
             let next = spans.peek();
             if let (Some(t), Some(ev)) = (s.end, s.closed_by)
@@ -156,19 +205,21 @@ impl Timeline {
                 && s.state != State::Unknown
                 && next.is_none_or(|n| n.start != t || n.opened_by != Some(ev))
             {
-                let (about, text) = if s.state == State::Table {
-                    (About::Unlink(entry.level), String::new())
+                let (about, text, why) = if s.state == State::Table {
+                    (About::Unlink(entry.level), String::new(), Why::Unlink(entry.level))
                 } else {
                     let what = if s.state == State::Mmio { "MMIO" } else { size };
                     let lived = human_ns(t - self.since(id, &s));
-                    (About::Leaf, format!("{what} entry zapped with its table after {lived}"))
+                    // The event that ends it is that of its table.
+                    let why = Why::Unlink(entry.level + 1);
+                    (About::Leaf, format!("{what} entry zapped with its table after {lived}"), why)
                 };
                 drafts.push(Draft {
                     about,
                     ts: t,
                     event: Some(ev),
                     text,
-                    caused: true,
+                    why,
                     shade: Some(Shade::Nonpresent),
                     certainty: Some(Certainty::Implied),
                 });
@@ -177,12 +228,51 @@ impl Timeline {
         }
     }
 
+    /// Whether several tables hold a leaf for the frame at one time, so that a line must say of which it is.
+    fn tables_at_once(&self, entries: &[EntryId]) -> bool {
+        let end = self.range().1;
+        let mut held: Vec<(u64, u64, TableId)> = Vec::new();
+        for id in entries {
+            let table = self.entry(*id).table;
+            let leaves = self.spans(*id).filter(|s| matches!(s.state, State::Present | State::Mmio));
+            held.extend(leaves.map(|s| (s.start, s.end.unwrap_or(end), table)));
+        }
+        held.sort_unstable();
+        let mut last: Option<(u64, TableId)> = None;
+        held.into_iter().any(|(start, upto, table)| {
+            let meets = last.is_some_and(|(e, t)| start < e && t != table);
+            if last.is_none_or(|(e, _)| e < upto) {
+                last = Some((upto, table));
+            }
+            meets
+        })
+    }
+
+    /// Which table it is, among several that hold entries of one frame.
+    fn table_words(&self, id: TableId) -> String {
+        let page = self.store().tables[id.0 as usize].page;
+        let at = if page == 0 { String::new() } else { format!(" at {page:#x}") };
+        match self.engine.silent.was.get(&id.0).and_then(crate::silent::SpKey::shadows) {
+            Some((gfn, role)) => {
+                let access: String = [('r', role.r), ('w', role.w), ('x', role.x), ('u', role.u)]
+                    .iter()
+                    .filter(|a| a.1)
+                    .map(|a| a.0)
+                    .collect();
+                format!("in the shadow page{at} of the guest's table 0x{gfn:x}, {access}")
+            }
+            None if page == 0 => String::new(),
+            None => format!("in the page table{at}"),
+        }
+    }
+
     /// When an entry began to hold what it holds, doubts since then apart.
     fn since(&self, id: EntryId, s: &Span) -> u64 {
         let mut start = s.start;
         let mut same = None;
         for x in self.spans(id).take_while(|x| x.start <= s.start) {
-            let doubted = x.certainty == Certainty::Stale && same.is_some_and(|v| v == (x.spte, x.state));
+            let unsure = x.certainty == Certainty::Stale || x.reason == Reason::MaybeProtected;
+            let doubted = unsure && same.is_some_and(|v| v == (x.spte, x.state));
             if !doubted {
                 start = x.start;
             }
@@ -191,7 +281,14 @@ impl Timeline {
         start
     }
 
-    fn draft(&self, entry: &Entry, before: Option<&Span>, s: &Span, gfn: u64) -> Draft {
+    fn draft(
+        &self,
+        entry: &Entry,
+        before: Option<&Span>,
+        s: &Span,
+        gfn: u64,
+        fault: Option<&Fault>,
+    ) -> Draft {
         let was = before.map(|b| b.state);
         let doubt = s.certainty == Certainty::Stale;
         let about = match (was, s.state) {
@@ -206,23 +303,31 @@ impl Timeline {
         let shown = before.map(|b| Span { start: self.since(b.entry, b), ..*b });
         let gone = matches!(s.state, State::Nonpresent | State::Removed)
             && matches!(was, Some(State::Present | State::Mmio));
-        let lost_w = was == Some(State::Present) && s.state == State::Present;
+        let why = match (was, s.state) {
+            _ if doubt => Why::Clear,
+            _ if gone => Why::Zap(entry.level),
+            (Some(State::Table), State::Present) => Why::Collapse,
+            (Some(State::Present), State::Present) => Why::Aged,
+            (Some(State::Present), State::Table) => Why::Split,
+            _ if matches!(about, About::Unlink(_)) => Why::Unlink(entry.level),
+            _ => Why::Clear,
+        };
         Draft {
             about,
             ts: s.start,
             event: s.opened_by,
-            text: words::of_change(self, entry, shown.as_ref(), s, gfn),
-            caused: !doubt && (gone || lost_w || matches!(about, About::Unlink(_))),
+            text: words::of_change(self, entry, shown.as_ref(), s, gfn, fault),
+            why,
             shade: Some(s.shade),
             certainty: Some(s.certainty),
         }
     }
 
     /// Puts the markers before what happened after them.
-    fn mark_phases(&self, drafts: &mut Vec<Draft>) {
+    fn mark_phases(&self, vm: VmId, drafts: &mut Vec<Draft>) {
         let mut marks = Vec::new();
         let mut d = 0;
-        for p in self.phases() {
+        for p in self.phases().iter().filter(|p| p.vm.is_none_or(|v| v == vm)) {
             while drafts.get(d).is_some_and(|x| (x.ts, x.event) < (p.start, Some(p.event))) {
                 d += 1;
             }
@@ -232,7 +337,7 @@ impl Timeline {
                     ts: p.start,
                     event: Some(p.event),
                     text: format!("phase {}", p.text),
-                    caused: false,
+                    why: Why::Clear,
                     shade: None,
                     certainty: None,
                 });
@@ -242,17 +347,14 @@ impl Timeline {
         drafts.sort_by_key(|d| (d.ts, d.event, d.about == About::Child));
     }
 
-    fn finish(&self, trace: &Trace, gfn: u64, drafts: Vec<Draft>) -> Vec<StoryLine> {
-        let mut actors = Actors::new(self, trace);
+    fn finish(&self, trace: &Trace, vm: VmId, gfn: u64, drafts: Vec<Draft>) -> Vec<StoryLine> {
+        let mut actors = Actors::new(self, trace, vm);
         drafts
             .into_iter()
             .map(|d| {
-                let actor = actors.of(d.event);
+                let actor = actors.of(d.event, d.why, gfn);
                 let mut text = d.text;
-                let fault = actor.fault.filter(|f| *f != gfn).map(|f| format!("by the fault on {f:#x}"));
-                if d.caused
-                    && let Some(cause) = actor.cause.or(fault)
-                {
+                if let Some(cause) = actor.cause {
                     // What it was for comes before the value.
                     let at = text.find("; spte ").unwrap_or(text.len());
                     text.insert_str(at, &format!(", {cause}"));
@@ -311,6 +413,9 @@ impl Timeline {
                 };
                 format!("{}{of} ({})", s.shade.name(), s.certainty.name())
             }
+            None if self.vms().iter().any(|v| v.id == vm && v.ended.is_some()) => {
+                "not mapped: the VM was torn down".to_owned()
+            }
             None => "not mapped".to_owned(),
         };
         format!("gfn {gfn:#x}: {}; at the end {end}", parts.join(", "))
@@ -320,12 +425,19 @@ impl Timeline {
         let (origin, end) = self.range();
         let total = end.saturating_sub(origin).max(1);
         let mut notes = Vec::new();
+        let (held, twice) = by_moment(&tally.held);
         for s in [Shade::Writable, Shade::ReadOnly, Shade::AccessTracked, Shade::Mmio, Shade::Removed] {
-            let t = covered(&tally.held[s as usize]);
+            let t = held[s as usize];
             if t > 0 {
                 let share = t as f64 * 100.0 / total as f64;
                 notes.push(format!("{}: {} in all, {share:.1} % of the trace", s.name(), human_ns(t)));
             }
+        }
+        if twice > 0 {
+            notes.push(format!(
+                "several page tables map this frame at once, for {} in all: such a moment is counted once, by what was set last",
+                human_ns(twice)
+            ));
         }
         for r in self.mmio_ranges().iter().filter(|r| r.vm == vm && r.gfn_start <= gfn && gfn < r.gfn_end) {
             let accesses = r.accesses.map_or("accesses not recorded".to_owned(), |n| format!("{n} accesses"));
@@ -339,6 +451,19 @@ impl Timeline {
                 "this MMU does not trace zaps, write-protection and aging: after each line the entry is unverified until the next"
                     .to_owned(),
             );
+        }
+        if tally.maybe {
+            notes.push(
+                "this MMU does not trace write-protection: that a writable entry still is writable is assumed once its thread went on"
+                    .to_owned(),
+            );
+        }
+        if let Some(end) = self.vms().iter().find(|v| v.id == vm).and_then(|v| v.ended.as_ref()) {
+            notes.push(format!(
+                "the VM was torn down {} after the first event, by {}",
+                human_ns(end.start.saturating_sub(origin)),
+                end.by()
+            ));
         }
         if silent {
             notes.push("no event names this page".to_owned());
@@ -370,7 +495,7 @@ fn merge(drafts: Vec<Draft>) -> Vec<Draft> {
                     continue;
                 }
                 // Up to 5.12 one event tells that an MMIO entry was installed, and the next its value.
-                _ if l.shade == Some(Shade::Mmio) && d.shade == Some(Shade::Mmio) && l.caused == d.caused => {
+                _ if l.shade == Some(Shade::Mmio) && d.shade == Some(Shade::Mmio) && l.why == d.why => {
                     (l.text, l.certainty) = (d.text, d.certainty);
                     continue;
                 }
@@ -398,16 +523,36 @@ fn merge(drafts: Vec<Draft>) -> Vec<Draft> {
         .collect()
 }
 
-/// How much time stretches cover together.
-fn covered(stretches: &[(u64, u64)]) -> u64 {
-    let mut v = stretches.to_vec();
-    v.sort_unstable();
-    let (mut sum, mut upto) = (0, 0);
-    for (a, b) in v {
-        sum += b.saturating_sub(a.max(upto));
-        upto = upto.max(b);
+/// How long each shade was held, every moment counted once: by what is not in doubt, and of that by what was set last. And for how long
+/// several tables held something.
+fn by_moment(held: &[Held]) -> ([u64; 8], u64) {
+    let lasting = held.iter().enumerate().filter(|(_, h)| h.start < h.end);
+    let mut edges: Vec<(u64, bool, usize)> =
+        lasting.flat_map(|(i, h)| [(h.start, true, i), (h.end, false, i)]).collect();
+    edges.sort_unstable();
+    let mut on: Vec<usize> = Vec::new();
+    let (mut sums, mut twice, mut at) = ([0; 8], 0, 0);
+    for (t, begins, i) in edges {
+        if let Some(best) = on.iter().map(|i| &held[*i]).max_by_key(|h| (!h.stale, h.start)) {
+            sums[best.shade as usize] += t - at;
+            let other = |i: &usize| held[*i].table != best.table && !held[*i].stale;
+            if !best.stale && on.iter().any(other) {
+                twice += t - at;
+            }
+        }
+        at = t;
+        if begins {
+            on.push(i);
+        } else {
+            on.retain(|x| *x != i);
+        }
     }
-    sum
+    (sums, twice)
+}
+
+/// Whether a fault is what set the value of a span.
+fn set_in(f: &Fault, s: &Span) -> bool {
+    s.opened_by.is_some_and(|ev| f.event <= ev && ev <= f.last_event)
 }
 
 fn plural(n: u64) -> &'static str {

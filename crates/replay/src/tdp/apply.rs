@@ -19,6 +19,7 @@ impl Engine {
         let l = self.layout;
         let attached = self.store.tables[table as usize].attached();
         let shade = self.shade(new, level);
+        self.note_end(c, table, shade);
         if !attached {
             self.apply_dying(c, found, shade, careful);
             return;
@@ -111,9 +112,21 @@ impl Engine {
         }
         // Split in place: what was mapped as a whole is mapped page by page.
         let split = old_state == SpteState::Present && new_state == SpteState::Table;
-        let made = if split { self.shade(old, level) } else { shade };
-        self.threads[th].fault.changed(span, level, made);
+        let (made, size) = if split { (self.shade(old, level), level - 1) } else { (shade, level) };
+        self.threads[th].fault.changed(span, size, made);
         self.check_obsolete_root(table, ev, ts);
+    }
+
+    /// What a change says of its VM: that it lives, or that this may be its end.
+    fn note_end(&mut self, c: &Change, table: u32, shade: Shade) {
+        let t = &self.store.tables[table as usize];
+        let (vm, root) = (t.vm, t.parent == NONE && t.level >= self.vms.top_level(t.vm));
+        if matches!(shade, Shade::Nonpresent | Shade::Removed) {
+            let cut = root && self.layout.state(c.old, c.key.level) == SpteState::Table;
+            self.note_zap(c.at, vm, cut);
+        } else {
+            self.vms.lives(vm, false);
+        }
     }
 
     /// How the value of a change is known in the table it was found to belong to.
