@@ -96,29 +96,35 @@ pub(crate) fn document(r: &Report) -> String {
         out.push_str(t.out.trim_start());
     }
     if !r.phases.is_empty() {
-        out.push_str("\n## Phases\n");
-        let mut t = Table::new(&[
-            "phase",
-            ">begins",
-            ">lasts",
-            ">faults",
-            ">installed",
-            ">zapped",
-            ">present at its end",
-        ]);
-        for p in r.phases.iter().take(ROWS * 4) {
-            t.row(&[
-                hostile(&p.text, 80),
-                words::duration(p.start),
-                words::duration(p.end.saturating_sub(p.start)),
-                words::count(p.faults),
-                words::count(p.installs),
-                words::count(p.zaps),
-                words::bytes(p.present_bytes),
+        for (of, phases) in r.phase_lists() {
+            let _ = writeln!(
+                out,
+                "\n## Phases{}",
+                if of.is_empty() { of } else { format!(": {}", hostile(&of, 60)) }
+            );
+            let mut t = Table::new(&[
+                "phase",
+                ">begins",
+                ">lasts",
+                ">faults",
+                ">installed",
+                ">zapped",
+                ">present at its end",
             ]);
+            for p in phases.iter().take(ROWS * 4) {
+                t.row(&[
+                    hostile(&p.text, 80),
+                    words::duration(p.start),
+                    words::duration(p.end.saturating_sub(p.start)),
+                    words::count(p.faults),
+                    words::count(p.installs),
+                    words::count(p.zaps),
+                    words::bytes(p.present_bytes),
+                ]);
+            }
+            t.rest(phases.len(), ROWS * 4);
+            out.push_str(&t.out);
         }
-        t.rest(r.phases.len(), ROWS * 4);
-        out.push_str(&t.out);
     }
     for vm in &r.vms {
         machine(&mut out, vm, r.vms.len() > 1);
@@ -147,7 +153,7 @@ pub(crate) fn document(r: &Report) -> String {
 }
 
 fn machine(out: &mut String, vm: &VmReport, several: bool) {
-    let suffix = if several { format!(": {}", hostile(&vm.name, 40)) } else { String::new() };
+    let suffix = if several { format!(": {}", hostile(&vm.label(true), 60)) } else { String::new() };
     for s in &vm.spaces {
         if s.over_time.entries.iter().all(|e| e.peak == 0) {
             continue;
@@ -346,7 +352,9 @@ fn recording(out: &mut String, r: &Report) {
         if vm.layout.parts.is_empty() {
             continue;
         }
-        let _ = writeln!(out, "\n### SPTE layout {}", escape(&vm.layout.id));
+        let of =
+            if r.vms.len() > 1 { format!(" of {}", hostile(&vm.label(true), 60)) } else { String::new() };
+        let _ = writeln!(out, "\n### SPTE layout {}{of}", escape(&vm.layout.id));
         let mut t = Table::new(&["what", "value", "provenance", "from"]);
         for p in &vm.layout.parts {
             t.row(&[escape(&p.name), hostile(&p.value, 200), p.provenance.clone(), hostile(&p.why, 300)]);

@@ -35,6 +35,31 @@ pub struct Report {
     pub evidence: Vec<EvidenceReport>,
 }
 
+impl Report {
+    /// Phases, a list for each VM whose process marked them and one for those that other processes marked, each with what it is of: nothing
+    /// where there is one VM.
+    pub fn phase_lists(&self) -> Vec<(String, Vec<&PhaseReport>)> {
+        let mut lists: Vec<(Option<u16>, Vec<&PhaseReport>)> = Vec::new();
+        for p in &self.phases {
+            // With one VM there is nothing to tell apart.
+            let of = p.vm.filter(|_| self.vms.len() > 1);
+            match lists.iter_mut().find(|l| l.0 == of) {
+                Some(l) => l.1.push(p),
+                None => lists.push((of, vec![p])),
+            }
+        }
+        lists.sort_by_key(|l| (l.0.is_none(), l.0));
+        let name = |of: Option<u16>| match of {
+            _ if self.vms.len() < 2 => String::new(),
+            Some(n) => {
+                self.vms.iter().find(|v| v.vm == n).map_or_else(|| format!("VM {n}"), |v| v.label(true))
+            }
+            None => "marked by no VM's process".to_owned(),
+        };
+        lists.into_iter().map(|(of, l)| (name(of), l)).collect()
+    }
+}
+
 /// What was recorded.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Recording {
@@ -125,7 +150,7 @@ pub struct PhaseReport {
     pub text: String,
     /// When.
     pub start: u64,
-    /// Until the next marker or the end.
+    /// Until the next marker of the same process or the end.
     pub end: u64,
     /// Faults in it.
     pub faults: u64,
@@ -135,6 +160,8 @@ pub struct PhaseReport {
     pub zaps: u64,
     /// Bytes present at its end.
     pub present_bytes: u64,
+    /// The VM whose process wrote the marker, and of which alone the numbers are; `null` where another process did: then they are of all.
+    pub vm: Option<u16>,
 }
 
 /// How often an event was recorded.
@@ -205,6 +232,28 @@ pub struct VmReport {
     pub top_zaps: Vec<PageReport>,
     /// Where MMIO accesses went.
     pub mmio: Vec<MmioReport>,
+    /// That, when and by whom it was torn down, where the trace shows it.
+    pub torn_down: Option<TeardownReport>,
+}
+
+impl VmReport {
+    /// How every part of a report calls it: by the name of its VMM, and by its number where there are several.
+    pub fn label(&self, several: bool) -> String {
+        if several { format!("VM {} ({})", self.vm, self.name) } else { self.name.clone() }
+    }
+}
+
+/// The end of a VM: all of its page tables were zapped in one go.
+#[derive(Clone, Debug, Serialize)]
+pub struct TeardownReport {
+    /// First zap of it.
+    pub start: u64,
+    /// Last zap of it.
+    pub end: u64,
+    /// Thread that did it.
+    pub tid: u32,
+    /// By whom, in words.
+    pub by: String,
 }
 
 /// One vCPU.

@@ -196,6 +196,7 @@ pub(crate) fn sample() -> Report {
             installs: 800,
             zaps: 250,
             present_bytes: 4 << 20,
+            vm: None,
         },
         PhaseReport {
             text: HOSTILE.into(),
@@ -205,6 +206,7 @@ pub(crate) fn sample() -> Report {
             installs: 1,
             zaps: 0,
             present_bytes: 6 << 20,
+            vm: None,
         },
         PhaseReport {
             text: "dirty-log".into(),
@@ -214,6 +216,7 @@ pub(crate) fn sample() -> Report {
             installs: 60,
             zaps: 13,
             present_bytes: 70_795_264,
+            vm: None,
         },
     ];
     r.lost = vec![
@@ -320,6 +323,7 @@ pub(crate) fn sample() -> Report {
             last: 970_000_000,
             generations: Some((40, 0x5a)),
         }],
+        torn_down: None,
     }];
     r.story = story::story(&r);
     r

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::{
-    model::{FaultReport, Report, VmReport},
+    model::{FaultReport, PhaseReport, Report, VmReport},
     words,
 };
 
@@ -45,14 +45,22 @@ pub(crate) fn story(r: &Report) -> Vec<String> {
 
 fn faults(r: &Report, vm: &VmReport) -> String {
     let f = &vm.faults;
+    let name = vm.label(r.vms.len() > 1);
     let who = match vm.vcpus.len() {
-        0 => vm.name.clone(),
-        n => format!("{} of {}", words::counted(n as u64, "vCPU thread", "vCPU threads"), vm.name),
+        0 => name.clone(),
+        n => format!("{} of {name}", words::counted(n as u64, "vCPU thread", "vCPU threads")),
     };
     let mut s = format!("In {}, {who} ", words::duration(r.recording.duration));
     if f.total == 0 {
-        s.push_str("took no page fault that the trace shows.");
-        return s;
+        // Where no VM has any, they were hardly recorded.
+        return if r.vms.iter().any(|v| v.faults.total > 0) {
+            format!("{s}took no page fault.")
+        } else {
+            format!(
+                "In {}, the trace holds no kvm_page_fault of {name}: page faults were not recorded, or there were none.",
+                words::duration(r.recording.duration)
+            )
+        };
     }
     say!(
         s,
@@ -118,6 +126,9 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
                 words::bytes(o.peak_bytes),
                 words::duration(o.peak_at)
             );
+            if let Some(t) = &vm.torn_down {
+                say!(s, ": the VM was torn down after {}, by {}", words::duration(t.start), t.by);
+            }
         } else if o.end_bytes >= o.peak_bytes {
             say!(s, "The guest's memory grew until the end, to {} present", words::bytes(o.end_bytes));
         } else {
@@ -166,18 +177,26 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
             if top.accesses.is_some() { "" } else { "; how many accesses that were was not recorded" }
         );
     }
-    if let Some(p) = r.phases.iter().max_by_key(|p| p.faults).filter(|p| p.faults > 0 && r.phases.len() > 1) {
+    // Of several VMs each has its own; what another process marked has the faults of all.
+    let own = |p: &&PhaseReport| p.vm == Some(vm.vm) || r.vms.len() == 1 && p.vm.is_none();
+    let phases = r.phases.iter().filter(own).count();
+    if let Some(p) =
+        r.phases.iter().filter(own).max_by_key(|p| p.faults).filter(|p| p.faults > 0 && phases > 1)
+    {
         say!(
             s,
             "The busiest of the {} is “{}” with {} in {}. ",
-            words::counted(r.phases.len() as u64, "phase", "phases"),
+            words::counted(phases as u64, "phase", "phases"),
             words::one_line(&p.text, 60),
             words::counted(p.faults, "fault", "faults"),
             words::duration(p.end.saturating_sub(p.start))
         );
     }
     let s = s.trim_end().to_owned();
-    (!s.is_empty()).then_some(s)
+    if s.is_empty() {
+        return None;
+    }
+    Some(if r.vms.len() > 1 { format!("{}: {s}", vm.label(true)) } else { s })
 }
 
 /// Half of everything in less than a fifth of the time is worth a word.

@@ -7,7 +7,9 @@ use anyhow::Result;
 use mmuscope_analysis::events::Who;
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_analysis::words::{bytes, count, duration, printable};
-use mmuscope_replay::{Certainty, Counts, Reason, Shade, State, StateFilter, Timeline, VmId, level_size};
+use mmuscope_replay::{
+    Certainty, Counts, Phase, Reason, Shade, State, StateFilter, Timeline, VmId, level_size,
+};
 use mmuscope_trace::{Trace, TraceInfo};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -186,6 +188,10 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
             n => format!("{n} vCPUs, "),
         };
         line(&mut out, &format!("VM {}", vm.id.0), &format!("{name}{pid}{vcpus}{}", vm.kind.name()));
+        if let Some(end) = &vm.ended {
+            let at = duration(end.start.saturating_sub(trace.info.first_ts));
+            line(&mut out, "", &format!("torn down after {at}, by {}", end.by()));
+        }
     }
     let counts = timeline.counts_at(end);
     let shown = |c: &Counts| c.state(State::Present) + c.state(State::Mmio) > 0;
@@ -193,9 +199,14 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
         let _ = writeln!(out, "\nat the end        {}", states(&counts));
     } else if let Some((at, peak)) = peak(timeline) {
         let at = duration(at.saturating_sub(trace.info.first_ts));
+        let why = match timeline.vms() {
+            [one] if one.ended.is_some() => ": the VM was torn down",
+            vms if !vms.is_empty() && vms.iter().all(|v| v.ended.is_some()) => ": the VMs were torn down",
+            _ => "",
+        };
         let _ = writeln!(
             out,
-            "\nNothing is mapped at the end: the VM was torn down. At its peak, after {at}:\n{:18}{}",
+            "\nNothing is mapped at the end{why}. At its peak, after {at}:\n{:18}{}",
             "",
             states(&peak)
         );
@@ -203,17 +214,33 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
         let _ = writeln!(out, "\nNo event shows a present or MMIO entry.");
     }
     out.push_str(&known(timeline, end));
-    let phases = timeline.phases();
-    if !phases.is_empty() {
-        let names: Vec<String> = phases
+    for list in by_writer(timeline.phases()) {
+        let names: Vec<String> = list
             .iter()
             .take(24)
             .map(|p| format!("{} {}", printable(&p.text), duration(p.end.saturating_sub(p.start))))
             .collect();
-        let more =
-            if phases.len() > 24 { format!(", and {} more", phases.len() - 24) } else { String::new() };
-        let _ = writeln!(out, "\nphases: {}{more}", names.join(", "));
+        let more = if list.len() > 24 { format!(", and {} more", list.len() - 24) } else { String::new() };
+        let of = match list[0].vm {
+            _ if only => String::new(),
+            Some(v) => format!(" of VM {}", v.0),
+            None => " of no VM's process".to_owned(),
+        };
+        let _ = writeln!(out, "\nphases{of}: {}{more}", names.join(", "));
     }
+    out
+}
+
+/// Phases in one list for each VM whose process marked them, and one for those that other processes marked.
+fn by_writer(phases: &[Phase]) -> Vec<Vec<&Phase>> {
+    let mut out: Vec<Vec<&Phase>> = Vec::new();
+    for p in phases {
+        match out.iter_mut().find(|l| l[0].vm == p.vm) {
+            Some(l) => l.push(p),
+            None => out.push(vec![p]),
+        }
+    }
+    out.sort_by_key(|l| (l[0].vm.is_none(), l[0].vm));
     out
 }
 
@@ -339,7 +366,8 @@ fn as_json(info: &TraceInfo, counts: &EventCounts, timeline: Option<&Timeline>) 
                     .iter()
                     .map(|p| json!({"what": p.what, "value": p.value, "from": p.from.name(), "why": p.why}))
                     .collect();
-                json!({"vm": vm.id.0, "pid": vm.pid, "comm": vm.comm, "mmu": vm.kind.name(), "vcpus": vcpus, "layout": layout, "provenance": vm.provenance})
+                json!({"vm": vm.id.0, "pid": vm.pid, "comm": vm.comm, "mmu": vm.kind.name(), "vcpus": vcpus, "layout": layout, "provenance": vm.provenance,
+                    "torn_down": vm.ended.as_ref().map(|e| json!({"start": e.start, "end": e.end, "event": e.event, "tid": e.tid, "comm": e.comm}))})
             })
             .collect();
         v["at_end"] = Value::Object(states);

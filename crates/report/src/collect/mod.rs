@@ -14,7 +14,7 @@ use crate::{
     html::TAIL,
     model::{
         EvidenceCase, EvidenceReport, LayoutPart, LayoutReport, LostReport, MmioReport, PageReport,
-        PhaseReport, Report, SCHEMA, StoryReport, VmReport,
+        PhaseReport, Report, SCHEMA, StoryReport, TeardownReport, VmReport,
     },
     story, words,
 };
@@ -177,10 +177,14 @@ fn phases(timeline: &Timeline, faults: &[Fault], clock: &Clock) -> Vec<PhaseRepo
             text: words::one_line(&p.text, 160),
             start: clock.rel(p.start),
             end: clock.rel(p.end),
-            faults: faults.iter().filter(|f| (p.start..p.end).contains(&f.ts)).count() as u64,
+            faults: faults
+                .iter()
+                .filter(|f| (p.start..p.end).contains(&f.ts) && p.vm.is_none_or(|v| v == f.vm))
+                .count() as u64,
             installs: 0,
             zaps: 0,
             present_bytes: 0,
+            vm: p.vm.map(|v| v.0),
         })
         .collect()
 }
@@ -219,6 +223,12 @@ fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
         top_faults: own(timeline.top_faults(many)).iter().filter(|p| p.count > 1).map(page).collect(),
         top_zaps: own(timeline.top_zaps(many)).iter().map(page).collect(),
         mmio: mmio(timeline, vm.id, clock),
+        torn_down: vm.ended.as_ref().map(|e| TeardownReport {
+            start: clock.rel(e.start),
+            end: clock.rel(e.end),
+            tid: e.tid,
+            by: words::one_line(&e.by(), 300),
+        }),
     }
 }
 

@@ -42,6 +42,27 @@ pub(super) struct Spaces {
     step: u64,
 }
 
+/// Phases by the VM whose process marked them: those of one follow each other.
+struct PhaseLists(BTreeMap<Option<u16>, Vec<(u64, usize)>>);
+
+impl PhaseLists {
+    fn new(phases: &[PhaseReport]) -> Self {
+        let mut lists: BTreeMap<Option<u16>, Vec<(u64, usize)>> = BTreeMap::new();
+        for (i, p) in phases.iter().enumerate() {
+            lists.entry(p.vm).or_default().push((p.start, i));
+        }
+        Self(lists)
+    }
+
+    /// The phases that a moment of a VM lies in: one of its own process, one that another marked.
+    fn at(&self, vm: VmId, t: u64) -> impl Iterator<Item = usize> + '_ {
+        [Some(vm.0), None].into_iter().filter_map(move |v| {
+            let list = self.0.get(&v)?;
+            list.partition_point(|p| p.0 <= t).checked_sub(1).map(|i| list[i].1)
+        })
+    }
+}
+
 fn present(s: &Span) -> bool {
     s.state == State::Present
 }
@@ -55,8 +76,7 @@ impl Spaces {
     pub(super) fn new(timeline: &Timeline, clock: &Clock, phases: &mut [PhaseReport]) -> Self {
         let step = clock.duration().div_ceil(STEPS as u64).max(1);
         let mut out = Self { spaces: BTreeMap::new(), step };
-        let starts: Vec<u64> = phases.iter().map(|p| p.start).collect();
-        let phase_of = |t: u64| starts.partition_point(|s| *s <= t).checked_sub(1);
+        let lists = PhaseLists::new(phases);
         for entry in timeline.entries() {
             let sums = out.spaces.entry((entry.vm, entry.as_id)).or_default();
             let bytes = pages_of(entry.level).saturating_mul(4096) as i64;
@@ -67,17 +87,16 @@ impl Spaces {
             for (at, _) in timeline.zaps(entry.id) {
                 let at = clock.rel(at);
                 bump(&mut sums.zaps, at, step);
-                if let Some(p) = phase_of(at) {
+                for p in lists.at(entry.vm, at) {
                     phases[p].zaps += 1;
                 }
             }
             for s in timeline.spans(entry.id) {
                 let start = clock.rel(s.start);
-                if present(&s)
-                    && !was_present
-                    && let Some(p) = phase_of(start)
-                {
-                    phases[p].installs += 1;
+                if present(&s) && !was_present {
+                    for p in lists.at(entry.vm, start) {
+                        phases[p].installs += 1;
+                    }
                 }
                 was_present = present(&s);
                 if !leaf(&s) {
@@ -112,7 +131,7 @@ impl Spaces {
             p.present_bytes = out
                 .spaces
                 .iter()
-                .filter(|(k, _)| k.1 == 0)
+                .filter(|(k, _)| k.1 == 0 && p.vm.is_none_or(|v| v == k.0.0))
                 .map(|(_, s)| s.bytes_at(p.end))
                 .fold(0, u64::saturating_add);
         }

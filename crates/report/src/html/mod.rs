@@ -70,7 +70,7 @@ pub(crate) fn page(report: &Report, visual: &Visual) -> String {
 fn sections(report: &Report) -> Vec<(String, String)> {
     let several = report.vms.len() > 1;
     let named = |what: &str, vm: &VmReport| {
-        if several { format!("{what}: {}", words::one_line(&vm.name, 24)) } else { what.to_owned() }
+        if several { format!("{what}: {}", words::one_line(&vm.label(true), 32)) } else { what.to_owned() }
     };
     let mut out: Vec<(String, String)> = Vec::new();
     for vm in &report.vms {
@@ -148,7 +148,7 @@ fn vm_section(report: &Report, vm: &VmReport, visual: &Visual, several: bool) ->
         section id=(format!("vm{}", vm.vm)) {
             h2 {
                 "Memory over time"
-                @if several { small { (vm.name) @if let Some(pid) = vm.pid { " · pid " (pid) } } }
+                @if several { small { (vm.label(true)) @if let Some(pid) = vm.pid { " · pid " (pid) } } }
             }
             p {
                 "Time runs left to right, guest frames bottom to top. Stretches of the guest's address space in which nothing happened are folded. "

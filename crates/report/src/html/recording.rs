@@ -156,9 +156,9 @@ fn layout(vm: &VmReport, several: bool) -> Markup {
     }
     html! {
         h3 { "SPTE layout " span class="mono" { (l.id) }
-            @if !l.confidence.is_empty() || several { small { (l.confidence) @if several { @if !l.confidence.is_empty() { " · " } (vm.name) } } } }
+            @if !l.confidence.is_empty() || several { small { (l.confidence) @if several { @if !l.confidence.is_empty() { " · " } (vm.label(several)) } } } }
         @for n in &l.notes { p class="note" { (n) } }
-        @if !l.parts.is_empty() { div class="wide" { (parts("What the bits mean, and how that is known", &vm.name, &l.parts)) } }
+        @if !l.parts.is_empty() { div class="wide" { (parts("What the bits mean, and how that is known", &vm.label(several), &l.parts)) } }
         @if !l.alternatives.is_empty() {
             p class="mu" { "Also fits what the trace shows: " (words::list(&l.alternatives)) "." }
         }

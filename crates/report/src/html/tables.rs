@@ -14,7 +14,7 @@ use crate::{
 const ROWS: usize = 40;
 
 pub(super) fn of_vm(vm: &VmReport, several: bool) -> Markup {
-    html! { @if several { small { (vm.name) @if let Some(pid) = vm.pid { " · pid " (pid) } } } }
+    html! { @if several { small { (vm.label(true)) @if let Some(pid) = vm.pid { " · pid " (pid) } } } }
 }
 
 pub(super) fn phases(report: &Report) -> Markup {
@@ -24,9 +24,10 @@ pub(super) fn phases(report: &Report) -> Markup {
     html! {
         section id="phases" {
             h2 { "Phases" }
-            p { "What was written to trace_marker while recording. A phase lasts until the next one begins." }
+            p { "What was written to trace_marker while recording. A phase lasts until the next one of the same process begins." }
+            @for (of, phases) in report.phase_lists() {
             div class="wide" { table {
-                caption { b { "Phases of the workload" } ", in time order" }
+                caption { b { "Phases of the workload" @if !of.is_empty() { ": " (words::one_line(&of, 80)) } } ", in time order" }
                 thead { tr {
                     th scope="col" { "phase" }
                     th scope="col" class="r" { "begins" } th scope="col" class="r" { "lasts" }
@@ -34,15 +35,16 @@ pub(super) fn phases(report: &Report) -> Markup {
                     th scope="col" class="r" { "leaves zapped" } th scope="col" class="r" { "present at its end" }
                 } }
                 tbody {
-                    @for p in report.phases.iter().take(ROWS * 5) { tr {
+                    @for p in phases.iter().take(ROWS * 5) { tr {
                         th scope="row" { (words::one_line(&p.text, 120)) }
                         td class="r" { (words::duration(p.start)) } td class="r" { (words::duration(p.end.saturating_sub(p.start))) }
                         td class="r" { (number(p.faults)) } td class="r" { (number(p.installs)) } td class="r" { (number(p.zaps)) }
                         td class="r" { (words::bytes(p.present_bytes)) }
                     } }
-                    (more(report.phases.len(), ROWS * 5, 7, "phase", "phases"))
+                    (more(phases.len(), ROWS * 5, 7, "phase", "phases"))
                 }
             } }
+            }
         }
     }
 }

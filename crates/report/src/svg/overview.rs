@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use mmuscope_replay::Shade;
 
 use super::{Scale, byte_ticks, count_ticks, px, spread, text_width, time_ticks};
-use crate::model::{MapPicture, MapSegment, Report, SpaceReport, VmReport};
+use crate::model::{MapPicture, MapSegment, PhaseReport, Report, SpaceReport, VmReport};
 use crate::png::data_uri;
 use crate::words;
 
@@ -26,6 +26,7 @@ const LABEL: f64 = 11.0;
 
 struct Figure<'a> {
     report: &'a Report,
+    vm: u16,
     x: Scale,
     y: f64,
     parts: Vec<Markup>,
@@ -38,6 +39,7 @@ pub(crate) fn overview(report: &Report, vm: &VmReport, space: &SpaceReport, id: 
     let duration = report.recording.duration;
     let mut f = Figure {
         report,
+        vm: vm.vm,
         x: Scale::new(0.0, duration.max(1) as f64, LEFT, LEFT + f64::from(PLOT)),
         y: 4.0,
         parts: Vec::new(),
@@ -72,7 +74,7 @@ pub(crate) fn overview(report: &Report, vm: &VmReport, space: &SpaceReport, id: 
     f.finish(vm, space, id)
 }
 
-impl Figure<'_> {
+impl<'a> Figure<'a> {
     fn text(&mut self, x: f64, y: f64, class: &str, text: &str) {
         self.parts.push(html! { text x=(px(x)) y=(px(y)) class=(class) { (text) } });
     }
@@ -87,11 +89,21 @@ impl Figure<'_> {
         });
     }
 
+    /// The phases that the process of this VM marked; where it marked none, those of all others.
+    fn own_phases(&self) -> Vec<&'a PhaseReport> {
+        if self.report.vms.len() < 2 {
+            return self.report.phases.iter().collect();
+        }
+        let of = |vm: Option<u16>| self.report.phases.iter().filter(|p| p.vm == vm).collect::<Vec<_>>();
+        let own = of(Some(self.vm));
+        if own.is_empty() { of(None) } else { own }
+    }
+
     fn phases(&mut self) {
         const BAND: f64 = 18.0;
         const ROW: f64 = 14.0;
         const ROWS: usize = 12;
-        let phases = &self.report.phases;
+        let phases = self.own_phases();
         if phases.is_empty() {
             return;
         }
@@ -356,7 +368,7 @@ impl Figure<'_> {
     fn finish(mut self, vm: &VmReport, space: &SpaceReport, id: &str) -> Markup {
         let height = self.y + 4.0;
         let mut rules = String::new();
-        for p in self.report.phases.iter().filter(|p| p.start > 0) {
+        for p in self.own_phases().iter().filter(|p| p.start > 0) {
             for (top, bottom) in &self.plots {
                 let _ = write!(rules, "M{} {}V{}", px(self.x.at(p.start as f64)), px(*top), px(*bottom));
             }
@@ -393,8 +405,11 @@ impl Figure<'_> {
                 }
             });
         }
-        let title =
-            format!("{}{}: guest memory over time", vm.name, if space.as_id == 0 { "" } else { " (SMM)" });
+        let title = format!(
+            "{}{}: guest memory over time",
+            vm.label(self.report.vms.len() > 1),
+            if space.as_id == 0 { "" } else { " (SMM)" }
+        );
         html! {
             svg id=(id) class="overview" xmlns="http://www.w3.org/2000/svg" viewBox=(format!("0 0 {} {}", px(WIDTH), px(height)))
                 width=(px(WIDTH)) height=(px(height)) role="img" aria-labelledby=(format!("{id}-t {id}-d")) {
