@@ -1,5 +1,6 @@
 //! `mmuscope decode`: what SPTE values mean.
 
+mod files;
 mod host;
 mod json;
 mod text;
@@ -23,11 +24,14 @@ use crate::layout_args::LayoutArgs;
 Examples:
   mmuscope decode 0x600000123456b77 --kernel 6.1 --paging ept
   mmuscope decode 0x600000123456b77 0x200000123456975      what changed, and who changes it so
+  mmuscope decode 0x8aa3a9d027 level 4 0x8aa111e025 level 1
   dmesg | mmuscope decode --host
+  mmuscope decode dmesg.txt
   mmuscope decode --from trace.dat 8600000123456b77")]
 pub(crate) struct Args {
-    /// Values in hex, or text that holds some; none or `-`: standard input
-    #[arg(value_name = "VALUE|TEXT")]
+    /// Values in hex, perhaps with their levels (`0x8aa111e025 level 1`), text that holds some, or files of text or traces; none or `-`:
+    /// standard input
+    #[arg(value_name = "VALUE|TEXT|FILE")]
     values: Vec<String>,
     /// Level of the entries: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB, 4, 5 (what the text says about a value wins)
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
@@ -127,6 +131,9 @@ fn input(values: &[String]) -> Result<Pasted> {
         let found = |v: &String| argument(v).map(|value| Found { value, line: 1, ..Found::default() });
         let groups = vec![paste::Group { kind: paste::Kind::Bare, line: 1, address: None, event: None }];
         return Ok(Pasted { values: values.iter().filter_map(found).collect(), groups, ..Pasted::default() });
+    }
+    if let Some(text) = files::text(values)? {
+        return Ok(paste::scan(&text));
     }
     let stdin = values.is_empty() || values == ["-"];
     if !stdin {

@@ -10,6 +10,7 @@
 //! assert_eq!(pasted.values[0].level, Some(1));
 //! ```
 
+mod forms;
 mod scanner;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ mod words;
 
 use std::ops::RangeInclusive;
 
+use crate::text::{self, clean::Mended};
 use scanner::Scanner;
 
 /// What the text says an entry is.
@@ -84,6 +86,8 @@ pub enum Kind {
     Bare,
     /// A dump of a walk that hit reserved bits.
     ReservedDump,
+    /// A walk of the page tables, with levels, of which the text does not say what was wrong with it.
+    Walk,
     /// A #VE dump of a walk.
     VeDump,
     /// The warning at the creation of an SPTE with reserved bits.
@@ -158,19 +162,33 @@ pub const MOST: usize = 1 << 16;
 
 /// Finds the SPTE values of a text.
 pub fn scan(text: &[u8]) -> Pasted {
-    let text = String::from_utf8_lossy(text);
     let mut scanner = Scanner::default();
-    for (n, line) in text.lines().enumerate() {
-        scanner.line(line, u32::try_from(n).unwrap_or(u32::MAX).saturating_add(1));
-        if scanner.out.values.len() >= MOST {
-            break;
+    let mut mended = Mended::default();
+    let (mut at, mut lines) = (0, 0);
+    while at < text.len() && scanner.out.values.len() < MOST {
+        let end = text::piece_end(text, at);
+        for line in text::mended_lines(&text[at..end], &mut mended) {
+            let n = u32::try_from(lines + line.number).unwrap_or(u32::MAX);
+            scanner.line(&line.text, n.saturating_add(1));
+            if scanner.out.values.len() >= MOST {
+                break;
+            }
         }
+        lines += text[at..end].iter().map(|b| usize::from(*b == b'\n')).sum::<usize>();
+        at = end;
     }
+    scanner.out.left_alone.extend(mended.words());
+    let text = String::from_utf8_lossy(text);
     let (intel, amd) = (text.contains("kvm_intel"), text.contains("kvm_amd"));
     scanner.out.vendor = match (intel, amd) {
         (true, false) => Some("intel"),
         (false, true) => Some("amd"),
-        _ if text.contains("handle_ept_misconfig") || text.contains("EPT_MISCONFIG") => Some("intel"),
+        _ if text.contains("handle_ept_misconfig")
+            || text.contains("EPT_MISCONFIG")
+            || text.contains("EPT: Misconfiguration") =>
+        {
+            Some("intel")
+        }
         _ if text.contains("npf_interception") => Some("amd"),
         _ => None,
     };

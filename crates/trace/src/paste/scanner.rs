@@ -1,5 +1,8 @@
 //! Which text a line is, and the values in it. A line is tried as each kind of text, the most telling first.
 
+use crate::text::head;
+
+use super::forms::Columns;
 use super::words::{after, event_of, hex, letters, level_in, value};
 use super::{Clue, Found, Group, Kind, NEWEST, OLDEST, Pasted, Role, number};
 
@@ -7,19 +10,23 @@ use super::{Clue, Found, Group, Kind, NEWEST, OLDEST, Pasted, Role, number};
 pub(super) struct Scanner {
     pub(super) out: Pasted,
     /// The group that following values join, while its kind of text goes on.
-    open: Option<(usize, Kind)>,
+    pub(super) open: Option<(usize, Kind)>,
+    /// The table that rows belong to.
+    pub(super) columns: Option<Columns>,
+    /// The last line was an event: a number alone behind it is its rest.
+    event: bool,
     /// A block of several lines has begun: its values come later.
     pending: Option<(Kind, u32)>,
 }
 
 impl Scanner {
-    fn group(&mut self, kind: Kind, line: u32) -> usize {
+    pub(super) fn group(&mut self, kind: Kind, line: u32) -> usize {
         self.out.groups.push(Group { kind, line, address: None, event: None });
         self.out.groups.len() - 1
     }
 
     /// The open group if it is of this kind, else a new one.
-    fn join(&mut self, kind: Kind, line: u32) -> usize {
+    pub(super) fn join(&mut self, kind: Kind, line: u32) -> usize {
         match self.open {
             Some((group, open)) if open == kind => group,
             _ => {
@@ -47,12 +54,26 @@ impl Scanner {
             }
             return;
         }
+        if std::mem::replace(&mut self.event, head::parse(line.as_bytes()).is_some())
+            && line.split_whitespace().all(|w| number(w).is_some())
+            && !line.trim().is_empty()
+        {
+            let what = "numbers alone on a line behind a trace event are the rest of its line: left alone";
+            if !self.out.left_alone.iter().any(|s| s == what) {
+                self.out.left_alone.push(what.to_owned());
+            }
+            return;
+        }
         let found = self.change(line, n)
             || self.fast_page_fault(line, n)
-            || self.ve(line, n)
+            || self.developer(line, n)
             || self.warning(line, n)
+            || self.table(line, n)
+            || self.levels(line, n)
+            || self.pairs(line, n)
             || self.spte(line, n)
             || self.memory(line, n)
+            || self.printed(line, n)
             || self.bare(line, n);
         let in_dump = matches!(self.open, Some((_, Kind::ReservedDump)));
         if !found && !line.trim().is_empty() && !in_dump {
@@ -100,6 +121,16 @@ impl Scanner {
         } else {
             false
         };
+        // Up to 4.2: the GPA has a line of its own.
+        if line.contains("EPT: Misconfiguration") {
+            self.clue(OLDEST, OLDEST, "the words \"EPT: Misconfiguration\" of kernels up to 4.2");
+            let group = self.group(Kind::ReservedDump, n);
+            self.open = Some((group, Kind::ReservedDump));
+        } else if let Some((_, gpa)) = line.split_once("EPT: GPA:")
+            && let Some((group, Kind::ReservedDump)) = self.open
+        {
+            self.out.groups[group].address = hex(gpa.trim_start()).map(|(a, _)| a);
+        }
         if dump {
             let group = self.group(Kind::ReservedDump, n);
             self.open = Some((group, Kind::ReservedDump));
@@ -160,11 +191,9 @@ impl Scanner {
         true
     }
 
-    /// `#VE 1000, spte[4] = 0x…, spte[3] = 0x…`.
-    fn ve(&mut self, line: &str, n: u32) -> bool {
-        if !line.contains("spte[") {
-            return false;
-        }
+    /// `#VE 1000, spte[4] = 0x…, spte[3] = 0x…`, and what else developers print in this form.
+    fn developer(&mut self, line: &str, n: u32) -> bool {
+        let Some((before, _)) = line.split_once("spte[") else { return false };
         let mut values = Vec::new();
         for part in line.split("spte[").skip(1) {
             let Some((level, rest)) = part.split_once(']') else { continue };
@@ -175,16 +204,20 @@ impl Scanner {
             };
             values.push((level, value));
         }
-        if values.is_empty() {
-            return false;
-        }
-        let kind = if line.contains("#VE") { Kind::VeDump } else { Kind::ReservedDump };
-        let group = self.join(kind, n);
-        if kind == Kind::VeDump {
+        let Some((first, _)) = values.first() else { return false };
+        // The address stands before the first entry.
+        let address = before.trim_end_matches([' ', ',', ':']).rsplit([' ', '=']).next();
+        let address = address.filter(|a| a.len() > 2).and_then(hex).filter(|(_, rest)| rest.is_empty());
+        let address = address.map(|(a, _)| a);
+        let group = if line.contains("#VE") {
             self.clue((6, 10), NEWEST, "a #VE dump");
-            self.out.groups[group].address =
-                line.split_once("#VE").and_then(|(_, rest)| hex(rest.trim_start())).map(|(a, _)| a);
-        }
+            let group = self.group(Kind::VeDump, n);
+            self.open = Some((group, Kind::VeDump));
+            self.out.groups[group].address = address;
+            group
+        } else {
+            self.walk_group(address, Some(*first), n)
+        };
         for (level, value) in values {
             self.out.values.push(Found {
                 value,
@@ -233,7 +266,8 @@ impl Scanner {
         let decimal = line.contains("FAILED TO PARSE");
         let mut rest = line;
         let mut any = false;
-        while let Some(text) = after(rest, "spte") {
+        let key = if line.contains("*sptep") { "*sptep" } else { "spte" };
+        while let Some(text) = after(rest, key) {
             let Some((found, tail)) = value(text, decimal) else {
                 rest = text;
                 continue;
@@ -263,7 +297,8 @@ impl Scanner {
             let generation =
                 after(own, "spte-gen").or_else(|| after(own, "spte_gen")).and_then(|t| value(t, decimal));
             let dump =
-                head.trim_end_matches([' ', '=', ':']).trim_end_matches("spte").trim_end().ends_with("---");
+                head.trim_end_matches([' ', '=', ':']).trim_end_matches("spte").trim_end().ends_with("---")
+                    || line.contains("ept_misconfig_inspect_spte");
             let (group, role) =
                 if dump || rsvd_mask.is_some() && matches!(self.open, Some((_, Kind::ReservedDump))) {
                     (self.join(Kind::ReservedDump, n), Role::Walk)
@@ -289,7 +324,7 @@ impl Scanner {
             }
             self.out.values.push(Found {
                 value: found,
-                level: level_in(own).or_else(|| if gfn.is_some() { level_in(head) } else { None }),
+                level: level_in(own).or_else(|| level_in(head)),
                 gfn,
                 role,
                 rsvd_mask,

@@ -110,3 +110,96 @@ fn the_kernel_a_dump_names() {
     let p = scan(b"CPU: 3 PID: 4711 Comm: qemu Not tainted 6.12.9 #7");
     assert_eq!(p.kernel.as_deref(), Some("6.12.9"));
 }
+
+fn kinds(p: &Pasted) -> Vec<Kind> {
+    p.groups.iter().map(|g| g.kind).collect()
+}
+
+#[test]
+fn walks_that_people_write() {
+    let walk = [(0x8a_a3a9_d027, Some(4)), (0x8a_a3af_9027, Some(3)), (0x8a_a111_e025, Some(1))];
+    for text in [
+        "level 4: 0x8aa3a9d027\nlevel 3: 0x8aa3af9027\nlevel 1: 0x8aa111e025",
+        "L4 0x8aa3a9d027\nL3 0x8aa3af9027\nL1 0x8aa111e025",
+        "L4: 8aa3a9d027, L3: 8aa3af9027, L1: 8aa111e025",
+        "PML4E: 0x8aa3a9d027\nPDPTE: 0x8aa3af9027\nPTE: 0x8aa111e025",
+        "PML4E[0] = 0x8aa3a9d027\nPDPTE[3] = 0x8aa3af9027\nPTE[511] = 0x8aa111e025",
+        "0x8aa3a9d027 level 4 0x8aa3af9027 level 3 0x8aa111e025 level 1",
+        "0x8aa3a9d027@4 0x8aa3af9027@3 0x8aa111e025@1",
+        "0x8aa3a9d027 (level 4)\n0x8aa3af9027 (level 3)\n0x8aa111e025 (level 1)",
+        "level=4 spte=0x8aa3a9d027\nlevel=3 spte=0x8aa3af9027\nlevel=1 spte=0x8aa111e025",
+        "gfn fffff level 4: 8aa3a9d027\ngfn fffff level 3: 8aa3af9027\ngfn fffff level 1: 8aa111e025",
+        "|level|index|addr|val|\n|--|--|--|--|\n|4|0|0xff2d950aa3a9c000|8aa3a9d027|\n|3|3|0xff2d950aa3a9d018|8aa3af9027|\n|1|0x1FF|0xff2d950aa3afaff8|8aa111e025|",
+        "> level 4: 0x8aa3a9d027\n> level 3: 0x8aa3af9027\n> level 1: 0x8aa111e025",
+    ] {
+        let p = scan(text.as_bytes());
+        assert_eq!(values(text), walk, "{text}");
+        if !text.contains("spte") {
+            assert_eq!(kinds(&p), [Kind::Walk], "{text}");
+        }
+    }
+    // Two walks are two.
+    let two =
+        scan(b"level 2: 0x8aa3afa027\nlevel 1: 0x8aa111e025\nlevel 2: 0x8aa3afb027\nlevel 1: 0x8aa111f025");
+    assert_eq!(kinds(&two), [Kind::Walk, Kind::Walk]);
+    // A row of pointers is no entry, nor is a sentence with a level in it.
+    assert_eq!(values("|a|0xff2d950aa3a9c000|0xff2d950aa3a9c008|"), []);
+    assert_eq!(values("see level 4 of 0x8aa3a9d027 for that"), []);
+}
+
+#[test]
+fn what_developers_print() {
+    let p = scan(
+        b"kvm: VM-Enter 109fff8, spte[4] = 0x8000000000000000\n\
+          kvm: VM-Enter 109fff8, spte[4] = 0x80100040becb6807, spte[3] = 0x80100040911ed807\n\
+          kvm: #VE 109fff8, spte[4] = 0x8010000136b61807",
+    );
+    assert_eq!(kinds(&p), [Kind::Walk, Kind::Walk, Kind::VeDump]);
+    assert!(p.groups.iter().all(|g| g.address == Some(0x109_fff8)), "{:?}", p.groups);
+    assert_eq!(values("kvm: foo *sptep = 0x600000123456b77"), [(0x0600_0001_2345_6b77, None)]);
+    assert_eq!(values("it.sptep ffff888004b1c000 *sptep: 0x123456b77 level 1"), [(0x1_2345_6b77, Some(1))]);
+    let p = scan(
+        b"TP_SPTE tid=1527195 gfn=0x4c00 level=2 old=0x8000000000000000 new=0x2e76400ee7\n\
+                   HVA_TO_PFN tid=1527195 gfn=0x4d19 hva=0x7fb16cd19000 flags=0x801 pin=0 pfn=0x2e76519",
+    );
+    let all: Vec<_> = p.values.iter().map(|v| (v.value, v.level, v.gfn, v.role)).collect();
+    assert_eq!(
+        all,
+        [
+            (0x8000_0000_0000_0000, Some(2), Some(0x4c00), Role::Old),
+            (0x2e_7640_0ee7, Some(2), Some(0x4c00), Role::New),
+        ]
+    );
+    assert_eq!(values("sched: old=0x1 new=0x2"), [], "old and new of something else");
+}
+
+#[test]
+fn dumps_of_ept_misconfig() {
+    let p = scan(
+        b"EPT: Misconfiguration.\nEPT: GPA: 0xfee00000\n\
+          ept_misconfig_inspect_spte: spte 0x107b1e907 level 4\n\
+          ept_misconfig_inspect_spte: spte 0x6fee00077 level 1\n\
+          ept_misconfig_inspect_spte: rsvd_bits = 0x600000000",
+    );
+    let all: Vec<_> = p.values.iter().map(|v| (v.value, v.level)).collect();
+    assert_eq!(all, [(0x1_07b1_e907, Some(4)), (0x6_fee0_0077, Some(1))]);
+    assert_eq!((kinds(&p), p.groups[0].address), (vec![Kind::ReservedDump], Some(0xfee0_0000)));
+    assert_eq!(p.vendor, Some("intel"));
+}
+
+/// A number alone on a line is the rest of the line before, where that is an event or a dump.
+#[test]
+fn wrapped_lines() {
+    let event = "qemu-5786    [029] ..... 3602162.971194: fast_page_fault: vcpu 4 gva\n20fe612 error_code F sptep 00000000fd98c937 old 0x61000034d4fe877 new\n61000034d4fe877 spurious 1 fixed 0\nqemu-5786    [029] d.... 3602162.971194: kvm_entry: vcpu 4, rip\n0xffffffff820fe612\n";
+    assert_eq!(values(event), [(0x0610_0003_4d4f_e877, None)]);
+    let dump = "kvm: get_mmio_spte: reserved bits set on MMU-present spte, addr 0x1000,\nhierarchy:\n\
+                kvm: ------ spte = 0x107b1e907 level = 4, rsvd bits =\n0xfc000000000f8\n\
+                kvm: ------ spte = 0x600000123456b77 level = 1, rsvd bits =\n0xfc00000000000\n";
+    let p = scan(dump.as_bytes());
+    assert_eq!(values(dump), [(0x1_07b1_e907, Some(4)), (0x0600_0001_2345_6b77, Some(1))]);
+    assert_eq!(p.values[0].rsvd_mask, Some(0xf_c000_0000_00f8));
+    assert_eq!(kinds(&p), [Kind::ReservedDump]);
+    // A debugger's decimal.
+    assert_eq!(values("$1 = 594273623079"), [(594_273_623_079, None)]);
+    assert_eq!(values("(u64)594273623079"), [(594_273_623_079, None)]);
+}

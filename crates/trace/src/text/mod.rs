@@ -405,12 +405,24 @@ fn parse_piece(text: &[u8]) -> Piece {
     mended(text)
 }
 
+/// The lines of a text that is not as a tool printed it, put together again.
+pub(crate) fn mended_lines(text: &[u8], mended: &mut Mended) -> Vec<repair::Whole> {
+    let mut trial = Parser::default();
+    repair::whole(text, &mut |line: &str| trial.reading(line.as_bytes()), mended)
+}
+
+/// Where a piece of a text that begins at `at` can end.
+pub(crate) fn piece_end(text: &[u8], at: usize) -> usize {
+    match text.get(at + PIECE..) {
+        Some(rest) => pieces::next_head(rest).map_or(text.len(), |n| at + PIECE + n),
+        None => text.len(),
+    }
+}
+
 /// A piece that is not as a tool printed it.
 fn mended(text: &[u8]) -> Piece {
-    let mut trial = Parser::default();
-    let mut reads = |line: &str| trial.reading(line.as_bytes());
     let mut mended = Mended::default();
-    let lines = repair::whole(text, &mut reads, &mut mended);
+    let lines = mended_lines(text, &mut mended);
     let mut p = Parser::default();
     for line in lines {
         p.line(line.text.as_bytes(), line.at);

@@ -23,7 +23,7 @@ pub(super) fn last_head(text: &[u8]) -> Option<usize> {
 }
 
 /// Where the next event begins, behind the end of a line; that end if it does not in the next lines.
-fn next_head(text: &[u8]) -> Option<usize> {
+pub(super) fn next_head(text: &[u8]) -> Option<usize> {
     let mut at = text.iter().position(|b| *b == b'\n')? + 1;
     let first = at;
     for _ in 0..LOOK {

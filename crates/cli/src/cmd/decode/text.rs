@@ -56,7 +56,9 @@ impl<'o, W: Write> Printer<'o, W> {
                 explain(resolved, v.value, level)
             };
             match group.kind {
-                Kind::ReservedDump | Kind::VeDump => self.walk(group, &values, resolved, &read)?,
+                Kind::ReservedDump | Kind::VeDump | Kind::Walk => {
+                    self.walk(group, &values, resolved, &read)?
+                }
                 Kind::Memory => self.memory(group, &values, &read)?,
                 _ if matches!(values.as_slice(), [a, b] if a.role == Role::Old && b.role == Role::New) => {
                     self.change(group, values[0], values[1], resolved, &read, groups.len() <= 2)?;
@@ -249,6 +251,8 @@ impl<'o, W: Write> Printer<'o, W> {
         let at = group.address.map_or_else(String::new, |a| format!(" for guest address {a:#x}"));
         let title = if group.kind == Kind::VeDump {
             "A walk that ended in #VE"
+        } else if group.kind == Kind::Walk {
+            "A walk of the page tables"
         } else {
             "A walk that hit reserved bits"
         };
@@ -280,6 +284,9 @@ impl<'o, W: Write> Printer<'o, W> {
                     below.level
                 )?;
             }
+        }
+        if group.kind == Kind::Walk {
+            return Ok(());
         }
         writeln!(self.out)?;
         self.verdict(group, values, &readings, resolved)

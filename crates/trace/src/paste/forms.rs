@@ -1,0 +1,300 @@
+//! What people and their tools print: walks with names of levels, `key=value` of a printf, tables, a debugger's numbers.
+
+use super::scanner::Scanner;
+use super::words::hex;
+use super::{Found, Kind, Role, number};
+
+/// Columns of a table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Columns {
+    level: Option<usize>,
+    value: Option<usize>,
+    index: Option<usize>,
+    gfn: Option<usize>,
+}
+
+/// A word of a walk.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Word {
+    Value(u64),
+    /// The level of the value before or after, and an index behind it.
+    Level(u8, Option<u16>),
+    /// `level`: its digit is the next word.
+    LevelNext,
+    /// The next number is the guest frame.
+    Gfn,
+    /// The next number is where the entry is, or its place in the table.
+    Address,
+    /// An arrow, a prompt, the word spte.
+    Nothing,
+}
+
+/// Names of levels: of x86's own tables, and `L4`.
+fn level_name(word: &str) -> Option<(u8, Option<u16>)> {
+    let word = word.trim_end_matches([':', '=', ',']);
+    let (name, index) = match word.split_once(['[', '(']) {
+        Some((name, index)) => (name, Some(place(index.trim_end_matches([']', ')']))?)),
+        None => (word, None),
+    };
+    let level = match name.to_ascii_uppercase().as_str() {
+        "PML5" | "PML5E" | "L5" | "LVL5" | "LEVEL5" => 5,
+        "PML4" | "PML4E" | "L4" | "LVL4" | "LEVEL4" => 4,
+        "PDPT" | "PDPTE" | "PDP" | "PDPE" | "L3" | "LVL3" | "LEVEL3" => 3,
+        "PD" | "PDE" | "L2" | "LVL2" | "LEVEL2" => 2,
+        "PT" | "PTE" | "L1" | "LVL1" | "LEVEL1" => 1,
+        _ => return None,
+    };
+    Some((level, index))
+}
+
+/// An index in a table, in hex with 0x, else in decimal.
+fn place(text: &str) -> Option<u16> {
+    let n = match text.strip_prefix("0x") {
+        Some(hex) => u16::from_str_radix(hex, 16).ok()?,
+        None => text.parse().ok()?,
+    };
+    (n < 512).then_some(n)
+}
+
+fn word(text: &str) -> Option<Word> {
+    let key = text.trim_end_matches([':', '=', ',']);
+    // `0x…@4`, taken apart before; else an address.
+    if let Some(level) = key.strip_prefix('@') {
+        return match level.parse() {
+            Ok(level @ 1..=5) => Some(Word::Level(level, None)),
+            _ => level.is_empty().then_some(Word::Address),
+        };
+    }
+    Some(match key {
+        "level" | "lvl" | "Level" | "LEVEL" => Word::LevelNext,
+        "gfn" => Word::Gfn,
+        "at" | "addr" | "address" | "index" | "idx" | "sptep" => Word::Address,
+        "" | "->" | "→" | "=>" | "to" | "is" | "spte" | "SPTE" | "entry" | "=" | ":" | "crash>" | ">>>"
+        | "(gdb)" | "|" => Word::Nothing,
+        _ => match level_name(text) {
+            Some((level, index)) => Word::Level(level, index),
+            None => Word::Value(number(key)?),
+        },
+    })
+}
+
+/// Whether a number is an address of the kernel: no SPTE has all of its highest seven bits set.
+pub(super) fn is_pointer(value: u64) -> bool {
+    value >> 57 == 0x7f
+}
+
+impl Scanner {
+    /// A line of nothing but values with their levels: `level 4: 0x…`, `L4 0x…`, `PDE[3] = 0x…`, `0x… level 4`, `0x…@4`.
+    pub(super) fn levels(&mut self, line: &str, n: u32) -> bool {
+        let line = line.replace('@', " @");
+        let Some(found) = walk(&line) else { return false };
+        let group = self.walk_group(None, found.first().and_then(|f| f.level), n);
+        for f in found {
+            self.out.values.push(Found { line: n, group, ..f });
+        }
+        true
+    }
+
+    /// The group of a walk: the open one while levels fall, else a new one.
+    pub(super) fn walk_group(&mut self, address: Option<u64>, level: Option<u8>, n: u32) -> usize {
+        if let Some((group, kind @ (Kind::Walk | Kind::ReservedDump))) = self.open {
+            let last = self.out.values.iter().rev().find(|v| v.group == group).and_then(|v| v.level);
+            let falls = last.is_none() || level.zip(last).is_some_and(|(level, last)| level < last);
+            if falls && (kind == Kind::ReservedDump || address.is_none()) {
+                return group;
+            }
+        }
+        let group = self.group(Kind::Walk, n);
+        self.out.groups[group].address = address;
+        self.open = Some((group, Kind::Walk));
+        group
+    }
+
+    /// `old=0x… new=0x…` and other pairs, as `printf` of bpftrace and of developers prints them.
+    pub(super) fn pairs(&mut self, line: &str, n: u32) -> bool {
+        let mut common = Found { line: n, ..Found::default() };
+        let mut values = Vec::new();
+        let mut pairs = 0;
+        for pair in line.split([' ', '\t', ',', ';']) {
+            let Some((key, text)) = pair.split_once('=') else { continue };
+            let Some((value, _)) = hex(text).filter(|(_, rest)| rest.trim_matches([')', ']']).is_empty())
+            else {
+                continue;
+            };
+            pairs += 1;
+            match key.to_ascii_lowercase().as_str() {
+                "old" | "old_spte" | "old_val" => values.push((Role::Old, value)),
+                "new" | "new_spte" | "new_val" => values.push((Role::New, value)),
+                "spte" | "sptev" | "spte_val" => values.push((Role::Unknown, value)),
+                "level" | "lvl" => common.level = u8::try_from(value).ok().filter(|l| (1..=5).contains(l)),
+                "gfn" => common.gfn = Some(value),
+                _ => {}
+            }
+        }
+        // `old=` and `new=` may be of anything: a level or the word must say that they are entries.
+        let entries = common.level.is_some() || line.to_ascii_lowercase().contains("spte");
+        if pairs < 2 || values.is_empty() || !entries {
+            return false;
+        }
+        let group = self.group(Kind::Event, n);
+        self.open = None;
+        for (role, value) in values {
+            self.out.values.push(Found { value, role, group, ..common });
+        }
+        true
+    }
+
+    /// A row of a table in Markdown, or its head.
+    pub(super) fn table(&mut self, line: &str, n: u32) -> bool {
+        let row = line.trim();
+        if !row.starts_with('|') || row.matches('|').count() < 3 {
+            self.columns = None;
+            return false;
+        }
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        if cells.iter().all(|c| c.bytes().all(|b| matches!(b, b'-' | b':' | b' '))) {
+            return true;
+        }
+        let column = |names: &[&str]| {
+            cells.iter().rposition(|c| names.contains(&c.to_ascii_lowercase().trim_matches('`')))
+        };
+        let head = Columns {
+            level: column(&["level", "lvl"]),
+            value: column(&["val", "value", "spte", "entry", "pte"]),
+            index: column(&["index", "idx"]),
+            gfn: column(&["gfn"]),
+        };
+        if head.value.is_some() {
+            self.columns = Some(head);
+            return true;
+        }
+        let columns = self.columns.unwrap_or_default();
+        let cell = |n: Option<usize>| n.and_then(|n| cells.get(n)).map(|c| c.trim_matches('`'));
+        let value = match columns.value {
+            Some(_) => cell(columns.value).and_then(hex).map(|(v, _)| v),
+            // Without names of columns: the one number that can be an entry.
+            None => {
+                let mut all =
+                    cells.iter().filter_map(|c| number(c)).filter(|v| *v > 0xffff && !is_pointer(*v));
+                all.next().filter(|_| all.next().is_none())
+            }
+        };
+        let Some(value) = value.filter(|v| !is_pointer(*v)) else { return false };
+        let level = cell(columns.level)
+            .and_then(|c| level_name(c).map(|(l, _)| l).or_else(|| c.parse().ok()))
+            .filter(|l| (1..=5).contains(l));
+        let group = self.walk_group(None, level, n);
+        self.out.values.push(Found {
+            value,
+            level,
+            role: Role::Walk,
+            index: cell(columns.index).and_then(place),
+            gfn: cell(columns.gfn).and_then(hex).map(|(v, _)| v),
+            line: n,
+            group,
+            ..Found::default()
+        });
+        true
+    }
+
+    /// drgn's `(u64)594273623079` and `*(u64 *)0xffff888004b1c000 = 0x…`, gdb's `$1 = 594273623079`: decimal without 0x.
+    pub(super) fn printed(&mut self, line: &str, n: u32) -> bool {
+        let mut line = line.trim();
+        for prompt in [">>>", "(gdb)", "crash>"] {
+            line = line.strip_prefix(prompt).unwrap_or(line).trim_start();
+        }
+        let typed = ["(u64)", "(unsigned long)", "(unsigned long long)", "(uint64_t)"];
+        let text = if let Some(rest) = typed.iter().find_map(|t| line.strip_prefix(t)) {
+            rest
+        } else if line.starts_with('$') || line.starts_with("*(u64 *)") {
+            let Some((_, rest)) = line.split_once(" = ") else { return false };
+            typed.iter().find_map(|t| rest.strip_prefix(t)).unwrap_or(rest)
+        } else {
+            return false;
+        };
+        let text = text.trim();
+        let value = match text.strip_prefix("0x") {
+            Some(digits) => u64::from_str_radix(digits, 16).ok(),
+            None => text.parse().ok(),
+        };
+        let Some(value) = value else { return false };
+        let group = self.join(Kind::Bare, n);
+        self.out.values.push(Found { value, line: n, group, ..Found::default() });
+        true
+    }
+}
+
+/// The values of a line in which each has a level, or `None` if any word is another.
+fn walk(line: &str) -> Option<Vec<Found>> {
+    let mut out: Vec<Found> = Vec::new();
+    let mut words = line.split([' ', '\t', ',', ';', '(', ')']).filter(|w| !w.is_empty()).peekable();
+    // A level before its value, until that comes.
+    let mut ahead: Option<(u8, Option<u16>)> = None;
+    // Whether levels stand before values: as the first does.
+    let mut before = None;
+    let mut gfn = None;
+    while let Some(text) = words.next() {
+        // `level=4`, `gfn:2`.
+        let (text, joined) = match text.split_once(['=', ':']) {
+            Some((key, value)) if !key.is_empty() && !value.is_empty() => (key, Some(value)),
+            _ => (text, None),
+        };
+        let mut next = || joined.or_else(|| words.next());
+        let level = match word(text)? {
+            Word::Nothing if joined.is_none() => continue,
+            Word::Nothing => {
+                let value = number(joined?)?;
+                out.push(entry(value, ahead.take(), gfn.take()));
+                continue;
+            }
+            Word::Gfn => {
+                gfn = Some(hex(next()?)?.0);
+                continue;
+            }
+            Word::Address => {
+                hex(next()?.trim_end_matches([':', '=']))?;
+                continue;
+            }
+            Word::Value(value) => {
+                out.push(entry(value, ahead.take(), gfn.take()));
+                if let Some(more) = joined {
+                    // An address, and what is there.
+                    out.last_mut()?.value = number(more)?;
+                }
+                continue;
+            }
+            Word::LevelNext => {
+                let digit: u8 = next()?.trim_end_matches([':', '=', ',']).parse().ok()?;
+                ((1..=5).contains(&digit).then_some(digit)?, None)
+            }
+            Word::Level(level, index) => {
+                if let Some(value) = joined {
+                    out.push(entry(number(value)?, Some((level, index)), gfn.take()));
+                    before = Some(true);
+                    continue;
+                }
+                (level, index)
+            }
+        };
+        let is_before = *before.get_or_insert(out.is_empty());
+        match out.last_mut().filter(|f| !is_before && f.level.is_none()) {
+            Some(f) => (f.level, f.index) = (Some(level.0), level.1),
+            None if is_before && ahead.is_none() => ahead = Some(level),
+            None => return None,
+        }
+    }
+    (ahead.is_none() && out.iter().any(|f| f.level.is_some()) && out.iter().all(|f| !is_pointer(f.value)))
+        .then_some(out)
+}
+
+/// One value of a walk, with the level and frame named before it.
+fn entry(value: u64, level: Option<(u8, Option<u16>)>, gfn: Option<u64>) -> Found {
+    Found {
+        value,
+        level: level.map(|l| l.0),
+        index: level.and_then(|l| l.1),
+        gfn,
+        role: Role::Walk,
+        ..Found::default()
+    }
+}
