@@ -11,6 +11,7 @@
 //! ```
 
 mod scanner;
+mod stated;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -18,6 +19,7 @@ mod words;
 use std::ops::RangeInclusive;
 
 use scanner::Scanner;
+pub use stated::Stated;
 
 /// What the text says an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -139,6 +141,8 @@ pub struct Pasted {
     pub vendor: Option<&'static str>,
     /// Numbers that look like entries and are not, one sentence each.
     pub left_alone: Vec<String>,
+    /// What the text states about paging beside its values, each with the words that say it.
+    pub stated: Vec<(Stated, String)>,
 }
 
 impl Pasted {
@@ -174,6 +178,7 @@ pub fn scan(text: &[u8]) -> Pasted {
         _ if text.contains("npf_interception") => Some("amd"),
         _ => None,
     };
+    scanner.out.stated = stated::stated(&text);
     scanner.out
 }
 
