@@ -120,7 +120,7 @@ impl Trial<'_> {
             let reserved = value.printed_mask.is_some() || walk.is_some_and(|w| w.reserved);
             let decoded = best_level(layout, value, reserved);
             scored.readings.push(decoded);
-            if walk.is_some_and(|w| w.unwritten_slots) && decoded.level > walk_start(layout) {
+            if self.is_slot(n, &decoded, layout) {
                 continue;
             }
             let mut one = Tally { wordy, ..Tally::default() };
@@ -150,6 +150,12 @@ impl Trial<'_> {
         scored
     }
 
+    /// A slot above the root that the dump prints and the walk never wrote.
+    fn is_slot(&self, n: usize, d: &Decoded, layout: &Layout) -> bool {
+        d.level > walk_start(layout)
+            && self.evidence.walks.iter().any(|w| w.unwritten_slots && w.values.contains(&n))
+    }
+
     /// What the entries of a dump say together.
     fn walk(&self, walk: &Walk, layout: &Layout, readings: &[Decoded], tally: &mut Tally) {
         let start = walk_start(layout);
@@ -170,9 +176,8 @@ impl Trial<'_> {
             let masks = |n: &usize| self.evidence.values.get(*n).and_then(|v| v.printed_mask);
             if walk.values.iter().all(|n| masks(n).is_none()) {
                 let hit = of.iter().find(|d| {
-                    layout.reserved_bits(d.raw, d.level) != 0
-                        && !matches!(d.state, State::Mmio | State::Nonpresent)
-                        || d.bad_mt_xwr
+                    let checked = d.level > start || !matches!(d.state, State::Mmio | State::Nonpresent);
+                    layout.reserved_bits(d.raw, d.level) != 0 && checked || d.bad_mt_xwr
                 });
                 tally.add(if hit.is_some() { 30 } else { -30 }, || match hit {
                     Some(d) => {
@@ -315,7 +320,10 @@ impl Trial<'_> {
     /// Whether nothing about MMIO SPTEs asks for another host.
     fn mmio_fits(&self, c: &Candidate) -> bool {
         let layout = &c.resolved.layout;
-        let values = self.evidence.values.iter().zip(&c.readings).all(|(v, d)| {
+        let values = self.evidence.values.iter().zip(&c.readings).enumerate().all(|(n, (v, d))| {
+            if self.is_slot(n, d, layout) {
+                return true;
+            }
             let told = match v.role {
                 Role::Mmio { gfn, .. } => Some(gfn),
                 _ => None,
@@ -331,7 +339,8 @@ impl Trial<'_> {
                 }
         });
         let walks = self.evidence.walks.iter().all(|w| {
-            let mmio = |n: &usize| c.readings.get(*n).filter(|d| d.state == State::Mmio);
+            let start = walk_start(layout);
+            let mmio = |n: &usize| c.readings.get(*n).filter(|d| d.state == State::Mmio && d.level <= start);
             w.address.is_none_or(|a| w.values.iter().filter_map(mmio).all(|d| d.gfn == Some(a >> 12)))
         });
         values && walks
@@ -341,7 +350,9 @@ impl Trial<'_> {
 /// The address that faulted names the frame of an MMIO SPTE: under TDP it must; under shadow paging it is guest-virtual.
 fn address(walk: &Walk, layout: &Layout, readings: &[Decoded], tally: &mut Tally) {
     let Some(address) = walk.address else { return };
-    for d in walk.values.iter().filter_map(|&n| readings.get(n)).filter(|d| d.state == State::Mmio) {
+    let start = walk_start(layout);
+    let mmio = |d: &&Decoded| d.state == State::Mmio && d.level <= start;
+    for d in walk.values.iter().filter_map(|&n| readings.get(n)).filter(mmio) {
         let frame = d.gfn.unwrap_or(0);
         if frame == address >> 12 {
             tally.add(40, || format!("the MMIO frame {frame:#x} is the one that faulted ({address:#x})"));
