@@ -42,7 +42,7 @@ mod tops;
 mod vms;
 
 pub use axis::{AxisSegment, GfnAxis, SpaceAxis};
-pub use infer::{LayoutInfo, LayoutOverride, LayoutPart};
+pub use infer::{Gathered, LayoutInfo, LayoutOverride, LayoutPart, evidence, release_points};
 pub use load::{Glimpse, load};
 pub use mmio::MmioAccesses;
 pub use model::*;

@@ -13,7 +13,7 @@ use crate::counts::CountIndex;
 use crate::ends::phases;
 use crate::engine::{Engine, Key, key_of};
 use crate::faults::Packed;
-use crate::infer::{LayoutInfo, LayoutOverride, infer};
+use crate::infer::{LayoutInfo, LayoutOverride, infer, infer_again};
 use crate::map::{self, Scene};
 use crate::mmio::MmioSeen;
 use crate::model::{
@@ -129,7 +129,7 @@ impl Timeline {
     }
 
     fn go_on(&mut self, trace: &Trace) {
-        let again = infer(trace, &self.options.layout);
+        let again = infer_again(trace, &self.options.layout, &self.layout);
         // The first events of a capture may not tell the layout; once they do, everything is read again under it.
         if again.layout != self.layout.layout
             || again.mmio_sure != self.layout.mmio_sure

@@ -24,6 +24,8 @@ pub struct Era {
     pub starts: &'static str,
     /// Subjects of the kernel's commits.
     pub subjects: Vec<&'static str>,
+    /// Releases of this era that kernel.org kept for years: values without a release are likelier from one of them.
+    pub long_term: Vec<&'static str>,
 }
 
 impl Era {
@@ -51,6 +53,7 @@ pub fn eras() -> Result<Vec<Era>, FileError> {
                 last: (0, 0),
                 starts: "",
                 subjects: Vec::new(),
+                long_term: Vec::new(),
             });
         }
         let Some(era) = eras.last_mut() else { continue };
@@ -65,6 +68,7 @@ pub fn eras() -> Result<Vec<Era>, FileError> {
             ("last", Value::Text(text)) => era.last = release(text).ok_or_else(bad)?,
             ("starts", Value::Text(text)) => era.starts = text,
             ("subjects", Value::List(list)) => era.subjects = list,
+            ("long_term", Value::List(list)) => era.long_term = list,
             _ => return Err(bad()),
         }
     }

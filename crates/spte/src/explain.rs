@@ -64,6 +64,8 @@ pub struct Explanation {
     pub decoded: Decoded,
     /// What it is, in one line.
     pub headline: String,
+    /// The CPU would refuse it: reserved bits or a bad memory type.
+    pub refused: bool,
     /// Every run of bits from 63 to 0.
     pub runs: Vec<BitRun>,
     /// The fields that say something.
@@ -86,6 +88,7 @@ pub fn explain(resolved: &Resolved, raw: u64, level: u8) -> Explanation {
     Explanation {
         decoded,
         headline: headline(layout, &decoded),
+        refused: layout.refuses(&decoded),
         effects: effects(layout, &decoded),
         runs,
         fields,
@@ -150,7 +153,7 @@ fn headline(layout: &Layout, d: &Decoded) -> String {
             } else {
                 text += &permissions(d);
             }
-            if d.is_malformed() {
+            if layout.refuses(d) {
                 text += "; malformed";
             }
             text
@@ -159,7 +162,7 @@ fn headline(layout: &Layout, d: &Decoded) -> String {
             "table: points to a level-{} table at host physical {:#x}{}",
             d.level.saturating_sub(1).max(1),
             d.pfn.unwrap_or(0) << 12,
-            if d.is_malformed() { "; malformed" } else { "" }
+            if layout.refuses(d) { "; malformed" } else { "" }
         ),
         State::Mmio => format!(
             "mmio: guest frame {:#x} (guest physical {:#x}) is emulated; memslot generation {:#x}",
@@ -413,7 +416,7 @@ fn effects(layout: &Layout, d: &Decoded) -> Vec<Effect> {
                 )
             })
         }
-        State::Table | State::Present if d.is_malformed() => {
+        State::Table | State::Present if layout.refuses(d) => {
             one(String::from(if layout.format == Format::Ept {
                 "EPT misconfiguration on an entry that is not MMIO: KVM dumps the walk and fails the VM run"
             } else {
@@ -498,7 +501,14 @@ fn notes(layout: &Layout, d: &Decoded, kernel: Option<Kernel>) -> Vec<Note> {
     let mut add = |kind, text: String| notes.push(Note { kind, text });
     let present = matches!(d.state, State::Present | State::Table);
 
-    if present && d.reserved_bits != 0 {
+    if present && d.reserved_bits != 0 && !layout.refuses(d) {
+        add(
+            NoteKind::KernelBug,
+            String::from(
+                "kernel bug (up to 5.19): its check counts NX (bit 63) as reserved under NPT; to the CPU it is NX, and the entry is sound",
+            ),
+        );
+    } else if present && d.reserved_bits != 0 {
         add(
             NoteKind::Problem,
             format!(
@@ -536,10 +546,18 @@ fn notes(layout: &Layout, d: &Decoded, kernel: Option<Kernel>) -> Vec<Note> {
     if d.host_entry {
         add(NoteKind::Hint, String::from("PVM host mapping: do not follow it as an SPTE"));
     }
-    if present && layout.is_mmio(d.raw) && layout.present != PresentRule::NotSpecial {
+    if crate::bugs::is_mmio_and_present(layout, d.raw) {
         add(
             NoteKind::Problem,
-            String::from("the value also passes the MMIO test: present and MMIO at once is corruption"),
+            format!(
+                "two answers at once: it passes the MMIO test ({:#x} under {:#x}), as an MMIO SPTE of frame {:#x} does, and carries MMU-present, \
+                 as an entry for pfn {:#x} does; KVM asks for MMU-present first and takes it for present. \
+                 No kernel makes such a value: corruption, or an MMIO generation that ran into the present bit",
+                layout.mmio_test_value,
+                layout.mmio_test_mask,
+                layout.mmio_gfn.get(d.raw),
+                d.pfn.unwrap_or(0)
+            ),
         );
     }
     if present && d.ad_type == Some(AdType::Reserved) {
@@ -679,6 +697,16 @@ fn mmio_notes(layout: &Layout, d: &Decoded, add: &mut impl FnMut(NoteKind, Strin
             format!(
                 "kernel bug (5.1 to 5.9): the generation is stored with its low bits twice, so that only {kept:#x} of it survives; \
                  once the memslots' generation is above that, no MMIO SPTE ever matches and each access rebuilds it"
+            ),
+        );
+    }
+    let halves = layout.generation.store.map(|p| (p.width, d.raw >> p.spte_bit & ((1 << p.width) - 1)));
+    if !layout.generation.is_buggy() && halves[0] == halves[1] && halves[0].1 != 0 {
+        add(
+            NoteKind::Hint,
+            format!(
+                "both halves of the generation hold {0:#x}: kernels before 5.10-rc7 stored its low half twice; of such a kernel it is generation {0:#x}",
+                halves[0].1
             ),
         );
     }

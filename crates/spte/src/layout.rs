@@ -215,6 +215,14 @@ impl Layout {
         self.reserved[(raw >> 7 & 1) as usize][usize::from(level.clamp(1, 5))]
     }
 
+    /// Whether the CPU would refuse a decoded entry. Of what the kernel's check counts as reserved, NX under NPT is none to the CPU
+    /// (kernels up to 5.19 counted it).
+    #[inline]
+    pub fn refuses(&self, d: &Decoded) -> bool {
+        let harmless = if self.mode == Mode::Npt { self.masks.nx_mask } else { 0 };
+        (d.reserved_bits & !harmless != 0) | d.bad_mt_xwr
+    }
+
     /// Whether memory type and permissions form a combination EPT hardware refuses.
     #[inline]
     pub fn bad_mt_xwr(&self, raw: u64) -> bool {

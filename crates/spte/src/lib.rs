@@ -56,6 +56,8 @@ pub mod mmio;
 mod mode;
 
 #[cfg(feature = "alloc")]
+pub mod bugs;
+#[cfg(feature = "alloc")]
 pub mod describe;
 #[cfg(feature = "alloc")]
 mod diff;

@@ -116,6 +116,11 @@ impl Mode {
         }
     }
 
+    /// Whether these are shadows of tables that a nested hypervisor made.
+    pub const fn is_nested(self) -> bool {
+        matches!(self, Mode::NestedEpt | Mode::NestedEptNoAd | Mode::NestedNpt)
+    }
+
     /// Whether the CPU walks these tables for guest-physical addresses (TDP), as opposed to shadow paging.
     pub const fn is_tdp(self) -> bool {
         matches!(self, Mode::Ept | Mode::EptNoAd | Mode::Npt | Mode::TdxShared | Mode::TdxMirror)

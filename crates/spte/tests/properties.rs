@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use mmuscope_spte::infer::{self, Evidence};
+use mmuscope_spte::infer::{self, Evidence, Value};
 use mmuscope_spte::layouts::Library;
 use mmuscope_spte::{
     AdType, Format, HostSpec, Known, Layout, LayoutSpec, Leaf, MaskName, Mode, PresentRule, Provenance,
@@ -252,7 +252,7 @@ proptest! {
     #[test]
     fn judging_never_panics(values in proptest::collection::vec((any_value(), proptest::option::of(1u8..6)), 1..5)) {
         let library = Library::new();
-        let values: Vec<Evidence> = values.into_iter().map(|(raw, level)| Evidence { level, ..Evidence::value(raw) }).collect();
+        let values = Evidence::of(values.into_iter().map(|(raw, level)| Value { level, ..Value::bare(raw) }));
         let judgement = infer::judge(&LayoutSpec::default(), &values, &library).expect("shipped files");
         prop_assert!(!judgement.plausible.is_empty());
     }
@@ -279,8 +279,8 @@ fn one_word_under_five_eras() {
 fn writable_and_clean_without_ad_bits_is_older_than_6_13() {
     let library = Library::new();
     let first = |raw: u64| {
-        let j =
-            infer::judge(&LayoutSpec::default(), &[Evidence::value(raw)], &library).expect("shipped files");
+        let j = infer::judge(&LayoutSpec::default(), &Evidence::of([Value::bare(raw)]), &library)
+            .expect("shipped files");
         j.candidates[0].resolved.layout.id().to_owned()
     };
     assert_eq!(first(0x8610_0000_02ad_5877), "E12/ept-noad");

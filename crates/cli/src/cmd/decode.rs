@@ -1,8 +1,10 @@
 //! `mmuscope decode`: what SPTE values mean.
 
+mod evidence;
 mod files;
 mod host;
 mod json;
+mod judged;
 mod text;
 
 use std::io::{self, IsTerminal, Read, Write};
@@ -10,9 +12,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use mmuscope_spte::infer::{self, Evidence, Judgement, Letters, Role};
+use mmuscope_replay::Gathered;
+use mmuscope_spte::bugs::{Bug, Bugs, traits_of};
+use mmuscope_spte::infer::{self, Evidence, Judgement};
 use mmuscope_spte::layouts::Library;
-use mmuscope_spte::{Kernel, Known, LayoutSpec, Resolved, Vendor};
+use mmuscope_spte::{LayoutSpec, Resolved};
 use mmuscope_trace::paste::{self, Found, Pasted};
 
 use crate::Outcome;
@@ -69,6 +73,20 @@ struct Question {
     level: Option<u8>,
     /// Values from arguments: explained one by one however many there are.
     bare: bool,
+    /// The events of the text, where it has some.
+    events: Option<Gathered>,
+    /// Known bugs that what is seen looks like.
+    bugs: Vec<Bug>,
+    /// What fits the values much better than the layout given.
+    better: Option<String>,
+}
+
+impl Question {
+    /// A value of a dump that stands above the root of its walk.
+    fn is_slot(&self, found: &Found, level: u8, resolved: &Resolved) -> bool {
+        let kind = self.pasted.groups.get(found.group).map(|g| g.kind);
+        kind == Some(paste::Kind::ReservedDump) && level > infer::walk_start(&resolved.layout)
+    }
 }
 
 /// The layout to read them under.
@@ -84,7 +102,7 @@ impl Answer {
         match self {
             Answer::Known(resolved) => Ok(resolved),
             Answer::Judged(judgement) => {
-                let best = judgement.best().context("no layout fits the options given")?;
+                let best = judgement.best().context("no layout was tried")?;
                 Ok(&best.resolved)
             }
         }
@@ -92,19 +110,33 @@ impl Answer {
 }
 
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
-    let question = Question { bare: is_bare(&a.values), pasted: input(&a.values)?, level: a.level };
+    let (pasted, events) = input(&a.values)?;
+    let mut question =
+        Question { bare: is_bare(&a.values), pasted, level: a.level, events, bugs: Vec::new(), better: None };
+    let library = Library::new();
+    let spec = spec(a)?;
+    let evidence = evidence::gather(&question.pasted, question.level, question.events.as_ref());
+    let mut out = io::BufWriter::new(io::stdout().lock());
     if question.pasted.values.is_empty() {
         for note in &question.pasted.left_alone {
             eprintln!("mmuscope: {note}");
+        }
+        // Events without values may still look like something.
+        if question.events.is_some() {
+            let judgement = infer::judge(&spec, &evidence, &library)?;
+            question.bugs = bugs(&question, &evidence, &judgement)?;
+        }
+        if a.format == Format::Text && !question.bugs.is_empty() {
+            writeln!(out, "No SPTE value is in this text; what its events show:")?;
+            text::Printer::new(&mut out).bugs(&question)?;
+            out.flush()?;
+            return Ok(Outcome::Fine);
         }
         bail!(
             "no SPTE value found: give hex numbers, or text with `spte = 0x…`, trace lines or debugger output"
         );
     }
-    let library = Library::new();
-    let spec = spec(a, &question.pasted)?;
-    let answer = answer(&spec, &question, &library)?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let answer = answer(&spec, &mut question, &evidence, &library)?;
     match a.format {
         Format::Text => text::Printer::new(&mut out).answer(&question, &answer)?,
         Format::Json => json::array(&mut out, &question, &answer)?,
@@ -126,14 +158,17 @@ fn is_bare(values: &[String]) -> bool {
     !values.is_empty() && values.iter().all(|v| argument(v).is_some())
 }
 
-fn input(values: &[String]) -> Result<Pasted> {
+/// The values of the input, and what its events say where it has some.
+fn input(values: &[String]) -> Result<(Pasted, Option<Gathered>)> {
     if is_bare(values) {
         let found = |v: &String| argument(v).map(|value| Found { value, line: 1, ..Found::default() });
         let groups = vec![paste::Group { kind: paste::Kind::Bare, line: 1, address: None, event: None }];
-        return Ok(Pasted { values: values.iter().filter_map(found).collect(), groups, ..Pasted::default() });
+        let values = values.iter().filter_map(found).collect();
+        return Ok((Pasted { values, groups, ..Pasted::default() }, None));
     }
-    if let Some(text) = files::text(values)? {
-        return Ok(paste::scan(&text));
+    if let Some(files) = files::read(values)? {
+        let events = files.events.or_else(|| evidence::events(&files.text));
+        return Ok((paste::scan(&files.text), events));
     }
     let stdin = values.is_empty() || values == ["-"];
     if !stdin {
@@ -150,7 +185,7 @@ fn input(values: &[String]) -> Result<Pasted> {
                 value.group = pasted.groups.len() - 1;
             }
         }
-        return Ok(pasted);
+        return Ok((pasted, evidence::events(text.as_bytes())));
     }
     if values.is_empty() && io::stdin().is_terminal() {
         bail!(
@@ -159,11 +194,11 @@ fn input(values: &[String]) -> Result<Pasted> {
     }
     let mut text = Vec::new();
     io::stdin().lock().take(MOST_INPUT).read_to_end(&mut text).context("cannot read standard input")?;
-    Ok(paste::scan(&text))
+    Ok((paste::scan(&text), evidence::events(&text)))
 }
 
-/// Everything known about the layout: options over capture or host over what the text says.
-fn spec(a: &Args, pasted: &Pasted) -> Result<LayoutSpec> {
+/// Everything known about the layout: options over capture or host. What the text says is evidence, not knowledge.
+fn spec(a: &Args) -> Result<LayoutSpec> {
     let mut spec = a.layout.spec()?;
     if let Some(path) = &a.from {
         host::fill(&mut spec, host::of_capture(path)?);
@@ -171,70 +206,93 @@ fn spec(a: &Args, pasted: &Pasted) -> Result<LayoutSpec> {
     if a.host {
         host::fill(&mut spec, host::of_this_machine());
     }
-    if spec.kernel.is_none() && spec.era.is_none() && spec.file.is_none() {
-        spec.kernel = pasted.kernel.as_deref().and_then(Kernel::parse).map(Known::inferred);
-        spec.releases = pasted.releases().map(|r| (*r.start(), *r.end()));
-    }
-    if spec.host.vendor.is_none() && spec.mode.is_none() {
-        spec.host.vendor = pasted.vendor.and_then(Vendor::parse).map(Known::inferred);
-    }
-    // The reserved mask the kernel printed tells the host's width: its bits below 52.
-    if spec.host.maxphyaddr.is_none() {
-        let printed = pasted.values.iter().filter_map(|v| v.rsvd_mask).find(|m| m >> 51 & 1 == 1);
-        if let Some(mask) = printed {
-            let width = 52 - (mask << 12).leading_ones() as u8;
-            spec.host.maxphyaddr = Some(Known::inferred(width));
-        }
-    }
     Ok(spec)
 }
 
-fn evidence(question: &Question) -> Vec<Evidence> {
-    let one = |v: &Found| Evidence {
-        raw: v.value,
-        level: v.level.or(question.level),
-        role: match v.role {
-            paste::Role::Leaf => Role::Leaf,
-            paste::Role::Mmio => Role::Mmio { gfn: v.gfn, generation: v.generation },
-            _ => Role::Unknown,
-        },
-        letters: v.letters.map(|l| Letters { r: l.r, w: l.w, x: l.x, u: l.u }),
-    };
-    question.pasted.values.iter().map(one).collect()
-}
+/// How much better another layout must fit before one that was given is doubted: more than one misfit.
+const DOUBT: i32 = 90;
 
-/// Values judged to find a layout; more of them only cost time.
-const MOST_JUDGED: usize = 256;
-
-fn answer(spec: &LayoutSpec, question: &Question, library: &Library) -> Result<Answer> {
+fn answer(
+    spec: &LayoutSpec,
+    question: &mut Question,
+    evidence: &Evidence,
+    library: &Library,
+) -> Result<Answer> {
     let dated =
         spec.kernel.is_some() || spec.era.is_some() || spec.file.is_some() || spec.era_of_masks().is_some();
     let has_mode = spec.mode.is_some() || spec.file.is_some() || spec.mode_of_masks().is_some();
+    let judgement = judgement(spec, question, evidence, library)?;
+    question.bugs = bugs(question, evidence, &judgement)?;
+    let given =
+        spec.kernel.is_some() || spec.era.is_some() || spec.mode.is_some() || spec.host.vendor.is_some();
+    if given && spec.file.is_none() && evidence.values.iter().any(|v| v.raw != 0) {
+        let free = LayoutSpec {
+            kernel: None,
+            era: None,
+            mode: None,
+            host: mmuscope_spte::HostSpec { vendor: None, ..spec.host },
+            ..spec.clone()
+        };
+        let free = infer::judge(&free, evidence, library)?;
+        if let (Some(ours), Some(best), Some(reading)) =
+            (judgement.best(), free.best(), free.plausible.first())
+            && best.score - best.prior > ours.score - ours.prior + DOUBT
+        {
+            question.better = Some(reading.whose.clone());
+        }
+    }
     if dated && has_mode {
         return Ok(Answer::Known(Box::new(spec.resolve_in(library)?)));
     }
-    let mut values = evidence(question);
-    // Zeroes of a page table say nothing, and there may be hundreds.
-    if values.iter().any(|v| v.raw != 0) {
-        values.retain(|v| v.raw != 0 || question.pasted.values.len() < 8);
-    }
-    values.truncate(MOST_JUDGED);
+    Ok(Answer::Judged(Box::new(judgement)))
+}
+
+fn judgement(
+    spec: &LayoutSpec,
+    question: &Question,
+    evidence: &Evidence,
+    library: &Library,
+) -> Result<Judgement> {
     let memory = question.pasted.groups.iter().any(|g| g.kind == paste::Kind::Memory);
-    if memory && question.level.is_none() {
-        // All words of one table have one level.
-        let mut best: Option<Judgement> = None;
-        for level in 1..=4 {
-            let at: Vec<_> =
-                values.iter().map(|v| Evidence { level: v.level.or(Some(level)), ..*v }).collect();
-            let judgement = infer::judge(spec, &at, library)?;
-            let score = |j: &Judgement| j.best().map_or(i32::MIN, |c| c.score);
-            if best.as_ref().is_none_or(|b| score(&judgement) > score(b)) {
-                best = Some(judgement);
-            }
-        }
-        return best.map(|j| Answer::Judged(Box::new(j))).context("no layout fits the options given");
+    if !memory || question.level.is_some() {
+        return Ok(infer::judge(spec, evidence, library)?);
     }
-    Ok(Answer::Judged(Box::new(infer::judge(spec, &values, library)?)))
+    // All words of one table have one level.
+    let mut best: Option<Judgement> = None;
+    for level in 1..=4 {
+        let mut at = evidence.clone();
+        for value in &mut at.values {
+            value.level = value.level.or(Some(level));
+        }
+        let judgement = infer::judge(spec, &at, library)?;
+        let score = |j: &Judgement| j.best().map_or(i32::MIN, |c| c.score);
+        if best.as_ref().is_none_or(|b| score(&judgement) > score(b)) {
+            best = Some(judgement);
+        }
+    }
+    best.context("no layout was tried")
+}
+
+/// Known bugs that values and events look like.
+fn bugs(question: &Question, evidence: &Evidence, judgement: &Judgement) -> Result<Vec<Bug>> {
+    let known = Bugs::known().map_err(mmuscope_spte::Error::from)?;
+    let mut traits = traits_of(evidence, judgement);
+    traits.extend(question.events.iter().flat_map(|e| e.traits.iter().copied()));
+    if question.pasted.groups.iter().any(|g| g.kind == paste::Kind::VeDump) {
+        traits.push(mmuscope_spte::bugs::Trait::VeDump);
+    }
+    Ok(known.like(&traits, judgement.releases()).into_iter().cloned().collect())
+}
+
+/// The values of each group.
+fn by_group(pasted: &Pasted) -> Vec<Vec<&Found>> {
+    let mut groups = vec![Vec::new(); pasted.groups.len()];
+    for value in &pasted.values {
+        if let Some(group) = groups.get_mut(value.group) {
+            group.push(value);
+        }
+    }
+    groups
 }
 
 /// The level a value is read at, and whether that was told.

@@ -30,6 +30,8 @@ pub enum Error {
     NoMode,
     /// A kernel variable nobody knows.
     UnknownMask(String),
+    /// What is given leaves no layout: the parts that clash.
+    Clash(Vec<String>),
 }
 
 impl core::fmt::Display for Error {
@@ -41,6 +43,7 @@ impl core::fmt::Display for Error {
                 "no layout is called `{name}`: names are ERA/MODE, FAMILY/MODE or RELEASE/MODE, as E10/ept, C/npt or 6.1/npt"
             ),
             Error::NoMode => write!(f, "the paging mode is not known: name it (ept, npt, shadow64 …)"),
+            Error::Clash(parts) => write!(f, "no layout has {}", parts.join(" and ")),
             Error::UnknownMask(name) => write!(f, "`{name}` is not a mask variable of KVM"),
         }
     }
@@ -76,8 +79,6 @@ pub struct LayoutSpec {
     pub masks: Vec<(MaskName, Known<u64>)>,
     /// A layout file of the user's: its name and its text.
     pub file: Option<(String, String)>,
-    /// First and last release it can be, where something proves that much (the wording of a log line).
-    pub releases: Option<((u16, u16), (u16, u16))>,
 }
 
 /// A layout, and where each part of it comes from.
@@ -300,11 +301,6 @@ impl LayoutSpec {
         }
         if let Some(at) = self.era_of_masks().and_then(by_id) {
             return Ok(Known::inferred(at));
-        }
-        if let Some((_, last)) = self.releases
-            && let Some(at) = eras.iter().rposition(|e| e.first <= last)
-        {
-            return Ok(Known::assumed(at));
         }
         notes.push("no kernel release given: the newest layout is assumed".into());
         Ok(Known::assumed(eras.len().saturating_sub(1)))

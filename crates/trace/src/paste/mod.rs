@@ -12,6 +12,7 @@
 
 mod forms;
 mod scanner;
+mod stated;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -20,6 +21,7 @@ use std::ops::RangeInclusive;
 
 use crate::text::{self, clean::Mended};
 use scanner::Scanner;
+pub use stated::Stated;
 
 /// What the text says an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -143,6 +145,8 @@ pub struct Pasted {
     pub vendor: Option<&'static str>,
     /// Numbers that look like entries and are not, one sentence each.
     pub left_alone: Vec<String>,
+    /// What the text states about paging beside its values, each with the words that say it.
+    pub stated: Vec<(Stated, String)>,
 }
 
 impl Pasted {
@@ -192,6 +196,7 @@ pub fn scan(text: &[u8]) -> Pasted {
         _ if text.contains("npf_interception") => Some("amd"),
         _ => None,
     };
+    scanner.out.stated = stated::stated(&text);
     scanner.out
 }
 

@@ -6,12 +6,22 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use mmuscope_replay::Gathered;
 use mmuscope_trace::{Body, ReadOptions, Trace};
 
 use super::{MOST_INPUT, argument};
 
-/// The text of the files named, where the arguments name files.
-pub(super) fn text(values: &[String]) -> Result<Option<Vec<u8>>> {
+/// What the files among the arguments hold.
+#[derive(Default)]
+pub(super) struct Files {
+    /// Their text; of a trace in a binary format, its events with SPTE values as the kernel prints them.
+    pub(super) text: Vec<u8>,
+    /// What a binary trace says about its host and layout.
+    pub(super) events: Option<Gathered>,
+}
+
+/// Reads the files named, where the arguments name files.
+pub(super) fn read(values: &[String]) -> Result<Option<Files>> {
     let is_file = |v: &String| argument(v).is_none() && Path::new(v).is_file();
     if !values.iter().any(is_file) {
         return Ok(None);
@@ -19,15 +29,15 @@ pub(super) fn text(values: &[String]) -> Result<Option<Vec<u8>>> {
     if let Some(other) = values.iter().find(|v| !is_file(v)) {
         bail!("`{other}` is no file: give files alone, or values and text alone");
     }
-    let mut text = Vec::new();
+    let mut files = Files::default();
     for path in values {
-        text.extend(of_file(Path::new(path))?);
-        text.push(b'\n');
+        add(&mut files, Path::new(path))?;
+        files.text.push(b'\n');
     }
-    Ok(Some(text))
+    Ok(Some(files))
 }
 
-fn of_file(path: &Path) -> Result<Vec<u8>> {
+fn add(files: &mut Files, path: &Path) -> Result<()> {
     let cannot = || format!("{}: cannot read it", path.display());
     let mut text = Vec::new();
     File::open(path)
@@ -39,11 +49,14 @@ fn of_file(path: &Path) -> Result<Vec<u8>> {
         if text.len() as u64 > MOST_INPUT {
             bail!("{}: longer than {} MiB: cut out what is of interest", path.display(), MOST_INPUT >> 20);
         }
-        return Ok(text);
+        files.text.extend(text);
+        return Ok(());
     }
     // Not text as it is: a trace, or a compressed text.
     let trace = Trace::load(&[PathBuf::from(path)], &ReadOptions::default())?;
-    Ok(lines(&trace))
+    files.text.extend(lines(&trace));
+    files.events.get_or_insert_with(|| mmuscope_replay::evidence(&trace));
+    Ok(())
 }
 
 /// Whether bytes are UTF-8, but for a character that is cut at their end.

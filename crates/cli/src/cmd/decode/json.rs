@@ -87,6 +87,16 @@ fn object(found: &Found, question: &Question, answer: &Answer, resolved: &Resolv
             notes.push(note.text.clone());
         }
     }
+    if question.is_slot(found, level, resolved) {
+        notes.push("no SPTE: an array slot above the root, which the walk never wrote".to_owned());
+    }
+    notes.extend(question.bugs.iter().map(|b| format!("looks like {} (kernels {})", b.title, b.releases())));
+    notes.extend(
+        question
+            .better
+            .iter()
+            .map(|b| format!("the layout given does not fit these values; what would: {b}")),
+    );
     if !told {
         notes.push(format!("the level was not given: read as level {level}"));
     }

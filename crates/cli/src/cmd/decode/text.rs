@@ -1,25 +1,27 @@
 //! `decode` for people.
 #![allow(clippy::format_push_string, reason = "text for people; `write!` would only add results to ignore")]
 
+use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 use mmuscope_spte::explain::{Explanation, NoteKind, bit_list, explain, permissions};
-use mmuscope_spte::infer::Judgement;
+use mmuscope_spte::infer::walk_start;
 use mmuscope_spte::{Decoded, Provenance, Resolved, State, changes};
 use mmuscope_trace::paste::{Found, Group, Kind, Role};
 
-use super::{Answer, Question, level_of};
+use super::evidence::says_reserved;
+use super::{Answer, Question, by_group, level_of};
 use crate::cmd::layout::diagram;
 
 /// Prints with colour where a terminal reads.
 pub(super) struct Printer<'o, W: Write> {
-    out: &'o mut W,
+    pub(super) out: &'o mut W,
     colour: bool,
 }
 
 /// Readings listed where several fit.
-const SHOWN: usize = 6;
+pub(super) const SHOWN: usize = 6;
 
 /// Values of one group that are explained in full; more become a list.
 const FULL: usize = 4;
@@ -30,38 +32,42 @@ impl<'o, W: Write> Printer<'o, W> {
         Self { out, colour: io::stdout().is_terminal() && !plain }
     }
 
-    fn paint(&self, code: &str, text: &str) -> String {
+    pub(super) fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    fn bold(&self, text: &str) -> String {
+    pub(super) fn bold(&self, text: &str) -> String {
         self.paint("1", text)
     }
 
-    fn dim(&self, text: &str) -> String {
+    pub(super) fn dim(&self, text: &str) -> String {
         self.paint("2", text)
     }
 
     pub(super) fn answer(&mut self, question: &Question, answer: &Answer) -> Result<()> {
         let resolved = answer.resolved()?;
+        if matches!(answer, Answer::Judged(_)) && question.pasted.values.iter().all(|v| v.value == 0) {
+            self.zeroes(question)?;
+            return self.bugs(question);
+        }
         self.layout_line(question, answer, resolved)?;
-        let groups = &question.pasted.groups;
-        for (n, group) in groups.iter().enumerate() {
-            let values: Vec<&Found> = question.pasted.values.iter().filter(|v| v.group == n).collect();
-            if values.is_empty() {
-                continue;
-            }
+        self.misfit(question)?;
+        self.bugs(question)?;
+        self.run_errors(question)?;
+        let distinct = distinct(question);
+        for (values, times) in &distinct {
+            let group = &question.pasted.groups[values[0].group];
             let read = |v: &Found| {
                 let (level, _) = level_of(v, question, answer, resolved);
                 explain(resolved, v.value, level)
             };
             match group.kind {
                 Kind::ReservedDump | Kind::VeDump | Kind::Walk => {
-                    self.walk(group, &values, resolved, &read)?
+                    self.walk(group, values, resolved, &read)?;
                 }
-                Kind::Memory => self.memory(group, &values, &read)?,
+                Kind::Memory => self.memory(group, values, &read)?,
                 _ if matches!(values.as_slice(), [a, b] if a.role == Role::Old && b.role == Role::New) => {
-                    self.change(group, values[0], values[1], resolved, &read, groups.len() <= 2)?;
+                    self.change(group, values[0], values[1], resolved, &read, distinct.len() <= 2)?;
                 }
                 Kind::Bare if question.bare && values.len() == 2 => {
                     self.full(group, values[0], resolved, &read(values[0]))?;
@@ -71,7 +77,7 @@ impl<'o, W: Write> Printer<'o, W> {
                         self.change(group, values[0], values[1], resolved, &read, false)?;
                     }
                 }
-                _ if values.len() <= FULL && groups.len() <= FULL => {
+                _ if values.len() <= FULL && distinct.len() <= FULL => {
                     for v in values {
                         self.full(group, v, resolved, &read(v))?;
                     }
@@ -82,20 +88,22 @@ impl<'o, W: Write> Printer<'o, W> {
                     }
                 }
             }
+            if *times > 1 {
+                let more = format!("  the same {} more time{}", times - 1, if *times > 2 { "s" } else { "" });
+                writeln!(self.out, "{}", self.dim(&more))?;
+            }
         }
         for note in &question.pasted.left_alone {
             writeln!(self.out, "\n{} {note}", self.dim("·"))?;
         }
-        if let Answer::Judged(judgement) = answer {
-            self.alternatives(question, judgement)?;
-        }
-        Ok(())
+        self.alternatives(question, answer)
     }
 
     fn layout_line(&mut self, question: &Question, answer: &Answer, resolved: &Resolved) -> Result<()> {
         let layout = &resolved.layout;
         let kernel = resolved.kernel.map(|k| {
             let from = match k.from {
+                Provenance::Inferred if question.pasted.kernel.is_none() => " (concluded)",
                 Provenance::Inferred => " (named in the text)",
                 Provenance::Measured => " (this host)",
                 _ => "",
@@ -110,11 +118,6 @@ impl<'o, W: Write> Printer<'o, W> {
         let words = layout.mode.words();
         let name = self.bold(layout.id());
         writeln!(self.out, "{name}  {words}{}{how}", kernel.unwrap_or_default())?;
-        for clue in question.pasted.clues.iter().filter(|_| resolved.kernel.is_none()) {
-            let (a, b) = (clue.releases.start(), clue.releases.end());
-            let until = if b.0 == u16::MAX { " or later".to_owned() } else { format!(" to {}.{}", b.0, b.1) };
-            writeln!(self.out, "{}", self.dim(&format!("  {}: kernel {}.{}{until}", clue.why, a.0, a.1)))?;
-        }
         let assumed: Vec<String> = host_facts(resolved);
         if !assumed.is_empty() {
             writeln!(self.out, "{}", self.dim(&format!("  {}", assumed.join(", "))))?;
@@ -126,11 +129,8 @@ impl<'o, W: Write> Printer<'o, W> {
     }
 
     fn headline(&self, e: &Explanation) -> String {
-        let code = if e.decoded.is_malformed() || e.decoded.nonzero_nonpresent {
-            "1;31"
-        } else {
-            state_colour(e.decoded.state)
-        };
+        let code =
+            if e.refused || e.decoded.nonzero_nonpresent { "1;31" } else { state_colour(e.decoded.state) };
         self.paint(code, &e.headline)
     }
 
@@ -146,6 +146,7 @@ impl<'o, W: Write> Printer<'o, W> {
         }
         writeln!(self.out, "{}  {}", self.bold(&format!("{:#018x}", v.value)), self.dim(&place))?;
         writeln!(self.out, "{}", self.headline(e))?;
+        self.printed_mask(v)?;
         writeln!(self.out)?;
         for line in diagram::text(&e.runs, Some(v.value)) {
             writeln!(self.out, "  {line}")?;
@@ -224,14 +225,14 @@ impl<'o, W: Write> Printer<'o, W> {
 
     /// One value on one line.
     fn brief(&mut self, v: &Found, e: &Explanation) -> Result<()> {
-        let code = if e.decoded.is_malformed() { "1;31" } else { state_colour(e.decoded.state) };
+        let code = if e.refused { "1;31" } else { state_colour(e.decoded.state) };
         let place = match (v.index, v.gfn) {
             (Some(index), _) => format!("[{index:>3}] "),
             (None, Some(gfn)) => format!("gfn {gfn:<#9x} "),
             _ => String::new(),
         };
         let state = self.paint(code, &format!("{:<10}", e.decoded.state.name()));
-        let rest = summary(&e.decoded);
+        let rest = summary(&e.decoded, e.refused);
         writeln!(self.out, "  {place}{:#018x}  level {}  {state}  {rest}", v.value, e.decoded.level)?;
         for note in e.notes.iter().filter(|n| n.kind == NoteKind::Problem) {
             writeln!(self.out, "      {} {}", self.paint("1;31", "!"), note.text)?;
@@ -251,18 +252,25 @@ impl<'o, W: Write> Printer<'o, W> {
         let at = group.address.map_or_else(String::new, |a| format!(" for guest address {a:#x}"));
         let title = if group.kind == Kind::VeDump {
             "A walk that ended in #VE"
-        } else if group.kind == Kind::Walk {
-            "A walk of the page tables"
-        } else {
+        } else if says_reserved(group, values) {
             "A walk that hit reserved bits"
+        } else {
+            "A walk of the page tables"
         };
         writeln!(self.out, "{}", self.bold(&format!("{title}{at}")))?;
-        writeln!(self.out)?;
         let readings: Vec<Explanation> = values.iter().map(|v| read(v)).collect();
+        let start = walk_start(&resolved.layout);
         for (v, e) in values.iter().zip(&readings) {
+            if e.decoded.level > start {
+                let why =
+                    format!("no SPTE: this walk begins at level {start}, the slot above was never written");
+                let state = self.paint("33", &format!("{:<10}", "unwritten"));
+                writeln!(self.out, "  level {}  {:#018x}  {state}  {why}", e.decoded.level, v.value)?;
+                continue;
+            }
             // The kernel prints the mask of the level; what offends is the value under it.
             let printed = v.rsvd_mask.map_or(0, |mask| v.value & mask);
-            let bad = e.decoded.is_malformed() || printed != 0;
+            let bad = e.refused || printed != 0;
             let code = if bad { "1;31" } else { state_colour(e.decoded.state) };
             let state = self.paint(code, &format!("{:<10}", e.decoded.state.name()));
             writeln!(
@@ -270,10 +278,11 @@ impl<'o, W: Write> Printer<'o, W> {
                 "  level {}  {:#018x}  {state}  {}",
                 e.decoded.level,
                 v.value,
-                summary(&e.decoded)
+                summary(&e.decoded, e.refused)
             )?;
         }
-        for pair in readings.windows(2) {
+        let walked: Vec<&Explanation> = readings.iter().filter(|e| e.decoded.level <= start).collect();
+        for pair in walked.windows(2) {
             let (above, below) = (&pair[0].decoded, &pair[1].decoded);
             if above.state != State::Table || above.level != below.level + 1 {
                 writeln!(
@@ -299,21 +308,49 @@ impl<'o, W: Write> Printer<'o, W> {
         readings: &[Explanation],
         resolved: &Resolved,
     ) -> Result<()> {
+        let start = walk_start(&resolved.layout);
+        let walked = || readings.iter().map(|e| &e.decoded).filter(|d| d.level <= start);
         if group.kind == Kind::VeDump {
+            let said = match walked().last().map(|d| (resolved.layout.suppress_ve, d.raw)) {
+                Some((0, _)) => {
+                    "The CPU raised #VE, which this layout knows nothing of: suppress-#VE came with 6.10."
+                }
+                Some((bit, raw)) if raw & bit == 0 => {
+                    "The CPU raised #VE in the guest: the last entry lacks suppress-#VE (bit 63), which KVM sets in all of them."
+                }
+                _ => {
+                    "The last entry has suppress-#VE (bit 63) set: the SPTEs do not explain a #VE at this address."
+                }
+            };
+            writeln!(self.out, "  {said}")?;
+        } else if says_reserved(group, values) {
             writeln!(
                 self.out,
-                "  The CPU raised #VE in the guest although KVM never asks for it: the last entry should have had suppress-#VE (bit 63) set."
+                "  The CPU reported a malformed entry, KVM looked for an MMIO SPTE at the end of the walk and checked what it met there."
             )?;
         } else {
-            writeln!(
-                self.out,
-                "  The CPU reported a malformed entry, KVM looked for an MMIO SPTE at the end of the walk and met present entries instead."
-            )?;
+            // Somebody's own print: nothing says that something was wrong.
+            return Ok(());
         }
         let mut culprit = None;
+        let mut slot = false;
         for (v, e) in values.iter().zip(readings) {
             let d = &e.decoded;
             let printed = v.rsvd_mask.map_or(0, |mask| v.value & mask);
+            if d.level > start {
+                let hit = printed | resolved.layout.reserved_mask(v.value, d.level) & v.value;
+                slot = true;
+                if hit != 0 {
+                    writeln!(
+                        self.out,
+                        "  {} The check tripped on {} of the level-{} slot, which holds no SPTE.",
+                        self.paint("1;31", "→"),
+                        bit_list(hit),
+                        d.level
+                    )?;
+                }
+                continue;
+            }
             let hit = printed | d.reserved_bits;
             if hit != 0 {
                 writeln!(
@@ -341,6 +378,16 @@ impl<'o, W: Write> Printer<'o, W> {
                 }
                 culprit = Some((*v, e));
             }
+        }
+        if group.kind == Kind::VeDump && culprit.is_none() {
+            return Ok(());
+        }
+        if slot && culprit.is_none() {
+            writeln!(self.out, "  The entries of the walk itself are sound.")?;
+            return match values.iter().zip(readings).find(|(_, e)| e.decoded.state == State::Mmio) {
+                Some((v, e)) => self.full(group, v, resolved, e),
+                None => Ok(()),
+            };
         }
         let Some((v, e)) = culprit else {
             writeln!(
@@ -464,50 +511,27 @@ impl<'o, W: Write> Printer<'o, W> {
         }
         Ok(())
     }
+}
 
-    fn alternatives(&mut self, question: &Question, judgement: &Judgement) -> Result<()> {
-        if judgement.is_settled() {
-            if let Some(first) = judgement.plausible.first() {
-                writeln!(self.out)?;
-                writeln!(
-                    self.out,
-                    "{}",
-                    self.dim(&format!("No layout was given. One reading fits: {}.", first.whose))
-                )?;
+/// The groups of a text; trace events that say the same of the same entry are one, with how often it was said.
+fn distinct(question: &Question) -> Vec<(Vec<&Found>, usize)> {
+    let mut list: Vec<(Vec<&Found>, usize)> = Vec::new();
+    let mut said: HashMap<Vec<(u64, Option<u64>, Option<u8>)>, usize> = HashMap::new();
+    for (group, values) in question.pasted.groups.iter().zip(by_group(&question.pasted)) {
+        if values.is_empty() {
+            continue;
+        }
+        if group.kind == Kind::Event {
+            let key = values.iter().map(|v| (v.value, v.gfn, v.level)).collect();
+            if let Some(&at) = said.get(&key) {
+                list[at].1 += 1;
+                continue;
             }
-            return Ok(());
+            said.insert(key, list.len());
         }
-        writeln!(self.out)?;
-        writeln!(
-            self.out,
-            "{}",
-            self.bold(&format!(
-                "No layout was given: {} readings fit, the likeliest was shown",
-                judgement.plausible.len()
-            ))
-        )?;
-        for (n, reading) in judgement.plausible.iter().take(SHOWN).enumerate() {
-            let candidate = reading.candidates.first().and_then(|&at| judgement.candidates.get(at));
-            writeln!(self.out, "  {}. {}", n + 1, reading.whose)?;
-            if let Some(d) = candidate.and_then(|c| c.readings.first())
-                && question.pasted.values.len() == 1
-            {
-                writeln!(self.out, "     {} level {}: {}", d.state.name(), d.level, summary(d))?;
-            }
-        }
-        if judgement.plausible.len() > SHOWN {
-            writeln!(self.out, "  and {} more", judgement.plausible.len() - SHOWN)?;
-        }
-        if judgement.agreed.is_empty() {
-            writeln!(self.out, "  They agree on nothing.")?;
-        } else {
-            writeln!(self.out, "  All agree on: {}.", judgement.agreed.join(", "))?;
-        }
-        for fact in &judgement.settle {
-            writeln!(self.out, "  {} {fact}", self.dim("·"))?;
-        }
-        Ok(())
+        list.push((values, 1));
     }
+    list
 }
 
 /// Colours of the pictures, as near as terminals have them.
@@ -561,7 +585,7 @@ fn why_reserved(hit: u64, d: &Decoded, resolved: &Resolved) -> String {
 }
 
 /// What a line of a list says of a value.
-pub(super) fn summary(d: &Decoded) -> String {
+pub(super) fn summary(d: &Decoded, refused: bool) -> String {
     match d.state {
         State::Present => {
             let mut text = format!("pfn {:#x} {}", d.pfn.unwrap_or(0), permissions(d));
@@ -582,16 +606,14 @@ pub(super) fn summary(d: &Decoded) -> String {
                 text += " ";
                 text += mmuscope_spte::explain::size_name(d.level);
             }
-            if d.is_malformed() {
+            if refused {
                 text += " MALFORMED";
             }
             text
         }
-        State::Table => format!(
-            "→ table at {:#x}{}",
-            d.pfn.unwrap_or(0) << 12,
-            if d.is_malformed() { " MALFORMED" } else { "" }
-        ),
+        State::Table => {
+            format!("→ table at {:#x}{}", d.pfn.unwrap_or(0) << 12, if refused { " MALFORMED" } else { "" })
+        }
         State::Mmio => {
             format!("gfn {:#x} generation {:#x}", d.gfn.unwrap_or(0), d.mmio_generation.unwrap_or(0))
         }

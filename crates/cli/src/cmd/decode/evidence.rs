@@ -1,0 +1,121 @@
+//! From pasted text to the evidence that the judge weighs. Events are read as the replay reads them.
+
+use mmuscope_replay::Gathered;
+use mmuscope_spte::infer::{Claim, Evidence, Fact, Letters, Modes, Role, Value, Walk};
+use mmuscope_spte::{Kernel, Mode, Vendor};
+use mmuscope_trace::Trace;
+use mmuscope_trace::paste::{self, Found, Group, Kind, Pasted, Stated};
+
+/// The events of a text, if it has any that a trace reader understands.
+pub(super) fn events(text: &[u8]) -> Option<Gathered> {
+    let text = String::from_utf8_lossy(text);
+    if !text.contains("kvm_") && !text.contains("fast_page_fault") && !text.contains("mmio_spte") {
+        return None;
+    }
+    let trace = Trace::from_text(&text).ok().filter(|t| !t.events.is_empty())?;
+    Some(mmuscope_replay::evidence(&trace))
+}
+
+/// Whether the text says of a dump that reserved bits were found.
+pub(super) fn says_reserved(group: &Group, values: &[&Found]) -> bool {
+    group.kind == Kind::ReservedDump
+        && (group.address.is_some() || values.iter().any(|v| v.rsvd_mask.is_some()))
+}
+
+/// Values judged to find a layout; more of them only cost time.
+const MOST_JUDGED: usize = 256;
+
+/// Everything the text says. Values of events come with the events where those could be read.
+pub(super) fn gather(pasted: &Pasted, level: Option<u8>, events: Option<&Gathered>) -> Evidence {
+    let mut evidence = events.map(|g| g.evidence.clone()).unwrap_or_default();
+    for (group, found) in pasted.groups.iter().zip(super::by_group(pasted)) {
+        if group.kind == Kind::Event && events.is_some() || evidence.values.len() >= MOST_JUDGED {
+            continue;
+        }
+        let first = evidence.values.len();
+        let zeroes = found.iter().all(|v| v.value == 0) || found.len() < 8;
+        evidence
+            .values
+            .extend(found.iter().filter(|v| zeroes || v.value != 0).map(|v| value(v, group, level)));
+        evidence.values.truncate(MOST_JUDGED);
+        if matches!(group.kind, Kind::ReservedDump | Kind::VeDump) {
+            // 5.10 prints all slots of an array, also those above the root of the walk.
+            let slots =
+                pasted.clues.iter().any(|c| (*c.releases.start(), *c.releases.end()) == ((5, 10), (5, 12)));
+            evidence.walks.push(Walk {
+                values: (first..evidence.values.len()).collect(),
+                address: group.address,
+                reserved: says_reserved(group, &found),
+                unwritten_slots: slots && group.kind == Kind::ReservedDump,
+            });
+        }
+    }
+    facts(pasted, &mut evidence);
+    evidence
+}
+
+fn value(found: &Found, group: &Group, level: Option<u8>) -> Value {
+    Value {
+        raw: found.value,
+        level: found.level.or(level),
+        role: match (found.role, group.event.as_deref()) {
+            (paste::Role::Leaf, Some("kvm_mmu_set_spte")) => Role::Installed,
+            (paste::Role::Leaf, _) => Role::Leaf,
+            (paste::Role::Mmio, _) => Role::Mmio { gfn: found.gfn, generation: found.generation },
+            _ => Role::Unknown,
+        },
+        letters: found.letters.map(|l| Letters { r: l.r, w: l.w, x: l.x, u: l.u }),
+        printed_mask: found.rsvd_mask,
+        often: 0,
+    }
+}
+
+fn facts(pasted: &Pasted, evidence: &mut Evidence) {
+    if let Some(kernel) = pasted.kernel.as_deref().and_then(Kernel::parse) {
+        let points = mmuscope_replay::release_points(&kernel);
+        evidence.fact(
+            Claim::Kernel(kernel),
+            points,
+            format!("the text names kernel {kernel} (trees carry backports: values count more)"),
+        );
+    }
+    for clue in &pasted.clues {
+        let releases = Claim::Releases(*clue.releases.start(), *clue.releases.end());
+        evidence.fact(releases, Fact::WORDING, range(clue));
+    }
+    if let Some(vendor) = pasted.vendor.and_then(Vendor::parse) {
+        let why = format!("the text names {}'s KVM module or a function of it", vendor.name());
+        evidence.fact(Claim::Modes(Modes::vendor(vendor)), Fact::EVENTS, why);
+    }
+    let both = |a: Stated, b: Stated| {
+        pasted.stated.iter().any(|(s, _)| *s == a) && pasted.stated.iter().any(|(s, _)| *s == b)
+    };
+    for (stated, words) in &pasted.stated {
+        let modes = match *stated {
+            // A mail may name the other vendor's.
+            Stated::Ept | Stated::Npt if both(Stated::Ept, Stated::Npt) => continue,
+            Stated::Ept => Modes::ept(),
+            Stated::Npt => Modes::of(&[Mode::Npt, Mode::NestedNpt]),
+            Stated::Tdp => Modes::tdp(),
+            Stated::NestedEpt => Modes::of(&[Mode::NestedEpt, Mode::NestedEptNoAd]),
+            Stated::EptPointer(pointer) => {
+                let off = pointer >> 6 & 1 == 0;
+                let why = format!("{words} has A/D bits {}", if off { "off" } else { "on" });
+                let has = |m: Mode| m.format() == mmuscope_spte::Format::Ept;
+                let without = |m: Mode| matches!(m, Mode::EptNoAd | Mode::NestedEptNoAd);
+                let modes = Modes::that(|m| has(m) && without(m) == off);
+                evidence.fact(Claim::Modes(modes), Fact::EVENTS, why);
+                continue;
+            }
+            Stated::RunError(_) => continue,
+        };
+        evidence.fact(Claim::Modes(modes), Fact::EVENTS, format!("the text has {words}"));
+    }
+}
+
+/// `the words "rsvd bits": kernel 5.14 or later`.
+fn range(clue: &paste::Clue) -> String {
+    let (a, b) = (clue.releases.start(), clue.releases.end());
+    let until = if b.0 == u16::MAX { " or later".to_owned() } else { format!(" to {}.{}", b.0, b.1) };
+    format!("{}: kernel {}.{}{until}", clue.why, a.0, a.1)
+}

@@ -1,0 +1,167 @@
+//! What `decode` says of its own answer: known bugs it looks like, options that do not fit, and why this reading and not the next.
+
+use std::io::Write;
+
+use anyhow::Result;
+use mmuscope_spte::explain::bit_list;
+use mmuscope_spte::infer::Judgement;
+use mmuscope_trace::paste::{Found, Stated};
+
+use super::text::{Printer, SHOWN, summary};
+use super::{Answer, Question};
+
+/// Errors of KVM_RUN that say something of the host, and what.
+const RUN_ERRORS: [(u32, &str); 2] = [
+    (
+        14,
+        "EFAULT: the host has no page that KVM may map for this address, so KVM_RUN fails and the VMM decides; a VMM that runs the vCPU again loops",
+    ),
+    (12, "ENOMEM: the host had no memory for a page table or a page"),
+];
+
+impl<W: Write> Printer<'_, W> {
+    /// Values that are all zero: nothing is to be judged.
+    pub(super) fn zeroes(&mut self, question: &Question) -> Result<()> {
+        let zero = self.bold("0x0000000000000000");
+        writeln!(self.out, "{zero}  nonpresent under every layout: zapped, or never filled")?;
+        let newer = "  kernels 6.10 and later put 0x8000000000000000 there, and take zero for not present just the same";
+        writeln!(self.out, "{}", self.dim(newer))?;
+        let mut places: Vec<(String, usize)> = Vec::new();
+        for v in &question.pasted.values {
+            let group = question.pasted.groups.get(v.group);
+            let event = group.and_then(|g| g.event.as_deref()).unwrap_or_default();
+            let place = match (event, v.gfn) {
+                ("", None) => continue,
+                ("fast_page_fault", Some(gfn)) => {
+                    format!("fast_page_fault found nothing mapped at gfn {gfn:#x}")
+                }
+                (event, gfn) => {
+                    let gfn = gfn.map_or_else(String::new, |g| format!(" at gfn {g:#x}"));
+                    format!("{event}{gfn}").trim_start().to_owned()
+                }
+            };
+            match places.iter_mut().find(|(p, _)| *p == place) {
+                Some((_, n)) => *n += 1,
+                None => places.push((place, 1)),
+            }
+        }
+        for (place, n) in places.iter().take(4) {
+            let times = if *n > 1 { format!(", {n} times") } else { String::new() };
+            writeln!(self.out, "  {place}{times}")?;
+        }
+        self.run_errors(question)
+    }
+
+    /// What KVM_RUN returned, where that explains what is seen.
+    pub(super) fn run_errors(&mut self, question: &Question) -> Result<()> {
+        for (stated, words) in &question.pasted.stated {
+            if let Stated::RunError(errno) = stated
+                && let Some((_, text)) = RUN_ERRORS.iter().find(|(n, _)| n == errno)
+            {
+                writeln!(self.out, "  {} {words} = {text}", self.paint("33", "→"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Known bugs that what is seen looks like.
+    pub(super) fn bugs(&mut self, question: &Question) -> Result<()> {
+        for bug in &question.bugs {
+            let lead = self.paint("1;33", "looks like");
+            writeln!(self.out, "  {lead} {} (kernels {})", bug.title, bug.releases())?;
+            writeln!(self.out, "    fixed by: {}", bug.fixed)?;
+            writeln!(self.out, "    to confirm: {}", bug.confirm.join("; or "))?;
+        }
+        Ok(())
+    }
+
+    /// Options that were given and do not fit.
+    pub(super) fn misfit(&mut self, question: &Question) -> Result<()> {
+        if let Some(better) = &question.better {
+            writeln!(
+                self.out,
+                "  {} the layout given does not fit these values; what would: {better}",
+                self.paint("1;31", "!")
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What a printed mask says: the bits the kernel complained about.
+    pub(super) fn printed_mask(&mut self, v: &Found) -> Result<()> {
+        let Some(mask) = v.rsvd_mask else { return Ok(()) };
+        let hit = v.value & mask;
+        let said = match hit {
+            0 => "none of the reserved bits is set: the memory type or the permissions are what the check refused"
+                .to_owned(),
+            _ => format!("{} {} what the check refused", bit_list(hit), if hit.is_power_of_two() { "is" } else { "are" }),
+        };
+        let nx = if hit == 1 << 63 { ", NX where the format has it" } else { "" };
+        writeln!(self.out, "  {} value & rsvd bits = {hit:#x}: {said}{nx}", self.paint("1;31", "→"))?;
+        Ok(())
+    }
+
+    /// Why this reading, and what the others are.
+    pub(super) fn alternatives(&mut self, question: &Question, answer: &Answer) -> Result<()> {
+        let Answer::Judged(judgement) = answer else { return Ok(()) };
+        writeln!(self.out)?;
+        let first = judgement.plausible.first().map_or("", |r| r.whose.as_str());
+        if judgement.is_settled() {
+            let line = format!("No layout was given. One reading fits: {first}.");
+            writeln!(self.out, "{}", self.dim(&line))?;
+            return self.why(judgement);
+        }
+        let line = format!(
+            "No layout was given: {} readings fit, the likeliest was shown",
+            judgement.plausible.len()
+        );
+        writeln!(self.out, "{}", self.bold(&line))?;
+        for (n, reading) in judgement.plausible.iter().take(SHOWN).enumerate() {
+            let candidate = reading.candidates.first().and_then(|&at| judgement.candidates.get(at));
+            writeln!(self.out, "  {}. {}", n + 1, reading.whose)?;
+            if let Some(c) = candidate
+                && let Some(d) = c.readings.first()
+                && question.pasted.values.len() == 1
+            {
+                writeln!(
+                    self.out,
+                    "     {} level {}: {}",
+                    d.state.name(),
+                    d.level,
+                    summary(d, c.resolved.layout.refuses(d))
+                )?;
+            }
+        }
+        if judgement.plausible.len() > SHOWN {
+            writeln!(self.out, "  and {} more", judgement.plausible.len() - SHOWN)?;
+        }
+        if judgement.agreed.is_empty() {
+            writeln!(self.out, "  They agree on nothing.")?;
+        } else {
+            writeln!(self.out, "  All agree on: {}.", judgement.agreed.join(", "))?;
+        }
+        for fact in &judgement.settle {
+            writeln!(self.out, "  {} {fact}", self.dim("·"))?;
+        }
+        self.why(judgement)
+    }
+
+    fn why(&mut self, judgement: &Judgement) -> Result<()> {
+        let why = &judgement.why;
+        for reason in &why.best {
+            writeln!(self.out, "  {} {reason}", self.paint("32", "+"))?;
+        }
+        for reason in &why.doubts {
+            writeln!(self.out, "  {} {reason}", self.paint("31", "-"))?;
+        }
+        if let Some(next) = &why.next
+            && !(why.against.is_empty() && why.best.is_empty())
+        {
+            writeln!(self.out, "  Next: {next}.")?;
+            for reason in &why.against {
+                writeln!(self.out, "  {} {reason}", self.paint("31", "-"))?;
+            }
+        }
+        Ok(())
+    }
+}

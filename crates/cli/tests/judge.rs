@@ -1,0 +1,278 @@
+//! `decode` and the replay ask one judge: they agree on every sample, and on pasted texts `decode` says the point first.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn run(args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mmuscope"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("mmuscope runs");
+    // A program that needs no input may be gone already.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    child.wait_with_output().expect("mmuscope ends")
+}
+
+/// What `decode` says of a text.
+fn decode(options: &[&str], text: &str) -> String {
+    let output = run(&[&["decode"], options].concat(), text);
+    assert!(output.status.success(), "{}\nof:\n{text}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The first ten lines, which must hold the point.
+fn head(options: &[&str], text: &str) -> String {
+    decode(options, text).lines().take(10).collect::<Vec<_>>().join("\n")
+}
+
+/// Asserts that each of `parts` is in the first ten lines.
+fn says(options: &[&str], text: &str, parts: &[&str]) {
+    let said = head(options, text);
+    for part in parts {
+        assert!(said.contains(part), "no `{part}` in the first ten lines:\n{said}\nof:\n{text}");
+    }
+}
+
+fn layout_of(jsonl: &str) -> String {
+    let first: Value = serde_json::from_str(jsonl.lines().next().expect("a line")).expect("an object");
+    first["layout"].as_str().expect("a layout").to_owned()
+}
+
+/// The layout that the replay concludes of a trace.
+fn replayed(file: &Path) -> String {
+    let file = file.to_str().expect("UTF-8");
+    layout_of(&decode(&["--format", "jsonl", "--from", file, "0x1"], ""))
+}
+
+fn samples() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");
+    let mut list: Vec<PathBuf> = std::fs::read_dir(folder)
+        .expect("samples")
+        .map(|e| e.expect("an entry").path().join("trace.txt.zst"))
+        .filter(|p| p.exists())
+        .collect();
+    list.sort();
+    assert!(list.len() >= 11, "samples are missing");
+    list
+}
+
+#[test]
+fn decode_and_replay_agree_on_every_sample() {
+    for sample in samples() {
+        let packed = std::fs::read(&sample).expect("read");
+        let text = zstd::decode_all(packed.as_slice()).expect("zstd");
+        let text = String::from_utf8_lossy(&text);
+        // The whole of it for the replay's answer, a stretch from its middle for what people paste.
+        let lines: Vec<&str> = text.lines().collect();
+        let from = lines.len() / 2;
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, part) in [
+            ("start", &lines[..lines.len().min(3000)]),
+            ("middle", &lines[from..lines.len().min(from + 3000)]),
+        ] {
+            let mut cut = String::new();
+            for line in part {
+                let _ = writeln!(cut, "{line}");
+            }
+            let file = folder.path().join(name);
+            std::fs::write(&file, &cut).expect("written");
+            let pasted = run(&["decode", "--format", "jsonl"], &cut);
+            // A stretch without a value has nothing to decode.
+            if pasted.status.code() == Some(2) && !cut.contains("spte") {
+                continue;
+            }
+            let pasted = layout_of(&String::from_utf8_lossy(&pasted.stdout));
+            assert_eq!(pasted, replayed(&file), "{} of {}", name, sample.display());
+        }
+    }
+}
+
+#[test]
+fn cuts_of_a_sample_are_read_as_the_whole() {
+    // The kernels that recorded them, as each sample's README and version file say.
+    let known = [
+        ("5.10-ept-ad", "E08/ept"),
+        ("5.10-npt-tdp", "E08/npt"),
+        ("5.10-shadow64", "E08/shadow64"),
+        ("5.10pae-shadow", "E08/shadow-pae"),
+        ("6.1-ept-ad", "E11/ept"),
+        ("6.1-ept-noad", "E11/ept-noad"),
+        ("6.1-npt", "E11/npt"),
+        ("6.1-npt-nommio", "E11/npt"),
+        ("6.1-shadow32", "E11/shadow-pae"),
+        ("6.18-npt", "E13/npt"),
+        ("7.3-npt", "E14/npt"),
+    ];
+    for sample in samples() {
+        let name = sample.parent().and_then(Path::file_name).and_then(|n| n.to_str()).expect("a name");
+        let Some((_, want)) = known.iter().find(|(n, _)| *n == name) else { continue };
+        assert_eq!(replayed(&sample), *want, "{name}");
+    }
+}
+
+/// A 32-bit guest on a CPU without EPT: PAE walks begin at level 2, and what 5.10 prints as level 3 is whatever the stack held. The frame
+/// that faulted, 0xfed00, is in the MMIO SPTE under an L1TF split at 39 bits: `3<<52 | 1<<51 | b38:34 | gpa | generation 0x10 | W U P`.
+const PAE_DUMP: &str = "\
+get_mmio_spte: detect reserved bits on spte, addr 0xfed00000, dump hierarchy:
+------ spte 0x4100000106 level 3.
+------ spte 0x1b3f027 level 2.
+------ spte 0x38007cfed00087 level 1.
+CPU: 0 PID: 811 Comm: qemu-system-i38 Not tainted 5.10.2-arch1 #1
+";
+
+#[test]
+fn a_slot_that_no_walk_wrote_is_no_entry() {
+    says(
+        &[],
+        PAE_DUMP,
+        &[
+            "E08/shadow-pae",
+            "MAXPHYADDR 39 inferred, L1TF",
+            "looks like a false alarm",
+            "unwritten",
+            "gfn 0xfed00 generation 0x10",
+        ],
+    );
+    assert!(decode(&[], PAE_DUMP).contains("The entries of the walk itself are sound"));
+    // The same on a CPU with 5-level paging and a 4-level EPT walk.
+    let four = "\
+        get_mmio_spte: detect reserved bits on spte, addr 0xfee00000, dump hierarchy:\n\
+        ------ spte 0xffffc9000123fd48 level 5.\n------ spte 0x10a1b2107 level 4.\n------ spte 0x10a1b3107 level 3.\n\
+        ------ spte 0x10a1b4107 level 2.\n------ spte 0x300000fee00046 level 1.\n";
+    says(&[], four, &["E08/ept", "looks like a false alarm", "level 5  0xffffc9000123fd48  unwritten"]);
+}
+
+#[test]
+fn the_mask_that_is_printed_tells_width_and_offender() {
+    // Bits 51:43 reserved: MAXPHYADDR 43. Bit 63 among them: a kernel up to 5.19.
+    let nx = "spte = 0x80000001c0200ee7, level = 2, rsvd bits = 0x800ff800001fe000\n\
+              WARNING: CPU: 3 PID: 700 at arch/x86/kvm/mmu/spte.c:200 make_spte+0x2f7/0x310 [kvm]\n\
+              npf_interception+0x55/0x90 [kvm_amd]\n";
+    says(
+        &[],
+        nx,
+        &[
+            "/npt",
+            "MAXPHYADDR 43 inferred",
+            "looks like a false alarm",
+            "value & rsvd bits = 0x8000000000000000",
+            "pfn 0x1c0200",
+        ],
+    );
+    assert!(!decode(&[], nx).contains("malformed"), "to the CPU it is NX");
+    // A PAE mask reserves everything from the width up to bit 62.
+    let pae = "spte = 0x40000000abcde67, level = 1, rsvd bits = 0x7ffff00000000000\n";
+    says(&[], pae, &["shadow-pae", "MAXPHYADDR 44 inferred", "bit 58 is what the check refused"]);
+}
+
+#[test]
+fn values_count_more_than_the_release() {
+    // Suppress-#VE in every entry and an empty entry of 1<<63: 6.10 and later, whatever the tree calls itself.
+    let text = "CPU: 5 PID: 99 Comm: vmm Not tainted 6.6.9-fleet #3\n\
+                kvm: #VE fee01000, spte[4] = 0x8000000107b1e907, spte[3] = 0x8000000107b1f907, spte[2] = 0x8000000107b20907, spte[1] = 0x8600000123456b77\n";
+    says(&[], text, &["/ept ", "looks like a #VE that the SPTEs do not explain"]);
+    let said = decode(&[], text);
+    let era = said.split('/').next().expect("an era");
+    assert!(matches!(era, "E12" | "E13"), "{said}");
+    assert!(said.contains("the text names kernel 6.6.9 (trees carry backports"), "{said}");
+    // Without bit 63 in the last entry the #VE is explained.
+    let clear = text.replace("0x8600000123456b77", "0x600000123456b77");
+    let said = decode(&[], &clear);
+    assert!(said.contains("the last entry lacks suppress-#VE"), "{said}");
+    assert!(!said.contains("do not explain"), "{said}");
+}
+
+#[test]
+fn installs_are_leaves() {
+    // Read as 5.13 and later, bit 11 clear, it would be no entry at all; the event installs leaves.
+    let text = "vm-7 [001] 5.000001: kvm_mmu_set_spte: gfn 1f0 spte 12345025 (r-xu) level 1 at 9a010f80\n";
+    says(&[], text, &["E08/npt", "present: maps a 4 KiB page at pfn 0x12345"]);
+    // #PF exits and no EPT violation: the tables shadow the guest's.
+    let shadow = "vm-7 [001] d... 5.000001: kvm_exit: reason EXCEPTION_NMI rip 0x1000 info 1000 80000b0e\n\
+                  vm-7 [001] .... 5.000002: kvm_page_fault: address 1000 error_code 14\n\
+                  vm-7 [001] .... 5.000003: kvm_mmu_set_spte: gfn 1 spte 12345c67 (rwxu) level 1 at 9a010008\n";
+    says(&[], shadow, &["shadow paging", "pfn 0x12345"]);
+}
+
+#[test]
+fn zero_is_nonpresent_everywhere() {
+    says(&["0x0"], "", &["nonpresent under every layout", "6.10 and later"]);
+    let loop_ = "vm-9 [003] .... 7.000001: kvm_page_fault: address 7f0000 error_code 182\n\
+                 vm-9 [003] d... 7.000002: fast_page_fault: vcpu 0 gva 7f0000 error_code W sptep 0000000011111111 old 0x0 new 0 spurious 0 fixed 0\n\
+                 vm-9 [003] .... 7.000003: kvm_userspace_exit: reason error (14)\n";
+    says(&[], loop_, &["nonpresent under every layout", "gfn 0x7f0", "EFAULT"]);
+    for mode in ["tdx", "pvm", "pkvm"] {
+        assert!(!decode(&[], loop_).to_lowercase().contains(mode));
+    }
+}
+
+#[test]
+fn two_answers_at_once_are_both_told() {
+    // EPT: low bits 110 (the MMIO mark), frame 0xfee00, and bit 11 set.
+    let text = "kvm: get_mmio_spte: reserved bits set on MMU-present spte, addr 0xfee00000, hierarchy:\n\
+                kvm: ------ spte = 0x10a1b2907 level = 4, rsvd bits = 0xfc000000000f8\n\
+                kvm: ------ spte = 0x10a1b3907 level = 3, rsvd bits = 0xfc00000000078\n\
+                kvm: ------ spte = 0x10a1b4907 level = 2, rsvd bits = 0xfc00000000078\n\
+                kvm: ------ spte = 0xfee00806 level = 1, rsvd bits = 0xfc00000000000\n";
+    let said = decode(&[], text);
+    assert!(said.contains("two answers at once"), "{said}");
+    assert!(said.contains("an MMIO SPTE of frame 0xfee00"), "{said}");
+}
+
+#[test]
+fn loops_look_like_their_bugs() {
+    let mut stale = String::new();
+    for n in 0..4 {
+        let _ = write!(
+            stale,
+            "vm-5 [002] 9.00000{n}: kvm_exit: reason EXIT_NPF rip 0xffffffff81000000 info 200000006 1234000\n\
+             vm-5 [002] 9.00000{n}: kvm_page_fault: vcpu 0 rip 0xffffffff81000000 address 0x0000000001234000 error_code 0x200000006\n\
+             vm-5 [002] 9.00000{n}: kvm_entry: vcpu 0, rip 0xffffffff81000000\n"
+        );
+    }
+    says(&[], &stale, &["looks like mmu_notifier's sequence count passed 2^31", "mmu_invalidate_seq"]);
+    // One retry, and then the fault is served: nothing of the kind.
+    let served = "vm-5 [002] 9.0: kvm_exit: reason EXIT_NPF rip 0x1 info 200000006 1234000\n\
+                  vm-5 [002] 9.1: kvm_page_fault: vcpu 0 rip 0x1 address 0x0000000001234000 error_code 0x200000006\n\
+                  vm-5 [002] 9.2: kvm_entry: vcpu 0, rip 0x1\n\
+                  vm-5 [002] 9.3: kvm_page_fault: vcpu 0 rip 0x1 address 0x0000000001234000 error_code 0x200000006\n\
+                  vm-5 [002] 9.4: kvm_mmu_set_spte: gfn 1234 spte 55555e67 (rwxu) level 1 at 9a0109a0\n\
+                  vm-5 [002] 9.5: kvm_entry: vcpu 0, rip 0x1\n";
+    assert!(!decode(&[], served).contains("looks like"));
+    let mut spurious = String::new();
+    for n in 0..4 {
+        let _ = write!(
+            spurious,
+            "vm-6 [002] ..... 9.00000{n}: kvm_page_fault: vcpu 1 rip 0x55 address 0x0000000000055000 error_code 0x184\n\
+             vm-6 [002] ..... 9.00000{n}: fast_page_fault: vcpu 1 gva 55000 error_code F sptep 00000000aaaaaaaa old 0x61000012345f877 new 61000012345f877 spurious 1 fixed 0\n"
+        );
+    }
+    says(&[], &spurious, &["E11/ept-noad", "looks like a stale translation below KVM"]);
+}
+
+#[test]
+fn what_is_given_rules_and_is_doubted() {
+    let output = run(&["decode", "0x8600000123456b77", "--vendor", "amd", "--paging", "ept"], "");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("vendor amd") && said.contains("paging mode ept"), "{said}");
+    let values = ["0x8600000123456b77", "0x8000000107b1e907", "--kernel", "5.10", "--paging", "ept"];
+    let said = decode(&values, "");
+    assert!(said.starts_with("E08/ept"), "{said}");
+    assert!(
+        said.contains(
+            "the layout given does not fit these values; what would: EPT with A/D bits, kernels 6.1"
+        ),
+        "{said}"
+    );
+    assert!(
+        !decode(&["0x600000123456b77", "--kernel", "6.1", "--paging", "ept"], "").contains("does not fit")
+    );
+}

@@ -1,0 +1,294 @@
+//! Which layout a trace was written under, concluded from the trace itself.
+//!
+//! The judge is the one of the `spte` crate, which `decode` asks, too: this module gathers the evidence (`gather`), holds it against what
+//! is measured or given, and keeps in words where each part of the answer comes from.
+
+mod gather;
+mod loops;
+
+use mmuscope_spte::infer::{Claim, Judgement, judge};
+use mmuscope_spte::layouts::Library;
+use mmuscope_spte::{
+    Format, Known, Layout, LayoutSpec, MaskName, Mode, Provenance, Resolved, State as SpteState, Vendor,
+};
+use mmuscope_trace::Trace;
+
+pub use gather::{Gathered, evidence, release_points};
+
+/// What replay is told about the layout instead of inferring it: whatever is set here is taken as it is.
+#[derive(Clone, Debug, Default)]
+pub struct LayoutOverride {
+    /// Kernel, era, mode, host and masks the user gave; empty to infer everything.
+    pub spec: LayoutSpec,
+}
+
+/// One part of a layout and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutPart {
+    /// What: `family`, `paging mode`, `MMIO value` …
+    pub what: String,
+    /// Its value in words.
+    pub value: String,
+    /// Where from, in a word.
+    pub from: Provenance,
+    /// Where from, in a sentence.
+    pub why: String,
+}
+
+/// A layout with the origin of each of its parts.
+#[derive(Clone, Debug)]
+pub struct LayoutInfo {
+    /// The layout.
+    pub layout: Layout,
+    /// The same with the origin of each mask.
+    pub resolved: Resolved,
+    /// Its parts in words.
+    pub parts: Vec<LayoutPart>,
+    /// 0 to 1: how much the trace supports it.
+    pub confidence: f32,
+    /// MMIO values of the trace (or measured masks) confirm how MMIO entries are made here.
+    pub mmio_sure: bool,
+    /// Names of other layouts that the trace does not rule out.
+    pub alternatives: Vec<String>,
+    /// The spec it was made from (for `decode --from`).
+    pub spec: LayoutSpec,
+    /// What it was concluded from.
+    pub(crate) gathered: Gathered,
+}
+
+struct Parts(Vec<LayoutPart>);
+
+impl Parts {
+    fn add(&mut self, what: &str, value: impl Into<String>, from: Provenance, why: impl Into<String>) {
+        self.0.push(LayoutPart { what: what.to_owned(), value: value.into(), from, why: why.into() });
+    }
+}
+
+/// Finds the layout of a trace.
+pub(crate) fn infer(trace: &Trace, over: &LayoutOverride) -> LayoutInfo {
+    of_gathered(trace, over, evidence(trace))
+}
+
+/// The same after events were appended: what taught nothing new leaves the answer as it is.
+pub(crate) fn infer_again(trace: &Trace, over: &LayoutOverride, last: &LayoutInfo) -> LayoutInfo {
+    let gathered = evidence(trace);
+    if gathered == last.gathered { last.clone() } else { of_gathered(trace, over, gathered) }
+}
+
+fn of_gathered(trace: &Trace, over: &LayoutOverride, gathered: Gathered) -> LayoutInfo {
+    let mut parts = Parts(Vec::new());
+    let mut spec = over.spec.clone();
+    measured(trace, &mut spec, &mut parts);
+    let library = Library::new();
+    // A layout file of the user's is what it says; there is nothing to judge.
+    let judged = if spec.file.is_some() { None } else { judge(&spec, &gathered.evidence, &library).ok() };
+    let mut confidence = 0.6;
+    let mut alternatives = Vec::new();
+    let taken = judged.as_ref().and_then(|j| j.best().map(|best| (j, best)));
+    if let Some((judgement, best)) = taken {
+        mode_part(&spec, &gathered, judgement, &mut parts);
+        (confidence, alternatives) = era_part(&spec, &gathered, judgement, &mut parts);
+        spec = best.spec.clone();
+    }
+    let resolved = spec.resolve_in(&library).or_else(|_| {
+        confidence = 0.0;
+        LayoutSpec {
+            mode: Some(Known::assumed(Mode::Ept)),
+            era: Some(Known::assumed("E11".to_owned())),
+            ..LayoutSpec::default()
+        }
+        .resolve_in(&library)
+    });
+    let resolved = match resolved {
+        Ok(r) => r,
+        // The shipped files always resolve; a test of the spte crate holds that.
+        Err(e) => unreachable_layout(&e),
+    };
+    let concluded = taken.map_or(&[][..], |(_, best)| &best.concluded);
+    let told = mmio_part(&resolved.layout, &gathered, concluded, &mut parts);
+    let masks = trace.info.host.masks.keys().any(|k| k == "shadow_mmio_value");
+    for note in &resolved.notes {
+        parts.add("note", note.clone(), Provenance::Assumed, "from the layout file");
+    }
+    LayoutInfo {
+        layout: resolved.layout,
+        resolved,
+        parts: parts.0,
+        confidence,
+        mmio_sure: told || masks,
+        alternatives,
+        spec,
+        gathered,
+    }
+}
+
+#[cold]
+fn unreachable_layout(e: &mmuscope_spte::Error) -> ! {
+    unreachable!("the shipped layout E11/ept does not resolve: {e}")
+}
+
+/// What the file says of the host as fact: masks, parameters, release, vendor.
+fn measured(trace: &Trace, spec: &mut LayoutSpec, parts: &mut Parts) {
+    let host = &trace.info.host;
+    for (name, value) in &host.masks {
+        if let Some(m) = MaskName::parse(name)
+            && spec.masks.iter().any(|(x, _)| *x == m)
+        {
+            continue;
+        }
+        if spec.set_variable(name, *value, Provenance::Measured) {
+            let why = "read from the kernel of the recording host";
+            parts.add(name, format!("{value:#x}"), Provenance::Measured, why);
+        }
+    }
+    if spec.kernel.is_none()
+        && let Some(release) = &host.os_release
+        && mmuscope_spte::Kernel::parse(release).is_some()
+    {
+        let why = "the recording host's release, as the file tells it";
+        parts.add("kernel", release.clone(), Provenance::Measured, why);
+    }
+    let caching = host
+        .params
+        .iter()
+        .find(|(k, _)| k.as_str() == "mmio_caching" || k.rsplit(['.', '/']).next() == Some("mmio_caching"));
+    if let (None, Some((_, value))) = (spec.host.mmio_caching, caching) {
+        let on = matches!(value.trim(), "Y" | "y" | "1");
+        spec.host.mmio_caching = Some(Known::measured(on));
+        let value = if on { "on" } else { "off" };
+        parts.add("MMIO caching", value, Provenance::Measured, "module parameter kvm.mmio_caching");
+    }
+    if spec.host.vendor.is_none() {
+        let vendor = match host.vendor {
+            Some(mmuscope_trace::Vendor::Intel) => Some(Vendor::Intel),
+            Some(mmuscope_trace::Vendor::Amd) => Some(Vendor::Amd),
+            _ => None,
+        };
+        if let Some(vendor) = vendor {
+            spec.host.vendor = Some(Known::measured(vendor));
+            parts.add("vendor", vendor.name(), Provenance::Measured, "CPU vendor in the trace");
+        }
+    }
+}
+
+/// The paging mode, and what shows it.
+fn mode_part(spec: &LayoutSpec, gathered: &Gathered, judgement: &Judgement, parts: &mut Parts) {
+    let Some(best) = judgement.best() else { return };
+    let mode = best.resolved.layout.mode;
+    if let Some(m) = spec.mode {
+        let why = if m.from == Provenance::Given { "given" } else { "a mask of the recording host tells it" };
+        parts.add("paging mode", mode.words(), m.from, why);
+        return;
+    }
+    let mut why = Vec::new();
+    let shown = gathered.evidence.values.iter().any(|v| v.raw & !(1 << 63) != 0);
+    if shown {
+        why.push(match (mode.format(), mode) {
+            (_, Mode::EptNoAd | Mode::NestedEptNoAd) => {
+                "entries in the EPT format, whose A/D type says disabled".to_owned()
+            }
+            (Format::Ept, _) => "entries in the EPT format: R/W/X and a memory type".to_owned(),
+            (Format::Legacy, _) => "entries in the legacy format".to_owned(),
+        });
+    }
+    for fact in &gathered.evidence.facts {
+        if let Claim::Modes(modes) = fact.claim
+            && modes.has(mode)
+        {
+            why.push(fact.why.clone());
+        }
+    }
+    if why.is_empty() {
+        parts.add("paging mode", mode.words(), Provenance::Assumed, "nothing in the trace decides");
+    } else {
+        parts.add("paging mode", mode.words(), Provenance::Inferred, why.join("; "));
+    }
+}
+
+/// The era, how sure it is, and the names of the others that fit.
+fn era_part(
+    spec: &LayoutSpec,
+    gathered: &Gathered,
+    judgement: &Judgement,
+    parts: &mut Parts,
+) -> (f32, Vec<String>) {
+    let Some(best) = judgement.best() else { return (0.6, Vec::new()) };
+    if spec.era.is_some() || spec.kernel.is_some() {
+        return (0.6, Vec::new());
+    }
+    let mode = best.resolved.layout.mode;
+    let era = best.resolved.era.map_or("", |e| e.value);
+    let named = gathered.evidence.kernel().is_some();
+    let dated = gathered.evidence.facts.iter().any(|f| matches!(f.claim, Claim::Releases(..)));
+    if gathered.evidence.values.is_empty() && !dated {
+        if named {
+            parts.add("era", era, Provenance::Inferred, "release string; no value in the trace decides");
+            return (0.6, Vec::new());
+        }
+        parts.add("era", era, Provenance::Assumed, "nothing in the trace decides");
+        return (0.2, Vec::new());
+    }
+    let tied = judgement.eras();
+    let agrees = best.resolved.kernel.is_some();
+    let mut why = judgement.why.era.join("; ");
+    if why.is_empty() {
+        "what the values hold".clone_into(&mut why);
+    }
+    if named && agrees {
+        parts.add("era", era, Provenance::Inferred, format!("{why}; the release agrees"));
+        return (0.98, Vec::new());
+    }
+    let alike = judgement
+        .candidates
+        .iter()
+        .filter(|c| c.resolved.layout.mode == mode && c.resolved.era.is_some_and(|e| tied.contains(&e.value)))
+        .all(|c| Layout { name: best.resolved.layout.name, ..c.resolved.layout } == best.resolved.layout);
+    if named {
+        why.push_str("; the release says otherwise, but values count more (backports)");
+    }
+    if tied.len() > 1 {
+        let fit = if tied.len() == 2 { "both fit" } else { "all fit" };
+        let read = if alike {
+            "they read values alike".to_owned()
+        } else {
+            format!("what differs is read as in {era}")
+        };
+        why.push_str(&format!("; {fit} equally, and {read}"));
+    }
+    // Where eras fit equally well, the one that is taken is as likely as the others.
+    let confidence = match tied.len() {
+        _ if named => 0.7,
+        0 | 1 => 0.9,
+        _ if alike => 0.9,
+        n => 1.0 / n as f32,
+    };
+    parts.add("era", tied.join(" or "), Provenance::Inferred, why);
+    let others = tied.iter().rev().filter(|e| **e != era).map(|e| format!("{e}/{}", mode.name())).collect();
+    (confidence, others)
+}
+
+/// Whether the MMIO words of the trace decode to what events named.
+fn mmio_part(layout: &Layout, gathered: &Gathered, concluded: &[String], parts: &mut Parts) -> bool {
+    if gathered.mmio.is_empty() {
+        return false;
+    }
+    let agrees = |(v, gfn, generation): &&(u64, Option<u64>, Option<u32>)| {
+        layout.state(*v, 1) == SpteState::Mmio && {
+            let d = layout.decode(*v, 1);
+            gfn.is_none_or(|g| d.gfn == Some(g)) && generation.is_none_or(|g| d.mmio_generation == Some(g))
+        }
+    };
+    let (agree, all) = (gathered.mmio.iter().filter(agrees).count(), gathered.mmio.len());
+    let told = gathered.mmio.iter().any(|m| m.1.is_some());
+    if agree == all && concluded.is_empty() {
+        let why = format!("{all} MMIO entries decode to the frames and generations that events named");
+        parts.add("MMIO words", "agree", Provenance::Inferred, why);
+    } else if !concluded.is_empty() {
+        let value = format!("{agree} of {all} agree");
+        parts.add("MMIO words", value, Provenance::Inferred, concluded.join("; "));
+    } else {
+        let why = "no host width tried makes the others decode to what events named";
+        parts.add("MMIO words", format!("{agree} of {all} agree"), Provenance::Assumed, why);
+    }
+    agree == all && told
+}

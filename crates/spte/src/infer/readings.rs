@@ -1,0 +1,181 @@
+//! Readings: candidates with one answer told as one, what they agree on, and what would settle the rest.
+
+use alloc::{format, string::String, vec::Vec};
+
+use super::{Candidate, Evidence, MARGIN, Reading};
+use crate::{Decoded, Era, Format, LayoutSpec, Mode};
+
+/// The parts of an answer two layouts can agree on.
+const PARTS: [&str; 9] = [
+    "state",
+    "level",
+    "pfn",
+    "guest frame",
+    "permissions",
+    "accessed and dirty",
+    "host- and MMU-writable",
+    "memory type",
+    "generation",
+];
+
+fn same_part(part: &str, a: &Decoded, b: &Decoded) -> bool {
+    match part {
+        "state" => a.state == b.state,
+        "level" => a.level == b.level,
+        "pfn" => a.pfn == b.pfn,
+        "guest frame" => a.gfn == b.gfn,
+        "permissions" => (a.r, a.w, a.x, a.u) == (b.r, b.w, b.x, b.u) && a.access_tracked == b.access_tracked,
+        "accessed and dirty" => (a.accessed, a.dirty) == (b.accessed, b.dirty),
+        "host- and MMU-writable" => (a.host_writable, a.mmu_writable) == (b.host_writable, b.mmu_writable),
+        "memory type" => (a.memtype, a.ignore_pat) == (b.memtype, b.ignore_pat),
+        _ => a.mmio_generation == b.mmio_generation,
+    }
+}
+
+fn has_part(part: &str, d: &Decoded) -> bool {
+    match part {
+        "state" | "level" => true,
+        "pfn" => d.pfn.is_some(),
+        "guest frame" => d.gfn.is_some(),
+        "permissions" => d.r.is_some(),
+        "accessed and dirty" => d.accessed.is_some(),
+        "host- and MMU-writable" => d.host_writable.is_some(),
+        "memory type" => d.memtype.is_some(),
+        _ => d.mmio_generation.is_some(),
+    }
+}
+
+pub(super) fn same_answer(a: &Candidate, b: &Candidate) -> bool {
+    a.readings.iter().zip(&b.readings).all(|(x, y)| {
+        PARTS.iter().all(|part| same_part(part, x, y))
+            && x.reserved_bits == y.reserved_bits
+            && x.restored == y.restored
+            && x.nonzero_nonpresent == y.nonzero_nonpresent
+    })
+}
+
+pub(super) fn group(candidates: &[Candidate], eras: &[Era]) -> Vec<Reading> {
+    let Some(best) = candidates.first() else { return Vec::new() };
+    let mut readings: Vec<Reading> = Vec::new();
+    for (at, candidate) in candidates.iter().enumerate() {
+        if candidate.score < best.score - MARGIN || candidate.misfits > best.misfits {
+            continue;
+        }
+        match readings.iter_mut().find(|r| same_answer(&candidates[r.candidates[0]], candidate)) {
+            Some(reading) => reading.candidates.push(at),
+            None => readings.push(Reading { candidates: alloc::vec![at], whose: String::new() }),
+        }
+    }
+    for reading in &mut readings {
+        reading.whose = whose(candidates, &reading.candidates, eras);
+    }
+    readings
+}
+
+/// `EPT with A/D bits, kernels 5.13 – 6.9; NPT, kernels 6.10 – 7.1`.
+pub(super) fn whose(candidates: &[Candidate], of: &[usize], eras: &[Era]) -> String {
+    let mut text = String::new();
+    let mut modes: Vec<Mode> = Vec::new();
+    for &at in of {
+        let mode = candidates[at].resolved.layout.mode;
+        if !modes.contains(&mode) {
+            modes.push(mode);
+        }
+    }
+    for mode in modes.iter().take(4) {
+        let mut ats: Vec<usize> = of
+            .iter()
+            .filter(|&&at| candidates[at].resolved.layout.mode == *mode)
+            .filter_map(|&at| candidates[at].resolved.era)
+            .filter_map(|e| eras.iter().position(|x| x.id == e.value))
+            .collect();
+        ats.sort_unstable();
+        if !text.is_empty() {
+            text += "; ";
+        }
+        text += mode.words();
+        let mut first = true;
+        let mut run = 0;
+        while run < ats.len() {
+            let mut end = run;
+            while end + 1 < ats.len() && ats[end + 1] == ats[end] + 1 {
+                end += 1;
+            }
+            let (a, b) = (eras[ats[run]].first, eras[ats[end]].last);
+            text += if first { ", kernels " } else { ", " };
+            text += &if a == b {
+                format!("{}.{}", a.0, a.1)
+            } else {
+                format!("{}.{} – {}.{}", a.0, a.1, b.0, b.1)
+            };
+            first = false;
+            run = end + 1;
+        }
+    }
+    if modes.len() > 4 {
+        text += &format!("; and {} other modes", modes.len() - 4);
+    }
+    text
+}
+
+pub(super) fn agreed(candidates: &[Candidate], plausible: &[Reading]) -> Vec<&'static str> {
+    let Some(first) = plausible.first().map(|r| &candidates[r.candidates[0]]) else { return Vec::new() };
+    PARTS
+        .into_iter()
+        .filter(|part| {
+            first.readings.iter().any(|d| has_part(part, d))
+                && plausible.iter().all(|r| {
+                    first
+                        .readings
+                        .iter()
+                        .zip(&candidates[r.candidates[0]].readings)
+                        .all(|(a, b)| same_part(part, a, b))
+                })
+        })
+        .collect()
+}
+
+pub(super) fn settle(
+    spec: &LayoutSpec,
+    evidence: &Evidence,
+    candidates: &[Candidate],
+    plausible: &[Reading],
+) -> Vec<String> {
+    let mut facts = Vec::new();
+    if plausible.len() < 2 {
+        return facts;
+    }
+    let all: Vec<&Candidate> =
+        plausible.iter().flat_map(|r| &r.candidates).map(|&at| &candidates[at]).collect();
+    // A fact settles it if, for each of its values, one answer remains.
+    let settles = |key: &dyn Fn(&Candidate) -> u64| {
+        all.iter()
+            .enumerate()
+            .all(|(n, a)| all[n + 1..].iter().all(|b| key(a) != key(b) || same_answer(a, b)))
+    };
+    let narrows = |key: &dyn Fn(&Candidate) -> u64| all.iter().any(|c| key(c) != key(all[0]));
+    let word = |settles: bool| if settles { "would settle it" } else { "would narrow it down" };
+    let era =
+        |c: &Candidate| c.resolved.era.map_or(0, |e| e.value.bytes().fold(0, |n, b| n << 8 | u64::from(b)));
+    let format = |c: &Candidate| u64::from(c.resolved.layout.format == Format::Ept);
+    let mode = |c: &Candidate| c.resolved.layout.mode as u64;
+    let level = |c: &Candidate| c.readings.iter().fold(0, |n, d| n * 8 + u64::from(d.level));
+    if evidence.values.iter().any(|v| v.level.is_none()) && narrows(&level) {
+        facts.push(format!("the level of the entry {} (--level)", word(settles(&level))));
+    }
+    if spec.kernel.is_none() && spec.era.is_none() && narrows(&era) {
+        facts.push(format!("the kernel release {} (--kernel)", word(settles(&era))));
+    }
+    if spec.mode.is_none() && spec.host.vendor.is_none() && narrows(&format) {
+        facts.push(format!("the CPU vendor {} (--vendor)", word(settles(&format))));
+    }
+    if spec.mode.is_none() && narrows(&mode) {
+        facts.push(format!("the paging mode {} (--paging)", word(settles(&mode))));
+    }
+    if facts.is_empty() || evidence.values.len() == 1 {
+        facts.push(String::from(
+            "a second value of the same host, best a leaf and the entry above it, usually settles it",
+        ));
+    }
+    facts
+}
