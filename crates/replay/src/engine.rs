@@ -2,13 +2,14 @@
 //! result.
 
 use mmuscope_spte::{Layout, State as SpteState};
-use mmuscope_trace::{Body, Event, FastPfResult, Page, Trace};
+use mmuscope_trace::{Body, Event, FastPfResult, Page, TaskKind, Trace};
 use rustc_hash::FxHashMap;
 
 use crate::ends::MarkerNote;
 use crate::faults::{FaultState, FaultTracker};
 use crate::gaps::{Gap, Gaps};
 use crate::model::{Certainty, Evidence, EvidenceKind, MmuKind, Reason, Shade, VmId};
+use crate::recorded::Recorded;
 use crate::silent::Silent;
 use crate::store::{NONE, Store};
 use crate::vms::VmMap;
@@ -189,6 +190,8 @@ pub(crate) struct Engine {
     pub(crate) markers: Vec<MarkerNote>,
     pub(crate) faults: FaultTracker,
     pub(crate) silent: Silent,
+    /// Which events the trace can hold.
+    pub(crate) recorded: Recorded,
     pub(crate) loss_seen: bool,
     /// The last event that told of a loss; 0 where none did.
     pub(crate) loss_ev: u32,
@@ -232,6 +235,7 @@ impl Engine {
             markers: Vec::new(),
             faults: FaultTracker::default(),
             silent: Silent::new(trace),
+            recorded: Recorded::of(trace),
             loss_seen: false,
             loss_ev: 0,
             virt_minus_phys: None,
@@ -297,12 +301,22 @@ impl Engine {
 
     /// Consumes one event.
     pub(crate) fn step(&mut self, e: &Event) {
+        let of_a_level;
+        let e = if let Some(body) = leveled(&e.body) {
+            of_a_level = Event { body, ..*e };
+            &of_a_level
+        } else {
+            e
+        };
         let ev = self.next_ev;
         self.next_ev += 1;
-        let ts = e.ts.max(self.last_ts);
+        let before = self.last_ts;
+        let ts = e.ts.max(before);
         self.last_ts = ts;
         self.store.ev_ts.push(ts);
-        self.store.ev_kind.push(crate::series::kind_of(&e.body));
+        let kind = crate::series::kind_of(&e.body);
+        self.recorded.see(kind);
+        self.store.ev_kind.push(kind);
         if self.first_ts.is_none() {
             self.first_ts = Some(ts);
         }
@@ -321,7 +335,7 @@ impl Engine {
             Body::Damage { .. } => {
                 self.lost.push(crate::model::LostSpan {
                     cpu: None,
-                    start: self.last_ts,
+                    start: before,
                     end: ts,
                     count: None,
                     event: ev,
@@ -337,8 +351,12 @@ impl Engine {
                     self.threads[th].vm
                 });
                 self.markers.push(MarkerNote { ev, ts, text, vm: writer.flatten() });
-                self.silent_heard(e.tid);
+                self.silent_heard(e.tid, ev, ts);
                 self.cpu_last[cpu] = ts;
+                return;
+            }
+            Body::Task { kind: TaskKind::Exit, tid, .. } => {
+                self.thread_ended(tid, ev, ts);
                 return;
             }
             Body::Task { .. } | Body::Other { .. } => return,
@@ -357,6 +375,7 @@ impl Engine {
             && !matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. })
         {
             self.threads[th].zapping = false;
+            self.zapped_all(tid, ev, ts);
         }
         if !matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. }) {
             self.threads[th].notifying =
@@ -409,6 +428,7 @@ impl Engine {
             _ => {}
         }
         self.silent_step(at, e);
+        self.unseen_fast_fault(at, e);
         let vm = self.threads[th].vm.unwrap_or(0);
         let tdp = self.vms.is_tdp(vm);
         self.faults.step(&mut self.threads[th], vm, tdp, ev, ts, e);
@@ -557,6 +577,14 @@ impl Engine {
         self.silent_zap_all(at);
     }
 
+    /// Events after the last one are left out: what is known is known up to here.
+    pub(crate) fn leave_out(&mut self, count: u64, until: u64) {
+        let (ev, ts) = (self.next_ev.saturating_sub(1), self.last_ts);
+        let end = until.max(ts);
+        self.lost.push(crate::model::LostSpan { cpu: None, start: ts, end, count: Some(count), event: ev });
+        self.on_lost(ev, ts);
+    }
+
     /// Something was lost: every value known so far may have changed since.
     fn on_lost(&mut self, ev: u32, ts: u64) {
         self.loss_seen = true;
@@ -620,6 +648,23 @@ impl Engine {
     pub(crate) fn mmu_kind(&mut self, vm: u16, kind: MmuKind) {
         self.vms.kind(vm, kind);
     }
+}
+
+/// The same of a page whose role has a level that no page table has, as damaged or made-up text may print, with the nearest that may be.
+fn leveled(body: &Body) -> Option<Body> {
+    let mut body = *body;
+    let (Body::GetPage { page, .. }
+    | Body::SyncPage { page }
+    | Body::UnsyncPage { page }
+    | Body::PrepareZapPage { page }) = &mut body
+    else {
+        return None;
+    };
+    if page.role.level <= 6 {
+        return None;
+    }
+    page.role.level = 6;
+    Some(body)
 }
 
 /// Pieces of evidence kept.

@@ -120,7 +120,9 @@ impl Pass {
     fn event(&mut self, e: &Event) {
         const PAGE: u64 = 0x000f_ffff_ffff_f000;
         match e.body {
-            Body::Entry { vcpu, .. } => {
+            Body::Entry { vcpu, .. }
+            | Body::Exit { vcpu: Some(vcpu), .. }
+            | Body::PageFault { vcpu: Some(vcpu), .. } => {
                 if let Some(n) = self.node(e) {
                     let r = self.nodes[n].runs.entry(vcpu).or_insert((e.ts, e.ts));
                     r.1 = e.ts;

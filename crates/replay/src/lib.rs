@@ -30,6 +30,7 @@ mod memory;
 mod mmio;
 mod model;
 mod pyramid;
+mod recorded;
 mod series;
 mod silent;
 mod state;
@@ -40,6 +41,7 @@ mod tdp;
 mod timeline;
 mod tops;
 mod vms;
+mod zaps;
 
 pub use axis::{AxisSegment, GfnAxis, SpaceAxis};
 pub use infer::{Gathered, LayoutInfo, LayoutOverride, LayoutPart, evidence, release_points};

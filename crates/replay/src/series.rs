@@ -4,8 +4,9 @@ use mmuscope_trace::Body;
 use rustc_hash::FxHashMap;
 
 use crate::faults::Packed;
-use crate::model::{Bin, Shade, State};
-use crate::store::{Store, TableRec};
+use crate::model::Bin;
+use crate::store::Store;
+use crate::zaps::{begins_with_zap, goes_with_table};
 
 /// Kinds of the events that show what faults install.
 pub(crate) const INSTALLS: [u8; 3] = [15, 16, 17];
@@ -319,35 +320,9 @@ impl Sums {
 }
 
 fn zaps(store: &Store, span: usize) -> bool {
-    let m = store.meta(span as u32);
-    is_zap(m.prev, m.shade)
+    begins_with_zap(store, span)
 }
 
 fn events_before(store: &Store, t: u64) -> u32 {
     if t == 0 { 0 } else { store.ev_ts.upto(t - 1) as u32 }
-}
-
-/// A leaf stops mapping: what was present or MMIO is nonpresent or removed.
-fn is_zap(prev: Option<Shade>, now: Shade) -> bool {
-    prev.is_some_and(is_mapping) && matches!(now, Shade::Nonpresent | Shade::Removed)
-}
-
-fn is_mapping(shade: Shade) -> bool {
-    matches!(shade.state(), State::Present | State::Mmio)
-}
-
-/// Whether an entry was a leaf that stopped mapping when its table was unlinked. What is told of it later, as the table is torn down, is no
-/// other zap.
-fn goes_with_table(store: &Store, t: &TableRec, entry: u32) -> bool {
-    store.last_before(entry, t.detach_sp).is_some_and(|x| is_mapping(store.meta(x).shade))
-}
-
-/// When a leaf stopped mapping, with the event: on its own, or with its table.
-pub(crate) fn zaps_of(store: &Store, entry: u32) -> impl Iterator<Item = (u64, u32)> + '_ {
-    let t = &store.tables[store.table_of(entry) as usize];
-    let own = std::iter::successors(store.first_span(entry), |x| store.next_span(*x))
-        .filter(|x| zaps(store, *x as usize))
-        .map(|x| (store.start(x), store.s_ev[x as usize]));
-    let last = (!t.attached() && goes_with_table(store, t, entry)).then_some((t.detach_ts, t.detach_ev));
-    own.chain(last)
 }

@@ -79,9 +79,12 @@ pub(crate) struct Meta {
     pub(crate) has_value: bool,
 }
 
+/// What a span replaced was another mapping, which must have been zapped in between.
+const REMAPPED: u8 = 1 << 7;
+
 const CERTAINTIES: [Certainty; 5] =
     [Certainty::Exact, Certainty::Observed, Certainty::Implied, Certainty::Assumed, Certainty::Stale];
-const REASONS: [Reason; 21] = [
+const REASONS: [Reason; 22] = [
     Reason::Stated,
     Reason::Reread,
     Reason::FastFault,
@@ -103,6 +106,7 @@ const REASONS: [Reason; 21] = [
     Reason::OldValue,
     Reason::Incomplete,
     Reason::MaybeProtected,
+    Reason::Unrecorded,
 ];
 
 impl Meta {
@@ -229,7 +233,7 @@ pub(crate) struct Store {
     pub(crate) s_spte: Vec<u64>,
     pub(crate) s_meta: Vec<u16>,
     pub(crate) s_next: Vec<u32>,
-    /// Certainty of the span that this one replaced, where it replaced one.
+    /// Certainty of the span that this one replaced, where it replaced one, and [`REMAPPED`].
     s_prev_certainty: Vec<u8>,
     /// Tables in the order of their unlinking, and in the order of their end.
     pub(crate) detaches: Vec<u32>,
@@ -348,7 +352,17 @@ impl Store {
     /// What a span replaced in pictures and counts.
     pub(crate) fn replaced(&self, span: u32) -> Option<(Shade, Certainty)> {
         let prev = self.meta(span).prev?;
-        Some((prev, CERTAINTIES[usize::from(self.s_prev_certainty[span as usize]).min(4)]))
+        Some((prev, CERTAINTIES[usize::from(self.s_prev_certainty[span as usize] & !REMAPPED).min(4)]))
+    }
+
+    /// An install in a silent MMU put another mapping into an occupied entry: what was there had been zapped.
+    pub(crate) fn mark_remapped(&mut self, span: u32) {
+        self.s_prev_certainty[span as usize] |= REMAPPED;
+    }
+
+    /// Whether that is so of a span.
+    pub(crate) fn remapped(&self, span: u32) -> bool {
+        self.s_prev_certainty[span as usize] & REMAPPED != 0
     }
 
     pub(crate) fn meta(&self, span: u32) -> Meta {

@@ -17,12 +17,20 @@ use crate::infer::{LayoutInfo, LayoutOverride, infer, infer_again};
 use crate::map::{self, Scene};
 use crate::mmio::MmioSeen;
 use crate::model::{
-    Bin, Counts, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange,
-    MmuKind, Outcome, Phase, SeriesKind, Shade, Span, State, Vm, VmId, pages_of,
+    Bin, Counts, Coverage, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery,
+    MmioRange, MmuKind, Outcome, Phase, SeriesKind, Shade, Span, State, Unrecorded, Vm, VmId, pages_of,
 };
 use crate::pyramid::{Layer, Pyramid, live_before};
+use crate::recorded::Recorded;
 use crate::series::{INSTALLS, KindSums, NOTES, Sums, kind_by_name, kind_of};
 use crate::store::Store;
+
+/// Events that can be numbered.
+#[cfg(not(test))]
+const MOST_EVENTS: usize = u32::MAX as usize - 2;
+/// Few enough for a test to have more; and more than any other test replays.
+#[cfg(test)]
+const MOST_EVENTS: usize = 1 << 20;
 
 /// How to replay.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +55,7 @@ pub struct Timeline {
     kinds: KindSums,
     /// Some event shows what faults install, so that nothing shown means that nothing was done.
     installs_told: bool,
+    left_out: u64,
     sums: Sums,
     axis: GfnAxis,
     pyramid: Pyramid,
@@ -79,6 +88,7 @@ pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
         counts: CountIndex::default(),
         kinds: KindSums::default(),
         installs_told: false,
+        left_out: 0,
         sums: Sums::default(),
         axis: GfnAxis::default(),
         pyramid: Pyramid::default(),
@@ -95,6 +105,30 @@ pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
     t.run(trace);
     t.shrink();
     t
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_that_cannot_be_numbered_are_a_loss() {
+        let mut trace = crate::fixture::trace(
+            "layout C/npt\n1 t1 page 1 0\n+1 t1 fault 2 r\n+1 t1 set 1 2 R77 at 40010\n",
+        )
+        .expect("lines of the language");
+        let last = trace.events.iter().last().expect("events");
+        let more = mmuscope_trace::Body::PmlFull { vcpu: 0 };
+        for i in 0..MOST_EVENTS as u64 {
+            trace.events.push(&mmuscope_trace::Event { ts: last.ts + i, body: more, ..last });
+        }
+        trace.info.last_ts = last.ts + MOST_EVENTS as u64 - 1;
+        let t = replay(&trace, &ReplayOptions::default());
+        assert_eq!((t.events(), t.left_out()), (MOST_EVENTS, 3));
+        assert_eq!(t.lost().iter().map(|l| l.count).collect::<Vec<_>>(), [Some(3)]);
+        let stale = t.state_at(t.range().1, &crate::StateFilter::default());
+        assert!(stale.iter().all(|(_, s)| s.certainty == crate::Certainty::Stale), "{stale:?}");
+    }
 }
 
 impl Timeline {
@@ -134,6 +168,7 @@ impl Timeline {
         if again.layout != self.layout.layout
             || again.mmio_sure != self.layout.mmio_sure
             || trace.events.len() < self.engine.next_ev as usize
+            || !self.engine.recorded.declares(&Recorded::of(trace))
         {
             *self = replay(trace, &self.options.clone());
             return;
@@ -153,7 +188,7 @@ impl Timeline {
     /// Replays what was appended without making it part of any answer yet: [`extend`](Self::extend) does.
     pub(crate) fn feed(&mut self, trace: &Trace) {
         let from = self.engine.next_ev as usize;
-        let end = trace.events.len().min(u32::MAX as usize - 2).min(from.saturating_add(self.most));
+        let end = trace.events.len().min(MOST_EVENTS).min(from.saturating_add(self.most));
         let progress = self.options.progress.clone();
         let mut block = Vec::new();
         let mut at = from;
@@ -181,6 +216,11 @@ impl Timeline {
             }
             at = b * mmuscope_trace::BLOCK + block.len();
         }
+        let beyond = trace.events.len().saturating_sub(MOST_EVENTS) as u64;
+        if self.left_out == 0 && beyond > 0 && at >= MOST_EVENTS {
+            self.engine.leave_out(beyond, trace.info.last_ts);
+        }
+        self.left_out = beyond;
     }
 
     fn run(&mut self, trace: &Trace) {
@@ -300,6 +340,23 @@ impl Timeline {
     /// The VMs.
     pub fn vms(&self) -> &[Vm] {
         &self.vms
+    }
+
+    /// Events at the end of the trace that were not replayed, because there are more than can be numbered: everything known is stale from
+    /// the first of them on, and it is among the [losses](Self::lost).
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// The events that what is said rests on, and that were not, or may not have been, recorded.
+    pub fn unrecorded(&self) -> Vec<Unrecorded> {
+        let mmus: Vec<MmuKind> = self.vms.iter().map(|v| v.kind).collect();
+        self.engine.recorded.missing(&mmus)
+    }
+
+    /// Whether all events of a name are in the trace; `None` for an event that the replay does not use.
+    pub fn coverage(&self, event: &str) -> Option<Coverage> {
+        self.engine.recorded.by_name(event)
     }
 
     /// Phases marked through trace_marker.

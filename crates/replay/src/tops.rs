@@ -2,9 +2,9 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::model::{EntryId, EventIx, TopPage, VmId};
-use crate::series::zaps_of;
+use crate::model::{TopPage, VmId};
 use crate::timeline::Timeline;
+use crate::zaps::zaps_of;
 
 impl Timeline {
     /// Frames with the most faults.
@@ -35,7 +35,8 @@ impl Timeline {
         let s = self.store();
         let mut m: FxHashMap<(u16, u8, u8, u64), TopPage> = FxHashMap::default();
         for e in (0..s.slots()).filter(|e| s.used(*e)) {
-            for (ts, _) in zaps_of(s, e) {
+            for z in zaps_of(s, e) {
+                let ts = z.ts;
                 let p = s.place(e);
                 let t = &s.tables[p.table as usize];
                 let x = m.entry((t.vm, t.as_id, p.level, p.gfn)).or_insert(TopPage {
@@ -53,11 +54,6 @@ impl Timeline {
             }
         }
         top(m.into_values().collect(), n)
-    }
-
-    /// When an entry was zapped, with the events; counted as in [`top_zaps`](Self::top_zaps).
-    pub fn zaps(&self, entry: EntryId) -> impl Iterator<Item = (u64, EventIx)> + '_ {
-        zaps_of(self.store(), entry.0)
     }
 }
 

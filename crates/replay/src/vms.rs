@@ -24,6 +24,10 @@ pub(crate) struct VmState {
     complete: bool,
     /// It did something before.
     acted: bool,
+    /// What it did were so many pages of level 2, and nothing else: four are the roots of a guest with three levels of tables.
+    pae_roots: u8,
+    /// Its vCPU threads that ended, and its process's first.
+    ended: Vec<u32>,
     /// All roots became obsolete since its tables are in doubt.
     renewed: bool,
     /// Roots of several roles may be valid at once in one address space.
@@ -64,6 +68,8 @@ impl VmState {
             top: 0,
             complete: false,
             acted: false,
+            pae_roots: 0,
+            ended: Vec::new(),
             renewed: false,
             several_roots: false,
             vcpus: Vec::new(),
@@ -321,7 +327,14 @@ impl VmMap {
         let sure = self.sure();
         let Some(s) = self.vms.get_mut(usize::from(vm)) else { return };
         match body {
-            _ if s.acted => {}
+            Body::GetPage { page, created: true }
+                if page.role.level == 2 && (!s.acted || matches!(s.pae_roots, 1..=3)) =>
+            {
+                s.pae_roots += 1;
+                (s.acted, s.complete) = (true, s.pae_roots == 4);
+                self.clean.get_or_insert(true);
+            }
+            _ if s.acted => s.pae_roots = 0,
             Body::GetPage { page, created: true }
                 // SMM and nested guests come later than a VM's first root.
                 if page.role.level >= 3 && page.role.smm != Some(true) && page.role.guest_mode != Some(true) =>
@@ -374,12 +387,36 @@ impl VmMap {
         g.root |= root;
     }
 
+    /// A thread ended: the VMs that ended with it.
+    pub(crate) fn ended(&mut self, tid: u32) -> Vec<u16> {
+        let mut gone = Vec::new();
+        for (i, s) in self.vms.iter_mut().enumerate() {
+            let of_it = s.pid == Some(tid) || s.vcpus.iter().any(|v| v.0 == tid);
+            if !of_it || s.ended.contains(&tid) {
+                continue;
+            }
+            s.ended.push(tid);
+            let has = |t: u32| s.ended.contains(&t);
+            if !s.vcpus.is_empty() && s.vcpus.iter().all(|v| has(v.0)) && s.pid.is_none_or(has) {
+                gone.push(i as u16);
+            }
+        }
+        gone
+    }
+
     /// Events were lost.
     pub(crate) fn lost(&mut self) {
         self.clean = Some(false);
         for s in &mut self.vms {
             (s.going, s.obsoleted) = (None, false);
             (s.acted, s.complete, s.renewed) = (true, false, false);
+        }
+    }
+
+    /// Tables of a VM may have been made obsolete without an event.
+    pub(crate) fn doubt(&mut self, vm: u16) {
+        if let Some(s) = self.vms.get_mut(usize::from(vm)) {
+            s.complete = false;
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is known about a recording besides its events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -33,6 +33,8 @@ pub struct TraceInfo {
     pub dialect: Dialect,
     /// Event formats the files describe (also of events that never fired): name to field names.
     pub formats: BTreeMap<String, Vec<String>>,
+    /// Which events can be in it, where the files say it.
+    pub recorded: Option<RecordedEvents>,
     /// Time of the first event.
     pub first_ts: u64,
     /// Time of the last event.
@@ -69,6 +71,15 @@ impl TraceInfo {
     pub fn is_partial(&self) -> bool {
         !self.damage.is_empty() || self.lost.moments > 0 || self.lost.total.is_some_and(|n| n > 0)
     }
+}
+
+/// The events that a recorder was asked for, by name without system.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordedEvents {
+    /// No others were recorded.
+    pub names: BTreeSet<String>,
+    /// All of these were: trace.dat holds the formats of more events than were recorded.
+    pub all: bool,
 }
 
 /// One input file.

@@ -82,6 +82,12 @@ impl Reader for Merge {
             info.tasks.extend(one.tasks);
             info.lost.known &= one.lost.known;
             info.notes.extend(one.notes);
+            info.recorded = info.recorded.take().zip(one.recorded).map(|(mut a, b)| {
+                // What only one of them recorded is missing in the other.
+                a.all &= b.all && a.names == b.names;
+                a.names.extend(b.names);
+                a
+            });
             for (k, v) in one.formats {
                 info.formats.entry(k).or_insert(v);
             }

@@ -8,18 +8,22 @@ mod fault;
 mod pages;
 mod picture;
 mod query;
+mod recorded;
 mod state;
 mod tables;
 mod vm;
+mod zap;
 
 pub use evidence::*;
 pub use fault::*;
 pub use pages::*;
 pub use picture::*;
 pub use query::*;
+pub use recorded::*;
 pub use state::*;
 pub use tables::*;
 pub use vm::*;
+pub use zap::*;
 
 /// One VM of the trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

@@ -170,6 +170,8 @@ pub enum Reason {
     Incomplete,
     /// Mapped so when seen; the MMU does not trace write-protection.
     MaybeProtected,
+    /// The events that would show a change were not, or may not have been, recorded.
+    Unrecorded,
 }
 
 impl Reason {
@@ -205,6 +207,9 @@ impl Reason {
             Self::OldValue => "old value of the event that changed it",
             Self::MaybeProtected => {
                 "mapped to this frame, and writable when seen; this MMU does not trace write-protection, so that it still is writable is assumed"
+            }
+            Self::Unrecorded => {
+                "events that would show a change were not, or may not have been, recorded: unverified since"
             }
             Self::Incomplete => {
                 "the trace does not hold all that came before (it began later, or events were lost): the change may have been in another page table"

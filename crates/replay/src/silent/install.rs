@@ -5,47 +5,41 @@ use mmuscope_trace::FastPfResult;
 
 use crate::engine::{At, Engine, FastFault, Key, MarkMmio, SetSpte};
 use crate::model::{Certainty, EvidenceKind, MmuKind, Reason, Shade, State, pages_of};
+use crate::silent::SpKey;
+use crate::silent::live::Walked;
 use crate::store::TableRec;
 
 impl Engine {
+    /// The table that lies in a host page.
     fn silent_table(&mut self, at: At, page: u64, level: u8, gfn: u64) -> u32 {
         let At { th, vm, ev, ts, .. } = at;
         let tid = self.threads[th].tid;
         let span = 9 * u32::from(level.clamp(1, 6));
-        // A neighbour set before, by prefetch: in the table of that place.
-        let neighbour = self.by_page.get(&page).is_some_and(|t| {
-            let r = &self.store.tables[*t as usize];
-            let shadows = self.silent.key_of_table.get(t).is_some_and(|k| !k.role.direct);
-            r.silent && r.level == level && (shadows || r.gfn == gfn >> span << span)
-        });
-        // The page made last by this thread for that level is where it now writes.
-        let made = self.silent.made.get_mut(&tid).and_then(|m| {
-            let at = m.iter().rposition(|k| k.role.level == level && k.vm == vm);
-            // The TDP MMU of 5.10 prints the level above.
-            let above = || m.iter().rposition(|k| k.role.direct && k.role.level == level + 1 && k.vm == vm);
-            let at = if neighbour { at } else { at.or_else(above) };
-            at.map(|i| m.remove(i))
-        });
+        let base = gfn >> span << span;
+        let made = self.made_for(at, level, base);
         if let Some(t) = self.by_page.get(&page).copied() {
-            let same = self.silent.tables.get(&vm).is_some_and(|s| s.contains(&t))
-                && self.store.tables[t as usize].level == level;
-            let named = self.silent.key_of_table.get(&t);
-            if same && made.is_none_or(|k| named.is_none_or(|n| *n == k)) {
-                if let Some(k) = made {
+            if self.still_lies(t, vm, level, base, made) {
+                if let Some((k, _)) = made {
+                    self.silent.made.remove(&tid);
                     self.name_table(t, k);
                 }
                 return t;
             }
             // The page was freed and is another table now.
-            if self.silent.tables.values().any(|s| s.contains(&t)) {
+            if self.store.tables[t as usize].silent {
                 self.drop_silent(t, ev, ts);
             } else {
                 self.retire_page(page, ev, ts);
             }
         }
-        let direct = made.is_some_and(|k| k.role.direct);
-        let as_id = made.and_then(|k| k.role.smm).map_or(0, u8::from);
-        let mut rec = TableRec::new(vm, as_id, level, gfn >> span << span, ev, ts);
+        // A thread fills the page that it made last; those above it get no entry in this fault.
+        if made.is_some() {
+            self.silent.made.remove(&tid);
+        }
+        let key = made.map(|m| m.0).or_else(|| self.only_page(vm, level, base, self.walked_to(at, level)));
+        let direct = key.is_some_and(|k| k.role.direct);
+        let as_id = key.and_then(|k| k.role.smm).map_or(0, u8::from);
+        let mut rec = TableRec::new(vm, as_id, level, base, ev, ts);
         rec.page = page;
         rec.direct = direct;
         rec.silent = true;
@@ -53,17 +47,59 @@ impl Engine {
         self.store.tables[t as usize].root = t;
         self.by_page.insert(page, t);
         self.silent.tables.entry(vm).or_default().insert(t);
-        match made {
+        match key {
             Some(k) => self.name_table(t, k),
             None => {
                 self.silent.unnamed.entry(vm).or_default().insert(t);
             }
         }
         let kind = if direct { MmuKind::Direct } else { MmuKind::Shadow };
-        if made.is_some() {
+        if key.is_some() {
             self.mmu_kind(vm, kind);
         }
         t
+    }
+
+    /// The page that the thread made or looked up for an install at this place, and whether it made it: the last one, if that is of this
+    /// level and place.
+    fn made_for(&mut self, at: At, level: u8, base: u64) -> Option<(SpKey, bool)> {
+        let tid = self.threads[at.th].tid;
+        let (k, new) = *self.silent.made.get(&tid)?.last()?;
+        // The TDP MMU of 5.10 prints the level of the entry that points to the table.
+        let above = k.role.direct && k.role.level == level + 1;
+        let here = k.vm == at.vm && (!k.role.direct || k.gfn.is_none_or(|g| g == base));
+        if !here || k.role.level != level && !above {
+            return None;
+        }
+        if above {
+            self.silent.above.insert(at.vm);
+        }
+        Some((k, new))
+    }
+
+    /// Whether the table that lay in a page still does, in view of what the thread that installs something there made before.
+    fn still_lies(&self, t: u32, vm: u16, level: u8, base: u64, made: Option<(SpKey, bool)>) -> bool {
+        let r = &self.store.tables[t as usize];
+        if !r.silent || r.vm != vm || r.level != level || r.direct && r.gfn != base {
+            return false;
+        }
+        match (made, self.silent.key_of_table.get(&t)) {
+            // A page that was just made is empty, whichever table lay there before.
+            (Some((k, true)), Some(n)) => {
+                *n == k && !self.silent.above.contains(&vm) && self.pages_complete(vm)
+            }
+            (Some((k, false)), Some(n)) => *n == k,
+            _ => true,
+        }
+    }
+
+    /// The walk of the guest's tables that the fault of a thread began with, as far as it leads to a level.
+    fn walked_to(&self, at: At, level: u8) -> Option<Walked> {
+        let thread = &self.threads[at.th];
+        let w = self.silent.walks.get(&thread.tid).filter(|w| !w.open)?;
+        let (page, _) = thread.fault.page()?;
+        let table = w.tables.get(usize::from(level)).copied().flatten();
+        (w.addr >> 12 == page).then_some(Walked { addr: w.addr, table })
     }
 
     pub(crate) fn set_spte(&mut self, at: At, s: &SetSpte) {
@@ -113,12 +149,31 @@ impl Engine {
             self.make_stale(e, ev, Reason::SilentKernel);
         }
         self.forget(entry);
+        let remaps = self.remaps(entry, shade, Some(spte));
         let span = self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
+        if remaps {
+            self.store.mark_remapped(span);
+        }
         self.threads[th].fault.changed_silently(span, level, gfn, shade);
         self.freshen(at, entry);
+        if level == 1 && shade == Shade::Writable {
+            self.unseen_unsync(vm, gfn, ev);
+        }
         // Beside a TDP tree it is a nested guest's, if the making of its page was seen; else it may be of the tree.
         if self.vms.is_tdp(vm) && self.careful(vm) && !self.silent.key_of_table.contains_key(&t) {
             self.make_stale(entry, ev, Reason::Incomplete);
+        }
+    }
+
+    /// Whether what is installed is another mapping than the entry held when last seen: KVM replaces none by another, so that one was zapped.
+    fn remaps(&self, entry: u32, shade: Shade, value: Option<u64>) -> bool {
+        let Some((old, m)) = self.store.now(entry) else { return false };
+        match (m.shade.state(), shade.state()) {
+            (State::Present, State::Present) => {
+                m.has_value && value.is_some_and(|v| self.pfn_bits(v) != self.pfn_bits(old))
+            }
+            (State::Present, State::Mmio) | (State::Mmio, State::Present) => true,
+            _ => false,
         }
     }
 
@@ -126,7 +181,7 @@ impl Engine {
     pub(crate) fn makes_shadow_page(&self, at: At, level: u8) -> bool {
         let tid = self.threads[at.th].tid;
         let made = self.silent.made.get(&tid).into_iter().flatten();
-        made.into_iter().any(|k| k.vm == at.vm && k.role.level == level && !k.role.direct)
+        made.into_iter().any(|(k, _)| k.vm == at.vm && k.role.level == level && !k.role.direct)
     }
 
     /// An install in a direct table (or one that may be) replaces what other levels mapped there.
@@ -160,6 +215,11 @@ impl Engine {
         }
         let known = self.known(entry);
         self.silent.fresh.entry(vm).or_default().insert(known);
+        if !self.boundaries_recorded() || !self.silent.ranges.told && self.is_5_13() {
+            // When the thread goes on, or what another takes away meanwhile, will not show.
+            self.unguard(entry, ev);
+            return;
+        }
         let tid = self.threads[th].tid;
         self.silent.set.entry(tid).or_default().push(entry);
     }
@@ -247,9 +307,19 @@ impl Engine {
             e
         };
         self.forget(entry);
-        self.store.push(entry, ev, value, Shade::Mmio, Certainty::Implied, Reason::MarkMmio);
+        let remaps = self.remaps(entry, Shade::Mmio, value);
+        let span = self.store.push(entry, ev, value, Shade::Mmio, Certainty::Implied, Reason::MarkMmio);
+        if remaps {
+            self.store.mark_remapped(span);
+        }
         let known = self.known(entry);
         self.silent.fresh.entry(vm).or_default().insert(known);
+        if self.boundaries_recorded() {
+            let tid = self.threads[th].tid;
+            self.silent.set.entry(tid).or_default().push(entry);
+        } else {
+            self.unguard(entry, ev);
+        }
     }
 
     pub(crate) fn fast_page_fault(&mut self, at: At, f: &FastFault) {

@@ -6,9 +6,11 @@
 
 mod fresh;
 mod install;
+mod live;
 mod notifiers;
 mod pages;
 mod places;
+mod unseen;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +19,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::engine::{At, Engine};
 use crate::model::{Certainty, Reason, Shade};
+use crate::recorded::kind;
 use fresh::{Fresh, Known};
+use live::{Live, ZapAll};
 use notifiers::{Cow, Ranges};
 use places::Places;
 
@@ -51,6 +55,8 @@ impl SpKey {
 struct Walks {
     addr: u64,
     frames: Vec<u64>,
+    /// Frames of the guest's tables that the last one went through, by level; the root's is not told.
+    tables: [Option<u64>; 6],
     /// Some of them led nowhere that is known.
     dark: bool,
     /// The last one has not come to its end.
@@ -66,8 +72,12 @@ pub(crate) struct Silent {
     slots: FxHashMap<u64, u32>,
     /// Entries whose value is known, per VM.
     pub(crate) fresh: FxHashMap<u16, Fresh>,
-    /// Pages made by a thread and not yet located: the next install of that level tells where.
-    made: FxHashMap<u32, Vec<SpKey>>,
+    /// Pages that a thread made or looked up in the fault it is in, and whether it made them: the install that follows goes to the last.
+    made: FxHashMap<u32, Vec<(SpKey, bool)>>,
+    /// Pages that exist, located or not.
+    live: Live,
+    /// VMs whose pages are named by the level of the entry that points to them: the TDP MMU of 5.10.
+    above: FxHashSet<u16>,
     table_of: FxHashMap<SpKey, u32>,
     key_of_table: FxHashMap<u32, SpKey>,
     /// What each table was when it was last known, for those who tell of it later.
@@ -93,6 +103,8 @@ pub(crate) struct Silent {
     /// MMIO entries known only by frame.
     mmio: FxHashMap<(u16, u64), u32>,
     mmio_tables: FxHashMap<u16, u32>,
+    /// All pages of a VM were made obsolete, and the thread that zaps them is not known to be done.
+    zaps: Vec<ZapAll>,
     /// What a thread set since it came out of the guest: once it goes on, others may have changed it.
     set: FxHashMap<u32, Vec<u32>>,
     /// A (virtual, frame) pair waiting for the physical address of the same entry.
@@ -125,7 +137,7 @@ impl Engine {
             Body::PagetableWalk { addr, .. } => {
                 let w = self.silent.walks.entry(tid).or_default();
                 w.dark |= w.open || w.frames.len() >= 64;
-                (w.addr, w.open) = (addr, true);
+                (w.addr, w.open, w.tables) = (addr, true, [None; 6]);
             }
             Body::PagingElement { pte, level } => self.walked(tid, pte, level),
             Body::WalkerError { pferr } => {
@@ -145,6 +157,9 @@ impl Engine {
     fn walked(&mut self, tid: u32, pte: u64, level: u32) {
         let Some(w) = self.silent.walks.get_mut(&tid).filter(|w| w.open) else { return };
         if level > 1 && pte & 0x80 == 0 || level > 3 {
+            if let Some(t) = w.tables.get_mut((level - 1) as usize) {
+                *t = Some((pte & 0x000f_ffff_ffff_f000) >> 12);
+            }
             return;
         }
         let pages = crate::model::pages_of(level as u8);
@@ -206,6 +221,9 @@ impl Engine {
     /// The frames that an emulated write may have gone to; `None` where it may have been any. The emulator looks up every page it writes
     /// to in the guest's tables, and that is traced.
     fn written_frames(&self, vm: u16, tid: u32, fault: Option<u64>) -> Option<Vec<u64>> {
+        if !self.recorded.has(kind::WALK) || !self.recorded.has(kind::ELEMENT) {
+            return None;
+        }
         let walks = self.silent.walks.get(&tid).filter(|w| !w.dark && !w.open);
         if let Some(w) = walks
             && !self.silent.narrow.contains(&vm)
@@ -220,8 +238,22 @@ impl Engine {
         let p = self.store.place(entry);
         let table = &self.store.tables[p.table as usize];
         let Some((spte, m)) = self.store.now(entry) else { return };
+        if !table.attached() {
+            return;
+        }
+        let unseen = self.goes_unseen(p.table, spte, m.shade);
+        if m.shade == Shade::Mmio {
+            if unseen {
+                self.make_stale(entry, ev, Reason::Unrecorded);
+            }
+            return;
+        }
         let kept = m.certainty <= Certainty::Observed || m.reason == Reason::MaybeProtected;
-        if !table.attached() || m.shade == Shade::Mmio || !kept {
+        if !kept {
+            return;
+        }
+        if unseen && self.silent.ranges.told {
+            self.make_stale(entry, ev, Reason::Unrecorded);
             return;
         }
         // Up to 5.12 notifiers zap without any event. When dirty logging ends, small pages are zapped where the host's is a huge one, so
@@ -350,6 +382,7 @@ impl Engine {
             self.silent.places.entry(v).or_default().doubt();
             self.stale_list(hit, ev, Reason::ZapAll);
         }
+        self.begin_zap_all(at);
     }
 
     /// A VM turns out to have the TDP MMU: what was taken for an MMU that does not trace its zaps may be a table of that.
@@ -363,6 +396,8 @@ impl Engine {
         let hit = self.silent.fresh.values().flat_map(Fresh::all).collect();
         self.stale_list(hit, ev, Reason::Lost);
         self.silent.made.clear();
+        self.silent.live.clear();
+        self.silent.zaps.clear();
         // A page may have been freed and made anew: which table a zap is of is not known until an event tells it again.
         self.silent.table_of.clear();
         self.silent.key_of_table.clear();

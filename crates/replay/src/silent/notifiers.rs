@@ -8,6 +8,7 @@ use mmuscope_trace::{Body, Event, Trace};
 
 use crate::engine::{At, Engine};
 use crate::model::{Certainty, Reason, Shade, pages_of};
+use crate::recorded::kind;
 use crate::silent::places;
 
 /// After this long a range's zap has come, even if its thread never makes another event (a monitor's helper thread that frees memory).
@@ -75,6 +76,11 @@ impl Ranges {
         self.from = u32::MAX;
     }
 
+    /// A thread's open range holds these addresses.
+    fn covers(&self, tid: u32, start: u64, end: u64) -> bool {
+        self.open.iter().any(|r| r.tid == tid && r.start <= start && end <= r.end)
+    }
+
     fn close(&mut self, tid: u32) {
         if !self.open.is_empty() {
             self.open.retain(|r| r.tid != tid);
@@ -102,10 +108,11 @@ impl Ranges {
 }
 
 impl Engine {
-    /// A thread did something else: whatever range it announced is zapped.
-    pub(crate) fn silent_heard(&mut self, tid: Option<u32>) {
+    /// A thread did something else: whatever range it announced is zapped, and whatever it made obsolete.
+    pub(crate) fn silent_heard(&mut self, tid: Option<u32>, ev: u32, ts: u64) {
         if let Some(tid) = tid {
             self.silent.ranges.close(tid);
+            self.zapped_all(tid, ev, ts);
         }
     }
 
@@ -128,8 +135,12 @@ impl Engine {
             Body::AgeHva { start, end } => (start, end, false),
             _ => return,
         };
+        // A host page is exchanged within the range that was invalidated for it: nothing is mapped there any more.
+        if matches!(body, Body::SetSpteHva { .. }) && self.silent.ranges.covers(tid, start, end) {
+            return;
+        }
         if zaps {
-            self.silent.ranges.told = !self.silent.ranges.deaf;
+            self.silent.ranges.told = self.recorded.has(kind::UNMAP_HVA) && !self.silent.ranges.deaf;
             self.note_cow(at, start, end);
         }
         self.silent.ranges.close(tid);
@@ -255,6 +266,10 @@ impl Engine {
     /// A thread of the guest's that invalidates one page of the host's while it handles a fault breaks the copy-on-write of the page it
     /// faults on (the fault is retried after that, and then installs). When memory is short it may also be evicting others, many at a time.
     fn note_cow(&mut self, at: At, start: u64, end: u64) {
+        if !self.recorded.has(kind::USERSPACE_EXIT) {
+            // The thread may have left the fault, and given memory back on its own.
+            return;
+        }
         let thread = &self.threads[at.th];
         let Some((page, fault)) = thread.fault.page().filter(|_| end.saturating_sub(start) <= 0x1000) else {
             return;

@@ -4,8 +4,10 @@ use mmuscope_trace::Page;
 
 use crate::engine::{At, Engine};
 use crate::model::{Certainty, Reason, Shade, pages_of};
+use crate::recorded::kind;
 use crate::silent::SpKey;
 use crate::silent::fresh::Fresh;
+use crate::silent::places::Places;
 use crate::store::TableRec;
 
 impl Engine {
@@ -18,7 +20,10 @@ impl Engine {
         if made.len() >= 16 {
             made.remove(0);
         }
-        made.push(key);
+        made.push((key, created));
+        if created {
+            self.silent.live.made(key);
+        }
         if page.unsync {
             self.silent.unsync.insert(key);
         } else {
@@ -63,7 +68,7 @@ impl Engine {
             self.protected(vm, gfn, ev);
         } else if page.unsync {
             // A page that was let out of sync is brought up to date before it is used again, without another event.
-            self.sync(vm, page, key, ev);
+            self.sync(vm, page.role.level, key, ev);
         }
     }
 
@@ -97,30 +102,46 @@ impl Engine {
             let root = self.vms.is_tallest(vm, page.role.level);
             self.note_zap(at, vm, root);
         }
+        let key = SpKey::of(vm, page);
+        if page.role.invalid && self.vms.sure() && self.silent.live.count(&key) > 0 {
+            // A root that was zapped while it was in use is freed: its entries went then. One of the same role may have been made since.
+            return;
+        }
+        let left = self.silent.live.zapped(key);
+        if !self.recorded.has(kind::ZAP_ALL) {
+            // It may be one of all pages, because a memory slot goes or moves.
+            self.silent.places.values_mut().for_each(Places::doubt);
+        }
         if !self.silent.active {
             return;
         }
-        let key = SpKey::of(vm, page);
-        self.silent.made.values_mut().for_each(|m| m.retain(|k| *k != key));
+        self.silent.made.values_mut().for_each(|m| m.retain(|(k, _)| *k != key));
         self.silent.unsync.remove(&key);
         self.table_gone(key, ev);
         let found = self.silent.table_of.remove(&key);
         if let Some(t) = found {
             self.drop_silent(t, ev, ts);
-            if self.vms.sure() {
-                return;
-            }
         }
-        if page.role.direct && self.vms.is_tdp(vm) {
+        self.drop_pageless(at, key.role.level);
+        if left == 0 && self.pages_complete(vm) {
+            self.silent.twins.remove(&key);
+        }
+        if found.is_some() && self.vms.sure() || page.role.direct && self.vms.is_tdp(vm) {
             return;
         }
+        self.doubt_zapped(at, key, found.is_some());
+    }
+
+    /// A page was zapped, and which table lay in it is not known for certain.
+    fn doubt_zapped(&mut self, at: At, key: SpKey, found: bool) {
+        let At { vm, ev, .. } = at;
         // Which VM a thread works for may be a guess: then the page may be of any, and so is every table it could be no longer known.
         let vms: Vec<u16> =
             if self.vms.sure() { vec![vm] } else { self.silent.tables.keys().copied().collect() };
         for v in vms {
             let other = SpKey { vm: v, ..key };
             let named = self.silent.table_of.get(&other).copied();
-            if (found.is_some() || named.is_some()) && v == vm {
+            if (found || named.is_some()) && v == vm {
                 continue;
             }
             let doubtful: Vec<u32> = match named {
@@ -134,7 +155,7 @@ impl Engine {
                     .flatten()
                     .copied()
                     .filter(|t| {
-                        self.store.tables[*t as usize].level == page.role.level
+                        self.store.tables[*t as usize].level == key.role.level
                             && !self.silent.key_of_table.contains_key(t)
                     })
                     .collect(),
@@ -241,20 +262,23 @@ impl Engine {
     }
 
     pub(super) fn unsync_page(&mut self, at: At, page: &Page) {
-        self.silent.unsync.insert(SpKey::of(at.vm, page));
+        let key = SpKey::of(at.vm, page);
+        self.silent.unsync.insert(key);
+        if !self.recorded.has(kind::SYNC_PAGE) {
+            self.sync(at.vm, page.role.level, key, at.ev);
+        }
     }
 
     pub(crate) fn sync_page(&mut self, at: At, page: &Page) {
         if self.silent.active {
             let key = SpKey::of(at.vm, page);
-            self.sync(at.vm, page, key, at.ev);
+            self.sync(at.vm, page.role.level, key, at.ev);
             self.silent.unsync.remove(&key);
         }
     }
 
     /// A page was brought up to date: entries whose guest entry had changed were dropped or changed.
-    fn sync(&mut self, vm: u16, page: &Page, key: SpKey, ev: u32) {
-        let level = page.role.level;
+    pub(super) fn sync(&mut self, vm: u16, level: u8, key: SpKey, ev: u32) {
         let tables = match self.silent.table_of.get(&key) {
             Some(t) => vec![*t],
             None => self.unnamed(vm, |t| t.level == level),

@@ -8,10 +8,10 @@ use mmuscope_trace::Trace;
 
 use crate::model::{
     Certainty, Entry, EntryId, EventIx, Fault, FaultId, PageStory, Reason, Shade, Span, State, StoryLine,
-    TableId, VmId, pages_of,
+    TableId, VmId, ZapCause, pages_of,
 };
-use crate::series::zaps_of;
 use crate::timeline::Timeline;
+use crate::zaps::zaps_of;
 use actor::{Actors, Why};
 
 /// Nanoseconds for people: `850 ns`, `12.3 µs`, `4.56 ms`, `7.8 s`.
@@ -71,6 +71,8 @@ struct Tally {
     mmio: u64,
     protected: u64,
     again: u64,
+    /// Installs of another mapping in the occupied entry: each implies a zap.
+    remapped: u64,
     /// By level.
     zapped: [u64; 7],
     untraced: bool,
@@ -140,7 +142,12 @@ impl Timeline {
         let end = self.range().1;
         let entry = self.entry(id);
         let size = level_size(entry.level);
-        tally.zapped[usize::from(entry.level.min(6))] += zaps_of(self.store(), id.0).count() as u64;
+        for z in zaps_of(self.store(), id.0) {
+            match z.cause {
+                ZapCause::Remapped => tally.remapped += 1,
+                _ => tally.zapped[usize::from(entry.level.min(6))] += 1,
+            }
+        }
         let mut before: Option<Span> = None;
         let mut spans = self.spans(id).peekable();
         while let Some(s) = spans.next() {
@@ -163,6 +170,8 @@ impl Timeline {
                 _ if s.state != State::Present => {}
                 (Some(w), _) if w.state() != State::Present => tally.mapped += 1,
                 (None, _) if s.id.is_some() => tally.mapped += 1,
+                // What takes the place of another mapping takes no permission from it.
+                _ if s.id.is_some_and(|x| self.store().remapped(x.0)) => {}
                 // What the host made read-only is not KVM's protection.
                 (Some(Shade::Writable), Shade::ReadOnly)
                     if words::loss(self, &entry, follows.as_ref(), &s) != Some(WriteLoss::Host) =>
@@ -392,6 +401,12 @@ impl Timeline {
             if n > 0 {
                 parts.push(format!("{what} {}", times(n)));
             }
+        }
+        if tally.remapped > 0 {
+            parts.push(format!(
+                "remapped {} to another host page (copy-on-write or the zero page), each after a zap that this MMU does not trace",
+                times(tally.remapped)
+            ));
         }
         let levels: Vec<(usize, u64)> =
             tally.zapped.iter().copied().enumerate().filter(|(_, n)| *n > 0).collect();

@@ -91,6 +91,7 @@ impl Engine {
                 self.link(c, child_key, entry, table, careful);
             }
         }
+        self.unseen_opening(entry, ev);
         let thread = &mut self.threads[th];
         if shade == Shade::Removed {
             thread.frozen.push(entry);

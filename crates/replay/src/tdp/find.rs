@@ -194,6 +194,7 @@ impl Engine {
         if level >= 4
             && let Some(np) = self.vms.take_root(vm, level, key.as_id, mirror)
         {
+            self.unseen_zap_all(c.at, key.as_id, &np);
             let t = self.make_table(vm, key, Some(np), NONE, c.at);
             return Some(Found { table: t, fit: Fit::Exact, sure: !careful });
         }

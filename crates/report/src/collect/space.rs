@@ -84,8 +84,8 @@ impl Spaces {
             let mut was_present = false;
             let mut seen = false;
             let mut ram = false;
-            for (at, _) in timeline.zaps(entry.id) {
-                let at = clock.rel(at);
+            for z in timeline.zaps(entry.id) {
+                let at = clock.rel(z.ts);
                 bump(&mut sums.zaps, at, step);
                 for p in lists.at(entry.vm, at) {
                     phases[p].zaps += 1;

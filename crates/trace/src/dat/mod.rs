@@ -19,7 +19,7 @@ mod rescue;
 mod sync;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::blob::Meta;
 use crate::error::Error;
 use crate::event::{Body, Event, StrId};
 use crate::format::Format;
-use crate::info::{Clock, ClockUnit, Compression, FormatKind, TraceInfo};
+use crate::info::{Clock, ClockUnit, Compression, FormatKind, RecordedEvents, TraceInfo};
 use crate::input::Source;
 use crate::raw::RawBatch;
 use crate::reader::{BATCH, Cx, RawReader, Reader, damage, read_decoded};
@@ -146,6 +146,8 @@ pub(crate) struct DatReader {
     path: PathBuf,
     meta: Meta,
     formats: Arc<Formats>,
+    /// The events whose formats the file has: no others were recorded.
+    recorded: Option<BTreeSet<String>>,
     /// Names of untyped events.
     names: Vec<StrId>,
     batch: RawBatch,
@@ -221,10 +223,14 @@ impl DatReader {
             c.pages.share(n);
         }
         let mut formats = Arc::new(std::mem::take(&mut meta.formats));
+        // Formats from elsewhere say nothing of this recording.
+        let recorded = formats.all().into_iter().map(|f| f.name).collect::<BTreeSet<_>>();
+        let recorded = recorded.iter().any(|n| n.starts_with("kvm_")).then_some(recorded);
         cx.given_formats(path, &mut formats);
         Self {
             path: path.to_path_buf(),
             formats,
+            recorded,
             meta,
             names: Vec::new(),
             batch: RawBatch::default(),
@@ -366,6 +372,7 @@ impl Reader for DatReader {
         self.describe_early(info);
         info.resolution_ns = 1;
         self.formats.describe(info);
+        info.recorded = self.recorded.clone().map(|names| RecordedEvents { names, all: false });
         let clock = self.options.clock.clone().unwrap_or_default();
         let unit =
             if self.time.tsc.is_some() { ClockUnit::Nanoseconds } else { ClockUnit::of_ftrace(&clock) };

@@ -20,6 +20,7 @@ mod records;
 mod tasks;
 mod unpack;
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use rustc_hash::FxHashMap;
 use crate::blob::{Blob, Meta};
 use crate::error::Error;
 use crate::event::{Body, Event, StrId};
-use crate::info::{Clock, Compression, FormatKind, HostFacts, TaskInfo, TraceInfo};
+use crate::info::{Clock, Compression, FormatKind, HostFacts, RecordedEvents, TaskInfo, TraceInfo};
 use crate::raw::RawBatch;
 use crate::reader::{BATCH, Cx, RawReader, Reader, damage, read_decoded};
 use crate::records::Formats;
@@ -459,9 +460,20 @@ impl State {
         }
     }
 
+    /// The tracepoints among the attributes; `None` where one has no name.
+    fn recorded(&self) -> Option<RecordedEvents> {
+        const TRACEPOINT: u32 = 2;
+        let name = |a: &Attr| self.formats.name_of(a.config).or_else(|| a.name.clone());
+        let bare = |n: String| n.rsplit(':').next().map(str::to_owned);
+        let points = self.attrs.iter().filter(|a| a.kind == TRACEPOINT);
+        let names: Option<BTreeSet<String>> = points.map(|a| name(a).and_then(bare)).collect();
+        Some(RecordedEvents { names: names.filter(|n| !n.is_empty())?, all: true })
+    }
+
     fn describe(&mut self, info: &mut TraceInfo, cx: &mut Cx, kind: FormatKind) {
         info.resolution_ns = 1;
         self.formats.describe(info);
+        info.recorded = self.recorded();
         if self.meta.long_size > 0 {
             info.host.long_size = Some(self.meta.long_size);
         }

@@ -1,0 +1,35 @@
+//! What a recording holds and what it does not.
+
+/// Whether a class of events was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Coverage {
+    /// Every event of the class is in the trace, as far as none was lost.
+    Recorded,
+    /// None was recorded, or only what passed a filter.
+    NotRecorded,
+    /// The trace holds none so far, and its format does not say which events were recorded.
+    #[default]
+    NotKnown,
+}
+
+impl Coverage {
+    /// In words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::NotRecorded => "not recorded",
+            Self::NotKnown => "not known to have been recorded",
+        }
+    }
+}
+
+/// A class of events that is missing in a trace, and what is not known without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unrecorded {
+    /// The event.
+    pub event: &'static str,
+    /// Whether that is certain.
+    pub coverage: Coverage,
+    /// What is not known without it.
+    pub without: &'static str,
+}

@@ -1,0 +1,242 @@
+//! Which classes of events were recorded. What a trace holds none of may not have happened, or may not have been recorded: recording less
+//! must never make anything more certain. Rules that rest on the absence of an event ask here.
+
+use mmuscope_trace::{FormatKind, Trace};
+
+use crate::model::{Coverage, MmuKind, Unrecorded};
+use crate::series::{KINDS, kind_by_name};
+
+/// Kinds that rules ask for, by their numbers in [`KINDS`].
+pub(crate) mod kind {
+    pub(crate) const WALK: u8 = 1;
+    pub(crate) const ELEMENT: u8 = 2;
+    pub(crate) const GET_PAGE: u8 = 6;
+    pub(crate) const SYNC_PAGE: u8 = 7;
+    pub(crate) const UNSYNC_PAGE: u8 = 8;
+    pub(crate) const PREPARE_ZAP: u8 = 9;
+    pub(crate) const FAST_FAULT: u8 = 13;
+    pub(crate) const ZAP_ALL: u8 = 14;
+    pub(crate) const SET_SPTE: u8 = 15;
+    pub(crate) const CHANGED: u8 = 17;
+    pub(crate) const PAGE_FAULT: u8 = 19;
+    pub(crate) const EXIT: u8 = 20;
+    pub(crate) const ENTRY: u8 = 21;
+    pub(crate) const USERSPACE_EXIT: u8 = 22;
+    pub(crate) const UNMAP_HVA: u8 = 26;
+    pub(crate) const AGE_HVA: u8 = 27;
+}
+
+/// Which MMUs need an event to be known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needed {
+    Silent,
+    Both,
+}
+
+/// An event that rules rest on, and what is not known without it.
+struct Class {
+    kind: u8,
+    needed: Needed,
+    /// First release that has it on x86, where that is later than what anybody records on.
+    since: Option<(u32, u32)>,
+    without: &'static str,
+}
+
+const fn class(kind: u8, needed: Needed, without: &'static str) -> Class {
+    Class { kind, needed, since: None, without }
+}
+
+const CLASSES: &[Class] = &[
+    Class {
+        kind: kind::CHANGED,
+        needed: Needed::Both,
+        since: Some((5, 11)),
+        without: "changes of the TDP MMU do not show: what is mapped is known for a moment only",
+    },
+    Class {
+        kind: kind::UNMAP_HVA,
+        needed: Needed::Silent,
+        since: Some((5, 13)),
+        without: "the host may take any page away unseen: what is mapped is known for a moment only",
+    },
+    class(kind::GET_PAGE, Needed::Both, "which page-table pages exist is not known: entries may lie in any"),
+    class(kind::PREPARE_ZAP, Needed::Silent, "page-table pages may go unseen: no entry is known to last"),
+    class(kind::ZAP_ALL, Needed::Both, "all page tables may have been made anew unseen"),
+    class(kind::SET_SPTE, Needed::Silent, "installs do not show"),
+    class(kind::FAST_FAULT, Needed::Both, "entries may have become writable unseen"),
+    class(kind::PAGE_FAULT, Needed::Silent, "what guests write to their own page tables does not show"),
+    class(
+        kind::EXIT,
+        Needed::Silent,
+        "when a vCPU goes on does not show: entries are known for a moment only",
+    ),
+    class(
+        kind::ENTRY,
+        Needed::Silent,
+        "when a vCPU goes on does not show: entries are known for a moment only",
+    ),
+    class(kind::WALK, Needed::Silent, "which of its page tables a guest writes does not show"),
+    class(kind::ELEMENT, Needed::Silent, "which of its page tables a guest writes does not show"),
+];
+
+/// What is known of each kind of event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    declared: [Coverage; 48],
+    /// Only some of the events of this kind passed the recorder's filter.
+    filtered: [bool; 48],
+    seen: [bool; 48],
+    /// Release of the kernel.
+    release: Option<(u32, u32)>,
+    /// The format does not say which events were recorded.
+    pub(crate) text: bool,
+}
+
+impl Default for Recorded {
+    fn default() -> Self {
+        Self {
+            declared: [Coverage::NotKnown; 48],
+            filtered: [false; 48],
+            seen: [false; 48],
+            release: None,
+            text: true,
+        }
+    }
+}
+
+impl Recorded {
+    /// What a recording says of itself.
+    pub(crate) fn of(trace: &Trace) -> Self {
+        let mut r = Self::default();
+        let info = &trace.info;
+        r.text = info.format.is_text() || info.format == FormatKind::RawPages;
+        let facts = |name: &'static str| {
+            info.host.facts.iter().filter(move |(k, _)| k == name).map(|(_, v)| v.as_str())
+        };
+        let listed: Vec<&str> = facts("record.events")
+            .flat_map(|l| l.split(','))
+            .map(|e| e.rsplit(':').next().unwrap_or(e))
+            .collect();
+        for (n, name) in KINDS {
+            let (i, name) = (usize::from(*n), *name);
+            if !listed.is_empty() {
+                let has = listed.contains(&name);
+                r.declared[i] = if has { Coverage::Recorded } else { Coverage::NotRecorded };
+            } else if let Some(events) = &info.recorded {
+                r.declared[i] = match (events.names.contains(name), events.all) {
+                    (false, _) => Coverage::NotRecorded,
+                    (true, true) => Coverage::Recorded,
+                    (true, false) => Coverage::NotKnown,
+                };
+            }
+            r.filtered[i] = facts("record.filter")
+                .any(|f| f.split_whitespace().next().is_some_and(|e| e.rsplit(':').next() == Some(name)));
+        }
+        let words =
+            |w: &str| info.host.cmdline.as_ref().is_some_and(|c| c.split_whitespace().any(|x| x == w));
+        if words("--filter") {
+            r.filtered = [true; 48];
+        }
+        r.release = info.host.os_release.as_deref().and_then(release);
+        r
+    }
+
+    /// An event of this kind is in the trace.
+    #[inline]
+    pub(crate) fn see(&mut self, kind: u8) {
+        self.seen[usize::from(kind).min(47)] = true;
+    }
+
+    /// Whether the recording says of itself what another one did.
+    pub(crate) fn declares(&self, other: &Self) -> bool {
+        (&self.declared, &self.filtered, self.release) == (&other.declared, &other.filtered, other.release)
+    }
+
+    pub(crate) fn coverage(&self, kind: u8) -> Coverage {
+        let i = usize::from(kind).min(47);
+        match self.declared[i] {
+            _ if self.filtered[i] => Coverage::NotRecorded,
+            _ if self.seen[i] => Coverage::Recorded,
+            c => c,
+        }
+    }
+
+    /// All events of this kind are in the trace.
+    #[inline]
+    pub(crate) fn has(&self, kind: u8) -> bool {
+        self.coverage(kind) == Coverage::Recorded
+    }
+
+    /// This kernel has such an event, and it was not recorded.
+    pub(crate) fn lacks(&self, kind: u8) -> bool {
+        let since = CLASSES.iter().find(|c| c.kind == kind).and_then(|c| c.since);
+        let exists = since.zip(self.release).is_none_or(|(s, r)| r >= s);
+        exists && self.coverage(kind) == Coverage::NotRecorded
+    }
+
+    /// What was not, or may not have been, recorded of what these MMUs are known by.
+    pub(crate) fn missing(&self, mmus: &[MmuKind]) -> Vec<Unrecorded> {
+        let tdp = mmus.iter().any(|k| matches!(k, MmuKind::Tdp | MmuKind::Mixed));
+        let silent = mmus.iter().any(|k| !matches!(k, MmuKind::Tdp));
+        let needed = |c: &&Class| match c.needed {
+            Needed::Silent => silent,
+            Needed::Both => tdp || silent,
+        };
+        let exists = |c: &&Class| c.since.zip(self.release).is_none_or(|(s, r)| r >= s);
+        let classes = CLASSES.iter().filter(needed).filter(exists);
+        classes
+            .filter_map(|c| {
+                let coverage = self.coverage(c.kind);
+                let event = KINDS.iter().find(|k| k.0 == c.kind)?.1;
+                (coverage != Coverage::Recorded).then_some(Unrecorded { event, coverage, without: c.without })
+            })
+            .collect()
+    }
+
+    /// What is known of an event by its name.
+    pub(crate) fn by_name(&self, name: &str) -> Option<Coverage> {
+        kind_by_name(name).map(|k| self.coverage(k))
+    }
+}
+
+/// `6.1.0-55-cloud-amd64` to 6.1.
+fn release(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_have_the_numbers_of_their_names() {
+        for (kind, name) in [
+            (kind::WALK, "kvm_mmu_pagetable_walk"),
+            (kind::ELEMENT, "kvm_mmu_paging_element"),
+            (kind::GET_PAGE, "kvm_mmu_get_page"),
+            (kind::SYNC_PAGE, "kvm_mmu_sync_page"),
+            (kind::UNSYNC_PAGE, "kvm_mmu_unsync_page"),
+            (kind::PREPARE_ZAP, "kvm_mmu_prepare_zap_page"),
+            (kind::FAST_FAULT, "fast_page_fault"),
+            (kind::ZAP_ALL, "kvm_mmu_zap_all_fast"),
+            (kind::SET_SPTE, "kvm_mmu_set_spte"),
+            (kind::CHANGED, "kvm_tdp_mmu_spte_changed"),
+            (kind::PAGE_FAULT, "kvm_page_fault"),
+            (kind::EXIT, "kvm_exit"),
+            (kind::ENTRY, "kvm_entry"),
+            (kind::USERSPACE_EXIT, "kvm_userspace_exit"),
+            (kind::UNMAP_HVA, "kvm_unmap_hva_range"),
+            (kind::AGE_HVA, "kvm_age_hva"),
+        ] {
+            assert_eq!(kind_by_name(name), Some(kind), "{name}");
+        }
+    }
+
+    #[test]
+    fn releases_are_read_from_their_names() {
+        assert_eq!(release("6.1.0-55-cloud-amd64"), Some((6, 1)));
+        assert_eq!(release("5.10"), Some((5, 10)));
+        assert_eq!(release("next"), None);
+    }
+}

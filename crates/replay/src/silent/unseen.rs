@@ -1,0 +1,134 @@
+//! What may happen unseen where classes of events were not recorded: each rule that rests on the absence of an event holds only where the
+//! event would be in the trace.
+
+use mmuscope_spte::Mode;
+use mmuscope_trace::{Body, ErrorEncoding, Event};
+
+use crate::engine::{At, Engine, NewPage, index_of, key_of};
+use crate::model::{Reason, Shade};
+use crate::recorded::kind;
+use crate::silent::SpKey;
+use crate::silent::fresh::Fresh;
+
+impl Engine {
+    /// Whether it shows when a vCPU thread goes on after a fault, and why it came out of the guest.
+    pub(super) fn boundaries_recorded(&self) -> bool {
+        self.recorded.has(kind::ENTRY) && self.recorded.has(kind::EXIT)
+    }
+
+    /// Whether an entry of a silent MMU may go, or change, without an event because the event was not recorded.
+    pub(super) fn goes_unseen(&self, table: u32, spte: u64, shade: Shade) -> bool {
+        let r = &self.recorded;
+        let t = &self.store.tables[table as usize];
+        // The TDP MMU of 5.10 zaps its pages without an event, recorded or not.
+        let zaps = r.has(if self.silent.above.contains(&t.vm) { kind::ZAP_ALL } else { kind::PREPARE_ZAP });
+        if !r.has(kind::GET_PAGE) || !zaps || r.lacks(kind::CHANGED) {
+            return true;
+        }
+        if shade == Shade::Mmio {
+            return !r.has(kind::ZAP_ALL) || !r.has(kind::SET_SPTE);
+        }
+        let ages = matches!(self.layout.mode, Mode::EptNoAd | Mode::NestedEptNoAd) && !r.has(kind::AGE_HVA);
+        let guests = !t.direct && !(r.has(kind::PAGE_FAULT) && self.boundaries_recorded());
+        let synced = !r.has(kind::SYNC_PAGE)
+            && self.silent.key_of_table.get(&table).is_some_and(|k| self.silent.unsync.contains(k));
+        let opened = self.may_open(spte, shade) && !r.has(kind::FAST_FAULT) && !r.has(kind::PAGE_FAULT);
+        ages || guests || synced || opened
+    }
+
+    /// Whether the fast path may give an entry permissions.
+    fn may_open(&self, spte: u64, shade: Shade) -> bool {
+        let mask = self.layout.masks.mmu_writable_mask;
+        match shade {
+            Shade::AccessTracked => true,
+            Shade::ReadOnly => mask == 0 || spte & mask != 0,
+            _ => false,
+        }
+    }
+
+    /// A write to a frame that a guest's table lies in is let through: its shadow pages are out of sync from here on, which an event tells
+    /// where it is recorded.
+    pub(super) fn unseen_unsync(&mut self, vm: u16, gfn: u64, ev: u32) {
+        if self.recorded.has(kind::UNSYNC_PAGE) || !self.silent.guest_tables.contains_key(&(vm, gfn)) {
+            return;
+        }
+        let mut keys: Vec<SpKey> =
+            self.silent.pages.iter().filter(|k| k.vm == vm && k.gfn == Some(gfn)).copied().collect();
+        keys.sort_unstable_by_key(|k| (k.role.level, k.role.quadrant));
+        for key in keys {
+            self.silent.unsync.insert(key);
+            self.sync(vm, key.role.level, key, ev);
+        }
+    }
+
+    /// A fault may be the fast path's, where that is not recorded: an entry for its address may get permissions. Shadow paging has no such
+    /// path.
+    pub(crate) fn unseen_fast_fault(&mut self, at: At, e: &Event) {
+        let Body::PageFault { address, encoding, .. } = e.body else { return };
+        if self.recorded.has(kind::FAST_FAULT) {
+            return;
+        }
+        let gfn = match encoding {
+            ErrorEncoding::EptQualification | ErrorEncoding::NestedPageFault => Some(address >> 12),
+            ErrorEncoding::Ambiguous => None,
+            ErrorEncoding::PageFault => return,
+        };
+        let mut hit = Vec::new();
+        if let Some(gfn) = gfn {
+            for level in 1..=3u8 {
+                for as_id in 0..=self.store.top_as_id.min(1) {
+                    let tables = self.live.get(&key_of(as_id, level, gfn)).into_iter().flatten();
+                    hit.extend(tables.filter_map(|t| self.store.slot(*t, index_of(level, gfn))));
+                }
+            }
+        }
+        let fresh = self.silent.fresh.get(&at.vm);
+        match gfn {
+            Some(g) => hit.extend(fresh.into_iter().flat_map(|f| f.covering(g, g, 1))),
+            None => hit.extend(fresh.into_iter().flat_map(Fresh::all)),
+        }
+        hit.retain(|x| self.store.now(*x).is_some_and(|(v, m)| self.may_open(v, m.shade)));
+        self.stale_list(hit, at.ev, Reason::Unrecorded);
+    }
+
+    /// The TDP MMU set an entry that the fast path may open later, and neither that nor the fault would show.
+    pub(crate) fn unseen_opening(&mut self, entry: u32, ev: u32) {
+        if self.recorded.has(kind::FAST_FAULT) || self.recorded.has(kind::PAGE_FAULT) {
+            return;
+        }
+        if self.store.now(entry).is_some_and(|(v, m)| self.may_open(v, m.shade)) {
+            self.make_stale(entry, ev, Reason::Unrecorded);
+        }
+    }
+
+    /// A root is filled while one of its kind is in use: that one is obsolete, which `kvm_mmu_zap_all_fast` tells where it is recorded.
+    pub(crate) fn unseen_zap_all(&mut self, at: At, as_id: u8, root: &NewPage) {
+        if self.recorded.has(kind::ZAP_ALL) {
+            return;
+        }
+        let alike = self.store.tables.iter().enumerate().any(|(i, t)| {
+            t.attached()
+                && !t.silent
+                && t.root == i as u32
+                && t.vm == at.vm
+                && t.level == root.level
+                && t.mirror == root.mirror
+                && t.as_id == as_id
+        });
+        if !alike {
+            return;
+        }
+        self.vms.doubt(at.vm);
+        for t in &mut self.store.tables {
+            if t.vm == at.vm {
+                (t.lossy, t.alive) = (true, false);
+            }
+        }
+        let live: Vec<u32> = self.live.values().flatten().copied().collect();
+        let mut hit = Vec::new();
+        for t in live.into_iter().filter(|t| self.store.tables[*t as usize].vm == at.vm) {
+            hit.extend(self.store.table_entries(t));
+        }
+        self.stale_list(hit, at.ev, Reason::Unrecorded);
+    }
+}
