@@ -3,6 +3,7 @@
 use super::text::{human, rest};
 use super::write::{View, WriteOptions};
 use super::{Kind, Table};
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 pub(super) struct MarkdownWriter<W> {
@@ -17,7 +18,8 @@ impl<W: Write> MarkdownWriter<W> {
         let mut names = String::from("|");
         let mut rule = String::from("|");
         for c in &table.columns[..lead] {
-            names.push_str(&format!(" {} |", c.name));
+            // Writing to a string cannot fail.
+            let _ = write!(names, " {} |", c.name);
             rule.push_str(if matches!(c.kind, Kind::Text | Kind::Flag) { " --- |" } else { " ---: |" });
         }
         if lead < table.columns.len() {
@@ -34,12 +36,12 @@ impl<W: Write> MarkdownWriter<W> {
         for row in 0..view.rows {
             let mut line = String::from("|");
             for column in &view.columns[..lead] {
-                line.push_str(&format!(" {} |", cell(&human(column.spec, column.get(row), absolute))));
+                let _ = write!(line, " {} |", cell(&human(column.spec, column.get(row), absolute)));
             }
             if lead < view.columns.len() {
                 let mut fields = String::new();
                 rest(&mut fields, &view.columns[lead..], row, absolute);
-                line.push_str(&format!(" {} |", cell(&fields)));
+                let _ = write!(line, " {} |", cell(&fields));
             }
             writeln!(self.out, "{line}")?;
         }
