@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use mmuscope_replay::{Entry, EntryId, EventIx, Shade, Span, State, Timeline, VmId};
+use mmuscope_analysis::events::Who;
+use mmuscope_replay::{Entry, EntryId, EventIx, Shade, Span, State, Timeline, Vm, VmId, VmThreads};
 use mmuscope_trace::{Body, Event, Trace};
 
 use crate::view::Range;
@@ -71,6 +72,12 @@ impl Capture {
     /// First moment.
     pub(crate) fn start(&self) -> u64 {
         self.timeline.range().0
+    }
+
+    /// Which thread is which vCPU of which VM, with the numbers of the replay.
+    pub(crate) fn who(&self) -> Who {
+        let threads = |vm: &Vm| VmThreads { pid: vm.pid, tids: vm.vcpus.iter().map(|v| v.tid).collect() };
+        Who::new(&self.trace.info, &self.timeline.vms().iter().map(threads).collect::<Vec<_>>())
     }
 
     /// A moment as nanoseconds since the first event.

@@ -38,12 +38,12 @@ pub(crate) fn parse(text: &str) -> Result<Place, String> {
         _ => {}
     }
     if let Some(rest) = after(&["gfn", "page", "frame"]) {
-        return number(&rest, true)
+        return mmuscope_units::frame(&rest)
             .map(Place::Gfn)
             .ok_or_else(|| format!("“{rest}” is not a guest frame: try gfn 0x1a2b"));
     }
     if let Some(rest) = after(&["gpa", "address"]) {
-        return number(&rest, true)
+        return mmuscope_units::frame(&rest)
             .map(|a| Place::Gfn(a >> 12))
             .ok_or_else(|| format!("“{rest}” is not a guest-physical address: try gpa 0xfee00000"));
     }
@@ -59,35 +59,15 @@ pub(crate) fn parse(text: &str) -> Result<Place, String> {
     {
         return Ok(Place::Time(ns));
     }
-    if lower.starts_with("0x") {
-        return number(&lower, true).map(Place::Gfn).ok_or_else(|| format!("“{t}” is not a number"));
+    if lower.starts_with("0x") || lower.starts_with("0d") {
+        return mmuscope_units::frame(&lower).map(Place::Gfn).ok_or_else(|| format!("“{t}” is not a number"));
     }
     time(&lower).map(Place::Time).ok_or_else(|| format!("“{t}” is not understood; try {HINT}"))
 }
 
-/// A time since the first event: `1.5s`, `20 ms`, `12us`, `900ns`; a bare number is nanoseconds, or seconds if it has a point.
+/// A time since the first event, as `mmuscope_units` reads it: `1.5s`, `20 ms`, `12us`; without a unit it is in seconds.
 pub(crate) fn time(text: &str) -> Option<f64> {
-    let t: String =
-        text.trim().to_ascii_lowercase().chars().filter(|c| !matches!(c, ' ' | '_' | ',')).collect();
-    let units = [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("min", 60e9), ("s", 1e9)];
-    let (digits, scale) = units
-        .iter()
-        .find_map(|(u, s)| t.strip_suffix(u).map(|d| (d.to_owned(), *s)))
-        .unwrap_or_else(|| (t.clone(), if t.contains('.') { 1e9 } else { 1.0 }));
-    let v: f64 = digits.parse().ok()?;
-    (v.is_finite() && v >= 0.0).then_some(v * scale)
-}
-
-/// A number; hexadecimal with `0x`, or where digits say so and `hex` allows it.
-fn number(text: &str, hex: bool) -> Option<u64> {
-    let t: String = text.chars().filter(|c| *c != '_').collect();
-    if let Some(h) = t.strip_prefix("0x") {
-        return u64::from_str_radix(h, 16).ok();
-    }
-    if hex && t.chars().any(|c| c.is_ascii_alphabetic()) {
-        return u64::from_str_radix(&t, 16).ok();
-    }
-    t.parse().ok()
+    mmuscope_units::time(text).ok().map(|ns| ns as f64)
 }
 
 #[cfg(test)]
@@ -101,10 +81,14 @@ mod tests {
             ("  20 ms ", Place::Time(20e6)),
             ("t=12us", Place::Time(12e3)),
             ("1.25", Place::Time(1.25e9)),
-            ("1250", Place::Time(1250.0)),
+            ("2", Place::Time(2e9)),
+            ("1250ns", Place::Time(1250.0)),
             ("gfn 0x1a2b", Place::Gfn(0x1a2b)),
             ("GFN=fee00", Place::Gfn(0xfee00)),
-            ("gfn 100", Place::Gfn(100)),
+            ("gfn 2001", Place::Gfn(0x2001)),
+            ("gfn 0d2001", Place::Gfn(2001)),
+            ("0d100", Place::Gfn(100)),
+            ("gpa 2001000", Place::Gfn(0x2001)),
             ("0xfee00", Place::Gfn(0xfee00)),
             ("gpa 0xfee00123", Place::Gfn(0xfee00)),
             ("#1,234", Place::Event(1234)),

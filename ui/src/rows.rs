@@ -1,7 +1,7 @@
 //! Events as rows of text, and which of them pass a filter: the columns and the language of `mmuscope events`, from `mmuscope-analysis`.
 
 use mmuscope_analysis::Filter;
-use mmuscope_analysis::events::{self, EVENTS, Who};
+use mmuscope_analysis::events::{self, EVENTS};
 use mmuscope_analysis::table::{Format, Rows, TableWriter, WriteOptions};
 use mmuscope_replay::EventIx;
 
@@ -23,7 +23,7 @@ pub(crate) struct EventRow {
 }
 
 /// Columns with a place of their own in the table.
-const OWN: [&str; 9] = ["ts", "cpu", "tid", "comm", "vm", "vcpu", "event", "pid", "gfn"];
+const OWN: [&str; 10] = ["ts", "cpu", "tid", "comm", "vm", "vcpu", "event", "pid", "gfn", "event_id"];
 
 /// What a filter can name.
 pub(crate) fn column_names() -> String {
@@ -32,13 +32,13 @@ pub(crate) fn column_names() -> String {
 
 /// Rows for some events. An event that cannot be shown becomes a row that says so.
 pub(crate) fn rows_of(cap: &Capture, wanted: &[EventIx]) -> Vec<EventRow> {
-    let who = Who::new(&cap.trace.info);
+    let who = cap.who();
     let mut rows = Rows::new(&EVENTS);
     let start = cap.start();
     let mut out = Vec::with_capacity(wanted.len());
     for ix in wanted {
         let Some(e) = cap.event(*ix) else { continue };
-        events::push(&mut rows, &e, &cap.trace.strings, &who, start);
+        events::push(&mut rows, (*ix).into(), &e, &cap.trace.strings, &who, start);
         let comm = fmt::clean(cap.trace.strings.get(e.comm));
         let task = match (comm.as_str(), e.tid) {
             ("", None) => String::new(),
@@ -112,7 +112,7 @@ pub(crate) fn filter_events(
         return Ok((from..to).map(|i| i as EventIx).collect());
     }
     let filter = Filter::new(text, &EVENTS).map_err(|e| e.to_string())?;
-    let who = Who::new(&cap.trace.info);
+    let who = cap.who();
     let mut rows = Rows::new(&EVENTS);
     let mut out = Vec::new();
     let mut first = from;
@@ -124,8 +124,8 @@ pub(crate) fn filter_events(
         *first += n;
         Ok(())
     };
-    for e in store.range(from..to) {
-        events::push(&mut rows, &e, &cap.trace.strings, &who, cap.start());
+    for (id, e) in (from as u64..).zip(store.range(from..to)) {
+        events::push(&mut rows, id, &e, &cap.trace.strings, &who, cap.start());
         if rows.is_full() {
             flush(&mut rows, &mut first)?;
         }

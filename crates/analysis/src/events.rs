@@ -1,9 +1,10 @@
 //! The table of events: one row an event, one column a field.
 
 use crate::table::{Rows, table};
+use mmuscope_replay::{VmSearch, VmThreads};
 use mmuscope_trace::{
-    Body, ErrorEncoding, Event, FastPfResult, Isa, Page, Role, Strings, TaskKind, TraceInfo, event_name,
-    exit_name,
+    Body, ErrorEncoding, Event, FastPfResult, Isa, Page, Role, Strings, TaskKind, Trace, TraceInfo,
+    event_name, exit_name,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,7 @@ table! {
         comm: Text, "its name";
         vm: Number, "VM it belongs to, as far as threads tell";
         vcpu: Number, "vCPU, from the event or from its thread";
-        event: Text, "name of the tracepoint; lost, damage, marker and task for what is none";
+        event: Text, "name of the tracepoint; lost, damage, tracing_mark_write, fork, comm and exit for what is none";
         pid: Number, "process (thread group) of the thread";
         as_id: Number, "address space: 1 is SMM";
         level: Number, "level of the entry or table: 1 is 4K";
@@ -71,33 +72,45 @@ table! {
         attributes: Hex, "memory attributes: bit 3 is private";
         count: Count, "how many events were lost";
         text: Text, "marker text, a task's new name, or the fields of an event without columns of its own";
+        event_id: Number, "number of the event in the trace, from 0: what `event` in faults and `opened_event` in spans name";
     }
 }
 
-/// Which thread is which vCPU of which VM: what the reader found out about the whole trace, plus what passes by.
+/// Which thread is which vCPU of which VM. VMs have the numbers that a replay gives them, so that `events` and every other table agree.
 #[derive(Clone, Debug, Default)]
 pub struct Who {
     vm: BTreeMap<u32, u32>,
     vm_of_pid: BTreeMap<u32, u32>,
     vcpu: BTreeMap<u32, u32>,
     only: Option<u32>,
+    vms: u32,
 }
 
 impl Who {
-    /// From what is known about a trace.
-    pub fn new(info: &TraceInfo) -> Self {
-        let mut who = Self { only: (info.vms.len() == 1).then_some(0), ..Self::default() };
-        for (n, vm) in info.vms.iter().enumerate() {
+    /// Of a trace in memory.
+    pub fn of(trace: &Trace) -> Self {
+        Self::new(&trace.info, &VmSearch::of(trace))
+    }
+
+    /// From what the reader says of threads, and the VMs that were found.
+    pub fn new(info: &TraceInfo, vms: &[VmThreads]) -> Self {
+        let only = (vms.len() == 1).then_some(0);
+        let mut who = Self { only, vms: vms.len() as u32, ..Self::default() };
+        for (n, vm) in vms.iter().enumerate() {
             let n = n as u32;
-            for tid in vm.tids.iter().chain(vm.vcpus.iter().map(|(tid, _)| tid)) {
-                who.vm.insert(*tid, n);
-            }
+            who.vm.extend(vm.tids.iter().map(|tid| (*tid, n)));
             if let Some(pid) = vm.pid {
-                who.vm_of_pid.insert(pid, n);
+                // Of several VMs in one process the first is the process's.
+                who.vm_of_pid.entry(pid).or_insert(n);
             }
-            who.vcpu.extend(vm.vcpus.iter().copied());
         }
+        who.vcpu.extend(info.vms.iter().flat_map(|vm| &vm.vcpus).copied());
         who
+    }
+
+    /// How many VMs there are.
+    pub fn vms(&self) -> u32 {
+        self.vms
     }
 
     /// VM of an event's thread.
@@ -185,8 +198,8 @@ pub fn gfns_of(body: &Body) -> Option<(u64, u64)> {
     Some((gfn, gfn.saturating_add(pages)))
 }
 
-/// Adds an event as a row. `base` is the moment that times count from.
-pub fn push(rows: &mut Rows, e: &Event, strings: &Strings, who: &Who, base: u64) {
+/// Adds an event as a row. `id` is its number in the trace, `base` the moment that times count from.
+pub fn push(rows: &mut Rows, id: u64, e: &Event, strings: &Strings, who: &Who, base: u64) {
     rows.row();
     rows.set(C::ts, e.ts.saturating_sub(base));
     rows.set(C::cpu, e.cpu);
@@ -200,6 +213,7 @@ pub fn push(rows: &mut Rows, e: &Event, strings: &Strings, who: &Who, base: u64)
     rows.set(C::vcpu, who.vcpu(e));
     rows.set(C::event, event_name(&e.body, strings));
     rows.set(C::gfn, gfn_of(&e.body));
+    rows.set(C::event_id, id);
     fields(rows, &e.body, strings);
 }
 
@@ -538,7 +552,8 @@ impl EventFilter {
     }
 }
 
-fn name_fits(name: &str, pattern: &str) -> bool {
+/// Whether an event's name fits a pattern with `*` and `?`; a leading `kvm:` or `kvmmmu:` does not matter.
+pub fn name_fits(name: &str, pattern: &str) -> bool {
     let bare = |s: &'_ str| s.split_once(':').map_or(s.len(), |(_, rest)| rest.len());
     let (n, p) = (&name[name.len() - bare(name)..], &pattern[pattern.len() - bare(pattern)..]);
     crate::filter::like(name, pattern) || crate::filter::like(n, p)

@@ -1,88 +1,224 @@
-//! Moments and lengths of time as people type them.
+//! Moments as people type them, and what they mean in a trace.
 
+use crate::words;
+use mmuscope_units::NotATime;
 use std::fmt;
 use std::str::FromStr;
 
-/// A moment as it is asked for: `1.5s`, `20ms`, `1500000` (nanoseconds), `end`, `start`, or the name of a phase (its beginning; `NAME:end` its end).
+/// A moment as it is asked for: `1.5s`, `20ms`, `1.5` (seconds), `end`, `start`, or the name of a phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// The first event.
     Start,
-    /// After the last event.
+    /// The last event.
     End,
     /// Nanoseconds since the first event, or on the trace's clock where times are absolute.
     At(u64),
-    /// The first phase of this name: its beginning, or its end.
-    Phase {
-        /// Text of the mark.
+    /// A whole number without a unit: seconds, as every time without one.
+    Bare(u64),
+    /// The phase of this name: `NAME` for its beginning, `NAME:end` for its end; `NAME#2` and `NAME#2:end` for the second of that name.
+    Phase(String),
+}
+
+/// A text that is no moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAMoment(String);
+
+impl fmt::Display for NotAMoment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; or write start, end, or the name of a phase", NotATime(self.0.clone()))
+    }
+}
+
+impl std::error::Error for NotAMoment {}
+
+impl FromStr for Moment {
+    type Err = NotAMoment;
+    fn from_str(s: &str) -> Result<Self, NotAMoment> {
+        match s.trim() {
+            "" => Err(NotAMoment(s.to_string())),
+            "start" | "begin" => Ok(Self::Start),
+            "end" => Ok(Self::End),
+            t if t.bytes().all(|b| b.is_ascii_digit() || b == b'_') => {
+                t.replace('_', "").parse().map(Self::Bare).map_err(|_| NotAMoment(s.to_string()))
+            }
+            t => match mmuscope_units::time(t) {
+                Ok(ns) => Ok(Self::At(ns)),
+                // A phase may have any name, but one that begins like a number is a mistyped time.
+                Err(_) if t.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+')) => {
+                    Err(NotAMoment(s.to_string()))
+                }
+                Err(_) => Ok(Self::Phase(t.to_string())),
+            },
+        }
+    }
+}
+
+/// Nanoseconds.
+const SECOND: u64 = 1_000_000_000;
+
+/// What moments are held against: the time that a trace covers and its phases.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    /// The first event, on the trace's clock.
+    pub first: u64,
+    /// The last event, on the trace's clock.
+    pub last: u64,
+    /// Times are asked for and shown on the trace's clock, not since the first event.
+    pub absolute: bool,
+    /// Texts of the markers and when they were written, in time order. Each begins a phase that lasts to the next, or to the end.
+    pub marks: Vec<(String, u64)>,
+}
+
+/// Why a moment is none of the trace's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoMoment {
+    /// It lies before the first event or after the last.
+    #[error("{asked} is outside of the trace, which goes from {first} to {last}{hint}")]
+    Outside {
+        /// The moment that was asked for, as it is written.
+        asked: String,
+        /// The first event.
+        first: String,
+        /// The last event.
+        last: String,
+        /// What was meant instead, perhaps.
+        hint: String,
+    },
+    /// No marker has this text.
+    #[error("there is no phase `{name}`: {known}")]
+    NoPhase {
+        /// What was asked for.
         name: String,
-        /// Its end instead of its beginning.
-        end: bool,
+        /// What there is.
+        known: String,
     },
 }
 
-/// A text that is no time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotATime(String);
-
-impl fmt::Display for NotATime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "`{}` is no time: write 1.5s, 20ms, 300us, a number of nanoseconds, start, end, or the name of a phase",
-            self.0
-        )
+impl Clock {
+    /// The moment on the trace's clock. One that lies outside of the trace is refused: what it shows would be no answer.
+    pub fn at(&self, m: &Moment) -> Result<u64, NoMoment> {
+        let at = self.unbounded(m)?;
+        if (self.first..=self.last).contains(&at) { Ok(at) } else { Err(self.outside(at)) }
     }
-}
 
-impl std::error::Error for NotATime {}
-
-/// Reads a length of time: a number with `s`, `ms`, `us`/`µs` or `ns`; without a unit, nanoseconds. Exact to the nanosecond.
-pub fn parse_ns(s: &str) -> Result<u64, NotATime> {
-    let wrong = || NotATime(s.to_string());
-    let text = s.trim();
-    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '_')).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let decimals: u32 = match unit.trim() {
-        "" | "ns" => 0,
-        "us" | "µs" => 3,
-        "ms" => 6,
-        "s" => 9,
-        _ => return Err(wrong()),
-    };
-    let number = number.replace('_', "");
-    let (whole, fraction) = number.split_once('.').unwrap_or((&number, ""));
-    if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
-        return Err(wrong());
-    }
-    let scale = 10u64.pow(decimals);
-    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| wrong())? };
-    // Digits below a nanosecond do not exist on any clock here.
-    let kept: String = fraction.chars().chain(std::iter::repeat('0')).take(decimals as usize).collect();
-    if fraction.len() > decimals as usize && fraction[decimals as usize..].bytes().any(|b| b != b'0') {
-        return Err(wrong());
-    }
-    let part: u64 = if kept.is_empty() { 0 } else { kept.parse().map_err(|_| wrong())? };
-    whole.checked_mul(scale).and_then(|w| w.checked_add(part)).ok_or_else(wrong)
-}
-
-impl FromStr for Moment {
-    type Err = NotATime;
-    fn from_str(s: &str) -> Result<Self, NotATime> {
-        match s.trim() {
-            "" => Err(NotATime(s.to_string())),
-            "start" | "begin" => Ok(Self::Start),
-            "end" => Ok(Self::End),
-            t => match parse_ns(t) {
-                Ok(ns) => Ok(Self::At(ns)),
-                // A phase may have any name, but one that begins like a number is a mistyped time.
-                Err(e) if t.starts_with(|c: char| c.is_ascii_digit() || c == '.' || c == '-') => Err(e),
-                Err(_) => Ok(match t.strip_suffix(":end") {
-                    Some(name) => Self::Phase { name: name.to_string(), end: true },
-                    None => Self::Phase { name: t.to_string(), end: false },
-                }),
-            },
+    /// Two moments between which to look. Such a stretch may reach over the ends of the trace, but not lie outside of it.
+    pub fn between(
+        &self,
+        from: Option<&Moment>,
+        to: Option<&Moment>,
+    ) -> Result<(Option<u64>, Option<u64>), NoMoment> {
+        let at = |m: Option<&Moment>| m.map(|m| self.unbounded(m)).transpose();
+        let (from, to) = (at(from)?, at(to)?);
+        if let Some(t) = from.filter(|t| *t > self.last) {
+            return Err(self.outside(t));
         }
+        if let Some(t) = to.filter(|t| *t < self.first) {
+            return Err(self.outside(t));
+        }
+        Ok((from, to))
+    }
+
+    fn unbounded(&self, m: &Moment) -> Result<u64, NoMoment> {
+        Ok(match m {
+            Moment::Start => self.first,
+            Moment::End => self.last,
+            Moment::At(ns) => self.on(*ns),
+            Moment::Bare(n) if self.is_copied(*n) => self.on(*n),
+            Moment::Bare(n) => self.on(n.saturating_mul(SECOND)),
+            Moment::Phase(name) => self.phase(name)?,
+        })
+    }
+
+    /// A time as it is asked for, on the trace's clock.
+    fn on(&self, ns: u64) -> u64 {
+        if self.absolute { ns } else { self.first.saturating_add(ns) }
+    }
+
+    /// Whether a number without a unit was copied from a column, which holds nanoseconds: as seconds it lies far behind the trace, as
+    /// nanoseconds within.
+    fn is_copied(&self, n: u64) -> bool {
+        n >= 1_000_000
+            && self.on(n.saturating_mul(SECOND)) > self.last
+            && (self.first..=self.last).contains(&self.on(n))
+    }
+
+    /// What should be said of how a moment was read.
+    pub fn remark(&self, m: &Moment) -> Option<String> {
+        let Moment::Bare(n) = m else { return None };
+        self.is_copied(*n).then(|| {
+            format!(
+                "{n} is taken for nanoseconds, as columns hold them: {n} s lie behind the trace; write {n}ns"
+            )
+        })
+    }
+
+    fn outside(&self, at: u64) -> NoMoment {
+        let base = if self.absolute { 0 } else { self.first };
+        let asked = at.saturating_sub(base);
+        let shown = |t: u64| words::moment(t.saturating_sub(base));
+        let hint = if !self.absolute && (self.first..=self.last).contains(&asked) {
+            "; for a time of the trace's own clock add --absolute"
+        } else {
+            ""
+        };
+        let hint = hint.to_string();
+        NoMoment::Outside {
+            asked: words::moment(asked),
+            first: shown(self.first),
+            last: shown(self.last),
+            hint,
+        }
+    }
+
+    /// The beginning of a phase, or its end where the name says so.
+    fn phase(&self, text: &str) -> Result<u64, NoMoment> {
+        // A marker may itself end in `:end` or `#2`: what is written wins.
+        if let Some(n) = self.nth(text) {
+            return Ok(self.marks[n].1);
+        }
+        if let Some(n) = text.strip_suffix(":end").and_then(|name| self.nth(name)) {
+            let next = self.marks.get(n + 1);
+            return Ok(next.map_or(self.last, |(_, next)| next.saturating_sub(1)));
+        }
+        Err(NoMoment::NoPhase { name: text.to_string(), known: self.known() })
+    }
+
+    /// The place of a mark: `NAME` for the first of this name, `NAME#2` for the second.
+    fn nth(&self, text: &str) -> Option<usize> {
+        let of = |name: &str, skip: usize| {
+            self.marks.iter().enumerate().filter(|(_, (t, _))| t == name).nth(skip).map(|(n, _)| n)
+        };
+        of(text, 0).or_else(|| {
+            let (name, n) = text.rsplit_once('#')?;
+            of(name, n.parse::<usize>().ok()?.checked_sub(1)?)
+        })
+    }
+
+    /// The names of the phases, for people.
+    fn known(&self) -> String {
+        const SHOWN: usize = 40;
+        let mut names: Vec<(&str, usize)> = Vec::new();
+        for (text, _) in &self.marks {
+            if let Some((_, times)) = names.iter_mut().find(|(n, _)| n == text) {
+                *times += 1;
+            } else if names.len() <= SHOWN {
+                names.push((text, 1));
+            }
+        }
+        if names.is_empty() {
+            return "the trace has no markers; a time is 1.5s, 20ms, 1.5 (seconds), start or end".to_string();
+        }
+        let more = if names.len() > SHOWN { ", …" } else { "" };
+        let names: Vec<String> = names
+            .iter()
+            .take(SHOWN)
+            .map(|(n, times)| {
+                let n = words::printable(n);
+                if *times > 1 { format!("{n} ({times} times: {n}#1 to {n}#{times})") } else { n.into_owned() }
+            })
+            .collect();
+        format!("the trace has {}{more}", names.join(", "))
     }
 }
 
@@ -91,25 +227,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_exact() {
-        assert_eq!(parse_ns("1.5s"), Ok(1_500_000_000));
-        assert_eq!(parse_ns("20ms"), Ok(20_000_000));
-        assert_eq!(parse_ns("0.000000001s"), Ok(1));
-        assert_eq!(parse_ns("3us"), Ok(3_000));
-        assert_eq!(parse_ns("1_500"), Ok(1_500));
-        assert_eq!(parse_ns("12 ms"), Ok(12_000_000));
-        for wrong in ["", "s", "1.5", "1h", "1.2.3s", "-1s", "0.0000000001s", "99999999999999s"] {
-            assert!(parse_ns(wrong).is_err(), "{wrong}");
+    fn a_moment_may_be_a_phase() {
+        assert_eq!("end".parse(), Ok(Moment::End));
+        assert_eq!("1ms".parse(), Ok(Moment::At(1_000_000)));
+        assert_eq!("1.5".parse(), Ok(Moment::At(1_500_000_000)));
+        assert_eq!("2".parse(), Ok(Moment::Bare(2)));
+        assert_eq!("thp-again".parse(), Ok(Moment::Phase("thp-again".into())));
+        for wrong in ["10q", "-5", "+1s", ""] {
+            assert!(wrong.parse::<Moment>().is_err(), "{wrong}");
+        }
+    }
+
+    fn clock() -> Clock {
+        let marks = [("get", 1_000), ("race", 2_000), ("get", 3_000), ("odd#1", 4_000)];
+        Clock {
+            first: 1_000,
+            last: 5_000_000_000,
+            absolute: false,
+            marks: marks.map(|(t, at)| (t.to_string(), at)).to_vec(),
         }
     }
 
     #[test]
-    fn a_moment_may_be_a_phase() {
-        assert_eq!("end".parse(), Ok(Moment::End));
-        assert_eq!("1ms".parse(), Ok(Moment::At(1_000_000)));
-        assert_eq!("thp-again".parse(), Ok(Moment::Phase { name: "thp-again".into(), end: false }));
-        assert_eq!("race:end".parse(), Ok(Moment::Phase { name: "race".into(), end: true }));
-        assert!("10q".parse::<Moment>().is_err());
-        assert!("-5".parse::<Moment>().is_err());
+    fn each_phase_of_a_name_can_be_asked_for() {
+        let at = |s: &str| clock().at(&s.parse().expect(s));
+        assert_eq!((at("get"), at("get#1"), at("get#2")), (Ok(1_000), Ok(1_000), Ok(3_000)));
+        assert_eq!((at("get:end"), at("get#2:end"), at("odd#1")), (Ok(1_999), Ok(3_999), Ok(4_000)));
+        assert_eq!(at("odd#1:end"), Ok(5_000_000_000));
+        for wrong in ["get#3", "get#0", "got", "get#x"] {
+            let said = at(wrong).expect_err(wrong).to_string();
+            assert!(said.contains("get (2 times: get#1 to get#2), race, odd#1"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_moment_outside_of_the_trace_is_refused_with_its_ends() {
+        let clock = clock();
+        let said = clock.at(&Moment::At(6_000_000_000)).expect_err("it ends before").to_string();
+        assert_eq!(said, "6 s is outside of the trace, which goes from 0 s to 4.999999 s");
+        for (text, seconds) in [("6", "6 s"), ("999_999", "999999 s"), ("20000000000", "20000000000 s")] {
+            let said = clock.at(&text.parse().expect(text)).expect_err(text).to_string();
+            assert!(said.starts_with(&format!("{seconds} is outside")), "{said}");
+        }
+        // A number copied from a column, without its unit.
+        let copied = "2_000_000".parse().expect("a time");
+        assert_eq!(clock.at(&copied), Ok(2_001_000));
+        assert_eq!(clock.between(None, Some(&copied)), Ok((None, Some(2_001_000))));
+        assert!(clock.remark(&copied).is_some_and(|r| r.ends_with("write 2000000ns")));
+        assert_eq!((clock.at(&Moment::Bare(2)), clock.remark(&Moment::Bare(2))), (Ok(2_000_001_000), None));
+        let later = Moment::At(6_000_000_000);
+        assert!(clock.between(Some(&later), None).is_err());
+        assert_eq!(clock.between(None, Some(&later)), Ok((None, Some(6_000_001_000))));
     }
 }

@@ -24,9 +24,9 @@ const TEXT: &str = "\
 fn rows(text: &str) -> (Rows, Trace) {
     let trace = Trace::from_text(text).expect("the text is a trace");
     let mut rows = Rows::new(&EVENTS);
-    let who = Who::new(&trace.info);
-    for e in &trace.events {
-        events::push(&mut rows, &e, &trace.strings, &who, trace.info.first_ts);
+    let who = Who::of(&trace);
+    for (id, e) in trace.events.iter().enumerate() {
+        events::push(&mut rows, id as u64, &e, &trace.strings, &who, trace.info.first_ts);
     }
     (rows, trace)
 }
@@ -88,6 +88,13 @@ fn expressions_choose_rows() {
     assert_eq!(passing("text is not null"), [5]);
     assert_eq!(passing("w"), [4]);
     assert_eq!(passing("not w or level * 2 + 1 == 3 and pfn is null"), [3, 4]);
+    // Next to a column that is printed in hex, numbers are hex with or without `0x`.
+    assert_eq!(passing("gfn == 100"), [1, 2, 3, 4]);
+    assert_eq!(passing("100 == gfn and pfn == 7ea1"), [2]);
+    assert_eq!(passing("gfn in (99, 0d256)"), [1, 2, 3, 4]);
+    assert_eq!(passing("new_spte == fee00 or new_spte > 7ea1e66 and gfn % 256 == 0"), [3]);
+    assert_eq!(passing("level not in (2, 3) and event not like 'kvm_mmu*'"), [3]);
+    assert_eq!(passing("ts > 4us and ts <= 0.000005s"), [5]);
     // A null is neither equal nor different.
     assert_eq!(passing("new_spte == 0").len() + passing("new_spte != 0").len(), 1);
     // The whole range of 64 bits, exactly.
@@ -105,6 +112,8 @@ fn what_is_wrong_in_an_expression_is_pointed_at() {
         ("event == 'x", 9, "not closed"),
         ("level == 1 level == 2", 11, "does not belong"),
         ("level == 0xzz", 9, "no number"),
+        ("ts > 1.5", 5, "needs a unit here: 1.5s"),
+        ("gfn == xyz", 7, "no column `xyz`"),
         ("event + 1 == 2", 0, "calculated"),
         ("level == 1 and §", 15, "means nothing"),
     ] {
@@ -151,11 +160,11 @@ fn chunks_follow_each_other() {
     let mut out =
         TableWriter::new(&EVENTS, Format::Parquet, WriteOptions::default(), Vec::new()).expect("a writer");
     let trace = Trace::from_text(TEXT).expect("a trace");
-    let (who, e) = (Who::new(&trace.info), trace.events.get(3));
+    let (who, e) = (Who::of(&trace), trace.events.get(3));
     let mut rows = Rows::new(&EVENTS);
     let total = 2 * CHUNK_ROWS + 17;
     for _ in 0..total {
-        events::push(&mut rows, &e, &trace.strings, &who, 0);
+        events::push(&mut rows, 3, &e, &trace.strings, &who, 0);
         if rows.is_full() {
             assert_eq!(rows.len(), CHUNK_ROWS);
             out.write(&rows.take().expect("a chunk")).expect("writes");

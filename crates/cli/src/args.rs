@@ -1,7 +1,10 @@
 //! What can be typed.
 
 use crate::cmd;
+use clap::error::ContextKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::Path;
 
 /// What KVM's MMU did to every guest page: present, MMIO or removed, when, why, and at what cost.
 #[derive(Parser, Debug)]
@@ -13,6 +16,7 @@ use clap::{CommandFactory, Parser, Subcommand};
     disable_help_subcommand = true,
     after_help = "\
 Examples:
+  mmuscope trace.dat                           the summary, in one screen
   mmuscope report trace.dat -o boot.html       the whole story on one page
   mmuscope view trace.dat                      the same in a window
   mmuscope decode 0x600000010abf837 --kernel 6.1 --paging ept
@@ -48,4 +52,27 @@ pub(crate) enum Command {
 /// The command as clap sees it, for completions.
 pub(crate) fn command() -> clap::Command {
     Cli::command()
+}
+
+/// Reads the arguments, or ends the program with what is wrong about them.
+pub(crate) fn read(mut args: Vec<OsString>) -> Cli {
+    if args.get(1).is_some_and(is_trace) {
+        args.insert(1, "summary".into());
+    }
+    Cli::try_parse_from(args).unwrap_or_else(|mut e| {
+        // Options are told apart by a few letters: what looks alike is rarely what was meant.
+        e.remove(ContextKind::SuggestedArg);
+        e.remove(ContextKind::Suggested);
+        e.exit()
+    })
+}
+
+/// Whether the first argument is a trace and not a command: `mmuscope trace.dat` is `mmuscope summary trace.dat`.
+fn is_trace(first: &OsString) -> bool {
+    if command().find_subcommand(first).is_some() {
+        return false;
+    }
+    let text = first.to_string_lossy();
+    // A file that is not there is better told by `summary` than as an unknown command.
+    text == "-" || !text.starts_with('-') && (Path::new(first).exists() || text.contains(['/', '.']))
 }

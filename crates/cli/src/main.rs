@@ -7,8 +7,8 @@ mod cmd;
 mod layout_args;
 mod output;
 mod progress;
+mod room;
 
-use clap::Parser;
 use std::process::ExitCode;
 
 /// How a command ended.
@@ -22,7 +22,7 @@ pub(crate) enum Outcome {
 
 fn main() -> ExitCode {
     clap_complete::CompleteEnv::with_factory(args::command).complete();
-    let cli = args::Cli::parse();
+    let cli = args::read(std::env::args_os().collect());
     match cmd::run(cli.command) {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::No) => ExitCode::FAILURE,

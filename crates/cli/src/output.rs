@@ -4,6 +4,7 @@ use crate::progress;
 use anyhow::{Context, Result, bail};
 use mmuscope_analysis::Error;
 use mmuscope_analysis::table::Format;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,36 @@ pub(crate) fn is_broken_pipe(e: &anyhow::Error) -> bool {
     })
 }
 
+/// The format of an output: the one that was asked for, else what the file's name says, else `default`. A name that says something unknown is
+/// refused rather than filled with what its ending does not promise; `of` knows endings, `known` lists them for people.
+pub(crate) fn format_for<F: Copy + PartialEq + fmt::Display>(
+    asked: Option<F>,
+    path: Option<&Path>,
+    default: F,
+    of: impl Fn(&str) -> Option<F>,
+    known: &str,
+) -> Result<F> {
+    // A device or a pipe has a name, but no ending that means anything.
+    let named = path.filter(|p| p.as_os_str() != "-" && !p.metadata().is_ok_and(|m| !m.is_file()));
+    let ending = named.and_then(Path::extension).map(|e| e.to_string_lossy().into_owned());
+    let by_name = ending.as_deref().map(|e| of(&e.to_ascii_lowercase()));
+    match (asked, by_name) {
+        (Some(asked), Some(Some(named))) if asked != named => {
+            let path = path.unwrap_or(Path::new("")).display();
+            eprintln!("mmuscope: {path} will hold {asked}, as --format says, not {named}");
+            Ok(asked)
+        }
+        (Some(asked), _) => Ok(asked),
+        (None, Some(Some(named))) => Ok(named),
+        (None, None) => Ok(default),
+        (None, Some(None)) => bail!(
+            "{}: no format is called .{}: name the file {known}, or say which with --format",
+            path.unwrap_or(Path::new("")).display(),
+            ending.unwrap_or_default()
+        ),
+    }
+}
+
 /// An output that is being written. [`Output::done`] keeps it; dropped before that, a file is not left behind half-written.
 pub(crate) struct Output {
     to: Option<BufWriter<Box<dyn Write>>>,
@@ -24,6 +55,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// Standard output, or the file, for text.
+    pub(crate) fn text(path: Option<&Path>) -> Result<Self> {
+        Self::new(path, Format::Text)
+    }
+
     /// Standard output, or the file.
     pub(crate) fn new(path: Option<&Path>, format: Format) -> Result<Self> {
         let path = path.filter(|p| p.as_os_str() != "-");

@@ -10,6 +10,7 @@ use crate::kernelvars;
 use crate::record::rings;
 use crate::sys::{self, Watch};
 use crate::tracefs::{Mounted, Tracefs};
+use crate::untraced;
 
 /// How one line came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -296,6 +297,16 @@ fn kvm(r: &mut Report, host: &Host) {
         );
     } else {
         r.add(Level::Ok, "kvm", loaded.join(", "), None);
+    }
+    if let Some((module, never)) = untraced::here() {
+        let what = format!("{module} does not trace {}", never.join(", "));
+        r.add(Level::Note, "not traced", format!("{what}: no faults and exits in recordings"), None);
+        r.add(
+            Level::Note,
+            "triggers",
+            "`faults …`, `fault-time` and `event` with one of these cannot fire on this host",
+            Some("nothing can; triggers that can: exit, reserved-bits, zap-all, event kvm_mmu_spte_requested > N/TIME"),
+        );
     }
     let root = rustix::process::geteuid().is_root();
     if host.vmms.is_empty() {

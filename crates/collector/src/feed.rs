@@ -33,6 +33,9 @@ pub(crate) struct Feed {
     to: Option<SyncSender<Work>>,
     empty: Receiver<Vec<u8>>,
     written: Arc<AtomicU64>,
+    /// Works sent, and of those the ones that are done.
+    sent: u64,
+    done: Arc<AtomicU64>,
     thread: Option<JoinHandle<io::Result<u64>>>,
     /// Bytes of events and other records before compression.
     pub raw: u64,
@@ -43,6 +46,7 @@ fn work<W: Write>(
     from: &Receiver<Work>,
     used: &Sender<Vec<u8>>,
     written: &AtomicU64,
+    done: &AtomicU64,
 ) -> io::Result<u64> {
     while let Ok(work) = from.recv() {
         match work {
@@ -57,6 +61,7 @@ fn work<W: Write>(
             Work::End(facts) => return capture.finish(&facts),
         }
         written.store(capture.written, Ordering::Relaxed);
+        done.fetch_add(1, Ordering::Release);
     }
     Ok(capture.written)
 }
@@ -72,10 +77,11 @@ impl Feed {
         let written = Arc::new(AtomicU64::new(capture.written));
         let (send, from) = sync_channel(WAITING);
         let (used, empty) = channel();
-        let theirs = Arc::clone(&written);
+        let done = Arc::new(AtomicU64::new(0));
+        let theirs = (Arc::clone(&written), Arc::clone(&done));
         let thread = std::thread::Builder::new()
             .name("mmuscope-write".into())
-            .spawn(move || work(capture, &from, &used, &theirs))?;
+            .spawn(move || work(capture, &from, &used, &theirs.0, &theirs.1))?;
         let piece = Vec::with_capacity(PIECE);
         Ok(Self {
             piece,
@@ -84,6 +90,8 @@ impl Feed {
             to: Some(send),
             empty,
             written,
+            sent: 0,
+            done,
             thread: Some(thread),
             raw: 0,
         })
@@ -123,6 +131,18 @@ impl Feed {
         self.written.load(Ordering::Relaxed)
     }
 
+    /// Hands on what there is and waits until it is written, so that [`written`](Self::written) is exact; not long, for the rings fill meanwhile.
+    pub(crate) fn settle(&mut self) {
+        const LONGEST: Duration = Duration::from_millis(50);
+        self.hand_on();
+        self.since = None;
+        self.send(Work::Round);
+        let began = Instant::now();
+        while !self.failed() && self.done.load(Ordering::Acquire) < self.sent && began.elapsed() < LONGEST {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
     /// Whether the writing thread has given up: nothing more will be written.
     pub(crate) fn failed(&self) -> bool {
         self.to.is_none() || self.thread.as_ref().is_none_or(JoinHandle::is_finished)
@@ -137,6 +157,7 @@ impl Feed {
     }
 
     fn send(&mut self, work: Work) {
+        self.sent += 1;
         if let Some(to) = &self.to
             && to.send(work).is_err()
         {

@@ -21,6 +21,7 @@ mod scrub;
 mod sys;
 pub mod tracefs;
 pub mod trigger;
+mod untraced;
 pub mod vms;
 
 pub use options::{Output, RecordOptions, Scope, parse_duration, parse_size};

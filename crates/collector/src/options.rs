@@ -98,61 +98,9 @@ impl Default for RecordOptions {
     }
 }
 
-fn split_unit(text: &str) -> (&str, &str) {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    (&text[..end], text[end..].trim())
-}
-
-/// `10`, `1.5s`, `200ms`, `5m`, `2h`: seconds where no unit is given.
+/// A length of time as `mmuscope_units` reads it: `10`, `1.5s`, `200ms`, `5m`, `2h`; seconds where no unit is given.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split_unit(text.trim());
-    let n: f64 = number.parse().map_err(|_| format!("{text:?} is not a time: write 10s, 200ms, 5m or 2h"))?;
-    let scale = match unit {
-        "" | "s" => 1.0,
-        "ns" => 1e-9,
-        "us" | "µs" => 1e-6,
-        "ms" => 1e-3,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("{unit:?} is no unit of time: write ns, us, ms, s, m or h")),
-    };
-    Duration::try_from_secs_f64(n * scale).map_err(|e| format!("{text:?}: {e}"))
+    mmuscope_units::time(text).map(Duration::from_nanos).map_err(|e| e.to_string())
 }
 
-/// `65536`, `64k`, `8M`, `2GiB`: powers of 1024.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let (number, unit) = split_unit(text.trim());
-    let n: f64 = number.parse().map_err(|_| format!("{text:?} is not a size: write 64k, 8M or 2G"))?;
-    let shift = match unit.to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(format!("{unit:?} is no unit of size: write k, M or G")),
-    };
-    Ok((n * (1u64 << shift) as f64) as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations() {
-        assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_duration("200ms"), Ok(Duration::from_millis(200)));
-        assert_eq!(parse_duration("1.5 m"), Ok(Duration::from_secs(90)));
-        assert!(parse_duration("ten").is_err());
-        assert!(parse_duration("10 parsecs").is_err());
-    }
-
-    #[test]
-    fn sizes() {
-        assert_eq!(parse_size("64k"), Ok(65536));
-        assert_eq!(parse_size("8M"), Ok(8 << 20));
-        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
-        assert_eq!(parse_size("123"), Ok(123));
-        assert!(parse_size("M").is_err());
-    }
-}
+pub use mmuscope_units::size as parse_size;

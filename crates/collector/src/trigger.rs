@@ -473,6 +473,12 @@ fn rates(r: Rate) -> Rates {
     Rates::new(r.more_than, r.within.as_nanos() as u64)
 }
 
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&describe(self))
+    }
+}
+
 fn describe(c: &Condition) -> String {
     let rate = |r: &Rate| format!(" > {}/{:?}", r.more_than, r.within);
     match c {
@@ -548,7 +554,7 @@ mod tests {
             ("faults > ", "a number of events"),
             ("faults > 3", "\"/\" and a time"),
             ("faults(page) > 3/s", "gfn, vcpu or vm"),
-            ("faults > 3/parsec", "no unit of time"),
+            ("faults > 3/parsec", "is no time"),
             ("exit == sideways", "how KVM_RUN returns"),
             ("exit", "\"==\""),
             ("zap-all zap-all", "\"or\" or the end"),

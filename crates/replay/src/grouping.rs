@@ -1,6 +1,6 @@
 //! Which threads belong to one VM, where the recording does not name processes: those that fill the same page tables.
 
-use mmuscope_trace::{Body, Event, StrId, Trace};
+use mmuscope_trace::{Body, Event, Strings, Trace, TraceInfo, VmGuess};
 use rustc_hash::FxHashMap;
 
 /// One VM as threads and page tables tell.
@@ -20,7 +20,7 @@ struct Node {
     tid: u32,
     /// Group of the reader whose process is known.
     sure: Option<usize>,
-    comm: StrId,
+    comm: String,
     /// When it ran which vCPU.
     runs: FxHashMap<u32, (u64, u64)>,
     order: usize,
@@ -33,27 +33,65 @@ pub(crate) struct Seen {
     events: usize,
 }
 
-/// The VMs of a trace, in the order of their first events.
-pub(crate) fn groups(trace: &Trace, seen: &mut Seen) -> Vec<Group> {
-    let guesses = &trace.info.vms;
-    let as_is = || {
-        guesses
-            .iter()
-            .map(|g| Group {
-                pid: g.pid,
-                name: g.name.clone(),
-                tids: g.tids.iter().copied().chain(g.vcpus.iter().map(|v| v.0)).collect(),
-                guessed: false,
-                provenance: g.provenance.clone(),
-            })
-            .collect::<Vec<_>>()
-    };
+/// One VM of a trace: its process and threads. Its number is its place in the list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VmThreads {
+    /// Process of its VMM, where known.
+    pub pid: Option<u32>,
+    /// Its threads.
+    pub tids: Vec<u32>,
+}
+
+/// Finds the VMs of a trace as a replay finds and numbers them, while its events pass by: for those who do not hold the events.
+///
+/// Memory grows with the threads and page tables of the trace, not with its events.
+#[derive(Clone, Debug, Default)]
+pub struct VmSearch(Pass);
+
+impl VmSearch {
+    /// Takes an event into account. All of the trace's must pass, in their order.
+    pub fn event(&mut self, e: &Event, strings: &Strings) {
+        self.0.event(e, strings);
+    }
+
+    /// The VMs, in the order of their numbers; `info` is what the reader says at the end.
+    pub fn finish(mut self, info: &TraceInfo) -> Vec<VmThreads> {
+        let groups = if as_the_reader_says(&info.vms) {
+            as_is(&info.vms)
+        } else {
+            self.0.know(&info.vms);
+            self.0.finish(info)
+        };
+        groups.into_iter().map(|g| VmThreads { pid: g.pid, tids: g.tids }).collect()
+    }
+
+    /// The VMs of a trace in memory.
+    pub fn of(trace: &Trace) -> Vec<VmThreads> {
+        let groups = groups(trace, &mut Seen::default());
+        groups.into_iter().map(|g| VmThreads { pid: g.pid, tids: g.tids }).collect()
+    }
+}
+
+/// One vCPU, or one process with everything in it: nothing to find out.
+fn as_the_reader_says(guesses: &[VmGuess]) -> bool {
     let vcpus: usize = guesses.iter().map(|g| g.vcpus.len()).sum();
     let unsure = guesses.iter().any(|g| g.pid.is_none());
-    // One vCPU, or one process with everything in it: nothing to find out.
-    if vcpus < 2 || (!unsure && guesses.len() < 2) {
-        return as_is();
-    }
+    vcpus < 2 || (!unsure && guesses.len() < 2)
+}
+
+fn as_is(guesses: &[VmGuess]) -> Vec<Group> {
+    let group = |g: &VmGuess| Group {
+        pid: g.pid,
+        name: g.name.clone(),
+        tids: g.tids.iter().copied().chain(g.vcpus.iter().map(|v| v.0)).collect(),
+        guessed: false,
+        provenance: g.provenance.clone(),
+    };
+    guesses.iter().map(group).collect()
+}
+
+/// Threads whose process the reader knows: thread to the reader's VM.
+fn sure_threads(guesses: &[VmGuess]) -> FxHashMap<u32, usize> {
     let mut sure = FxHashMap::default();
     for (n, g) in guesses.iter().enumerate() {
         // Several VMs of one process are told apart by what they fill, like those of no known process.
@@ -63,6 +101,16 @@ pub(crate) fn groups(trace: &Trace, seen: &mut Seen) -> Vec<Group> {
             }
         }
     }
+    sure
+}
+
+/// The VMs of a trace, in the order of their first events.
+pub(crate) fn groups(trace: &Trace, seen: &mut Seen) -> Vec<Group> {
+    let guesses = &trace.info.vms;
+    if as_the_reader_says(guesses) {
+        return as_is(guesses);
+    }
+    let sure = sure_threads(guesses);
     if sure != seen.pass.sure || trace.events.len() < seen.events {
         *seen = Seen { pass: Pass { sure, ..Pass::default() }, events: 0 };
     }
@@ -73,11 +121,11 @@ pub(crate) fn groups(trace: &Trace, seen: &mut Seen) -> Vec<Group> {
             break;
         };
         for e in new {
-            seen.pass.event(e);
+            seen.pass.event(e, &trace.strings);
         }
         seen.events += new.len();
     }
-    seen.pass.finish(trace)
+    seen.pass.finish(&trace.info)
 }
 
 #[derive(Clone, Debug, Default)]
@@ -92,7 +140,15 @@ struct Pass {
 }
 
 impl Pass {
-    fn node(&mut self, e: &Event) -> Option<usize> {
+    /// Which threads' processes are known, where that was not so while the events passed.
+    fn know(&mut self, guesses: &[VmGuess]) {
+        self.sure = sure_threads(guesses);
+        for node in &mut self.nodes {
+            node.sure = self.sure.get(&node.tid).copied();
+        }
+    }
+
+    fn node(&mut self, e: &Event, strings: &Strings) -> Option<usize> {
         let tid = e.tid?;
         if let Some(i) = self.ix.get(&tid) {
             return Some(*i);
@@ -101,7 +157,7 @@ impl Pass {
         self.nodes.push(Node {
             tid,
             sure: self.sure.get(&tid).copied(),
-            comm: e.comm,
+            comm: strings.get(e.comm).to_owned(),
             order: i,
             ..Node::default()
         });
@@ -117,20 +173,20 @@ impl Pass {
         }
     }
 
-    fn event(&mut self, e: &Event) {
+    fn event(&mut self, e: &Event, strings: &Strings) {
         const PAGE: u64 = 0x000f_ffff_ffff_f000;
         match e.body {
             Body::Entry { vcpu, .. }
             | Body::Exit { vcpu: Some(vcpu), .. }
             | Body::PageFault { vcpu: Some(vcpu), .. } => {
-                if let Some(n) = self.node(e) {
+                if let Some(n) = self.node(e, strings) {
                     let r = self.nodes[n].runs.entry(vcpu).or_insert((e.ts, e.ts));
                     r.1 = e.ts;
                 }
             }
             Body::TdpSpteChanged { level, old_spte, new_spte, .. } if level > 1 => {
                 let table = |v: u64| v & 0x83 == 3;
-                let Some(n) = self.node(e) else { return };
+                let Some(n) = self.node(e, strings) else { return };
                 if table(old_spte) {
                     self.edge(n, old_spte & PAGE);
                 }
@@ -140,7 +196,7 @@ impl Pass {
                 }
             }
             Body::SetSpte { sptep, .. } => {
-                let Some(n) = self.node(e) else { return };
+                let Some(n) = self.node(e, strings) else { return };
                 let page = sptep & !0xfff;
                 self.owner.entry(page).or_insert(n);
                 self.edge(n, page);
@@ -149,8 +205,8 @@ impl Pass {
         }
     }
 
-    fn finish(&self, trace: &Trace) -> Vec<Group> {
-        let guesses = &trace.info.vms;
+    fn finish(&self, info: &TraceInfo) -> Vec<Group> {
+        let guesses = &info.vms;
         let n = self.nodes.len();
         let mut to: Vec<usize> = (0..n).collect();
         let mut runs: Vec<FxHashMap<u32, (u64, u64)>> = self.nodes.iter().map(|x| x.runs.clone()).collect();
@@ -202,7 +258,7 @@ impl Pass {
         }
         // A thread of the monitor that works on tables of two vCPUs joins them; kernel threads that serve every VM do not.
         let serves_all = |i: usize| {
-            let c = trace.strings.get(self.nodes[i].comm);
+            let c = &self.nodes[i].comm;
             ["kworker", "kswapd", "khugepaged", "ksmd", "kcompactd", "oom_reaper"]
                 .iter()
                 .any(|k| c.starts_with(k))
@@ -264,7 +320,7 @@ impl Pass {
                 join(&mut to, &mut runs, &mut sure, *g, i, true);
             }
         }
-        let pid_of = |tid: u32| trace.info.tasks.iter().find(|t| t.tid == tid).and_then(|t| t.pid);
+        let pid_of = |tid: u32| info.tasks.iter().find(|t| t.tid == tid).and_then(|t| t.pid);
         let mut by_root: FxHashMap<usize, Vec<usize>> = FxHashMap::default();
         for i in 0..n {
             let r = root(&to, i);
@@ -290,14 +346,14 @@ impl Pass {
                     .copied()
                     .find(|m| {
                         !is_vcpu(*m)
-                            && !trace.strings.get(self.nodes[*m].comm).starts_with("kvm-nx")
+                            && !self.nodes[*m].comm.starts_with("kvm-nx")
                             && !self.nodes[*m].runs.contains_key(&0)
                     })
                     .or_else(|| members.first().copied());
                 let name = guess
                     .map(|g| g.name.clone())
                     .filter(|n| !n.is_empty())
-                    .or_else(|| namer.map(|m| trace.strings.get(self.nodes[m].comm).to_owned()));
+                    .or_else(|| namer.map(|m| self.nodes[m].comm.clone()));
                 let provenance = match guess {
                     Some(g) => g.provenance.clone(),
                     None if members.len() > 1 => {

@@ -44,10 +44,10 @@ mod vms;
 mod zaps;
 
 pub use axis::{AxisSegment, GfnAxis, SpaceAxis};
+pub use grouping::{VmSearch, VmThreads};
 pub use infer::{Gathered, LayoutInfo, LayoutOverride, LayoutPart, evidence, release_points};
 pub use load::{Glimpse, load};
 pub use mmio::MmioAccesses;
 pub use model::*;
 pub use state::StateAt;
-pub use story::{human_ns, level_size};
 pub use timeline::{ReplayOptions, Timeline, replay};

@@ -10,9 +10,13 @@ use crate::timeline::Timeline;
 impl Timeline {
     /// Guest memory as ranges: RAM by size and permission, MMIO, what was mapped and is not now.
     pub fn memory(&self, vm: VmId) -> Vec<MemoryRange> {
-        let end = self.range().1;
+        self.memory_at(vm, self.range().1)
+    }
+
+    /// [`memory`](Self::memory) as it was at a moment: what is mapped only later is not in it.
+    pub fn memory_at(&self, vm: VmId, at: u64) -> Vec<MemoryRange> {
         let mut v: Vec<(Entry, Span, MemoryKind)> = self
-            .at(end, &StateFilter { vm: Some(vm), ..StateFilter::default() })
+            .at(at, &StateFilter { vm: Some(vm), ..StateFilter::default() })
             .iter()
             .filter_map(|(e, s)| match s.state {
                 State::Present => Some((e, s, MemoryKind::Ram)),
@@ -23,7 +27,8 @@ impl Timeline {
         let now: rustc_hash::FxHashSet<EntryId> = v.iter().map(|x| x.0.id).collect();
         // What mapped something once and does not now.
         for e in self.entries().filter(|e| e.vm == vm && !now.contains(&e.id)) {
-            let last = self.spans(e.id).filter(|s| matches!(s.state, State::Present | State::Mmio)).last();
+            let mapped = |s: &Span| s.start <= at && matches!(s.state, State::Present | State::Mmio);
+            let last = self.spans(e.id).filter(mapped).last();
             if let Some(s) = last {
                 v.push((e, s, MemoryKind::Gone));
             }
@@ -83,9 +88,14 @@ impl Timeline {
 
     /// [`memory`](Self::memory), and between its ranges those that no event names.
     pub fn memory_and_unseen(&self, vm: VmId) -> Vec<MemoryRange> {
+        self.memory_and_unseen_at(vm, self.range().1)
+    }
+
+    /// The same as it was at a moment.
+    pub fn memory_and_unseen_at(&self, vm: VmId, moment: u64) -> Vec<MemoryRange> {
         let mut out: Vec<MemoryRange> = Vec::new();
         let mut at = None;
-        for m in self.memory(vm) {
+        for m in self.memory_at(vm, moment) {
             let (as_id, from) = at.filter(|(as_id, _)| *as_id == m.as_id).unwrap_or((m.as_id, 0));
             if from < m.gfn_start {
                 out.push(MemoryRange {

@@ -114,7 +114,7 @@ pub(crate) fn document(r: &Report) -> String {
             for p in phases.iter().take(ROWS * 4) {
                 t.row(&[
                     hostile(&p.text, 80),
-                    words::duration(p.start),
+                    words::at(p.start),
                     words::duration(p.end.saturating_sub(p.start)),
                     words::count(p.faults),
                     words::count(p.installs),
@@ -228,8 +228,8 @@ fn machine(out: &mut String, vm: &VmReport, several: bool) {
                 m.accesses.map_or_else(|| "not recorded".to_owned(), words::count),
                 words::count(m.faults),
                 words::count(m.installs),
-                words::duration(m.first),
-                words::duration(m.last),
+                words::at(m.first),
+                words::at(m.last),
             ]);
         }
         t.rest(vm.mmio.len(), ROWS);
@@ -237,7 +237,7 @@ fn machine(out: &mut String, vm: &VmReport, several: bool) {
     }
     for s in vm.spaces.iter().filter(|s| !s.memory.is_empty()) {
         let space = if s.as_id == 0 { String::new() } else { format!(" ({})", space_name(s.as_id)) };
-        let at = s.memory_at.map_or_else(|| "the end".to_owned(), words::duration);
+        let at = s.memory_at.map_or_else(|| "the end".to_owned(), words::at);
         let _ = writeln!(out, "\n## Guest frames at {at}{suffix}{space}");
         let mut t = Table::new(&["frames", ">size", "what", "state", ">page size", ">entries", "certainty"]);
         for m in s.memory.iter().take(ROWS) {
@@ -284,8 +284,8 @@ fn page_table(out: &mut String, what: &str, pages: &[PageReport]) {
             p.gfn.clone(),
             p.size.to_owned(),
             words::count(p.count),
-            words::duration(p.first),
-            words::duration(p.last),
+            words::at(p.first),
+            words::at(p.last),
             hostile(&p.headline, 300),
         ]);
     }

@@ -6,18 +6,26 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// ring or file → trace → replay → analysis → cli, report, ui; spte is a dictionary on the side. See ARCHITECTURE.md.
-const EDGES: [(&str, &[&str]); 10] = [
+/// ring or file → trace → replay → analysis → cli, report, ui; spte is a dictionary on the side, units a style guide. See ARCHITECTURE.md.
+const EDGES: [(&str, &[&str]); 11] = [
+    ("mmuscope-units", &[]),
     ("mmuscope-spte", &[]),
     ("mmuscope-trace", &[]),
-    ("mmuscope-replay", &["mmuscope-spte", "mmuscope-trace"]),
-    ("mmuscope-analysis", &["mmuscope-spte", "mmuscope-trace", "mmuscope-replay"]),
-    ("mmuscope-report", &["mmuscope-spte", "mmuscope-trace", "mmuscope-replay", "mmuscope-analysis"]),
-    ("mmuscope-ui", &["mmuscope-spte", "mmuscope-trace", "mmuscope-replay", "mmuscope-analysis"]),
-    ("mmuscope-collector", &[]),
+    ("mmuscope-replay", &["mmuscope-units", "mmuscope-spte", "mmuscope-trace"]),
+    ("mmuscope-analysis", &["mmuscope-units", "mmuscope-spte", "mmuscope-trace", "mmuscope-replay"]),
+    (
+        "mmuscope-report",
+        &["mmuscope-units", "mmuscope-spte", "mmuscope-trace", "mmuscope-replay", "mmuscope-analysis"],
+    ),
+    (
+        "mmuscope-ui",
+        &["mmuscope-units", "mmuscope-spte", "mmuscope-trace", "mmuscope-replay", "mmuscope-analysis"],
+    ),
+    ("mmuscope-collector", &["mmuscope-units"]),
     (
         "mmuscope-cli",
         &[
+            "mmuscope-units",
             "mmuscope-spte",
             "mmuscope-trace",
             "mmuscope-replay",

@@ -119,7 +119,7 @@ fn summary(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
         match span.end {
             Some(e) => line(
                 "until",
-                format!("{}  ({})", fmt::exact(cx.cap.rel(e) as u64), fmt::time((e - span.start) as f64, 3)),
+                format!("{}  ({})", fmt::exact(cx.cap.rel(e) as u64), fmt::time((e - span.start) as f64)),
             ),
             None => line("until", "the end of the trace".to_owned()),
         }

@@ -74,7 +74,7 @@ pub(crate) fn story(ui: &mut Ui, cx: &mut Cx<'_>) {
     let done = table(ui, t, "Life of the page", &columns, story.lines.len(), at, &mut scroll, |row| {
         let line = &story.lines[row];
         let gap = row.checked_sub(1).map_or_else(String::new, |p| {
-            format!("+{}", fmt::time(line.ts.saturating_sub(story.lines[p].ts) as f64, 3))
+            format!("+{}", fmt::time(line.ts.saturating_sub(story.lines[p].ts) as f64))
         });
         vec![
             fmt::exact(cx.cap.rel(line.ts) as u64).into(),
@@ -128,7 +128,7 @@ pub(crate) fn spans(ui: &mut Ui, cx: &mut Cx<'_>) {
         let level = cx.cap.timeline.entry(*entry).level;
         vec![
             fmt::exact(cx.cap.rel(s.start) as u64).into(),
-            s.end.map_or_else(|| "to the end".to_owned(), |e| fmt::time((e - s.start) as f64, 3)).into(),
+            s.end.map_or_else(|| "to the end".to_owned(), |e| fmt::time((e - s.start) as f64)).into(),
             fmt::level(level).into(),
             s.shade.name().into(),
             s.spte.map_or_else(String::new, fmt::spte).into(),

@@ -61,10 +61,10 @@ pub(crate) fn recording(ui: &mut Ui, cx: &mut Cx<'_>) {
                     line("file", format!("{} ({}, {})", f.path.display(), f.kind, fmt::bytes(f.size)));
                 }
                 line("events", fmt::count(cx.cap.timeline.event_count()));
-                line("length", fmt::time(cx.cap.full_time().end, 6));
+                line("length", fmt::time(cx.cap.full_time().end));
                 let clock = if info.clock.name.is_empty() { "not named" } else { &info.clock.name };
                 line("clock", format!("{clock}, steps of {} ns", info.resolution_ns));
-                line("read and replayed in", fmt::time(cx.cap.took.as_nanos() as f64, 1));
+                line("read and replayed in", fmt::time(cx.cap.took.as_nanos() as f64));
                 line("memory of the events", fmt::bytes(cx.cap.trace.events.heap_bytes() as u64));
             });
             heading(ui, "Host");

@@ -86,7 +86,7 @@ pub(crate) fn loading(ui: &mut Ui, t: &Tokens, loading: &Loading) -> bool {
         ui.add(bar.desired_width(420.0).animate(true));
         ui.add_space(4.0);
         let seconds = loading.since.elapsed().as_secs_f64();
-        ui.label(RichText::new(fmt::time((seconds * 10.0).floor() * 1e8, 1)).color(t.muted));
+        ui.label(RichText::new(fmt::time((seconds * 10.0).floor() * 1e8)).color(t.muted));
         ui.add_space(8.0);
         stop = ui.button("Stop").on_hover_text("Stop reading and go back (Esc)").clicked();
     });

@@ -19,7 +19,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
             ui.label(mono(format!("GFN {}", fmt::gfn(gfn))));
         }
         ui.label(
-            RichText::new(format!("{} in view", fmt::time(cx.doc.view.time.span(), 3)))
+            RichText::new(format!("{} in view", fmt::time(cx.doc.view.time.span())))
                 .size(11.5)
                 .color(t.muted),
         );
@@ -30,7 +30,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
                 .first_at_or_after(cx.cap.abs(hi))
                 .saturating_sub(store.first_at_or_after(cx.cap.abs(lo)));
             let text =
-                format!("A to B: {}, {}", fmt::time(hi - lo, 3), fmt::plural(n as u64, "event", "events"));
+                format!("A to B: {}, {}", fmt::time(hi - lo), fmt::plural(n as u64, "event", "events"));
             ui.label(RichText::new(text).strong().color(t.accent));
         } else if hover.time.is_none() {
             ui.label(

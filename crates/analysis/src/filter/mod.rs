@@ -8,11 +8,12 @@
 //! not (vcpu is null)
 //! ```
 //!
-//! Numbers may be decimal, `0x…` hex, with `_` between digits, and with a unit of time (`50us`, `1.5s`) or of size (`4K`, `2M`, `1G`).
+//! Numbers are in the unit of their column (nanoseconds, bytes) or have a unit of time (`50us`, `1.5s`) or of size (`4K`, `2M`, `1G`); next to a
+//! column that is printed in hex (`gfn == 2001`) they are hex without `0x` too, and decimal with `0d`. Digits may be grouped with `_`.
 //! Words are in single or double quotes; on the right of a comparison with a text column they may be bare. Operators, from loose to tight:
-//! `or` `||`; `and` `&&`; `not` `!`; `==` `=` `!=` `<` `<=` `>` `>=` `in (…)` `is null` `is not null` `contains` `starts with` `ends with`
-//! `like` (with `*` and `?`); `|`; `&`; `+` `-`; `*` `/` `%`. A comparison with a null cell is false, and so is its opposite: `is null` asks for
-//! those.
+//! `or` `||`; `and` `&&`; `not` `!`; `==` `=` `!=` `<` `<=` `>` `>=` `in (…)` `not in (…)` `is null` `is not null` `contains` `starts with`
+//! `ends with` `like` (with `*` and `?`), each of these also with `not` before it; `|`; `&`; `+` `-`; `*` `/` `%`. A comparison with a null cell
+//! is false, and so is its opposite: `is null` asks for those.
 
 mod eval;
 mod parse;

@@ -2,7 +2,6 @@
 
 use super::FilterError;
 use crate::table::{Kind, Table};
-use crate::time::parse_ns;
 
 /// A typed expression. Columns are places in the table.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +80,8 @@ impl Expr {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Token {
-    Number(i128),
+    /// As it is written: what it means depends on the column it is compared with.
+    Number(String),
     Quoted(String),
     Word(String),
     Symbol(&'static str),
@@ -97,7 +97,7 @@ const MAX_DEPTH: usize = 64;
 
 pub(super) fn parse(text: &str, table: &Table) -> Result<Expr, FilterError> {
     let tokens = tokens(text)?;
-    let mut p = Parser { text, table, tokens, next: 0, depth: 0 };
+    let mut p = Parser { text, table, tokens, next: 0, depth: 0, hex: false };
     let expr = p.or()?;
     if p.next < p.tokens.len() {
         return p.fail("this does not belong to the expression: is an operator missing before it?");
@@ -122,8 +122,7 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, FilterError> {
         } else if c.is_ascii_digit() {
             let end =
                 rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')).unwrap_or(rest.len());
-            let number = number(&rest[..end]).ok_or_else(|| fail(at, "this is no number"))?;
-            out.push((at, Token::Number(number)));
+            out.push((at, Token::Number(rest[..end].to_string())));
             at += end;
         } else if c.is_alphabetic() || c == '_' {
             let end = rest
@@ -144,27 +143,14 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, FilterError> {
     Ok(out)
 }
 
-fn number(s: &str) -> Option<i128> {
-    let digits = s.replace('_', "");
-    if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
-        return u64::from_str_radix(hex, 16).ok().map(i128::from);
-    }
-    if let Ok(n) = digits.parse::<u64>() {
-        return Some(n.into());
-    }
-    if let Some((unit, n)) = digits.char_indices().last().map(|(i, c)| (c, &digits[..i])) {
-        let shift = match unit {
-            'K' => 10,
-            'M' => 20,
-            'G' => 30,
-            'T' => 40,
-            _ => 0,
-        };
-        if shift > 0 {
-            return n.parse::<u32>().ok().map(|n| i128::from(n) << shift);
-        }
-    }
-    parse_ns(&digits).ok().map(i128::from)
+/// A number as it is written: in the unit of its column, or with a unit of time or size. `hex`: without a prefix it is in hex.
+fn number(s: &str, hex: bool) -> Option<i128> {
+    let plain = mmuscope_units::number(s, hex);
+    // A unit of size is a capital: `m` is a minute.
+    let size = || s.contains(['K', 'M', 'G', 'T']).then(|| mmuscope_units::size(s).ok()).flatten();
+    // A number with a point needs a unit: columns hold nanoseconds, and people mean seconds.
+    let time = || s.ends_with(char::is_alphabetic).then(|| mmuscope_units::time(s).ok()).flatten();
+    plain.or_else(size).or_else(time).map(i128::from)
 }
 
 struct Parser<'a> {
@@ -173,6 +159,8 @@ struct Parser<'a> {
     tokens: Vec<(usize, Token)>,
     next: usize,
     depth: usize,
+    /// What is being read is compared with a column that is printed in hex: so are its numbers.
+    hex: bool,
 }
 
 type Parsed = Result<Expr, FilterError>;
@@ -281,8 +269,15 @@ impl Parser<'_> {
                     _ => self.fail_at(start, "null has no order: only == and != compare with it"),
                 };
             }
-            let at = self.at();
+            let (at, literal) = (self.at(), self.next - 2);
             let right = self.operand_like(&left)?;
+            // `0x2001 == gfn` reads its number as `gfn == 0x2001` does.
+            let left = match self.tokens.get(literal) {
+                Some((at, Token::Number(text))) if *at == start && self.is_hex(&right) => {
+                    number(text, true).map_or(left, Expr::Number)
+                }
+                _ => left,
+            };
             self.want(&right, left.ty(), at, "both sides of a comparison are of one kind")?;
             if left.ty() == Type::Truth && !matches!(order, Order::Equal | Order::NotEqual) {
                 return self.fail_at(start, "true and false have no order");
@@ -295,6 +290,17 @@ impl Parser<'_> {
             let e = Expr::IsNull(left.into());
             return Ok(if not { Expr::Not(e.into()) } else { e });
         }
+        let next = self.tokens.get(self.next + 1).map(|(_, t)| t);
+        let negates = matches!(next, Some(Token::Word(w))
+            if ["in", "contains", "starts", "ends", "like"].iter().any(|k| w.eq_ignore_ascii_case(k)));
+        if negates && self.take(&["not"]).is_some() {
+            return Ok(Expr::Not(self.member(left, start)?.into()));
+        }
+        self.member(left, start)
+    }
+
+    /// What may follow a column, besides an operator: `in (…)` and the searches in text; else the column alone.
+    fn member(&mut self, left: Expr, start: usize) -> Parsed {
         if self.take(&["in"]).is_some() {
             self.expect("(")?;
             let mut any = Vec::new();
@@ -340,7 +346,27 @@ impl Parser<'_> {
             self.next += 1;
             return Ok(Expr::Words(word));
         }
-        self.bits_or()
+        let hex = self.is_hex(left);
+        let before = std::mem::replace(&mut self.hex, hex);
+        let right = self.bits_or();
+        self.hex = before;
+        right
+    }
+
+    /// Whether it is a column that is printed in hex.
+    fn is_hex(&self, e: &Expr) -> bool {
+        matches!(e, Expr::NumberColumn(n) if self.table.columns[*n].kind == Kind::Hex)
+    }
+
+    /// The number of a literal at `at`.
+    fn literal(&self, at: usize, text: &str) -> Result<i128, FilterError> {
+        match number(text, self.hex) {
+            Some(n) => Ok(n),
+            None if text.contains('.') && mmuscope_units::time(text).is_ok() => {
+                self.fail_at(at, format!("a number with a point needs a unit here: {text}s"))
+            }
+            None => self.fail_at(at, "this is no number"),
+        }
     }
 
     fn binary(&mut self, symbols: &[(&'static str, Op)], tighter: fn(&mut Self) -> Parsed) -> Parsed {
@@ -383,8 +409,8 @@ impl Parser<'_> {
         }
         if self.take(&["-"]).is_some() {
             return match self.tokens.get(self.next) {
-                Some((_, Token::Number(n))) => {
-                    let n = -*n;
+                Some((at, Token::Number(text))) => {
+                    let n = -self.literal(*at, text)?;
                     self.next += 1;
                     Ok(Expr::Number(n))
                 }
@@ -397,7 +423,7 @@ impl Parser<'_> {
         let token = token.clone();
         self.next += 1;
         match token {
-            Token::Number(n) => Ok(Expr::Number(n)),
+            Token::Number(text) => Ok(Expr::Number(self.literal(at, &text)?)),
             Token::Quoted(s) => Ok(Expr::Words(s)),
             Token::Word(w) if w.eq_ignore_ascii_case("true") => Ok(Expr::Truth(true)),
             Token::Word(w) if w.eq_ignore_ascii_case("false") => Ok(Expr::Truth(false)),
@@ -407,7 +433,11 @@ impl Parser<'_> {
                     Kind::Flag => Expr::FlagColumn(n),
                     _ => Expr::NumberColumn(n),
                 }),
-                None => self.fail_at(at, self.unknown_column(&w)),
+                // A frame that begins with a letter: `gfn == fee00`.
+                None => match mmuscope_units::number(&w, true).filter(|_| self.hex) {
+                    Some(n) => Ok(Expr::Number(n.into())),
+                    None => self.fail_at(at, self.unknown_column(&w)),
+                },
             },
             Token::Symbol(_) => self.fail_at(at, "a column, a number or words are wanted here"),
         }

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 mod build;
+mod markdown;
 mod text;
 mod write;
 
@@ -84,7 +85,36 @@ impl Table {
     pub fn position(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
     }
+
+    /// The same table with some of its columns only, in the order they are asked for, all of them shown as columns to people.
+    ///
+    /// Tables live as long as the program: what is selected is as well, so this is for what a user asks for once.
+    pub fn select(&self, names: &[String]) -> Result<&'static Self, NoColumn> {
+        let mut columns: Vec<Column> = Vec::with_capacity(names.len());
+        for name in names.iter().map(|n| n.trim()) {
+            let wrong = |what: &str| {
+                NoColumn(format!("{what}; the columns of `{}` are: {}", self.name, self.names()))
+            };
+            let at = self.position(name).ok_or_else(|| wrong(&format!("there is no column `{name}`")))?;
+            if columns.iter().any(|c| c.name == name) {
+                return Err(wrong(&format!("column `{name}` is asked for twice")));
+            }
+            columns.push(self.columns[at]);
+        }
+        let lead = columns.len();
+        Ok(Box::leak(Box::new(Self { columns: columns.leak(), lead, ..*self })))
+    }
+
+    /// The names of the columns, in order.
+    fn names(&self) -> String {
+        self.columns.iter().map(|c| c.name).collect::<Vec<_>>().join(", ")
+    }
 }
+
+/// A column that a table does not have, with those that it has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoColumn(String);
 
 /// Declares a table and an enum whose variants are its columns' places.
 macro_rules! table {

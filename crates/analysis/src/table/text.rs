@@ -1,6 +1,6 @@
 //! Aligned columns for people.
 
-use super::write::{Cell, View, WriteOptions};
+use super::write::{Cell, ColumnView, View, WriteOptions};
 use super::{Column, Kind, Table};
 use crate::words;
 use std::borrow::Cow;
@@ -41,17 +41,7 @@ impl<W: Write> TextWriter<W> {
                 let text = human(column.spec, column.get(row), absolute);
                 self.cell(&mut line, n, column.spec, &text);
             }
-            for column in &view.columns[lead..] {
-                let cell = column.get(row);
-                if cell != Cell::Null {
-                    if !line.is_empty() {
-                        line.push(' ');
-                    }
-                    line.push_str(column.spec.name);
-                    line.push('=');
-                    line.push_str(&human(column.spec, cell, absolute));
-                }
-            }
+            rest(&mut line, &view.columns[lead..], row, absolute);
             writeln!(self.out, "{}", line.trim_end())?;
         }
         Ok(())
@@ -96,7 +86,22 @@ impl<W: Write> TextWriter<W> {
     }
 }
 
-fn human<'a>(column: &Column, cell: Cell<'a>, absolute: bool) -> Cow<'a, str> {
+/// Appends what the other columns hold, as `name=value`. The number of an event is for joins: people see it where they ask for the column.
+pub(super) fn rest(line: &mut String, columns: &[ColumnView<'_>], row: usize, absolute: bool) {
+    for column in columns.iter().filter(|c| c.spec.name != "event_id") {
+        let cell = column.get(row);
+        if cell != Cell::Null {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(column.spec.name);
+            line.push('=');
+            line.push_str(&human(column.spec, cell, absolute));
+        }
+    }
+}
+
+pub(super) fn human<'a>(column: &Column, cell: Cell<'a>, absolute: bool) -> Cow<'a, str> {
     match cell {
         Cell::Null => Cow::Borrowed("-"),
         Cell::U64(v) => Cow::Owned(match column.kind {

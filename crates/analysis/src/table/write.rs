@@ -1,5 +1,6 @@
 //! Writing chunks in a format.
 
+use super::markdown::MarkdownWriter;
 use super::text::TextWriter;
 use super::{Chunk, Column, Kind, Table};
 use crate::Error;
@@ -31,11 +32,14 @@ pub enum Format {
     Parquet,
     /// Arrow IPC file (Feather v2).
     Arrow,
+    /// A Markdown table with the columns and units of the aligned one.
+    Markdown,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 6] = [Self::Text, Self::Csv, Self::Json, Self::Jsonl, Self::Parquet, Self::Arrow];
+    pub const ALL: [Self; 7] =
+        [Self::Text, Self::Csv, Self::Json, Self::Jsonl, Self::Parquet, Self::Arrow, Self::Markdown];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -46,6 +50,21 @@ impl Format {
             Self::Jsonl => "jsonl",
             Self::Parquet => "parquet",
             Self::Arrow => "arrow",
+            Self::Markdown => "md",
+        }
+    }
+
+    /// The format that a file's name asks for by its ending.
+    pub fn of_ending(ending: &str) -> Option<Self> {
+        match ending.to_ascii_lowercase().as_str() {
+            "txt" | "text" => Some(Self::Text),
+            "csv" => Some(Self::Csv),
+            "json" => Some(Self::Json),
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "parquet" | "pq" => Some(Self::Parquet),
+            "arrow" | "ipc" | "feather" => Some(Self::Arrow),
+            "md" | "markdown" => Some(Self::Markdown),
+            _ => None,
         }
     }
 
@@ -65,7 +84,8 @@ impl FromStr for Format {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
         match s {
-            "text" => Ok(Self::Text),
+            "text" | "txt" => Ok(Self::Text),
+            "markdown" => Ok(Self::Markdown),
             "ndjson" => Ok(Self::Jsonl),
             "ipc" | "feather" => Ok(Self::Arrow),
             _ => Self::ALL
@@ -99,6 +119,7 @@ impl<W: Write> fmt::Debug for TableWriter<W> {
 
 enum Writer<W: Write> {
     Text(TextWriter<W>),
+    Markdown(MarkdownWriter<W>),
     Csv(W),
     Json { out: W, rows: u64, lines: bool },
     Parquet(Box<ParquetBatches<Lent<W>>>, Lent<W>),
@@ -143,6 +164,7 @@ impl<W: Write> TableWriter<W> {
     pub fn new(table: &'static Table, format: Format, options: WriteOptions, out: W) -> Result<Self, Error> {
         let kind = match format {
             Format::Text => Writer::Text(TextWriter::new(table, options, out)),
+            Format::Markdown => Writer::Markdown(MarkdownWriter::new(table, options, out)?),
             Format::Csv => {
                 let mut w = csv::Writer::from_writer(out);
                 if !options.no_header {
@@ -175,7 +197,12 @@ impl<W: Write> TableWriter<W> {
         if chunk.height() == 0 {
             return Ok(());
         }
-        let mut chunk = chunk.clone();
+        let mut chunk = if chunk.width() == self.table.columns.len() {
+            chunk.clone()
+        } else {
+            // The table was made with [`Table::select`].
+            chunk.select(self.table.columns.iter().map(|c| c.name))?
+        };
         chunk.rechunk_mut();
         match &mut self.kind {
             Writer::Parquet(w, _) => return Ok(w.write_batch(&chunk)?),
@@ -185,6 +212,7 @@ impl<W: Write> TableWriter<W> {
         let view = View::new(self.table, &chunk)?;
         match &mut self.kind {
             Writer::Text(w) => w.write(&view)?,
+            Writer::Markdown(w) => w.write(&view)?,
             Writer::Csv(out) => {
                 for part in view.in_parts(|row, to| csv_row(to, &view, row)) {
                     out.write_all(&part)?;
@@ -217,6 +245,7 @@ impl<W: Write> TableWriter<W> {
     pub fn finish(self) -> Result<W, Error> {
         Ok(match self.kind {
             Writer::Text(w) => w.finish()?,
+            Writer::Markdown(w) => w.finish(),
             Writer::Csv(out) => out,
             Writer::Json { mut out, rows, lines } => {
                 match (lines, rows) {

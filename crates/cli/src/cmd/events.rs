@@ -1,10 +1,13 @@
 //! `mmuscope events`.
 
-use super::input::{InputArgs, TimeArgs, parse_gfns};
+use super::input::{Events, HELD, InputArgs, TimeArgs};
 use super::tables::TableArgs;
+use super::which::{DecimalArg, no_vm};
 use crate::Outcome;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use mmuscope_analysis::events::{self, EVENTS, EventFilter, Who};
+use mmuscope_analysis::words::printable;
+use mmuscope_units::Frames;
 use std::ops::ControlFlow;
 
 /// The events of a trace, a row each
@@ -39,9 +42,11 @@ pub(crate) struct FilterArgs {
     /// Of this VM (its number in `mmuscope summary`)
     #[arg(long, value_name = "VM", value_delimiter = ',')]
     vm: Vec<u32>,
-    /// That cover this guest frame, or a range of them: 0x7c00, 0x100-0x1ff, 0x100+16
-    #[arg(long, value_name = "GFN", value_delimiter = ',', value_parser = parse_gfns)]
-    gfn: Vec<(u64, u64)>,
+    /// That cover this guest frame (hex), or a range of them: 7c00, 100-1ff, 100+16
+    #[arg(long, value_name = "GFN", value_delimiter = ',')]
+    gfn: Vec<Frames>,
+    #[command(flatten)]
+    decimal: DecimalArg,
     /// Of this name; * and ? stand for any characters
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     event: Vec<String>,
@@ -49,8 +54,9 @@ pub(crate) struct FilterArgs {
 
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let mut printer = a.table.open(&EVENTS)?;
-    let events = a.input.events()?;
-    let who = Who::new(events.info());
+    let events = a.input.events(HELD)?;
+    let who = events.who();
+    a.filter.check(&events, &who)?;
     let clock = events.clock(a.table.absolute);
     let (from, to) = a.filter.time.on(&clock)?;
     let filter = EventFilter {
@@ -59,17 +65,20 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         cpus: a.filter.cpu.iter().copied().collect(),
         tids: a.filter.tid.iter().copied().collect(),
         vms: a.filter.vm.iter().copied().collect(),
-        gfns: a.filter.gfn.clone(),
+        gfns: a.filter.gfn.iter().map(|g| a.filter.decimal.frames(g)).collect::<Result<_>>()?,
         names: a.filter.event.clone(),
     };
     let base = a.table.base(clock.first);
     let mut failed = None;
+    let mut next = 0;
     events.each(|e, strings| {
+        let id = next;
+        next += 1;
         if filter.is_past(e.ts) {
             return ControlFlow::Break(());
         }
         if filter.passes(e, strings, &who) {
-            events::push(&mut printer.rows, e, strings, &who, base);
+            events::push(&mut printer.rows, id, e, strings, &who, base);
             match printer.flush_full() {
                 Ok(true) => {}
                 Ok(false) => return ControlFlow::Break(()),
@@ -84,4 +93,46 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     failed.map_or(Ok(()), Err)?;
     printer.finish()?;
     Ok(Outcome::Fine)
+}
+
+impl FilterArgs {
+    /// Refuses names and numbers that no event of the trace has: an empty answer would say that they are there and did nothing.
+    fn check(&self, events: &Events, who: &Who) -> Result<()> {
+        if let Some(n) = self.vm.iter().find(|n| **n >= who.vms()) {
+            return no_vm(*n, &(0..who.vms()).map(|n| n.to_string()).collect::<Vec<_>>());
+        }
+        let info = events.info();
+        if let Some(tid) = self.tid.iter().find(|t| !info.tasks.iter().any(|x| x.tid == **t)) {
+            let known: Vec<String> = info.tasks.iter().map(|t| t.tid.to_string()).collect();
+            bail!("no event is of thread {tid}: the trace has {}", list(&known));
+        }
+        if self.event.is_empty() && self.cpu.is_empty() {
+            return Ok(());
+        }
+        let names = events.names();
+        if let Some(cpu) = self.cpu.iter().find(|c| !names.cpus.contains(c)) {
+            let known: Vec<String> = names.cpus.iter().map(u16::to_string).collect();
+            bail!("no event is of CPU {cpu}: the trace has {}", list(&known));
+        }
+        // An event that was recorded and never happened has a right to an empty answer, and so has what is no tracepoint.
+        let exists = |pattern: &str| {
+            let always =
+                ["lost", "damage", "marker", "tracing_mark_write", "task", "fork", "comm", "exec", "exit"];
+            names.events.iter().chain(info.formats.keys()).any(|n| events::name_fits(n, pattern))
+                || always.iter().any(|n| events::name_fits(n, pattern))
+        };
+        if let Some(pattern) = self.event.iter().find(|p| !exists(p)) {
+            let known: Vec<String> = names.events.iter().map(|n| printable(n).into_owned()).collect();
+            bail!("no event of the trace is called `{pattern}`: it has {}", list(&known));
+        }
+        Ok(())
+    }
+}
+
+/// Names on one line, not without end.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 60;
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }

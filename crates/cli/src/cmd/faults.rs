@@ -1,11 +1,13 @@
 //! `mmuscope faults`.
 
-use super::input::{Clock, InputArgs, TimeArgs, parse_gfns};
+use super::input::{InputArgs, TimeArgs, clock_of};
 use super::tables::TableArgs;
+use super::which::{DecimalArg, check_vm};
 use crate::Outcome;
 use crate::layout_args::LayoutArgs;
 use anyhow::Result;
 use mmuscope_analysis::timeline::{FAULTS, push_fault};
+use mmuscope_units::Frames;
 
 /// Page faults and MMIO accesses: who, where, how it ended, how long it took
 #[derive(clap::Args, Debug)]
@@ -22,9 +24,11 @@ pub(crate) struct Args {
     /// Of this VM (its number in `mmuscope summary`)
     #[arg(long)]
     vm: Option<u16>,
-    /// At this guest frame, or a range of them: 0x7c00, 0x100-0x1ff, 0x100+16
-    #[arg(long, value_name = "GFN", value_parser = parse_gfns)]
-    gfn: Option<(u64, u64)>,
+    /// At this guest frame (hex), or a range of them: 7c00, 100-1ff, 100+16
+    #[arg(long, value_name = "GFN")]
+    gfn: Option<Frames>,
+    #[command(flatten)]
+    decimal: DecimalArg,
     #[command(flatten)]
     table: TableArgs,
     #[command(flatten)]
@@ -34,14 +38,16 @@ pub(crate) struct Args {
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let mut printer = a.table.open(&FAULTS)?;
     let (trace, timeline) = a.input.replay(&a.layout)?;
-    let clock = Clock::of(&trace, a.table.absolute);
+    check_vm(&timeline, a.vm, None)?;
+    let gfns = a.decimal.maybe(a.gfn.as_ref())?;
+    let clock = clock_of(&trace, a.table.absolute);
     let (from, to) = a.time.on(&clock)?;
     let during = from.unwrap_or(0)..=to.unwrap_or(u64::MAX);
     let base = a.table.base(clock.first);
     for fault in timeline.faults() {
         let wanted = during.contains(&fault.ts)
             && a.vm.is_none_or(|vm| fault.vm.0 == vm)
-            && a.gfn.is_none_or(|(start, end)| fault.gfn.is_some_and(|g| (start..end).contains(&g)));
+            && gfns.is_none_or(|(start, end)| fault.gfn.is_some_and(|g| (start..end).contains(&g)));
         if wanted {
             push_fault(&mut printer.rows, &fault, base);
             if !printer.flush_full()? {

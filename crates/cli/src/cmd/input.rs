@@ -2,11 +2,14 @@
 
 use crate::layout_args::LayoutArgs;
 use crate::progress::{Watch, stopped};
+use crate::room;
 use anyhow::{Context, Result, bail};
-use mmuscope_analysis::time::Moment;
+use mmuscope_analysis::events::Who;
+use mmuscope_analysis::time::{Clock, Moment};
 use mmuscope_analysis::words;
-use mmuscope_replay::{ReplayOptions, Timeline};
-use mmuscope_trace::{Event, ReadOptions, Strings, Trace, TraceInfo};
+use mmuscope_replay::{ReplayOptions, Timeline, VmSearch};
+use mmuscope_trace::{Body, Event, ReadOptions, Strings, Trace, TraceInfo, event_name};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
@@ -25,8 +28,11 @@ pub(crate) struct InputArgs {
     pub(crate) formats: Option<PathBuf>,
 }
 
-/// Files up to this size are read once, into memory; larger ones are read twice, in bounded memory.
+/// A pipe up to this size is read into memory.
 const IN_MEMORY: u64 = 32 << 20;
+
+/// What takes this much memory at most is read once, into memory, whoever asks; more is read twice, in bounded memory, by commands that stream.
+pub(crate) const HELD: u64 = 256 << 20;
 
 impl InputArgs {
     fn name(&self) -> String {
@@ -54,7 +60,16 @@ impl InputArgs {
 
     /// Reads the trace and replays it meanwhile.
     pub(crate) fn replay(&self, layout: &LayoutArgs) -> Result<(Trace, Timeline)> {
-        let mut options = layout.replay_options()?;
+        let (trace, timeline) = self.read(layout.replay_options()?)?;
+        tell_damage(&trace.info);
+        if !trace.events.iter().any(|e| is_of_kvm(&e, &trace.strings)) {
+            bail!("{}: {}", self.name(), no_kvm_event(trace.info.events));
+        }
+        Ok((trace, timeline))
+    }
+
+    /// Reads the trace and replays it meanwhile, and says nothing of what could not be read.
+    fn read(&self, mut options: ReplayOptions) -> Result<(Trace, Timeline)> {
         let progress = Arc::new(mmuscope_trace::Progress::default());
         options.progress = Some(Arc::clone(&progress));
         let watch = Watch::new(format!("reading {}", self.name()), Arc::clone(&progress));
@@ -64,12 +79,12 @@ impl InputArgs {
         if stopped() {
             bail!("stopped");
         }
-        tell_damage(&trace.info);
         Ok((trace, timeline))
     }
 
-    /// What is known about the trace, and a way to go through its events without holding them all where that would be too much.
-    pub(crate) fn events(&self) -> Result<Events> {
+    /// What is known about the trace, and a way to go through its events without holding them all where that would take more than
+    /// `room`, in bytes of memory.
+    pub(crate) fn events(&self, room: u64) -> Result<Events> {
         let mut input = self.clone();
         let mut spool = None;
         if let [one] = self.files.as_slice()
@@ -88,19 +103,19 @@ impl InputArgs {
                 }
             }
         }
-        let small = |f: &PathBuf| {
-            let most = if is_compressed(f) { IN_MEMORY / 8 } else { IN_MEMORY };
-            f.metadata().is_ok_and(|m| m.is_file() && m.len() <= most)
-        };
         if spool.is_none()
-            && (self.files.iter().all(small)
+            && (room::of_files(&self.files) <= room.max(HELD)
                 || self.files.iter().any(|f| !f.metadata().is_ok_and(|m| m.is_file())))
         {
             return Ok(Events::Held(Box::new(self.load()?)));
         }
         let mut marks = Vec::new();
+        let mut names = Names::default();
+        let mut vms = VmSearch::default();
         let mut info = input.stream("looking through", &mut |e, strings| {
-            if let mmuscope_trace::Body::Marker { text } = e.body
+            names.add(e, strings);
+            vms.event(e, strings);
+            if let Body::Marker { text } = e.body
                 && marks.len() < MARKS
             {
                 marks.push((strings.text(text).to_string(), e.ts));
@@ -114,7 +129,8 @@ impl InputArgs {
             }
         }
         tell_damage(&info);
-        Ok(Events::Streamed { input, info: Box::new(info), marks, _spool: spool })
+        let who = Who::new(&info, &vms.finish(&info));
+        Ok(Events::Streamed(Box::new(Streamed { input, info, marks, names, who, _spool: spool })))
     }
 
     fn stream(
@@ -168,16 +184,6 @@ impl Spool {
     }
 }
 
-/// Whether a file begins like a gzip, zstd or xz file: it holds several times what it takes.
-fn is_compressed(path: &Path) -> bool {
-    let mut head = [0; 4];
-    let read = File::open(path).and_then(|mut f| f.read_exact(&mut head));
-    read.is_ok()
-        && (head == [0x28, 0xb5, 0x2f, 0xfd]
-            || head.starts_with(&[0x1f, 0x8b])
-            || head.starts_with(b"\xfd7zX"))
-}
-
 /// Marks kept of a streamed trace, to name moments by.
 const MARKS: usize = 10_000;
 
@@ -214,28 +220,74 @@ fn tell_damage(info: &TraceInfo) {
     }
 }
 
+/// Whether an event says something of KVM.
+fn is_of_kvm(e: &Event, strings: &Strings) -> bool {
+    match e.body {
+        Body::Marker { .. } | Body::Lost { .. } | Body::Damage { .. } | Body::Task { .. } => false,
+        Body::Other { .. } => {
+            let name = event_name(&e.body, strings);
+            name.rsplit(':').next().is_some_and(|n| n.starts_with("kvm"))
+        }
+        _ => true,
+    }
+}
+
+/// What to say of a trace that shows nothing of KVM.
+pub(crate) fn no_kvm_event(events: u64) -> String {
+    let none = if events == 0 { "no event at all" } else { "no event of KVM" };
+    format!(
+        "the trace has {none}. Record kvmmmu and kvm events while the guest runs: `mmuscope record`, `trace-cmd record -e kvmmmu -e kvm` or `perf record -a -e 'kvmmmu:*' -e 'kvm:*'`"
+    )
+}
+
+/// What the events of a trace are called, and on which CPUs they happened.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) events: BTreeSet<String>,
+    pub(crate) cpus: BTreeSet<u16>,
+    last: Option<u16>,
+}
+
+impl Names {
+    fn add(&mut self, e: &Event, strings: &Strings) {
+        let name = event_name(&e.body, strings);
+        if !self.events.contains(name) {
+            self.events.insert(name.to_owned());
+        }
+        if self.last != Some(e.cpu) {
+            self.last = Some(e.cpu);
+            self.cpus.insert(e.cpu);
+        }
+    }
+}
+
 /// The events of a trace, held or read anew.
 pub(crate) enum Events {
     /// In memory.
     Held(Box<Trace>),
     /// Larger than is wise to hold.
-    Streamed {
-        /// To read it again.
-        input: InputArgs,
-        /// What the first reading found out.
-        info: Box<TraceInfo>,
-        /// Markers and when they were written.
-        marks: Vec<(String, u64)>,
-        /// The file that `input` names, where it has no name of its own.
-        _spool: Option<File>,
-    },
+    Streamed(Box<Streamed>),
+}
+
+/// A trace that was gone through once, to be read again.
+pub(crate) struct Streamed {
+    /// To read it again.
+    input: InputArgs,
+    /// What the first reading found out.
+    info: TraceInfo,
+    /// Markers and when they were written.
+    marks: Vec<(String, u64)>,
+    names: Names,
+    who: Who,
+    /// The file that `input` names, where it has no name of its own.
+    _spool: Option<File>,
 }
 
 impl Events {
     pub(crate) fn info(&self) -> &TraceInfo {
         match self {
             Self::Held(t) => &t.info,
-            Self::Streamed { info, .. } => info,
+            Self::Streamed(s) => &s.info,
         }
     }
 
@@ -249,8 +301,8 @@ impl Events {
                     }
                 }
             }
-            Self::Streamed { input, .. } => {
-                input.stream("reading", &mut sink)?;
+            Self::Streamed(s) => {
+                s.input.stream("reading", &mut sink)?;
             }
         }
         Ok(())
@@ -260,8 +312,38 @@ impl Events {
     pub(crate) fn marks(&self) -> Vec<(String, u64)> {
         match self {
             Self::Held(t) => marks(t),
-            Self::Streamed { marks, .. } => marks.clone(),
+            Self::Streamed(s) => s.marks.clone(),
         }
+    }
+
+    /// Which thread is of which VM.
+    pub(crate) fn who(&self) -> Who {
+        match self {
+            Self::Held(t) => Who::of(t),
+            Self::Streamed(s) => s.who.clone(),
+        }
+    }
+
+    /// What its events are called.
+    pub(crate) fn names(&self) -> Names {
+        match self {
+            Self::Held(t) => {
+                let mut names = Names::default();
+                t.events.iter().for_each(|e| names.add(&e, &t.strings));
+                names
+            }
+            Self::Streamed(s) => s.names.clone(),
+        }
+    }
+
+    /// Replays what was only gone through, where it takes no more than `room` bytes of memory. `None`: it would take more.
+    pub(crate) fn replay(&self, options: ReplayOptions, room: u64) -> Result<Option<(Trace, Timeline)>> {
+        let Self::Streamed(s) = self else { return Ok(None) };
+        if room::of_events(s.info.events) > room {
+            return Ok(None);
+        }
+        // What could not be read was said when it was gone through.
+        s.input.read(options).map(Some)
     }
 
     pub(crate) fn clock(&self, absolute: bool) -> Clock {
@@ -278,18 +360,10 @@ fn marks(trace: &Trace) -> Vec<(String, u64)> {
     trace.events.iter().filter_map(text).collect()
 }
 
-/// Turns moments as typed into the trace's clock.
-pub(crate) struct Clock {
-    pub(crate) first: u64,
-    pub(crate) last: u64,
-    pub(crate) absolute: bool,
-    marks: Vec<(String, u64)>,
-}
-
 /// Between two moments.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct TimeArgs {
-    /// From this moment: 1.5s, 20ms, nanoseconds, or the name of a phase
+    /// From this moment: 1.5s, 20ms, 1.5 (seconds), or the name of a phase (NAME#2: the second of that name)
     #[arg(long, value_name = "TIME")]
     from: Option<Moment>,
     /// Up to this moment, included; NAME:end is the end of a phase
@@ -300,78 +374,24 @@ pub(crate) struct TimeArgs {
 impl TimeArgs {
     /// The two moments on the trace's clock, as far as they were given.
     pub(crate) fn on(&self, clock: &Clock) -> Result<(Option<u64>, Option<u64>)> {
-        let at = |m: &Option<Moment>| m.as_ref().map(|m| clock.at(m)).transpose();
-        Ok((at(&self.from)?, at(&self.to)?))
+        remark(clock, self.from.iter().chain(&self.to));
+        Ok(clock.between(self.from.as_ref(), self.to.as_ref())?)
     }
 }
 
-impl Clock {
-    /// Of a trace in memory.
-    pub(crate) fn of(trace: &Trace, absolute: bool) -> Self {
-        Self { first: trace.info.first_ts, last: trace.info.last_ts, absolute, marks: marks(trace) }
-    }
+/// The moment on the trace's clock.
+pub(crate) fn moment(clock: &Clock, m: &Moment) -> Result<u64> {
+    remark(clock, [m]);
+    Ok(clock.at(m)?)
+}
 
-    /// The moment on the trace's clock.
-    pub(crate) fn at(&self, m: &Moment) -> Result<u64> {
-        Ok(match m {
-            Moment::Start => self.first,
-            Moment::End => self.last,
-            Moment::At(ns) if self.absolute => *ns,
-            Moment::At(ns) => self.first.saturating_add(*ns),
-            Moment::Phase { name, end } => {
-                let Some(n) = self.marks.iter().position(|(text, _)| text == name) else {
-                    let known: Vec<&str> = self.marks.iter().map(|(t, _)| t.as_str()).collect();
-                    if known.is_empty() {
-                        bail!(
-                            "there is no phase `{name}`: the trace has no markers; a time is 1.5s, 20ms, a number of nanoseconds, start or end"
-                        );
-                    }
-                    bail!("there is no phase `{name}`; the trace has {}", known.join(", "));
-                };
-                match self.marks.get(n + 1) {
-                    Some((_, next)) if *end => next.saturating_sub(1),
-                    None if *end => self.last,
-                    _ => self.marks[n].1,
-                }
-            }
-        })
+fn remark<'a>(clock: &Clock, moments: impl IntoIterator<Item = &'a Moment>) {
+    for remark in moments.into_iter().filter_map(|m| clock.remark(m)) {
+        eprintln!("mmuscope: {remark}");
     }
 }
 
-/// A guest frame or a range of them: `0x7c00`, `0x100-0x1ff`, `0x100+16`.
-pub(crate) fn parse_gfns(s: &str) -> Result<(u64, u64), String> {
-    let wrong = || format!("`{s}` is no frame: write 0x7c00, a range 0x100-0x1ff, or 0x100+16");
-    let number = |s: &str| {
-        let s = s.trim().replace('_', "");
-        match s.strip_prefix("0x").or_else(|| s.strip_prefix("0X")) {
-            Some(hex) => u64::from_str_radix(hex, 16).ok(),
-            None => s.parse().ok(),
-        }
-    };
-    if let Some((a, n)) = s.split_once('+') {
-        let (a, n) = (number(a).ok_or_else(wrong)?, number(n).ok_or_else(wrong)?);
-        return a.checked_add(n).filter(|end| *end > a).map(|end| (a, end)).ok_or_else(wrong);
-    }
-    let (first, last) = s.split_once('-').unwrap_or((s, s));
-    let (a, b) = (number(first).ok_or_else(wrong)?, number(last).ok_or_else(wrong)?);
-    if b < a {
-        return Err(wrong());
-    }
-    Ok((a, b.saturating_add(1)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_gfns;
-
-    #[test]
-    fn frames_are_hex_or_decimal_and_ranges_include_their_end() {
-        assert_eq!(parse_gfns("0x7c00"), Ok((0x7c00, 0x7c01)));
-        assert_eq!(parse_gfns("16"), Ok((16, 17)));
-        assert_eq!(parse_gfns("0x100-0x1ff"), Ok((0x100, 0x200)));
-        assert_eq!(parse_gfns("0x100+16"), Ok((0x100, 0x110)));
-        for wrong in ["", "7c00", "0x", "5-4", "1+0", "0xffffffffffffffff+1"] {
-            assert!(parse_gfns(wrong).is_err(), "{wrong}");
-        }
-    }
+/// The clock of a trace in memory.
+pub(crate) fn clock_of(trace: &Trace, absolute: bool) -> Clock {
+    Clock { first: trace.info.first_ts, last: trace.info.last_ts, absolute, marks: marks(trace) }
 }

@@ -16,6 +16,7 @@ pub(crate) mod state;
 pub(crate) mod summary;
 pub(crate) mod tables;
 pub(crate) mod view;
+pub(crate) mod which;
 
 use crate::Outcome;
 use crate::args::Command;

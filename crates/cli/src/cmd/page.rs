@@ -1,25 +1,35 @@
 //! `mmuscope page`.
 
-use super::input::{InputArgs, parse_gfns};
+use super::input::InputArgs;
+use super::which::{DecimalArg, check_vm};
 use crate::Outcome;
 use crate::layout_args::LayoutArgs;
+use crate::output::{Output, format_for};
 use anyhow::{Result, bail};
-use mmuscope_analysis::words::{clock, printable, seconds};
+use mmuscope_analysis::words::{clock, count, gfn_range, printable, seconds};
 use mmuscope_replay::{PageStory, Timeline, VmId};
+use mmuscope_units::Frames;
+use serde_json::Value;
+use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// The life of one guest page: faults, installs, write-protects, zaps, with who and how long
+/// The life of one guest page, or of several: faults, installs, write-protects, zaps, with who and how long
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  mmuscope page trace.dat 0x7c00
-  mmuscope page trace.dat 0xfee00 --vm 0 --as-id 0")]
+  mmuscope page trace.dat 7c00
+  mmuscope page trace.dat 7c00 fee00 100-10f          several pages
+  mmuscope page trace.dat 0d31744                     the same as 7c00
+  mmuscope page trace.dat fee00 --vm 0 --as-id 0")]
 pub(crate) struct Args {
     /// A trace; `-` is standard input
     file: PathBuf,
-    /// The guest frame: 0x7c00, or decimal
-    gfn: String,
+    /// Guest frames (hex) and ranges of them: 7c00, 100-1ff, 100+16
+    #[arg(required = true, value_name = "GFN")]
+    gfns: Vec<Frames>,
+    #[command(flatten)]
+    decimal: DecimalArg,
     /// Of this VM (its number in `mmuscope summary`)
     #[arg(long, default_value_t = 0)]
     vm: u16,
@@ -29,36 +39,112 @@ pub(crate) struct Args {
     /// Times on the trace's clock instead of since the first event
     #[arg(long)]
     absolute: bool,
-    /// text or json
-    #[arg(long, short, default_value = "text", value_parser = ["text", "json"])]
-    format: String,
+    /// text or json; without it, as the ending of the output file says, or text
+    #[arg(long, short, value_enum)]
+    format: Option<TextOrJson>,
+    /// Write to a file instead of standard output; its ending says the format: .txt .json
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
     #[command(flatten)]
     layout: LayoutArgs,
 }
 
+/// For people or for scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum TextOrJson {
+    Text,
+    Json,
+}
+
+impl TextOrJson {
+    /// The format of an output.
+    pub(crate) fn of(asked: Option<Self>, output: Option<&std::path::Path>) -> Result<Self> {
+        let of_ending = |e: &str| match e {
+            "txt" | "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        };
+        format_for(asked, output, Self::Text, of_ending, ".txt or .json")
+    }
+}
+
+impl fmt::Display for TextOrJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Text { "text" } else { "json" })
+    }
+}
+
+/// Pages whose lives are told at a time: each is a list of its own, which nobody reads for more.
+const MOST: u64 = 4096;
+
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
-    let (gfn, end) = parse_gfns(&a.gfn).map_err(anyhow::Error::msg)?;
-    if end != gfn + 1 {
+    let ranges: Vec<(u64, u64)> = a.gfns.iter().map(|g| a.decimal.frames(g)).collect::<Result<_>>()?;
+    let pages = ranges.iter().map(|(first, end)| end - first).fold(0, u64::saturating_add);
+    if pages > MOST {
         bail!(
-            "`{}` is a range: a story is of one page; for a range use `mmuscope spans --gfn {}`",
-            a.gfn,
-            a.gfn
+            "that is {} pages, and at most {} can be told at a time: for long ranges use `mmuscope spans --gfn {}`",
+            count(pages),
+            count(MOST),
+            a.gfns[0]
         );
     }
+    let format = TextOrJson::of(a.format, a.output.as_deref())?;
+    let mut out = Output::text(a.output.as_deref())?;
     let input = InputArgs { files: vec![a.file.clone()], formats: None };
     let (trace, timeline) = input.replay(&a.layout)?;
-    if !timeline.vms().iter().any(|v| v.id.0 == a.vm) {
-        bail!("there is no VM {}: the trace has {}", a.vm, timeline.vms().len());
-    }
-    let story = timeline.page_story(&trace, VmId(a.vm), a.as_id, gfn);
+    check_vm(&timeline, Some(a.vm), None)?;
+    let stories = ranges
+        .iter()
+        .flat_map(|(first, end)| *first..*end)
+        .map(|gfn| timeline.page_story(&trace, VmId(a.vm), a.as_id, gfn));
     let base = if a.absolute { 0 } else { trace.info.first_ts };
-    let out = &mut std::io::stdout().lock();
-    if a.format == "json" {
-        json(out, &timeline, &story, base)?;
-    } else {
-        text(out, &story, base, a.absolute)?;
+    match format {
+        // One page is an object, as it always was; several are a list.
+        TextOrJson::Json => {
+            let mut all: Vec<Value> = stories.map(|s| json(&timeline, &s, base)).collect();
+            let value = if pages == 1 { all.swap_remove(0) } else { Value::Array(all) };
+            serde_json::to_writer_pretty(&mut out, &value)?;
+            writeln!(out)?;
+        }
+        TextOrJson::Text if pages == 1 => {
+            for story in stories {
+                text(&mut out, &story, base, a.absolute)?;
+            }
+        }
+        TextOrJson::Text => several(&mut out, stories, base, a.absolute)?,
     }
+    out.done()?;
     Ok(Outcome::Fine)
+}
+
+/// The stories of several pages. Those with nothing to tell are named together.
+fn several(
+    out: &mut impl Write,
+    stories: impl Iterator<Item = PageStory>,
+    base: u64,
+    absolute: bool,
+) -> Result<()> {
+    let mut nothing: Vec<(u64, u64)> = Vec::new();
+    let mut told = false;
+    for story in stories {
+        if story.lines.is_empty() {
+            match nothing.last_mut() {
+                Some((_, end)) if *end == story.gfn => *end += 1,
+                _ => nothing.push((story.gfn, story.gfn + 1)),
+            }
+            continue;
+        }
+        if told {
+            writeln!(out)?;
+        }
+        told = true;
+        text(out, &story, base, absolute)?;
+    }
+    if !nothing.is_empty() {
+        let ranges: Vec<String> = nothing.iter().map(|(a, b)| gfn_range(*a, *b)).collect();
+        writeln!(out, "{}no event names {}", if told { "\n" } else { "" }, ranges.join(", "))?;
+    }
+    Ok(())
 }
 
 fn text(out: &mut impl Write, story: &PageStory, base: u64, absolute: bool) -> Result<()> {
@@ -83,7 +169,7 @@ fn text(out: &mut impl Write, story: &PageStory, base: u64, absolute: bool) -> R
     Ok(())
 }
 
-fn json(out: &mut impl Write, timeline: &Timeline, story: &PageStory, base: u64) -> Result<()> {
+fn json(timeline: &Timeline, story: &PageStory, base: u64) -> Value {
     let lines: Vec<_> = story
         .lines
         .iter()
@@ -98,7 +184,7 @@ fn json(out: &mut impl Write, timeline: &Timeline, story: &PageStory, base: u64)
             })
         })
         .collect();
-    let value = serde_json::json!({
+    serde_json::json!({
         "vm": story.vm.0,
         "as_id": story.as_id,
         "gfn": format!("{:#x}", story.gfn),
@@ -107,8 +193,5 @@ fn json(out: &mut impl Write, timeline: &Timeline, story: &PageStory, base: u64)
         "faults": story.faults.len(),
         "notes": story.notes,
         "vms": timeline.vms().len(),
-    });
-    serde_json::to_writer_pretty(&mut *out, &value)?;
-    writeln!(out)?;
-    Ok(())
+    })
 }

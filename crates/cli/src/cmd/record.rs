@@ -1,10 +1,11 @@
 //! `mmuscope record`.
 
-use super::input::parse_gfns;
+use super::which::DecimalArg;
 use crate::Outcome;
 use anyhow::{Result, bail};
 use mmuscope_collector::trigger::Trigger;
 use mmuscope_collector::{Ended, Error, Output, RecordOptions, Scope, parse_duration, parse_size};
+use mmuscope_units::Frames;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -47,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", group = "scope")]
     cgroup: Option<PathBuf>,
 
-    /// Stop after this time (10s, 500ms, 5m)
+    /// Stop after this time: 10s, 500ms, 5m; without a unit, seconds
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
 
@@ -55,9 +56,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_size: Option<u64>,
 
-    /// Only these guest frames, in the events that name one (0x7c00, 0x100-0x1ff); filtered by the kernel
-    #[arg(long, value_name = "GFN[-GFN]", value_parser = parse_gfns)]
-    gfn: Option<(u64, u64)>,
+    /// Only these guest frames (hex), in the events that name one: 7c00, 100-1ff, 100+16; filtered by the kernel
+    #[arg(long, value_name = "GFN")]
+    gfn: Option<Frames>,
+
+    #[command(flatten)]
+    decimal: DecimalArg,
 
     /// Filter an event in the kernel: `kvm_mmu_set_spte:level > 1`; may be repeated
     #[arg(long, value_name = "EVENT:EXPR", value_parser = parse_filter)]
@@ -125,14 +129,14 @@ fn parse_filter(text: &str) -> Result<(String, String), String> {
 }
 
 impl Args {
-    fn options(&self) -> RecordOptions {
+    fn options(&self) -> Result<RecordOptions> {
         let scope = match (self.pid, &self.vm, &self.cgroup) {
             (Some(pid), ..) => Scope::Pid(pid),
             (_, Some(vm), _) => Scope::Vm(vm.clone()),
             (.., Some(path)) => Scope::Cgroup(path.clone()),
             _ => Scope::System,
         };
-        RecordOptions {
+        Ok(RecordOptions {
             output: if self.output.as_os_str() == "-" {
                 Output::Stdout
             } else {
@@ -143,7 +147,7 @@ impl Args {
             command: self.command.clone(),
             duration: self.duration,
             max_size: self.max_size,
-            gfn: self.gfn,
+            gfn: self.decimal.maybe(self.gfn.as_ref())?,
             filters: self.filter.clone(),
             buffer: self.buffer,
             realtime: !self.no_realtime,
@@ -156,13 +160,13 @@ impl Args {
             snapshots: self.snapshots,
             quiet: self.quiet,
             argv: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
-        }
+        })
     }
 }
 
 /// Records; what came of it goes to standard error, so that standard output is the capture's where it is asked for.
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
-    let summary = match mmuscope_collector::record(&a.options()) {
+    let summary = match mmuscope_collector::record(&a.options()?) {
         Ok(s) => s,
         Err(
             e @ (Error::Usage(_) | Error::UnknownEvent { .. } | Error::Command { .. } | Error::Write { .. }),

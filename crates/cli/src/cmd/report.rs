@@ -3,13 +3,13 @@
 use super::input::InputArgs;
 use crate::Outcome;
 use crate::layout_args::LayoutArgs;
-use crate::output::Output;
+use crate::output::{Output, format_for};
 use anyhow::Result;
 use clap::ValueEnum;
-use mmuscope_analysis::table::Format as TableFormat;
 use mmuscope_report::{Options, Report, render_html, render_json, render_markdown};
+use std::fmt;
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The whole story of a trace on one self-contained page
 #[derive(clap::Args, Debug)]
@@ -49,8 +49,8 @@ enum Format {
 }
 
 impl Format {
-    fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()? {
+    fn of_ending(ending: &str) -> Option<Self> {
+        match ending {
             "html" | "htm" => Some(Self::Html),
             "md" | "markdown" => Some(Self::Md),
             "json" => Some(Self::Json),
@@ -59,9 +59,20 @@ impl Format {
     }
 }
 
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Html => "html",
+            Self::Md => "md",
+            Self::Json => "json",
+        })
+    }
+}
+
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
-    let format = a.format.or_else(|| Format::of(a.output.as_deref()?)).unwrap_or(Format::Html);
-    let mut out = Output::new(a.output.as_deref(), TableFormat::Text)?;
+    let known = ".html, .md or .json";
+    let format = format_for(a.format, a.output.as_deref(), Format::Html, Format::of_ending, known)?;
+    let mut out = Output::text(a.output.as_deref())?;
     let (trace, timeline) = a.input.replay(&a.layout)?;
     let options = Options {
         title: a.title.clone(),
@@ -80,7 +91,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     if let Some(path) = &a.output
         && std::io::stderr().is_terminal()
     {
-        eprintln!("wrote {} ({} KB)", path.display(), text.len().div_ceil(1000));
+        eprintln!("wrote {} ({})", path.display(), mmuscope_units::bytes(text.len() as u64));
     }
     Ok(Outcome::Fine)
 }

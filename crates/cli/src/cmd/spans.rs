@@ -1,6 +1,6 @@
 //! `mmuscope spans`.
 
-use super::input::{Clock, InputArgs, TimeArgs};
+use super::input::{InputArgs, TimeArgs, clock_of};
 use super::state::WhichArgs;
 use super::tables::TableArgs;
 use crate::Outcome;
@@ -32,7 +32,8 @@ pub(crate) struct Args {
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let mut printer = a.table.open(&SPANS)?;
     let (trace, timeline) = a.input.replay(&a.layout)?;
-    let clock = Clock::of(&trace, a.table.absolute);
+    a.which.check(&timeline)?;
+    let clock = clock_of(&trace, a.table.absolute);
     // What overlaps these moments.
     let time = match a.time.on(&clock)? {
         (None, None) => None,
@@ -42,7 +43,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         vm: a.which.vm.map(VmId),
         as_id: a.which.as_id,
         level: a.which.level,
-        gfns: a.which.gfn,
+        gfns: a.which.gfns()?,
         time,
     };
     let base = a.table.base(clock.first);

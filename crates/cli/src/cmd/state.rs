@@ -1,13 +1,15 @@
 //! `mmuscope state`.
 
-use super::input::{Clock, InputArgs, parse_gfns};
+use super::input::{InputArgs, clock_of, moment};
 use super::tables::TableArgs;
+use super::which::{DecimalArg, check_vm};
 use crate::Outcome;
 use crate::layout_args::LayoutArgs;
 use anyhow::Result;
 use mmuscope_analysis::time::Moment;
 use mmuscope_analysis::timeline::{STATE, push_state};
-use mmuscope_replay::{State, StateFilter, VmId};
+use mmuscope_replay::{State, StateFilter, Timeline, VmId};
+use mmuscope_units::Frames;
 
 /// Every entry of every live page table at a moment
 ///
@@ -22,7 +24,7 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     input: InputArgs,
-    /// The moment: end, 1.5s, 20ms, nanoseconds, or the name of a phase (NAME:end for its end)
+    /// The moment: end, 1.5s, 20ms, 1.5 (seconds), or the name of a phase (NAME:end for its end, NAME#2 for the second of that name)
     #[arg(long, value_name = "TIME", default_value = "end")]
     at: Moment,
     #[command(flatten)]
@@ -47,25 +49,40 @@ pub(crate) struct WhichArgs {
     #[arg(long)]
     pub(crate) as_id: Option<u8>,
     /// Of this level (1 is 4K)
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub(crate) level: Option<u8>,
-    /// That cover this guest frame, or a range of them: 0x7c00, 0x100-0x1ff, 0x100+16
-    #[arg(long, value_name = "GFN", value_parser = parse_gfns)]
-    pub(crate) gfn: Option<(u64, u64)>,
+    /// That cover this guest frame (hex), or a range of them: 7c00, 100-1ff, 100+16
+    #[arg(long, value_name = "GFN")]
+    gfn: Option<Frames>,
+    #[command(flatten)]
+    decimal: DecimalArg,
+}
+
+impl WhichArgs {
+    /// The frames, if some were named.
+    pub(crate) fn gfns(&self) -> Result<Option<(u64, u64)>> {
+        self.decimal.maybe(self.gfn.as_ref())
+    }
+
+    /// Refuses a VM and an address space that the trace does not have.
+    pub(crate) fn check(&self, timeline: &Timeline) -> Result<()> {
+        check_vm(timeline, self.vm, self.as_id)
+    }
 }
 
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let mut printer = a.table.open(&STATE)?;
     let (trace, timeline) = a.input.replay(&a.layout)?;
-    let clock = Clock::of(&trace, a.table.absolute);
+    a.which.check(&timeline)?;
+    let clock = clock_of(&trace, a.table.absolute);
     let filter = StateFilter {
         vm: a.which.vm.map(VmId),
         as_id: a.which.as_id,
         level: a.which.level,
-        gfns: a.which.gfn,
+        gfns: a.which.gfns()?,
         state: None,
     };
-    let mut entries = timeline.state_at(clock.at(&a.at)?, &filter);
+    let mut entries = timeline.state_at(moment(&clock, &a.at)?, &filter);
     if !a.all {
         entries.retain(|(_, span)| !matches!(span.state, State::Nonpresent | State::Unknown));
     }

@@ -1,30 +1,35 @@
 //! `mmuscope summary`.
 
-use super::input::{Events, InputArgs};
+use super::input::{Events, HELD, InputArgs, no_kvm_event};
+use super::page::TextOrJson;
 use crate::Outcome;
 use crate::layout_args::LayoutArgs;
+use crate::output::Output;
+use crate::room;
 use anyhow::Result;
-use mmuscope_analysis::events::Who;
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_analysis::words::{bytes, count, duration, printable};
-use mmuscope_replay::{
-    Certainty, Counts, Phase, Reason, Shade, State, StateFilter, Timeline, VmId, level_size,
-};
+use mmuscope_replay::{Certainty, Counts, Phase, Reason, Shade, State, StateFilter, Timeline, VmId};
 use mmuscope_trace::{Trace, TraceInfo};
+use mmuscope_units::level_size;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 /// The terminal's one-screen answer: what was recorded, what the memory of each VM looks like at the end, what happened most
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
     input: InputArgs,
-    /// text or json
-    #[arg(long, short, default_value = "text", value_parser = ["text", "json"])]
-    format: String,
+    /// text or json; without it, as the ending of the output file says, or text
+    #[arg(long, short, value_enum)]
+    format: Option<TextOrJson>,
+    /// Write to a file instead of standard output; its ending says the format: .txt .json
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Only count events: no replay, so that input of any size needs little memory
     #[arg(long)]
     no_replay: bool,
@@ -37,38 +42,59 @@ const TOP: usize = 5;
 
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let options = a.layout.replay_options()?;
-    let events = a.input.events()?;
-    let who = Who::new(events.info());
+    let format = TextOrJson::of(a.format, a.output.as_deref())?;
+    // Without a number nothing is known of the memory: what streams needs little.
+    let room = if a.no_replay { HELD } else { room::available().unwrap_or(HELD) };
+    let events = a.input.events(room)?;
+    let who = events.who();
     let mut counts = EventCounts::default();
     events.each(|e, strings| {
         counts.add(e, strings, &who);
         ControlFlow::Continue(())
     })?;
-    // What was too large to hold as events is not held as a replay either.
+    let again;
     let replayed = match &events {
-        Events::Held(trace) if !a.no_replay => Some((trace, super::input::replay(trace, options)?)),
-        _ => None,
+        _ if a.no_replay => None,
+        Events::Held(trace) => Some((&**trace, super::input::replay(trace, options)?)),
+        // Now it is known how many events there are.
+        Events::Streamed(_) => match events.replay(options, room)? {
+            Some((trace, timeline)) => {
+                again = trace;
+                Some((&again, timeline))
+            }
+            None => None,
+        },
     };
-    let out = &mut std::io::stdout().lock();
-    if a.format == "json" {
+    let mut file = Output::text(a.output.as_deref())?;
+    let out = &mut file;
+    if format == TextOrJson::Json {
         serde_json::to_writer_pretty(
             &mut *out,
             &as_json(events.info(), &counts, replayed.as_ref().map(|(_, t)| t)),
         )?;
         writeln!(out)?;
+        file.done()?;
         return Ok(Outcome::Fine);
     }
     write!(out, "{}", recording(events.info(), &counts))?;
     match &replayed {
         Some((trace, timeline)) => write!(out, "{}", memory(trace, timeline))?,
         None if a.no_replay => {}
-        None => writeln!(
-            out,
-            "\nThe trace is too large to replay at once; `state`, `spans` and `report` need memory for all of its events."
-        )?,
+        None => writeln!(out, "\n{}", not_replayed(counts.events, room))?,
     }
     write!(out, "{}", busiest(&counts, replayed.as_ref().map(|(_, t)| t)))?;
+    file.done()?;
     Ok(Outcome::Fine)
+}
+
+/// Why there is no replay, where one was wanted.
+fn not_replayed(events: u64, room: u64) -> String {
+    format!(
+        "Not replayed: {} events would take about {} of memory, and {} are to be had. Events are only counted here; `state`, `spans` and `report` need that memory as well.",
+        count(events),
+        bytes(room::of_events(events)),
+        bytes(room)
+    )
 }
 
 /// A line of the summary: its name in a column of its own.
@@ -106,14 +132,24 @@ fn recording(info: &TraceInfo, counts: &EventCounts) -> String {
     for d in info.damage_lines().iter().take(TOP) {
         line(&mut out, "damaged", d);
     }
-    for n in info.notes.iter().take(TOP) {
+    for n in notes(info, counts).iter().take(TOP) {
         line(&mut out, "note", n);
     }
     out
 }
 
+/// What a reader should know: what the reader of the file says, and whether there is anything of KVM at all.
+fn notes(info: &TraceInfo, counts: &EventCounts) -> Vec<String> {
+    let of_kvm = |n: &str| n.rsplit(':').next().is_some_and(|n| n.starts_with("kvm"));
+    let mut notes = info.notes.clone();
+    if !counts.names().iter().any(|(n, _)| of_kvm(n)) {
+        notes.insert(0, no_kvm_event(counts.events));
+    }
+    notes
+}
+
 fn human_size(n: u64) -> String {
-    if n == 0 { "a stream".into() } else { format!("{}B", bytes(n)).replace("BB", "B") }
+    if n == 0 { "a stream".into() } else { bytes(n) }
 }
 
 fn lost(info: &TraceInfo) -> String {
@@ -344,7 +380,7 @@ fn as_json(info: &TraceInfo, counts: &EventCounts, timeline: Option<&Timeline>) 
         "lost": {"known": info.lost.known, "total": info.lost.total, "moments": info.lost.moments},
         "damage": info.damage.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "partial": info.is_partial(),
-        "notes": info.notes,
+        "notes": notes(info, counts),
         "by_event": names,
     });
     if let Some(t) = timeline {

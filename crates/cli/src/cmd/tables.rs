@@ -1,6 +1,6 @@
 //! What commands that print a table have in common.
 
-use crate::output::Output;
+use crate::output::{Output, format_for};
 use anyhow::{Result, bail};
 use mmuscope_analysis::Filter;
 use mmuscope_analysis::table::{Chunk, Format, Rows, Table, TableWriter, WriteOptions};
@@ -10,15 +10,18 @@ use std::path::PathBuf;
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct TableArgs {
-    /// table (for people), csv, json, jsonl, parquet, arrow
-    #[arg(long, short, default_value = "table", value_parser = |s: &str| s.parse::<Format>())]
-    pub(crate) format: Format,
-    /// Write to a file instead of standard output
+    /// table (for people), md, csv, json, jsonl, parquet, arrow; without it, as the ending of the output file says, or table
+    #[arg(long, short, value_parser = |s: &str| s.parse::<Format>())]
+    format: Option<Format>,
+    /// Write to a file instead of standard output; its ending says the format: .txt .md .csv .json .jsonl .parquet .arrow
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Only rows for which an expression over the columns is true: 'level == 1 and new_spte != 0'
     #[arg(long = "where", value_name = "EXPR")]
     pub(crate) filter: Option<String>,
+    /// Only these columns, in this order
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    columns: Vec<String>,
     /// At most so many rows
     #[arg(long, short = 'n', value_name = "ROWS")]
     pub(crate) limit: Option<usize>,
@@ -39,9 +42,17 @@ impl TableArgs {
     /// Opens the output. What is wrong with the arguments is said before any work is done.
     pub(crate) fn open(&self, table: &'static Table) -> Result<Printer> {
         let filter = self.filter.as_deref().map(|f| Filter::new(f, table)).transpose()?;
-        let out = Output::new(self.output.as_deref(), self.format)?;
+        let printed = if self.columns.is_empty() { table } else { table.select(&self.columns)? };
+        let format = format_for(
+            self.format,
+            self.output.as_deref(),
+            Format::Text,
+            Format::of_ending,
+            ".txt, .md, .csv, .json, .jsonl, .parquet or .arrow",
+        )?;
+        let out = Output::new(self.output.as_deref(), format)?;
         let options = WriteOptions { no_header: self.no_header, absolute: self.absolute };
-        let writer = Begun::Not(table, self.format, options, out);
+        let writer = Begun::Not(printed, format, options, out);
         Ok(Printer {
             rows: Rows::new(table),
             writer: Some(writer),

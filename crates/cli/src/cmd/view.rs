@@ -1,13 +1,14 @@
 //! `mmuscope view`.
 
-use super::input::{is_stdin, parse_gfns};
+use super::input::is_stdin;
+use super::which::DecimalArg;
 use crate::Outcome;
 use crate::layout_args::LayoutArgs;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use mmuscope_analysis::time::parse_ns;
 use mmuscope_replay::LayoutOverride;
 use mmuscope_ui::{Input, ThemeChoice, ViewOptions};
+use mmuscope_units::Frames;
 use std::path::PathBuf;
 
 /// The desktop viewer: guest pages over time, each entry bit by bit
@@ -23,12 +24,14 @@ pub(crate) struct Args {
     /// Keep reading a file that is still being written
     #[arg(long)]
     follow: bool,
-    /// Go to this moment: 1.5s, 20ms, nanoseconds since the first event, or end
+    /// Go to this moment: 1.5s, 20ms, 1.5 (seconds since the first event), start or end
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<u64>,
-    /// Select this guest frame
-    #[arg(long, value_name = "GFN", value_parser = parse_gfns)]
-    gfn: Option<(u64, u64)>,
+    /// Select this guest frame (hex)
+    #[arg(long, value_name = "GFN")]
+    gfn: Option<Frames>,
+    #[command(flatten)]
+    decimal: DecimalArg,
     /// Colours; without this, those chosen last
     #[arg(long, value_enum)]
     theme: Option<Theme>,
@@ -51,7 +54,7 @@ fn moment(s: &str) -> Result<u64, String> {
     match s {
         "start" => Ok(0),
         "end" => Ok(u64::MAX),
-        _ => parse_ns(s).map_err(|e| e.to_string()),
+        _ => mmuscope_units::time(s).map_err(|e| e.to_string()),
     }
 }
 
@@ -74,7 +77,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         follow: a.follow,
         layout: LayoutOverride { spec: a.layout.spec()? },
         at: a.at,
-        gfn: a.gfn.map(|(first, _)| first),
+        gfn: a.decimal.maybe(a.gfn.as_ref())?.map(|(first, _)| first),
         screenshot: a.screenshot.clone(),
         theme,
     })?;

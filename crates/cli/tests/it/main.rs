@@ -1,5 +1,6 @@
 //! The command line end to end, on the real traces of `samples/`. One executable: it links everything.
 
+mod asking;
 mod contract;
 mod docs;
 mod errors;

@@ -63,7 +63,7 @@ fn grows_by(name: &str, make: impl Fn(&Path, u64) -> io::Result<()>, commands: &
     }
 }
 
-const COUNT: &[&str] = &["summary"];
+const COUNT: &[&str] = &["summary", "--no-replay"];
 const FEW: &[&str] = &["events", "--event", "kvm_mmio", "-f", "csv"];
 
 fn raw() -> RawTrace {
@@ -110,4 +110,27 @@ fn text() {
         Ok(())
     };
     grows_by("text", make, &[FEW], false);
+}
+
+#[test]
+fn summary_replays_where_memory_allows_and_says_where_it_does_not() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("long.dat");
+    // Larger than what is held in memory in any case: 45 MiB, 3 million events.
+    dat_v6(&mut create(&file).expect("a file"), &raw(), 48).expect("the trace");
+    let summary = |before: &str| {
+        let out = Command::new("sh")
+            .args(["-c", &format!("{before} exec \"$0\" summary \"$1\""), env!("CARGO_BIN_EXE_mmuscope")])
+            .arg(&file)
+            .output()
+            .expect("sh runs");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).expect("UTF-8")
+    };
+    let whole = summary("");
+    assert!(whole.contains("at the end") && !whole.contains("Not replayed"), "{whole}");
+    // Three million events at 200 bytes do not fit into half of this.
+    let counted = summary("ulimit -v 900000;");
+    assert!(counted.contains("Not replayed: 3,") && counted.contains(" are to be had"), "{counted}");
+    assert!(counted.contains("most frequent: ") && !counted.contains("at the end"), "{counted}");
 }

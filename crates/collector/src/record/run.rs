@@ -179,6 +179,50 @@ fn note<M: RingMemory>(
     }
 }
 
+/// When a capture is as large as it may be.
+struct SizeLimit {
+    most: u64,
+    /// Bytes before the first event.
+    head: u64,
+    /// Bytes at the last look, and how many had come since the one before.
+    last: u64,
+    step: u64,
+}
+
+impl SizeLimit {
+    /// What is written at the end: facts that are known only then.
+    const TAIL: u64 = 1024;
+
+    fn new(most: u64, head: u64) -> Result<Self, Error> {
+        if head + Self::TAIL >= most {
+            let (head, most) = (mmuscope_units::bytes(head), mmuscope_units::bytes(most));
+            return Err(Error::Usage(format!(
+                "--max-size {most}: the formats of the events and the facts about the host take {head} before the first event"
+            )));
+        }
+        Ok(Self { most, head, last: head, step: 0 })
+    }
+
+    /// How long to wait until the next look, so that not much more comes meanwhile than may: half of what is left, at the rate until now.
+    fn patience(&self, written: u64, elapsed: Duration, rhythm: Duration) -> Duration {
+        const SHORTEST: Duration = Duration::from_millis(1);
+        let came = written.saturating_sub(self.head);
+        if came == 0 {
+            return rhythm.min(5 * SHORTEST);
+        }
+        let left = self.most.saturating_sub(Self::TAIL + written);
+        let time = elapsed.mul_f64((left as f64 / came as f64 / 2.0).min(1e3));
+        time.clamp(SHORTEST, rhythm.max(SHORTEST))
+    }
+
+    /// Whether what the rings gather until they are stopped will fill the capture.
+    fn is_reached(&mut self, written: u64) -> bool {
+        self.step = written.saturating_sub(self.last);
+        self.last = written;
+        written + Self::TAIL + self.step / 2 >= self.most
+    }
+}
+
 /// What each event lost on each CPU: `(cpu index, event index, count)`, from the kernel's counts.
 fn losses(r: &Recorder<'_>) -> Vec<(usize, usize, u64)> {
     let mut out = Vec::new();
@@ -240,6 +284,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
     let rhythm = Duration::from_millis(if o.output == Output::Stdout { 100 } else { 250 });
     let mut to = Feed::start(out, &r.preamble(), rhythm / 2)
         .map_err(|source| Error::Write { path: path.clone(), source })?;
+    let mut size = o.max_size.map(|most| SizeLimit::new(most, to.written())).transpose()?;
     let mut status = Status::new(o.quiet);
     let began = Instant::now();
     let cpu0 = cpu_time();
@@ -262,7 +307,8 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
             fds.push(p);
         }
         fds.extend(r.cpus.iter().filter(|c| !c.gone).map(|c| &c.fds[0] as &dyn AsFdDyn));
-        wait(&fds, rhythm.min(left).min(status.next()));
+        let patience = size.as_ref().map_or(rhythm, |s| s.patience(to.written(), began.elapsed(), rhythm));
+        wait(&fds, patience.min(left).min(status.next()));
         fill = r.cpus.iter().map(|c| c.ring.fill()).fold(fill * 0.9, f64::max);
         pass(&mut r, &mut to, &mut kept, &mut scratch);
         if to.failed() {
@@ -280,8 +326,11 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         if o.duration.is_some_and(|d| began.elapsed() >= d) {
             break Ended::Duration;
         }
-        if o.max_size.is_some_and(|m| to.written() >= m) {
-            break Ended::Size;
+        if let Some(s) = &mut size {
+            to.settle();
+            if s.is_reached(to.written()) {
+                break Ended::Size;
+            }
         }
         if looked.elapsed() >= HOTPLUG {
             looked = Instant::now();
@@ -372,5 +421,28 @@ fn write_error(path: &Path, e: &io::Error) -> String {
             )
         }
         _ => format!("{}: {e}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_ends_near_its_size() {
+        // 60,000 bytes before the first event, then 300 bytes a millisecond, with bursts.
+        for most in [100_000, 1_000_000] {
+            let mut size = SizeLimit::new(most, 60_000).expect("there is room");
+            let (mut written, mut at) = (60_000u64, Duration::ZERO);
+            while !size.is_reached(written) {
+                at += size.patience(written, at, Duration::from_millis(250));
+                written = 60_000 + at.as_millis() as u64 * 300;
+                assert!(at < Duration::from_secs(60), "it ends");
+            }
+            let end = written + SizeLimit::TAIL;
+            assert!(end.abs_diff(most) < most / 20, "{end} for {most}");
+        }
+        let said = SizeLimit::new(50_000, 60_000).err().map(|e| e.to_string());
+        assert!(said.is_some_and(|s| s.contains("58.6 KiB before the first event")));
     }
 }

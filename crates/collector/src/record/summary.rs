@@ -80,30 +80,7 @@ impl Summary {
     }
 }
 
-/// `1234567` as `1,234,567`.
-pub(crate) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
-}
-
-/// Bytes with a unit.
-pub(crate) fn bytes(n: u64) -> String {
-    let mut v = n as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if v < 1024.0 {
-            return if unit == "B" { format!("{n} B") } else { format!("{v:.1} {unit}") };
-        }
-        v /= 1024.0;
-    }
-    format!("{v:.1} TiB")
-}
+pub(crate) use mmuscope_units::{bytes, count as grouped};
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -200,14 +177,5 @@ mod tests {
         assert!(s.contains("LOST: 1,000 events (0.08 % of all)"), "{s}");
         assert!(s.contains("CPU 3: 1,000") && s.contains("what: kvmmmu:kvm_mmu_set_spte 1,000"), "{s}");
         assert!(summary(None).to_string().contains("lost: not known"));
-    }
-
-    #[test]
-    fn numbers_for_people() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1234567), "1,234,567");
-        assert_eq!(bytes(1023), "1023 B");
-        assert_eq!(bytes(1536), "1.5 KiB");
     }
 }

@@ -3,11 +3,11 @@
 use mmuscope_spte::State;
 use mmuscope_trace::{Body, Cursor, ErrorEncoding, Event, Trace};
 
-use super::human_ns;
 use crate::ends::{Ends, after, is_one_page};
 use crate::model::{NX_RECOVERY, VmId, pages_of};
 use crate::series::kind_by_name;
 use crate::timeline::Timeline;
+use mmuscope_units::duration;
 
 /// Events of all threads to look back over.
 const LOOK_BACK: usize = 100_000;
@@ -249,7 +249,7 @@ impl<'a> Actors<'a> {
                     back.cause = Some(match ts - e.ts {
                         0..1000 => "with all roots of the VM (kvm_mmu_zap_all_fast)".to_owned(),
                         d => {
-                            format!("with all roots of the VM (kvm_mmu_zap_all_fast {} before)", human_ns(d))
+                            format!("with all roots of the VM (kvm_mmu_zap_all_fast {} before)", duration(d))
                         }
                     });
                     looking = false;

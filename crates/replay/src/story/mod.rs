@@ -13,30 +13,7 @@ use crate::model::{
 use crate::timeline::Timeline;
 use crate::zaps::zaps_of;
 use actor::{Actors, Why};
-
-/// Nanoseconds for people: `850 ns`, `12.3 µs`, `4.56 ms`, `7.8 s`.
-pub fn human_ns(ns: u64) -> String {
-    let f = ns as f64;
-    match ns {
-        0..1_000 => format!("{ns} ns"),
-        1_000..1_000_000 => format!("{:.1} µs", f / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.2} ms", f / 1e6),
-        1_000_000_000..120_000_000_000 => format!("{:.2} s", f / 1e9),
-        _ => format!("{:.1} min", f / 6e10),
-    }
-}
-
-/// What an entry of a level maps: `4K` (level 1), `2M`, `1G`, `512G`, `256T` (level 5); `?` for what is no level.
-pub fn level_size(level: u8) -> &'static str {
-    match level {
-        1 => "4K",
-        2 => "2M",
-        3 => "1G",
-        4 => "512G",
-        5 => "256T",
-        _ => "?",
-    }
-}
+use mmuscope_units::{duration, level_size};
 
 /// What a line is about, so that those that go together become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +195,7 @@ impl Timeline {
                     (About::Unlink(entry.level), String::new(), Why::Unlink(entry.level))
                 } else {
                     let what = if s.state == State::Mmio { "MMIO" } else { size };
-                    let lived = human_ns(t - self.since(id, &s));
+                    let lived = duration(t - self.since(id, &s));
                     // The event that ends it is that of its table.
                     let why = Why::Unlink(entry.level + 1);
                     (About::Leaf, format!("{what} entry zapped with its table after {lived}"), why)
@@ -445,13 +422,13 @@ impl Timeline {
             let t = held[s as usize];
             if t > 0 {
                 let share = t as f64 * 100.0 / total as f64;
-                notes.push(format!("{}: {} in all, {share:.1} % of the trace", s.name(), human_ns(t)));
+                notes.push(format!("{}: {} in all, {share:.1} % of the trace", s.name(), duration(t)));
             }
         }
         if twice > 0 {
             notes.push(format!(
                 "several page tables map this frame at once, for {} in all: such a moment is counted once, by what was set last",
-                human_ns(twice)
+                duration(twice)
             ));
         }
         for r in self.mmio_ranges().iter().filter(|r| r.vm == vm && r.gfn_start <= gfn && gfn < r.gfn_end) {
@@ -476,7 +453,7 @@ impl Timeline {
         if let Some(end) = self.vms().iter().find(|v| v.id == vm).and_then(|v| v.ended.as_ref()) {
             notes.push(format!(
                 "the VM was torn down {} after the first event, by {}",
-                human_ns(end.start.saturating_sub(origin)),
+                duration(end.start.saturating_sub(origin)),
                 end.by()
             ));
         }

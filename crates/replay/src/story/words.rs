@@ -2,9 +2,9 @@
 
 use mmuscope_spte::{Decoded, State as SpteState, WriteLoss, write_loss};
 
-use super::{human_ns, level_size};
 use crate::model::{Certainty, Entry, Fault, Outcome, Reason, Shade, Span, State, pages_of};
 use crate::timeline::Timeline;
+use mmuscope_units::{duration, level_size};
 
 /// A fault on a page: what for, from where, how it ended and how long it took.
 pub(super) fn of_fault(f: &Fault, gfn: u64) -> String {
@@ -36,7 +36,7 @@ pub(super) fn of_fault(f: &Fault, gfn: u64) -> String {
         s.push_str(&format!(", try {}", f.retries + 1));
     }
     match (f.duration(), f.outcome) {
-        (Some(d), _) => s.push_str(&format!(", took {}", human_ns(d))),
+        (Some(d), _) => s.push_str(&format!(", took {}", duration(d))),
         (None, Outcome::Unfinished) => s.push_str(", no end in the trace"),
         (None, _) => {}
     }
@@ -118,7 +118,7 @@ pub(super) fn of_change(
     let l = &t.layout(e.vm).layout;
     let after = before
         .filter(|b| b.id.is_some())
-        .map(|b| format!(" after {}", human_ns(s.start.saturating_sub(b.start))))
+        .map(|b| format!(" after {}", duration(s.start.saturating_sub(b.start))))
         .unwrap_or_default();
     if s.certainty == Certainty::Stale {
         return format!("from here on unverified: {}", s.reason.words());

@@ -42,18 +42,18 @@ fn page(p: &PageReport, one: &str, many: &str) -> Markup {
                 span class="n" { (words::counted(p.count, one, many)) }
                 span { (p.headline) }
                 span class="when" {
-                    (words::duration(p.first))
-                    @if p.last > p.first { " – " (words::duration(p.last)) }
+                    @if p.last > p.first { (words::moments(&[p.first, p.last]).join(" – ")) } @else { (words::at(p.first)) }
                 }
             }
             @if !p.story.is_empty() {
+                @let times = words::moments(&p.story.iter().map(|l| l.ts).collect::<Vec<_>>());
                 ol {
                     @for (i, l) in p.story.iter().enumerate() {
                         @if p.omitted > 0 && i + TAIL == p.story.len() {
                             li { time {} span {} span {} span class="mu" { "… " (words::counted(p.omitted, "more line", "more lines")) " …" } }
                         }
                         li {
-                            time { (words::duration(l.ts)) }
+                            time { (times[i]) }
                             @match l.shade { Some(s) => (small(visual, s)), None => span {} }
                             span class="who" { (words::one_line(&l.who, 60)) }
                             span {

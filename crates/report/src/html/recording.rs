@@ -87,7 +87,7 @@ pub(super) fn integrity(report: &Report) -> Markup {
                             td class="r" { (number(e.count)) } td class="r" { (number(e.after_loss)) }
                             td class="w" {
                                 @for c in e.first.iter().take(3) {
-                                    div { (words::duration(c.ts)) ", frame " span class="mono" { (c.gfn) } " (" (words::level_size(c.level)) ")"
+                                    div { (words::at(c.ts)) ", frame " span class="mono" { (c.gfn) } " (" (words::level_size(c.level)) ")"
                                         @if let Some(x) = &c.expected { ", expected " span class="mono" { (x) } }
                                         @if let Some(x) = &c.found { ", found " span class="mono" { (x) } }
                                     }

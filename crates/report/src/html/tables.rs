@@ -35,9 +35,10 @@ pub(super) fn phases(report: &Report) -> Markup {
                     th scope="col" class="r" { "leaves zapped" } th scope="col" class="r" { "present at its end" }
                 } }
                 tbody {
-                    @for p in phases.iter().take(ROWS * 5) { tr {
+                    @let begins = words::moments(&phases.iter().map(|p| p.start).collect::<Vec<_>>());
+                    @for (p, begins) in phases.iter().zip(begins).take(ROWS * 5) { tr {
                         th scope="row" { (words::one_line(&p.text, 120)) }
-                        td class="r" { (words::duration(p.start)) } td class="r" { (words::duration(p.end.saturating_sub(p.start))) }
+                        td class="r" { (begins) } td class="r" { (words::duration(p.end.saturating_sub(p.start))) }
                         td class="r" { (number(p.faults)) } td class="r" { (number(p.installs)) } td class="r" { (number(p.zaps)) }
                         td class="r" { (words::bytes(p.present_bytes)) }
                     } }
@@ -185,7 +186,7 @@ fn mmio(vm: &VmReport) -> Markup {
                     td class="r" { @match m.accesses { Some(n) => (number(n)), None => span class="fa" { "–" } } }
                     td class="barcell" { span class="bar" style=(format!("width:{:.1}%", part(m.accesses))) {} }
                     td class="r" { (number(m.faults)) }
-                    td class="r" { (number(m.installs)) } td class="r" { (words::duration(m.first)) } td class="r" { (words::duration(m.last)) }
+                    td class="r" { (number(m.installs)) } @for t in words::moments(&[m.first, m.last]) { td class="r" { (t) } }
                     td class="r" { @match m.generations { Some((a, b)) if a == b => (a), Some((a, b)) => { (a) "–" (b) }, None => span class="fa" { "–" } } }
                 } }
                 (more(vm.mmio.len(), ROWS, 11, "range", "ranges"))
@@ -203,7 +204,7 @@ fn ranges(space: &SpaceReport) -> Markup {
             caption {
                 @match space.memory_at {
                     None => { b { "Guest frames at the end of the trace" } ", as ranges of the same state." }
-                    Some(t) => { b { "Guest frames at " (words::duration(t)) } ", when most memory was present (at the end, none is), as ranges of the same state." }
+                    Some(t) => { b { "Guest frames at " (words::at(t)) } ", when most memory was present (at the end, none is), as ranges of the same state." }
                 }
                 @if slots { " Memslots are a guess: MMIO and long untouched stretches separate them." }
             }

@@ -533,6 +533,7 @@ impl Parser {
         }
         let name = match h.system {
             Some(sys) => format!("{}:{}", String::from_utf8_lossy(sys), String::from_utf8_lossy(h.event)),
+            None if h.event.is_empty() => nameless(h.rest).to_owned(),
             None => String::from_utf8_lossy(h.event).into_owned(),
         };
         Body::Other {
@@ -588,5 +589,19 @@ impl Parser {
             let v = String::from_utf8_lossy(&text[n + 3..]).trim().to_owned();
             self.out.facts.push((k, v));
         }
+    }
+}
+
+/// What a line is that names no event: ftrace prints stack traces and the function tracer's lines so.
+fn nameless(rest: &[u8]) -> &'static str {
+    let has = |what: &[u8]| rest.windows(what.len()).any(|w| w == what);
+    if rest.starts_with(b"<user stack trace") {
+        "user_stack"
+    } else if rest.starts_with(b"<stack trace") {
+        "kernel_stack"
+    } else if has(b" <-") {
+        "function"
+    } else {
+        "unnamed"
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rects: &[Rect], lanes: &[Lane],
                         "{}\n{} in {}",
                         lane.label,
                         fmt::plural(b.count, "fault", "faults"),
-                        fmt::time(per, 2)
+                        fmt::time(per)
                     );
                     let response = response.clone().on_hover_text_at_pointer(text);
                     if response.clicked()

@@ -17,8 +17,8 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, side: Rect, axis: &
         .on_hover_cursor(CursorIcon::Crosshair);
     let label = format!(
         "GFN map: guest frames over time, {} to {} after the first event",
-        fmt::time(cx.doc.view.time.start, 3),
-        fmt::time(cx.doc.view.time.end, 3)
+        fmt::exact(cx.doc.view.time.start.max(0.0) as u64),
+        fmt::exact(cx.doc.view.time.end.max(0.0) as u64)
     );
     response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Canvas, true, label.clone()));
     nav::plot(ui, cx, &response, rect, axis, true);
@@ -306,7 +306,7 @@ fn tip(ui: &mut Ui, cx: &Cx<'_>, gfn: u64, seen: Option<(Entry, Span)>, cell: Op
         ui.label(format!("{}: {}", span.certainty.name(), span.reason.words()));
         let from = fmt::exact(cx.cap.rel(span.start) as u64);
         ui.label(match span.end {
-            Some(e) => format!("from {from} for {}", fmt::time((e - span.start) as f64, 3)),
+            Some(e) => format!("from {from} for {}", fmt::time((e - span.start) as f64)),
             None => format!("from {from} to the end of the trace"),
         });
     } else {

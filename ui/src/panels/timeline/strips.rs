@@ -113,7 +113,7 @@ pub(super) fn phases(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
             .on_hover_text(format!(
                 "{text}\nfrom {} for {}\nclick to show it",
                 fmt::exact(cx.cap.rel(phase.start) as u64),
-                fmt::time(length, 3)
+                fmt::time(length)
             ))
             .clicked()
         {
