@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::frames::{TOP, class_of};
 use crate::model::{
     Entry, EntryId, MemoryKind, MemoryRange, Shade, Span, State, StateFilter, VmId, pages_of,
 };
@@ -10,10 +11,15 @@ use crate::timeline::Timeline;
 impl Timeline {
     /// Guest memory as ranges: RAM by size and permission, MMIO, what was mapped and is not now.
     pub fn memory(&self, vm: VmId) -> Vec<MemoryRange> {
-        let end = self.range().1;
+        self.memory_at(vm, self.range().1)
+    }
+
+    /// [`memory`](Self::memory) as it was at a moment: what is mapped only later is not in it.
+    pub fn memory_at(&self, vm: VmId, at: u64) -> Vec<MemoryRange> {
         let mut v: Vec<(Entry, Span, MemoryKind)> = self
-            .at(end, &StateFilter { vm: Some(vm), ..StateFilter::default() })
+            .at(at, &StateFilter { vm: Some(vm), ..StateFilter::default() })
             .iter()
+            .filter(|(e, _)| e.level <= TOP)
             .filter_map(|(e, s)| match s.state {
                 State::Present => Some((e, s, MemoryKind::Ram)),
                 State::Mmio => Some((e, s, MemoryKind::Mmio)),
@@ -23,22 +29,26 @@ impl Timeline {
         let now: rustc_hash::FxHashSet<EntryId> = v.iter().map(|x| x.0.id).collect();
         // What mapped something once and does not now.
         for e in self.entries().filter(|e| e.vm == vm && !now.contains(&e.id)) {
-            let last = self.spans(e.id).filter(|s| matches!(s.state, State::Present | State::Mmio)).last();
+            let mapped = |s: &Span| s.start <= at && matches!(s.state, State::Present | State::Mmio);
+            let last = self.spans(e.id).filter(mapped).last();
             if let Some(s) = last {
                 v.push((e, s, MemoryKind::Gone));
             }
         }
-        // Of entries for the same frame: what is mapped before what was, then the best known and the newest; of what was, the small pages.
+        // Of entries for the same frame: of what is mapped, what the sums of `Counts` take too, the best known and the newest; then of what
+        // was, the small pages.
         v.sort_by_key(|(e, s, k)| {
             let gone = *k == MemoryKind::Gone;
-            let size = if gone { e.level } else { 0 };
-            (e.as_id, gone, size, s.certainty, std::cmp::Reverse(s.start), e.gfn)
+            let class = if gone { None } else { class_of(s.shade, s.certainty) };
+            let size = if gone { e.level } else { u8::MAX - e.level };
+            (e.as_id, gone, class, size, s.certainty, std::cmp::Reverse(s.start), e.gfn)
         });
         let mut taken = Taken::default();
         let mut v: Vec<(u64, u64, Entry, Span, MemoryKind)> = v
             .into_iter()
             .flat_map(|(e, s, k)| {
-                let free = taken.take(e.as_id, e.gfn, e.gfn.saturating_add(pages_of(e.level)));
+                let from = e.gfn / pages_of(e.level) * pages_of(e.level);
+                let free = taken.take(e.as_id, from, from.saturating_add(pages_of(e.level)));
                 free.into_iter().map(move |(from, to)| (from, to, e, s, k))
             })
             .collect();
@@ -83,9 +93,14 @@ impl Timeline {
 
     /// [`memory`](Self::memory), and between its ranges those that no event names.
     pub fn memory_and_unseen(&self, vm: VmId) -> Vec<MemoryRange> {
+        self.memory_and_unseen_at(vm, self.range().1)
+    }
+
+    /// The same as it was at a moment.
+    pub fn memory_and_unseen_at(&self, vm: VmId, moment: u64) -> Vec<MemoryRange> {
         let mut out: Vec<MemoryRange> = Vec::new();
         let mut at = None;
-        for m in self.memory(vm) {
+        for m in self.memory_at(vm, moment) {
             let (as_id, from) = at.filter(|(as_id, _)| *as_id == m.as_id).unwrap_or((m.as_id, 0));
             if from < m.gfn_start {
                 out.push(MemoryRange {
