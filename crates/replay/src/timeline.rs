@@ -219,7 +219,7 @@ impl Timeline {
         let engine = &self.engine;
         // What shadow pages mapped may have gone without an event; that the pages are gone is traced.
         let empty = |vm: u16| {
-            let c = self.counts.at(&engine.store, Some(VmId(vm)), end);
+            let c = self.counts.at(&engine.store, Of::Vm(VmId(vm)), end);
             let left = [State::Present, State::Mmio, State::Table].iter().any(|s| c.state(*s) > 0);
             !(engine.vms.is_tdp(vm) && left) && engine.no_shadow_pages(vm)
         };
