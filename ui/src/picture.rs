@@ -94,7 +94,7 @@ pub(crate) fn compute(capture: &Arc<RwLock<Capture>>, w: Wanted) -> Picture {
     let pixels =
         ColorImage::from_rgba_unmultiplied([pixels.width as usize, pixels.height as usize], &pixels.rgba);
     let area = (w.area[0] > 0 && w.area[1] > 0).then(|| {
-        let counts = timeline.counts_over_in(Some(w.vm), t0, t1.max(t0 + 1), w.area[0] as usize);
+        let counts = timeline.counts_over_of(w.vm, w.as_id, t0, t1.max(t0 + 1), w.area[0] as usize);
         area(counts, &w)
     });
     let lanes = w

@@ -21,6 +21,7 @@ mod engine;
 mod entries;
 mod faults;
 pub mod fixture;
+mod frames;
 mod gaps;
 mod grouping;
 mod infer;

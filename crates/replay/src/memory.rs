@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::frames::{TOP, class_of};
 use crate::model::{
     Entry, EntryId, MemoryKind, MemoryRange, Shade, Span, State, StateFilter, VmId, pages_of,
 };
@@ -18,6 +19,7 @@ impl Timeline {
         let mut v: Vec<(Entry, Span, MemoryKind)> = self
             .at(at, &StateFilter { vm: Some(vm), ..StateFilter::default() })
             .iter()
+            .filter(|(e, _)| e.level <= TOP)
             .filter_map(|(e, s)| match s.state {
                 State::Present => Some((e, s, MemoryKind::Ram)),
                 State::Mmio => Some((e, s, MemoryKind::Mmio)),
@@ -33,17 +35,20 @@ impl Timeline {
                 v.push((e, s, MemoryKind::Gone));
             }
         }
-        // Of entries for the same frame: what is mapped before what was, then the best known and the newest; of what was, the small pages.
+        // Of entries for the same frame: of what is mapped, what the sums of `Counts` take too, the best known and the newest; then of what
+        // was, the small pages.
         v.sort_by_key(|(e, s, k)| {
             let gone = *k == MemoryKind::Gone;
-            let size = if gone { e.level } else { 0 };
-            (e.as_id, gone, size, s.certainty, std::cmp::Reverse(s.start), e.gfn)
+            let class = if gone { None } else { class_of(s.shade, s.certainty) };
+            let size = if gone { e.level } else { u8::MAX - e.level };
+            (e.as_id, gone, class, size, s.certainty, std::cmp::Reverse(s.start), e.gfn)
         });
         let mut taken = Taken::default();
         let mut v: Vec<(u64, u64, Entry, Span, MemoryKind)> = v
             .into_iter()
             .flat_map(|(e, s, k)| {
-                let free = taken.take(e.as_id, e.gfn, e.gfn.saturating_add(pages_of(e.level)));
+                let from = e.gfn / pages_of(e.level) * pages_of(e.level);
+                let free = taken.take(e.as_id, from, from.saturating_add(pages_of(e.level)));
                 free.into_iter().map(move |(from, to)| (from, to, e, s, k))
             })
             .collect();

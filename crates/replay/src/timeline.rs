@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use crate::ahead::AHEAD;
 use crate::axis::GfnAxis;
-use crate::counts::CountIndex;
+use crate::counts::{CountIndex, Of};
 use crate::ends::phases;
 use crate::engine::{Engine, Key, key_of};
 use crate::faults::Packed;
@@ -244,7 +244,7 @@ impl Timeline {
         let (counts, kinds, sums, faults) =
             (&mut self.counts, &mut self.kinds, &mut self.sums, &self.engine.faults.done);
         let mut count = || {
-            counts.seal(store);
+            counts.seal(store, dirty);
             kinds.seal(store);
             sums.seal(store, faults);
         };
@@ -259,7 +259,7 @@ impl Timeline {
         let engine = &self.engine;
         // What shadow pages mapped may have gone without an event; that the pages are gone is traced.
         let empty = |vm: u16| {
-            let c = self.counts.at(&engine.store, Some(VmId(vm)), end);
+            let c = self.counts.at(&engine.store, Of::Vm(VmId(vm)), end);
             let left = [State::Present, State::Mmio, State::Table].iter().any(|s| c.state(*s) > 0);
             !(engine.vms.is_tdp(vm) && left) && engine.no_shadow_pages(vm)
         };
@@ -371,22 +371,44 @@ impl Timeline {
 
     /// Entries per shade and level at a moment, of all VMs.
     pub fn counts_at(&self, t: u64) -> Counts {
-        self.counts_at_in(None, t)
+        self.counts.at(self.store(), Of::All, t)
+    }
+
+    /// Entries per shade and level, and frames, at a moment in one address space.
+    pub fn counts_of(&self, vm: VmId, as_id: u8, t: u64) -> Counts {
+        self.counts.at(self.store(), Of::Space(vm, as_id), t)
+    }
+
+    /// [`counts_of`](Self::counts_of) at the ends of `n` equal buckets.
+    pub fn counts_over_of(&self, vm: VmId, as_id: u8, t0: u64, t1: u64, n: usize) -> Vec<Counts> {
+        self.counts.over(self.store(), Of::Space(vm, as_id), t0, t1, n)
+    }
+
+    /// The first moment at which most guest memory was present in an address space, and how many bytes; `None` if there never was any.
+    pub fn peak(&self, vm: VmId, as_id: u8) -> Option<(u64, u64)> {
+        self.counts.peak(vm, as_id).map(|(t, frames)| (t, frames.saturating_mul(4096)))
+    }
+
+    /// Address spaces of a VM that have page tables, in order: 1 is SMM's.
+    pub fn address_spaces(&self, vm: VmId) -> Vec<u8> {
+        let mut out: Vec<u8> = self.spaces.iter().filter(|s| s.0 == vm.0).map(|s| s.1).collect();
+        out.sort_unstable();
+        out
     }
 
     /// Entries per shade and level at a moment, of one VM or (`None`) of all.
     pub fn counts_at_in(&self, vm: Option<VmId>, t: u64) -> Counts {
-        self.counts.at(self.store(), vm, t)
+        self.counts.at(self.store(), vm.map_or(Of::All, Of::Vm), t)
     }
 
     /// [`counts_at`](Self::counts_at) at the ends of `n` equal buckets.
     pub fn counts_over(&self, t0: u64, t1: u64, n: usize) -> Vec<Counts> {
-        self.counts_over_in(None, t0, t1, n)
+        self.counts.over(self.store(), Of::All, t0, t1, n)
     }
 
     /// [`counts_at_in`](Self::counts_at_in) at the ends of `n` equal buckets.
     pub fn counts_over_in(&self, vm: Option<VmId>, t0: u64, t1: u64, n: usize) -> Vec<Counts> {
-        self.counts.over(self.store(), vm, t0, t1, n)
+        self.counts.over(self.store(), vm.map_or(Of::All, Of::Vm), t0, t1, n)
     }
 
     /// What a span's value means.

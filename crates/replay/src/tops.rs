@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::model::{TopPage, VmId};
+use crate::model::{TopPage, VmId, pages_of};
 use crate::timeline::Timeline;
 use crate::zaps::zaps_of;
 
@@ -30,19 +30,22 @@ impl Timeline {
         top(m.into_values().collect(), n)
     }
 
-    /// Entries zapped most often: leaves, present or MMIO, that stopped mapping, on their own or with their table, each once.
+    /// Frames zapped most often, by whichever entries covered them: leaves, present or MMIO, that stopped mapping, on their own or with their
+    /// table, each once. Of the frames of a large page the first is listed, and those that smaller entries zapped too; the level is that of
+    /// the most zaps.
     pub fn top_zaps(&self, n: usize) -> Vec<TopPage> {
         let s = self.store();
-        let mut m: FxHashMap<(u16, u8, u8, u64), TopPage> = FxHashMap::default();
+        let mut own: FxHashMap<(u16, u8, u8, u64), TopPage> = FxHashMap::default();
         for e in (0..s.slots()).filter(|e| s.used(*e)) {
             for z in zaps_of(s, e) {
                 let ts = z.ts;
                 let p = s.place(e);
                 let t = &s.tables[p.table as usize];
-                let x = m.entry((t.vm, t.as_id, p.level, p.gfn)).or_insert(TopPage {
+                let gfn = p.gfn / pages_of(p.level) * pages_of(p.level);
+                let x = own.entry((t.vm, t.as_id, p.level, gfn)).or_insert(TopPage {
                     vm: VmId(t.vm),
                     as_id: t.as_id,
-                    gfn: p.gfn,
+                    gfn,
                     level: p.level,
                     count: 0,
                     first: ts,
@@ -53,7 +56,32 @@ impl Timeline {
                 x.last = x.last.max(ts);
             }
         }
-        top(m.into_values().collect(), n)
+        let mut frames: FxHashMap<(u16, u8, u64), TopPage> = FxHashMap::default();
+        for (vm, as_id, _, gfn) in own.keys().copied() {
+            if frames.contains_key(&(vm, as_id, gfn)) {
+                continue;
+            }
+            // Of every size that covers the frame, the most frequent first.
+            let of = |level| own.get(&(vm, as_id, level, gfn / pages_of(level) * pages_of(level)));
+            let mut all: Vec<&TopPage> = (1..=6u8).filter_map(of).collect();
+            all.sort_by_key(|p| (std::cmp::Reverse(p.count), p.level));
+            let sum = all.iter().copied().copied().reduce(|a, b| TopPage {
+                count: a.count + b.count,
+                first: a.first.min(b.first),
+                last: a.last.max(b.last),
+                ..a
+            });
+            if let Some(p) = sum {
+                frames.insert((vm, as_id, gfn), TopPage { gfn, ..p });
+            }
+        }
+        top(frames.into_values().collect(), n)
+    }
+
+    /// How many zaps there were, in every address space of every VM.
+    pub fn zap_count(&self) -> u64 {
+        let s = self.store();
+        (0..s.slots()).filter(|e| s.used(*e)).map(|e| zaps_of(s, e).count() as u64).sum()
     }
 }
 

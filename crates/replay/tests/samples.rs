@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use mmuscope_replay::{
-    Bin, EventIx, ReplayOptions, SeriesKind, Shade, Span, SpanFilter, State, StateFilter, Timeline, replay,
+    Bin, Certainty, Entry, EventIx, ReplayOptions, SeriesKind, Shade, Span, SpanFilter, State, StateFilter,
+    Timeline, VmId, replay,
 };
 use mmuscope_trace::{EventStore, ReadOptions, Trace};
 
@@ -86,6 +87,70 @@ fn counts_are_those_of_the_state() {
             }
         }
     }
+}
+
+/// The frames of a shade, frame by frame: each is what the best of its entries makes it, a known one before a stale one.
+fn frames(state: &[(Entry, Span)], vm: VmId, as_id: u8) -> std::collections::HashMap<Shade, u64> {
+    let mut best = std::collections::HashMap::new();
+    for (e, s) in state.iter().filter(|(e, _)| (e.vm, e.as_id) == (vm, as_id)) {
+        if matches!(s.state, State::Present | State::Mmio) {
+            let class = (s.certainty == Certainty::Stale, s.shade);
+            for gfn in e.gfn..e.gfn + e.pages() {
+                best.entry(gfn).and_modify(|b| *b = class.min(*b)).or_insert(class);
+            }
+        }
+    }
+    let mut out = std::collections::HashMap::new();
+    for (_, shade) in best.into_values() {
+        *out.entry(shade).or_default() += 1;
+    }
+    out
+}
+
+#[test]
+fn a_frame_is_counted_once_by_every_sum() {
+    let mut several = 0;
+    for dir in samples() {
+        for file in ["trace.txt.zst", "trace.dat"].map(|f| dir.join(f)).iter().filter(|f| f.exists()) {
+            let (_, t) = load(file);
+            let (a, b) = t.range();
+            for (vm, as_id) in
+                t.vms().iter().flat_map(|v| t.address_spaces(v.id).into_iter().map(|s| (v.id, s)))
+            {
+                let peak = t.peak(vm, as_id);
+                let mut most = 0;
+                for at in (0..=6).map(|i| a + (b - a) * i / 6).chain(peak.map(|p| p.0)) {
+                    let name = format!("{} {vm:?} {as_id} at {at}", file.display());
+                    let state = t.state_at(at, &StateFilter::default());
+                    let counts = t.counts_of(vm, as_id, at);
+                    let naive = frames(&state, vm, as_id);
+                    let of = |s: Shade| naive.get(&s).copied().unwrap_or(0);
+                    let present =
+                        [Shade::Writable, Shade::ReadOnly, Shade::AccessTracked].map(of).iter().sum::<u64>();
+                    assert_eq!(counts.present_bytes(None), present * 4096, "{name}");
+                    assert_eq!(t.counts_over_of(vm, as_id, a, at, 3)[2], counts, "{name}");
+                    let entries =
+                        state.iter().filter(|(e, s)| (e.vm, e.as_id, s.state) == (vm, as_id, State::Present));
+                    several += entries.map(|(e, _)| e.pages()).sum::<u64>() - present;
+                    most = most.max(present);
+                    let memory = t.memory_at(vm, at);
+                    for shade in
+                        Shade::ALL.into_iter().filter(|s| matches!(s.state(), State::Present | State::Mmio))
+                    {
+                        let ranges = memory.iter().filter(|m| {
+                            m.as_id == as_id
+                                && m.shade == shade
+                                && m.kind != mmuscope_replay::MemoryKind::Gone
+                        });
+                        let n: u64 = ranges.map(|m| m.gfn_end - m.gfn_start).sum();
+                        assert_eq!((counts.bytes(shade), n), (n * 4096, of(shade)), "{name} {shade:?}");
+                    }
+                }
+                assert_eq!(peak.map_or(0, |p| p.1), most * 4096, "{} {vm:?} {as_id}", file.display());
+            }
+        }
+    }
+    assert!(several > 0, "no sample maps a frame twice");
 }
 
 #[test]
@@ -187,8 +252,7 @@ fn rows_are_what_counting_one_by_one_gives() {
         };
         let all_zaps: Vec<(u64, EventIx)> = spans.iter().filter_map(zap).collect();
         assert!(all_zaps.len() > 100, "{name}: {}", all_zaps.len());
-        let top: u64 = t.top_zaps(usize::MAX).iter().map(|z| z.count).sum();
-        assert_eq!(top, all_zaps.len() as u64, "{name}");
+        assert_eq!(t.zap_count(), all_zaps.len() as u64, "{name}");
         for (t0, t1, n) in [(a, b, 40), (a + (b - a) / 3, a + (b - a) / 2, 7), (a, a + 1000, 3)] {
             let mut faults: Vec<_> = t.faults().map(|f| (f.ts, f.event)).collect();
             assert_eq!(t.series(&SeriesKind::Faults, t0, t1, n), bins(&mut faults, t0, t1, n), "{name}");
@@ -204,24 +268,13 @@ fn rows_are_what_counting_one_by_one_gives() {
         }
         // A page's life counts them alike: those of each entry that covers it.
         for z in t.top_zaps(20) {
-            let here: u64 = t
-                .top_zaps(usize::MAX)
-                .iter()
-                .filter(|x| (x.vm, x.as_id) == (z.vm, z.as_id))
-                .filter(|x| {
-                    x.gfn == z.gfn >> (9 * (x.level - 1)) << (9 * (x.level - 1)) && x.level >= z.level
-                })
-                .map(|x| x.count)
-                .sum();
-            if z.level == 1 {
-                let told = match here {
-                    1 => "zapped once".to_owned(),
-                    2 => "zapped twice".to_owned(),
-                    n => format!("zapped {n} times"),
-                };
-                let story = t.page_story(&trace, z.vm, z.as_id, z.gfn).headline;
-                assert!(story.contains(&told), "{name}: {told} in {story}");
-            }
+            let told = match z.count {
+                1 => "zapped once".to_owned(),
+                2 => "zapped twice".to_owned(),
+                n => format!("zapped {n} times"),
+            };
+            let story = t.page_story(&trace, z.vm, z.as_id, z.gfn).headline;
+            assert!(story.contains(&told), "{name}: {told} in {story}");
         }
         assert!(trace.events.len() > 1000);
     }

@@ -332,7 +332,7 @@ pub struct OverTime {
     pub faults: Vec<u64>,
     /// Leaves zapped in each stretch.
     pub zaps: Vec<u64>,
-    /// Most bytes present at any moment.
+    /// Most bytes of guest memory present at any moment; here and below each frame counts once, however many entries map it.
     pub peak_bytes: u64,
     /// When that was.
     pub peak_at: u64,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::{
-    model::{FaultReport, PhaseReport, Report, VmReport},
+    model::{FaultReport, OverTime, PhaseReport, Report, VmReport},
     words,
 };
 
@@ -150,10 +150,20 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
         } else if o.end_stale_bytes > 0 {
             say!(s, "{} of that may have changed since without an event. ", words::bytes(o.end_stale_bytes));
         }
-        let zaps: u64 = o.zaps.iter().sum();
+        // Those of every address space.
+        let of = |o: &OverTime| o.zaps.iter().sum::<u64>();
+        let zaps: u64 = vm.spaces.iter().map(|s| of(&s.over_time)).sum();
         if zaps > 0 {
             say!(s, "{} zapped", words::counted(zaps, "leaf was", "leaves were"));
-            if let Some(text) = burst(&o.zaps, o.step) {
+            let smm: u64 = vm.spaces.iter().filter(|s| s.as_id == 1).map(|s| of(&s.over_time)).sum();
+            if smm > 0 && vm.spaces.len() > 1 {
+                say!(s, " ({} of them in SMM's address space)", words::count(smm));
+            }
+            let mut all = vec![0; o.zaps.len()];
+            for s in &vm.spaces {
+                all.iter_mut().zip(&s.over_time.zaps).for_each(|(sum, n)| *sum += n);
+            }
+            if let Some(text) = burst(&all, o.step) {
                 s.push_str(&text);
             }
             s.push_str(". ");

@@ -9,7 +9,9 @@ use crate::room;
 use anyhow::Result;
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_analysis::words::{bytes, count, duration, printable};
-use mmuscope_replay::{Certainty, Counts, Phase, Reason, Shade, State, StateFilter, Timeline, VmId};
+use mmuscope_replay::{
+    Certainty, Counts, Phase, Reason, Shade, State, StateFilter, Timeline, TopPage, Vm, VmId, pages_of,
+};
 use mmuscope_trace::{Trace, TraceInfo};
 use mmuscope_units::level_size;
 use serde_json::{Value, json};
@@ -229,24 +231,16 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
             line(&mut out, "", &format!("torn down after {at}, by {}", end.by()));
         }
     }
-    let counts = timeline.counts_at(end);
-    let shown = |c: &Counts| c.state(State::Present) + c.state(State::Mmio) > 0;
-    if shown(&counts) {
-        let _ = writeln!(out, "\nat the end        {}", states(&counts));
-    } else if let Some((at, peak)) = peak(timeline) {
-        let at = duration(at.saturating_sub(trace.info.first_ts));
-        let why = match timeline.vms() {
-            [one] if one.ended.is_some() => ": the VM was torn down",
-            vms if !vms.is_empty() && vms.iter().all(|v| v.ended.is_some()) => ": the VMs were torn down",
-            _ => "",
-        };
-        let _ = writeln!(
-            out,
-            "\nNothing is mapped at the end{why}. At its peak, after {at}:\n{:18}{}",
-            "",
-            states(&peak)
-        );
-    } else {
+    let mut any = false;
+    for vm in timeline.vms() {
+        for as_id in timeline.address_spaces(vm.id) {
+            let whose = if only { String::new() } else { format!(" of VM {}", vm.id.0) };
+            let text = space(trace, timeline, vm, as_id, &whose);
+            any |= !text.is_empty();
+            out.push_str(&text);
+        }
+    }
+    if !any {
         let _ = writeln!(out, "\nNo event shows a present or MMIO entry.");
     }
     out.push_str(&known(timeline, end));
@@ -280,17 +274,51 @@ fn by_writer(phases: &[Phase]) -> Vec<Vec<&Phase>> {
     out
 }
 
-/// The moment (of a few hundred) with the most memory mapped.
-fn peak(timeline: &Timeline) -> Option<(u64, Counts)> {
-    const MOMENTS: usize = 256;
-    let (start, end) = timeline.range();
-    let mapped = |c: &Counts| {
-        Shade::ALL.iter().filter(|s| s.state() == State::Present).map(|s| c.bytes(*s)).sum::<u64>()
+/// One address space at the end, or at its peak where nothing is left; nothing if no event shows that it ever mapped anything.
+fn space(trace: &Trace, timeline: &Timeline, vm: &Vm, as_id: u8, whose: &str) -> String {
+    let mut out = String::new();
+    let counts = timeline.counts_of(vm.id, as_id, timeline.range().1);
+    let name = match as_id {
+        0 => whose.to_owned(),
+        1 => format!("{whose}, in SMM's address space (as_id 1)"),
+        n => format!("{whose}, in address space {n}"),
     };
-    let step = end.saturating_sub(start) / MOMENTS as u64;
-    let over = timeline.counts_over(start, end, MOMENTS);
-    let best = over.iter().enumerate().max_by_key(|(_, c)| mapped(c))?;
-    (mapped(best.1) > 0).then(|| (start + step * (best.0 as u64 + 1), *best.1))
+    let peak = timeline.peak(vm.id, as_id);
+    let after = |at: u64| duration(at.saturating_sub(trace.info.first_ts));
+    if counts.state(State::Present) + counts.state(State::Mmio) > 0 {
+        let _ = if name.is_empty() {
+            writeln!(out, "\nat the end        {}", states(&counts))
+        } else {
+            writeln!(out, "\nat the end{name}:\n{:18}{}", "", states(&counts))
+        };
+        let entries: u64 = (1..=5u8)
+            .flat_map(|l| Shade::ALL.map(|s| (s, l)))
+            .filter(|(s, _)| matches!(s.state(), State::Present | State::Mmio))
+            .map(|(s, l)| counts.at(s, l).saturating_mul(pages_of(l)))
+            .sum();
+        let frames: u64 = counts.frames.iter().flatten().sum();
+        if entries > frames {
+            let _ = writeln!(
+                out,
+                "  memory counts each guest frame once; {} of it is mapped by further entries as well",
+                bytes((entries - frames).saturating_mul(4096))
+            );
+        }
+        if let Some((at, most)) = peak {
+            let _ = writeln!(out, "  at most {} present, after {}", bytes(most), after(at));
+        }
+    } else if let Some((at, most)) = peak {
+        let _ = writeln!(
+            out,
+            "\nNothing is mapped at the end{name}{}. At most {} present, after {}:\n{:18}{}",
+            if vm.ended.is_some() { ": the VM was torn down" } else { "" },
+            bytes(most),
+            after(at),
+            "",
+            states(&timeline.counts_of(vm.id, as_id, at))
+        );
+    }
+    out
 }
 
 /// As short as a column of the summary is wide.
@@ -338,27 +366,51 @@ fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
     let events: Vec<String> =
         counts.names().iter().take(8).map(|(n, c)| format!("{} {}", count(*c), printable(n))).collect();
     let _ = writeln!(out, "\nmost frequent: {}", events.join(", "));
+    let vms = timeline.map_or(1, |t| t.vms().len());
     let pages = |list: &[(u32, u64, u64)]| {
-        list.iter().map(|(_, gfn, n)| format!("{gfn:#x} ({})", count(*n))).collect::<Vec<_>>().join(", ")
+        let one = |(vm, gfn, n): &(u32, u64, u64)| {
+            let vm = if vms > 1 { format!("VM {vm} ") } else { String::new() };
+            format!("{vm}{gfn:#x} ({})", count(*n))
+        };
+        list.iter().map(one).collect::<Vec<_>>().join(", ")
     };
-    let faults = match timeline {
-        Some(t) => t.top_faults(TOP).iter().map(|p| (u32::from(p.vm.0), p.gfn, p.count)).collect(),
-        None => counts.top_faults(TOP),
-    };
+    let list =
+        |top: Vec<TopPage>| top.iter().map(|p| (u32::from(p.vm.0), p.gfn, p.count)).collect::<Vec<_>>();
+    let faults = timeline.map_or_else(|| counts.top_faults(TOP), |t| list(t.top_faults(TOP)));
     if !faults.is_empty() {
         let _ = writeln!(out, "most faults at frame: {}", pages(&faults));
     }
     if let Some(t) = timeline {
-        let zaps: Vec<_> = t.top_zaps(TOP).iter().map(|p| (u32::from(p.vm.0), p.gfn, p.count)).collect();
+        let zaps = list(t.top_zaps(TOP));
         if !zaps.is_empty() {
             let _ = writeln!(out, "most zaps at frame: {}", pages(&zaps));
         }
     }
-    let mmio = counts.top_mmio(TOP);
+    let mmio = timeline.map_or_else(|| counts.top_mmio(TOP), |t| list(t.top_mmio(TOP)));
     if !mmio.is_empty() {
         let _ = writeln!(out, "most MMIO at frame: {}", pages(&mmio));
     }
     out
+}
+
+/// What `state` counts at the end, and what the entries map, each frame once.
+fn space_json(t: &Timeline, vm: VmId, as_id: u8) -> Value {
+    let (start, end) = t.range();
+    let c = t.counts_of(vm, as_id, end);
+    let entries: serde_json::Map<String, Value> = [State::Present, State::Mmio, State::Removed, State::Table]
+        .into_iter()
+        .map(|s| (s.name().to_string(), c.state(s).into()))
+        .collect();
+    let peak = t.peak(vm, as_id);
+    json!({
+        "as_id": as_id,
+        "entries": entries,
+        "present_bytes": c.present_bytes(None),
+        "stale_bytes": c.stale_bytes(None),
+        "mmio_bytes": c.bytes(Shade::Mmio),
+        "peak_bytes": peak.map(|p| p.1),
+        "peak_at": peak.map(|p| p.0.saturating_sub(start)),
+    })
 }
 
 fn as_json(info: &TraceInfo, counts: &EventCounts, timeline: Option<&Timeline>) -> Value {
@@ -402,14 +454,25 @@ fn as_json(info: &TraceInfo, counts: &EventCounts, timeline: Option<&Timeline>) 
                     .iter()
                     .map(|p| json!({"what": p.what, "value": p.value, "from": p.from.name(), "why": p.why}))
                     .collect();
+                let spaces: Vec<Value> =
+                    t.address_spaces(vm.id).into_iter().map(|as_id| space_json(t, vm.id, as_id)).collect();
                 json!({"vm": vm.id.0, "pid": vm.pid, "comm": vm.comm, "mmu": vm.kind.name(), "vcpus": vcpus, "layout": layout, "provenance": vm.provenance,
-                    "torn_down": vm.ended.as_ref().map(|e| json!({"start": e.start, "end": e.end, "event": e.event, "tid": e.tid, "comm": e.comm}))})
+                    "torn_down": vm.ended.as_ref().map(|e| json!({"start": e.start, "end": e.end, "event": e.event, "tid": e.tid, "comm": e.comm})),
+                    "spaces": spaces})
             })
             .collect();
         v["at_end"] = Value::Object(states);
         v["vms"] = Value::Array(vms);
         v["faults"] = t.fault_count().into();
         v["evidence"] = t.evidence().len().into();
+        v["zaps"] = t.zap_count().into();
+        let accesses = t.mmio_ranges().iter().filter_map(|r| r.accesses).sum::<u64>();
+        v["mmio"] = json!({
+            // What is not recorded is not none.
+            "accesses": (t.mmio_accesses_told() || t.mmio_ranges().is_empty()).then_some(accesses),
+            "faults": t.faults().filter(|f| f.mmio).count(),
+            "ranges": t.mmio_ranges().len(),
+        });
     }
     v
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mmuscope_replay::{Certainty, Fault, Shade, Span, State, Timeline, Vm, VmId, pages_of};
+use mmuscope_replay::{Certainty, Counts, Fault, Shade, Span, State, Timeline, Vm, VmId};
 
 use super::{Clock, Options, map, memory};
 use crate::{
@@ -21,15 +21,9 @@ const EXACT: usize = 4_000_000;
 /// Sums of one address space.
 #[derive(Default)]
 pub(super) struct Sums {
-    /// Change of the number of entries per shade in each stretch.
-    entries: [Vec<i64>; 8],
+    /// Change of the number of stale entries per shade in each stretch.
     stale_entries: [Vec<i64>; 8],
-    /// Change of present bytes per level.
-    bytes: [Vec<i64>; 6],
-    stale_bytes: [Vec<i64>; 6],
     zaps: Vec<u64>,
-    /// Changes of present bytes, for the peak.
-    steps: Vec<(u64, i64)>,
     /// Changes of entries per shade, for the peaks.
     shade_steps: Vec<(u64, u8, i8)>,
     /// Everything that ever mapped a page or marked MMIO.
@@ -79,8 +73,6 @@ impl Spaces {
         let lists = PhaseLists::new(phases);
         for entry in timeline.entries() {
             let sums = out.spaces.entry((entry.vm, entry.as_id)).or_default();
-            let bytes = pages_of(entry.level).saturating_mul(4096) as i64;
-            let level = usize::from(entry.level.min(5));
             let mut was_present = false;
             let mut seen = false;
             let mut ram = false;
@@ -106,20 +98,14 @@ impl Spaces {
                 seen |= s.state != State::Removed;
                 ram |= present(&s);
                 let end = s.end.map(|e| clock.rel(e));
-                sums.change(start, step, s.shade, 1);
+                sums.change(start, s.shade, 1);
                 if let Some(e) = end {
-                    sums.change(e, step, s.shade, -1);
+                    sums.change(e, s.shade, -1);
                 }
                 if s.certainty == Certainty::Stale {
-                    sums.stale(start, step, &s, level, bytes, 1);
+                    add(&mut sums.stale_entries[s.shade as usize], start, step, 1);
                     if let Some(e) = end {
-                        sums.stale(e, step, &s, level, bytes, -1);
-                    }
-                }
-                if present(&s) {
-                    sums.bytes(start, step, level, bytes);
-                    if let Some(e) = end {
-                        sums.bytes(e, step, level, -bytes);
+                        add(&mut sums.stale_entries[s.shade as usize], e, step, -1);
                     }
                 }
             }
@@ -128,11 +114,11 @@ impl Spaces {
             }
         }
         for p in phases.iter_mut() {
-            p.present_bytes = out
-                .spaces
-                .iter()
-                .filter(|(k, _)| k.1 == 0 && p.vm.is_none_or(|v| v == k.0.0))
-                .map(|(_, s)| s.bytes_at(p.end))
+            // What changes as the next phase begins is part of that one.
+            let at = clock.start + if p.end < clock.duration() { p.end.saturating_sub(1) } else { p.end };
+            let vms = timeline.vms().iter().filter(|vm| p.vm.is_none_or(|v| v == vm.id.0));
+            p.present_bytes = vms
+                .map(|vm| timeline.counts_of(vm.id, 0, at).present_bytes(None))
                 .fold(0, u64::saturating_add);
         }
         for s in out.spaces.values_mut() {
@@ -168,7 +154,7 @@ impl Spaces {
             .map(|as_id| {
                 let none = Sums::default();
                 let sums = self.spaces.get(&(vm.id, as_id)).unwrap_or(&none);
-                let mut over_time = sums.over_time(self.step);
+                let mut over_time = sums.over_time(timeline, (vm.id, as_id), clock, self.step);
                 over_time.faults = faults.remove(&as_id).unwrap_or_default();
                 over_time.faults.resize(STEPS, 0);
                 let (memory, memory_at) = memory::memory(
@@ -196,43 +182,20 @@ impl Spaces {
 }
 
 impl Sums {
-    fn change(&mut self, t: u64, step: u64, shade: Shade, by: i8) {
-        add(&mut self.entries[shade as usize], t, step, i64::from(by));
+    fn change(&mut self, t: u64, shade: Shade, by: i8) {
         if self.shade_steps.len() < EXACT {
             self.shade_steps.push((t, shade as u8, by));
         }
     }
 
-    fn bytes(&mut self, t: u64, step: u64, level: usize, by: i64) {
-        add(&mut self.bytes[level], t, step, by);
-        if self.steps.len() < EXACT {
-            self.steps.push((t, by));
-        }
-    }
-
-    fn stale(&mut self, t: u64, step: u64, s: &Span, level: usize, bytes: i64, by: i64) {
-        add(&mut self.stale_entries[s.shade as usize], t, step, by);
-        if present(s) {
-            add(&mut self.stale_bytes[level], t, step, bytes * by);
-        }
-    }
-
-    fn bytes_at(&self, t: u64) -> u64 {
-        // What changes at the very end of a phase is part of the next one.
-        self.steps.iter().filter(|s| s.0 < t).map(|s| s.1).sum::<i64>().max(0) as u64
-    }
-
-    fn over_time(&self, step: u64) -> OverTime {
-        let mut steps = self.steps.clone();
-        // At one moment, what goes makes room for what comes: a page that is only re-mapped is not there twice.
-        steps.sort_unstable();
-        let (mut at, mut peak, mut peak_at) = (0i64, 0i64, 0u64);
-        for (t, by) in steps {
-            at += by;
-            if at > peak {
-                (peak, peak_at) = (at, t);
-            }
-        }
+    fn over_time(&self, timeline: &Timeline, (vm, as_id): (VmId, u8), clock: &Clock, step: u64) -> OverTime {
+        // Each stretch shows what held just before the next one begins, the last one the end.
+        let at = |i: usize| {
+            if i + 1 < STEPS { (clock.start + (i as u64 + 1) * step).saturating_sub(1) } else { clock.end }
+        };
+        let counts: Vec<Counts> =
+            (0..STEPS).map(|i| timeline.counts_of(vm, as_id, at(i).min(clock.end))).collect();
+        let (peak_at, peak_bytes) = timeline.peak(vm, as_id).unwrap_or((clock.start, 0));
         let mut peaks = [0i64; 8];
         let mut now = [0i64; 8];
         let mut shade_steps = self.shade_steps.clone();
@@ -245,7 +208,7 @@ impl Sums {
         let entries: Vec<StateSeries> = STACK
             .iter()
             .filter_map(|shade| {
-                let counts = running(&self.entries[*shade as usize]);
+                let counts: Vec<u64> = counts.iter().map(|c| c.total(*shade)).collect();
                 let peak =
                     (peaks[*shade as usize].max(0) as u64).max(counts.iter().copied().max().unwrap_or(0));
                 (peak > 0).then(|| StateSeries {
@@ -257,44 +220,30 @@ impl Sums {
                 })
             })
             .collect();
+        let series = |f: &dyn Fn(&Counts) -> u64| counts.iter().map(f).collect::<Vec<u64>>();
         let present_bytes: Vec<LevelSeries> = (1u8..=5)
             .filter_map(|level| {
-                let bytes = running(&self.bytes[usize::from(level)]);
+                let bytes = series(&|c| c.present_bytes(Some(level)));
                 bytes.iter().any(|b| *b > 0).then(|| LevelSeries {
                     level,
                     size: words::level_size(level),
                     bytes,
-                    stale: running(&self.stale_bytes[usize::from(level)]),
+                    stale: series(&|c| c.stale_bytes(Some(level))),
                 })
             })
             .collect();
-        let sampled = (0..STEPS)
-            .map(|i| present_bytes.iter().map(|l| l.bytes[i]).fold(0, u64::saturating_add))
-            .enumerate()
-            .max_by_key(|s| s.1);
-        let mut peak_bytes = peak.max(0) as u64;
-        if let Some((i, b)) = sampled.filter(|s| s.1 > peak_bytes) {
-            peak_bytes = b;
-            peak_at = step.saturating_mul(i as u64 + 1);
-        }
         let mut zaps = self.zaps.clone();
         zaps.resize(STEPS, 0);
         OverTime {
             step,
             entries,
-            end_bytes: present_bytes
-                .iter()
-                .filter_map(|l| l.bytes.last())
-                .fold(0, |a, b| a.saturating_add(*b)),
-            end_stale_bytes: present_bytes
-                .iter()
-                .filter_map(|l| l.stale.last())
-                .fold(0, |a, b| a.saturating_add(*b)),
+            end_bytes: counts.last().map_or(0, |c| c.present_bytes(None)),
+            end_stale_bytes: counts.last().map_or(0, |c| c.stale_bytes(None)),
             present_bytes,
             faults: Vec::new(),
             zaps,
             peak_bytes,
-            peak_at,
+            peak_at: clock.rel(peak_at),
         }
     }
 }
