@@ -14,12 +14,12 @@
 //! generation 5 of the line's frame), or plain hex. After it may come `-a` without Accessed, `-d` without Dirty, `-m` without
 //! MMU-writable, `-w` without Writable, and at the end `/2`: the level a leaf's value is for.
 //!
-//! Beside events: `layout NAME`, `kernel RELEASE`, `vm PID TID…`, `fact NAME VALUE` (what a capture says of its host and itself).
+//! Beside events: `layout NAME`, `kernel RELEASE`, `vm PID TID…`, `name THREAD NAME`, `fact NAME VALUE` (what a capture says of its host and itself).
 //!
 //! Verbs: `root [smm] [mirror]`, `page LEVEL GFN [smm] [mirror]`, `zappage LEVEL GFN [invalid]`, `shadow LEVEL GFN [existing] [unsync]`,
 //! `zapshadow LEVEL GFN`, `sync LEVEL GFN`, `unsync LEVEL GFN` (pages that shadow a guest's table),
 //! `tdp LEVEL GFN OLD NEW [as N]`, `set LEVEL GFN VALUE at ADDRESS`, `mmio GFN GENERATION [at VIRTUAL]`, `handle GFN`,
-//! `fast GFN OLD NEW fixed|spurious|invalid [at VIRTUAL]`, `split LEVEL GFN VALUE [ERRNO]`, `want LEVEL GFN PFN`, `fault GFN r|w|x`, `gfault GVA r|w|x` (shadow
+//! `fast GFN OLD NEW fixed|spurious|invalid [at VIRTUAL]`, `split LEVEL GFN VALUE [ERRNO]`, `want LEVEL GFN PFN`, `fault GFN r|w|x`, `gfault GVA r|w|x` (`rp`, `wp`, `xp`: on a present entry; shadow
 //! paging), `async GFN`, `walk GVA`, `element LEVEL PTE`, `walkererror [PFERR]`, `emulate`, `exit [REASON]`, `entry VCPU`, `user REASON ERRNO`, `zapall`, `unmap START END`, `changepte HVA`, `age START END`,
 //! `agepage GFN HVA`, `lost COUNT`, `mark TEXT`.
 
@@ -42,6 +42,7 @@ struct Maker {
     layout: Layout,
     trace: Trace,
     ts: u64,
+    names: Vec<(u32, String)>,
 }
 
 /// Makes a trace out of lines of the fixture language. All threads are of one VM, unless `vm PID TID …` lines say otherwise.
@@ -50,7 +51,8 @@ pub fn trace(text: &str) -> Result<Trace, FixtureError> {
         LayoutSpec::named(name).and_then(|s| s.resolve()).map(|r| r.layout).map_err(|e| e.to_string())
     };
     let at = |line: usize| move |what: String| FixtureError { line, what };
-    let mut m = Maker { layout: named("C/npt").map_err(at(0))?, trace: Trace::default(), ts: 0 };
+    let mut m =
+        Maker { layout: named("C/npt").map_err(at(0))?, trace: Trace::default(), ts: 0, names: Vec::new() };
     for (i, line) in text.lines().enumerate() {
         let words: Vec<&str> = line.split('#').next().unwrap_or("").split_whitespace().collect();
         match words.as_slice() {
@@ -59,6 +61,10 @@ pub fn trace(text: &str) -> Result<Trace, FixtureError> {
             ["kernel", release] => m.trace.info.host.os_release = Some((*release).to_owned()),
             ["fact", name, value @ ..] => {
                 m.trace.info.host.facts.push(((*name).to_owned(), value.join(" ")));
+            }
+            ["name", thread, name] => {
+                let tid = dec(thread.trim_start_matches('t')).map_err(at(i + 1))?;
+                m.names.push((tid, (*name).to_owned()));
             }
             ["vm", pid, tids @ ..] => m.vm(pid, tids).map_err(at(i + 1))?,
             [time, thread, verb, args @ ..] => m.event(time, thread, verb, args).map_err(at(i + 1))?,
@@ -294,11 +300,13 @@ impl Maker {
                 access: None,
             },
             "fault" | "gfault" => {
-                let code = match arg(1)? {
-                    "w" => 6,
-                    "x" => 0x14,
-                    _ => 4,
-                };
+                let access = arg(1)?;
+                let code = u64::from(access.ends_with('p'))
+                    | match access.trim_end_matches('p') {
+                        "w" => 6,
+                        "x" => 0x14,
+                        _ => 4,
+                    };
                 let code = code | if args.get(2).is_some_and(|a| *a == "rsvd") { 8 } else { 0 };
                 let at = hex(arg(0)?)?;
                 if verb == "fault" {
@@ -343,7 +351,8 @@ impl Maker {
             "mark" => Body::Marker { text: self.trace.strings.intern(&args.join(" ")) },
             _ => return Err(format!("`{verb}` is not a verb")),
         };
-        let comm = self.trace.strings.intern("task");
+        let name = self.names.iter().find(|n| n.0 == tid).map_or("task", |n| n.1.as_str());
+        let comm = self.trace.strings.intern(name);
         self.trace.events.push(&Event {
             ts: self.ts,
             cpu: (tid % 4) as u16,

@@ -396,7 +396,9 @@ impl Timeline {
             }
             parts.push(text);
         }
-        let end = match now {
+        let torn_down = self.vms().iter().any(|v| v.id == vm && v.ended.is_some());
+        // What is frozen in a table of a VM that is gone is gone with it.
+        let end = match now.filter(|(_, s)| !torn_down || s.state != State::Removed) {
             Some((e, s)) => {
                 let of = if e.level > 1 && s.state == State::Present {
                     format!(" as part of a {} page", level_size(e.level))
@@ -405,9 +407,7 @@ impl Timeline {
                 };
                 format!("{}{of} ({})", s.shade.name(), s.certainty.name())
             }
-            None if self.vms().iter().any(|v| v.id == vm && v.ended.is_some()) => {
-                "not mapped: the VM was torn down".to_owned()
-            }
+            None if torn_down => "not mapped: the VM was torn down".to_owned(),
             None => "not mapped".to_owned(),
         };
         format!("gfn {gfn:#x}: {}; at the end {end}", parts.join(", "))
