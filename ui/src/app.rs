@@ -10,6 +10,7 @@ use crate::capture::{self, Capture};
 use crate::command::{self, Command};
 use crate::contain::Contained;
 use crate::doc::Doc;
+use crate::fmt;
 use crate::load::{Following, Job, Loaded, Loading, News, Source};
 use crate::panels::dialogs::{Chooser, Dialog, Outcome, Palette};
 use crate::panels::{Cx, details, dialogs, legend, start, status, tables, timeline, topbar};
@@ -20,6 +21,9 @@ use crate::{Input, ThemeChoice, ViewError, ViewOptions};
 
 /// Size of the window of a screenshot.
 const PICTURE: [f32; 2] = [1600.0, 1000.0];
+/// Where a picture looks for the state of earlier windows: below a file, so that nothing is ever there. What the window of a picture looks
+/// like shall not depend on what somebody did to another; without this, eframe takes size, place and panels from the user's data folder.
+const NO_STATE: &str = "/dev/null/mmuscope";
 /// How long a message stays.
 const TOAST: Duration = Duration::from_secs(5);
 /// A screenshot that is not ready by then never will be.
@@ -64,6 +68,8 @@ pub(crate) struct Viewer {
     /// Compute pictures in place: tests and screenshots.
     inline: bool,
     applied: bool,
+    /// The window's title as it was set last.
+    title: String,
 }
 
 /// Opens the window.
@@ -86,6 +92,7 @@ pub(crate) fn run(options: ViewOptions) -> Result<(), ViewError> {
     let native = eframe::NativeOptions {
         viewport,
         persist_window: !picture,
+        persistence_path: picture.then(|| NO_STATE.into()),
         dithering: !picture,
         ..eframe::NativeOptions::default()
     };
@@ -134,6 +141,7 @@ impl Viewer {
             outcome: Arc::new(Mutex::new(Ok(()))),
             inline,
             applied: false,
+            title: String::new(),
             options,
         };
         let source = match &viewer.options.input {
@@ -183,7 +191,6 @@ impl Viewer {
         for path in &loaded.capture.paths {
             self.session.opened(path);
         }
-        ctx.send_viewport_cmd(ViewportCommand::Title(format!("{} – mmuscope", loaded.capture.title())));
         // In place would mean to lock the capture twice on this thread, between which the follower may wait to write.
         let inline = self.inline && !loaded.capture.growing;
         let mut doc = Doc::new(loaded.capture, ctx, inline);
@@ -198,14 +205,43 @@ impl Viewer {
         self.page = Page::Open(Box::new(doc));
     }
 
+    /// The window's title: what is shown, and of what grows or has grown how many events are there. Whoever cannot see the window (a script,
+    /// a list of windows) knows from it how far a live view is.
+    fn set_title(&mut self, ctx: &Context) {
+        let title = match &self.page {
+            Page::Open(doc) => {
+                let cap = capture::read(&doc.capture);
+                let events = fmt::plural(cap.trace.events.len() as u64, "event", "events");
+                match (&self.following, cap.growing) {
+                    (None, _) => format!("{} – mmuscope", cap.title()),
+                    (Some(_), true) => format!("{}: {events} so far – mmuscope", cap.title()),
+                    (Some(_), false) => format!("{}: {events} – mmuscope", cap.title()),
+                }
+            }
+            _ => "mmuscope".to_owned(),
+        };
+        if self.title != title {
+            self.title.clone_from(&title);
+            ctx.send_viewport_cmd(ViewportCommand::Title(title));
+        }
+    }
+
+    /// A stream that is still being read, of which a picture of the whole is wanted: nobody is there who could wait for it to end.
+    fn awaits_end(&self, cap: &Capture) -> bool {
+        self.options.screenshot.is_some() && cap.growing && cap.paths.is_empty()
+    }
+
     /// The place the command line asked for; a picture shows something even if nothing was asked.
     fn apply_place(&mut self) {
-        let Page::Open(doc) = &mut self.page else { return };
-        if std::mem::replace(&mut self.applied, true) {
-            return;
-        }
+        let Page::Open(doc) = &self.page else { return };
         let shared = Arc::clone(&doc.capture);
         let cap = capture::read(&shared);
+        // A place in a stream of which nothing has come is looked for once something has.
+        if self.applied || self.awaits_end(&cap) || cap.growing && cap.trace.events.is_empty() {
+            return;
+        }
+        self.applied = true;
+        let Page::Open(doc) = &mut self.page else { return };
         let full = cap.full_time();
         let at = self.options.at.map(|t| (t as f64).min(full.end - 1.0));
         if let Some(t) = at {
@@ -248,6 +284,7 @@ impl Viewer {
         let ctx = ui.ctx().clone();
         let tokens = Tokens::current(&ctx);
         self.progress(&ctx);
+        self.set_title(&ctx);
         self.apply_place();
         self.drops(ui, &tokens);
         let mut out = self.shortcuts(&ctx);
@@ -624,8 +661,8 @@ impl Viewer {
             Command::CopyValue => {
                 let raw = doc.selection.and_then(|s| cap.timeline.span_at(s.entry?, s.time)?.spte);
                 if let Some(raw) = raw {
-                    ctx.copy_text(crate::fmt::spte(raw));
-                    message = Some((format!("copied {}", crate::fmt::spte(raw)), false));
+                    ctx.copy_text(fmt::spte(raw));
+                    message = Some((format!("copied {}", fmt::spte(raw)), false));
                 } else {
                     message = Some(("nothing with a known value is selected".to_owned(), false));
                 }
@@ -707,12 +744,18 @@ impl Viewer {
         if self.picture.is_some() {
             return;
         }
+        let awaits_end =
+            matches!(&self.page, Page::Open(doc) if self.awaits_end(&capture::read(&doc.capture)));
+        if awaits_end {
+            // However long the stream takes; the patience is for the drawing.
+            self.begun = Instant::now();
+        }
         if self.begun.elapsed() > PATIENCE {
             let e = format!("no picture after {} s", PATIENCE.as_secs());
             self.finish(ctx, Err(ViewError::Picture { path, message: e }));
             return;
         }
-        let ready = matches!(&self.page, Page::Open(doc) if doc.pictures.settled());
+        let ready = !awaits_end && matches!(&self.page, Page::Open(doc) if doc.pictures.settled());
         self.steady = if ready { self.steady + 1 } else { 0 };
         // Fonts, panel sizes and animations need some frames to come to rest.
         if self.steady == 20 {

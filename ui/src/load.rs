@@ -1,12 +1,13 @@
 //! Reading and replaying on a thread of their own, with progress and a way to stop; and following a capture that still grows.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
 use mmuscope_replay::{Glimpse, LayoutOverride, ReplayOptions, Timeline, replay};
-use mmuscope_trace::{Follower, Progress, ReadOptions, Trace};
+use mmuscope_trace::{Error, Follower, POLL_EVENTS, Progress, ReadOptions, Trace};
 
 use crate::capture::{self, Capture};
 
@@ -159,7 +160,7 @@ impl Drop for Loading {
 impl News {
     fn done(job: &Job, progress: &Arc<Progress>, step: &AtomicU8, glimpse: Option<&mut Glimpse<'_>>) -> Self {
         let load = || load_with(job, Some(progress), Some(step), glimpse);
-        let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(load)).unwrap_or_else(|_| {
+        let loaded = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| {
             Err(format!("{}: reading it failed: this is a bug in mmuscope", job.source.name()))
         });
         Self::Done(Box::new(loaded))
@@ -217,15 +218,19 @@ fn load_with(
 
 /// What is there already of a growing input; it may be nothing.
 fn first_look(path: &Path, options: &ReadOptions) -> Result<(Trace, Follower), String> {
-    let mut follower = Follower::open(path, options).map_err(|e| e.to_string())?;
+    let stopped = |e: Error| if matches!(e, Error::Cancelled) { "stopped".to_owned() } else { e.to_string() };
+    let mut follower = Follower::open(path, options).map_err(stopped)?;
     let mut trace = Trace::default();
-    follower.poll(&mut trace).map_err(|e| e.to_string())?;
+    // All of a file that is there; a pipe may never pause.
+    while follower.poll(&mut trace).map_err(stopped)? >= POLL_EVENTS && path.as_os_str() != "-" {}
+    // The progress is the load's, and whoever lets go of that cancels it.
+    follower.report_to(None);
     Ok((trace, follower))
 }
 
 /// The thread that appends to a growing capture.
 pub(crate) struct Following {
-    stop: Arc<AtomicBool>,
+    stop: Arc<Progress>,
     message: mpsc::Receiver<String>,
 }
 
@@ -242,46 +247,25 @@ impl Following {
         mut follower: Follower,
         wake: impl Fn() + Send + 'static,
     ) -> Result<Self, String> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(Progress::default());
         let (send, message) = mpsc::channel();
         let (halt, capture) = (Arc::clone(&stop), Arc::clone(capture));
+        follower.report_to(Some(Arc::clone(&stop)));
         std::thread::Builder::new()
             .name("mmuscope-follow".to_owned())
             .spawn(move || {
-                let lock = || capture.write().unwrap_or_else(PoisonError::into_inner);
-                // A copy shares what is packed, so reading keeps nobody from looking.
-                let mut trace = capture::read(&capture).trace.clone();
-                while !halt.load(Ordering::Relaxed) {
-                    let more = match follower.poll(&mut trace) {
-                        Ok(n) => n,
-                        Err(e) => {
-                            lock().growing = false;
-                            send.send(e.to_string()).ok();
-                            wake();
-                            return;
-                        }
-                    };
-                    let mut left = more > 0;
-                    while left && !halt.load(Ordering::Relaxed) {
-                        // Much is taken in bit by bit: the window looks at it between.
-                        let mut guard = lock();
-                        let cap = &mut *guard;
-                        cap.trace = trace.clone();
-                        left = cap.timeline.extend_some(&cap.trace, BIT);
-                        cap.version += 1;
-                        drop(guard);
-                        wake();
-                    }
-                    if follower.is_done() {
-                        let mut guard = lock();
-                        guard.growing = false;
-                        guard.version += 1;
-                        drop(guard);
-                        wake();
-                        return;
-                    }
-                    std::thread::sleep(POLL);
+                let follow = || append(&capture, &mut follower, &halt.cancelled, &wake);
+                let ended = catch_unwind(AssertUnwindSafe(follow))
+                    .unwrap_or_else(|_| Err("following failed: this is a bug in mmuscope".to_owned()));
+                // However it ended: nothing more comes, and nothing shall look as if it did.
+                let mut cap = capture.write().unwrap_or_else(PoisonError::into_inner);
+                cap.growing = false;
+                cap.version += 1;
+                drop(cap);
+                if let Err(e) = ended {
+                    send.send(e).ok();
                 }
+                wake();
             })
             .map_err(|e| format!("cannot start a thread to follow with: {e}"))?;
         Ok(Self { stop, message })
@@ -293,8 +277,44 @@ impl Following {
     }
 }
 
+/// Appends what comes until nothing more can, or until it shall stop.
+fn append(
+    capture: &Arc<RwLock<Capture>>,
+    follower: &mut Follower,
+    halt: &AtomicBool,
+    wake: &(impl Fn() + Send),
+) -> Result<(), String> {
+    // A copy shares what is packed, so reading keeps nobody from looking.
+    let mut trace = capture::read(capture).trace.clone();
+    while !halt.load(Ordering::Relaxed) && !follower.is_done() {
+        let more = match follower.poll(&mut trace) {
+            Ok(n) => n,
+            Err(Error::Cancelled) => return Ok(()),
+            Err(e) => return Err(e.to_string()),
+        };
+        let mut left = more > 0;
+        while left && !halt.load(Ordering::Relaxed) {
+            // Much is taken in bit by bit: the window looks at it between.
+            let mut guard = capture.write().unwrap_or_else(PoisonError::into_inner);
+            let cap = &mut *guard;
+            cap.trace = trace.clone();
+            left = cap.timeline.extend_some(&cap.trace, BIT);
+            cap.version += 1;
+            drop(guard);
+            wake();
+        }
+        if follower.is_done() {
+            // What is told only at the end: losses, how the recording ended.
+            capture.write().unwrap_or_else(PoisonError::into_inner).trace.info = trace.info.clone();
+        } else if more < POLL_EVENTS {
+            std::thread::sleep(POLL);
+        }
+    }
+    Ok(())
+}
+
 impl Drop for Following {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.cancel();
     }
 }

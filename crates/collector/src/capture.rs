@@ -45,10 +45,15 @@ fn wrap(frame: &[u8], out: &mut Vec<u8>) {
 impl<W: Write> Capture<W> {
     /// Starts a capture: writes the preamble.
     pub(crate) fn start(to: W, preamble: &Preamble) -> io::Result<Self> {
-        let zstd = if preamble.compressed { Some(Compressor::new(preamble.level)?) } else { None };
-        let mut c = Self { to, zstd, frame: Vec::new(), out: preamble.bytes(), raw: 0, written: 0 };
+        let mut c = Self::new(to, preamble)?;
         c.flush()?;
         Ok(c)
+    }
+
+    /// A capture of which nothing is written yet: the preamble goes with the next [`flush`](Self::flush).
+    pub(crate) fn new(to: W, preamble: &Preamble) -> io::Result<Self> {
+        let zstd = if preamble.compressed { Some(Compressor::new(preamble.level)?) } else { None };
+        Ok(Self { to, zstd, frame: Vec::new(), out: preamble.bytes(), raw: 0, written: 0 })
     }
 
     /// Adds a part of the record stream, cut anywhere.
@@ -83,7 +88,8 @@ impl<W: Write> Capture<W> {
         self.flush()
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// Writes what is not written yet.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.to.write_all(&self.out)?;
         self.written += self.out.len() as u64;
         self.out.clear();

@@ -2,26 +2,64 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::capture::{Capture, PIECE};
 use crate::preamble::Preamble;
 
-/// Pieces that may wait for a slow disk (64 MiB). When they do, the rings fill, and what they lose is counted.
+/// Pieces that may wait for a slow disk or reader (64 MiB). When they do, the rings are left alone until there is room again: they fill,
+/// and what they lose is counted by the kernel.
 const WAITING: usize = 256;
+
+/// Bytes that are handed to a pipe at once: so much its reader has to take to show that it is still there.
+pub(crate) const SIP: usize = 4 << 10;
 
 enum Work {
     /// A part of the record stream.
     Data(Vec<u8>),
     /// Whole records that stay uncompressed.
     Plain(Vec<u8>),
-    /// A pass over the rings is complete.
-    Round,
+    /// A pass over the rings is complete; so many events are before this place.
+    Round(u64),
     /// What is known only at the end.
     End(Vec<(String, String)>),
+}
+
+/// What both sides see.
+#[derive(Default)]
+struct Shared {
+    /// Bytes written.
+    written: AtomicU64,
+    /// Bytes that a write has got rid of, also while a part of the capture is still being written.
+    taken: AtomicU64,
+    /// Events in whole rounds that were written.
+    events: AtomicU64,
+    /// Pieces that wait.
+    waiting: AtomicUsize,
+    /// Works that are done, of those sent.
+    done: AtomicU64,
+}
+
+/// How a capture ended.
+pub(crate) struct Finished {
+    /// Bytes written.
+    pub written: u64,
+    /// The error that ended it, if one did.
+    pub error: Option<io::Error>,
+    /// At most so many events at its end were not written, because whoever takes the bytes did not take them in time.
+    pub left_behind: u64,
+}
+
+/// How long the end of a capture may wait for whoever reads it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grace {
+    /// In which nothing at all is taken.
+    pub stuck: Duration,
+    /// All together.
+    pub whole: Duration,
 }
 
 /// The side of a capture that the rings are emptied into.
@@ -30,58 +68,83 @@ pub(crate) struct Feed {
     /// When the oldest byte that has not been handed on came.
     since: Option<Instant>,
     patience: Duration,
-    to: Option<SyncSender<Work>>,
+    to: Option<Sender<Work>>,
     empty: Receiver<Vec<u8>>,
-    written: Arc<AtomicU64>,
-    /// Works sent, and of those the ones that are done.
+    shared: Arc<Shared>,
+    /// Works sent.
     sent: u64,
-    done: Arc<AtomicU64>,
     thread: Option<JoinHandle<io::Result<u64>>>,
     /// Bytes of events and other records before compression.
     pub raw: u64,
+}
+
+/// Counts what a pipe takes, in sips.
+struct Counted<W> {
+    to: W,
+    /// Most bytes of one write.
+    sip: usize,
+    shared: Arc<Shared>,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.to.write(&bytes[..bytes.len().min(self.sip)])?;
+        self.shared.taken.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 fn work<W: Write>(
     mut capture: Capture<W>,
     from: &Receiver<Work>,
     used: &Sender<Vec<u8>>,
-    written: &AtomicU64,
-    done: &AtomicU64,
+    shared: &Shared,
 ) -> io::Result<u64> {
+    capture.flush()?;
+    shared.written.store(capture.written, Ordering::Relaxed);
     while let Ok(work) = from.recv() {
         match work {
             Work::Data(mut piece) => {
                 capture.data(&piece)?;
+                shared.waiting.fetch_sub(1, Ordering::Relaxed);
                 piece.clear();
                 // Nobody wants it back at the end.
                 let _ = used.send(piece);
             }
             Work::Plain(records) => capture.plain(&records),
-            Work::Round => capture.end_round()?,
+            Work::Round(events) => {
+                capture.end_round()?;
+                shared.events.store(events, Ordering::Relaxed);
+            }
             Work::End(facts) => return capture.finish(&facts),
         }
-        written.store(capture.written, Ordering::Relaxed);
-        done.fetch_add(1, Ordering::Release);
+        shared.written.store(capture.written, Ordering::Relaxed);
+        shared.done.fetch_add(1, Ordering::Release);
     }
     Ok(capture.written)
 }
 
 impl Feed {
-    /// Starts a capture and its thread. Nothing waits here longer than `patience` before it is written.
+    /// Starts a capture and its thread, which does all of the writing: nothing here ever waits for it. Nothing waits here longer than
+    /// `patience` before it is handed to it, and nothing is written in larger parts than `sip`.
     pub(crate) fn start<W: Write + Send + 'static>(
         to: W,
         preamble: &Preamble,
         patience: Duration,
+        sip: usize,
     ) -> io::Result<Self> {
-        let capture = Capture::start(to, preamble)?;
-        let written = Arc::new(AtomicU64::new(capture.written));
-        let (send, from) = sync_channel(WAITING);
+        let shared = Arc::new(Shared::default());
+        let capture = Capture::new(Counted { to, sip, shared: Arc::clone(&shared) }, preamble)?;
+        let (send, from) = channel();
         let (used, empty) = channel();
-        let done = Arc::new(AtomicU64::new(0));
-        let theirs = (Arc::clone(&written), Arc::clone(&done));
+        let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("mmuscope-write".into())
-            .spawn(move || work(capture, &from, &used, &theirs.0, &theirs.1))?;
+            .spawn(move || work(capture, &from, &used, &theirs))?;
         let piece = Vec::with_capacity(PIECE);
         Ok(Self {
             piece,
@@ -89,9 +152,8 @@ impl Feed {
             patience,
             to: Some(send),
             empty,
-            written,
+            shared,
             sent: 0,
-            done,
             thread: Some(thread),
             raw: 0,
         })
@@ -117,28 +179,35 @@ impl Feed {
         self.send(Work::Plain(records));
     }
 
-    /// A pass over all rings is complete. It is passed on when there is enough of it, or when it has waited long enough.
-    pub(crate) fn end_round(&mut self) {
+    /// Whether more may be put in. Without room the rings shall be left as they are; what is put in nevertheless is kept.
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed) < WAITING
+    }
+
+    /// A pass over all rings is complete, with which there were so many events. It is passed on when there is enough of it, or when it has
+    /// waited long enough.
+    pub(crate) fn end_round(&mut self, events: u64) {
         if self.piece.len() >= PIECE / 2 || self.since.is_some_and(|s| s.elapsed() >= self.patience) {
             self.hand_on();
             self.since = None;
-            self.send(Work::Round);
+            self.send(Work::Round(events));
         }
     }
 
     /// Bytes written so far.
     pub(crate) fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
+        self.shared.written.load(Ordering::Relaxed)
     }
 
     /// Hands on what there is and waits until it is written, so that [`written`](Self::written) is exact; not long, for the rings fill meanwhile.
-    pub(crate) fn settle(&mut self) {
+    /// So many events are before this place.
+    pub(crate) fn settle(&mut self, events: u64) {
         const LONGEST: Duration = Duration::from_millis(50);
         self.hand_on();
         self.since = None;
-        self.send(Work::Round);
+        self.send(Work::Round(events));
         let began = Instant::now();
-        while !self.failed() && self.done.load(Ordering::Acquire) < self.sent && began.elapsed() < LONGEST {
+        while !self.failed() && self.shared.done.load(Ordering::Acquire) < self.sent && began.elapsed() < LONGEST {
             std::thread::sleep(Duration::from_micros(200));
         }
     }
@@ -152,6 +221,7 @@ impl Feed {
         if !self.piece.is_empty() {
             let next = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE));
             let full = std::mem::replace(&mut self.piece, next);
+            self.shared.waiting.fetch_add(1, Ordering::Relaxed);
             self.send(Work::Data(full));
         }
     }
@@ -165,19 +235,48 @@ impl Feed {
         }
     }
 
-    /// Ends the capture. The bytes written, and the error that ended it if one did.
-    pub(crate) fn finish(mut self, end_facts: Vec<(String, String)>) -> (u64, Option<io::Error>) {
+    /// Ends the capture, in which there were so many events. With a grace, what is not written by then is left behind, and so is the thread
+    /// that hangs in writing it.
+    pub(crate) fn finish(
+        mut self,
+        end_facts: Vec<(String, String)>,
+        events: u64,
+        grace: Option<Grace>,
+    ) -> Finished {
         self.hand_on();
+        // Ends the last round for the count; the capture's own end is a round too.
+        self.send(Work::Round(events));
         self.send(Work::End(end_facts));
         self.to = None;
+        if grace.is_some_and(|g| !self.ends_within(g)) {
+            let left_behind = events - self.shared.events.load(Ordering::Relaxed).min(events);
+            return Finished { written: self.shared.taken.load(Ordering::Relaxed), error: None, left_behind };
+        }
         let ended = match self.thread.take().map(JoinHandle::join) {
             Some(Ok(ended)) => ended,
             _ => Err(io::Error::other("the writing thread broke down")),
         };
         match ended {
-            Ok(n) => (n, None),
-            Err(e) => (self.written(), Some(e)),
+            Ok(written) => Finished { written, error: None, left_behind: 0 },
+            Err(e) => Finished { written: self.written(), error: Some(e), left_behind: 0 },
         }
+    }
+
+    /// Waits for the thread as long as it gets rid of bytes.
+    fn ends_within(&self, grace: Grace) -> bool {
+        let begun = Instant::now();
+        let taken = || self.shared.taken.load(Ordering::Relaxed);
+        let (mut last, mut since) = (taken(), begun);
+        while !self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            if taken() != last {
+                (last, since) = (taken(), Instant::now());
+            }
+            if since.elapsed() >= grace.stuck || begun.elapsed() >= grace.whole {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
     }
 }
 
@@ -220,38 +319,50 @@ mod tests {
         disk.0.0.lock().unwrap().bytes.len()
     }
 
+    /// Bytes of the preamble, once it is written.
+    fn head(disk: &Disk) -> usize {
+        for _ in 0..1000 {
+            if len(disk) > 0 {
+                return len(disk);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the preamble is not written");
+    }
+
     #[test]
     fn everything_arrives_in_order() {
         let disk = Disk::default();
-        let mut feed = Feed::start(disk.clone(), &Preamble::default(), Duration::from_hours(1)).unwrap();
-        let head = len(&disk);
+        let mut feed = Feed::start(disk.clone(), &Preamble::default(), Duration::from_hours(1), SIP).unwrap();
+        let head = head(&disk);
         let sent: Vec<u8> = (0..PIECE * 3 + 17).map(|i| (i / 3) as u8).collect();
         for part in sent.chunks(1000) {
             feed.data(part);
-            feed.end_round();
+            feed.end_round(0);
         }
         assert_eq!(feed.raw, sent.len() as u64);
-        let (written, error) = feed.finish(Vec::new());
-        assert!(error.is_none());
+        let end = feed.finish(Vec::new(), 0, None);
+        assert!(end.error.is_none());
         let bytes = disk.0.0.lock().unwrap().bytes.clone();
-        assert_eq!(written as usize, bytes.len());
+        assert_eq!(end.written as usize, bytes.len());
         // Without compression: the records, and FINISHED_ROUND (68, 8 bytes) after each half piece or more, and at the end.
         let round = [68, 0, 0, 0, 0, 0, 8, 0];
         let rounds = bytes[head..].windows(8).filter(|w| *w == round).count();
         assert_eq!(bytes.len() - head, sent.len() + 8 * rounds);
-        assert!((4..=8).contains(&rounds), "{rounds} rounds");
+        assert!((4..=9).contains(&rounds), "{rounds} rounds");
     }
 
     #[test]
     fn little_is_written_after_a_while_not_at_once() {
         let disk = Disk::default();
-        let mut feed = Feed::start(disk.clone(), &Preamble::default(), Duration::from_millis(20)).unwrap();
-        let head = len(&disk);
+        let mut feed =
+            Feed::start(disk.clone(), &Preamble::default(), Duration::from_millis(20), SIP).unwrap();
+        let head = head(&disk);
         feed.data(&[1; 64]);
-        feed.end_round();
+        feed.end_round(1);
         std::thread::sleep(Duration::from_millis(25));
         assert_eq!(len(&disk), head, "nobody has handed it on");
-        feed.end_round();
+        feed.end_round(1);
         for _ in 0..500 {
             if len(&disk) == head + 72 {
                 return;
@@ -264,7 +375,7 @@ mod tests {
     #[test]
     fn a_slow_disk_does_not_stop_the_rings_from_being_emptied_and_a_full_one_is_reported() {
         let disk = Disk::default();
-        let mut feed = Feed::start(disk.clone(), &Preamble::default(), Duration::ZERO).unwrap();
+        let mut feed = Feed::start(disk.clone(), &Preamble::default(), Duration::ZERO, SIP).unwrap();
         change(&disk, |s| s.blocked = true);
         // 32 MiB while nothing at all is written.
         for _ in 0..128 {
@@ -280,7 +391,60 @@ mod tests {
         }
         assert!(feed.failed());
         feed.data(&[0; 64]);
-        let (_, error) = feed.finish(Vec::new());
-        assert_eq!(error.unwrap().kind(), io::ErrorKind::StorageFull);
+        let end = feed.finish(Vec::new(), 0, None);
+        assert_eq!(end.error.unwrap().kind(), io::ErrorKind::StorageFull);
+    }
+
+    /// A reader that stops reading: nothing here waits for it, what waits is bounded, and the end comes without it.
+    #[test]
+    fn a_reader_that_takes_nothing_holds_nobody_up() {
+        let disk = Disk::default();
+        change(&disk, |s| s.blocked = true);
+        let mut feed = Feed::start(disk.clone(), &Preamble::default(), Duration::ZERO, SIP).unwrap();
+        let mut rounds = 0;
+        while feed.has_room() {
+            feed.data(&vec![0; PIECE]);
+            rounds += 1;
+            feed.end_round(rounds);
+            assert!(rounds <= WAITING as u64, "there is an end to what may wait");
+        }
+        assert_eq!(rounds, WAITING as u64);
+        let grace = Grace { stuck: Duration::from_millis(50), whole: Duration::from_mins(1) };
+        let begun = Instant::now();
+        let end = feed.finish(Vec::new(), rounds, Some(grace));
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        assert_eq!((end.left_behind, end.written, len(&disk)), (rounds, 0, 0));
+        change(&disk, |s| s.blocked = false);
+    }
+
+    /// One that is slow gets what it can take in time, and the rest is counted.
+    #[test]
+    fn a_slow_reader_gets_what_it_takes_in_time() {
+        struct Slow(Disk, Duration);
+        impl Write for Slow {
+            fn write(&mut self, b: &[u8]) -> io::Result<usize> {
+                std::thread::sleep(self.1);
+                self.0.write(b)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let grace = Grace { stuck: Duration::from_secs(20), whole: Duration::from_millis(200) };
+        for (pause, all) in [(Duration::ZERO, true), (Duration::from_millis(10), false)] {
+            let disk = Disk::default();
+            let slow = Slow(disk.clone(), pause);
+            let mut feed = Feed::start(slow, &Preamble::default(), Duration::ZERO, SIP).unwrap();
+            for n in 1..=8 {
+                feed.data(&vec![0; PIECE]);
+                feed.end_round(n);
+            }
+            let grace = if all { Grace { whole: Duration::from_secs(20), ..grace } } else { grace };
+            let end = feed.finish(Vec::new(), 8, Some(grace));
+            // 4 KiB every 10 ms at most: not one of the pieces of 256 KiB in 200 ms.
+            assert_eq!(end.left_behind, if all { 0 } else { 8 });
+            assert!(end.error.is_none() && end.written > 0);
+            assert!(!all || end.written as usize == len(&disk));
+        }
     }
 }

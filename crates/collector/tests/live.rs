@@ -450,6 +450,71 @@ fn a_pipe_carries_the_capture_and_nothing_else() {
     drop(load);
     let out = child.output();
     assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+    // It is noticed also when nothing happens that would have to be written.
+    let mut child =
+        Guard::new(collect(&["-e", "kvm_set_irq", "-o", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    child.0.as_mut().unwrap().stdout.take().unwrap().read_exact(&mut some).unwrap();
+    wait_for("the end without events", || child.ended());
+    assert_eq!(child.output().status.code(), Some(0));
+}
+
+/// Whoever reads the pipe: a recording ends when it was told to, and says what did not get through.
+#[test]
+fn a_reader_that_does_not_read_does_not_hold_the_recording_up() {
+    if !possible("a_reader_that_does_not_read_does_not_hold_the_recording_up") {
+        return;
+    }
+    let _alone = alone();
+    let load = Guard::new(Command::new(example("vm_load")).arg("20").stdout(Stdio::null()));
+    let begun = Instant::now();
+    let mut child = Guard::new(
+        collect(&["--no-compress", "--duration", "1s", "--buffer", "1M", "-o", "-"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+    );
+    // Held open, and never read.
+    let pipe = child.0.as_mut().unwrap().stdout.take().unwrap();
+    wait_for("the end of the recording", || child.ended());
+    let took = begun.elapsed();
+    drop((pipe, load));
+    let out = child.output();
+    let said = stderr(&out);
+    assert_eq!(out.status.code(), Some(0), "{said}");
+    assert!(took > Duration::from_secs(1), "{took:?}");
+    let number = |after: &str| -> u64 {
+        let (_, rest) = said.split_once(after).unwrap_or_else(|| panic!("no {after:?} in {said}"));
+        rest.split(' ').next().unwrap().replace(',', "").parse().unwrap()
+    };
+    // A pipe holds 64 KiB: all but some hundred events of 80 bytes are still here.
+    let (recorded, left) = (number("recorded "), number("NOT DELIVERED: up to "));
+    assert!(recorded > 2000 && left <= recorded && left + 1000 > recorded, "{said}");
+    assert!(said.contains("ended because the time was over") && !said.contains("lost: nothing"), "{said}");
+}
+
+/// A reader that is slower than the events come for a while gets all of them, or is told by the kernel's own marks what it misses.
+#[test]
+fn a_reader_that_lags_gets_the_whole_capture() {
+    if !possible("a_reader_that_lags_gets_the_whole_capture") {
+        return;
+    }
+    let _alone = alone();
+    let load = Guard::new(Command::new(example("vm_load")).arg("20").stdout(Stdio::null()));
+    let mut child =
+        Guard::new(collect(&["--duration", "1s", "-o", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let mut pipe = child.0.as_mut().unwrap().stdout.take().unwrap();
+    // Nothing is taken until the time is all but over.
+    sleep(Duration::from_millis(900));
+    let mut bytes = Vec::new();
+    pipe.read_to_end(&mut bytes).unwrap();
+    wait_for("the end of the recording", || child.ended());
+    drop(load);
+    let said = stderr(&child.output());
+    let p = parse(&bytes);
+    assert!(p.rest == 0 && p.samples() > 2000, "{} samples, {} bytes left", p.samples(), p.rest);
+    assert!(p.facts.iter().any(|(k, v)| k == "record.end" && v == "the time was over"), "{said}");
+    let (_, rest) = said.split_once("recorded ").unwrap();
+    let recorded: usize = rest.split(' ').next().unwrap().replace(',', "").parse().unwrap();
+    assert_eq!(p.samples(), recorded, "{said}");
 }
 
 #[test]

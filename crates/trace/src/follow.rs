@@ -14,9 +14,13 @@ use crate::info::{Compression, FileInfo, FormatKind, TraceInfo};
 use crate::input::HEAD;
 use crate::load::{Trace, finish};
 use crate::perf::PerfReader;
-use crate::reader::{BATCH, Cx, ReadOptions, Reader};
+use crate::reader::{BATCH, Cx, Progress, ReadOptions, Reader};
 use crate::sniff::{self, Kind};
 use crate::text::TextReader;
+
+/// Events that one call of [`Follower::poll`] takes in at most, about: a writer that is as fast as the reader must not keep a call from
+/// returning.
+pub const POLL_EVENTS: usize = 500_000;
 
 /// Follows one input and appends its events to a trace.
 ///
@@ -30,8 +34,15 @@ pub struct Follower {
     file: FileInfo,
     state: State,
     closed: Arc<AtomicBool>,
+    /// The recorder has written that it has ended. What it wrote with that is read by the next call, which is the last.
+    told_end: bool,
+    /// The reader knows that no more comes; it may still have some.
+    ended: bool,
     done: bool,
 }
+
+/// The fact with which mmuscope's recorder ends a capture.
+const RECORD_END: &str = "record.end";
 
 enum State {
     /// Not enough is there yet to tell what it is.
@@ -73,6 +84,8 @@ impl Follower {
             file: FileInfo { path: path.to_path_buf(), ..FileInfo::default() },
             state,
             closed,
+            told_end: false,
+            ended: false,
             done: false,
         })
     }
@@ -89,23 +102,33 @@ impl Follower {
             file: FileInfo { path: name.to_path_buf(), ..FileInfo::default() },
             state: State::Waiting { input, head: Vec::new(), is_file: false },
             closed,
+            told_end: false,
+            ended: false,
             done: false,
         }
     }
 
-    /// Whether nothing more can come: a pipe that was closed, or a file of a kind that does not grow.
+    /// Reports to another, who may cancel, from now on. Whoever hands a follower on gives it a progress of its own with it: what ends the
+    /// first look must not end the following.
+    pub fn report_to(&mut self, progress: Option<Arc<Progress>>) {
+        self.cx.progress.clone_from(&progress);
+        self.opts.progress = progress;
+    }
+
+    /// Whether nothing more can come: a pipe that was closed, a capture whose recorder has written its end,
+    /// or a file of a kind that does not grow.
     pub fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Appends what has come since the last call and brings the info up to date; gives the number of new events. Never waits. The trace
-    /// must be the same each time.
+    /// Appends what has come since the last call and brings the info up to date; gives the number of new events: if they are
+    /// [`POLL_EVENTS`] or more, there may be more already. Never waits. The trace must be the same each time.
     pub fn poll(&mut self, trace: &mut Trace) -> Result<usize, Error> {
         if self.done {
             return Ok(0);
         }
         // Looked at before reading: what was written before the end is read by this call.
-        let closed = self.closed.load(Ordering::Acquire);
+        let closed = self.closed.load(Ordering::Acquire) || self.told_end;
         self.recognise(closed)?;
         match &mut self.state {
             State::Waiting { .. } | State::Done => Ok(0),
@@ -130,30 +153,29 @@ impl Follower {
                 let before = trace.events.len();
                 let mut batch: Vec<Event> = Vec::with_capacity(BATCH);
                 let mut result = Ok(());
-                for round in 0..2 {
-                    loop {
-                        let more = match reader.read(&mut batch, &mut self.cx) {
-                            Ok(more) => more,
-                            Err(e) => {
-                                result = Err(e);
-                                false
-                            }
-                        };
-                        for e in &mut batch {
-                            self.asm.event(e);
-                            trace.events.push(e);
+                while trace.events.len() - before < POLL_EVENTS {
+                    let more = match reader.read(&mut batch, &mut self.cx) {
+                        Ok(more) => more,
+                        Err(e) => {
+                            result = Err(e);
+                            false
                         }
-                        batch.clear();
-                        if !more {
-                            break;
-                        }
+                    };
+                    for e in &mut batch {
+                        self.asm.event(e);
+                        trace.events.push(e);
                     }
-                    if round == 0 && closed {
-                        reader.end();
-                        self.done = true;
-                    } else {
+                    batch.clear();
+                    if more {
+                        continue;
+                    }
+                    if self.ended || !closed || result.is_err() {
+                        self.done = self.ended;
                         break;
                     }
+                    // What waited for more to come is given out now.
+                    reader.end();
+                    self.ended = true;
                 }
                 // What is told at the end is told each time anew.
                 let told = self.cx.damage.len();
@@ -164,6 +186,7 @@ impl Follower {
                 reader.inside(&mut inside);
                 finish(&mut info, vec![self.file.clone()], &inside, &self.asm, &mut self.cx);
                 self.cx.damage.truncate(told);
+                self.told_end = info.host.facts.iter().any(|(key, _)| key == RECORD_END);
                 trace.info = info;
                 std::mem::swap(&mut self.cx.strings, &mut trace.strings);
                 result?;
@@ -247,7 +270,10 @@ impl Channel {
     fn new(mut input: Box<dyn Read + Send>, closed: Arc<AtomicBool>) -> Self {
         // Bounded: a writer that is faster than we read is held back as a pipe does.
         let (to, from) = mpsc::sync_channel::<Vec<u8>>(64);
+        let closing = Closing(closed);
         std::thread::spawn(move || {
+            // Also when this thread panics: nobody shall wait for bytes that cannot come.
+            let _closing = closing;
             let mut buf = vec![0; 64 << 10];
             loop {
                 match input.read(&mut buf) {
@@ -261,9 +287,19 @@ impl Channel {
                     Err(_) => break,
                 }
             }
-            closed.store(true, Ordering::Release);
+            // The last piece is there before the end is told.
+            drop(to);
         });
         Self { from, piece: Vec::new(), at: 0 }
+    }
+}
+
+/// Tells the end when it goes.
+struct Closing(Arc<AtomicBool>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 

@@ -47,7 +47,7 @@ pub mod write;
 
 pub use error::Error;
 pub use event::*;
-pub use follow::Follower;
+pub use follow::{Follower, POLL_EVENTS};
 pub use info::*;
 pub use load::{Sink, Trace, stream};
 pub use names::event_name;

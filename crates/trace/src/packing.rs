@@ -4,6 +4,7 @@
 //! hands back the [`Fact`]s of its events; they are taken in in order, and what they decide is set in the packed events.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 
@@ -128,15 +129,37 @@ pub(crate) fn load(
     cx: &mut Cx,
     show: &mut Show<'_>,
 ) -> Result<EventStore, Error> {
+    load_by(Job::work, reader, asm, cx, show)
+}
+
+fn load_by(
+    work: fn(&mut Job),
+    reader: &mut dyn RawReader,
+    asm: &mut Assembler,
+    cx: &mut Cx,
+    show: &mut Show<'_>,
+) -> Result<EventStore, Error> {
     let order = Order { asm, store: EventStore::new(), tasks: Vec::new(), handed: 0, who: u32::MAX, ts: 0 };
     if cx.threads > 1 {
-        rayon::scope(|scope| run(reader, order, cx, show, Some(scope)))
+        rayon::scope(|scope| run(work, reader, order, cx, show, Some(scope)))
     } else {
-        run(reader, order, cx, show, None)
+        run(work, reader, order, cx, show, None)
     }
 }
 
+/// A job that is done, or the panic it ended in.
+type Finished = std::thread::Result<Box<Job>>;
+
+/// Works on another thread. A panic is handed back like a result: whoever waits for the job would wait for ever otherwise.
+fn work_apart(work: fn(&mut Job), mut job: Box<Job>) -> Finished {
+    catch_unwind(AssertUnwindSafe(move || {
+        work(&mut job);
+        job
+    }))
+}
+
 fn run(
+    work: fn(&mut Job),
     reader: &mut dyn RawReader,
     mut order: Order<'_>,
     cx: &mut Cx,
@@ -144,7 +167,7 @@ fn run(
     scope: Option<&rayon::Scope<'_>>,
 ) -> Result<EventStore, Error> {
     let most = cx.threads * 3;
-    let (done, finished) = mpsc::channel::<Box<Job>>();
+    let (done, finished) = mpsc::channel::<Finished>();
     // Jobs that are out, the oldest first, each with its result once it is there.
     let mut out: VecDeque<Option<Box<Job>>> = VecDeque::new();
     let mut first = 0u64;
@@ -164,7 +187,7 @@ fn run(
         let mut ready = std::mem::replace(&mut job, next);
         match scope {
             None => {
-                ready.work();
+                work(&mut ready);
                 order.take_in(&mut ready);
                 idle.push(ready);
             }
@@ -173,9 +196,8 @@ fn run(
                 out.push_back(None);
                 let done = done.clone();
                 scope.spawn(move |_| {
-                    ready.work();
                     // Nobody waits any more after an error.
-                    let _ = done.send(ready);
+                    let _ = done.send(work_apart(work, ready));
                 });
             }
         }
@@ -186,6 +208,7 @@ fn run(
                 _ => finished.recv().ok(),
             });
             let Some(result) = result else { continue };
+            let result = result.unwrap_or_else(|panic| resume_unwind(panic));
             let at = (result.number - first) as usize;
             out[at] = Some(result);
             while let Some(Some(_)) = out.front() {
@@ -215,4 +238,66 @@ fn run(
         store.push(e);
     }
     Ok(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, StrId};
+    use crate::info::TraceInfo;
+    use crate::reader::Reader;
+    use crate::store::Who;
+    use std::time::Duration;
+
+    /// Gives so many batches of notes.
+    struct Batches(usize, RawBatch);
+
+    impl Reader for Batches {
+        fn read(&mut self, _: &mut Vec<Event>, _: &mut Cx) -> Result<bool, Error> {
+            Ok(false)
+        }
+        fn describe(&mut self, _: &mut TraceInfo, _: &mut Cx) {}
+    }
+
+    impl RawReader for Batches {
+        fn read_raw(&mut self, out: &mut RawBatch, cx: &mut Cx) -> Result<bool, Error> {
+            let who = cx.whos.id(Who { cpu: 0, tid: None, pid: None, comm: StrId::default() });
+            for _ in 0..BATCH {
+                out.note(self.0 as u64, who, Body::Damage { index: 0 });
+            }
+            self.0 -= 1;
+            Ok(self.0 > 0)
+        }
+        fn batch(&mut self) -> &mut RawBatch {
+            &mut self.1
+        }
+    }
+
+    fn load_with(threads: usize, work: fn(&mut Job)) -> std::thread::Result<usize> {
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                let mut cx = Cx { threads, ..Cx::default() };
+                let mut asm = Assembler::new(false);
+                let mut reader = Batches(40, RawBatch::default());
+                load_by(work, &mut reader, &mut asm, &mut cx, &mut |_, _, _, _| ()).map_or(0, |s| s.len())
+            }));
+            tell.send(result).ok();
+        });
+        told.recv_timeout(Duration::from_secs(60)).expect("loading ends")
+    }
+
+    #[test]
+    fn a_worker_that_panics_ends_the_load_instead_of_keeping_it_waiting() {
+        fn broken(job: &mut Job) {
+            assert!(job.number != 7, "deliberate panic of a test");
+            job.work();
+        }
+        assert_eq!(load_with(2, Job::work).ok(), Some(40 * BATCH));
+        let panic = load_with(2, broken).expect_err("the panic goes on in the thread that loads");
+        let text = panic.downcast_ref::<&str>().copied().unwrap_or_default();
+        assert_eq!(text, "deliberate panic of a test");
+        // On one thread jobs have no numbers: nothing panics.
+        assert_eq!(load_with(1, broken).ok(), Some(40 * BATCH));
+    }
 }

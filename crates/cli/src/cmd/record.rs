@@ -180,7 +180,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
             bail!("{e}\n\nWhat stands in the way here (mmuscope doctor shows everything):\n{missing}")
         }
     };
-    let lost = summary.lost.is_some_and(|n| n > 0);
+    let lost = summary.lost.is_some_and(|n| n > 0) || summary.left_behind > 0;
     let failed = matches!(summary.ended, Ended::WriteFailed(_));
     if !a.quiet || lost || failed {
         write!(std::io::stderr().lock(), "{summary}")?;

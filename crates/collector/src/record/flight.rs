@@ -291,6 +291,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         events,
         lost: None,
         lost_by_cpu: Vec::new(),
+        left_behind: 0,
         raw: taken.iter().map(|s| s.raw).sum(),
         written: taken.iter().map(|s| s.written).sum(),
         files: taken.into_iter().map(|s| s.path).collect(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -17,7 +17,7 @@ use super::rings::{Counts, counts};
 use super::status::{Now, Status, cpu_time};
 use super::summary::{Ended, EventCount, Summary};
 use crate::capture::PIECE;
-use crate::feed::Feed;
+use crate::feed::{Feed, Grace, SIP};
 use crate::host;
 use crate::preamble;
 use crate::ring::{Record, RingMemory, kind};
@@ -27,6 +27,13 @@ use crate::{Error, Output, RecordOptions, vms};
 
 /// Niceness of the draining thread where it may not have real-time priority.
 const NICE: i32 = -15;
+
+/// How long the reader of a pipe is waited for when the recording is over. A recorder ends when it was told to, whoever reads; a reader that
+/// only was busy for a moment, or is a little behind, still gets everything.
+const GRACE: Grace = Grace { stuck: Duration::from_secs(2), whole: Duration::from_secs(10) };
+
+/// How often is looked whether a full feed has room again.
+const HELD_BACK: Duration = Duration::from_millis(10);
 
 /// How often CPUs are counted.
 const HOTPLUG: Duration = Duration::from_secs(1);
@@ -147,7 +154,7 @@ fn pass(r: &mut Recorder<'_>, to: &mut Feed, kept: &mut [u64], scratch: &mut Vec
             });
         }
     }
-    to.end_round();
+    to.end_round(kept.iter().sum());
 }
 
 fn keep(sieve: &mut Sieve, record: &mut [u8], ids: &std::collections::HashMap<u64, u64>) -> bool {
@@ -282,9 +289,15 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
     let path = files.first().cloned().unwrap_or_else(|| "standard output".into());
     // A file is read now and then, a pipe by somebody who is watching.
     let rhythm = Duration::from_millis(if o.output == Output::Stdout { 100 } else { 250 });
-    let mut to = Feed::start(out, &r.preamble(), rhythm / 2)
+    let pipe = is_pipe(&out);
+    let mut to = Feed::start(out, &r.preamble(), rhythm / 2, if pipe.is_some() { SIP } else { usize::MAX })
         .map_err(|source| Error::Write { path: path.clone(), source })?;
-    let mut size = o.max_size.map(|most| SizeLimit::new(most, to.written())).transpose()?;
+    let mut size = None;
+    if let Some(most) = o.max_size {
+        // What stands before the first event counts too.
+        to.settle(0);
+        size = Some(SizeLimit::new(most, to.written())?);
+    }
     let mut status = Status::new(o.quiet);
     let began = Instant::now();
     let cpu0 = cpu_time();
@@ -306,11 +319,20 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         if let Some(p) = task.as_ref().and_then(Task::pidfd) {
             fds.push(p);
         }
-        fds.extend(r.cpus.iter().filter(|c| !c.gone).map(|c| &c.fds[0] as &dyn AsFdDyn));
+        let room = to.has_room();
+        if room {
+            fds.extend(r.cpus.iter().filter(|c| !c.gone).map(|c| &c.fds[0] as &dyn AsFdDyn));
+        }
         let patience = size.as_ref().map_or(rhythm, |s| s.patience(to.written(), began.elapsed(), rhythm));
-        wait(&fds, patience.min(left).min(status.next()));
+        let rest = if room { patience } else { HELD_BACK };
+        wait(&fds, rest.min(left).min(status.next()));
         fill = r.cpus.iter().map(|c| c.ring.fill()).fold(fill * 0.9, f64::max);
-        pass(&mut r, &mut to, &mut kept, &mut scratch);
+        if room {
+            pass(&mut r, &mut to, &mut kept, &mut scratch);
+        }
+        if pipe.as_ref().is_some_and(closed) {
+            break Ended::ReaderGone;
+        }
         if to.failed() {
             // Why is known when the capture is finished.
             break Ended::WriteFailed(String::new());
@@ -327,7 +349,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
             break Ended::Duration;
         }
         if let Some(s) = &mut size {
-            to.settle();
+            to.settle(kept.iter().sum());
             if s.is_reached(to.written()) {
                 break Ended::Size;
             }
@@ -383,8 +405,8 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         }
     }
     let raw = to.raw;
-    let (written, error) = to.finish(facts);
-    let ended = match (error, ended) {
+    let end = to.finish(facts, kept.iter().sum(), pipe.is_some().then_some(GRACE));
+    let ended = match (end.error, ended) {
         (Some(e), _) if e.kind() == io::ErrorKind::BrokenPipe => Ended::ReaderGone,
         (Some(e), _) => Ended::WriteFailed(write_error(&path, &e)),
         (None, ended) => ended,
@@ -396,8 +418,9 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         events,
         lost: Some(lost),
         lost_by_cpu: by_cpu.into_iter().collect(),
+        left_behind: end.left_behind,
         raw,
-        written,
+        written: end.written,
         files,
         cpu,
         notes: std::mem::take(&mut r.notes),
@@ -410,6 +433,21 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         }
     }
     Ok(summary)
+}
+
+/// The descriptor again, if it is a pipe (or a socket), which has a reader.
+fn is_pipe(out: &File) -> Option<OwnedFd> {
+    let kind = out.metadata().ok()?.file_type();
+    if kind.is_fifo() || kind.is_socket() { out.as_fd().try_clone_to_owned().ok() } else { None }
+}
+
+/// Whether nobody can read from the other end any more: then nothing more needs to be recorded, even if nothing happens that would have to
+/// be written.
+fn closed(pipe: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(pipe, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&at_once)).is_ok()
+        && polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 fn write_error(path: &Path, e: &io::Error) -> String {

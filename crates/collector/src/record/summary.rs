@@ -61,6 +61,8 @@ pub struct Summary {
     pub lost: Option<u64>,
     /// CPUs that lost events, with how many.
     pub lost_by_cpu: Vec<(u32, u64)>,
+    /// At most so many events at the end were recorded and did not reach the reader of standard output, because it did not take them.
+    pub left_behind: u64,
     /// Bytes of records before compression.
     pub raw: u64,
     /// Bytes written.
@@ -100,6 +102,7 @@ impl fmt::Display for Summary {
         }
         writeln!(f)?;
         match self.lost {
+            Some(0) if self.left_behind > 0 => {}
             Some(0) => writeln!(f, "lost: nothing")?,
             Some(lost) => {
                 let share = lost as f64 * 100.0 / (lost + n).max(1) as f64;
@@ -117,6 +120,13 @@ impl fmt::Display for Summary {
                 )?;
             }
             None => writeln!(f, "lost: not known (the flight recorder keeps only the newest events)")?,
+        }
+        if self.left_behind > 0 {
+            writeln!(
+                f,
+                "NOT DELIVERED: up to {} of the last events: the reader of standard output did not take them in time",
+                grouped(self.left_behind)
+            )?;
         }
         let to = match self.files.as_slice() {
             [] => "standard output".to_owned(),
@@ -162,6 +172,7 @@ mod tests {
             ],
             lost,
             lost_by_cpu: vec![(3, lost.unwrap_or(0))],
+            left_behind: 0,
             raw: 100,
             written: 50,
             files: vec!["x".into()],
@@ -177,5 +188,7 @@ mod tests {
         assert!(s.contains("LOST: 1,000 events (0.08 % of all)"), "{s}");
         assert!(s.contains("CPU 3: 1,000") && s.contains("what: kvmmmu:kvm_mmu_set_spte 1,000"), "{s}");
         assert!(summary(None).to_string().contains("lost: not known"));
+        let s = Summary { left_behind: 1234, ..summary(Some(0)) }.to_string();
+        assert!(s.contains("NOT DELIVERED: up to 1,234 of the last events"), "{s}");
     }
 }

@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use mmuscope_trace::{Event, Follower, ReadOptions, Strings, Trace, stream};
+use mmuscope_trace::{Error, Event, Follower, POLL_EVENTS, Progress, ReadOptions, Strings, Trace, stream};
 
 use crate::support::{perf, plain, sample, small, text};
 
@@ -169,4 +170,108 @@ fn what_does_not_grow() {
         "{:?}",
         trace.info.notes
     );
+}
+
+/// Who opens a file and follows it may stop the opening; what is handed on after that is followed on.
+#[test]
+fn what_cancels_the_first_look_does_not_cancel_the_following() {
+    let lines = text(40);
+    let (first, rest) = lines.split_at(lines.len() / 2);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("text");
+    std::fs::write(&path, first).unwrap();
+    let progress = Arc::new(Progress::default());
+    let options = ReadOptions { progress: Some(Arc::clone(&progress)), ..ReadOptions::default() };
+    let mut f = Follower::open(&path, &options).unwrap();
+    let mut t = Trace::default();
+    assert!(f.poll(&mut t).unwrap() > 0);
+    progress.cancel();
+    std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(rest.as_bytes()).unwrap();
+    assert!(matches!(f.poll(&mut t), Err(Error::Cancelled)), "as it was asked to");
+    let theirs = Arc::new(Progress::default());
+    f.report_to(Some(Arc::clone(&theirs)));
+    f.poll(&mut t).unwrap();
+    assert_eq!(all(&t), all(&Trace::from_text(&lines).unwrap()));
+    theirs.cancel();
+    assert!(matches!(f.poll(&mut t), Err(Error::Cancelled)), "by whom it was handed to");
+}
+
+/// Lines without an end, as fast as they can be read.
+struct Endless {
+    line: Vec<u8>,
+    at: usize,
+}
+
+impl std::io::Read for Endless {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        for b in buf.iter_mut() {
+            *b = self.line[self.at];
+            self.at = (self.at + 1) % self.line.len();
+        }
+        Ok(buf.len())
+    }
+}
+
+#[test]
+fn a_writer_that_never_pauses_does_not_keep_a_poll_from_returning() {
+    let line = "q-1 [000] 1.000000: kvm_entry: vcpu 0, rip 0x6000\n".as_bytes().to_vec();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let input = Box::new(Endless { line, at: 0 });
+        let mut f = Follower::from_stream(input, Path::new("pipe"), &ReadOptions::default());
+        let mut t = Trace::default();
+        while t.events.len() < POLL_EVENTS {
+            f.poll(&mut t).unwrap();
+        }
+        tell.send((t.events.len(), f.is_done())).ok();
+    });
+    let (n, done) = told.recv_timeout(Duration::from_secs(120)).expect("a poll returns");
+    assert!((POLL_EVENTS..2 * POLL_EVENTS + 20_000).contains(&n) && !done, "{n} events");
+}
+
+/// A pipe that held more than one poll takes before it was closed loses nothing.
+#[test]
+fn what_is_more_than_one_poll_takes_comes_with_the_next() {
+    let line = "q-1 [000] 1.000000: kvm_entry: vcpu 0, rip 0x6000\n";
+    let n = POLL_EVENTS * 5 / 4;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("text");
+    std::fs::write(&path, line.repeat(n)).unwrap();
+    let mut f = Follower::open(&path, &ReadOptions::default()).unwrap();
+    let mut t = Trace::default();
+    let first = f.poll(&mut t).unwrap();
+    assert!((POLL_EVENTS..n).contains(&first), "{first}");
+    f.poll(&mut t).unwrap();
+    assert_eq!(t.events.len(), n);
+}
+
+/// A file has no end that could be seen; mmuscope's recorder writes one.
+#[test]
+fn a_capture_whose_recorder_has_ended_is_read_to_its_last_event() {
+    let mut bytes = perf(&small(1_500), true, false);
+    // A recorder has no round to end when nothing happens any more.
+    while bytes.ends_with(&[68, 0, 0, 0, 0, 0, 8, 0]) {
+        bytes.truncate(bytes.len() - 8);
+    }
+    let whole = Trace::from_bytes(bytes.clone(), "x").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("capture");
+    std::fs::write(&path, bytes).unwrap();
+    let mut f = Follower::open(&path, &ReadOptions::default()).unwrap();
+    let mut t = Trace::default();
+    f.poll(&mut t).unwrap();
+    f.poll(&mut t).unwrap();
+    assert!(!f.is_done() && t.events.len() < whole.events.len(), "the last round waits for another");
+    let text = b"MMUSCOPErecord.end the time was over\n\0\0\0";
+    assert_eq!(text.len() % 8, 0);
+    let mut fact = 65u32.to_le_bytes().to_vec();
+    fact.extend(0u16.to_le_bytes());
+    fact.extend((text.len() as u16 + 8).to_le_bytes());
+    fact.extend(text);
+    std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&fact).unwrap();
+    for _ in 0..2 {
+        f.poll(&mut t).unwrap();
+    }
+    assert!(f.is_done());
+    assert_eq!(all(&t), all(&whole));
 }
