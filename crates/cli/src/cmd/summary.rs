@@ -5,6 +5,7 @@ use crate::Outcome;
 use crate::layout_args::LayoutArgs;
 use anyhow::Result;
 use mmuscope_analysis::events::Who;
+use mmuscope_analysis::standout::{self, StandOut};
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_analysis::words::{bytes, count, duration, printable};
 use mmuscope_replay::{
@@ -49,16 +50,17 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         Events::Held(trace) if !a.no_replay => Some((trace, super::input::replay(trace, options)?)),
         _ => None,
     };
+    let stands_out = replayed.as_ref().map_or_else(Vec::new, |(trace, t)| standout::find(trace, t));
     let out = &mut std::io::stdout().lock();
     if a.format == "json" {
         serde_json::to_writer_pretty(
             &mut *out,
-            &as_json(events.info(), &counts, replayed.as_ref().map(|(_, t)| t)),
+            &as_json(events.info(), &counts, replayed.as_ref().map(|(_, t)| t), &stands_out),
         )?;
         writeln!(out)?;
         return Ok(Outcome::Fine);
     }
-    write!(out, "{}", recording(events.info(), &counts))?;
+    write!(out, "{}", recording(events.info(), &counts, &stands_out))?;
     match &replayed {
         Some((trace, timeline)) => write!(out, "{}", memory(trace, timeline))?,
         None if a.no_replay => {}
@@ -77,7 +79,7 @@ fn line(out: &mut String, name: &str, text: &str) {
     let _ = writeln!(out, "{name:<10} {}", printable(text));
 }
 
-fn recording(info: &TraceInfo, counts: &EventCounts) -> String {
+fn recording(info: &TraceInfo, counts: &EventCounts, stands_out: &[StandOut]) -> String {
     let mut out = String::new();
     let files: Vec<String> = info
         .files
@@ -103,6 +105,9 @@ fn recording(info: &TraceInfo, counts: &EventCounts) -> String {
         if info.clock.name.is_empty() { String::new() } else { format!(", clock {}", info.clock.name) };
     line(&mut out, "events", &format!("{} in {}{clock}", count(counts.events), duration(length)));
     line(&mut out, "lost", &lost(info));
+    for fact in stands_out {
+        line(&mut out, "stands out", &fact.title);
+    }
     for d in info.damage_lines().iter().take(TOP) {
         line(&mut out, "damaged", d);
     }
@@ -325,7 +330,12 @@ fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
     out
 }
 
-fn as_json(info: &TraceInfo, counts: &EventCounts, timeline: Option<&Timeline>) -> Value {
+fn as_json(
+    info: &TraceInfo,
+    counts: &EventCounts,
+    timeline: Option<&Timeline>,
+    stands_out: &[StandOut],
+) -> Value {
     let names: serde_json::Map<String, Value> =
         counts.names().into_iter().map(|(n, c)| (n.to_string(), c.into())).collect();
     let files: Vec<Value> = info
@@ -372,6 +382,7 @@ fn as_json(info: &TraceInfo, counts: &EventCounts, timeline: Option<&Timeline>) 
             .collect();
         v["at_end"] = Value::Object(states);
         v["vms"] = Value::Array(vms);
+        v["stands_out"] = json!(stands_out);
         v["faults"] = t.fault_count().into();
         v["evidence"] = t.evidence().len().into();
     }
