@@ -7,6 +7,7 @@
 mod error;
 pub mod events;
 pub mod filter;
+pub mod standout;
 pub mod summary;
 pub mod table;
 pub mod time;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::{
-    html::{badges, kind_words, space_name},
+    html::{badges, events, kind_words, space_name},
     model::{FaultClass, PageReport, Report, VmReport},
     story::tiles,
     svg::overview::short_name,
@@ -83,6 +83,9 @@ pub(crate) fn document(r: &Report) -> String {
     let verdicts: Vec<String> = badges(r).into_iter().map(|(_, t)| escape(&t)).collect();
     if !verdicts.is_empty() {
         let _ = writeln!(out, "*{}*\n", verdicts.join(" · "));
+    }
+    for fact in &r.stands_out {
+        let _ = writeln!(out, "**Stands out:** {} {}\n", escape(&fact.title), events(&fact.events));
     }
     for p in &r.story {
         let _ = writeln!(out, "{}\n", escape(p));

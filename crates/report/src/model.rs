@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use mmuscope_analysis::standout::StandOut;
 use mmuscope_replay::Shade;
 use serde::Serialize;
 
@@ -21,6 +22,8 @@ pub struct Report {
     pub title: String,
     /// The story in words, a paragraph each.
     pub story: Vec<String>,
+    /// What stands out, what matters most first.
+    pub stands_out: Vec<StandOut>,
     /// What was recorded, where and how.
     pub recording: Recording,
     /// Virtual machines, the busiest first.

@@ -15,6 +15,7 @@ pub(crate) fn empty() -> Report {
         generator: "mmuscope 0.1.0".into(),
         title: "An empty trace".into(),
         story: Vec::new(),
+        stands_out: Vec::new(),
         recording: Recording {
             format: "tracefs text".into(),
             clock_unit: "nanoseconds",

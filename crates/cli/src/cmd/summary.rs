@@ -7,6 +7,7 @@ use crate::layout_args::LayoutArgs;
 use crate::output::Output;
 use crate::room;
 use anyhow::Result;
+use mmuscope_analysis::standout::{self, StandOut};
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_analysis::words::{bytes, count, duration, printable};
 use mmuscope_replay::{
@@ -67,18 +68,19 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
             None => None,
         },
     };
+    let stands_out = replayed.as_ref().map_or_else(Vec::new, |(trace, t)| standout::find(trace, t));
     let mut file = Output::text(a.output.as_deref())?;
     let out = &mut file;
     if format == TextOrJson::Json {
         serde_json::to_writer_pretty(
             &mut *out,
-            &as_json(events.info(), &counts, replayed.as_ref().map(|(_, t)| t)),
+            &as_json(events.info(), &counts, replayed.as_ref().map(|(_, t)| t), &stands_out),
         )?;
         writeln!(out)?;
         file.done()?;
         return Ok(Outcome::Fine);
     }
-    write!(out, "{}", recording(events.info(), &counts))?;
+    write!(out, "{}", recording(events.info(), &counts, &stands_out))?;
     match &replayed {
         Some((trace, timeline)) => write!(out, "{}", memory(trace, timeline))?,
         None if a.no_replay => {}
@@ -105,7 +107,7 @@ fn line(out: &mut String, name: &str, text: &str) {
     let _ = writeln!(out, "{name:<10} {}", printable(text));
 }
 
-fn recording(info: &TraceInfo, counts: &EventCounts) -> String {
+fn recording(info: &TraceInfo, counts: &EventCounts, stands_out: &[StandOut]) -> String {
     let mut out = String::new();
     let files: Vec<String> = info
         .files
@@ -131,6 +133,9 @@ fn recording(info: &TraceInfo, counts: &EventCounts) -> String {
         if info.clock.name.is_empty() { String::new() } else { format!(", clock {}", info.clock.name) };
     line(&mut out, "events", &format!("{} in {}{clock}", count(counts.events), duration(length)));
     line(&mut out, "lost", &lost(info));
+    for fact in stands_out {
+        line(&mut out, "stands out", &fact.title);
+    }
     for d in info.damage_lines().iter().take(TOP) {
         line(&mut out, "damaged", d);
     }
@@ -413,7 +418,12 @@ fn space_json(t: &Timeline, vm: VmId, as_id: u8) -> Value {
     })
 }
 
-fn as_json(info: &TraceInfo, counts: &EventCounts, timeline: Option<&Timeline>) -> Value {
+fn as_json(
+    info: &TraceInfo,
+    counts: &EventCounts,
+    timeline: Option<&Timeline>,
+    stands_out: &[StandOut],
+) -> Value {
     let names: serde_json::Map<String, Value> =
         counts.names().into_iter().map(|(n, c)| (n.to_string(), c.into())).collect();
     let files: Vec<Value> = info
@@ -463,6 +473,7 @@ fn as_json(info: &TraceInfo, counts: &EventCounts, timeline: Option<&Timeline>) 
             .collect();
         v["at_end"] = Value::Object(states);
         v["vms"] = Value::Array(vms);
+        v["stands_out"] = json!(stands_out);
         v["faults"] = t.fault_count().into();
         v["evidence"] = t.evidence().len().into();
         v["zaps"] = t.zap_count().into();

@@ -7,6 +7,7 @@ mod places;
 mod recording;
 mod space;
 
+use mmuscope_analysis::standout::{self, StandOut};
 use mmuscope_replay::{Fault, PageStory, Timeline, TopPage, Vm, VmId};
 use mmuscope_trace::{ClockUnit, Trace};
 
@@ -67,6 +68,7 @@ impl Report {
             generator: format!("mmuscope {}", env!("CARGO_PKG_VERSION")),
             title: options.title.clone().unwrap_or_else(|| title(trace, &vms, &faults)),
             story: Vec::new(),
+            stands_out: stands_out(trace, timeline, &clock),
             recording: recording::recording(trace, &clock, events.iter().map(|e| e.count).sum()),
             vms: vms
                 .iter()
@@ -110,6 +112,16 @@ impl Report {
         report.story = story::story(&report);
         report
     }
+}
+
+/// What stands out, in times of the report.
+fn stands_out(trace: &Trace, timeline: &Timeline, clock: &Clock) -> Vec<StandOut> {
+    let mut all = standout::find(trace, timeline);
+    for fact in &mut all {
+        (fact.first, fact.last) = (clock.rel(fact.first), clock.rel(fact.last));
+        fact.title = words::one_line(&fact.title, 400);
+    }
+    all
 }
 
 /// The time axis of a report.

@@ -113,6 +113,13 @@ fn header(report: &Report) -> Markup {
             ul class="badges" {
                 @for (class, text) in recording::badges(report) { li class=(format!("badge {class}")) { (text) } }
             }
+            @if !report.stands_out.is_empty() {
+                ul class="standout" {
+                    @for fact in &report.stands_out {
+                        li { strong { "Stands out: " } (fact.title) " " span class="sub2" { (events(&fact.events)) } }
+                    }
+                }
+            }
             div class="story" { @for p in &report.story { p { (p) } } }
             @let tiles = tiles(report);
             @if !tiles.is_empty() {
@@ -128,6 +135,14 @@ fn header(report: &Report) -> Markup {
             }
         }
     }
+}
+
+/// The events that show a fact, the first few.
+pub(crate) fn events(events: &[u64]) -> String {
+    const SHOWN: usize = 5;
+    let first: Vec<String> = events.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = if events.len() > SHOWN { " …" } else { "" };
+    format!("(events {}{more})", first.join(", "))
 }
 
 fn nothing(report: &Report) -> Markup {

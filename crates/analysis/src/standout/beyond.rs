@@ -1,0 +1,35 @@
+//! Faults beyond what the page tables can map.
+
+use super::{Seen, Severity, StandOut, counted, vcpus};
+use mmuscope_replay::Fault;
+use std::collections::BTreeMap;
+
+/// Bits of a guest-physical address that four levels translate.
+const FOUR_LEVELS: u32 = 48;
+
+pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
+    if seen.noted.five_levels {
+        return Vec::new();
+    }
+    let mut pages: BTreeMap<(u16, u64), Vec<&Fault>> = BTreeMap::new();
+    for f in seen.faults {
+        let Some(gpa) = f.gpa.filter(|a| a >> FOUR_LEVELS != 0 && !f.access.ambiguous) else { continue };
+        pages.entry((f.vm.0, gpa >> 12)).or_default().push(f);
+    }
+    let one = |((vm, gfn), faults): ((u16, u64), Vec<&Fault>)| {
+        let who = vcpus(faults.iter().filter_map(|f| f.vcpu).collect());
+        let of = if who.is_empty() { String::new() } else { format!(" of {who}") };
+        let top = 63 - (gfn << 12).leading_zeros();
+        let title = format!(
+            "{}{of} on gfn {gfn:#x} ({}): bit {top} of its address is set, and four levels of page tables translate {FOUR_LEVELS} bits, so that \
+             only five can ever map it",
+            counted(faults.len() as u64, "fault"),
+            faults[0].access.name()
+        );
+        let mut out = StandOut::new("beyond-tables", Severity::Warning, title);
+        (out.vm, out.gfn) = (Some(vm), Some(gfn));
+        faults.iter().for_each(|f| out.see(f.ts, f.event));
+        out
+    };
+    pages.into_iter().map(one).collect()
+}

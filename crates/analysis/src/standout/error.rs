@@ -1,0 +1,35 @@
+//! Faults with which KVM_RUN returned an error, or KVM_EXIT_MEMORY_FAULT, to the VMM.
+
+use super::{Seen, Severity, StandOut, counted, kind, place, vcpus};
+use mmuscope_replay::{Fault, Outcome};
+use std::collections::BTreeMap;
+
+pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
+    type Key = (u16, Option<u64>, Option<u64>, Option<i32>, &'static str);
+    let mut groups: BTreeMap<Key, Vec<&Fault>> = BTreeMap::new();
+    for f in seen.faults.iter().filter(|f| matches!(f.outcome, Outcome::Error | Outcome::MemoryFault)) {
+        groups.entry((f.vm.0, f.gfn, f.gva.map(|a| a >> 12), f.errno, f.access.name())).or_default().push(f);
+    }
+    groups.into_values().map(|faults| one(&faults)).collect()
+}
+
+fn one(faults: &[&Fault]) -> StandOut {
+    let first = faults[0];
+    let n = faults.len() as u64;
+    let who = vcpus(faults.iter().filter_map(|f| f.vcpu).collect());
+    let of = if who.is_empty() { String::new() } else { format!(" of {who}") };
+    let absent = if first.access.present == Some(false) { ", where nothing is mapped," } else { "" };
+    let ended = match first.errno {
+        Some(-14) => {
+            "ended in -EFAULT to user space: the host had no page to give for it that allows the access"
+                .into()
+        }
+        Some(errno) => format!("ended in error {errno} to user space"),
+        None => "ended in KVM_EXIT_MEMORY_FAULT to user space".into(),
+    };
+    let title = format!("{}{of} on {}{absent} {ended}", counted(n, &kind(first)), place(first));
+    let mut out = StandOut::new("fault-error", Severity::Error, title);
+    (out.vm, out.gfn) = (Some(first.vm.0), first.gfn);
+    faults.iter().for_each(|f| out.see(f.ts, f.event));
+    out
+}

@@ -1,0 +1,35 @@
+//! Faults of shadow paging in a fragment, whose error codes are those of #PF: what they hit.
+
+use super::{Seen, Severity, StandOut, counted, place};
+use mmuscope_replay::{Fault, Outcome};
+
+pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
+    let of_pf = |f: &&Fault| f.gva.is_some() && f.error_code.is_some();
+    let faults: Vec<&Fault> = seen.faults.iter().filter(of_pf).collect();
+    if !seen.fragment || faults.is_empty() || faults.len() != seen.faults.len() {
+        return Vec::new();
+    }
+    let hit: Vec<&&Fault> = faults.iter().filter(|f| f.access.reserved).collect();
+    let mmio = hit.first().map_or_else(String::new, |f| {
+        let code = f.error_code.unwrap_or(0);
+        let emulated = hit
+            .iter()
+            .filter(|f| matches!(f.outcome, Outcome::Emulated | Outcome::MmioHit | Outcome::MmioInstalled))
+            .count();
+        let emulated = if emulated == hit.len() { ", and was emulated" } else { "" };
+        format!(
+            "; {} of them, on {} with error code {code:#x} (RSVD), hit an MMIO SPTE{emulated}",
+            hit.len(),
+            place(f)
+        )
+    });
+    let title = format!(
+        "{} {} #PF that KVM intercepts, none of EPT or NPT: the guest runs on shadow page tables, and addresses are guest-virtual{mmio}",
+        counted(faults.len() as u64, "fault"),
+        if faults.len() == 1 { "is a" } else { "are" },
+    );
+    let mut out = StandOut::new("pf-intercepts", Severity::Info, title);
+    out.vm = Some(faults[0].vm.0);
+    faults.iter().for_each(|f| out.see(f.ts, f.event));
+    vec![out]
+}

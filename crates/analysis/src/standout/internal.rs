@@ -1,0 +1,33 @@
+//! KVM_EXIT_INTERNAL_ERROR: KVM gave up on an instruction.
+
+use super::{Seen, Severity, StandOut, counted, kind, place, vcpus};
+use mmuscope_replay::Outcome;
+
+pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
+    let ends = &seen.noted.internal;
+    let Some(first) = ends.first() else { return Vec::new() };
+    let who = vcpus(ends.iter().filter_map(|e| e.vcpu).collect());
+    let who = if who.is_empty() { format!("thread {}", first.tid) } else { who };
+    let failed = first.failed.map(|rip| format!(" after a failed emulation at rip {rip:#x}"));
+    // The fault in which it happened.
+    let fault = seen.faults.iter().find(|f| f.outcome == Outcome::InternalError && f.tid == first.tid);
+    let of = fault.map_or_else(String::new, |f| {
+        let before = seen.faults.iter().filter(|o| {
+            o.tid == f.tid && o.event < f.event && o.gfn == f.gfn && o.error_code == f.error_code
+        });
+        let again = match before.count() {
+            0 => String::new(),
+            n => format!(
+                "; {} on it before had ended without an install that the trace shows",
+                counted(n as u64, &kind(f))
+            ),
+        };
+        format!(", in a {} on {}{again}", kind(f), place(f))
+    });
+    let times = if ends.len() > 1 { format!(" {} times", ends.len()) } else { String::new() };
+    let title = format!("{who} ended in KVM_EXIT_INTERNAL_ERROR{times}{}{of}", failed.unwrap_or_default());
+    let mut out = StandOut::new("internal-error", Severity::Error, title);
+    (out.vm, out.gfn) = (fault.map(|f| f.vm.0), fault.and_then(|f| f.gfn));
+    ends.iter().for_each(|e| out.see(e.ts, e.event));
+    vec![out]
+}

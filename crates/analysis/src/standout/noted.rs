@@ -1,0 +1,215 @@
+//! What one pass over the events gathers for the rules, in little memory.
+
+use mmuscope_trace::{Body, Event, Isa, Strings, Trace, event_name};
+use std::collections::HashMap;
+
+/// Most pages and threads that are followed.
+const MOST: usize = 1 << 14;
+
+/// A run of mmu_notifier events of one thread about one host page.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Notifier {
+    pub(super) unmaps: u64,
+    pub(super) sets: u64,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) events: Vec<u32>,
+    pub(super) comm: String,
+}
+
+/// Requests of a thread for one frame without one for another between.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Requests {
+    pub(super) tid: u32,
+    pub(super) gfn: u64,
+    pub(super) level: u8,
+    pub(super) requests: Vec<(u64, u32)>,
+    /// Installs of that frame, all of this value.
+    pub(super) sets: u64,
+    pub(super) value: Option<u64>,
+    /// Something was taken away or set otherwise: the requests have a reason.
+    pub(super) changed: bool,
+}
+
+/// An end of a vCPU's run: its event, and what led there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct End {
+    pub(super) ts: u64,
+    pub(super) event: u32,
+    pub(super) tid: u32,
+    pub(super) vcpu: Option<u32>,
+    pub(super) rip: Option<u64>,
+    /// The guest's own tables refused this access, by a walk of KVM's: address and error code.
+    pub(super) walk: Option<(u64, u32)>,
+    /// An exception was injected into the guest after that.
+    pub(super) injected: bool,
+    /// The emulation that failed before.
+    pub(super) failed: Option<u64>,
+}
+
+/// What a thread did last.
+#[derive(Clone, Debug, Default)]
+struct Thread {
+    vcpu: Option<u32>,
+    rip: Option<u64>,
+    walk: Option<u64>,
+    refused: Option<(u64, u32)>,
+    injected: bool,
+    failed: Option<u64>,
+    requests: Requests,
+    last_exit: u32,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    pub(super) notifier: HashMap<(u32, u64), Notifier>,
+    /// Notifier events of each thread.
+    pub(super) notifiers: HashMap<u32, u64>,
+    pub(super) requests: Vec<Requests>,
+    pub(super) triple: Vec<End>,
+    pub(super) internal: Vec<End>,
+    /// Tables of five levels are there.
+    pub(super) five_levels: bool,
+    threads: HashMap<u32, Thread>,
+}
+
+impl Noted {
+    pub(super) fn gather(trace: &Trace) -> Self {
+        let mut noted = Self::default();
+        for (n, e) in trace.events.iter().enumerate() {
+            noted.event(u32::try_from(n).unwrap_or(u32::MAX), &e, &trace.strings);
+        }
+        let open: Vec<Requests> =
+            noted.threads.values_mut().map(|t| std::mem::take(&mut t.requests)).collect();
+        open.into_iter().for_each(|r| noted.end_of_requests(r));
+        noted.requests.sort_by_key(|r| r.requests.first().map(|(_, event)| *event));
+        noted
+    }
+
+    /// The last exit of a thread.
+    pub(super) fn last_exit(&self, tid: u32) -> u32 {
+        self.threads.get(&tid).map_or(0, |t| t.last_exit)
+    }
+
+    fn event(&mut self, n: u32, e: &Event, strings: &Strings) {
+        let Some(tid) = e.tid else { return };
+        match e.body {
+            Body::UnmapHvaRange { start, .. } => self.notified(tid, n, e, strings, start, false),
+            Body::SetSpteHva { hva } => self.notified(tid, n, e, strings, hva, true),
+            Body::TdpSpteChanged { level, .. } => {
+                self.five_levels |= level == 5;
+                self.changed();
+            }
+            Body::GetPage { page, .. } => self.five_levels |= page.role.level == 5,
+            Body::PrepareZapPage { .. } | Body::ZapAllFast { .. } => self.changed(),
+            Body::SpteRequested { gfn, level, .. } => self.requested(tid, n, e.ts, gfn, level),
+            Body::SetSpte { gfn, spte, .. } => {
+                if let Some(t) = self.threads.get_mut(&tid).filter(|t| t.requests.gfn == gfn) {
+                    let r = &mut t.requests;
+                    r.changed |= r.value.is_some_and(|v| v != spte);
+                    r.value = Some(spte);
+                    r.sets += 1;
+                }
+            }
+            _ => self.of_vcpu(tid, n, e, strings),
+        }
+    }
+
+    fn thread(&mut self, tid: u32) -> Option<&mut Thread> {
+        if self.threads.len() >= MOST && !self.threads.contains_key(&tid) {
+            return None;
+        }
+        Some(self.threads.entry(tid).or_default())
+    }
+
+    fn of_vcpu(&mut self, tid: u32, n: u32, e: &Event, strings: &Strings) {
+        let end = |t: &Thread| End {
+            ts: e.ts,
+            event: n,
+            tid,
+            vcpu: t.vcpu,
+            rip: t.rip,
+            walk: t.refused,
+            injected: t.injected,
+            failed: t.failed,
+        };
+        let Some(t) = self.thread(tid) else { return };
+        match e.body {
+            Body::Entry { vcpu, .. } => {
+                t.vcpu = Some(vcpu);
+                t.failed = None;
+            }
+            Body::Exit { vcpu, rip, isa, reason, .. } => {
+                t.vcpu = vcpu.or(t.vcpu);
+                t.rip = Some(rip);
+                t.last_exit = n;
+                let triple =
+                    matches!((isa, reason), (Some(Isa::Vmx), Some(2)) | (Some(Isa::Svm), Some(0x7f)));
+                let end = triple.then(|| end(t));
+                (t.walk, t.refused, t.injected, t.failed) = (None, None, false, None);
+                self.triple.extend(end.filter(|_| self.triple.len() < MOST));
+            }
+            Body::PagetableWalk { addr, .. } => t.walk = Some(addr),
+            Body::WalkerError { pferr } => {
+                (t.refused, t.injected) = (t.walk.map(|addr| (addr, pferr)), false);
+            }
+            Body::EmulateInsn { rip, failed } => t.failed = failed.then_some(rip),
+            Body::UserspaceExit { reason: 17, errno: 0 } => {
+                let end = end(t);
+                self.internal.extend(Some(end).filter(|_| self.internal.len() < MOST));
+            }
+            Body::Other { .. } if event_name(&e.body, strings).ends_with("kvm_inj_exception") => {
+                t.injected = t.refused.is_some();
+            }
+            _ => {}
+        }
+    }
+
+    fn notified(&mut self, tid: u32, n: u32, e: &Event, strings: &Strings, hva: u64, set: bool) {
+        self.changed();
+        *self.notifiers.entry(tid).or_default() += 1;
+        let key = (tid, hva >> 12);
+        if self.notifier.len() >= MOST && !self.notifier.contains_key(&key) {
+            return;
+        }
+        let one = self.notifier.entry(key).or_default();
+        if one.events.is_empty() {
+            one.first = e.ts;
+            one.comm = strings.get(e.comm).to_owned();
+        }
+        one.last = e.ts;
+        one.unmaps += u64::from(!set);
+        one.sets += u64::from(set);
+        if one.events.len() < super::SHOWN {
+            one.events.push(n);
+        }
+    }
+
+    /// Something was taken away: whoever asks for a page again has a reason.
+    fn changed(&mut self) {
+        for t in self.threads.values_mut() {
+            t.requests.changed |= t.requests.requests.len() > 1;
+        }
+    }
+
+    fn requested(&mut self, tid: u32, n: u32, ts: u64, gfn: u64, level: u8) {
+        let Some(t) = self.thread(tid) else { return };
+        let mut ended = None;
+        if t.requests.gfn != gfn || t.requests.requests.is_empty() || t.requests.changed {
+            let fresh = Requests { tid, gfn, level, ..Requests::default() };
+            ended = Some(std::mem::replace(&mut t.requests, fresh));
+        }
+        t.requests.requests.push((ts, n));
+        if let Some(r) = ended {
+            self.end_of_requests(r);
+        }
+    }
+
+    fn end_of_requests(&mut self, r: Requests) {
+        // Far fewer than a rule asks for are not kept.
+        if r.requests.len() > 3 && self.requests.len() < MOST {
+            self.requests.push(r);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The host changes one page of the VM's memory again and again.
+
+use super::{Seen, Severity, StandOut};
+use crate::words::{count, duration, printable};
+
+/// Events about one page that are many, and the longest time between them on average.
+const MANY: u64 = 16;
+const APART: u64 = 1_000_000;
+
+pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
+    let mut out = Vec::new();
+    for ((tid, page), one) in &seen.noted.notifier {
+        let n = one.unmaps + one.sets;
+        let of_thread = seen.noted.notifiers.get(tid).copied().unwrap_or(n);
+        let apart = one.last.saturating_sub(one.first) / n.max(2).saturating_sub(1);
+        if n < MANY || n * 2 < of_thread || apart > APART {
+            continue;
+        }
+        let mut kinds = Vec::new();
+        if one.unmaps > 0 {
+            kinds.push(format!("{} kvm_unmap_hva_range", count(one.unmaps)));
+        }
+        if one.sets > 0 {
+            kinds.push(format!("{} kvm_set_spte_hva", count(one.sets)));
+        }
+        let who = if one.comm.is_empty() {
+            format!("thread {tid}")
+        } else {
+            format!("{}-{tid}", printable(&one.comm))
+        };
+        let every = if apart > 0 { format!(", one every {}", duration(apart)) } else { String::new() };
+        let title = format!(
+            "{} mmu_notifier events of {who} ({}) are about one host page, hva {:#x}{every}",
+            count(n),
+            kinds.join(", "),
+            page << 12
+        );
+        let mut fact = StandOut::new("notifier-storm", Severity::Warning, title);
+        one.events.iter().for_each(|e| fact.see(one.first, *e));
+        (fact.count, fact.first, fact.last) = (n, one.first, one.last);
+        out.push(fact);
+    }
+    out.sort_by(|a, b| a.events.cmp(&b.events));
+    out
+}

@@ -1,0 +1,82 @@
+//! The same fault again and again: no progress.
+
+use super::{Seen, Severity, StandOut, kind, place, vcpus};
+use mmuscope_replay::{Fault, Outcome};
+use std::collections::{BTreeMap, HashMap};
+
+/// Faults in a row that are too many for a race, wherever they stand, if they take this long: a fault meets an invalidation that is going
+/// on at every try, eighty times in two milliseconds on a slow host.
+const MANY: usize = 16;
+const LONG: u64 = 100_000_000;
+
+/// Faults of one thread at one place with one code.
+type Run<'a> = Vec<&'a Fault>;
+
+pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
+    let mut open: HashMap<u32, Run<'_>> = HashMap::new();
+    let mut runs: Vec<Run<'_>> = Vec::new();
+    for f in seen.faults {
+        let run = open.entry(f.tid).or_default();
+        let in_vain = matches!(f.outcome, Outcome::Retry | Outcome::Spurious | Outcome::Untold);
+        let same = run.last().is_some_and(|l| key(l) == key(f));
+        // One that is not over where the trace ends goes on with those before.
+        if !same || !in_vain && f.outcome != Outcome::Unfinished {
+            let ended = std::mem::take(run);
+            runs.extend(Some(ended).filter(|r| is_long(r)));
+        }
+        if in_vain || same && f.outcome == Outcome::Unfinished {
+            run.push(f);
+        }
+    }
+    let last = open.into_values().filter(|r| {
+        is_long(r) || r.len() > 1 && r.last().is_some_and(|f| seen.noted.last_exit(f.tid) <= f.last_event)
+    });
+    runs.extend(last);
+    let mut groups: BTreeMap<_, Vec<Run<'_>>> = BTreeMap::new();
+    for run in runs {
+        let f = run[0];
+        groups.entry((f.vm.0, f.gfn, f.gva, f.access.name())).or_default().push(run);
+    }
+    groups.into_values().map(|runs| one(seen, &runs)).collect()
+}
+
+fn is_long(run: &[&Fault]) -> bool {
+    let took = run.last().zip(run.first()).map_or(0, |(last, first)| last.ts.saturating_sub(first.ts));
+    run.len() >= MANY && took >= LONG
+}
+
+/// What makes two faults the same.
+fn key(f: &Fault) -> (Option<u64>, Option<u64>, Option<u64>, Option<u64>) {
+    (f.gpa.map(|a| a >> 12), f.gva, f.error_code, f.rip)
+}
+
+fn one(seen: &Seen<'_>, runs: &[Run<'_>]) -> StandOut {
+    let all = || runs.iter().flatten().copied();
+    let (n, first) = (all().count(), runs[0][0]);
+    let who = vcpus(all().filter_map(|f| f.vcpu).collect());
+    let who = if who.is_empty() { format!("thread {}", first.tid) } else { who };
+    let verb = if who.starts_with("vCPUs") { "fault" } else { "faults" };
+    let (_, end) = seen.timeline.range();
+    let ends = runs.iter().any(|r| r.last().is_some_and(|f| seen.noted.last_exit(f.tid) <= f.last_event));
+    let until = if ends && end > first.ts { ", and still does where the trace ends" } else { "" };
+    let why = if all().all(|f| f.outcome == Outcome::Spurious) {
+        ": each is spurious, as the SPTE grants the access already, so that the translation which the CPU uses is another"
+    } else if all().all(|f| f.outcome == Outcome::Untold) {
+        " without an install that the trace shows: the fault stays as it was"
+    } else {
+        " without an install"
+    };
+    let table = if first.access.guest_table { ", a page table of the guest," } else { "" };
+    let code = first.error_code.map_or_else(String::new, |c| format!(" (error code {c:#x})"));
+    let title = format!(
+        "{who} {verb} on {}{table} again and again, {n} times in a row{until}{why}; the same {}{code}",
+        place(first),
+        kind(first)
+    );
+    let mut out = StandOut::new("fault-loop", Severity::Warning, title);
+    (out.vm, out.gfn) = (Some(first.vm.0), first.gfn);
+    let mut faults: Vec<&Fault> = all().collect();
+    faults.sort_by_key(|f| f.event);
+    faults.iter().for_each(|f| out.see(f.ts, f.event));
+    out
+}

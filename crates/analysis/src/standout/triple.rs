@@ -1,0 +1,33 @@
+//! Triple faults: the guest could not even handle its double fault, and its vCPU shuts down.
+
+use super::{Seen, Severity, StandOut, vcpus};
+
+/// Bits of a page fault's error code, in words.
+fn access(pferr: u32) -> &'static str {
+    match pferr {
+        e if e & 16 != 0 => "fetch from",
+        e if e & 2 != 0 => "write to",
+        _ => "read of",
+    }
+}
+
+pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
+    let ends = &seen.noted.triple;
+    let Some(last) = ends.last() else { return Vec::new() };
+    let who = vcpus(ends.iter().filter_map(|e| e.vcpu).collect());
+    let who = if who.is_empty() { format!("thread {}", last.tid) } else { who };
+    let at = last.rip.map_or_else(String::new, |rip| format!(" at rip {rip:#x}"));
+    let before = last.walk.map_or_else(String::new, |(addr, pferr)| {
+        let why = if pferr & 1 == 0 { "as nothing is mapped there" } else { "by permission" };
+        let injected = if last.injected { ", and an exception was injected for it" } else { "" };
+        format!(
+            ": before that, the guest's own page tables refused a {} {addr:#x} {why} (walk error {pferr:#x}){injected}",
+            access(pferr)
+        )
+    });
+    let times = if ends.len() > 1 { format!(" {} times", ends.len()) } else { String::new() };
+    let title = format!("{who} ended in a TRIPLE_FAULT exit{times}{at}{before}");
+    let mut out = StandOut::new("triple-fault", Severity::Error, title);
+    ends.iter().for_each(|e| out.see(e.ts, e.event));
+    vec![out]
+}
