@@ -404,7 +404,7 @@ fn eras_that_fit_equally_are_all_named() {
     // The values of 6.18 (E13) are those of 6.12 (E12) too; the text of a trace does not name the release.
     let text = "\
         vm-7 [001] 5.1: kvm_tdp_mmu_spte_changed: as id 0 gfn 0 level 2 old_spte 8000000000000000 new_spte 9c168827\n\
-        vm-7 [001] 5.2: kvm_tdp_mmu_spte_changed: as id 0 gfn 2 level 1 old_spte 8000000000000000 new_spte 7e6fe67\n";
+        vm-7 [001] 5.2: kvm_tdp_mmu_spte_changed: as id 0 gfn 2 level 1 old_spte 7e6fe67 new_spte 80000000000005a0\n";
     let info = |text: &str| {
         let t = replay(&mmuscope_trace::Trace::from_text(text).expect("a trace"), &ReplayOptions::default());
         t.layout(mmuscope_replay::VmId(0)).clone()

@@ -7,6 +7,7 @@ use alloc::{format, vec::Vec};
 
 use crate::{
     Format, Layout, PresentRule, State,
+    eras::release,
     file::{self, FileError, Value},
     infer::{Evidence, Judgement},
 };
@@ -146,11 +147,6 @@ impl Bugs {
         };
         self.0.iter().filter(fits).collect()
     }
-}
-
-fn release(text: &str) -> Option<(u16, u16)> {
-    let (major, minor) = text.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// A value that passes the MMIO test and carries MMU-present: two answers that exclude each other.

@@ -36,7 +36,7 @@ impl Era {
     }
 }
 
-fn release(text: &str) -> Option<(u16, u16)> {
+pub(crate) fn release(text: &str) -> Option<(u16, u16)> {
     let (major, minor) = text.split_once('.')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }

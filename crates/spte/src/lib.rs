@@ -58,6 +58,8 @@ mod mode;
 #[cfg(feature = "alloc")]
 pub mod bugs;
 #[cfg(feature = "alloc")]
+pub mod clues;
+#[cfg(feature = "alloc")]
 pub mod describe;
 #[cfg(feature = "alloc")]
 mod diff;

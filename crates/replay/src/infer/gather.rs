@@ -1,6 +1,7 @@
 //! What the events of a trace and the facts of its host say about the layout: the evidence that the judge of the `spte` crate weighs.
 
 use mmuscope_spte::bugs::Trait;
+use mmuscope_spte::clues::Clues;
 use mmuscope_spte::infer::{Claim, Evidence, Fact, Letters, Modes, Role, Value};
 use mmuscope_spte::{Distro, Kernel, Mode, Vendor};
 use mmuscope_trace::{Body, Event, HostFacts, Isa, RoleWord, Trace};
@@ -50,45 +51,28 @@ struct Seen {
     mirror: u32,
     four_byte: u32,
     top: u8,
-    /// Releases that events or their fields are of, first and last.
-    releases: Vec<((u16, u16), (u16, u16), &'static str)>,
+    /// Clues to the release that events or their fields are.
+    clues: Vec<&'static str>,
     loops: Loops,
 }
 
-const OLDEST: (u16, u16) = (4, 13);
-const NEWEST: (u16, u16) = (u16::MAX, 0);
-
-/// Events, and fields of theirs, that only some releases have.
-fn releases_of(body: &Body) -> Option<((u16, u16), (u16, u16), &'static str)> {
+/// Events, and fields of theirs, that only some releases have: names of `layouts/clues.toml` of the `spte` crate.
+fn clue_of(body: &Body) -> Option<&'static str> {
     Some(match body {
-        Body::PageFault { vcpu: Some(_), rip: Some(_), .. } => {
-            ((6, 1), NEWEST, "kvm_page_fault tells vCPU and rip (6.1 and later)")
-        }
-        Body::PageFault { vcpu: None, rip: None, .. } => {
-            (OLDEST, (6, 0), "kvm_page_fault tells only address and error code (up to 6.0)")
-        }
-        Body::Exit { requests: Some(_), .. } => ((6, 14), NEWEST, "kvm_exit tells requests (6.14 and later)"),
-        Body::Exit { intr_info: Some(_), error_code: Some(_), .. } => {
-            ((5, 10), NEWEST, "kvm_exit tells intr_info and error_code (5.10 and later)")
-        }
-        Body::Entry { intr_info: Some(_), .. } => {
-            ((6, 14), NEWEST, "kvm_entry tells intr_info (6.14 and later)")
-        }
-        Body::Entry { rip: Some(_), .. } => ((5, 10), NEWEST, "kvm_entry tells rip (5.10 and later)"),
-        Body::TdpSpteChanged { .. } => {
-            ((5, 11), NEWEST, "there is kvm_tdp_mmu_spte_changed (5.11 and later)")
-        }
-        Body::SplitHugePage { .. } => ((5, 18), NEWEST, "there is kvm_mmu_split_huge_page (5.18 and later)"),
-        Body::SpteRequested { access: Some(_), .. } => {
-            ((7, 2), NEWEST, "kvm_mmu_spte_requested tells access (7.2 and later)")
-        }
-        Body::UnmapHvaRange { .. } => ((5, 13), NEWEST, "there is kvm_unmap_hva_range (5.13 and later)"),
-        Body::SetSpteHva { .. } => ((5, 13), (6, 9), "there is kvm_set_spte_hva (5.13 to 6.9)"),
-        Body::AgePage { .. } => (OLDEST, (5, 12), "there is kvm_age_page (up to 5.12)"),
-        Body::RmpFault { .. } => ((6, 11), NEWEST, "there is kvm_rmp_fault (6.11 and later)"),
-        Body::SetMemAttributes { .. } => {
-            ((6, 8), NEWEST, "there is kvm_vm_set_mem_attributes (6.8 and later)")
-        }
+        Body::PageFault { vcpu: Some(_), rip: Some(_), .. } => "page-fault-long",
+        Body::PageFault { vcpu: None, rip: None, .. } => "page-fault-short",
+        Body::Exit { requests: Some(_), .. } => "exit-requests",
+        Body::Exit { intr_info: Some(_), error_code: Some(_), .. } => "exit-intr-info",
+        Body::Entry { intr_info: Some(_), .. } => "entry-intr-info",
+        Body::Entry { rip: Some(_), .. } => "entry-rip",
+        Body::TdpSpteChanged { .. } => "tdp-spte-changed",
+        Body::SplitHugePage { .. } => "split-huge-page",
+        Body::SpteRequested { access: Some(_), .. } => "spte-requested-access",
+        Body::UnmapHvaRange { .. } => "unmap-hva-range",
+        Body::SetSpteHva { .. } => "set-spte-hva",
+        Body::AgePage { .. } => "age-page",
+        Body::RmpFault { .. } => "rmp-fault",
+        Body::SetMemAttributes { .. } => "set-mem-attributes",
         _ => return None,
     })
 }
@@ -119,10 +103,10 @@ impl Seen {
 
     fn event(&mut self, e: &Event) {
         self.loops.event(e);
-        if let Some(found) = releases_of(&e.body)
-            && !self.releases.iter().any(|r| r.2 == found.2)
+        if let Some(clue) = clue_of(&e.body)
+            && !self.clues.contains(&clue)
         {
-            self.releases.push(found);
+            self.clues.push(clue);
         }
         match e.body {
             Body::Exit { isa, reason, .. } => {
@@ -332,52 +316,47 @@ fn host(trace: &Trace, evidence: &mut Evidence) {
         let why = format!("module parameter kvm_intel.eptad is {}", if on { "Y" } else { "N" });
         evidence.fact(Claim::Modes(Modes::that(|m| m != other)), Fact::HOST, why);
     }
-    let by_word = trace.info.dialect.role.as_ref().map(|r| (r.value, r.from.clone()));
-    if let Some((word, from)) = by_word {
-        let (first, last) = match word {
-            RoleWord::Cr4Pae => (OLDEST, (5, 1)),
-            RoleWord::GpteIs8Bytes => ((5, 1), (5, 16)),
-            RoleWord::Has4ByteGpte => ((5, 16), (7, 1)),
-            RoleWord::AccessRead => ((7, 2), NEWEST),
-        };
-        evidence.fact(Claim::Releases(first, last), Fact::HOST, format!("the role word ({from})"));
+}
+
+/// Fields of the role word by their BTF, `level:0:4 has_4_byte_gpte:4:1 …`, and the clue each is.
+const FIELDS: [(&str, &str); 6] = [
+    ("cr4_pae:", "role-cr4-pae"),
+    ("gpte_is_8_bytes:", "role-gpte-is-8-bytes"),
+    ("has_4_byte_gpte:", "role-has-4-byte-gpte"),
+    ("passthrough:", "role-passthrough"),
+    ("is_mirror:", "role-mirror"),
+    ("access:8:3", "role-three-access-bits"),
+];
+
+/// What print formats and the kernel's BTF say of the role word and of RET_PF_*.
+fn type_information(trace: &Trace, clues: &Clues, evidence: &mut Evidence) {
+    let mut told: Vec<&str> = Vec::new();
+    if let Some(word) = &trace.info.dialect.role {
+        told.extend(match word.value {
+            RoleWord::Cr4Pae => &["role-cr4-pae"][..],
+            RoleWord::GpteIs8Bytes => &["role-gpte-is-8-bytes"],
+            RoleWord::Has4ByteGpte => &["role-has-4-byte-gpte", "role-three-access-bits"],
+            RoleWord::AccessRead => &["role-four-access-bits"],
+        });
     }
-    let fact = |key: &str| host.facts.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
-    if let Some(role) = fact("btf.role") {
-        let has = |name: &str| role.split_whitespace().any(|f| f.split(':').next() == Some(name));
-        let first = [
-            ("cr4_smep", (7, 2)),
-            ("is_mirror", (6, 14)),
-            ("passthrough", (5, 19)),
-            ("has_4_byte_gpte", (5, 16)),
-            ("gpte_is_8_bytes", (5, 1)),
-        ]
-        .into_iter()
-        .find(|(name, _)| has(name) && !(*name == "cr4_smep" && !role.contains("access:8:4")))
-        .map_or(OLDEST, |(_, first)| first);
-        let last =
-            [("cr4_pae", (5, 1)), ("gpte_is_8_bytes", (5, 16))].into_iter().find(|(name, _)| has(name));
-        let last = last.map_or(if role.contains("access:8:3") { (7, 1) } else { NEWEST }, |(_, last)| last);
-        let why = "the kernel's type information defines kvm_mmu_page_role so";
-        evidence.fact(Claim::Releases(first, last), Fact::HOST, why);
+    let fact =
+        |key: &str| trace.info.host.facts.iter().find(|(k, _)| k == key).map_or("", |(_, v)| v.as_str());
+    let role = fact("btf.role");
+    let has = |name: &str| role.split_whitespace().any(|f| f.starts_with(name));
+    told.extend(FIELDS.iter().filter(|(name, _)| has(name)).map(|(_, clue)| *clue));
+    told.extend(has("access:8:4").then_some("role-four-access-bits"));
+    // `RET_PF_CONTINUE=0 RET_PF_RETRY=1 …`
+    let numbers = fact("btf.ret_pf");
+    let is = |number: &str| numbers.split_whitespace().any(|n| n == number);
+    if numbers.contains("RET_PF_WRITE_PROTECTED") {
+        told.push("ret-pf-write-protected");
+    } else if is("RET_PF_RETRY=1") && is("RET_PF_INVALID=3") {
+        told.push("ret-pf-invalid-3");
+    } else if is("RET_PF_RETRY=0") {
+        told.push("ret-pf-retry-0");
     }
-    if let Some(numbers) = fact("btf.ret_pf") {
-        let number = |name: &str| {
-            numbers
-                .split_whitespace()
-                .find_map(|n| n.split_once('=').filter(|(k, _)| *k == name)?.1.parse::<i32>().ok())
-        };
-        let range = match (number("RET_PF_RETRY"), number("RET_PF_INVALID"), number("RET_PF_WRITE_PROTECTED"))
-        {
-            (_, _, Some(_)) => Some(((6, 11), NEWEST)),
-            (Some(1), Some(3), _) => Some(((5, 17), (6, 12))),
-            (Some(0), ..) => Some((OLDEST, (5, 18))),
-            _ => None,
-        };
-        if let Some((first, last)) = range {
-            let why = "the kernel's type information numbers RET_PF_* so";
-            evidence.fact(Claim::Releases(first, last), Fact::HOST, why);
-        }
+    for clue in told {
+        clues.tell(evidence, clue, Fact::HOST);
     }
 }
 
@@ -395,8 +374,12 @@ pub fn evidence(trace: &Trace) -> Gathered {
     let mut evidence = Evidence::default();
     seen.values(&mut evidence);
     seen.modes(&mut evidence);
-    for (first, last, why) in &seen.releases {
-        evidence.fact(Claim::Releases(*first, *last), Fact::WORDING, *why);
+    // A test of the spte crate holds that the file reads.
+    if let Ok(clues) = Clues::known() {
+        for clue in &seen.clues {
+            clues.tell(&mut evidence, clue, Fact::WORDING);
+        }
+        type_information(trace, &clues, &mut evidence);
     }
     host(trace, &mut evidence);
     let mut traits = seen.loops.traits();

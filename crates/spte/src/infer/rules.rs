@@ -104,7 +104,7 @@ fn fit_role(layout: &Layout, d: &Decoded, value: &Value, tally: &mut Tally) {
             tally.add(40, || String::from("it is a leaf, as where it stands says"));
         }
         (Role::Table, State::Table) | (Role::Empty, State::Nonpresent) | (Role::Frozen, State::Removed) => {
-            tally.add(40, String::new)
+            tally.add(40, String::new);
         }
         // Up to 5.12 the event is emitted for MMIO SPTEs, too, and then its letters mean nothing.
         (Role::Installed, State::Mmio) if layout.present == PresentRule::NotSpecial => mmio_install = true,
@@ -128,7 +128,7 @@ fn fit_role(layout: &Layout, d: &Decoded, value: &Value, tally: &mut Tally) {
             )
         }),
         (_, state) => {
-            tally.add(-80, || format!("it would be {}, which is not what stands there", state.name()))
+            tally.add(-80, || format!("it would be {}, which is not what stands there", state.name()));
         }
     }
     if let Some(letters) = value.letters.filter(|_| !mmio_install) {

@@ -311,7 +311,7 @@ impl<'o, W: Write> Printer<'o, W> {
         let start = walk_start(&resolved.layout);
         let walked = || readings.iter().map(|e| &e.decoded).filter(|d| d.level <= start);
         if group.kind == Kind::VeDump {
-            let said = match walked().last().map(|d| (resolved.layout.suppress_ve, d.raw)) {
+            let said = match walked().next_back().map(|d| (resolved.layout.suppress_ve, d.raw)) {
                 Some((0, _)) => {
                     "The CPU raised #VE, which this layout knows nothing of: suppress-#VE came with 6.10."
                 }
@@ -516,13 +516,13 @@ impl<'o, W: Write> Printer<'o, W> {
 /// The groups of a text; trace events that say the same of the same entry are one, with how often it was said.
 fn distinct(question: &Question) -> Vec<(Vec<&Found>, usize)> {
     let mut list: Vec<(Vec<&Found>, usize)> = Vec::new();
-    let mut said: HashMap<Vec<(u64, Option<u64>, Option<u8>)>, usize> = HashMap::new();
+    let mut said = HashMap::new();
     for (group, values) in question.pasted.groups.iter().zip(by_group(&question.pasted)) {
         if values.is_empty() {
             continue;
         }
         if group.kind == Kind::Event {
-            let key = values.iter().map(|v| (v.value, v.gfn, v.level)).collect();
+            let key: Vec<_> = values.iter().map(|v| (v.value, v.gfn, v.level)).collect();
             if let Some(&at) = said.get(&key) {
                 list[at].1 += 1;
                 continue;
