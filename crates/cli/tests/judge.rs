@@ -117,6 +117,31 @@ fn cuts_of_a_sample_are_read_as_the_whole() {
     }
 }
 
+#[test]
+fn many_changes_are_a_line_each() {
+    let mut text = String::new();
+    for (gfn, level, new) in [
+        (0, 4, 0x1_0a1b_2827_u64),
+        (0, 3, 0x1_0a1b_3827),
+        (0, 2, 0x1_0a1b_4827),
+        (0x200, 2, 0x2e76_400e_e7),
+        (0x1f, 1, 0x31_2437_3e67),
+    ] {
+        let _ =
+            writeln!(text, "TP_SPTE tid=15 gfn={gfn:#x} level={level} old=0x8000000000000000 new={new:#x}");
+    }
+    says(
+        &[],
+        &text,
+        &[
+            "/npt",
+            "nonpresent → table",
+            "pfn 0x2e76400 rwxu A D host-writable MMU-writable 2 MiB",
+            "pfn 0x3124373",
+        ],
+    );
+}
+
 /// A 32-bit guest on a CPU without EPT: PAE walks begin at level 2, and what 5.10 prints as level 3 is whatever the stack held. The frame
 /// that faulted, 0xfed00, is in the MMIO SPTE under an L1TF split at 39 bits: `3<<52 | 1<<51 | b38:34 | gpa | generation 0x10 | W U P`.
 const PAE_DUMP: &str = "\

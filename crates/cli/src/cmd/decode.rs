@@ -6,6 +6,7 @@ mod host;
 mod json;
 mod judged;
 mod text;
+mod walk;
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;

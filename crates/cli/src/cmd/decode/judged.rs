@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use anyhow::Result;
-use mmuscope_spte::explain::bit_list;
+use mmuscope_spte::State;
+use mmuscope_spte::explain::{Explanation, NoteKind, bit_list};
 use mmuscope_spte::infer::Judgement;
 use mmuscope_trace::paste::{Found, Stated};
 
@@ -83,6 +84,26 @@ impl<W: Write> Printer<'_, W> {
                 "  {} the layout given does not fit these values; what would: {better}",
                 self.paint("1;31", "!")
             )?;
+        }
+        Ok(())
+    }
+
+    /// One of many changes, on one line: what there is now, or what there was where nothing is.
+    pub(super) fn brief_change(&mut self, new: &Found, was: &Explanation, is: &Explanation) -> Result<()> {
+        let gfn = new.gfn.map_or_else(String::new, |g| format!("gfn {g:<#9x} "));
+        let (was_state, is_state) = (was.decoded.state, is.decoded.state);
+        let shown = if is_state == State::Nonpresent { was } else { is };
+        let states = format!("{} → {}", was_state.name(), is_state.name());
+        writeln!(
+            self.out,
+            "  {gfn}level {}  {:#018x} → {:#018x}  {states}: {}",
+            is.decoded.level,
+            was.decoded.raw,
+            new.value,
+            summary(&shown.decoded, shown.refused)
+        )?;
+        for note in is.notes.iter().filter(|n| n.kind == NoteKind::Problem) {
+            writeln!(self.out, "      {} {}", self.paint("1;31", "!"), note.text)?;
         }
         Ok(())
     }
