@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
-use mmuscope_spte::explain::{Explanation, NoteKind, bit_list, explain, permissions};
+use mmuscope_spte::explain::{Explanation, NoteKind, explain, permissions};
 use mmuscope_spte::{Decoded, Provenance, Resolved, State, changes};
 use mmuscope_trace::paste::{Found, Group, Kind, Role};
 
