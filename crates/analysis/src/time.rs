@@ -99,7 +99,7 @@ impl Clock {
     /// The moment on the trace's clock. One that lies outside of the trace is refused: what it shows would be no answer.
     pub fn at(&self, m: &Moment) -> Result<u64, NoMoment> {
         let at = self.unbounded(m)?;
-        if (self.first..=self.last).contains(&at) { Ok(at) } else { Err(self.outside(at)) }
+        if (self.first..=self.last).contains(&at) { Ok(at) } else { Err(self.outside(at, m)) }
     }
 
     /// Two moments between which to look. Such a stretch may reach over the ends of the trace, but not lie outside of it.
@@ -109,14 +109,12 @@ impl Clock {
         to: Option<&Moment>,
     ) -> Result<(Option<u64>, Option<u64>), NoMoment> {
         let at = |m: Option<&Moment>| m.map(|m| self.unbounded(m)).transpose();
-        let (from, to) = (at(from)?, at(to)?);
-        if let Some(t) = from.filter(|t| *t > self.last) {
-            return Err(self.outside(t));
+        let (start, end) = (at(from)?, at(to)?);
+        match (from, to) {
+            (Some(m), _) if start.is_some_and(|t| t > self.last) => Err(self.outside(self.last, m)),
+            (_, Some(m)) if end.is_some_and(|t| t < self.first) => Err(self.outside(self.first, m)),
+            _ => Ok((start, end)),
         }
-        if let Some(t) = to.filter(|t| *t < self.first) {
-            return Err(self.outside(t));
-        }
-        Ok((from, to))
     }
 
     fn unbounded(&self, m: &Moment) -> Result<u64, NoMoment> {
@@ -153,9 +151,13 @@ impl Clock {
         })
     }
 
-    fn outside(&self, at: u64) -> NoMoment {
+    fn outside(&self, at: u64, m: &Moment) -> NoMoment {
         let base = if self.absolute { 0 } else { self.first };
-        let asked = at.saturating_sub(base);
+        let asked = match m {
+            Moment::At(ns) => *ns,
+            Moment::Bare(n) => n.saturating_mul(SECOND),
+            _ => at.saturating_sub(base),
+        };
         let shown = |t: u64| words::moment(t.saturating_sub(base));
         let hint = if !self.absolute && (self.first..=self.last).contains(&asked) {
             "; for a time of the trace's own clock add --absolute"
@@ -164,7 +166,7 @@ impl Clock {
         };
         let hint = hint.to_string();
         NoMoment::Outside {
-            asked: words::moment(asked),
+            asked: if let Moment::Bare(n) = m { format!("{n} s") } else { words::moment(asked) },
             first: shown(self.first),
             last: shown(self.last),
             hint,

@@ -231,7 +231,7 @@ fn machine(out: &mut String, vm: &VmReport, several: bool) {
                 m.accesses.map_or_else(|| "not recorded".to_owned(), words::count),
                 words::count(m.faults),
                 words::count(m.installs),
-                words::at(m.first),
+                words::moments(&[m.first, m.last]).swap_remove(0),
                 words::at(m.last),
             ]);
         }

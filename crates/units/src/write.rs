@@ -99,12 +99,16 @@ pub fn moment(ns: u64) -> String {
 }
 
 /// The moments of a list, all with as many decimals as tell neighbours apart, at least three: `1.103 s`, or `1.103254 s` and `1.103261 s`.
-/// Equal neighbours ask for no more than others do.
+/// Equal neighbours ask for no more than others do; what is not the first moment
+/// does not look like it.
 pub fn moments(list: &[u64]) -> Vec<String> {
     let shown = |ns: u64, decimals: u32| ns / 10u64.pow(9 - decimals);
     let decimals = [3, 4, 5, 6, 7, 8]
         .into_iter()
-        .find(|d| list.windows(2).all(|w| w[0] == w[1] || shown(w[0], *d) != shown(w[1], *d)))
+        .find(|d| {
+            list.windows(2).all(|w| w[0] == w[1] || shown(w[0], *d) != shown(w[1], *d))
+                && list.iter().all(|ns| *ns == 0 || shown(*ns, *d) != 0)
+        })
         .unwrap_or(9);
     list.iter()
         .map(|ns| {
@@ -244,6 +248,7 @@ mod tests {
             ["1.000000001 s", "1.000000001 s", "1.000000002 s"]
         );
         assert_eq!(moments(&[999_999_999]), ["0.999 s"], "a moment is not moved behind itself");
+        assert_eq!(moments(&[1_000]), ["0.000001 s"]);
         assert!(moments(&[]).is_empty());
     }
 

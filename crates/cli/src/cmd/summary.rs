@@ -1,5 +1,7 @@
 //! `mmuscope summary`.
 
+mod json;
+
 use super::input::{Events, HELD, InputArgs, no_kvm_event};
 use super::page::TextOrJson;
 use crate::Outcome;
@@ -15,7 +17,6 @@ use mmuscope_replay::{
 };
 use mmuscope_trace::{Trace, TraceInfo};
 use mmuscope_units::level_size;
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -72,9 +73,11 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let mut file = Output::text(a.output.as_deref())?;
     let out = &mut file;
     if format == TextOrJson::Json {
+        let too_large_for = (replayed.is_none() && !a.no_replay).then_some(room);
+        let timeline = replayed.as_ref().map(|(_, t)| t);
         serde_json::to_writer_pretty(
             &mut *out,
-            &as_json(events.info(), &counts, replayed.as_ref().map(|(_, t)| t), &stands_out),
+            &json::value(events.info(), &counts, timeline, &stands_out, too_large_for),
         )?;
         writeln!(out)?;
         file.done()?;
@@ -168,34 +171,52 @@ fn lost(info: &TraceInfo) -> String {
     }
 }
 
-/// How much of what maps something at a time is known, where that is not all of it, and why the rest is not.
-fn known(timeline: &Timeline, at: u64) -> String {
-    let (mut all, mut known, mut writable, mut implied, mut stale) = (0, 0, 0, 0, 0);
-    let mut why: BTreeMap<Reason, u64> = BTreeMap::new();
+/// How much of what maps something at a time is known.
+#[derive(Default)]
+struct Known {
+    /// Entries that map something.
+    all: u64,
+    known: u64,
+    /// Known except for whether they still are writable.
+    writable: u64,
+    implied: u64,
+    stale: u64,
+    /// Why those are stale.
+    why: BTreeMap<Reason, u64>,
+}
+
+fn known(timeline: &Timeline, at: u64) -> Known {
+    let mut k = Known::default();
     for (_, s) in timeline.at(at, &StateFilter::default()).iter() {
         if !matches!(s.state, State::Present | State::Mmio) {
             continue;
         }
-        all += 1;
+        k.all += 1;
         match s.certainty {
-            Certainty::Exact | Certainty::Observed => known += 1,
+            Certainty::Exact | Certainty::Observed => k.known += 1,
             Certainty::Stale => {
-                stale += 1;
-                *why.entry(s.reason).or_default() += 1;
+                k.stale += 1;
+                *k.why.entry(s.reason).or_default() += 1;
             }
-            _ if s.reason == Reason::MaybeProtected => writable += 1,
-            _ => implied += 1,
+            _ if s.reason == Reason::MaybeProtected => k.writable += 1,
+            _ => k.implied += 1,
         }
     }
+    k
+}
+
+/// The same in words, where not all of it is known, and why the rest is not.
+fn known_words(timeline: &Timeline, at: u64) -> String {
+    let Known { all, known, writable, implied, stale, why } = known(timeline, at);
     if known == all {
         return String::new();
     }
     let mut out = format!("  known: {} of {} entries that map something", count(known), count(all));
     if writable > 0 {
-        let _ = write!(out, ", {} more but for whether they still are writable", count(writable));
+        let _ = write!(out, ", {} more except for whether they still are writable", count(writable));
     }
     if implied > 0 {
-        let _ = write!(out, ", {} more follow from what was told", count(implied));
+        let _ = write!(out, ", {} more follow from what was traced", count(implied));
     }
     out.push('\n');
     if let Some((reason, n)) = why.into_iter().max_by_key(|(_, n)| *n) {
@@ -205,6 +226,11 @@ fn known(timeline: &Timeline, at: u64) -> String {
     out
 }
 
+/// The era of the kernel whose layout is used, where it is known.
+fn layout_era(timeline: &Timeline, vm: VmId) -> Option<String> {
+    timeline.layout(vm).resolved.era.as_ref().map(|e| e.value.to_string())
+}
+
 fn memory(trace: &Trace, timeline: &Timeline) -> String {
     let mut out = String::new();
     let (_, end) = timeline.range();
@@ -212,7 +238,7 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
     for vm in timeline.vms() {
         let layout = timeline.layout(vm.id);
         if only || vm.id == VmId(0) {
-            let era = layout.resolved.era.map_or(String::new(), |e| format!("{}, ", e.value));
+            let era = layout_era(timeline, vm.id).map_or(String::new(), |e| format!("{e}, "));
             let from: Vec<String> = layout
                 .parts
                 .iter()
@@ -248,7 +274,7 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
     if !any {
         let _ = writeln!(out, "\nNo event shows a present or MMIO entry.");
     }
-    out.push_str(&known(timeline, end));
+    out.push_str(&known_words(timeline, end));
     for list in by_writer(timeline.phases()) {
         let names: Vec<String> = list
             .iter()
@@ -296,17 +322,12 @@ fn space(trace: &Trace, timeline: &Timeline, vm: &Vm, as_id: u8, whose: &str) ->
         } else {
             writeln!(out, "\nat the end{name}:\n{:18}{}", "", states(&counts))
         };
-        let entries: u64 = (1..=5u8)
-            .flat_map(|l| Shade::ALL.map(|s| (s, l)))
-            .filter(|(s, _)| matches!(s.state(), State::Present | State::Mmio))
-            .map(|(s, l)| counts.at(s, l).saturating_mul(pages_of(l)))
-            .sum();
-        let frames: u64 = counts.frames.iter().flatten().sum();
-        if entries > frames {
+        let again = mapped_again(&counts);
+        if again > 0 {
             let _ = writeln!(
                 out,
                 "  memory counts each guest frame once; {} of it is mapped by further entries as well",
-                bytes((entries - frames).saturating_mul(4096))
+                bytes(again)
             );
         }
         if let Some((at, most)) = peak {
@@ -326,6 +347,17 @@ fn space(trace: &Trace, timeline: &Timeline, vm: &Vm, as_id: u8, whose: &str) ->
     out
 }
 
+/// Bytes that entries map beyond the first entry of each frame.
+fn mapped_again(counts: &Counts) -> u64 {
+    let entries: u64 = (1..=5u8)
+        .flat_map(|l| Shade::ALL.map(|s| (s, l)))
+        .filter(|(s, _)| matches!(s.state(), State::Present | State::Mmio))
+        .map(|(s, l)| counts.at(s, l).saturating_mul(pages_of(l)))
+        .sum();
+    let frames: u64 = counts.frames.iter().flatten().sum();
+    entries.saturating_sub(frames).saturating_mul(4096)
+}
+
 /// As short as a column of the summary is wide.
 fn shade_word(shade: Shade) -> &'static str {
     match shade {
@@ -335,15 +367,15 @@ fn shade_word(shade: Shade) -> &'static str {
     }
 }
 
+/// What the table of states lists: entries that something is in.
+fn is_shown(shade: Shade) -> bool {
+    !matches!(shade, Shade::Unknown | Shade::Nonpresent)
+}
+
 /// A table of states and levels.
 fn states(counts: &Counts) -> String {
-    let levels: Vec<u8> = (1..=5)
-        .filter(|l| {
-            Shade::ALL
-                .iter()
-                .any(|s| *s != Shade::Unknown && *s != Shade::Nonpresent && counts.at(*s, *l) > 0)
-        })
-        .collect();
+    let levels: Vec<u8> =
+        (1..=5).filter(|l| Shade::ALL.iter().any(|s| is_shown(*s) && counts.at(*s, *l) > 0)).collect();
     let mut out = String::new();
     for (n, l) in levels.iter().enumerate() {
         let width = if n == 0 { 6 } else { 10 };
@@ -351,7 +383,7 @@ fn states(counts: &Counts) -> String {
     }
     let _ = write!(out, "{:>12}", "memory");
     for shade in Shade::ALL {
-        if matches!(shade, Shade::Unknown | Shade::Nonpresent) || counts.total(shade) == 0 {
+        if !is_shown(shade) || counts.total(shade) == 0 {
             continue;
         }
         let _ = write!(out, "\n  {:<16}", shade_word(shade));
@@ -364,6 +396,17 @@ fn states(counts: &Counts) -> String {
         }
     }
     out
+}
+
+/// VM, frame, and how often.
+type Tops = Vec<(u32, u64, u64)>;
+
+/// The frames with the most faults, zaps (`None`: only a replay knows) and MMIO accesses.
+fn tops(counts: &EventCounts, timeline: Option<&Timeline>, n: usize) -> (Tops, Option<Tops>, Tops) {
+    let list = |pages: Vec<TopPage>| pages.iter().map(|p| (u32::from(p.vm.0), p.gfn, p.count)).collect();
+    let faults = timeline.map_or_else(|| counts.top_faults(n), |t| list(t.top_faults(n)));
+    let mmio = timeline.map_or_else(|| counts.top_mmio(n), |t| list(t.top_mmio(n)));
+    (faults, timeline.map(|t| list(t.top_zaps(n))), mmio)
 }
 
 fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
@@ -379,111 +422,11 @@ fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
         };
         list.iter().map(one).collect::<Vec<_>>().join(", ")
     };
-    let list =
-        |top: Vec<TopPage>| top.iter().map(|p| (u32::from(p.vm.0), p.gfn, p.count)).collect::<Vec<_>>();
-    let faults = timeline.map_or_else(|| counts.top_faults(TOP), |t| list(t.top_faults(TOP)));
-    if !faults.is_empty() {
-        let _ = writeln!(out, "most faults at frame: {}", pages(&faults));
-    }
-    if let Some(t) = timeline {
-        let zaps = list(t.top_zaps(TOP));
-        if !zaps.is_empty() {
-            let _ = writeln!(out, "most zaps at frame: {}", pages(&zaps));
+    let (faults, zaps, mmio) = tops(counts, timeline, TOP);
+    for (what, list) in [("faults", faults), ("zaps", zaps.unwrap_or_default()), ("MMIO", mmio)] {
+        if !list.is_empty() {
+            let _ = writeln!(out, "most {what} at frame: {}", pages(&list));
         }
     }
-    let mmio = timeline.map_or_else(|| counts.top_mmio(TOP), |t| list(t.top_mmio(TOP)));
-    if !mmio.is_empty() {
-        let _ = writeln!(out, "most MMIO at frame: {}", pages(&mmio));
-    }
     out
-}
-
-/// What `state` counts at the end, and what the entries map, each frame once.
-fn space_json(t: &Timeline, vm: VmId, as_id: u8) -> Value {
-    let (start, end) = t.range();
-    let c = t.counts_of(vm, as_id, end);
-    let entries: serde_json::Map<String, Value> = [State::Present, State::Mmio, State::Removed, State::Table]
-        .into_iter()
-        .map(|s| (s.name().to_string(), c.state(s).into()))
-        .collect();
-    let peak = t.peak(vm, as_id);
-    json!({
-        "as_id": as_id,
-        "entries": entries,
-        "present_bytes": c.present_bytes(None),
-        "stale_bytes": c.stale_bytes(None),
-        "mmio_bytes": c.bytes(Shade::Mmio),
-        "peak_bytes": peak.map(|p| p.1),
-        "peak_at": peak.map(|p| p.0.saturating_sub(start)),
-    })
-}
-
-fn as_json(
-    info: &TraceInfo,
-    counts: &EventCounts,
-    timeline: Option<&Timeline>,
-    stands_out: &[StandOut],
-) -> Value {
-    let names: serde_json::Map<String, Value> =
-        counts.names().into_iter().map(|(n, c)| (n.to_string(), c.into())).collect();
-    let files: Vec<Value> = info
-        .files
-        .iter()
-        .map(|f| json!({"path": f.path.to_string_lossy(), "format": f.kind.to_string(), "bytes": f.size}))
-        .collect();
-    let mut v = json!({
-        "files": files,
-        "host": {"release": info.host.os_release, "cpu": info.host.cpu_desc, "cpus": info.host.nr_cpus, "hostname": info.host.hostname},
-        "events": counts.events,
-        "duration": info.last_ts.saturating_sub(info.first_ts),
-        "first": info.first_ts,
-        "last": info.last_ts,
-        "clock": info.clock.name,
-        "lost": {"known": info.lost.known, "total": info.lost.total, "moments": info.lost.moments},
-        "damage": info.damage.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "partial": info.is_partial(),
-        "notes": notes(info, counts),
-        "by_event": names,
-    });
-    if let Some(t) = timeline {
-        let (_, end) = t.range();
-        let c = t.counts_at(end);
-        let states: serde_json::Map<String, Value> =
-            [State::Present, State::Mmio, State::Removed, State::Table]
-                .into_iter()
-                .map(|s| (s.name().to_string(), c.state(s).into()))
-                .collect();
-        let vms: Vec<Value> = t
-            .vms()
-            .iter()
-            .map(|vm| {
-                let vcpus: Vec<Value> = vm.vcpus.iter().map(|v| json!({"tid": v.tid, "vcpu": v.vcpu_id, "comm": v.comm})).collect();
-                let layout: Vec<Value> = t
-                    .layout(vm.id)
-                    .parts
-                    .iter()
-                    .map(|p| json!({"what": p.what, "value": p.value, "from": p.from.name(), "why": p.why}))
-                    .collect();
-                let spaces: Vec<Value> =
-                    t.address_spaces(vm.id).into_iter().map(|as_id| space_json(t, vm.id, as_id)).collect();
-                json!({"vm": vm.id.0, "pid": vm.pid, "comm": vm.comm, "mmu": vm.kind.name(), "vcpus": vcpus, "layout": layout, "provenance": vm.provenance,
-                    "torn_down": vm.ended.as_ref().map(|e| json!({"start": e.start, "end": e.end, "event": e.event, "tid": e.tid, "comm": e.comm})),
-                    "spaces": spaces})
-            })
-            .collect();
-        v["at_end"] = Value::Object(states);
-        v["vms"] = Value::Array(vms);
-        v["stands_out"] = json!(stands_out);
-        v["faults"] = t.fault_count().into();
-        v["evidence"] = t.evidence().len().into();
-        v["zaps"] = t.zap_count().into();
-        let accesses = t.mmio_ranges().iter().filter_map(|r| r.accesses).sum::<u64>();
-        v["mmio"] = json!({
-            // What is not recorded is not none.
-            "accesses": (t.mmio_accesses_told() || t.mmio_ranges().is_empty()).then_some(accesses),
-            "faults": t.faults().filter(|f| f.mmio).count(),
-            "ranges": t.mmio_ranges().len(),
-        });
-    }
-    v
 }

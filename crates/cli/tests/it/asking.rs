@@ -329,3 +329,86 @@ fn memory_can_be_asked_for_at_a_moment() {
     }
     assert_eq!(ram("0.1"), 4096 * frames.len() as u64);
 }
+
+/// Numbers (with their units) and hex numbers of a text.
+fn numbers(text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let words: Vec<&str> = text.split([' ', '\n', '(', ')', ';']).filter(|w| !w.is_empty()).collect();
+    for (n, w) in words.iter().enumerate() {
+        let w = w.trim_end_matches([',', ':', '.']);
+        if !w.starts_with(|c: char| c.is_ascii_digit()) {
+            continue;
+        }
+        let unit = words.get(n + 1).map(|u| u.trim_end_matches([',', ':', '.']));
+        match unit {
+            Some(u @ ("ns" | "µs" | "ms" | "s" | "B" | "KiB" | "MiB" | "GiB" | "min")) => {
+                out.push(format!("{w} {u}"))
+            }
+            _ => out.push(w.to_string()),
+        }
+    }
+    out
+}
+
+/// Everything a JSON value holds, in every notation in which a text may show it.
+fn notations(v: &serde_json::Value, out: &mut Vec<String>) {
+    use serde_json::Value;
+    match v {
+        Value::Number(n) => {
+            if let Some(n) = n.as_u64() {
+                out.extend([
+                    mmuscope_units::count(n),
+                    mmuscope_units::duration(n),
+                    mmuscope_units::bytes(n),
+                    n.to_string(),
+                ]);
+            }
+        }
+        Value::String(s) => out.push(s.clone()),
+        Value::Array(a) => {
+            out.push(a.len().to_string());
+            a.iter().for_each(|v| notations(v, out));
+        }
+        Value::Object(o) => {
+            for (k, v) in o {
+                out.push(k.clone());
+                notations(v, out);
+            }
+        }
+        Value::Bool(_) | Value::Null => {}
+    }
+}
+
+#[test]
+fn the_summary_in_json_has_all_that_its_text_has() {
+    for (trace, at_least) in [
+        ("samples/6.1-npt/trace.txt.zst", 80),
+        ("samples/linux-boot/trace.dat", 40),
+        ("samples/5.10-shadow64/trace.txt.zst", 60),
+        ("samples/6.18-npt/trace.txt.zst", 60),
+    ] {
+        let text = stdout(&["summary", trace]);
+        let json = serde_json::from_str(&stdout(&["summary", trace, "-f", "json"])).expect("JSON");
+        let mut known = Vec::new();
+        notations(&json, &mut known);
+        let all = numbers(&text);
+        assert!(all.len() >= at_least, "{trace}: {} numbers\n{text}", all.len());
+        for n in all {
+            // What is part of a sentence (a note, a release, a layout) is there as such.
+            let there = n == "0"
+                || known.iter().any(|k| {
+                    *k == n
+                        || (k.len() > n.len()
+                            && !k.chars().all(|c| c.is_ascii_digit() || c == ',')
+                            && k.contains(&n))
+                });
+            assert!(there, "{trace}: `{n}` is in the text and not in the JSON\n{text}");
+        }
+        for line in text.lines().filter_map(|l| l.strip_prefix("note       ")) {
+            assert!(json["notes"].as_array().is_some_and(|n| n.iter().any(|n| n == line)), "{line}");
+        }
+        for key in ["phases", "vms", "known", "top_faults", "top_zaps", "top_mmio", "lost", "by_event"] {
+            assert!(!json[key].is_null(), "{trace}: {key}");
+        }
+    }
+}
