@@ -38,7 +38,7 @@ pub(super) fn gather(pasted: &Pasted, level: Option<u8>, events: Option<&Gathere
             .values
             .extend(found.iter().filter(|v| zeroes || v.value != 0).map(|v| value(v, group, level)));
         evidence.values.truncate(MOST_JUDGED);
-        if matches!(group.kind, Kind::ReservedDump | Kind::VeDump) {
+        if matches!(group.kind, Kind::ReservedDump | Kind::VeDump | Kind::Walk) {
             // 5.10 prints all slots of an array, also those above the root of the walk.
             let slots =
                 pasted.clues.iter().any(|c| (*c.releases.start(), *c.releases.end()) == ((5, 10), (5, 12)));
