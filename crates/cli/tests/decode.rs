@@ -200,3 +200,43 @@ fn a_bad_layout_file_is_told_by_line() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("mine.toml:4: accessed takes a mask: `b99` is not a bit"), "{said}");
 }
+
+/// Files are text, or traces of any format; text from a file is text from standard input.
+#[test]
+fn files_are_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let table = "|level|index|addr|val|\n|--|--|--|--|\n|2|3|0xff2d950aa3a9d018|8aa3afa027|\n|1|511|0xff2d950aa3afaff8|8aa111e025|\n";
+    let file = dir.path().join("walk.md");
+    std::fs::write(&file, table).expect("a file");
+    let path = file.to_str().expect("a path");
+    let from_file = run(&["decode", path], "");
+    assert_eq!(text(&from_file), text(&run(&["decode"], table)));
+    assert!(text(&from_file).contains("A walk of the page tables"), "{}", text(&from_file));
+    assert!(text(&from_file).contains("pfn 0x8aa111e"), "{}", text(&from_file));
+    let levels = run(&["decode", "0x8aa3afa027", "level", "2", "0x8aa111e025@1", "--format", "jsonl"], "");
+    let levels: Vec<Value> = text(&levels)
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).expect("JSON")["level"].clone())
+        .collect();
+    assert_eq!(levels, [2, 1]);
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/6.1-ept-ad/trace.dat");
+    let trace = run(&["decode", sample, "--format", "jsonl"], "");
+    assert!(trace.status.success() && text(&trace).lines().count() > 1000, "{:?}", trace.status);
+    let both = run(&["decode", path, "0x1"], "");
+    assert_eq!(both.status.code(), Some(2));
+}
+
+/// The point of a fragment is in the first lines, however a mail program broke it.
+#[test]
+fn the_point_of_a_fragment_comes_first() {
+    let round = "> vmm-7  [001] ..... 5.000001: kvm_exit: vcpu 1 reason EPT_VIOLATION rip 0x1000\n\
+                 > info1 0x0000000000000181 info2 0x0000000000000000 intr_info 0x00000000\n> error_code 0x00000000\n\
+                 > vmm-7  [001] ..... 5.000001: kvm_page_fault: vcpu 1 rip 0x1000 address\n\
+                 > 0x0000000000abc000 error_code 0x181\n\
+                 > vmm-7  [001] ..... 5.000001: kvm_userspace_exit: reason error (14)\n";
+    let out = run(&["summary", "-"], &round.repeat(2));
+    let first: Vec<String> = text(&out).lines().take(10).map(str::to_owned).collect();
+    let says = |what: &str| first.iter().any(|l| l.contains(what));
+    assert!(says("2 read faults of vCPU 1 on gfn 0xabc") && says("-EFAULT to user space"), "{first:#?}");
+    assert!(says("6 joined to the line before") && says("12 freed from quote marks"), "{first:#?}");
+}

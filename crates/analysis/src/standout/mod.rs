@@ -79,7 +79,6 @@ impl StandOut {
 
 /// What rules look at.
 struct Seen<'a> {
-    timeline: &'a Timeline,
     faults: &'a [Fault],
     noted: &'a Noted,
     /// All there is, is a few events: what a reader of more finds in the other parts of a summary is told here.
@@ -108,7 +107,7 @@ const RULES: [Rule; 8] = [
 pub fn find(trace: &Trace, timeline: &Timeline) -> Vec<StandOut> {
     let noted = Noted::gather(trace);
     let faults: Vec<Fault> = timeline.faults().collect();
-    let seen = Seen { timeline, faults: &faults, noted: &noted, fragment: trace.events.len() <= FRAGMENT };
+    let seen = Seen { faults: &faults, noted: &noted, fragment: trace.events.len() <= FRAGMENT };
     let mut all: Vec<StandOut> = RULES
         .iter()
         .flat_map(|rule| {

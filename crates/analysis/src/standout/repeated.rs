@@ -41,7 +41,8 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
 }
 
 fn is_long(run: &[&Fault]) -> bool {
-    let took = run.last().zip(run.first()).map_or(0, |(last, first)| last.ts.saturating_sub(first.ts));
+    // The first may have waited long for the host: what counts is what came after it.
+    let took = run.last().zip(run.get(1)).map_or(0, |(last, second)| last.ts.saturating_sub(second.ts));
     run.len() >= MANY && took >= LONG
 }
 
@@ -56,23 +57,21 @@ fn one(seen: &Seen<'_>, runs: &[Run<'_>]) -> StandOut {
     let who = vcpus(all().filter_map(|f| f.vcpu).collect());
     let who = if who.is_empty() { format!("thread {}", first.tid) } else { who };
     let verb = if who.starts_with("vCPUs") { "fault" } else { "faults" };
-    let (_, end) = seen.timeline.range();
     let ends = runs.iter().any(|r| r.last().is_some_and(|f| seen.noted.last_exit(f.tid) <= f.last_event));
-    let until = if ends && end > first.ts { ", and still does where the trace ends" } else { "" };
+    let until = if ends { ", up to the end of the trace" } else { "" };
+    let code = first.error_code.map_or_else(String::new, |c| format!(" (error code {c:#x})"));
+    let one = format!("{}{code}", kind(first));
     let why = if all().all(|f| f.outcome == Outcome::Spurious) {
-        ": each is spurious, as the SPTE grants the access already, so that the translation which the CPU uses is another"
-    } else if all().all(|f| f.outcome == Outcome::Untold) {
-        " without an install that the trace shows: the fault stays as it was"
+        format!(
+            "each {one} is spurious, as the SPTE grants the access already: the CPU uses another translation"
+        )
+    } else if all().any(|f| f.outcome == Outcome::Untold) {
+        format!("each {one} is followed by the same, and no event shows an install")
     } else {
-        " without an install"
+        format!("each {one} is followed by the same, without an install")
     };
     let table = if first.access.guest_table { ", a page table of the guest," } else { "" };
-    let code = first.error_code.map_or_else(String::new, |c| format!(" (error code {c:#x})"));
-    let title = format!(
-        "{who} {verb} on {}{table} again and again, {n} times in a row{until}{why}; the same {}{code}",
-        place(first),
-        kind(first)
-    );
+    let title = format!("{who} {verb} on {}{table} again and again ({n} times{until}): {why}", place(first));
     let mut out = StandOut::new("fault-loop", Severity::Warning, title);
     (out.vm, out.gfn) = (Some(first.vm.0), first.gfn);
     let mut faults: Vec<&Fault> = all().collect();

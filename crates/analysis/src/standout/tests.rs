@@ -51,7 +51,7 @@ fn faults_in_vain() {
     ];
     let fact = only(&lines(&round.repeat(2)));
     assert_eq!((fact.id, fact.gfn, fact.count), ("fault-loop", Some(0xabc), 2));
-    assert!(fact.title.contains("without an install that the trace shows"), "{}", fact.title);
+    assert!(fact.title.contains("no event shows an install"), "{}", fact.title);
     // Twice, and then the guest goes on: a race.
     let on = "kvm_exit: vcpu 1 reason HLT rip 0x1004 info1 0x0 info2 0x0 intr_info 0x00000000 error_code 0x00000000";
     assert_eq!(facts(&lines(&[&round.repeat(2)[..], &[on]].concat())), []);
@@ -59,7 +59,7 @@ fn faults_in_vain() {
     assert_eq!(facts(&lines(&round)), []);
     let spurious = "fast_page_fault: vcpu 1 gva abc000 error_code U sptep 00000000fd98c937 old 0x61000034d4fe877 new 61000034d4fe877 spurious 1 fixed 0";
     let fact = only(&lines(&[round[0], round[1], spurious, round[2]].repeat(4)));
-    assert!(fact.title.contains("each is spurious") && fact.count == 4, "{fact:?}");
+    assert!(fact.title.contains("is spurious") && fact.count == 4, "{fact:?}");
 }
 
 #[test]

@@ -29,8 +29,9 @@ impl Skipped {
     pub(super) fn notes(&self, info: &mut TraceInfo) {
         if self.lines > 0 {
             info.notes.push(format!(
-                "{} lines are no events and were skipped, the first of them: {}",
-                self.lines, self.first
+                "{} no event and skipped, the first: {}",
+                if self.lines == 1 { "1 line is".to_owned() } else { format!("{} lines are", self.lines) },
+                self.first
             ));
         }
         if self.stack > 0 {

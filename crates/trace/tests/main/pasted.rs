@@ -195,7 +195,7 @@ fn other_lines_are_told_of() {
     let prose = mixed.iter().filter(|l| l.starts_with("This") || l.starts_with("[root")).count();
     let stacks = mixed.iter().filter(|l| l.starts_with(" =>")).count();
     assert!(
-        notes.iter().any(|n| n.contains(&format!("{prose} lines are no events"))
+        notes.iter().any(|n| n.contains(&format!("{prose} lines are no event"))
             && n.ends_with("This is the interesting part.")),
         "{notes:?}"
     );
