@@ -341,7 +341,15 @@ impl Viewer {
         }
         self.read_on(ctx);
         if let Some(message) = self.following.as_ref().and_then(Following::message) {
-            self.toast(format!("following ended: {message}"), true);
+            let nothing =
+                matches!(&self.page, Page::Open(d) if capture::read(&d.capture).trace.events.is_empty());
+            if nothing {
+                // There is no trace beside which this could be said.
+                self.following = None;
+                self.page = Page::Welcome { error: Some(message) };
+            } else {
+                self.toast(format!("following ended: {message}"), true);
+            }
         }
         if let Page::Open(doc) = &mut self.page
             && doc.follow

@@ -110,6 +110,10 @@ impl<Q, R> Drop for Worker<Q, R> {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    /// Longer than anything here takes on the slowest machine.
+    const SOON: Duration = Duration::from_mins(1);
 
     #[test]
     fn the_newest_question_is_answered_and_the_ones_between_are_not() {
@@ -119,7 +123,7 @@ mod tests {
         let w = Worker::start(
             "test",
             move |q: u32| {
-                gate.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
+                gate.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SOON).ok();
                 q * 2
             },
             move || {
@@ -127,16 +131,18 @@ mod tests {
             },
         );
         w.ask(1);
+        let until = Instant::now() + SOON;
         while !w.shared.lock().busy {
+            assert!(Instant::now() < until, "the worker begins");
             std::thread::yield_now();
         }
         w.ask(2);
         w.ask(3);
         gate_in.send(()).ok();
-        tell.recv().ok();
+        tell.recv_timeout(SOON).expect("an answer");
         assert_eq!(w.take(), Some(Ok(2)));
         gate_in.send(()).ok();
-        tell.recv().ok();
+        tell.recv_timeout(SOON).expect("an answer");
         assert_eq!(w.take(), Some(Ok(6)));
         assert!(!w.busy());
     }
@@ -155,10 +161,10 @@ mod tests {
             },
         );
         w.ask(0);
-        tell.recv().ok();
+        tell.recv_timeout(SOON).expect("an answer");
         assert!(matches!(w.take(), Some(Err(_))));
         w.ask(5);
-        tell.recv().ok();
+        tell.recv_timeout(SOON).expect("an answer");
         assert_eq!(w.take(), Some(Ok(5)));
     }
 

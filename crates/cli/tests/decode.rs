@@ -1,5 +1,9 @@
 //! `mmuscope decode` and `mmuscope layout` as programs: the vectors through the command line, pasted text, exit status.
 
+#[path = "it/ends.rs"]
+mod ends;
+
+use ends::ends;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
@@ -15,7 +19,7 @@ fn run(args: &[&str], input: &str) -> Output {
         .expect("mmuscope runs");
     // A program that needs no input may be gone already.
     let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
-    child.wait_with_output().expect("mmuscope ends")
+    ends(child, &format!("mmuscope {args:?}"))
 }
 
 fn text(output: &Output) -> String {

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used)] // a test may panic: also its helpers
 
+#[path = "../../cli/tests/it/ends.rs"]
+mod ends;
+
+use ends::{ends, output, succeeds};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Read;
@@ -38,13 +42,9 @@ fn possible(test: &str) -> bool {
         "no /dev/kvm"
     } else if !Path::new("/sys/kernel/tracing/events/kvmmmu").exists() {
         "no kvmmmu events (tracefs not mounted, or not root)"
-    } else if !Command::new(example("vm_load")).arg("0").output().is_ok_and(|o| o.status.success()) {
+    } else if !output(Command::new(example("vm_load")).arg("0")).is_ok_and(|o| o.status.success()) {
         "/dev/kvm does not run a guest at CPL 3"
-    } else if !collect(&["-q", "-o", "/dev/null", "--duration", "10ms"])
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|s| s.success())
-    {
+    } else if !succeeds(collect(&["-q", "-o", "/dev/null", "--duration", "10ms"]).stderr(Stdio::null())) {
         "perf_event_open is not allowed"
     } else {
         return true;
@@ -54,7 +54,7 @@ fn possible(test: &str) -> bool {
 }
 
 fn perf(test: &str) -> bool {
-    let there = Command::new("perf").arg("--version").output().is_ok_and(|o| o.status.success());
+    let there = output(Command::new("perf").arg("--version")).is_ok_and(|o| o.status.success());
     if !there {
         eprintln!("SKIPPED {test}: perf is not installed");
     }
@@ -162,7 +162,7 @@ impl Parsed {
 
 /// perf's own count of each event of a file.
 fn perf_counts(file: &Path) -> BTreeMap<String, u64> {
-    let out = Command::new("perf").args(["script", "-i"]).arg(file).args(["-F", "event"]).output().unwrap();
+    let out = output(Command::new("perf").args(["script", "-i"]).arg(file).args(["-F", "event"])).unwrap();
     assert!(out.status.success(), "perf script: {}", String::from_utf8_lossy(&out.stderr));
     let mut m = BTreeMap::new();
     for l in String::from_utf8_lossy(&out.stdout).lines() {
@@ -188,13 +188,7 @@ impl Guard {
     }
 
     fn signal(&self, name: &str) {
-        assert!(
-            Command::new("kill")
-                .args([&format!("-{name}"), &self.id().to_string()])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(succeeds(Command::new("kill").args([&format!("-{name}"), &self.id().to_string()])));
     }
 
     fn ended(&mut self) -> bool {
@@ -202,7 +196,7 @@ impl Guard {
     }
 
     fn output(mut self) -> Output {
-        self.0.take().unwrap().wait_with_output().unwrap()
+        ends(self.0.take().unwrap(), "the recorder")
     }
 }
 
@@ -213,6 +207,17 @@ impl Drop for Guard {
             let _ = c.wait();
         }
     }
+}
+
+/// Reads the first bytes of what a program prints, and goes away.
+fn first_bytes(child: &mut Guard) {
+    let mut pipe = child.0.as_mut().unwrap().stdout.take().unwrap();
+    let (send, read) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut some = [0u8; 100];
+        send.send(pipe.read_exact(&mut some).is_ok()).ok();
+    });
+    assert_eq!(read.recv_timeout(ends::LONG), Ok(true), "it prints something");
 }
 
 fn stderr(o: &Output) -> String {
@@ -250,15 +255,16 @@ fn counts_equal_perfs_on_the_same_run() {
         })
         .collect();
     // Ours outside: it sees all that perf sees, and perf's start and end lie inside.
-    let out = collect(&["-e", BOTH, "--buffer", "16M", "-o"])
-        .arg(&ours)
-        .args(["--", "perf", "record", "-q", "-a", "-m", "4096", "-e", &events.join(","), "-o"])
-        .arg(&theirs)
-        .arg("--")
-        .arg(example("vm_load"))
-        .arg("0.2")
-        .output()
-        .unwrap();
+    let out = output(
+        collect(&["-e", BOTH, "--buffer", "16M", "-o"])
+            .arg(&ours)
+            .args(["--", "perf", "record", "-q", "-a", "-m", "4096", "-e", &events.join(","), "-o"])
+            .arg(&theirs)
+            .arg("--")
+            .arg(example("vm_load"))
+            .arg("0.2"),
+    )
+    .unwrap();
     assert!(out.status.success(), "{}", stderr(&out));
     assert!(stderr(&out).contains("lost: nothing"), "{}", stderr(&out));
     // mmu notifier events of other processes with KVM VMs are in both; those of the short time before perf started only in ours.
@@ -373,7 +379,7 @@ fn the_flight_recorder_saves_when_told() {
     wait_for("the first snapshot", || name(1).exists());
     sleep(Duration::from_millis(700));
     // This VM deletes a memory slot at its end, which throws all its page tables away at once: the trigger.
-    assert!(Command::new(example("vm_load")).arg("0").output().unwrap().status.success());
+    assert!(output(Command::new(example("vm_load")).arg("0")).unwrap().status.success());
     wait_for("the triggered snapshot", || name(2).exists());
     sleep(Duration::from_millis(100));
     child.signal("INT");
@@ -410,19 +416,14 @@ fn a_full_disk_ends_the_recording_readably() {
     }
     let _alone = alone();
     let d = tempfile::tempdir().unwrap();
-    if !Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=512k", "nodev"])
-        .arg(d.path())
-        .status()
-        .is_ok_and(|s| s.success())
-    {
+    if !succeeds(Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k", "nodev"]).arg(d.path())) {
         eprintln!("SKIPPED a_full_disk_ends_the_recording_readably: may not mount");
         return;
     }
     let file = d.path().join("x");
-    let out = collect(&["-e", "all", "-o"]).arg(&file).arg("--").arg(example("vm_load")).arg("1.5").output();
+    let out = output(collect(&["-e", "all", "-o"]).arg(&file).arg("--").arg(example("vm_load")).arg("1.5"));
     let bytes = fs::read(&file);
-    let _ = Command::new("umount").arg(d.path()).status();
+    succeeds(Command::new("umount").arg(d.path()));
     let (out, bytes) = (out.unwrap(), bytes.unwrap());
     assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
     assert!(stderr(&out).contains("the disk is full"), "{}", stderr(&out));
@@ -436,15 +437,14 @@ fn a_pipe_carries_the_capture_and_nothing_else() {
     }
     let _alone = alone();
     // The command prints to its standard output, which must not end up in the capture.
-    let out = collect(&["-q", "-o", "-", "--"]).arg(example("vm_load")).arg("0.1").output().unwrap();
+    let out = output(collect(&["-q", "-o", "-", "--"]).arg(example("vm_load")).arg("0.1")).unwrap();
     assert!(out.status.success(), "{}", stderr(&out));
     assert!(stderr(&out).contains("touched"));
     let p = parse(&out.stdout);
     assert!(p.samples() > 500 && p.rest == 0);
     // A reader that leaves ends the recording without fuss.
     let mut child = Guard::new(collect(&["-o", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped()));
-    let mut some = [0u8; 100];
-    child.0.as_mut().unwrap().stdout.take().unwrap().read_exact(&mut some).unwrap();
+    first_bytes(&mut child);
     let load = Guard::load();
     wait_for("the end", || child.ended());
     drop(load);
@@ -453,7 +453,7 @@ fn a_pipe_carries_the_capture_and_nothing_else() {
     // It is noticed also when nothing happens that would have to be written.
     let mut child =
         Guard::new(collect(&["-e", "kvm_set_irq", "-o", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped()));
-    child.0.as_mut().unwrap().stdout.take().unwrap().read_exact(&mut some).unwrap();
+    first_bytes(&mut child);
     wait_for("the end without events", || child.ended());
     assert_eq!(child.output().status.code(), Some(0));
 }
@@ -499,17 +499,14 @@ fn a_reader_that_lags_gets_the_whole_capture() {
     }
     let _alone = alone();
     let load = Guard::new(Command::new(example("vm_load")).arg("20").stdout(Stdio::null()));
-    let mut child =
+    let child =
         Guard::new(collect(&["--duration", "1s", "-o", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped()));
-    let mut pipe = child.0.as_mut().unwrap().stdout.take().unwrap();
     // Nothing is taken until the time is all but over.
     sleep(Duration::from_millis(900));
-    let mut bytes = Vec::new();
-    pipe.read_to_end(&mut bytes).unwrap();
-    wait_for("the end of the recording", || child.ended());
+    let out = child.output();
     drop(load);
-    let said = stderr(&child.output());
-    let p = parse(&bytes);
+    let said = stderr(&out);
+    let p = parse(&out.stdout);
     assert!(p.rest == 0 && p.samples() > 2000, "{} samples, {} bytes left", p.samples(), p.rest);
     assert!(p.facts.iter().any(|(k, v)| k == "record.end" && v == "the time was over"), "{said}");
     let (_, rest) = said.split_once("recorded ").unwrap();
@@ -528,10 +525,9 @@ fn one_process_among_others() {
     let d = tempfile::tempdir().unwrap();
     let file = d.path().join("x");
     let pid = wanted.id();
-    let out = collect(&["--vm", &pid.to_string(), "--duration", "300ms", "--anonymise", "-o"])
-        .arg(&file)
-        .output()
-        .unwrap();
+    let out =
+        output(collect(&["--vm", &pid.to_string(), "--duration", "300ms", "--anonymise", "-o"]).arg(&file))
+            .unwrap();
     let other_pid = other.id();
     drop((wanted, other));
     assert!(out.status.success(), "{}", stderr(&out));
@@ -559,20 +555,21 @@ fn filters_reach_the_kernel() {
     let _alone = alone();
     let d = tempfile::tempdir().unwrap();
     let file = d.path().join("x");
-    let out = collect(&["-e", "kvm_mmu_set_spte", "--gfn", "0x410-0x41f", "-o"])
-        .arg(&file)
-        .arg("--")
-        .arg(example("vm_load"))
-        .arg("0.05")
-        .output()
-        .unwrap();
+    let out = output(
+        collect(&["-e", "kvm_mmu_set_spte", "--gfn", "0x410-0x41f", "-o"])
+            .arg(&file)
+            .arg("--")
+            .arg(example("vm_load"))
+            .arg("0.05"),
+    )
+    .unwrap();
     assert!(out.status.success(), "{}", stderr(&out));
     let p = parse(&fs::read(&file).unwrap());
     // gfn lies at offset 8 of the raw record, which starts at 36 of the body (tracefs format of every kernel with this event).
     let gfns: Vec<u64> = p.records.iter().filter(|r| r.kind == 9).map(|r| u64_at(&r.body, 36 + 8)).collect();
     assert!(!gfns.is_empty());
     assert!(gfns.iter().all(|g| (0x410..=0x41f).contains(g)), "{gfns:x?}");
-    let bad = collect(&["--filter", "kvm_mmu_set_spte:nonsense == 1", "-o"]).arg(&file).output().unwrap();
+    let bad = output(collect(&["--filter", "kvm_mmu_set_spte:nonsense == 1", "-o"]).arg(&file)).unwrap();
     assert_eq!(bad.status.code(), Some(2));
     assert!(stderr(&bad).contains("nonsense") && stderr(&bad).contains("gfn, spte"), "{}", stderr(&bad));
 }
@@ -592,13 +589,14 @@ fn an_ordinary_user_is_told_what_is_missing() {
         fs::set_permissions(p, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
     let nobody = |args: &[&str]| {
-        Command::new("setpriv")
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-            .arg(&exe)
-            .args(args)
-            .current_dir("/")
-            .output()
-            .unwrap()
+        output(
+            Command::new("setpriv")
+                .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+                .arg(&exe)
+                .args(args)
+                .current_dir("/"),
+        )
+        .unwrap()
     };
     let out = nobody(&["doctor"]);
     assert_eq!(out.status.code(), Some(2));

@@ -4,14 +4,16 @@ use crate::run::{at_root, cargo, have, output, root, show};
 use crate::samples;
 use anyhow::Result;
 use std::process::Command;
-use std::time::Instant;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
 /// Debian packages that checks use, and what for. Nothing is needed to build mmuscope itself beyond a Rust toolchain and a C compiler.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("libgl1-mesa-dri", "the viewer's window without a graphics card"),
     ("mesa-vulkan-drivers", "pictures of the viewer in tests"),
     ("xvfb", "a display for the viewer"),
     ("xauth", "a display for the viewer"),
+    ("x11-utils", "what the viewer's window says, from outside"),
     ("trace-cmd", "a second opinion on trace.dat"),
     ("linux-perf", "a second opinion on perf.data"),
 ];
@@ -19,29 +21,88 @@ const PACKAGES: [(&str, &str); 6] = [
 /// From the Python package registry.
 const DUCKDB: &str = "duckdb>=1.1";
 
+/// How often a step that takes long says that it still runs.
+const BEAT: Duration = Duration::from_mins(1);
+
+/// One check: what it is called, and how it is made.
+type Step = (&'static str, fn() -> Result<()>);
+
+const STEPS: [Step; 9] = [
+    ("what the checks use: Debian packages, DuckDB", || {
+        packages();
+        duckdb();
+        Ok(())
+    }),
+    ("formatting", || show(&mut cargo(&["fmt", "--all", "--check"]))),
+    ("samples", samples::check),
+    ("spelling", spelling),
+    ("licences and banned crates", deny),
+    ("clippy (builds everything once)", || {
+        show(&mut lean(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])))
+    }),
+    ("documentation", || {
+        show(lean(cargo(&["doc", "--workspace", "--no-deps"])).env("RUSTDOCFLAGS", "-D warnings"))
+    }),
+    ("building the tests (the longest step where nothing is built yet)", || {
+        show(&mut lean(cargo(&["test", "--workspace", "--no-run"])))
+    }),
+    ("running the tests", || show(&mut lean(cargo(&["test", "--workspace", "--no-fail-fast"])))),
+];
+
 /// Runs every check.
 pub(crate) fn test() -> Result<()> {
     let start = Instant::now();
-    packages();
-    duckdb();
-    show(&mut cargo(&["fmt", "--all", "--check"]))?;
-    samples::check()?;
+    for (i, (name, check)) in STEPS.iter().enumerate() {
+        step(&format!("step {} of {}: {name}", i + 1, STEPS.len()), start, *check)?;
+    }
+    eprintln!("\nevery check passed in {}", took(start.elapsed()));
+    Ok(())
+}
+
+/// Runs one check and says which it is, how long it took, and now and then that it still runs.
+fn step(title: &str, start: Instant, check: impl FnOnce() -> Result<()>) -> Result<()> {
+    eprintln!("\n=== {title} (after {})", took(start.elapsed()));
+    let begun = Instant::now();
+    let (done, running) = std::sync::mpsc::channel::<()>();
+    let result = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while running.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+                let (here, all) = (took(begun.elapsed()), took(start.elapsed()));
+                eprintln!("=== {title}: still running after {here}, {all} in all");
+            }
+        });
+        let result = check();
+        drop(done);
+        result
+    });
+    let how = if result.is_ok() { "done" } else { "FAILED" };
+    eprintln!("=== {title}: {how} in {}", took(begun.elapsed()));
+    result
+}
+
+/// `75 s` as `1 min 15 s`.
+fn took(time: Duration) -> String {
+    match (time.as_secs() / 60, time.as_secs() % 60) {
+        (0, s) => format!("{s} s"),
+        (m, s) => format!("{m} min {s} s"),
+    }
+}
+
+fn spelling() -> Result<()> {
     if have("typos") {
-        show(&mut at_root("typos", &[]))?;
-    } else {
-        skipped("spelling: the program typos is not installed (cargo install typos-cli)");
+        return show(&mut at_root("typos", &[]));
     }
+    skipped("spelling: the program typos is not installed (cargo install typos-cli)");
+    Ok(())
+}
+
+fn deny() -> Result<()> {
     if have("cargo-deny") {
-        show(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))?;
-    } else {
-        skipped(
-            "licences and banned crates: cargo-deny is not installed (cargo install cargo-deny); a test bans the worst by name",
-        );
+        return show(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]));
     }
-    show(&mut lean(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])))?;
-    show(lean(cargo(&["doc", "--workspace", "--no-deps"])).env("RUSTDOCFLAGS", "-D warnings"))?;
-    show(&mut lean(cargo(&["test", "--workspace", "--no-fail-fast"])))?;
-    eprintln!("\nevery check passed in {} s", start.elapsed().as_secs());
+    skipped(
+        "licences and banned crates: cargo-deny is not installed (cargo install cargo-deny); a test bans the worst by name",
+    );
     Ok(())
 }
 
@@ -110,4 +171,22 @@ fn installed(package: &str) -> bool {
 
 fn names(list: &[&str]) -> String {
     list.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_for_people() {
+        assert_eq!(took(Duration::from_secs(59)), "59 s");
+        assert_eq!(took(Duration::from_secs(3675)), "61 min 15 s");
+    }
+
+    #[test]
+    fn a_step_hands_on_how_it_went() {
+        assert!(step("step 1 of 2: fine", Instant::now(), || Ok(())).is_ok());
+        let failed = step("step 2 of 2: not fine", Instant::now(), || anyhow::bail!("deliberate"));
+        assert_eq!(failed.unwrap_err().to_string(), "deliberate");
+    }
 }

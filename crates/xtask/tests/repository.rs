@@ -1,5 +1,8 @@
 //! Rules of the repository that no compiler holds: which crate may know which, where `unsafe` may be, what may not come in.
 
+#[path = "../../cli/tests/it/ends.rs"]
+mod ends;
+
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -65,7 +68,7 @@ fn root() -> PathBuf {
 
 fn cargo(args: &[&str]) -> String {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let out = Command::new(cargo).args(args).current_dir(root()).output().expect("cargo runs");
+    let out = ends::output(Command::new(cargo).args(args).current_dir(root())).expect("cargo runs");
     assert!(out.status.success(), "cargo {args:?}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).expect("cargo prints text")
 }

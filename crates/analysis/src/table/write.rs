@@ -26,7 +26,7 @@ pub enum Format {
     Csv,
     /// One JSON array of objects.
     Json,
-    /// One JSON object a line.
+    /// One JSON object a line, without the keys whose value is null.
     Jsonl,
     /// Apache Parquet.
     Parquet,
@@ -226,7 +226,7 @@ impl<W: Write> TableWriter<W> {
                         (false, 0) => to.push(b'['),
                         (false, _) => to.extend(b",\n "),
                     }
-                    json_row(to, &view, row);
+                    json_row(to, &view, row, lines);
                     if lines {
                         to.push(b'\n');
                     }
@@ -416,12 +416,20 @@ fn csv_row(out: &mut Vec<u8>, view: &View<'_>, row: usize) {
     out.push(b'\n');
 }
 
-fn json_row(out: &mut Vec<u8>, view: &View<'_>, row: usize) {
-    for (n, column) in view.columns.iter().enumerate() {
-        out.extend(if n == 0 { b"{\"" } else { b",\"" });
+/// A row as an object. With `sparse`, an absent key is what null is otherwise: most columns of an event do not apply to it, and would be nine
+/// tenths of the output.
+fn json_row(out: &mut Vec<u8>, view: &View<'_>, row: usize, sparse: bool) {
+    out.push(b'{');
+    let mut first = true;
+    for column in &view.columns {
+        let cell = column.get(row);
+        if sparse && cell == Cell::Null {
+            continue;
+        }
+        out.extend(if std::mem::take(&mut first) { &b"\""[..] } else { b",\"" });
         out.extend(column.spec.name.bytes());
         out.extend(b"\":");
-        match column.get(row) {
+        match cell {
             Cell::Null => out.extend(b"null"),
             Cell::U64(v) if column.spec.kind == Kind::Hex => {
                 out.push(b'"');

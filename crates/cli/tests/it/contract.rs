@@ -56,26 +56,43 @@ fn frames_and_values_are_hex_and_times_count_from_the_first_event() {
     assert!(ts.ends_with("000") && ts.len() >= 9, "{ts}");
 }
 
+/// A row without what is null, as JSON lines have it.
+fn sparse(row: &Value) -> Value {
+    let all = row.as_object().expect("an object").iter();
+    all.filter(|(_, v)| !v.is_null())
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
 #[test]
 fn the_same_rows_in_every_text_format() {
-    let args = ["state", TRACE, "--where", "level == 2", "--format"];
-    let csv = Csv::of(&args[..4]);
-    assert!(csv.rows.len() > 8);
-    let json: Vec<Value> = serde_json::from_str(&stdout(&[&args[..], &["json"]].concat())).expect("JSON");
-    let lines: Vec<Value> = stdout(&[&args[..], &["jsonl"]].concat())
-        .lines()
-        .map(|l| serde_json::from_str(l).expect("JSON"))
-        .collect();
-    assert_eq!(json, lines);
-    assert_eq!(json.len(), csv.rows.len());
-    for (row, object) in csv.rows.iter().zip(&json) {
-        for (name, cell) in csv.names.iter().zip(row) {
-            let value = match &object[name] {
-                Value::Null => String::new(),
-                Value::String(s) => s.clone(),
-                other => other.to_string(),
-            };
-            assert_eq!(*cell, value, "{name}");
+    for args in [
+        ["state", TRACE, "--where", "level == 2"],
+        ["events", TRACE, "-n", "2000"],
+        ["spans", TRACE, "--where", "level == 2"],
+        ["faults", TRACE, "-n", "500"],
+    ] {
+        let csv = Csv::of(&args);
+        assert!(csv.rows.len() > 8);
+        let in_format = |f| stdout(&[&args[..], &["--format", f]].concat());
+        let json: Vec<Value> = serde_json::from_str(&in_format("json")).expect("JSON");
+        let lines: Vec<Value> =
+            in_format("jsonl").lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+        // In one array every object has every key; on lines of their own, an absent key is a null.
+        assert!(json.iter().all(|row| csv.names.iter().all(|n| row.get(n).is_some())), "{args:?}");
+        assert!(lines.iter().all(|row| row.as_object().is_some_and(|o| o.values().all(|v| !v.is_null()))));
+        assert_eq!(json.iter().map(sparse).collect::<Vec<_>>(), lines, "{args:?}");
+        assert_eq!(json.len(), csv.rows.len());
+        for (row, object) in csv.rows.iter().zip(&json) {
+            for (name, cell) in csv.names.iter().zip(row) {
+                let value = match &object[name] {
+                    Value::Null => String::new(),
+                    Value::String(s) => s.clone(),
+                    other => other.to_string(),
+                };
+                assert_eq!(*cell, value, "{name}");
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ fn commands_in_the_documentation_run() {
     // Pages name files from the top of the repository, where their readers stand. Every other test names its folder itself.
     std::env::set_current_dir(root()).expect("the top of the repository");
     let cases = trycmd::TestCases::new();
+    cases.timeout(crate::ends::LONG);
     let mut commands = 0;
     for page in pages() {
         let text = fs::read_to_string(&page).expect("a page");

@@ -1,11 +1,12 @@
 //! What cannot be done is said in one clear line, with status 2; what is no error is none.
 
+use crate::ends::{ends, output, succeeds};
 use crate::{mmuscope, root};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Commands that read a trace.
@@ -40,7 +41,7 @@ fn what_is_no_trace_gets_one_clear_line() {
     fs::write(path("head.dat"), &dat[..40]).expect("a file");
     for name in ["garbage", "empty", "prose.txt", "folder", "head.dat", "missing"] {
         for command in READERS {
-            let out = mmuscope(command).arg(path(name)).output().expect("mmuscope runs");
+            let out = output(mmuscope(command).arg(path(name))).expect("mmuscope runs");
             let said = fails(&out, &format!("{command:?} {name}"));
             assert!(said.contains(name), "{command:?} {name} names the file: {said}");
         }
@@ -60,7 +61,7 @@ fn a_file_without_permission_gets_one_clear_line() {
         // We are root, who may read everything: ask as nobody.
         c.uid(65534).gid(65534);
     }
-    match c.output() {
+    match output(&mut c) {
         Ok(out) => {
             let said = fails(&out, "no permission");
             assert!(said.contains("permission denied") && said.contains("secret.dat"), "{said}");
@@ -79,7 +80,7 @@ fn a_truncated_trace_gives_what_is_before_the_damage_or_says_why_not() {
         for part in [1, 5, 9] {
             let file = dir.path().join(name);
             fs::write(&file, &whole[..whole.len() * part / 10]).expect("a file");
-            let out = mmuscope(&["events", "--format", "csv"]).arg(&file).output().expect("mmuscope runs");
+            let out = output(mmuscope(&["events", "--format", "csv"]).arg(&file)).expect("mmuscope runs");
             let said = String::from_utf8_lossy(&out.stderr);
             assert!(said.contains(name) && said.contains("byte"), "{name} at {part}0 %: {said}");
             let events = String::from_utf8_lossy(&out.stdout).lines().count().saturating_sub(1);
@@ -107,7 +108,7 @@ fn wrong_arguments_are_pointed_at() {
         (vec!["state", trace, "--mask", "shadow_foo=1"], "shadow_foo"),
         (vec!["events", trace, "--gfn", "0xzz"], "is no frame"),
     ] {
-        let out = mmuscope(&args).output().expect("mmuscope runs");
+        let out = output(&mut mmuscope(&args)).expect("mmuscope runs");
         let said = String::from_utf8_lossy(&out.stderr);
         assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
         assert!(said.contains(hint), "{args:?}: {said}");
@@ -132,7 +133,7 @@ fn a_reader_that_goes_away_is_no_error() {
         let mut pipe = BufReader::new(child.stdout.take().expect("a pipe"));
         pipe.read_line(&mut first).expect("a line");
         drop(pipe);
-        let out = child.wait_with_output().expect("mmuscope ends");
+        let out = ends(child, &format!("{args:?}"));
         assert!(out.status.success(), "{args:?}: {}", out.status);
         assert!(out.stderr.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
     }
@@ -142,19 +143,16 @@ fn a_reader_that_goes_away_is_no_error() {
 fn an_output_file_is_whole_or_not_there() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("out.csv");
-    let out = mmuscope(&["events", "samples/6.1-npt/trace.txt.zst", "--format", "csv", "-o"])
-        .arg(&file)
-        .output()
-        .expect("mmuscope runs");
+    let out =
+        output(mmuscope(&["events", "samples/6.1-npt/trace.txt.zst", "--format", "csv", "-o"]).arg(&file))
+            .expect("mmuscope runs");
     assert!(out.status.success() && out.stdout.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(
         fs::read_to_string(&file).expect("the file").lines().count(),
         63_380,
         "63,379 events and the header"
     );
-    let failed = mmuscope(&["events", "samples/README.md", "-o"])
-        .arg(dir.path().join("none.csv"))
-        .output()
+    let failed = output(mmuscope(&["events", "samples/README.md", "-o"]).arg(dir.path().join("none.csv")))
         .expect("mmuscope runs");
     assert_eq!(failed.status.code(), Some(2));
     let left: Vec<_> =
@@ -164,19 +162,21 @@ fn an_output_file_is_whole_or_not_there() {
 
 #[test]
 fn ctrl_c_ends_at_once() {
-    let mut child = mmuscope(&["events", "-"])
+    // A script's background jobs start with SIGINT ignored, by convention for good, and so do their children: not this one.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(env!("CARGO_BIN_EXE_mmuscope")).args(["events", "-"]);
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("mmuscope runs");
     std::thread::sleep(Duration::from_millis(500));
-    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(kill.is_ok_and(|s| s.success()), "the signal is sent");
+    assert!(succeeds(Command::new("kill").args(["-INT", &child.id().to_string()])), "the signal is sent");
     let asked = Instant::now();
     // Its input stays open: it must not wait for more of it.
     let _input = child.stdin.take();
-    let status = child.wait().expect("mmuscope ends");
+    let out = ends(child, "events - after Ctrl-C");
     assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
-    assert!(!status.success());
+    assert!(!out.status.success());
 }

@@ -3,7 +3,9 @@
 mod asking;
 mod contract;
 mod docs;
+mod ends;
 mod errors;
+mod live;
 mod memory;
 mod parquet;
 mod recordings;
@@ -29,7 +31,7 @@ fn mmuscope(args: &[&str]) -> Command {
 }
 
 fn run(args: &[&str]) -> Output {
-    mmuscope(args).output().expect("mmuscope runs")
+    ends::output(&mut mmuscope(args)).expect("mmuscope runs")
 }
 
 /// Standard output of a run that must succeed.

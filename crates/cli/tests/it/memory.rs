@@ -1,12 +1,13 @@
 //! Commands that stream take no more memory for a trace four times as long.
 
+use crate::ends::LONG;
 use crate::root;
 use mmuscope_trace::write::{PerfStyle, RawTrace, dat_v6, perf_data};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Runs a command to its end; gives what it printed and the most memory it held, in KiB.
 fn most_memory(args: &[&str], stdin: Option<&Path>) -> (usize, u64) {
@@ -28,7 +29,11 @@ fn most_memory(args: &[&str], stdin: Option<&Path>) -> (usize, u64) {
     });
     let status = format!("/proc/{}/status", child.id());
     let mut most = 0;
+    let until = Instant::now() + LONG;
     while child.try_wait().expect("it can be waited for").is_none() {
+        if Instant::now() > until {
+            child.kill().ok();
+        }
         let text = fs::read_to_string(&status).unwrap_or_default();
         let peak =
             text.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());

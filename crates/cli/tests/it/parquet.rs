@@ -1,5 +1,6 @@
 //! Parquet and Arrow as others read them.
 
+use crate::ends::output;
 use crate::{Csv, mmuscope, root};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +9,7 @@ const TRACE: &str = "samples/6.1-npt/trace.txt.zst";
 
 fn written(dir: &Path, args: &[&str], format: &str) -> PathBuf {
     let file = dir.join(format!("{}.{format}", args[0]));
-    let out = mmuscope(args).args(["--format", format, "-o"]).arg(&file).output().expect("mmuscope runs");
+    let out = output(mmuscope(args).args(["--format", format, "-o"]).arg(&file)).expect("mmuscope runs");
     assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
     file
 }
@@ -18,7 +19,7 @@ fn python() -> Option<Command> {
     let tools = root().join("target/tools");
     let mut c = Command::new("python3");
     c.env("PYTHONPATH", &tools).args(["-c", "import duckdb"]);
-    let there = c.output().is_ok_and(|o| o.status.success());
+    let there = output(&mut c).is_ok_and(|o| o.status.success());
     there.then(|| {
         let mut c = Command::new("python3");
         c.env("PYTHONPATH", tools).arg("-c");
@@ -50,7 +51,7 @@ print(duckdb.sql(f"select count(*), sum(size), max(spte) from '{{s}}' where stat
         events.display(),
         state.display()
     );
-    let out = duckdb.arg(script).output().expect("python runs");
+    let out = output(duckdb.arg(script)).expect("python runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let rows = Csv::of(&["events", TRACE]).rows;
     let csv = Csv::of(&["events", TRACE]);

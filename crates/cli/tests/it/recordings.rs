@@ -1,6 +1,7 @@
 //! One run in several formats: the same answers.
 
 use crate::Csv;
+use crate::ends::output;
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -66,7 +67,7 @@ fn counts(file: &str) -> BTreeMap<String, u64> {
 #[test]
 fn counts_are_those_of_trace_cmd() {
     let Ok(out) =
-        Command::new("trace-cmd").args(["report", "-N", "-i", DAT]).current_dir(crate::root()).output()
+        output(Command::new("trace-cmd").args(["report", "-N", "-i", DAT]).current_dir(crate::root()))
     else {
         eprintln!("SKIPPED: trace-cmd is not installed: nothing to compare the counts of trace.dat with");
         return;
@@ -92,7 +93,7 @@ fn counts_are_those_of_perf() {
     std::fs::write(&data, zstd::decode_all(std::fs::File::open(packed).expect("the sample")).expect("zstd"))
         .expect("a file");
     // perf refuses files of other users; the copy is ours.
-    let Ok(out) = Command::new("perf").args(["script", "-F", "event", "-i"]).arg(&data).output() else {
+    let Ok(out) = output(Command::new("perf").args(["script", "-F", "event", "-i"]).arg(&data)) else {
         eprintln!("SKIPPED: perf is not installed: nothing to compare the counts of perf.data with");
         return;
     };
@@ -115,8 +116,7 @@ fn counts_are_those_of_perf() {
 fn standard_input_is_a_file_like_any_other() {
     let file =
         std::fs::File::open(crate::root().join("samples/6.1-npt/perf-pipe.data.zst")).expect("the sample");
-    let out =
-        crate::mmuscope(&["spans", "-", "--format", "csv"]).stdin(file).output().expect("mmuscope runs");
+    let out = output(crate::mmuscope(&["spans", "-", "--format", "csv"]).stdin(file)).expect("mmuscope runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let named = crate::stdout(&["spans", "samples/6.1-npt/perf-pipe.data.zst", "--format", "csv"]);
     assert_eq!(String::from_utf8_lossy(&out.stdout), named);

@@ -4,6 +4,8 @@
 
 mod agree;
 mod corpus;
+#[path = "../../../cli/tests/it/ends.rs"]
+mod ends;
 mod follow;
 mod hostile;
 mod pasted;

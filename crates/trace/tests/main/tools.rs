@@ -7,10 +7,11 @@ use std::process::Command;
 
 use mmuscope_trace::Trace;
 
+use crate::ends;
 use crate::support::{counts, dat, load_paths, perf, sample, small};
 
 fn output(program: &str, args: &[&str]) -> Option<String> {
-    match Command::new(program).args(args).output() {
+    match ends::output(Command::new(program).args(args)) {
         Ok(o) if o.status.success() => Some(String::from_utf8_lossy(&o.stdout).into_owned()),
         Ok(o) => panic!("{program} {args:?}: {}", String::from_utf8_lossy(&o.stderr)),
         Err(e) => {
