@@ -75,10 +75,9 @@ pub(super) fn set_again(
         Some(f) if f.access.write && (b.shade, s.shade) == (Shade::Writable, Shade::Writable) => {
             Again::Protected
         }
-        Some(_) => Again::Either,
         // Beside the page of a fault only empty entries are filled.
         None if t.has_events("kvm_page_fault") => Again::Zapped,
-        None => Again::Either,
+        _ => Again::Either,
     })
 }
 
