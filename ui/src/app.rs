@@ -605,7 +605,7 @@ impl Viewer {
             }
             Command::NextPhase | Command::PrevPhase => {
                 let here = doc.view.time.centre();
-                let phases = cap.timeline.phases();
+                let phases = cap.timeline.phases_of(doc.view.vm);
                 let at = phases.iter().rposition(|p| cap.rel(p.start) <= here);
                 let whole = doc.view.time.span() >= full.span() * 0.99;
                 let to = match (command == Command::NextPhase, at) {

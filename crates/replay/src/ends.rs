@@ -94,12 +94,11 @@ pub(crate) fn phases(trace: &Trace, markers: &[MarkerNote], end: u64) -> Vec<Pha
     let mut next: Vec<(Option<u16>, u64)> = Vec::new();
     let mut out: Vec<Phase> = Vec::with_capacity(markers.len());
     for m in markers.iter().rev() {
-        let until = match next.iter_mut().find(|n| n.0 == m.vm) {
-            Some(n) => std::mem::replace(&mut n.1, m.ts),
-            None => {
-                next.push((m.vm, m.ts));
-                end
-            }
+        let until = if let Some(n) = next.iter_mut().find(|n| n.0 == m.vm) {
+            std::mem::replace(&mut n.1, m.ts)
+        } else {
+            next.push((m.vm, m.ts));
+            end
         };
         out.push(Phase {
             text: trace.strings.get(m.text).trim_end().to_owned(),
@@ -128,9 +127,9 @@ impl Engine {
         }
         match after(&self.layout, body, t.fault.gfn(), t.notifying, self.faults.leaving_is_told) {
             Ends::No => {}
-            Ends::Left => self.leave(at.th, at.ev),
+            // The entry will tell when.
             Ends::Over if self.threads[at.th].fault.enters() => {}
-            Ends::Over => self.leave(at.th, at.ev),
+            Ends::Left | Ends::Over => self.leave(at.th, at.ev),
         }
     }
 

@@ -110,6 +110,8 @@ pub(crate) struct Open {
     emulated: bool,
     /// An asynchronous page fault was queued.
     queued: bool,
+    /// A walk of the guest's tables followed.
+    walked: bool,
 }
 
 impl Open {
@@ -302,6 +304,7 @@ impl FaultTracker {
             protected: false,
             emulated: false,
             queued: false,
+            walked: false,
         });
         th.fault.exit.mmio = None;
     }
@@ -474,6 +477,18 @@ impl FaultTracker {
                     },
                     Body::EmulateInsn { .. } => o.emulated = true,
                     Body::TryAsyncGetPage { .. } => o.queued = true,
+                    // What KVM walks first in a fault of a nested guest are the tables that its hypervisor made for it, at the very address:
+                    // which is the nested guest's, not one of this VM. An emulated access is walked at other addresses, or without U.
+                    Body::PagetableWalk { addr, pferr } if !o.walked => {
+                        o.walked = true;
+                        let nested = o.p.encoding == 0 || o.p.encoding == 1 && pferr & 4 != 0;
+                        let both = Packed::GPA | Packed::HAS_CODE;
+                        if nested && addr == o.p.addr && o.p.flags & both == both && o.p.levels == 0 {
+                            o.p.gfn = u64::MAX;
+                            o.p.flags &= !Packed::GPA;
+                        }
+                        return;
+                    }
                     Body::WalkerError { .. } | Body::NestedVmexit { .. } => o.outcome = Some(Outcome::Guest),
                     _ => return,
                 }

@@ -20,7 +20,7 @@
 //! `zapshadow LEVEL GFN`, `sync LEVEL GFN`, `unsync LEVEL GFN` (pages that shadow a guest's table),
 //! `tdp LEVEL GFN OLD NEW [as N]`, `set LEVEL GFN VALUE at ADDRESS`, `mmio GFN GENERATION [at VIRTUAL]`, `handle GFN`,
 //! `fast GFN OLD NEW fixed|spurious|invalid [at VIRTUAL]`, `split LEVEL GFN VALUE [ERRNO]`, `want LEVEL GFN PFN`, `fault GFN r|w|x`, `gfault GVA r|w|x` (`rp`, `wp`, `xp`: on a present entry; shadow
-//! paging), `async GFN`, `walk GVA`, `element LEVEL PTE`, `walkererror [PFERR]`, `emulate`, `exit [REASON]`, `entry VCPU`, `user REASON ERRNO`, `zapall`, `unmap START END`, `changepte HVA`, `age START END`,
+//! paging), `async GFN`, `walk GVA [PFERR]`, `element LEVEL PTE`, `walkererror [PFERR]`, `emulate`, `exit [REASON]`, `entry VCPU`, `user REASON ERRNO`, `zapall`, `unmap START END`, `changepte HVA`, `age START END`,
 //! `agepage GFN HVA`, `lost COUNT`, `mark TEXT`.
 
 use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf, Mode};
@@ -316,7 +316,9 @@ impl Maker {
                     Body::PageFault { vcpu: None, rip: Some(0x1000), address, error_code: code, encoding }
                 }
             }
-            "walk" => Body::PagetableWalk { addr: hex(arg(0)?)?, pferr: 2 },
+            "walk" => {
+                Body::PagetableWalk { addr: hex(arg(0)?)?, pferr: args.get(1).map_or(Ok(2), |n| dec(n))? }
+            }
             "element" => Body::PagingElement { level: dec(arg(0)?)?, pte: hex(arg(1)?)? },
             "handle" => Body::HandleMmioPageFault { addr: 0, gfn: hex(arg(0)?)?, access: 6 },
             "async" => {

@@ -364,6 +364,16 @@ impl Timeline {
         &self.phases
     }
 
+    /// The phases to show beside one VM, none of which overlap: what its own process marked, or where it marked nothing, what others did.
+    pub fn phases_of(&self, vm: VmId) -> Vec<&Phase> {
+        let of = |vm: Option<VmId>| self.phases.iter().filter(|p| p.vm == vm).collect::<Vec<_>>();
+        if self.vms.len() < 2 {
+            return self.phases.iter().collect();
+        }
+        let own = of(Some(vm));
+        if own.is_empty() { of(None) } else { own }
+    }
+
     /// Where events were lost.
     pub fn lost(&self) -> &[LostSpan] {
         &self.engine.lost

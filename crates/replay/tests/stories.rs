@@ -181,6 +181,32 @@ fn which_bit_fell_tells_who_took_the_right_to_write() {
     assert!(!counted && text.contains("made read-only by the host"), "{text}");
 }
 
+#[test]
+fn a_huge_page_loses_both_bits_for_dirty_logging_too() {
+    // kvm_mmu_slot_gfn_write_protect, which KVM_CLEAR_DIRTY_LOG calls for huge pages in initially-all-set mode.
+    let s = story(&format!("{TREE}+1 t1 tdp 2 200 empty W400\n+1 t9 tdp 2 200 W400 R400-m"), 0x201);
+    assert!(line(&s, "write-protected until").contains("KVM_CLEAR_DIRTY_LOG"), "{:#?}", s.lines);
+}
+
+#[test]
+fn a_fault_of_a_nested_guest_is_not_on_a_frame_of_this_vm() {
+    // KVM walks the tables that the hypervisor within made, at the very address and as user, and hands the fault on.
+    let (trace, t) = run(&format!(
+        "{TREE}+1 t1 exit\n+1 t1 fault 2 w\n+1 t1 walk 2000 6\n+1 t1 walkererror\n+1 t1 entry 0"
+    ));
+    let f = t.faults().next().expect("a fault");
+    assert_eq!((f.outcome, f.gfn, f.gpa), (Outcome::Guest, None, None));
+    assert!(t.page_story(&trace, VmId(0), 0, 2).faults.is_empty());
+    // Where it maps something, events name this VM's own frame.
+    let (_, t) = run(&format!(
+        "{TREE}+1 t1 exit\n+1 t1 fault 9 w\n+1 t1 walk 9000 6\n+1 t1 want 1 2 77\n+1 t1 entry 0"
+    ));
+    assert_eq!(t.faults().next().and_then(|f| f.gfn), Some(2));
+    // The emulator walks as the guest's kernel, also where its addresses are its frames'.
+    let (_, t) = run(&format!("{TREE}+1 t1 exit\n+1 t1 fault 2 w\n+1 t1 walk 2000 2\n+1 t1 entry 0"));
+    assert_eq!(t.faults().next().and_then(|f| f.gfn), Some(2));
+}
+
 /// Shadow paging of 6.1: pages 0x10 (level 2) and 0x12 (level 1), and frame 2 mapped writable. Ranges of notifiers are traced.
 const SHADOW: &str = "
     layout C/shadow64
@@ -280,6 +306,16 @@ fn a_table_given_up_when_dirty_logging_ends_is_told_so() {
         +1 t9 tdp 1 201 W401 frozen
         +1 t9 tdp 2 200 T20 empty";
     let s = story(&format!("layout E/npt\n{}", second_table(late)), 0x201);
+    for word in ["unlinked", "4K entry zapped"] {
+        assert!(line(&s, word).contains("dirty logging ended for its memslot"), "{:#?}", s.lines);
+    }
+    // Of 1 GiB the tables below go too.
+    let s = story(
+        &second_table(
+            "+50000 t9 tdp 3 0 T11 frozen\n+1 t9 zappage 2 0\n+1 t9 tdp 2 200 T20 frozen\n+1 t9 zappage 1 200\n+1 t9 tdp 1 201 W401 frozen",
+        ),
+        0x201,
+    );
     for word in ["unlinked", "4K entry zapped"] {
         assert!(line(&s, word).contains("dirty logging ended for its memslot"), "{:#?}", s.lines);
     }

@@ -227,6 +227,7 @@ fn json_has_the_promised_fields() {
             "spaces",
             "top_faults",
             "top_zaps",
+            "torn_down",
             "vcpus",
             "vm"
         ]
@@ -234,6 +235,79 @@ fn json_has_the_promised_fields() {
     assert_eq!(keys(&vm["spaces"][0]), ["as_id", "memory", "memory_at", "over_time"]);
     assert_eq!(vm["faults"]["outcomes"][0]["latency"]["p99"], 1_200_000);
     assert_eq!(vm["mmio"][0]["gpa"], "0xfee00000");
+}
+
+/// Two VMs of one name, as two QEMUs are; each process marked its own phases, and a script one more.
+fn two_vms() -> Report {
+    let mut r = sample();
+    r.vms[0].name = "qemu-system-x86".into();
+    let mut second = r.vms[0].clone();
+    (second.vm, second.faults.total, second.spaces[0].over_time.end_bytes) = (1, 3, 0);
+    for level in &mut second.spaces[0].over_time.present_bytes {
+        level.bytes.clear();
+    }
+    second.torn_down = Some(crate::model::TeardownReport {
+        start: 900_000_000,
+        end: 901_000_000,
+        tid: 77,
+        by: "qemu-77, the last thread to let go of it".into(),
+    });
+    r.vms.push(second);
+    for (i, p) in r.phases.iter_mut().enumerate() {
+        p.vm = [Some(0), None, Some(1)][i];
+    }
+    // Each has two, so that one of them is the busiest.
+    r.phases.extend(r.phases.clone());
+    for (i, p) in r.phases.iter_mut().enumerate() {
+        p.faults = [940, 5, 3, 20, 5, 0][i];
+    }
+    r.story = crate::story::story(&r);
+    r
+}
+
+#[test]
+fn what_is_said_of_two_vms_names_them() {
+    let r = two_vms();
+    for (i, p) in r.story.iter().enumerate().filter(|(_, p)| !p.contains("lost")) {
+        let vm = i / 2;
+        assert!(p.contains(&format!("VM {vm} (qemu-system-x86)")), "{p}");
+        assert!(!p.contains(&format!("VM {} ", 1 - vm)), "{p}");
+    }
+    let of = |vm: usize| r.story[vm * 2 + 1].as_str();
+    assert!(of(0).contains("The busiest of the 2 phases is “boot” with 940 faults"), "{}", of(0));
+    assert!(of(1).contains("The busiest of the 2 phases is “dirty-log” with 3 faults"), "{}", of(1));
+    assert!(of(1).contains("all of it is gone: the VM was torn down after 900 ms, by qemu-77"), "{}", of(1));
+    assert!(!of(0).contains("torn down"), "{}", of(0));
+    let lists: Vec<_> = r.phase_lists().iter().map(|(of, l)| (of.clone(), l.len())).collect();
+    let vm = |n: u8| (format!("VM {n} (qemu-system-x86)"), 2);
+    assert_eq!(lists, [vm(0), vm(1), ("marked by no VM's process".to_owned(), 2)]);
+}
+
+#[test]
+fn headings_and_ids_of_two_vms_are_unique() {
+    let r = two_vms();
+    let unique = |all: &[String]| {
+        let set: HashSet<&String> = all.iter().collect();
+        assert!(all.len() > 10);
+        assert_eq!(set.len(), all.len(), "{all:#?}");
+    };
+    // A reader of Markdown makes anchors out of headings.
+    let markdown = render_markdown(&r);
+    unique(&markdown.lines().filter(|l| l.starts_with('#')).map(str::to_owned).collect::<Vec<_>>());
+    let (elements, _) = parse(&render_html(&r));
+    let ids = elements.iter().flat_map(|e| &e.attributes).filter(|(k, _)| k == "id");
+    unique(&ids.map(|(_, v)| v.clone()).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_fault_is_said_only_of_a_trace_that_has_faults() {
+    let mut r = two_vms();
+    r.vms[1].faults.total = 0;
+    assert!(crate::story::story(&r)[2].ends_with("VM 1 (qemu-system-x86) took no page fault."));
+    r.vms[0].faults.total = 0;
+    for p in crate::story::story(&r).iter().filter(|p| p.contains("page fault")) {
+        assert!(p.contains("page faults were not recorded, or there were none"), "{p}");
+    }
 }
 
 #[test]

@@ -37,7 +37,8 @@ pub struct Changes {
 pub enum WriteLoss {
     /// Host-writable fell: the host made its page read-only (copy-on-write after `fork`, `mprotect`, KSM).
     Host,
-    /// MMU-writable fell: KVM tracks writes to the frame, which holds a page table of the guest.
+    /// MMU-writable fell: KVM tracks writes to the frame, which holds a page table of the guest. Of a huge page `KVM_CLEAR_DIRTY_LOG` takes it
+    /// too, so that the next write splits the page.
     Tracking,
     /// Neither fell: dirty logging, which gives Writable back at the next write.
     Logging,
@@ -225,6 +226,13 @@ fn leaf(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>
                      mapped the page again, make_spte without host-writable; up to 6.9 change_pte may have set it at once",
                 );
             }
+            Some(WriteLoss::Tracking) if b.large => {
+                words.push("write-protected until it is split, or for good");
+                paths.push(
+                    "KVM_CLEAR_DIRTY_LOG in initially-all-set mode, so that the next write splits the page; \
+                     or a frame in it became a guest page table (or is write-tracked)",
+                );
+            }
             Some(WriteLoss::Tracking) => {
                 words.push("write-protected for good");
                 paths.push("the frame became a guest page table (or is write-tracked): spte_write_protect without lockless repair");
@@ -282,4 +290,55 @@ fn leaf(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>
         && w == (true, true))
         .then_some("MMU-writable appeared on an entry that was writable without it");
     (words.join(", "), paths, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AdType, Format, LayoutSpec, Leaf};
+
+    /// `make_spte` sets MMU-writable only where the host lets it write, takes both with Writable from a page it must track, and dirty logging
+    /// takes Writable alone.
+    #[test]
+    fn the_bits_that_fall_with_writable_tell_whose_doing_it_is() {
+        for name in ["B/npt", "B/ept", "C/npt", "C/ept", "D/npt", "D/ept", "E/npt", "E/ept"] {
+            let l = LayoutSpec::named(name).and_then(|s| s.resolve()).expect("a layout").layout;
+            let ept = l.format == Format::Ept;
+            let leaf = |pfn, w, host_writable, mmu_writable| {
+                l.leaf(&Leaf {
+                    pfn,
+                    r: true,
+                    w,
+                    x: true,
+                    xu: true,
+                    u: true,
+                    accessed: true,
+                    dirty: w,
+                    host_writable,
+                    mmu_writable,
+                    large: false,
+                    ad_type: AdType::Enabled,
+                    memtype: if ept { 6 } else { 0 },
+                    ignore_pat: ept,
+                    suppress_ve: true,
+                    encrypted: false,
+                })
+            };
+            let old = leaf(0x77, true, true, true);
+            for (new, loss, word) in [
+                (leaf(0x77, false, false, false), WriteLoss::Host, "fork"),
+                (leaf(0x77, false, true, false), WriteLoss::Tracking, "guest page table"),
+                (leaf(0x77, false, true, true), WriteLoss::Logging, "dirty logging"),
+            ] {
+                assert_eq!(write_loss(&l.decode(old, 1), &l.decode(new, 1)), Some(loss), "{name}");
+                let c = changes(&l, old, new, 1);
+                let told: Vec<_> = c.paths.iter().filter(|p| p.contains(word)).collect();
+                assert_eq!(told.len(), 1, "{name}: {:?}", c.paths);
+                assert_eq!(c.paths.len(), 1, "{name}: {:?}", c.paths);
+            }
+            for new in [old, leaf(0x78, false, true, true)] {
+                assert_eq!(write_loss(&l.decode(old, 1), &l.decode(new, 1)), None, "{name}");
+            }
+        }
+    }
 }

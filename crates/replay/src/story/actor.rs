@@ -92,6 +92,11 @@ impl<'a> Actors<'a> {
         };
         let Some(tid) = e.tid else { return Actor { who: task, ..Actor::default() } };
         // A leaf that goes with its table goes for the same reason.
+        let why = match (&e.body, why) {
+            // What goes with a table goes with all of it.
+            (Body::TdpSpteChanged { level, .. }, Why::Unlink(_)) => Why::Unlink(*level),
+            (_, w) => w,
+        };
         let (asked, why) = match why {
             Why::Zap(level) => match self.table_of(ev, &e, level) {
                 Some(t) => (t, Why::Unlink(level + 1)),
@@ -137,11 +142,25 @@ impl<'a> Actors<'a> {
         if let Some(f) = back.fault {
             return ((gone || why == Why::Split) && f != gfn).then(|| format!("by the fault on {f:#x}"));
         }
-        // Nothing else unlinks one table of small pages alone, or replaces it, outside of a fault.
-        let collapsed =
-            matches!(why, Why::Unlink(2) | Why::Collapse) && back.alone && back.runs != Some(true);
+        // Nothing else unlinks one table alone, or replaces it, outside of a fault; a kernel worker zaps roots that became obsolete.
+        let collapsed = matches!(why, Why::Unlink(2 | 3) | Why::Collapse)
+            && back.alone
+            && back.runs != Some(true)
+            && !comm.starts_with("kworker")
+            && !self.obsoleted_before(ev);
         collapsed
             .then(|| "so that a huge page may map it again: dirty logging ended for its memslot".to_owned())
+    }
+
+    /// Whether all roots became obsolete shortly before, by whichever thread.
+    fn obsoleted_before(&mut self, ev: u32) -> bool {
+        let (Some(kind), Some(e)) = (kind_by_name("kvm_mmu_zap_all_fast"), self.cursor.get(ev as usize))
+        else {
+            return false;
+        };
+        let kinds = &self.timeline.store().ev_kind;
+        let last = (0..ev as usize).rev().take(LOOK_BACK).find(|i| kinds.get(*i) == Some(&kind));
+        last.and_then(|i| self.cursor.get(i)).is_some_and(|z| e.ts.saturating_sub(z.ts) < 50 * PAUSE)
     }
 
     /// The event that unlinks the table in which event `ev` zaps a leaf.

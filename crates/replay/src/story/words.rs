@@ -75,10 +75,9 @@ pub(super) fn set_again(
         Some(f) if f.access.write && (b.shade, s.shade) == (Shade::Writable, Shade::Writable) => {
             Again::Protected
         }
-        Some(_) => Again::Either,
         // Beside the page of a fault only empty entries are filled.
         None if t.has_events("kvm_page_fault") => Again::Zapped,
-        None => Again::Either,
+        _ => Again::Either,
     })
 }
 
@@ -233,6 +232,9 @@ fn between_leaves(t: &Timeline, e: &Entry, b: &Span, s: &Span, after: &str, agai
             let table = &t.store().tables[e.table.0 as usize];
             let why = match lost {
                 Some(WriteLoss::Logging) => " write-protected to log writes",
+                Some(WriteLoss::Tracking) if e.level > 1 => {
+                    " write-protected until it is split (KVM_CLEAR_DIRTY_LOG), or as it holds a page table of the guest"
+                }
                 // What the guest's own table says is told with the same bit.
                 Some(WriteLoss::Tracking) if table.silent && !table.direct => {
                     " write-protected as a page table of the guest (or the guest's own table forbids writes now)"

@@ -96,7 +96,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     ui.allocate_rect(full, egui::Sense::hover());
     let ppp = ui.ctx().pixels_per_point();
     let lanes = lanes::list(cx);
-    let has_phases = !cx.cap.timeline.phases().is_empty();
+    let has_phases = !cx.cap.timeline.phases_of(cx.doc.view.vm).is_empty();
     let r = rects(full, ppp, has_phases, cx.doc.shown.area, lanes.len());
     nav::keys(ui, cx);
     cx.doc.hover = pointer(ui, cx, &r);

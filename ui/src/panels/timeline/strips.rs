@@ -88,7 +88,7 @@ pub(super) fn phases(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
     let t = cx.tokens;
     let painter = ui.painter().with_clip_rect(rect);
     let mut zoom_to = None;
-    for (i, phase) in cx.cap.timeline.phases().iter().enumerate() {
+    for (i, phase) in cx.cap.timeline.phases_of(cx.doc.view.vm).into_iter().enumerate() {
         let (a, b) = (axis.x(cx.cap.rel(phase.start)), axis.x(cx.cap.rel(phase.end)));
         if b < rect.left() || a > rect.right() {
             continue;
