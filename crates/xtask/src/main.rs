@@ -1,4 +1,4 @@
-//! The chores of this repository: `cargo xtask test`, `samples`, `bench`, `lab`, `screenshot`.
+//! The chores of this repository: `cargo xtask test`, `samples`, `bench`, `lab`, `agree`, `screenshot`.
 //!
 //! Light to build on purpose: it depends on nothing of mmuscope and runs the programs it needs.
 
@@ -8,7 +8,7 @@ mod samples;
 mod screenshot;
 mod test;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 const HELP: &str = "\
 The chores of this repository.
@@ -27,6 +27,7 @@ usage: cargo xtask <COMMAND>
   bench record [SECONDS] [KIB OF RING]
                           perf record against mmuscope record on one VM workload: lost, CPU, bytes, the guest's speed
   lab ...                 real KVM hosts in emulators: cargo xtask lab help
+  agree FILE ...          every number that two faces show of a trace compared, and the raw events counted a second time
   screenshot              the viewer on samples/linux-boot, under Xvfb, to docs/images/viewer.png
 ";
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         ["test"] => test::test(),
         ["samples", "--check"] => samples::check(),
         ["samples", "--update"] => samples::update(),
+        ["agree", files @ ..] if !files.is_empty() => agree(files),
         ["screenshot"] => screenshot::screenshot(),
         ["bench", rest @ ..] => bench::bench(rest),
         ["lab", rest @ ..] => run::show(
@@ -59,4 +61,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Builds mmuscope and the second counter, and lets it compare.
+fn agree(files: &[&str]) -> anyhow::Result<()> {
+    run::show(&mut run::cargo(&["build", "--package", "mmuscope-cli", "--package", "mmuscope-agree"]))?;
+    let own = std::env::current_exe()?;
+    // Files are named from where the user stands.
+    run::show(Command::new(own.with_file_name("mmuscope-agree")).args(files))
 }

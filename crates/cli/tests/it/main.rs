@@ -1,6 +1,7 @@
 //! The command line end to end, on the real traces of `samples/`. One executable: it links everything.
 
 mod asking;
+mod agree;
 mod contract;
 mod docs;
 mod ends;

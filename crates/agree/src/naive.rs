@@ -1,0 +1,220 @@
+//! The second counter: what the events of a trace say outright, each rule as the tracepoints are described.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use mmuscope_trace::{Body, ErrorEncoding, Event, Isa, ReadOptions, Trace, event_name};
+
+use crate::faces::{Seen, of};
+use crate::numbers::{Numbers, busiest};
+use crate::tables::Tables;
+
+const RAW: &str = "raw events";
+/// RSVD in the error code of a #PF or a nested page fault.
+const RSVD: u64 = 1 << 3;
+/// VMX exit reason EPT_MISCONFIG.
+const MISCONFIG: u32 = 49;
+
+/// Counts the events of a trace once more.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn count(file: &Path, seen: &Seen, said: &mut Numbers) -> Result<()> {
+    let trace = Trace::load(&[file.to_path_buf()], &ReadOptions::default())
+        .with_context(|| file.display().to_string())?;
+    let mut by: BTreeMap<&str, u64> = BTreeMap::new();
+    for e in &trace.events {
+        if !matches!(e.body, Body::Lost { .. } | Body::Damage { .. } | Body::Task { .. }) {
+            *by.entry(event_name(&e.body, &trace.strings)).or_default() += 1;
+        }
+    }
+    said.say("events", RAW, by.values().sum::<u64>());
+    for (name, n) in &by {
+        said.say(format!("events {name}"), RAW, n);
+    }
+    accesses(&trace, seen, said);
+    faults(&trace, seen, said);
+    if changes_are_traced(&trace) {
+        tables(&trace, seen, said);
+    }
+    Ok(())
+}
+
+/// Every read and every write is one `kvm_mmio`; a read that user space answers has one more before it. Where that second one is missing
+/// because the trace ends or another access comes first, the first stands for both.
+fn accesses(trace: &Trace, seen: &Seen, said: &mut Numbers) {
+    let mut pages: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    let mut of_thread: HashMap<u32, Vec<(u32, u64)>> = HashMap::new();
+    let mut told = false;
+    for e in &trace.events {
+        let tid = e.tid.unwrap_or(0);
+        match e.body {
+            Body::Mmio { kind, gpa, .. } => {
+                of_thread.entry(tid).or_default().push((kind, gpa));
+                told = true;
+            }
+            Body::FastMmio { gpa } => {
+                *pages.entry((vm(seen, &e), gpa >> 12)).or_default() += 1;
+                told = true;
+            }
+            _ => {}
+        }
+    }
+    for (tid, list) in of_thread {
+        let vm = seen.vm_of.get(&tid).copied().unwrap_or(0);
+        for (i, (kind, gpa)) in list.iter().enumerate() {
+            let answered = *kind == 0 && list.get(i + 1) == Some(&(1, *gpa));
+            if !answered {
+                *pages.entry((vm, gpa >> 12)).or_default() += 1;
+            }
+        }
+    }
+    if told {
+        said.say("MMIO accesses", RAW, pages.values().sum::<u64>());
+        said.say("frames with the most MMIO", RAW, busiest(&pages, 5));
+    }
+}
+
+fn vm(seen: &Seen, e: &Event) -> u64 {
+    e.tid.and_then(|t| seen.vm_of.get(&t)).copied().unwrap_or(0)
+}
+
+/// A fault that a thread is in.
+struct Open {
+    event: u64,
+    mmio: bool,
+    gfn: Option<u64>,
+}
+
+/// A fault is a `kvm_page_fault`, or an exit whose reason or error code says that an MMIO SPTE was hit and that none follows. It is MMIO if
+/// the CPU says so, or if the thread makes an MMIO SPTE for it or emulates an access before it goes on to another exit or enters the guest.
+fn faults(trace: &Trace, seen: &Seen, said: &mut Numbers) {
+    let mut open: HashMap<u32, Open> = HashMap::new();
+    let mut exit: HashMap<u32, u64> = HashMap::new();
+    let mut all: Vec<(u64, bool)> = Vec::new();
+    let mut reserved = Vec::new();
+    let mut exits_are_recorded = false;
+    let mut other = false;
+    for (i, e) in (&trace.events).into_iter().enumerate() {
+        let i = i as u64;
+        let Some(tid) = e.tid else {
+            if matches!(e.body, Body::Lost { .. } | Body::Damage { .. }) {
+                all.extend(open.drain().map(|(_, o)| (o.event, o.mmio)));
+                exit.clear();
+            }
+            continue;
+        };
+        let ends = matches!(
+            e.body,
+            Body::PageFault { .. } | Body::Exit { .. } | Body::Entry { .. } | Body::UserspaceExit { .. }
+        );
+        if let Body::UserspaceExit { reason: 6, errno } = e.body
+            && errno >= 0
+            && let Some(o) = open.get_mut(&tid)
+        {
+            o.mmio = true;
+        }
+        if ends {
+            all.extend(open.remove(&tid).map(|o| (o.event, o.mmio)));
+        }
+        match e.body {
+            Body::Exit { reason, isa, info1, .. } => {
+                exits_are_recorded = true;
+                let svm =
+                    isa == Some(Isa::Svm) && reason == Some(0x400) && info1.is_some_and(|c| c & RSVD != 0);
+                if svm || isa == Some(Isa::Vmx) && reason == Some(MISCONFIG) {
+                    exit.insert(tid, i);
+                } else {
+                    exit.remove(&tid);
+                }
+            }
+            Body::PageFault { error_code, encoding, address, .. } => {
+                exit.remove(&tid);
+                let pferr = matches!(encoding, ErrorEncoding::NestedPageFault | ErrorEncoding::PageFault);
+                let mmio = pferr && error_code & RSVD != 0;
+                if mmio {
+                    reserved.push(i);
+                }
+                let gfn = (encoding != ErrorEncoding::PageFault).then_some(address >> 12);
+                open.insert(tid, Open { event: i, mmio, gfn });
+            }
+            Body::Entry { .. } | Body::UserspaceExit { .. } => {
+                all.extend(exit.remove(&tid).map(|event| (event, true)));
+            }
+            Body::SpteRequested { gfn, .. } => {
+                if let Some(o) = open.get_mut(&tid) {
+                    o.gfn = Some(gfn);
+                }
+            }
+            Body::MarkMmioSpte { gfn, .. }
+                if open.get(&tid).is_some_and(|o| o.gfn.is_some_and(|g| g != gfn)) => {}
+            Body::MarkMmioSpte { .. }
+            | Body::HandleMmioPageFault { .. }
+            | Body::FastMmio { .. }
+            | Body::Mmio { .. }
+            | Body::VcpuMatchMmio { .. } => {
+                exit.remove(&tid);
+                match open.get_mut(&tid) {
+                    Some(o) => o.mmio = true,
+                    None => other = true,
+                }
+            }
+            _ => {}
+        }
+    }
+    all.extend(open.into_values().map(|o| (o.event, o.mmio)));
+    let page_faults =
+        all.iter().filter(|f| matches!(trace.events.get(f.0 as usize).body, Body::PageFault { .. }));
+    let of_face = seen.faults.iter().filter(|f| {
+        let ev = *f.0 as usize;
+        ev < trace.events.len() && matches!(trace.events.get(ev).body, Body::PageFault { .. })
+    });
+    said.say("faults with a kvm_page_fault", RAW, page_faults.count());
+    said.say("faults with a kvm_page_fault", "faults", of_face.count());
+    let hit = |i: &&u64| seen.faults.get(i).is_some_and(|f| f.0 && f.1 != "emulated");
+    said.say("faults with reserved bits", RAW, reserved.len());
+    said.say(
+        "faults with reserved bits",
+        "faults, MMIO and not emulated without an entry",
+        reserved.iter().filter(hit).count(),
+    );
+    // Without exits an EPT misconfiguration is known by what follows it, if anything does.
+    let nothing_else = exits_are_recorded || !other;
+    if nothing_else && !all.is_empty() {
+        let mmio_page_faults =
+            |i: u64, mmio: bool| mmio && matches!(trace.events.get(i as usize).body, Body::PageFault { .. });
+        let n = all.iter().filter(|(i, mmio)| mmio_page_faults(*i, *mmio)).count();
+        said.say("MMIO faults with a kvm_page_fault", RAW, n);
+        let n = seen.faults.iter().filter(|(i, f)| mmio_page_faults(**i, f.0)).count();
+        said.say("MMIO faults with a kvm_page_fault", "faults", n);
+    }
+}
+
+/// The TDP MMU of 5.11 and later traces every change of its entries; then nothing is left to be inferred.
+fn changes_are_traced(trace: &Trace) -> bool {
+    let (mut tdp, mut shadow) = (false, false);
+    for e in &trace.events {
+        match e.body {
+            Body::TdpSpteChanged { .. } => tdp = true,
+            Body::GetPage { page, .. } => shadow |= !page.role.direct,
+            Body::Lost { .. } | Body::Damage { .. } => return false,
+            _ => {}
+        }
+    }
+    tdp && !shadow
+}
+
+fn tables(trace: &Trace, seen: &Seen, said: &mut Numbers) {
+    let release = trace.info.host.os_release.as_deref().unwrap_or("");
+    let mut tables = Tables::new(release.starts_with("5.11") || release.starts_with("5.12"));
+    for e in &trace.events {
+        let known = e.tid.and_then(|t| seen.vm_of.get(&t)).copied();
+        tables.event(&e, known.or((seen.vms == 1).then_some(0)));
+    }
+    said.say("zaps", RAW, tables.zaps);
+    for ((vm, as_id), [present, mmio]) in tables.frames() {
+        said.say(of(vm, as_id, "bytes present at the end"), RAW, present * 4096);
+        said.say(of(vm, as_id, "bytes of MMIO at the end"), RAW, mmio * 4096);
+    }
+}

@@ -1,0 +1,285 @@
+//! Page tables of the TDP MMU as its change events tell them, in the plainest way.
+//!
+//! No event names the table of the entry that changes. It is told apart by its frames, by the value it held, by the thread's work, and
+//! afterwards by `kvm_mmu_set_spte`, which names the physical page.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use mmuscope_trace::{Body, Event};
+
+/// Host-physical address bits of an entry.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Empty,
+    Removed,
+    Present,
+    Mmio,
+    Table,
+}
+
+#[derive(Debug)]
+struct Table {
+    vm: Option<u64>,
+    as_id: u8,
+    level: u8,
+    base: u64,
+    page: Option<u64>,
+    /// It was there before the trace began: what no event told is not known.
+    old: bool,
+    /// Nothing points to it any more.
+    cut: bool,
+    entries: HashMap<u64, u64>,
+    children: HashMap<u64, usize>,
+}
+
+/// The last change a thread made.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    table: usize,
+    index: u64,
+    gfn: u64,
+    level: u8,
+    before: Option<u64>,
+    new: u64,
+}
+
+/// All page tables, and what was counted of them.
+#[derive(Debug)]
+pub struct Tables {
+    /// 5.11 and 5.12: no bit says that an entry is present. (REMOVED, later FROZEN, is 0x5a0, and 0x1a0 since 7.2.)
+    early: bool,
+    tables: Vec<Table>,
+    at: HashMap<(u8, u8, u64), Vec<usize>>,
+    last: HashMap<u32, Last>,
+    /// Roots that a thread made and has not filled yet: their levels.
+    roots: HashMap<u32, Vec<u8>>,
+    /// Tables that a thread cut off and tears down.
+    tearing: HashMap<u32, Vec<usize>>,
+    /// Leaves that stopped mapping.
+    pub zaps: u64,
+}
+
+impl Tables {
+    /// None yet.
+    #[must_use]
+    pub fn new(early: bool) -> Self {
+        Self {
+            early,
+            tables: Vec::new(),
+            at: HashMap::new(),
+            last: HashMap::new(),
+            roots: HashMap::new(),
+            tearing: HashMap::new(),
+            zaps: 0,
+        }
+    }
+
+    fn kind(&self, value: u64, level: u8) -> Kind {
+        let low = value & !(1 << 63);
+        if low == 0 {
+            return Kind::Empty;
+        }
+        let (removed, mmio) = if self.early {
+            (value == 1 << 59, value >> 52 & 3 == 3)
+        } else {
+            (matches!(low, 0x5a0 | 0x1a0), value >> 11 & 1 == 0)
+        };
+        match (removed, mmio) {
+            (true, _) => Kind::Removed,
+            (_, true) => Kind::Mmio,
+            _ if level > 1 && value >> 7 & 1 == 0 => Kind::Table,
+            _ => Kind::Present,
+        }
+    }
+
+    fn maps(&self, value: u64, level: u8) -> bool {
+        matches!(self.kind(value, level), Kind::Present | Kind::Mmio)
+    }
+
+    /// Whether a value is another, but for what the CPU and the lockless path change.
+    fn same(&self, a: u64, b: u64, level: u8) -> bool {
+        let kind = self.kind(a, level);
+        kind == self.kind(b, level)
+            && match kind {
+                Kind::Present | Kind::Table => a & ADDRESS == b & ADDRESS,
+                Kind::Mmio => a == b,
+                _ => true,
+            }
+    }
+
+    /// Takes an event of a VM's thread.
+    pub fn event(&mut self, e: &Event, vm: Option<u64>) {
+        let Some(tid) = e.tid else { return };
+        match e.body {
+            Body::TdpSpteChanged { as_id, gfn, level, old_spte, new_spte } if (1..=5).contains(&level) => {
+                self.change(tid, vm, (as_id, level, gfn), old_spte, new_spte);
+            }
+            Body::GetPage { page, created: true } if page.role.direct && page.role.level >= 4 => {
+                // A table of level 4 below a root of level 5 is linked, which takes it out again.
+                self.roots.entry(tid).or_default().push(page.role.level);
+            }
+            Body::SetSpte { gfn, spte, sptep, level, .. } => self.settle(tid, gfn, spte, sptep, level),
+            Body::SplitHugePage { gfn, level, errno: 0, .. } => self.split(tid, gfn, level),
+            Body::PrepareZapPage { .. } => {}
+            _ => {
+                self.tearing.remove(&tid);
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        vm: Option<u64>,
+        (as_id, level, base): (u8, u8, u64),
+        page: Option<u64>,
+        old: bool,
+    ) -> usize {
+        let t = self.tables.len();
+        let (entries, children) = (HashMap::new(), HashMap::new());
+        self.tables.push(Table { vm, as_id, level, base, page, old, cut: false, entries, children });
+        self.at.entry((as_id, level, base)).or_default().push(t);
+        t
+    }
+
+    /// The table that an entry of an old value lies in.
+    fn find(&mut self, tid: u32, vm: Option<u64>, key: (u8, u8, u64), index: u64, old: u64) -> usize {
+        let level = key.1;
+        let empty = self.kind(old, level) == Kind::Empty;
+        if empty && level >= 4 {
+            let roots = self.roots.entry(tid).or_default();
+            if let Some(i) = roots.iter().position(|l| *l == level) {
+                roots.remove(i);
+                return self.add(vm, key, None, false);
+            }
+        }
+        let tearing = self.tearing.get(&tid).cloned().unwrap_or_default();
+        let score = |t: &usize| {
+            let table = &self.tables[*t];
+            let fits = match table.entries.get(&index) {
+                Some(v) => self.same(*v, old, level),
+                None => table.old || empty,
+            };
+            // What a thread is tearing down comes first, but never for an entry that is filled.
+            (
+                fits,
+                tearing.contains(t) && (fits || !empty),
+                !table.cut || !empty,
+                table.entries.contains_key(&index),
+                *t,
+            )
+        };
+        let all = self.at.get(&key).map_or(&[][..], Vec::as_slice);
+        let of_vm =
+            all.iter().copied().filter(|t| vm.is_none() || self.tables[*t].vm.is_none_or(|v| Some(v) == vm));
+        match of_vm.max_by_key(score) {
+            Some(t) => t,
+            None => self.add(vm, key, None, true),
+        }
+    }
+
+    fn change(&mut self, tid: u32, vm: Option<u64>, (as_id, level, gfn): (u8, u8, u64), old: u64, new: u64) {
+        let base = gfn >> (9 * u32::from(level)) << (9 * u32::from(level));
+        let index = gfn >> (9 * (u32::from(level) - 1)) & 511;
+        let t = self.find(tid, vm, (as_id, level, base), index, old);
+        if self.maps(old, level)
+            && !self.tables[t].cut
+            && matches!(self.kind(new, level), Kind::Empty | Kind::Removed)
+        {
+            self.zaps += 1;
+        }
+        let before = self.tables[t].entries.insert(index, new);
+        self.last.insert(tid, Last { table: t, index, gfn, level, before, new });
+        if self.kind(old, level) == Kind::Table && !self.same(old, new, level) {
+            if let Some(child) = self.tables[t].children.remove(&index) {
+                self.cut(tid, child);
+            }
+        }
+        if self.kind(new, level) == Kind::Table && !self.same(old, new, level) {
+            if let Some(roots) = self.roots.get_mut(&tid)
+                && let Some(i) = roots.iter().rposition(|l| *l + 1 == level)
+            {
+                roots.remove(i);
+            }
+            let vm = self.tables[t].vm;
+            let child = self.add(vm, (as_id, level - 1, gfn), Some(new & ADDRESS), false);
+            self.tables[t].children.insert(index, child);
+        }
+    }
+
+    /// A table is cut off, with everything below: its leaves map nothing any more. What is told of them afterwards is no other zap.
+    fn cut(&mut self, tid: u32, t: usize) {
+        if std::mem::replace(&mut self.tables[t].cut, true) {
+            return;
+        }
+        let level = self.tables[t].level;
+        self.zaps += self.tables[t].entries.values().filter(|v| self.maps(**v, level)).count() as u64;
+        self.tearing.entry(tid).or_default().push(t);
+        let children: Vec<usize> = self.tables[t].children.values().copied().collect();
+        children.into_iter().for_each(|c| self.cut(tid, c));
+    }
+
+    /// The page that the thread's last change went to is told: it may be another table than was thought.
+    fn settle(&mut self, tid: u32, gfn: u64, spte: u64, sptep: u64, level: u8) {
+        let Some(last) = self.last.remove(&tid) else { return };
+        if (last.gfn, last.level) != (gfn, level) || !self.same(last.new, spte, level) {
+            return;
+        }
+        let page = sptep & ADDRESS;
+        match self.tables[last.table].page {
+            None => self.tables[last.table].page = Some(page),
+            Some(p) if p == page => {}
+            Some(_) => {
+                let t = &self.tables[last.table];
+                let key = (t.as_id, t.level, t.base);
+                let all = self.at.get(&key).map_or(&[][..], Vec::as_slice);
+                let Some(other) = all.iter().rev().copied().find(|o| self.tables[*o].page == Some(page))
+                else {
+                    return;
+                };
+                match last.before {
+                    Some(v) => self.tables[last.table].entries.insert(last.index, v),
+                    None => self.tables[last.table].entries.remove(&last.index),
+                };
+                self.tables[other].entries.insert(last.index, last.new);
+            }
+        }
+    }
+
+    /// A huge page was split: no event tells of its 512 parts.
+    fn split(&mut self, tid: u32, gfn: u64, level: u8) {
+        let Some(last) = self.last.get(&tid).copied().filter(|l| (l.gfn, l.level) == (gfn, level)) else {
+            return;
+        };
+        if let Some(child) = self.tables[last.table].children.get(&last.index).copied() {
+            // Any value that is a leaf of that level: only that is asked of it.
+            let part = 1 << 11 | 1 << 7 | 7;
+            self.tables[child].entries.extend((0..512).map(|i| (i, part | 1 << 12)));
+        }
+    }
+
+    /// Frames that are mapped at the end, each once: present ones, and those of MMIO alone.
+    #[must_use]
+    pub fn frames(&self) -> BTreeMap<(u64, u64), [u64; 2]> {
+        let mut sets: BTreeMap<(u64, u64), [HashSet<u64>; 2]> = BTreeMap::new();
+        for t in self.tables.iter().filter(|t| !t.cut) {
+            let sets = sets.entry((t.vm.unwrap_or(0), u64::from(t.as_id))).or_default();
+            let shift = 9 * (u32::from(t.level) - 1);
+            for (index, value) in &t.entries {
+                let which = match self.kind(*value, t.level) {
+                    Kind::Present => 0,
+                    Kind::Mmio => 1,
+                    _ => continue,
+                };
+                let first = t.base + (index << shift);
+                sets[which].extend(first..first + (1 << shift));
+            }
+        }
+        let count = |[present, mmio]: [HashSet<u64>; 2]| {
+            [present.len() as u64, mmio.difference(&present).count() as u64]
+        };
+        sets.into_iter().map(|(space, s)| (space, count(s))).collect()
+    }
+}
