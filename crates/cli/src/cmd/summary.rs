@@ -11,7 +11,8 @@ use mmuscope_analysis::standout::{self, StandOut};
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_analysis::words::{bytes, count, duration, printable};
 use mmuscope_replay::{
-    Certainty, Counts, Phase, Reason, Shade, State, StateFilter, Timeline, TopPage, Vm, VmId, pages_of,
+    Certainty, Counts, Phase, Reason, Shade, State, StateFilter, Timeline, TopPage, Unrecorded, Vm, VmId,
+    ZapCause, pages_of,
 };
 use mmuscope_trace::{Trace, TraceInfo};
 use mmuscope_units::level_size;
@@ -249,6 +250,16 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
         let _ = writeln!(out, "\nNo event shows a present or MMIO entry.");
     }
     out.push_str(&known(timeline, end));
+    for (_, text) in Unrecorded::badges(&timeline.unrecorded()) {
+        let _ = writeln!(out, "  {text}");
+    }
+    if timeline.left_out() > 0 {
+        let _ = writeln!(
+            out,
+            "  left out: the last {} events, more than can be replayed",
+            count(timeline.left_out())
+        );
+    }
     for list in by_writer(timeline.phases()) {
         let names: Vec<String> = list
             .iter()
@@ -388,6 +399,14 @@ fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
     if let Some(t) = timeline {
         let zaps = list(t.top_zaps(TOP));
         if !zaps.is_empty() {
+            let (traced, implied): (Vec<_>, Vec<_>) =
+                t.zap_causes().into_iter().partition(|(c, _)| !c.implied());
+            let sum = |of: &[(ZapCause, u64)]| of.iter().map(|(_, n)| n).sum::<u64>();
+            let implied = match sum(&implied) {
+                0 => String::new(),
+                n => format!(" + {} implied by what came after", count(n)),
+            };
+            let _ = writeln!(out, "zaps: {} traced{implied}", count(sum(&traced)));
             let _ = writeln!(out, "most zaps at frame: {}", pages(&zaps));
         }
     }
