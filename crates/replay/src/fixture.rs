@@ -15,8 +15,8 @@
 //! MMU-writable, `-w` without Writable, and at the end `/2`: the level a leaf's value is for.
 //!
 //! Beside events: `layout NAME`, `kernel RELEASE`, `vm PID TID…`, `name THREAD NAME`, `fact NAME VALUE` (what a capture says of its host and itself),
-//! `recorded unsaid` (a text, which does not say which events were recorded; without it all are, save that a kernel that has ranges of
-//! mmu_notifiers shows that by one).
+//! `recorded unsaid` (a text, which does not say which events were recorded; without it all are that the
+//! kernel has).
 //!
 //! Verbs: `root [smm] [mirror]`, `page LEVEL GFN [smm] [mirror]`, `zappage LEVEL GFN [invalid]`, `shadow LEVEL GFN [existing] [unsync]`,
 //! `zapshadow LEVEL GFN`, `sync LEVEL GFN`, `unsync LEVEL GFN` (pages that shadow a guest's table),
@@ -25,7 +25,7 @@
 //! paging), `async GFN`, `walk GVA`, `element LEVEL PTE`, `walkererror [PFERR]`, `emulate`, `exit [REASON]`, `entry VCPU`, `user REASON ERRNO`, `zapall`, `unmap START END`, `changepte HVA`, `age START END`,
 //! `agepage GFN HVA`, `lost COUNT`, `mark TEXT`.
 
-use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf, Mode};
+use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf, Mode, PresentRule};
 use mmuscope_trace::{
     Body, ErrorEncoding, Event, FastPfResult, Isa, Page, RecordedEvents, Role, StrId, TaskInfo, Trace, VmGuess,
 };
@@ -57,7 +57,7 @@ pub fn trace(text: &str) -> Result<Trace, FixtureError> {
     let at = |line: usize| move |what: String| FixtureError { line, what };
     let mut m =
         Maker { layout: named("C/npt").map_err(at(0))?, trace: Trace::default(), ts: 0, names: Vec::new() };
-    m.trace.info.recorded = Some(all_but_ranges());
+    m.trace.info.recorded = Some(RecordedEvents::default());
     for (i, line) in text.lines().enumerate() {
         let words: Vec<&str> = line.split('#').next().unwrap_or("").split_whitespace().collect();
         match words.as_slice() {
@@ -77,6 +77,9 @@ pub fn trace(text: &str) -> Result<Trace, FixtureError> {
             _ => return Err(FixtureError { line: i + 1, what: "time, thread and verb expected".to_owned() }),
         }
     }
+    if m.trace.info.recorded.is_some() {
+        m.trace.info.recorded = Some(events_of(&m.layout));
+    }
     let n = m.trace.events.len();
     m.trace.info.events = n as u64;
     m.trace.info.first_ts = m.trace.events.iter().next().map_or(0, |e| e.ts);
@@ -84,11 +87,12 @@ pub fn trace(text: &str) -> Result<Trace, FixtureError> {
     Ok(m.trace)
 }
 
-/// What the recorder of a fixture records.
-fn all_but_ranges() -> RecordedEvents {
-    let ranges = ["kvm_unmap_hva_range", "kvm_set_spte_hva"];
-    let names = KINDS.iter().map(|k| k.1).filter(|n| !ranges.contains(n)).map(str::to_owned).collect();
-    RecordedEvents { names, all: true }
+/// What the recorder of a fixture records: all events that the kernel has.
+fn events_of(layout: &Layout) -> RecordedEvents {
+    // The kernels that have an MMU-present bit trace the ranges of mmu_notifiers.
+    let ranges = layout.present != PresentRule::NotSpecial;
+    let has = |n: &&str| ranges || !["kvm_unmap_hva_range", "kvm_set_spte_hva"].contains(n);
+    RecordedEvents { names: KINDS.iter().map(|k| k.1).filter(has).map(str::to_owned).collect(), all: true }
 }
 
 fn hex(s: &str) -> Result<u64, String> {
