@@ -212,6 +212,9 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(layout: Layout, trace: &Trace) -> Self {
+        let recorded = Recorded::of(trace);
+        let mut silent = Silent::new(trace);
+        silent.ranges_recorded(recorded.has(crate::recorded::kind::UNMAP_HVA));
         let releases_silently = layout.removed.is_some_and(|r| r >> 63 == 0);
         Self {
             store: Store::default(),
@@ -234,8 +237,8 @@ impl Engine {
             lost: Vec::new(),
             markers: Vec::new(),
             faults: FaultTracker::default(),
-            silent: Silent::new(trace),
-            recorded: Recorded::of(trace),
+            silent,
+            recorded,
             loss_seen: false,
             loss_ev: 0,
             virt_minus_phys: None,

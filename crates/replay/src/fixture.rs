@@ -14,7 +14,9 @@
 //! generation 5 of the line's frame), or plain hex. After it may come `-a` without Accessed, `-d` without Dirty, `-m` without
 //! MMU-writable, `-w` without Writable, and at the end `/2`: the level a leaf's value is for.
 //!
-//! Beside events: `layout NAME`, `kernel RELEASE`, `vm PID TID…`, `name THREAD NAME`, `fact NAME VALUE` (what a capture says of its host and itself).
+//! Beside events: `layout NAME`, `kernel RELEASE`, `vm PID TID…`, `name THREAD NAME`, `fact NAME VALUE` (what a capture says of its host and itself),
+//! `recorded unsaid` (a text, which does not say which events were recorded; without it all are that the
+//! kernel has).
 //!
 //! Verbs: `root [smm] [mirror]`, `page LEVEL GFN [smm] [mirror]`, `zappage LEVEL GFN [invalid]`, `shadow LEVEL GFN [existing] [unsync]`,
 //! `zapshadow LEVEL GFN`, `sync LEVEL GFN`, `unsync LEVEL GFN` (pages that shadow a guest's table),
@@ -23,10 +25,12 @@
 //! paging), `async GFN`, `walk GVA [PFERR]`, `element LEVEL PTE`, `walkererror [PFERR]`, `emulate`, `exit [REASON]`, `entry VCPU`, `user REASON ERRNO`, `zapall`, `unmap START END`, `changepte HVA`, `age START END`,
 //! `agepage GFN HVA`, `lost COUNT`, `mark TEXT`.
 
-use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf, Mode};
+use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf, Mode, PresentRule};
 use mmuscope_trace::{
-    Body, ErrorEncoding, Event, FastPfResult, Isa, Page, Role, StrId, TaskInfo, Trace, VmGuess,
+    Body, ErrorEncoding, Event, FastPfResult, Isa, Page, RecordedEvents, Role, StrId, TaskInfo, Trace, VmGuess,
 };
+
+use crate::series::KINDS;
 
 /// A line that is not of the language.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +57,7 @@ pub fn trace(text: &str) -> Result<Trace, FixtureError> {
     let at = |line: usize| move |what: String| FixtureError { line, what };
     let mut m =
         Maker { layout: named("C/npt").map_err(at(0))?, trace: Trace::default(), ts: 0, names: Vec::new() };
+    m.trace.info.recorded = Some(RecordedEvents::default());
     for (i, line) in text.lines().enumerate() {
         let words: Vec<&str> = line.split('#').next().unwrap_or("").split_whitespace().collect();
         match words.as_slice() {
@@ -66,16 +71,28 @@ pub fn trace(text: &str) -> Result<Trace, FixtureError> {
                 let tid = dec(thread.trim_start_matches('t')).map_err(at(i + 1))?;
                 m.names.push((tid, (*name).to_owned()));
             }
+            ["recorded", "unsaid"] => m.trace.info.recorded = None,
             ["vm", pid, tids @ ..] => m.vm(pid, tids).map_err(at(i + 1))?,
             [time, thread, verb, args @ ..] => m.event(time, thread, verb, args).map_err(at(i + 1))?,
             _ => return Err(FixtureError { line: i + 1, what: "time, thread and verb expected".to_owned() }),
         }
+    }
+    if m.trace.info.recorded.is_some() {
+        m.trace.info.recorded = Some(events_of(&m.layout));
     }
     let n = m.trace.events.len();
     m.trace.info.events = n as u64;
     m.trace.info.first_ts = m.trace.events.iter().next().map_or(0, |e| e.ts);
     m.trace.info.last_ts = m.ts;
     Ok(m.trace)
+}
+
+/// What the recorder of a fixture records: all events that the kernel has.
+fn events_of(layout: &Layout) -> RecordedEvents {
+    // The kernels that have an MMU-present bit trace the ranges of mmu_notifiers.
+    let ranges = layout.present != PresentRule::NotSpecial;
+    let has = |n: &&str| ranges || !["kvm_unmap_hva_range", "kvm_set_spte_hva"].contains(n);
+    RecordedEvents { names: KINDS.iter().map(|k| k.1).filter(has).map(str::to_owned).collect(), all: true }
 }
 
 fn hex(s: &str) -> Result<u64, String> {

@@ -187,7 +187,7 @@ fn of(text: &str, gfn: u64) -> Vec<(Certainty, Reason)> {
 #[test]
 fn without_the_events_of_a_vcpu_an_install_is_known_for_its_moment_only() {
     // A recorder of kvmmmu events alone: nothing tells when the thread goes on, nor what the host takes away.
-    let text = "layout C/npt\n1 t1 page 1 0\n+1 t1 set 1 2 R77 at 40010\n+1 t1 set 1 3 R78 at 40018\n";
+    let text = "layout C/npt\nrecorded unsaid\n1 t1 page 1 0\n+1 t1 set 1 2 R77 at 40010\n+1 t1 set 1 3 R78 at 40018\n";
     assert_eq!(of(text, 2), [(Certainty::Stale, Reason::SilentKernel)]);
     assert_eq!(of(text, 3), [(Certainty::Stale, Reason::SilentKernel)]);
 }

@@ -86,9 +86,11 @@ fn kernels_that_trace_no_notifiers_tell_nothing_that_lasts() {
 #[test]
 fn captures_say_whether_all_ranges_are_in_them() {
     let text =
-        |facts: &str, range: &str| format!("layout C/npt\n{facts}\n{range}{TABLE}{}", install(2, "R77"));
+        |facts: &str, range: &str| format!("layout C/npt\nrecorded unsaid\n{facts}\n{range}{TABLE}{}", install(2, "R77"));
     let range = "1 t9 unmap 10000 20000\n+1 t9 mark done\n";
-    let all = "fact record.scope the whole system\nfact record.events kvm:kvm_entry,kvm:kvm_unmap_hva_range";
+    let all = "fact record.scope the whole system\nfact record.events kvm:kvm_entry,kvm:kvm_exit,kvm:kvm_page_fault,kvmmmu:kvm_mmu_get_page,\
+               kvmmmu:kvm_mmu_prepare_zap_page,kvmmmu:kvm_mmu_zap_all_fast,kvmmmu:kvm_mmu_set_spte,kvmmmu:fast_page_fault,\
+               kvmmmu:kvm_tdp_mmu_spte_changed,kvm:kvm_unmap_hva_range";
     assert_eq!(of(&text("", "1 t9 mark on\n"), 2), SILENT, "none seen: whether any would be is not known");
     assert_eq!(of(&text(all, "1 t9 mark on\n"), 2), FACT);
     // Any thread of the host may take pages from a guest.

@@ -36,6 +36,19 @@ pub struct Report {
     pub events: Vec<EventCount>,
     /// What does not fit together, by kind.
     pub evidence: Vec<EvidenceReport>,
+    /// Events that the page tables are known by, and that were not, or may not have been, recorded.
+    pub unrecorded: Vec<UnrecordedReport>,
+}
+
+/// A class of events that is missing.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct UnrecordedReport {
+    /// The event.
+    pub event: &'static str,
+    /// `not recorded`, or `not known to have been recorded`.
+    pub coverage: &'static str,
+    /// What is not known without it.
+    pub without: &'static str,
 }
 
 impl Report {

@@ -27,6 +27,7 @@ pub(crate) fn empty() -> Report {
         lost: Vec::new(),
         events: Vec::new(),
         evidence: Vec::new(),
+        unrecorded: Vec::new(),
     };
     r.story = story::story(&r);
     r

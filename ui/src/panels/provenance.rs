@@ -64,6 +64,9 @@ pub(crate) fn recording(ui: &mut Ui, cx: &mut Cx<'_>) {
                 line("length", fmt::time(cx.cap.full_time().end));
                 let clock = if info.clock.name.is_empty() { "not named" } else { &info.clock.name };
                 line("clock", format!("{clock}, steps of {} ns", info.resolution_ns));
+                for u in cx.cap.timeline.unrecorded() {
+                    line(u.coverage.name(), format!("{}: {}", u.event, u.without));
+                }
                 line("read and replayed in", fmt::time(cx.cap.took.as_nanos() as f64));
                 line("memory of the events", fmt::bytes(cx.cap.trace.events.heap_bytes() as u64));
             });

@@ -13,7 +13,8 @@ use mmuscope_analysis::standout::{self, StandOut};
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_analysis::words::{bytes, count, duration, printable};
 use mmuscope_replay::{
-    Certainty, Counts, Phase, Reason, Shade, State, StateFilter, Timeline, TopPage, Vm, VmId, pages_of,
+    Certainty, Counts, Phase, Reason, Shade, State, StateFilter, Timeline, TopPage, Unrecorded, Vm, VmId,
+    ZapCause, pages_of,
 };
 use mmuscope_trace::{Trace, TraceInfo};
 use mmuscope_units::level_size;
@@ -275,6 +276,16 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
         let _ = writeln!(out, "\nNo event shows a present or MMIO entry.");
     }
     out.push_str(&known_words(timeline, end));
+    for (_, text) in Unrecorded::badges(&timeline.unrecorded()) {
+        let _ = writeln!(out, "  {text}");
+    }
+    if timeline.left_out() > 0 {
+        let _ = writeln!(
+            out,
+            "  left out: the last {} events, more than can be replayed",
+            count(timeline.left_out())
+        );
+    }
     for list in by_writer(timeline.phases()) {
         let names: Vec<String> = list
             .iter()
@@ -422,6 +433,17 @@ fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
         };
         list.iter().map(one).collect::<Vec<_>>().join(", ")
     };
+    if let Some(t) = timeline
+        && t.zap_count() > 0
+    {
+        let (traced, implied): (Vec<_>, Vec<_>) = t.zap_causes().into_iter().partition(|(c, _)| !c.implied());
+        let sum = |of: &[(ZapCause, u64)]| of.iter().map(|(_, n)| n).sum::<u64>();
+        let implied = match sum(&implied) {
+            0 => String::new(),
+            n => format!(" + {} implied by what came after", count(n)),
+        };
+        let _ = writeln!(out, "zaps: {} traced{implied}", count(sum(&traced)));
+    }
     let (faults, zaps, mmio) = tops(counts, timeline, TOP);
     for (what, list) in [("faults", faults), ("zaps", zaps.unwrap_or_default()), ("MMIO", mmio)] {
         if !list.is_empty() {

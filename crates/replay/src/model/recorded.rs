@@ -33,3 +33,23 @@ pub struct Unrecorded {
     /// What is not known without it.
     pub without: &'static str,
 }
+
+impl Unrecorded {
+    /// In a sentence.
+    pub fn words(&self) -> String {
+        format!("{} is {}: {}", self.event, self.coverage.name(), self.without)
+    }
+
+    /// What a list of them comes to, in a line each for those that are certain and those that are not (`false`).
+    pub fn badges(all: &[Self]) -> Vec<(bool, String)> {
+        let names = |c: Coverage| {
+            all.iter().filter(|u| u.coverage == c).map(|u| u.event).collect::<Vec<_>>().join(", ")
+        };
+        [(true, Coverage::NotRecorded), (false, Coverage::NotKnown)]
+            .into_iter()
+            .map(|(certain, c)| (certain, c.name(), names(c)))
+            .filter(|(_, _, names)| !names.is_empty())
+            .map(|(certain, how, names)| (certain, format!("{how}: {names}")))
+            .collect()
+    }
+}

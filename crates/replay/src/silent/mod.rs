@@ -119,6 +119,11 @@ impl Silent {
     pub(crate) fn new(trace: &Trace) -> Self {
         Self { ranges: Ranges::of(trace), ..Self::default() }
     }
+
+    /// The recorder was asked for the ranges of mmu_notifiers.
+    pub(crate) fn ranges_recorded(&mut self, asked: bool) {
+        self.ranges.told |= asked && !self.ranges.deaf;
+    }
 }
 
 impl Engine {

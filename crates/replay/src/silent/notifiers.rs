@@ -54,7 +54,7 @@ pub(crate) struct Ranges {
     /// Such ranges are recorded in this trace.
     pub(super) told: bool,
     /// Not all of them: the recording is of some threads only, and any thread of the host may take pages from a guest.
-    deaf: bool,
+    pub(super) deaf: bool,
 }
 
 impl Ranges {
@@ -64,10 +64,9 @@ impl Ranges {
             trace.info.host.facts.iter().filter(move |(k, _)| k == name).map(|(_, v)| v.as_str())
         };
         let whole = facts("record.scope").all(|s| s == "the whole system");
-        let recorded = facts("record.events").any(|e| e.split(',').any(|e| e == "kvm:kvm_unmap_hva_range"));
         let sieved = facts("record.filter").any(|f| f.starts_with("kvm:kvm_unmap_hva_range"));
         let deaf = !whole || sieved;
-        Self { told: recorded && !deaf, deaf, ..Self::default() }
+        Self { deaf, ..Self::default() }
     }
 
     pub(super) fn lost(&mut self) {

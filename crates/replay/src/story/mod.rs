@@ -48,7 +48,7 @@ struct Tally {
     mmio: u64,
     protected: u64,
     again: u64,
-    /// Installs of another mapping in the occupied entry: each implies a zap.
+    /// Of the zaps: those implied by another host page in the occupied entry.
     remapped: u64,
     /// By level.
     zapped: [u64; 7],
@@ -120,10 +120,8 @@ impl Timeline {
         let entry = self.entry(id);
         let size = level_size(entry.level);
         for z in zaps_of(self.store(), id.0) {
-            match z.cause {
-                ZapCause::Remapped => tally.remapped += 1,
-                _ => tally.zapped[usize::from(entry.level.min(6))] += 1,
-            }
+            tally.zapped[usize::from(entry.level.min(6))] += 1;
+            tally.remapped += u64::from(z.cause == ZapCause::Remapped);
         }
         let mut before: Option<Span> = None;
         let mut spans = self.spans(id).peekable();
@@ -379,12 +377,6 @@ impl Timeline {
                 parts.push(format!("{what} {}", times(n)));
             }
         }
-        if tally.remapped > 0 {
-            parts.push(format!(
-                "remapped {} to another host page (copy-on-write or the zero page), each after a zap that this MMU does not trace",
-                times(tally.remapped)
-            ));
-        }
         let levels: Vec<(usize, u64)> =
             tally.zapped.iter().copied().enumerate().filter(|(_, n)| *n > 0).collect();
         if !levels.is_empty() {
@@ -393,6 +385,12 @@ impl Timeline {
                 let each: Vec<String> =
                     levels.iter().map(|(l, n)| format!("{} {}", level_size(*l as u8), times(*n))).collect();
                 text.push_str(&format!(" (as {})", each.join(", as ")));
+            }
+            if tally.remapped > 0 {
+                text.push_str(&format!(
+                    ", remapped {} to another host page: copy-on-write or the zero page",
+                    times(tally.remapped)
+                ));
             }
             parts.push(text);
         }

@@ -15,7 +15,7 @@ use crate::{
     html::TAIL,
     model::{
         EvidenceCase, EvidenceReport, LayoutPart, LayoutReport, LostReport, MmioReport, PageReport,
-        PhaseReport, Report, SCHEMA, StoryReport, TeardownReport, VmReport,
+        PhaseReport, Report, SCHEMA, StoryReport, TeardownReport, UnrecordedReport, VmReport,
     },
     story, words,
 };
@@ -101,6 +101,11 @@ impl Report {
                 .collect(),
             events,
             evidence: evidence(timeline, &clock),
+            unrecorded: timeline
+                .unrecorded()
+                .iter()
+                .map(|u| UnrecordedReport { event: u.event, coverage: u.coverage.name(), without: u.without })
+                .collect(),
         };
         report.recording.lost.moments = report.recording.lost.moments.max(report.lost.len() as u64);
         if let Some(rest) = vms.len().checked_sub(options.vms).filter(|n| *n > 0) {

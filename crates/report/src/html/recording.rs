@@ -1,6 +1,7 @@
 //! What was recorded, how it is read, and how far it can be trusted.
 
 use maud::{Markup, html};
+use mmuscope_replay::Coverage;
 
 use super::tables::number;
 use crate::{
@@ -24,6 +25,16 @@ pub(crate) fn badges(report: &Report) -> Vec<(&'static str, String)> {
         ));
     } else if !report.vms.is_empty() {
         out.push(("good", "events agree with each other".to_owned()));
+    }
+    let missing = |c: Coverage| {
+        let of = report.unrecorded.iter().filter(|u| u.coverage == c.name());
+        of.map(|u| u.event).collect::<Vec<_>>().join(", ")
+    };
+    for (class, c) in [("warn", Coverage::NotRecorded), ("", Coverage::NotKnown)] {
+        let events = missing(c);
+        if !events.is_empty() {
+            out.push((class, format!("{}: {events}", c.name())));
+        }
     }
     for vm in &report.vms {
         if !vm.layout.id.is_empty() {
@@ -72,6 +83,7 @@ pub(super) fn integrity(report: &Report) -> Markup {
             }
             @for d in r.damage.iter().take(20) { p class="note bad" { (words::one_line(d, 500)) } }
             @if r.damage.len() > 20 { p class="note bad" { "and " (words::counted((r.damage.len() - 20) as u64, "more place", "more places")) " that could not be read" } }
+            @for u in &report.unrecorded { p class="note" { (u.event) " is " (u.coverage) ": " (u.without) "." } }
             @for n in r.notes.iter().take(40) { p class="note" { (words::one_line(n, 500)) } }
             @if report.evidence.is_empty() {
                 @if !report.vms.is_empty() {
