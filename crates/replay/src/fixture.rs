@@ -27,7 +27,8 @@
 
 use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf, Mode, PresentRule};
 use mmuscope_trace::{
-    Body, ErrorEncoding, Event, FastPfResult, Isa, Page, RecordedEvents, Role, StrId, TaskInfo, Trace, VmGuess,
+    Body, ErrorEncoding, Event, FastPfResult, Isa, Page, RecordedEvents, Role, StrId, TaskInfo, Trace,
+    VmGuess,
 };
 
 use crate::series::KINDS;

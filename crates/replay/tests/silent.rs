@@ -85,8 +85,9 @@ fn kernels_that_trace_no_notifiers_tell_nothing_that_lasts() {
 
 #[test]
 fn captures_say_whether_all_ranges_are_in_them() {
-    let text =
-        |facts: &str, range: &str| format!("layout C/npt\nrecorded unsaid\n{facts}\n{range}{TABLE}{}", install(2, "R77"));
+    let text = |facts: &str, range: &str| {
+        format!("layout C/npt\nrecorded unsaid\n{facts}\n{range}{TABLE}{}", install(2, "R77"))
+    };
     let range = "1 t9 unmap 10000 20000\n+1 t9 mark done\n";
     let all = "fact record.scope the whole system\nfact record.events kvm:kvm_entry,kvm:kvm_exit,kvm:kvm_page_fault,kvmmmu:kvm_mmu_get_page,\
                kvmmmu:kvm_mmu_prepare_zap_page,kvmmmu:kvm_mmu_zap_all_fast,kvmmmu:kvm_mmu_set_spte,kvmmmu:fast_page_fault,\
