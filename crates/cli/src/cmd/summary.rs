@@ -372,16 +372,23 @@ fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
         counts.names().iter().take(8).map(|(n, c)| format!("{} {}", count(*c), printable(n))).collect();
     let _ = writeln!(out, "\nmost frequent: {}", events.join(", "));
     let vms = timeline.map_or(1, |t| t.vms().len());
-    let pages = |list: &[(u32, u64, u64)]| {
-        let one = |(vm, gfn, n): &(u32, u64, u64)| {
+    let pages = |list: &[(u32, u8, u64, u64)]| {
+        let one = |(vm, as_id, gfn, n): &(u32, u8, u64, u64)| {
             let vm = if vms > 1 { format!("VM {vm} ") } else { String::new() };
-            format!("{vm}{gfn:#x} ({})", count(*n))
+            let space = match as_id {
+                0 => String::new(),
+                1 => "SMM ".to_owned(),
+                n => format!("as_id {n} "),
+            };
+            format!("{vm}{space}{gfn:#x} ({})", count(*n))
         };
         list.iter().map(one).collect::<Vec<_>>().join(", ")
     };
-    let list =
-        |top: Vec<TopPage>| top.iter().map(|p| (u32::from(p.vm.0), p.gfn, p.count)).collect::<Vec<_>>();
-    let faults = timeline.map_or_else(|| counts.top_faults(TOP), |t| list(t.top_faults(TOP)));
+    let one = |p: &TopPage| (u32::from(p.vm.0), p.as_id, p.gfn, p.count);
+    let list = |top: Vec<TopPage>| top.iter().map(one).collect::<Vec<_>>();
+    // Events alone do not tell the address space.
+    let bare = |top: Vec<(u32, u64, u64)>| top.into_iter().map(|(vm, gfn, n)| (vm, 0, gfn, n)).collect();
+    let faults = timeline.map_or_else(|| bare(counts.top_faults(TOP)), |t| list(t.top_faults(TOP)));
     if !faults.is_empty() {
         let _ = writeln!(out, "most faults at frame: {}", pages(&faults));
     }
@@ -391,7 +398,7 @@ fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
             let _ = writeln!(out, "most zaps at frame: {}", pages(&zaps));
         }
     }
-    let mmio = timeline.map_or_else(|| counts.top_mmio(TOP), |t| list(t.top_mmio(TOP)));
+    let mmio = timeline.map_or_else(|| bare(counts.top_mmio(TOP)), |t| list(t.top_mmio(TOP)));
     if !mmio.is_empty() {
         let _ = writeln!(out, "most MMIO at frame: {}", pages(&mmio));
     }

@@ -1,7 +1,7 @@
 //! The command line end to end, on the real traces of `samples/`. One executable: it links everything.
 
-mod asking;
 mod agree;
+mod asking;
 mod contract;
 mod docs;
 mod errors;
