@@ -179,13 +179,18 @@ fn summary_text(text: &str, said: &mut Numbers) {
         }
         for what in ["faults", "zaps", "MMIO"] {
             let Some(list) = line.strip_prefix(&format!("most {what} at frame: ")) else { continue };
-            let said_of = |one: &str| -> Option<((u64, u64), u64)> {
+            let said_of = |one: &str| -> Option<((u64, u64, u64), u64)> {
                 let (frame, n) = one.trim_end_matches(')').split_once(" (")?;
-                let (vm, gfn) = match frame.strip_prefix("VM ") {
+                let (vm, frame) = match frame.strip_prefix("VM ") {
                     Some(f) => f.split_once(' ').map(|(v, g)| (number(v), g))?,
                     None => (Some(0), frame),
                 };
-                Some(((vm?, number(gfn)?), number(n)?))
+                let (as_id, gfn) = match frame.rsplit_once(' ') {
+                    Some(("SMM", gfn)) => (1, gfn),
+                    Some((space, gfn)) => (number(space.strip_prefix("as_id ")?)?, gfn),
+                    None => (0, frame),
+                };
+                Some(((vm?, as_id, number(gfn)?), number(n)?))
             };
             let counts: BTreeMap<_, _> = list.split("), ").filter_map(said_of).collect();
             said.say(format!("frames with the most {what}"), S, busiest(&counts, TOP));
@@ -375,11 +380,11 @@ fn state(t: &Table, source: &str, spaces: &Spaces, said: &mut Numbers) {
 
 /// Zaps and peaks from the spans.
 fn spans(t: &Table, said: &mut Numbers) {
-    let mut opened: HashMap<(String, u64), Vec<&str>> = HashMap::new();
+    let mut opened: HashMap<(String, u64), Vec<&csv::StringRecord>> = HashMap::new();
     let key = |row| ["vm", "as_id", "level", "gfn"].map(|c| t.get(row, c)).join(" ");
     for row in &t.rows {
         if let Some(ev) = t.number(row, "opened_event") {
-            opened.entry((key(row), ev)).or_default().push(t.get(row, "state"));
+            opened.entry((key(row), ev)).or_default().push(row);
         }
     }
     let mut zaps = 0u64;
@@ -399,7 +404,7 @@ fn spans(t: &Table, said: &mut Numbers) {
         let Some(closed) = t.number(row, "closed_event") else { continue };
         list.push((n("end"), n("gfn"), pages, class, -1));
         let next = opened.get(&(key(row), closed));
-        let stays = next.is_some_and(|s| s.iter().any(|s| !matches!(*s, "nonpresent" | "removed")));
+        let stays = next.is_some_and(|next| next.iter().any(|n| stays(t, row, n)));
         zaps += u64::from(!stays);
     }
     said.say("zaps", "spans", zaps);
@@ -413,6 +418,23 @@ fn spans(t: &Table, said: &mut Numbers) {
             said.say(of(vm, as_id, "most bytes present"), "spans", bytes);
             said.say(of(vm, as_id, "when most was present"), "spans", at);
         }
+    }
+}
+
+/// Whether an entry still maps what it mapped when a span of it ends and the next one begins. An install of an MMU that traces nothing else
+/// tells by another host page that what was there had been zapped.
+fn stays(t: &Table, row: &csv::StringRecord, next: &csv::StringRecord) -> bool {
+    const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+    let page = |r| t.number(r, "spte").map(|v| v & ADDRESS);
+    match t.get(next, "state") {
+        "removed" => false,
+        // What was booked on the wrong table is taken back.
+        "nonpresent" => t.get(next, "reason").contains("old value does not fit"),
+        "present" | "mmio" if matches!(t.get(next, "opened_by"), "kvm_mmu_set_spte" | "mark_mmio_spte") => {
+            t.get(row, "state") == t.get(next, "state")
+                && page(row).zip(page(next)).is_none_or(|(a, b)| a == b)
+        }
+        _ => true,
     }
 }
 
@@ -437,13 +459,14 @@ fn peak(changes: &[(u64, u64, u64, usize, i32)]) -> (u64, u64) {
 fn faults(t: &Table, seen: &mut Seen, said: &mut Numbers) {
     const S: &str = "faults";
     said.say("faults", S, t.rows.len());
-    let mut frames: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    let mut frames: BTreeMap<(u64, u64, u64), u64> = BTreeMap::new();
     let mut by: BTreeMap<String, u64> = BTreeMap::new();
     let mut mmio = 0;
     for row in &t.rows {
         let vm = t.number(row, "vm").unwrap_or(0);
         if let Some(gfn) = t.number(row, "gfn") {
-            *frames.entry((vm, gfn)).or_default() += 1;
+            let as_id = t.number(row, "as_id").unwrap_or(0);
+            *frames.entry((vm, as_id, gfn)).or_default() += 1;
         }
         let outcome = t.get(row, "outcome");
         *by.entry(format!("faults {outcome}")).or_default() += 1;

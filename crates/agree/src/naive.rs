@@ -44,7 +44,7 @@ pub fn count(file: &Path, seen: &Seen, said: &mut Numbers) -> Result<()> {
 /// Every read and every write is one `kvm_mmio`; a read that user space answers has one more before it. Where that second one is missing
 /// because the trace ends or another access comes first, the first stands for both.
 fn accesses(trace: &Trace, seen: &Seen, said: &mut Numbers) {
-    let mut pages: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    let mut pages: BTreeMap<(u64, u64, u64), u64> = BTreeMap::new();
     let mut of_thread: HashMap<u32, Vec<(u32, u64)>> = HashMap::new();
     let mut told = false;
     for e in &trace.events {
@@ -55,7 +55,7 @@ fn accesses(trace: &Trace, seen: &Seen, said: &mut Numbers) {
                 told = true;
             }
             Body::FastMmio { gpa } => {
-                *pages.entry((vm(seen, &e), gpa >> 12)).or_default() += 1;
+                *pages.entry((vm(seen, &e), 0, gpa >> 12)).or_default() += 1;
                 told = true;
             }
             _ => {}
@@ -66,7 +66,7 @@ fn accesses(trace: &Trace, seen: &Seen, said: &mut Numbers) {
         for (i, (kind, gpa)) in list.iter().enumerate() {
             let answered = *kind == 0 && list.get(i + 1) == Some(&(1, *gpa));
             if !answered {
-                *pages.entry((vm, gpa >> 12)).or_default() += 1;
+                *pages.entry((vm, 0, gpa >> 12)).or_default() += 1;
             }
         }
     }

@@ -53,11 +53,12 @@ impl Display for Difference {
     }
 }
 
-/// The most frequent of a list, as the summary prints them: count first, then VM and frame.
-pub fn busiest(counts: &BTreeMap<(u64, u64), u64>, n: usize) -> String {
-    let mut all: Vec<_> = counts.iter().map(|((vm, gfn), c)| (std::cmp::Reverse(*c), *vm, *gfn)).collect();
+/// The most frequent of a list, as the summary prints them: count first, then VM, address space and frame.
+pub fn busiest(counts: &BTreeMap<(u64, u64, u64), u64>, n: usize) -> String {
+    let mut all: Vec<_> = counts.iter().map(|(at, n)| (std::cmp::Reverse(*n), *at)).collect();
     all.sort_unstable();
-    let text: Vec<String> =
-        all.iter().take(n).map(|(c, vm, gfn)| format!("VM {vm} {gfn:#x} {}", c.0)).collect();
-    text.join(", ")
+    let text = |(n, (vm, as_id, gfn)): &(std::cmp::Reverse<u64>, (u64, u64, u64))| {
+        format!("VM {vm} as_id {as_id} {gfn:#x} {}", n.0)
+    };
+    all.iter().take(n).map(text).collect::<Vec<_>>().join(", ")
 }

@@ -449,6 +449,13 @@ impl Timeline {
         self.engine.faults.all().map(|(i, p)| self.unpack(i, p))
     }
 
+    /// The address space of a fault, as far as the entry tells that it installed or changed.
+    pub(crate) fn as_id_of(&self, p: &Packed) -> u8 {
+        let s = self.store();
+        let entry = (p.span != crate::store::NONE).then(|| s.s_entry[p.span as usize]);
+        entry.map_or(0, |e| s.tables[s.table_of(e) as usize].as_id)
+    }
+
     fn unpack(&self, i: u32, p: &Packed) -> Fault {
         let s = self.store();
         let span = (p.span != crate::store::NONE).then_some(p.span);
@@ -480,7 +487,7 @@ impl Timeline {
             gpa: (p.flags & Packed::GPA != 0).then_some(p.addr),
             gva: (p.flags & Packed::GVA != 0).then_some(p.addr),
             gfn: (p.gfn != u64::MAX).then_some(p.gfn),
-            as_id: place.map_or(0, |x| s.tables[x.table as usize].as_id),
+            as_id: self.as_id_of(p),
             access: p.access(),
             error_code: (p.flags & Packed::HAS_CODE != 0).then_some(p.code),
             outcome: match p.outcome {

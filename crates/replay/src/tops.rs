@@ -9,14 +9,15 @@ use crate::zaps::zaps_of;
 impl Timeline {
     /// Frames with the most faults.
     pub fn top_faults(&self, n: usize) -> Vec<TopPage> {
-        let mut m: FxHashMap<(u16, u64), TopPage> = FxHashMap::default();
+        let mut m: FxHashMap<(u16, u8, u64), TopPage> = FxHashMap::default();
         for (_, f) in self.engine.faults.all() {
             if f.gfn == u64::MAX {
                 continue;
             }
-            let p = m.entry((f.vm, f.gfn)).or_insert(TopPage {
+            let as_id = self.as_id_of(f);
+            let p = m.entry((f.vm, as_id, f.gfn)).or_insert(TopPage {
                 vm: VmId(f.vm),
-                as_id: 0,
+                as_id,
                 gfn: f.gfn,
                 level: 1,
                 count: 0,
@@ -80,15 +81,12 @@ impl Timeline {
 
     /// How many zaps there were, in every address space of every VM.
     pub fn zap_count(&self) -> u64 {
-        let s = self.store();
-        (0..s.slots()).filter(|e| s.used(*e)).map(|e| zaps_of(s, e).count() as u64).sum()
+        self.all_zaps().count() as u64
     }
 }
 
 pub(crate) fn top(mut v: Vec<TopPage>, n: usize) -> Vec<TopPage> {
-    v.sort_by(|a, b| {
-        b.count.cmp(&a.count).then(a.vm.cmp(&b.vm)).then(a.gfn.cmp(&b.gfn)).then(a.level.cmp(&b.level))
-    });
+    v.sort_by_key(|p| (std::cmp::Reverse(p.count), p.vm, p.as_id, p.gfn, p.level));
     v.truncate(n);
     v
 }

@@ -284,7 +284,7 @@ fn page_table(out: &mut String, what: &str, pages: &[PageReport]) {
     let mut t = Table::new(&["frame", "size", &head, ">first", ">last", "life"]);
     for p in pages {
         t.row(&[
-            p.gfn.clone(),
+            if p.as_id == 0 { p.gfn.clone() } else { format!("{} ({})", p.gfn, space_name(p.as_id)) },
             p.size.to_owned(),
             words::count(p.count),
             words::at(p.first),

@@ -14,7 +14,7 @@ use mmuscope_analysis::summary::EventCounts;
 use mmuscope_analysis::words::{bytes, count, duration, printable};
 use mmuscope_replay::{
     Certainty, Counts, Phase, Reason, Shade, State, StateFilter, Timeline, TopPage, Unrecorded, Vm, VmId,
-    ZapCause, pages_of,
+    pages_of,
 };
 use mmuscope_trace::{Trace, TraceInfo};
 use mmuscope_units::level_size;
@@ -409,15 +409,27 @@ fn states(counts: &Counts) -> String {
     out
 }
 
-/// VM, frame, and how often.
-type Tops = Vec<(u32, u64, u64)>;
+/// VM, address space, frame, and how often.
+type Tops = Vec<(u32, u8, u64, u64)>;
 
 /// The frames with the most faults, zaps (`None`: only a replay knows) and MMIO accesses.
 fn tops(counts: &EventCounts, timeline: Option<&Timeline>, n: usize) -> (Tops, Option<Tops>, Tops) {
-    let list = |pages: Vec<TopPage>| pages.iter().map(|p| (u32::from(p.vm.0), p.gfn, p.count)).collect();
-    let faults = timeline.map_or_else(|| counts.top_faults(n), |t| list(t.top_faults(n)));
-    let mmio = timeline.map_or_else(|| counts.top_mmio(n), |t| list(t.top_mmio(n)));
+    let one = |p: &TopPage| (u32::from(p.vm.0), p.as_id, p.gfn, p.count);
+    let list = |top: Vec<TopPage>| top.iter().map(one).collect::<Tops>();
+    // Events alone do not name the address space.
+    let bare = |top: Vec<(u32, u64, u64)>| top.into_iter().map(|(vm, gfn, n)| (vm, 0, gfn, n)).collect();
+    let faults = timeline.map_or_else(|| bare(counts.top_faults(n)), |t| list(t.top_faults(n)));
+    let mmio = timeline.map_or_else(|| bare(counts.top_mmio(n)), |t| list(t.top_mmio(n)));
     (faults, timeline.map(|t| list(t.top_zaps(n))), mmio)
+}
+
+/// Zaps that were traced, and zaps that only follow from later events.
+fn zaps_by_evidence(t: &Timeline) -> (u64, u64) {
+    let (mut traced, mut implied) = (0, 0);
+    for (cause, n) in t.zap_causes() {
+        *(if cause.implied() { &mut implied } else { &mut traced }) += n;
+    }
+    (traced, implied)
 }
 
 fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
@@ -426,23 +438,24 @@ fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
         counts.names().iter().take(8).map(|(n, c)| format!("{} {}", count(*c), printable(n))).collect();
     let _ = writeln!(out, "\nmost frequent: {}", events.join(", "));
     let vms = timeline.map_or(1, |t| t.vms().len());
-    let pages = |list: &[(u32, u64, u64)]| {
-        let one = |(vm, gfn, n): &(u32, u64, u64)| {
+    let pages = |list: &[(u32, u8, u64, u64)]| {
+        let one = |(vm, as_id, gfn, n): &(u32, u8, u64, u64)| {
             let vm = if vms > 1 { format!("VM {vm} ") } else { String::new() };
-            format!("{vm}{gfn:#x} ({})", count(*n))
+            let space = match as_id {
+                0 => String::new(),
+                1 => "SMM ".to_owned(),
+                n => format!("as_id {n} "),
+            };
+            format!("{vm}{space}{gfn:#x} ({})", count(*n))
         };
         list.iter().map(one).collect::<Vec<_>>().join(", ")
     };
-    if let Some(t) = timeline
-        && t.zap_count() > 0
-    {
-        let (traced, implied): (Vec<_>, Vec<_>) = t.zap_causes().into_iter().partition(|(c, _)| !c.implied());
-        let sum = |of: &[(ZapCause, u64)]| of.iter().map(|(_, n)| n).sum::<u64>();
-        let implied = match sum(&implied) {
+    if let Some((traced, implied)) = timeline.map(zaps_by_evidence).filter(|(a, b)| a + b > 0) {
+        let implied = match implied {
             0 => String::new(),
             n => format!(" + {} implied by what came after", count(n)),
         };
-        let _ = writeln!(out, "zaps: {} traced{implied}", count(sum(&traced)));
+        let _ = writeln!(out, "zaps: {} traced{implied}", count(traced));
     }
     let (faults, zaps, mmio) = tops(counts, timeline, TOP);
     for (what, list) in [("faults", faults), ("zaps", zaps.unwrap_or_default()), ("MMIO", mmio)] {

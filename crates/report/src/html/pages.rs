@@ -38,7 +38,7 @@ fn page(p: &PageReport, one: &str, many: &str) -> Markup {
     html! {
         details class="page" {
             summary {
-                span class="n" { span class="mono" { (p.gfn) } " " span class="fa" { (p.size) @if p.as_id != 0 { " as " (p.as_id) } } }
+                span class="n" { span class="mono" { (p.gfn) } " " span class="fa" { (p.size) @if p.as_id != 0 { " " (super::space_name(p.as_id)) } } }
                 span class="n" { (words::counted(p.count, one, many)) }
                 span { (p.headline) }
                 span class="when" {

@@ -1,9 +1,12 @@
 //! The summary for scripts: everything that the text says, as numbers.
 
-use super::{TOP, is_shown, known, layout_era, lost, mapped_again, not_replayed, notes, shade_word, tops};
+use super::{
+    TOP, Tops, is_shown, known, layout_era, lost, mapped_again, not_replayed, notes, shade_word, tops,
+    zaps_by_evidence,
+};
 use mmuscope_analysis::standout::StandOut;
 use mmuscope_analysis::summary::EventCounts;
-use mmuscope_replay::{Counts, Shade, State, Timeline, Vm, VmId};
+use mmuscope_replay::{Counts, Shade, State, Timeline, Unrecorded, Vm, VmId};
 use mmuscope_trace::TraceInfo;
 use mmuscope_units::level_size;
 use serde_json::{Map, Value, json};
@@ -41,9 +44,11 @@ pub(super) fn value(
         "replayed": timeline.is_some(),
         "not_replayed": too_large_for.map(|room| not_replayed(counts.events, room)),
     });
-    let pages = |list: Vec<(u32, u64, u64)>| -> Value {
+    let pages = |list: Tops| -> Value {
         list.into_iter()
-            .map(|(vm, gfn, count)| json!({"vm": vm, "gfn": format!("{gfn:#x}"), "count": count}))
+            .map(|(vm, as_id, gfn, count)| {
+                json!({"vm": vm, "as_id": as_id, "gfn": format!("{gfn:#x}"), "count": count})
+            })
             .collect()
     };
     let (faults, zaps, mmio) = tops(counts, timeline, TOP);
@@ -84,6 +89,11 @@ fn replay(v: &mut Value, info: &TraceInfo, t: &Timeline) {
     v["faults"] = t.fault_count().into();
     v["evidence"] = t.evidence().len().into();
     v["zaps"] = t.zap_count().into();
+    let (traced, implied) = zaps_by_evidence(t);
+    v["zaps_traced"] = traced.into();
+    v["zaps_implied"] = implied.into();
+    v["unrecorded"] = Unrecorded::badges(&t.unrecorded()).into_iter().map(|(_, text)| json!(text)).collect();
+    v["left_out"] = t.left_out().into();
     let accesses = t.mmio_ranges().iter().filter_map(|r| r.accesses).sum::<u64>();
     v["mmio"] = json!({
         // What is not recorded is not none.
