@@ -6,7 +6,7 @@
 mod gather;
 mod loops;
 
-use mmuscope_spte::infer::{Claim, Judgement, judge};
+use mmuscope_spte::infer::{Claim, Judgement, Modes, judge};
 use mmuscope_spte::layouts::Library;
 use mmuscope_spte::{
     Format, Known, Layout, LayoutSpec, MaskName, Mode, Provenance, Resolved, State as SpteState, Vendor,
@@ -78,7 +78,7 @@ pub(crate) fn infer_again(trace: &Trace, over: &LayoutOverride, last: &LayoutInf
 fn of_gathered(trace: &Trace, over: &LayoutOverride, gathered: Gathered) -> LayoutInfo {
     let mut parts = Parts(Vec::new());
     let mut spec = over.spec.clone();
-    measured(trace, &mut spec, &mut parts);
+    known(trace, &gathered, &mut spec, &mut parts);
     let library = Library::new();
     // A layout file of the user's is what it says; there is nothing to judge.
     let judged = if spec.file.is_some() { None } else { judge(&spec, &gathered.evidence, &library).ok() };
@@ -127,8 +127,8 @@ fn unreachable_layout(e: &mmuscope_spte::Error) -> ! {
     unreachable!("the shipped layout E11/ept does not resolve: {e}")
 }
 
-/// What the file says of the host as fact: masks, parameters, release, vendor.
-fn measured(trace: &Trace, spec: &mut LayoutSpec, parts: &mut Parts) {
+/// What is known of the host before anything is judged: masks, parameters, release, vendor.
+fn known(trace: &Trace, gathered: &Gathered, spec: &mut LayoutSpec, parts: &mut Parts) {
     let host = &trace.info.host;
     for (name, value) in &host.masks {
         if let Some(m) = MaskName::parse(name)
@@ -167,8 +167,19 @@ fn measured(trace: &Trace, spec: &mut LayoutSpec, parts: &mut Parts) {
         if let Some(vendor) = vendor {
             spec.host.vendor = Some(Known::measured(vendor));
             parts.add("vendor", vendor.name(), Provenance::Measured, "CPU vendor in the trace");
+        } else if let Some((vendor, why)) = shown_vendor(gathered) {
+            spec.host.vendor = Some(Known::inferred(vendor));
+            parts.add("vendor", vendor.name(), Provenance::Inferred, why);
         }
     }
+}
+
+/// The vendor that exits show.
+fn shown_vendor(gathered: &Gathered) -> Option<(Vendor, String)> {
+    [Vendor::Intel, Vendor::Amd].into_iter().find_map(|vendor| {
+        let claim = Claim::Modes(Modes::vendor(vendor));
+        gathered.evidence.facts.iter().find(|f| f.claim == claim).map(|f| (vendor, f.why.clone()))
+    })
 }
 
 /// The paging mode, and what shows it.
