@@ -211,7 +211,19 @@ fn json_has_the_promised_fields() {
     assert_eq!(json["schema"], "mmuscope-report/1");
     assert_eq!(
         keys(&json),
-        ["events", "evidence", "generator", "lost", "phases", "recording", "schema", "story", "title", "vms"]
+        [
+            "events",
+            "evidence",
+            "generator",
+            "lost",
+            "phases",
+            "recording",
+            "schema",
+            "stands_out",
+            "story",
+            "title",
+            "vms"
+        ]
     );
     let vm = &json["vms"][0];
     assert_eq!(
