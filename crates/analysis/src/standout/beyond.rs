@@ -19,7 +19,7 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
     let one = |((vm, gfn), faults): ((u16, u64), Vec<&Fault>)| {
         let who = vcpus(faults.iter().filter_map(|f| f.vcpu).collect());
         let of = if who.is_empty() { String::new() } else { format!(" of {who}") };
-        let top = 63 - (gfn << 12).leading_zeros();
+        let top = (gfn << 12).ilog2();
         let title = format!(
             "{}{of} on gfn {gfn:#x} ({}): bit {top} of its address is set, and four levels of page tables translate {FOUR_LEVELS} bits, so that \
              only five can ever map it",
@@ -28,7 +28,7 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
         );
         let mut out = StandOut::new("beyond-tables", Severity::Warning, title);
         (out.vm, out.gfn) = (Some(vm), Some(gfn));
-        faults.iter().for_each(|f| out.see(f.ts, f.event));
+        out.see_all(faults.iter().map(|f| (f.ts, f.event)));
         out
     };
     pages.into_iter().map(one).collect()

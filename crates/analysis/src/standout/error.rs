@@ -30,6 +30,6 @@ fn one(faults: &[&Fault]) -> StandOut {
     let title = format!("{}{of} on {}{absent} {ended}", counted(n, &kind(first)), place(first));
     let mut out = StandOut::new("fault-error", Severity::Error, title);
     (out.vm, out.gfn) = (Some(first.vm.0), first.gfn);
-    faults.iter().for_each(|f| out.see(f.ts, f.event));
+    out.see_all(faults.iter().map(|f| (f.ts, f.event)));
     out
 }

@@ -30,6 +30,6 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
     );
     let mut out = StandOut::new("pf-intercepts", Severity::Info, title);
     out.vm = Some(faults[0].vm.0);
-    faults.iter().for_each(|f| out.see(f.ts, f.event));
+    out.see_all(faults.iter().map(|f| (f.ts, f.event)));
     vec![out]
 }

@@ -28,6 +28,6 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
     let title = format!("{who} ended in KVM_EXIT_INTERNAL_ERROR{times}{}{of}", failed.unwrap_or_default());
     let mut out = StandOut::new("internal-error", Severity::Error, title);
     (out.vm, out.gfn) = (fault.map(|f| f.vm.0), fault.and_then(|f| f.gfn));
-    ends.iter().for_each(|e| out.see(e.ts, e.event));
+    out.see_all(ends.iter().map(|e| (e.ts, e.event)));
     vec![out]
 }

@@ -63,7 +63,13 @@ impl StandOut {
         Self { id, severity, title, vm: None, gfn: None, count: 0, first: 0, last: 0, events: Vec::new() }
     }
 
-    /// Counts an event that shows it.
+    /// Counts events that show it.
+    fn see_all(&mut self, seen: impl IntoIterator<Item = (u64, u32)>) {
+        for (ts, event) in seen {
+            self.see(ts, event);
+        }
+    }
+
     fn see(&mut self, ts: u64, event: u32) {
         if self.count == 0 {
             self.first = ts;

@@ -23,7 +23,7 @@ pub(super) struct Requests {
     pub(super) tid: u32,
     pub(super) gfn: u64,
     pub(super) level: u8,
-    pub(super) requests: Vec<(u64, u32)>,
+    pub(super) asked: Vec<(u64, u32)>,
     /// Installs of that frame, all of this value.
     pub(super) sets: u64,
     pub(super) value: Option<u64>,
@@ -82,8 +82,10 @@ impl Noted {
         }
         let open: Vec<Requests> =
             noted.threads.values_mut().map(|t| std::mem::take(&mut t.requests)).collect();
-        open.into_iter().for_each(|r| noted.end_of_requests(r));
-        noted.requests.sort_by_key(|r| r.requests.first().map(|(_, event)| *event));
+        for r in open {
+            noted.end_of_requests(r);
+        }
+        noted.requests.sort_by_key(|r| r.asked.first().map(|(_, event)| *event));
         noted
     }
 
@@ -176,7 +178,7 @@ impl Noted {
         let one = self.notifier.entry(key).or_default();
         if one.events.is_empty() {
             one.first = e.ts;
-            one.comm = strings.get(e.comm).to_owned();
+            strings.get(e.comm).clone_into(&mut one.comm);
         }
         one.last = e.ts;
         one.unmaps += u64::from(!set);
@@ -189,18 +191,18 @@ impl Noted {
     /// Something was taken away: whoever asks for a page again has a reason.
     fn changed(&mut self) {
         for t in self.threads.values_mut() {
-            t.requests.changed |= t.requests.requests.len() > 1;
+            t.requests.changed |= t.requests.asked.len() > 1;
         }
     }
 
     fn requested(&mut self, tid: u32, n: u32, ts: u64, gfn: u64, level: u8) {
         let Some(t) = self.thread(tid) else { return };
         let mut ended = None;
-        if t.requests.gfn != gfn || t.requests.requests.is_empty() || t.requests.changed {
+        if t.requests.gfn != gfn || t.requests.asked.is_empty() || t.requests.changed {
             let fresh = Requests { tid, gfn, level, ..Requests::default() };
             ended = Some(std::mem::replace(&mut t.requests, fresh));
         }
-        t.requests.requests.push((ts, n));
+        t.requests.asked.push((ts, n));
         if let Some(r) = ended {
             self.end_of_requests(r);
         }
@@ -208,7 +210,7 @@ impl Noted {
 
     fn end_of_requests(&mut self, r: Requests) {
         // Far fewer than a rule asks for are not kept.
-        if r.requests.len() > 3 && self.requests.len() < MOST {
+        if r.asked.len() > 3 && self.requests.len() < MOST {
             self.requests.push(r);
         }
     }

@@ -36,7 +36,7 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
             page << 12
         );
         let mut fact = StandOut::new("notifier-storm", Severity::Warning, title);
-        one.events.iter().for_each(|e| fact.see(one.first, *e));
+        fact.see_all(one.events.iter().map(|e| (one.first, *e)));
         (fact.count, fact.first, fact.last) = (n, one.first, one.last);
         out.push(fact);
     }

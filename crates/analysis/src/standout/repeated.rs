@@ -76,6 +76,6 @@ fn one(seen: &Seen<'_>, runs: &[Run<'_>]) -> StandOut {
     (out.vm, out.gfn) = (Some(first.vm.0), first.gfn);
     let mut faults: Vec<&Fault> = all().collect();
     faults.sort_by_key(|f| f.event);
-    faults.iter().for_each(|f| out.see(f.ts, f.event));
+    out.see_all(faults.iter().map(|f| (f.ts, f.event)));
     out
 }

@@ -12,7 +12,7 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
     }
     let mut out: Vec<StandOut> = Vec::new();
     for r in &seen.noted.requests {
-        let n = r.requests.len() as u64;
+        let n = r.asked.len() as u64;
         let Some(value) = r.value.filter(|_| !r.changed && n >= r.sets + IDLE) else { continue };
         let sets = if r.sets == 1 { "once".into() } else { format!("{} times", r.sets) };
         let title = format!(
@@ -22,7 +22,7 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
         );
         let mut one = StandOut::new("request-loop", Severity::Warning, title);
         one.gfn = Some(r.gfn);
-        r.requests.iter().for_each(|(ts, event)| one.see(*ts, *event));
+        one.see_all(r.asked.iter().copied());
         out.push(one);
     }
     out

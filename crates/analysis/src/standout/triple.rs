@@ -28,6 +28,6 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
     let times = if ends.len() > 1 { format!(" {} times", ends.len()) } else { String::new() };
     let title = format!("{who} ended in a TRIPLE_FAULT exit{times}{at}{before}");
     let mut out = StandOut::new("triple-fault", Severity::Error, title);
-    ends.iter().for_each(|e| out.see(e.ts, e.event));
+    out.see_all(ends.iter().map(|e| (e.ts, e.event)));
     vec![out]
 }

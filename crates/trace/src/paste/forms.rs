@@ -170,14 +170,12 @@ impl Scanner {
         }
         let columns = self.columns.unwrap_or_default();
         let cell = |n: Option<usize>| n.and_then(|n| cells.get(n)).map(|c| c.trim_matches('`'));
-        let value = match columns.value {
-            Some(_) => cell(columns.value).and_then(hex).map(|(v, _)| v),
+        let value = if columns.value.is_some() {
+            cell(columns.value).and_then(hex).map(|(v, _)| v)
+        } else {
             // Without names of columns: the one number that can be an entry.
-            None => {
-                let mut all =
-                    cells.iter().filter_map(|c| number(c)).filter(|v| *v > 0xffff && !is_pointer(*v));
-                all.next().filter(|_| all.next().is_none())
-            }
+            let mut all = cells.iter().filter_map(|c| number(c)).filter(|v| *v > 0xffff && !is_pointer(*v));
+            all.next().filter(|_| all.next().is_none())
         };
         let Some(value) = value.filter(|v| !is_pointer(*v)) else { return false };
         let level = cell(columns.level)

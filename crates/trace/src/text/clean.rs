@@ -183,7 +183,7 @@ fn is_quoted_printable(text: &[u8]) -> bool {
         match &text[i + 1..] {
             [b'\n', ..] | [b'\r', b'\n', ..] => sure = true,
             [a, b, ..] if upper(*a) && upper(*b) => {
-                sure |= matches!((a, b), (b'3', b'D') | (b'C', b'2') | (b'E', b'2') | (b'A', b'0'));
+                sure |= matches!((a, b), (b'3', b'D') | (b'C' | b'E', b'2') | (b'A', b'0'));
             }
             _ => return false,
         }
@@ -267,9 +267,9 @@ fn uptime(text: &str) -> Option<&str> {
 
 /// `May 23 10:11:12 host kernel: `, `2024-05-23T10:11:12+0200 host kernel: `.
 fn date(text: &str) -> Option<&str> {
-    let (first, rest) = text.split_once(' ')?;
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (first, rest) = text.split_once(' ')?;
     let rest = if MONTHS.contains(&first) {
         let (day, rest) = rest.trim_start().split_once(' ')?;
         let (time, rest) = rest.split_once(' ')?;

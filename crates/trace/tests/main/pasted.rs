@@ -140,6 +140,9 @@ fn pieces_end_where_events_do() {
     }
 }
 
+/// What is made of a line.
+type Way<'a> = &'a dyn Fn(&str) -> String;
+
 /// What a reply, a web page, a log and other systems make of the lines, alone and after a wrap.
 #[test]
 fn quotes_blanks_and_prefixes_are_taken_away() {
@@ -148,7 +151,7 @@ fn quotes_blanks_and_prefixes_are_taken_away() {
         let lines = some(name);
         let whole = events(&read(&lines));
         for (how, lines) in [("as it was", lines.clone()), ("wrapped", wrapped(&lines, 72))] {
-            let ways: [(&str, &dyn Fn(&str) -> String); 10] = [
+            let ways: [(&str, Way<'_>); 10] = [
                 ("quoted", &|l| format!("> {l}")),
                 ("quoted without a blank", &|l| format!(">{l}")),
                 ("quoted twice", &|l| format!("> > {l}")),
@@ -183,7 +186,7 @@ fn other_lines_are_told_of() {
     for (n, line) in lines.iter().enumerate() {
         mixed.push(line.clone());
         match n % 50 {
-            7 => mixed.extend(["".into(), "This is the interesting part.".into(), "".into()]),
+            7 => mixed.extend([String::new(), "This is the interesting part.".into(), String::new()]),
             19 => mixed.push("--".into()),
             31 => mixed.push(" => kvm_tdp_mmu_map".into()),
             43 => mixed.push("[root@host 10:01:16 ~]# grep kvm trace".into()),
