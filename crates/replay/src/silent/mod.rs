@@ -78,6 +78,9 @@ pub(crate) struct Silent {
     live: Live,
     /// VMs whose pages are named by the level of the entry that points to them: the TDP MMU of 5.10.
     above: FxHashSet<u16>,
+    /// VMs whose pages show that they are not the TDP MMU's, and those that have a direct root.
+    legacy: FxHashSet<u16>,
+    direct_root: FxHashSet<u16>,
     table_of: FxHashMap<SpKey, u32>,
     key_of_table: FxHashMap<u32, SpKey>,
     /// What each table was when it was last known, for those who tell of it later.

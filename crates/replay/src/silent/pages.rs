@@ -16,6 +16,7 @@ impl Engine {
         let tid = self.threads[th].tid;
         let key = SpKey::of(vm, page);
         self.vms.is_tallest(vm, page.role.level);
+        self.note_legacy(vm, page, created);
         let made = self.silent.made.entry(tid).or_default();
         if made.len() >= 16 {
             made.remove(0);

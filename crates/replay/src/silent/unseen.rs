@@ -2,7 +2,7 @@
 //! event would be in the trace.
 
 use mmuscope_spte::Mode;
-use mmuscope_trace::{Body, ErrorEncoding, Event};
+use mmuscope_trace::{Body, ErrorEncoding, Event, Page};
 
 use crate::engine::{At, Engine, NewPage, index_of, key_of};
 use crate::model::{Reason, Shade};
@@ -22,7 +22,7 @@ impl Engine {
         let t = &self.store.tables[table as usize];
         // The TDP MMU of 5.10 zaps its pages without an event, recorded or not.
         let zaps = r.has(if self.silent.above.contains(&t.vm) { kind::ZAP_ALL } else { kind::PREPARE_ZAP });
-        if !r.has(kind::GET_PAGE) || !zaps || r.lacks(kind::CHANGED) {
+        if !r.has(kind::GET_PAGE) || !zaps || r.lacks(kind::CHANGED) || self.may_be_tdp(t.vm) {
             return true;
         }
         if shade == Shade::Mmio {
@@ -34,6 +34,23 @@ impl Engine {
             && self.silent.key_of_table.get(&table).is_some_and(|k| self.silent.unsync.contains(k));
         let opened = self.may_open(spte, shade) && !r.has(kind::FAST_FAULT) && !r.has(kind::PAGE_FAULT);
         ages || guests || synced || opened
+    }
+
+    /// Whether what is taken for the legacy MMU may be the TDP MMU, its changes not recorded.
+    fn may_be_tdp(&self, vm: u16) -> bool {
+        !self.recorded.has(kind::CHANGED) && self.is_5_13() && !self.silent.legacy.contains(&vm)
+    }
+
+    /// The TDP MMU makes each of its pages anew, and gives them no generation; a VM whose first root shadows a guest's table has none.
+    pub(super) fn note_legacy(&mut self, vm: u16, page: &Page, created: bool) {
+        let direct = page.role.direct;
+        if direct && (!created || page.mmu_valid_gen.is_some_and(|g| g > 0))
+            || !direct && !self.silent.direct_root.contains(&vm) && page.role.guest_mode != Some(true)
+        {
+            self.silent.legacy.insert(vm);
+        } else if direct && page.role.level >= 4 {
+            self.silent.direct_root.insert(vm);
+        }
     }
 
     /// Whether the fast path may give an entry permissions.
