@@ -487,7 +487,7 @@ fn faults(t: &Table, seen: &mut Seen, said: &mut Numbers) {
 }
 
 fn events(t: &Table, said: &mut Numbers) {
-    let notes = HashSet::from(["lost", "damage", "task"]);
+    let notes = HashSet::from(["lost", "damage", "fork", "comm", "exit"]);
     let mut by: BTreeMap<&str, u64> = BTreeMap::new();
     for row in &t.rows {
         *by.entry(t.get(row, "event")).or_default() += 1;
@@ -514,7 +514,13 @@ fn pages(program: &Program<'_>, report: &Value, said: &mut Numbers) -> Result<()
                 );
                 let text = program.run("page", &[gfn, "--vm", &id, "--as-id", &as_id])?;
                 let headline = text.lines().next().unwrap_or("");
-                let n = if what == "faults" { times(headline, " fault") } else { times(headline, "zapped ") };
+                let n = if what == "faults" {
+                    times(headline, " fault")
+                } else {
+                    // A remapping that follows a zap of which nothing is traced is told apart from the traced ones.
+                    let untraced = headline.contains("after a zap that");
+                    times(headline, "zapped ") + if untraced { times(headline, "remapped ") } else { 0 }
+                };
                 said.say(format!("{what} of VM {id} as_id {as_id} frame {gfn}"), "page", n);
                 zaps.insert(gfn.to_owned(), ());
             }
