@@ -222,6 +222,7 @@ fn json_has_the_promised_fields() {
             "stands_out",
             "story",
             "title",
+            "unrecorded",
             "vms"
         ]
     );
