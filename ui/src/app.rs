@@ -211,7 +211,7 @@ impl Viewer {
         let title = match &self.page {
             Page::Open(doc) => {
                 let cap = capture::read(&doc.capture);
-                let events = fmt::plural(cap.trace.events.len() as u64, "event", "events");
+                let events = fmt::plural(cap.timeline.event_count(), "event", "events");
                 match (&self.following, cap.growing) {
                     (None, _) => format!("{} – mmuscope", cap.title()),
                     (Some(_), true) => format!("{}: {events} so far – mmuscope", cap.title()),

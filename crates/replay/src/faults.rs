@@ -136,6 +136,16 @@ impl Open {
         }
     }
 
+    /// What is known of a fault whose end is not in the trace: an access to an MMIO SPTE that was emulated can end in no other way.
+    fn so_far(&self) -> Packed {
+        let outcome = match self.outcome {
+            Some(o @ (Outcome::MmioHit | Outcome::MmioInstalled)) => o,
+            None if self.emulated && !self.installed && self.p.flags & Packed::HIT != 0 => Outcome::MmioHit,
+            _ => Outcome::Unfinished,
+        };
+        Packed { outcome, ..self.p }
+    }
+
     /// The outcome of a fault whose instruction was emulated.
     fn emulation(&self) -> Outcome {
         if self.p.flags & Packed::HIT != 0 { Outcome::MmioHit } else { Outcome::Emulated }
@@ -333,10 +343,8 @@ impl FaultTracker {
     /// Events were lost: no open fault can be told to its end.
     pub(crate) fn lost(&mut self, threads: &mut [Thread], ev: u32) {
         for th in threads {
-            if let Some(mut o) = th.fault.open.take() {
-                o.p.last_event = ev;
-                o.p.outcome = Outcome::Unfinished;
-                self.done.push(o.p);
+            if let Some(o) = th.fault.open.take() {
+                self.done.push(Packed { last_event: ev, ..o.so_far() });
             }
             th.fault.exit = ExitNote::default();
         }
@@ -344,7 +352,7 @@ impl FaultTracker {
 
     /// Notes the faults that are going on where the trace ends, for now.
     pub(crate) fn note_open(&mut self, threads: &[Thread]) {
-        self.open = threads.iter().filter_map(|t| t.fault.open.map(|o| o.p)).collect();
+        self.open = threads.iter().filter_map(|t| t.fault.open.map(|o| o.so_far())).collect();
         self.open.sort_by_key(|p| p.event);
     }
 
