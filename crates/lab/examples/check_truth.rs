@@ -14,6 +14,8 @@
 //!
 //! `none`: there was nothing in the folder to compare with. Truth belongs to the end of `trace.txt.zst`; where the lab made the folder (`tasks.txt`), to the other recordings too, which `--all` includes.
 
+mod parts;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
@@ -27,6 +29,7 @@ use mmuscope_replay::{
     Certainty, Entry, MmuKind, Reason, ReplayOptions, Span, State, StateFilter, Timeline, replay,
 };
 use mmuscope_trace::{Body, Event, EventStore, ReadOptions, Trace};
+use parts::words;
 
 fn main() -> ExitCode {
     match run() {
@@ -371,44 +374,13 @@ impl Check {
         let without = seed.and_then(|s| self.without(s));
         let trace = without.as_ref().map_or(&self.trace, |w| &w.1);
         let timeline = replay(trace, &ReplayOptions::default());
-        for (i, e) in trace.events.iter().enumerate() {
-            let (at, level) = match e.body {
-                Body::TdpSpteChanged { gfn, level, .. } | Body::SetSpte { gfn, level, .. } => (gfn, level),
-                Body::GetPage { page, .. } | Body::PrepareZapPage { page } => {
-                    (page.gfn.unwrap_or(0), page.role.level + 1)
-                }
-                Body::FastPageFault { cr2_or_gpa, .. } => (cr2_or_gpa >> 12, 1),
-                Body::MarkMmioSpte { gfn, .. } => (gfn, 1),
-                Body::Lost { .. } | Body::ZapAllFast { .. } => (gfn, 1),
-                _ => continue,
-            };
-            let span = 9 * (u32::from(level.clamp(1, 6)) - 1);
-            if at >> span == gfn >> span {
-                println!("{i} {} cpu {} {:?} {:x?}", e.ts, e.cpu, e.tid, e.body);
-            }
-        }
-        for e in timeline.entries().filter(|e| e.level < 4 && e.gfn <= gfn && gfn < e.gfn + e.pages()) {
-            println!("entry {e:x?} {:x?}", timeline.table(e.table));
-            for s in timeline.spans(e.id) {
-                println!(
-                    "    {:?}..{:?} {:x?} {} {}",
-                    s.opened_by,
-                    s.closed_by,
-                    s.spte,
-                    s.state.name(),
-                    words(&s)
-                );
-            }
-        }
+        parts::tell(trace, &timeline, gfn);
     }
 
     /// The trace without some of its events, as recorders lose them; `None` where a loss would never be noticed.
     fn without(&self, seed: u64) -> Option<(&'static str, Trace)> {
-        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut below = |n: u64| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) % n.max(1)
-        };
+        let mut random = parts::Random::new(seed);
+        let mut below = |n: u64| random.below(n);
         let total = self.trace.events.len() as u64;
         let cpus = self.trace.events.iter().map(|e| u64::from(e.cpu) + 1).max().unwrap_or(1);
         // First event, how many, and of which CPU (`None`: of all).
@@ -534,14 +506,8 @@ impl Check {
         if events == 0 {
             return;
         }
-        let mut part = EventStore::new();
-        for e in self.trace.events.range(0..events) {
-            part.push(&e);
-        }
         let at = self.trace.events.ts(events - 1);
-        let mut info = self.trace.info.clone();
-        (info.last_ts, info.events) = (at, events as u64);
-        let part = Trace { info, strings: self.trace.strings.clone(), events: part };
+        let part = parts::part_of(&self.trace, 0..events);
         let shorter = replay(&part, &ReplayOptions::default());
         let known = |t: &Timeline| -> BTreeMap<_, BTreeSet<_>> {
             let mut all: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
@@ -567,10 +533,6 @@ impl Check {
             ));
         }
     }
-}
-
-fn words(s: &Span) -> String {
-    format!("{}: {}", s.certainty.name(), s.reason.words())
 }
 
 fn name((pid, as_id, level, gfn): Place) -> String {

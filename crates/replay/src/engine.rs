@@ -100,6 +100,8 @@ pub(crate) struct Thread {
     pub(crate) prev_ts: u64,
     /// Tables it is tearing down.
     pub(crate) tearing: Vec<u32>,
+    /// The first of them was in reach until this thread cut its link: the link was not found in a table that was being torn down itself.
+    pub(crate) tears_reached: bool,
     /// Entries it froze and has not released.
     pub(crate) frozen: Vec<u32>,
     /// Of the tables it is tearing down: those whose unlinking is told after their entries (7.2 and later), with the time of the event
@@ -107,6 +109,8 @@ pub(crate) struct Thread {
     pub(crate) unlinking: Vec<(u32, u64)>,
     /// Level and first frame of a table it said it would tear down, while it is not known which of several, and the time of the event before.
     pub(crate) doomed: Option<(u8, u64, u64)>,
+    /// Level and first frame of the tables it said it would tear down, and whose links it has not cut yet, where those are told last.
+    pub(crate) announced: Vec<(u8, u64)>,
     /// Level and first frame of the table that its last change unlinked.
     pub(crate) cut: Option<(u8, u64)>,
     /// It invalidates a range of the host's memory: what that maps is zapped in every tree before the thread goes on.
@@ -168,6 +172,10 @@ pub(crate) struct Engine {
     last_thread: (u32, u32),
     /// Attached tables.
     pub(crate) live: FxHashMap<Key, Vec<u32>>,
+    /// Where tables were known at any time.
+    pub(crate) places: rustc_hash::FxHashSet<(u16, Key)>,
+    /// Frames that a fast fault changed in an entry that was not found: it did not hold its next old value all the time.
+    pub(crate) unbooked: rustc_hash::FxHashSet<u64>,
     /// Attached table of a host page.
     pub(crate) by_page: FxHashMap<u64, u32>,
     /// Table that was last torn down in a host page.
@@ -224,6 +232,8 @@ impl Engine {
             thread_ix: FxHashMap::default(),
             last_thread: (NONE, 0),
             live: FxHashMap::default(),
+            places: rustc_hash::FxHashSet::default(),
+            unbooked: rustc_hash::FxHashSet::default(),
             by_page: FxHashMap::default(),
             dying: FxHashMap::default(),
             child_of: FxHashMap::default(),
@@ -381,6 +391,7 @@ impl Engine {
             self.zapped_all(tid, ev, ts);
         }
         if !matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. }) {
+            self.threads[th].announced.clear();
             self.threads[th].notifying =
                 matches!(e.body, Body::UnmapHvaRange { .. } | Body::SetSpteHva { .. });
         }

@@ -87,7 +87,10 @@ impl Timeline {
         let (p, _) = s.moment(t);
         match s.span_before(entry.0, p) {
             Some(x) => Some(s.span(x)).filter(|x| x.covers(t)),
-            None => s.leading(entry.0, self.range().0).filter(|x| x.covers(t)),
+            // Or what its first event tells that it had held.
+            None => (s.leading(entry.0, self.range().0))
+                .or_else(|| s.first_span(entry.0).map(|x| s.span(x)))
+                .filter(|x| x.covers(t)),
         }
     }
 
@@ -127,7 +130,12 @@ impl Timeline {
             ids
         });
         let all = if few.is_some() { 0..0 } else { 0..end };
-        few.into_iter().flatten().chain(all).filter_map(move |i| {
+        // What was there before, as events told that come after.
+        let late: Vec<u32> = match f.time {
+            Some((_, t1)) => s.opened_before(end as usize, 0, t1).collect(),
+            None => Vec::new(),
+        };
+        few.into_iter().flatten().chain(all).chain(late).filter_map(move |i| {
             if !self.matches(s.s_entry[i as usize], f.vm, f.as_id, f.level, f.gfns) {
                 return None;
             }

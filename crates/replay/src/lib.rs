@@ -30,6 +30,7 @@ mod map;
 mod memory;
 mod mmio;
 mod model;
+mod openings;
 mod pyramid;
 mod recorded;
 mod series;

@@ -91,7 +91,7 @@ impl Timeline {
                 && (everything || self.matches(e, f.vm, f.as_id, f.level, f.gfns))
         };
         let few = f.gfns.and_then(|g| self.entries_between(f.vm, f.as_id, f.level, g));
-        let spans = if let Some(entries) = few {
+        let mut spans = if let Some(entries) = few {
             let last = entries.iter().filter_map(|e| store.last_before(*e, p as u32));
             let mut spans: Vec<u32> = last.filter(|x| store.ends_after(*x, ev) && wanted(*x)).collect();
             spans.sort_unstable();
@@ -108,6 +108,7 @@ impl Timeline {
             };
             (0..p.div_ceil(PART)).into_par_iter().map(part).collect::<Vec<_>>().concat()
         };
+        spans.extend(store.opened_before(p, ev, t).filter(|x| wanted(*x)));
         StateAt { store, spans }
     }
 

@@ -159,6 +159,8 @@ pub(crate) struct TableRec {
     pub(crate) alive: bool,
     /// Of an MMU whose zaps are not traced.
     pub(crate) silent: bool,
+    /// Another table of its place was known before: it may be that one, taken for gone.
+    pub(crate) again: bool,
     pub(crate) start_ev: u32,
     pub(crate) start_ts: u64,
     pub(crate) detach_ts: u64,
@@ -183,6 +185,7 @@ impl TableRec {
             lossy: false,
             alive: false,
             silent: false,
+            again: false,
             gfn,
             page: 0,
             parent: NONE,
@@ -247,6 +250,8 @@ pub(crate) struct Store {
     pub(crate) count: Vec<u8>,
     /// First span that was changed after it was recorded; see [`Store::take_dirty`].
     dirty: Option<u32>,
+    /// What entries held until their first event, as that event's old value told it, with since when: see [`Store::push_old`].
+    pub(crate) openings: Vec<(u32, u64)>,
 }
 
 /// The place of an entry, cheaper than [`Entry`].
@@ -507,24 +512,25 @@ impl Store {
         let m = self.meta(span);
         let i = span as usize;
         let end = self.sealed_end(span);
+        let old = m.reason == Reason::OldValue;
         Span {
             id: Some(SpanId(span)),
             entry: EntryId(self.s_entry[i]),
-            start: self.start(span),
+            start: old.then(|| self.opening(span)).flatten().unwrap_or_else(|| self.start(span)),
             end: end.map(|e| e.1),
             state: m.shade.state(),
             shade: m.shade,
             spte: m.has_value.then_some(self.s_spte[i]),
             certainty: m.certainty,
             reason: m.reason,
-            opened_by: (self.s_ev[i] != NONE).then_some(self.s_ev[i]),
+            opened_by: (!old && self.s_ev[i] != NONE).then_some(self.s_ev[i]),
             closed_by: end.map(|e| e.0),
         }
     }
 
     /// The span before an entry's first event.
     pub(crate) fn leading(&self, entry: u32, origin: u64) -> Option<Span> {
-        let f = self.first_span(entry)?;
+        let f = self.first_span(entry).filter(|f| self.opening(*f).is_none())?;
         let p = self.place(entry);
         let t = &self.tables[p.table as usize];
         let start = if t.born { t.start_ts } else { origin };
@@ -725,6 +731,7 @@ impl Store {
             + self.end_tree.iter().map(|l| l.capacity() * 4).sum::<usize>()
             + self.skips.values().map(|v| v.capacity() * 4 + 32).sum::<usize>()
             + self.count.capacity()
+            + self.openings.capacity() * 16
             + (self.detaches.capacity() + self.deaths.capacity()) * 4
     }
 

@@ -28,8 +28,8 @@ pub(crate) struct VmState {
     pae_roots: u8,
     /// Its vCPU threads that ended, and its process's first.
     ended: Vec<u32>,
-    /// All roots became obsolete since its tables are in doubt.
-    renewed: bool,
+    /// When all roots became obsolete, since its tables are in doubt.
+    renewed: Option<u32>,
     /// Roots of several roles may be valid at once in one address space.
     several_roots: bool,
     /// vCPU threads, in the order of their appearance: tid, vCPU number, name.
@@ -70,7 +70,7 @@ impl VmState {
             acted: false,
             pae_roots: 0,
             ended: Vec::new(),
-            renewed: false,
+            renewed: None,
             several_roots: false,
             vcpus: Vec::new(),
             comm: StrId::default(),
@@ -248,6 +248,10 @@ impl VmMap {
         }
     }
 
+    pub(crate) fn kind_of(&self, vm: u16) -> MmuKind {
+        self.vms.get(usize::from(vm)).map_or(MmuKind::Unknown, |s| s.kind)
+    }
+
     pub(crate) fn is_tdp(&self, vm: u16) -> bool {
         self.vms.get(usize::from(vm)).is_some_and(|s| matches!(s.kind, MmuKind::Tdp | MmuKind::Mixed))
     }
@@ -409,7 +413,7 @@ impl VmMap {
         self.clean = Some(false);
         for s in &mut self.vms {
             (s.going, s.obsoleted) = (None, false);
-            (s.acted, s.complete, s.renewed) = (true, false, false);
+            (s.acted, s.complete, s.renewed) = (true, false, None);
         }
     }
 
@@ -420,10 +424,9 @@ impl VmMap {
         }
     }
 
-    /// All roots of a VM become obsolete; whether for the second time since its tables are in doubt.
-    pub(crate) fn all_obsolete_again(&mut self, vm: u16) -> bool {
-        let Some(s) = self.vms.get_mut(usize::from(vm)) else { return false };
-        std::mem::replace(&mut s.renewed, true)
+    /// All roots of a VM become obsolete with event `ev`; the event with which they did the last time, if its tables are in doubt since before.
+    pub(crate) fn all_obsolete_again(&mut self, vm: u16, ev: u32) -> Option<u32> {
+        self.vms.get_mut(usize::from(vm))?.renewed.replace(ev)
     }
 
     /// The VMs; `empty` tells of which no page table is left.

@@ -372,7 +372,7 @@ fn memslots_set_up_before_the_first_root_hide_nothing() {
 #[test]
 fn before_its_first_event_an_entry_is_unknown_not_empty() {
     // The trace begins in the middle: nothing tells when the table was made.
-    let (_, t) = run("100 t1 mark begin\n+9 t1 tdp 1 2 W77 R77");
+    let (_, t) = run("100 t1 mark begin\n+9 t1 tdp 1 2 empty W77");
     let e = t.entries().find(|e| e.level == 1).expect("entry");
     let first = t.spans(e.id).next().expect("span");
     assert_eq!((first.state, first.reason), (State::Unknown, Reason::NeverSeen));

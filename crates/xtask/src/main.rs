@@ -1,4 +1,4 @@
-//! The chores of this repository: `cargo xtask test`, `samples`, `bench`, `lab`, `agree`, `screenshot`.
+//! The chores of this repository: `cargo xtask test`, `samples`, `bench`, `cuts`, `lab`, `agree`, `screenshot`.
 //!
 //! Light to build on purpose: it depends on nothing of mmuscope and runs the programs it needs.
 
@@ -26,6 +26,8 @@ usage: cargo xtask <COMMAND>
                           every reader against trace-cmd report and perf script on a large file that it makes
   bench record [SECONDS] [KIB OF RING]
                           perf record against mmuscope record on one VM workload: lost, CPU, bytes, the guest's speed
+  cuts [--seeds N] [--seed N [--gfn HEX]] [--all] FILE|DIR ...
+                          cuts recordings at both ends, at random, and looks for facts that the whole recording denies
   lab ...                 real KVM hosts in emulators: cargo xtask lab help
   agree FILE ...          every number that two faces show of a trace compared, and the raw events counted a second time
   screenshot              the viewer on samples/linux-boot, under Xvfb, to docs/images/viewer.png
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         ["agree", files @ ..] if !files.is_empty() => agree(files),
         ["screenshot"] => screenshot::screenshot(),
         ["bench", rest @ ..] => bench::bench(rest),
+        ["cuts", rest @ ..] => run::show(run::lab_example("cuts").args(rest)),
         ["lab", rest @ ..] => run::show(
             run::cargo(&["run", "--quiet", "--package", "mmuscope-lab", "--bin", "mmuscope-lab", "--"])
                 .args(rest),

@@ -22,6 +22,11 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     at_root(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()), args)
 }
 
+/// A program among the lab's examples; arguments follow.
+pub(crate) fn lab_example(name: &str) -> Command {
+    cargo(&["run", "--quiet", "--package", "mmuscope-lab", "--example", name, "--"])
+}
+
 /// Runs a command, showing it first; an exit status other than 0 is an error.
 pub(crate) fn show(c: &mut Command) -> Result<()> {
     let line = words(c);

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check of the repository, cheapest first, the tests last.
 
-use crate::run::{at_root, cargo, have, output, root, show};
+use crate::run::{at_root, cargo, have, lab_example, output, root, show};
 use crate::samples;
 use anyhow::Result;
 use std::process::Command;
@@ -27,7 +27,7 @@ const BEAT: Duration = Duration::from_mins(1);
 /// One check: what it is called, and how it is made.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("what the checks use: Debian packages, DuckDB", || {
         packages();
         duckdb();
@@ -47,7 +47,11 @@ const STEPS: [Step; 9] = [
         show(&mut lean(cargo(&["test", "--workspace", "--no-run"])))
     }),
     ("running the tests", || show(&mut lean(cargo(&["test", "--workspace", "--no-fail-fast"])))),
+    ("cutting the samples at random", || show(lean(lab_example("cuts")).args(["--seeds", CUTS, "samples"]))),
 ];
+
+/// Random cuts of each sample: 12 samples take 10 seconds of a debug build with as many.
+const CUTS: &str = "12";
 
 /// Runs every check.
 pub(crate) fn test() -> Result<()> {

@@ -47,7 +47,7 @@ pub enum Outcome {
     Fixed,
     /// Fixed by the lockless path.
     FixedFast,
-    /// The entry already allowed the access (another vCPU was faster).
+    /// The entry already allowed the access: another vCPU may have been faster, or the CPU does not see what the entry holds.
     Spurious,
     /// Nothing was done; the guest tries again.
     Retry,

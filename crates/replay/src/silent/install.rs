@@ -332,6 +332,10 @@ impl Engine {
             return;
         }
         if !self.silent.active {
+            // Nothing tells yet which MMU it is; the fault tells what an entry holds all the same.
+            if !self.vms.is_tdp(vm) {
+                self.tdp_fast_fault(at, f);
+            }
             return;
         }
         // Re-read when recorded: what the entry held, if it is known which one it is.

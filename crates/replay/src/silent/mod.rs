@@ -400,6 +400,20 @@ impl Engine {
         }
     }
 
+    /// Takes the tables of a VM whose making no event told, and which may be of any MMU, those of MMIO entries known by frame only among them.
+    pub(crate) fn take_nameless(&mut self, vm: u16) -> Vec<u32> {
+        if !self.silent.active {
+            return Vec::new();
+        }
+        let named = |t: &u32| self.silent.key_of_table.contains_key(t);
+        let mut out: Vec<u32> = self.silent.tables.get(&vm).into_iter().flatten().copied().collect();
+        out.extend(self.silent.mmio_tables.remove(&vm));
+        out.retain(|t| !named(t) && self.store.tables[*t as usize].attached());
+        out.sort_unstable();
+        self.silent.mmio.retain(|k, _| k.0 != vm);
+        out
+    }
+
     pub(crate) fn silent_lost(&mut self, ev: u32, _ts: u64) {
         let hit = self.silent.fresh.values().flat_map(Fresh::all).collect();
         self.stale_list(hit, ev, Reason::Lost);

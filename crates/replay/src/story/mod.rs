@@ -1,6 +1,7 @@
 //! The life of one guest page: what a person reads.
 
 mod actor;
+mod naming;
 mod words;
 
 use mmuscope_spte::WriteLoss;
@@ -14,6 +15,8 @@ use crate::timeline::Timeline;
 use crate::zaps::zaps_of;
 use actor::{Actors, Why};
 use mmuscope_units::{duration, level_size};
+use naming::Naming;
+use rustc_hash::FxHashSet;
 
 /// What a line is about, so that those that go together become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +75,17 @@ impl Timeline {
     /// The life of one guest page: faults, installs, write-protection, splits and zaps, with who and how long.
     pub fn page_story(&self, trace: &Trace, vm: VmId, as_id: u8, gfn: u64) -> PageStory {
         let mut drafts: Vec<Draft> = Vec::new();
+        let naming = self.naming(trace, vm, as_id, gfn);
+        // Events of a fault are told with it.
+        let mut named: FxHashSet<EventIx> = FxHashSet::default();
         let concern: Vec<Fault> =
             self.faults().filter(|f| f.vm == vm && f.as_id == as_id && self.concerns(f, gfn)).collect();
         let faults: Vec<FaultId> = concern.iter().filter(|f| f.gfn == Some(gfn)).map(|f| f.id).collect();
         for f in &concern {
+            let of_fault = |n: &&Naming| n.event.tid == Some(f.tid);
+            let from = naming.partition_point(|n| n.ev < f.event);
+            let to = naming.partition_point(|n| n.ev <= f.last_event);
+            named.extend(naming[from..to.max(from)].iter().filter(of_fault).map(|n| n.ev));
             drafts.push(Draft {
                 about: About::Fault,
                 ts: f.ts,
@@ -90,6 +100,7 @@ impl Timeline {
         let entries = self.entries_at(vm, as_id, gfn);
         let several = self.tables_at_once(&entries);
         for id in entries {
+            named.extend(self.spans(id).flat_map(|s| [s.opened_by, s.closed_by]).flatten());
             let told = drafts.len();
             self.life_of(id, gfn, &concern, &mut tally, &mut drafts);
             if several {
@@ -99,9 +110,11 @@ impl Timeline {
                 }
             }
         }
+        drafts.extend(naming.iter().filter(|n| !named.contains(&n.ev)).filter_map(untold));
         drafts.sort_by_key(|d| (d.ts, d.event, d.about == About::Child));
-        let headline = self.headline(vm, as_id, gfn, faults.len(), &tally, drafts.is_empty());
-        let notes = self.notes(vm, gfn, &tally, drafts.is_empty());
+        let headline =
+            self.headline(vm, as_id, gfn, faults.len(), &tally, drafts.is_empty() && naming.is_empty());
+        let notes = self.notes(vm, gfn, &tally, &naming);
         self.mark_phases(vm, &mut drafts);
         let lines = self.finish(trace, vm, gfn, merge(drafts));
         PageStory { vm, as_id, gfn, headline, lines, faults, notes }
@@ -141,6 +154,8 @@ impl Timeline {
             }
             let was = follows.map(|b| b.shade);
             match (was, s.shade) {
+                // What was there before is nothing that happened.
+                _ if s.reason == Reason::OldValue => {}
                 (w, Shade::Mmio) if w != Some(Shade::Mmio) => tally.mmio += 1,
                 _ if s.state != State::Present => {}
                 (Some(w), _) if w.state() != State::Present => tally.mapped += 1,
@@ -178,7 +193,7 @@ impl Timeline {
             tally.untraced |= silent && !maybe;
             // That an entry of a dying table is frozen tells nothing new.
             let dying = torn && matches!(s.state, State::Nonpresent | State::Removed);
-            if s.id.is_some() && !silent && !dying {
+            if s.id.is_some() && s.reason != Reason::OldValue && !silent && !dying {
                 // A value that a later event doubted and another confirmed is compared with what was known.
                 drafts.push(self.draft(&entry, follows.as_ref(), &s, gfn, fault));
             }
@@ -193,10 +208,13 @@ impl Timeline {
                     (About::Unlink(entry.level), String::new(), Why::Unlink(entry.level))
                 } else {
                     let what = if s.state == State::Mmio { "MMIO" } else { size };
-                    let lived = duration(t - self.since(id, &s));
+                    let lived = match s.reason {
+                        Reason::OldValue => String::new(),
+                        _ => format!(" after {}", duration(t - self.since(id, &s))),
+                    };
                     // The event that ends it is that of its table.
                     let why = Why::Unlink(entry.level + 1);
-                    (About::Leaf, format!("{what} entry zapped with its table after {lived}"), why)
+                    (About::Leaf, format!("{what} entry zapped with its table{lived}"), why)
                 };
                 drafts.push(Draft {
                     about,
@@ -406,12 +424,34 @@ impl Timeline {
                 format!("{}{of} ({})", s.shade.name(), s.certainty.name())
             }
             None if torn_down => "not mapped: the VM was torn down".to_owned(),
-            None => "not mapped".to_owned(),
+            None => self.unmapped(vm, as_id, gfn).to_owned(),
         };
         format!("gfn {gfn:#x}: {}; at the end {end}", parts.join(", "))
     }
 
-    fn notes(&self, vm: VmId, gfn: u64, tally: &Tally, silent: bool) -> Vec<String> {
+    /// What is known at the end of a page that nothing is known to map: that takes an event that says so, of its entry, or of the table that
+    /// this was in.
+    fn unmapped(&self, vm: VmId, as_id: u8, gfn: u64) -> &'static str {
+        let end = self.range().1;
+        let empty = |id: EntryId| {
+            // Shadow pages beside it may map the same frame, each for itself.
+            let table = &self.store().tables[self.store().table_of(id.0) as usize];
+            if table.silent || !table.direct {
+                return false;
+            }
+            let ended = self.spans(id).last();
+            let at_end = self.span_at(id, end);
+            match at_end {
+                Some(s) => s.state == State::Nonpresent && s.certainty != Certainty::Stale,
+                // It went with its table.
+                None => ended.is_some_and(|s| s.state != State::Unknown && s.end.is_some()),
+            }
+        };
+        let known = self.complete(vm) || self.entries_at(vm, as_id, gfn).into_iter().any(empty);
+        if known { "not mapped" } else { "not known: no event tells" }
+    }
+
+    fn notes(&self, vm: VmId, gfn: u64, tally: &Tally, naming: &[Naming]) -> Vec<String> {
         let (origin, end) = self.range();
         let total = end.saturating_sub(origin).max(1);
         let mut notes = Vec::new();
@@ -455,11 +495,26 @@ impl Timeline {
                 end.by()
             ));
         }
-        if silent {
-            notes.push("no event names this page".to_owned());
-        }
+        notes.push(match naming {
+            [] => "no event names this page".to_owned(),
+            [_] => format!("one event names this page, or what it is in: {}", naming::count(naming)),
+            n => format!("{} events name this page, or what it is in: {}", n.len(), naming::count(n)),
+        });
         notes
     }
+}
+
+/// An event that is no part of any entry's life that is known, nor of a fault.
+fn untold(n: &Naming) -> Option<Draft> {
+    Some(Draft {
+        about: About::Leaf,
+        ts: n.event.ts,
+        event: Some(n.ev),
+        text: naming::of_event(&n.event.body)?,
+        why: Why::Clear,
+        shade: None,
+        certainty: None,
+    })
 }
 
 /// Tables that are linked or unlinked one after another are one line; a split and what it made of the page too.

@@ -116,7 +116,7 @@ pub(super) fn of_change(
     let size = level_size(e.level);
     let l = &t.layout(e.vm).layout;
     let after = before
-        .filter(|b| b.id.is_some())
+        .filter(|b| b.id.is_some() && b.reason != Reason::OldValue)
         .map(|b| format!(" after {}", duration(s.start.saturating_sub(b.start))))
         .unwrap_or_default();
     if s.certainty == Certainty::Stale {

@@ -4,7 +4,7 @@ use mmuscope_spte::State as SpteState;
 
 use crate::engine::{At, Engine, Fit, Install, Key, Reread};
 use crate::gaps::Gap;
-use crate::model::{Certainty, EvidenceKind, Reason, Shade};
+use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
 use crate::store::NONE;
 use crate::tdp::{Change, Found};
 
@@ -48,6 +48,7 @@ impl Engine {
             self.rereads = keep;
         }
         self.check_values(c, entry);
+        self.tell_old(c, entry, found.fit, careful);
         let old_child = self.child_of.get(&entry).copied();
         let old_state = l.state(old, level);
         let new_state = l.state(new, level);
@@ -96,9 +97,8 @@ impl Engine {
         if shade == Shade::Removed {
             thread.frozen.push(entry);
         }
-        if !matches!(old_state, SpteState::Present | SpteState::Table)
-            && matches!(new_state, SpteState::Present | SpteState::Mmio)
-        {
+        // Also in place of a table, or of a leaf: `kvm_mmu_set_spte` follows whatever a fault has put there.
+        if matches!(new_state, SpteState::Present | SpteState::Mmio) {
             thread.root = self.store.tables[table as usize].root;
             thread.install = Some(Install {
                 table,
@@ -128,6 +128,30 @@ impl Engine {
         } else {
             self.vms.lives(vm, false);
         }
+    }
+
+    /// What an entry held until a change of which only that change tells: the change is an event of the page all the same.
+    pub(super) fn tell_old(&mut self, c: &Change, entry: u32, fit: Fit, careful: bool) {
+        if !(fit == Fit::Unknown || fit == Fit::No && careful) {
+            return;
+        }
+        let shade = self.shade(c.old, c.key.level);
+        if !matches!(shade.state(), State::Present | State::Mmio | State::Table) {
+            return;
+        }
+        // What is removed may be in a table whose link was cut before the trace began: then it was out of reach already.
+        let attached = self.store.tables[self.store.table_of(entry) as usize].attached();
+        let removed = self.layout.is_removed(c.new) && (attached || !self.threads[c.at.th].tears_reached);
+        let r = &self.store.tables[self.store.table_of(entry) as usize];
+        let doubt = r.again && !r.born || self.unbooked.contains(&c.gfn);
+        let since = if removed || doubt { c.at.ts } else { self.since() };
+        let since = if r.born { since.max(r.start_ts) } else { since };
+        self.store.push_old(entry, c.at.ev, c.old, shade, since);
+    }
+
+    /// When the trace began, or last lost something: every change of a TDP table since then is an event.
+    pub(super) fn since(&self) -> u64 {
+        if self.loss_seen { self.store.ev_ts.get(self.loss_ev as usize) } else { self.first_ts.unwrap_or(0) }
     }
 
     /// How the value of a change is known in the table it was found to belong to.

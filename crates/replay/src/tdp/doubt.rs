@@ -49,7 +49,8 @@ impl Engine {
 
     /// The table of the valid root at the place of a change, if one was seen.
     fn valid_table(&self, c: &Change) -> Option<u32> {
-        if self.vms.several_roots(c.at.vm) {
+        let whose = self.threads[c.at.th].vm;
+        if self.vms.several_roots(c.at.vm) || whose.is_none() && !self.vms.one() {
             return None;
         }
         let mut alive = self.live.get(&c.key)?.iter().copied().filter(|t| {
@@ -95,7 +96,8 @@ impl Engine {
         let ours = c.at.vm_known || own;
         let fits = fit >= Fit::Volatile;
         let told = !zap && !aged || thread.fault.is_open() || zap && thread.notifying && fits;
-        if told {
+        // Where the VM is a guess, what does not fit speaks against it.
+        if told && (c.at.vm_known || fit != Fit::No) {
             return Some(Found { table: t, fit, sure: ours && fit != Fit::No });
         }
         (fit >= Fit::Volatile && !self.threads[c.at.th].zapping).then_some(Found {
@@ -139,6 +141,18 @@ impl Engine {
         }
     }
 
+    /// Accessed and Dirty bits of an entry changed, or of one that looks like it: all else of it is known as it was.
+    pub(crate) fn apply_volatile(&mut self, c: &Change, table: u32) {
+        let entry = self.store.slot_mut(table, c.idx);
+        if let Some((v, m)) = self.store.now(entry)
+            && v != c.new
+            && self.store.tables[table as usize].attached()
+        {
+            let shade = self.shade(c.new, c.key.level);
+            self.store.push(entry, c.at.ev, Some(c.new), shade, m.certainty, m.reason);
+        }
+    }
+
     /// A host page is one table at a time: wherever the cut of its link was booked, the table ends.
     pub(crate) fn end_cut_page(&mut self, c: &Change) {
         let Some(page) = self.cut_page(c) else { return };
@@ -148,6 +162,7 @@ impl Engine {
                 self.cuts.remove(0);
             }
             self.cuts.push((page, self.threads[c.at.th].tid, c.at.ts));
+            self.end_unseen(c, page);
             return;
         };
         let r = &self.store.tables[t as usize];
@@ -155,6 +170,38 @@ impl Engine {
             self.detach_tree(t, c.at.ev, c.at.ts);
             self.threads[c.at.th].tearing.push(t);
         }
+    }
+
+    /// A table ends whose page no event has named: who cut its link tears it down next. It may be one that was filled before.
+    fn end_unseen(&mut self, c: &Change, page: u64) {
+        let At { th, vm, ev, ts, .. } = c.at;
+        let key = Self::child_key(c);
+        // Where the link itself told which table it was, that one is being torn down already.
+        let begun = |t: &u32| self.key_is(*t, key) && self.store.tables[*t as usize].dead_ev == NONE;
+        if self.dying.get(&page).is_some_and(begun) {
+            return;
+        }
+        // Or its entries came first.
+        let tearing = &self.threads[th].tearing;
+        let nameless = |t: &&u32| self.key_is(**t, key) && self.store.tables[**t as usize].page == 0;
+        if let Some(t) = tearing.iter().find(nameless).copied() {
+            self.store.tables[t as usize].page = page;
+            self.dying.insert(page, t);
+            return;
+        }
+        let mut nameless = self.live.get(&key).into_iter().flatten().copied().filter(|t| {
+            let r = &self.store.tables[*t as usize];
+            r.vm == vm && r.page == 0 && r.parent == NONE
+        });
+        let t = match (nameless.next(), nameless.next()) {
+            (Some(t), None) => t,
+            _ => self.make_table(vm, key, None, NONE, c.at),
+        };
+        let r = &mut self.store.tables[t as usize];
+        (r.page, r.lossy) = (page, true);
+        self.by_page.insert(page, t);
+        self.detach_tree(t, ev, ts);
+        self.threads[th].tearing.push(t);
     }
 
     /// Whether the link to a page that a change makes was told cut before, by another CPU, so that it is gone already.
@@ -177,17 +224,22 @@ impl Engine {
             .copied()
             .filter(|t| !at.vm_known || self.store.tables[*t as usize].vm == at.vm)
             .collect();
+        let before = if at.vm_known { self.vms.all_obsolete_again(at.vm, at.ev) } else { None };
+        // Of those that were known the last time, what faults were seen to work on since is the valid root's, of a place known before.
+        let of_before = |t: &u32| {
+            let r = &self.store.tables[*t as usize];
+            before.is_some_and(|ev| r.start_ev < ev) && r.lossy && !r.alive
+        };
+        let gone: Vec<u32> = of_vm.iter().copied().filter(of_before).collect();
         for t in &of_vm {
             self.store.tables[*t as usize].alive = false;
         }
-        if !at.vm_known || !self.vms.all_obsolete_again(at.vm) {
+        if before.is_none() {
             return;
         }
         self.gaps = Gaps::default();
-        for t in of_vm {
-            if self.store.tables[t as usize].lossy {
-                self.drop_table(t, at);
-            }
+        for t in gone {
+            self.drop_table(t, at);
         }
     }
 

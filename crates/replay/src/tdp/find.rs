@@ -46,7 +46,9 @@ impl Engine {
         {
             return Fit::Volatile;
         }
-        if m.certainty == Certainty::Stale { Fit::Unknown } else { Fit::No }
+        // A zap that may have been of another table's entry is no evidence against this one.
+        let zapped = m.reason == Reason::Incomplete && !l.is_shadow_present(cur) && !l.is_mmio(cur);
+        if m.certainty == Certainty::Stale || zapped { Fit::Unknown } else { Fit::No }
     }
 
     /// The table a change was made in; `careful` where the trace does not hold all that came before.
@@ -115,8 +117,9 @@ impl Engine {
                 if mirror.is_some_and(|m| m != r.mirror) {
                     continue;
                 }
-                // Frozen for good in a table that is being torn down, which one whose link was not cut is not.
-                if r.alive && l.is_removed(new) && !self.releases_silently {
+                // Frozen for good in a table that is being torn down, which one whose link was not cut is not, unless that is told last.
+                let announced = thread.announced.contains(&(key.level, key.gfn));
+                if r.alive && l.is_removed(new) && !self.releases_silently && !announced {
                     continue;
                 }
                 let fit = self.fit(t, idx, old, level);
@@ -174,6 +177,21 @@ impl Engine {
                 }
             }
         }
+        // A root was made and not filled yet: that is the valid one, and one of before the trace, which may be gone, is not.
+        let before = |t: u32| {
+            let r = &self.store.tables[t as usize];
+            r.lossy && !r.alive
+        };
+        if careful
+            && installs
+            && level >= 4
+            && !self.vms.several_roots(vm)
+            && best.is_some_and(|b| before(b.1))
+            && let Some(np) = self.vms.take_root(vm, level, key.as_id, mirror)
+        {
+            let table = self.make_table(vm, key, Some(np), NONE, c.at);
+            return Some(Found { table, fit: Fit::Exact, sure: false });
+        }
         if let Some((score, table, fit)) = best
             && fit != Fit::No
         {
@@ -209,8 +227,12 @@ impl Engine {
             self.note(EvidenceKind::DeadTable, c, None, (None, Some(new)));
             return None;
         }
-        if careful && !l.is_shadow_present(new) && !l.is_mmio(new) {
-            // Of what is left of it nothing is known.
+        if careful && self.threads[th].vm.is_none() && !self.vms.one() {
+            // Of which VM it is, nothing tells.
+            return None;
+        }
+        if careful && ![old, new].iter().any(|v| l.is_shadow_present(*v) || l.is_mmio(*v)) {
+            // One kind of emptiness for another, in a table of which nothing is known.
             return None;
         }
         let root = if self.vms.top_level(vm) <= level { NONE } else { self.root_above(vm, key) };
@@ -312,6 +334,7 @@ impl Engine {
         t.born = np.is_some() || parent != NONE;
         t.mirror = np.is_some_and(|n| n.mirror);
         t.empty = self.layout.zapped;
+        t.again = !self.places.insert((vm, key));
         let id = self.store.add_table(t);
         self.store.tables[id as usize].root = id;
         self.live.entry(key).or_default().push(id);

@@ -1,5 +1,6 @@
 //! The TDP MMU: every change is an event, none names its table.
 
+mod adopt;
 mod apply;
 mod doubt;
 mod find;
@@ -35,7 +36,20 @@ pub(crate) struct Found {
 
 impl Engine {
     pub(crate) fn tdp_changed(&mut self, at: At, as_id: u8, level: u8, gfn: u64, old: u64, new: u64) {
+        let thread = &mut self.threads[at.th];
+        let idle = thread.tearing.is_empty();
+        thread.tears_reached &= !idle;
+        thread.announced.retain(|a| (a.0 + 1, a.1) != (level, gfn));
+        self.change(at, as_id, level, gfn, old, new);
+        let thread = &mut self.threads[at.th];
+        if idle && !thread.tearing.is_empty() {
+            thread.tears_reached = !self.layout.is_removed(new);
+        }
+    }
+
+    fn change(&mut self, at: At, as_id: u8, level: u8, gfn: u64, old: u64, new: u64) {
         self.silent_no_more(at);
+        self.adopt(at);
         self.mmu_kind(at.vm, MmuKind::Tdp);
         self.vms.as_id(at.vm, as_id);
         let c = Change { at, key: key_of(as_id, level, gfn), idx: index_of(level, gfn), gfn, old, new };
@@ -64,6 +78,9 @@ impl Engine {
             let proves = f.fit == Fit::Exact && self.layout.is_shadow_present(old);
             Found { sure: f.sure && (proves || !self.vms.guessed()), ..f }
         });
+        // Of which VM a thread is may be unknown; of which the table is, is not.
+        let of_table = |f: Found| At { vm: self.store.tables[f.table as usize].vm, ..at };
+        let within = Change { at: found.map_or(at, of_table), ..c };
         if careful {
             self.threads[th].cut = self.cut_page(&c).map(|_| (level - 1, gfn));
             if found.is_none_or(|f| !f.sure)
@@ -72,15 +89,20 @@ impl Engine {
             {
                 // Accessed and Dirty bits: whichever entry it was, nothing else of it changed.
                 self.doubt_volatile(&c);
+                match found {
+                    Some(f) if f.fit == Fit::Exact => self.apply_volatile(&c, f.table),
+                    Some(f) if f.fit == Fit::Unknown => self.apply(&within, f, careful),
+                    _ => {}
+                }
                 return;
             }
             self.doubt_others(&c, found);
         }
         if let Some(found) = found {
-            self.apply(&c, found, careful);
+            self.apply(&within, found, careful);
         }
         if careful {
-            self.end_cut_page(&c);
+            self.end_cut_page(&within);
         }
     }
 

@@ -1,9 +1,10 @@
 //! Events that re-read an entry: `kvm_mmu_set_spte`, which names its page, and `fast_page_fault`.
 
+use mmuscope_spte::State as SpteState;
 use mmuscope_trace::FastPfResult;
 
 use crate::engine::{At, Engine, FastFault, Fit, Install, Key, Reread, SetSpte, index_of, key_of};
-use crate::model::{Certainty, EvidenceKind, Reason, Shade};
+use crate::model::{Certainty, EvidenceKind, Reason, Shade, pages_of};
 use crate::store::NONE;
 use crate::tdp::{Change, Found};
 
@@ -193,7 +194,11 @@ impl Engine {
         let FastFault { old, new, .. } = *f;
         let gfn = f.gpa >> 12;
         let Some(FastHit { entry, level, key, named, other, .. }) = self.entry_for_fast(at, f) else {
-            return false;
+            let found = self.fast_fault_unseen(at, f);
+            if !found && f.result == FastPfResult::Fixed && self.careful_at(at) {
+                self.unbooked.insert(f.gpa >> 12);
+            }
+            return found;
         };
         let table = self.store.place(entry).table;
         let r = &self.store.tables[table as usize];
@@ -270,6 +275,56 @@ impl Engine {
         };
         let span = self.store.push(entry, ev, Some(fixed), shade, certainty, reason);
         self.threads[th].fault.changed(span, level, shade);
+        true
+    }
+
+    /// `fast_page_fault` on an entry that no event has shown: it tells a leaf, whose level is in its value, in a table of before the trace or
+    /// the loss. Returns whether one was found.
+    fn fast_fault_unseen(&mut self, at: At, f: &FastFault) -> bool {
+        let At { vm, ev, ts, .. } = at;
+        let l = self.layout;
+        let gfn = f.gpa >> 12;
+        let leaf = |level| l.state(f.old, level) == SpteState::Present;
+        // A huge page's bit is in larger leaves only; which of the sizes it is shows where the frame is aligned to one of them.
+        let level = match (leaf(1), leaf(2), (self.pfn_bits(f.old) >> 12).is_multiple_of(pages_of(3))) {
+            (true, false, _) => 1,
+            (_, true, false) => 2,
+            _ => return false,
+        };
+        let idx = index_of(level, gfn);
+        if !self.careful_at(at) || f.sptep.is_some_and(|s| (s >> 3 & 511) as u16 != idx) {
+            return false;
+        }
+        let key = key_of(0, level, gfn);
+        let of_vm = |t: &u32| self.store.tables[*t as usize].vm == vm;
+        let mut here = self.live.get(&key).into_iter().flatten().copied().filter(of_vm);
+        let table = match (here.next(), here.next()) {
+            (None, _) => self.make_table(vm, key, None, NONE, at),
+            (Some(t), None)
+                if self.store.tables[t as usize].vm == vm
+                    && self.fit(t, idx, f.old, level) == Fit::Unknown =>
+            {
+                t
+            }
+            _ => return false,
+        };
+        if !self.store.tables[table as usize].born {
+            self.store.tables[table as usize].lossy = true;
+        }
+        let entry = self.store.slot_mut(table, idx);
+        let shade = self.shade(f.old, level);
+        let since = if self.vms.is_tdp(vm) { self.since() } else { ts };
+        self.store.push_old(entry, ev, f.old, shade, since);
+        let fixed =
+            f.result == FastPfResult::Fixed && leaf(level) && self.pfn_bits(f.new) == self.pfn_bits(f.old);
+        let now = if fixed { f.new } else { f.old };
+        // An MMU that has shown no change of an entry may make others without an event.
+        let certainty = if self.vms.is_tdp(vm) { Certainty::Implied } else { Certainty::Stale };
+        let shade = self.shade(now, level);
+        let span = self.store.push(entry, ev, Some(now), shade, certainty, Reason::Incomplete);
+        if fixed {
+            self.threads[at.th].fault.changed(span, level, shade);
+        }
         true
     }
 

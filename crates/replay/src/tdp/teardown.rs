@@ -4,7 +4,7 @@ use mmuscope_spte::State as SpteState;
 use mmuscope_trace::Page;
 
 use crate::engine::{At, Engine, Fit, Key};
-use crate::model::{Certainty, EvidenceKind, Reason, Shade};
+use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
 use crate::store::NONE;
 use crate::tdp::{Change, Found};
 
@@ -54,6 +54,11 @@ impl Engine {
                     }
                 }
                 if self.store.tables[table as usize].dead_ev == NONE {
+                    let leaf =
+                        |m: crate::store::Meta| matches!(m.shade.state(), State::Present | State::Mmio);
+                    if !self.store.now(entry).is_some_and(|(_, m)| leaf(m)) {
+                        self.tell_old(c, entry, found.fit, careful);
+                    }
                     // Its memory is freed without a word, soon: no fact that lasts.
                     let (certainty, reason) = (Certainty::Implied, Reason::PageZapped);
                     self.store.push(entry, ev, Some(new), shade, certainty, reason);
@@ -125,6 +130,11 @@ impl Engine {
         }
         let vm = thread.vm;
         let prev = thread.prev_ts;
+        let announced = &mut self.threads[th].announced;
+        if announced.len() < 8 && !announced.contains(&(level, gfn)) {
+            announced.push((level, gfn));
+        }
+        let thread = &self.threads[th];
         let mut rivals = false;
         // Below what it is tearing down already, else a table still linked.
         let below = self.recent.iter().rev().copied().find(|t| {

@@ -14,7 +14,9 @@ mod ops;
 use std::collections::BTreeMap;
 
 use kernel::{Kernel, Mapped};
-use mmuscope_replay::{Certainty, LayoutOverride, ReplayOptions, State, StateFilter, Timeline, VmId, replay};
+use mmuscope_replay::{
+    Certainty, LayoutOverride, Reason, ReplayOptions, State, StateFilter, Timeline, VmId, replay,
+};
 use mmuscope_spte::LayoutSpec;
 use mmuscope_trace::{Body, Event, EventStore, Trace};
 use ops::{
@@ -109,6 +111,8 @@ fn exact(era: Era, ops: &[Op], binary: bool) -> Result<(), TestCaseError> {
             let mut v: Vec<(VmId, u8, u8, u64, Option<u64>, State)> = t
                 .state_at(at, &StateFilter::default())
                 .into_iter()
+                // What was there before its first event, only that event tells.
+                .filter(|(_, s)| s.reason != Reason::OldValue)
                 .map(|(e, s)| (e.vm, e.as_id, e.level, e.gfn, s.spte, s.state))
                 .filter(|x| matches!(x.5, State::Present | State::Mmio | State::Table))
                 .collect();

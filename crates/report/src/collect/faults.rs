@@ -145,7 +145,9 @@ fn about(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Fixed => "an entry was installed or changed",
         Outcome::FixedFast => "fixed by the lockless fast path",
-        Outcome::Spurious => "the entry already allowed the access: another vCPU was faster",
+        Outcome::Spurious => {
+            "the entry already allowed the access: another vCPU may have been faster; again and again at one address, the CPU does not see it"
+        }
         Outcome::Retry => "nothing was done, the guest tries again",
         Outcome::Async => "an asynchronous page fault was queued",
         Outcome::Emulated => "the instruction was emulated",

@@ -1,0 +1,151 @@
+//! All events that name a guest page: by itself, or by an entry, a table or a range that it is in.
+
+use std::collections::BTreeMap;
+
+use mmuscope_trace::{BLOCK, Body, ErrorEncoding, Event, Isa, Page, Trace};
+use rayon::prelude::*;
+
+use super::level_size;
+use crate::model::{EventIx, VmId, pages_of};
+use crate::series::{KINDS, kind_of};
+use crate::timeline::Timeline;
+
+/// `kvm_exit` of a nested page fault on SVM, which names the guest physical address.
+const SVM_EXIT_NPF: u32 = 0x400;
+
+/// Kinds of events that may name a guest frame (numbers of [`KINDS`]).
+const NAMING: [u8; 22] = [3, 4, 6, 7, 8, 9, 10, 11, 13, 15, 16, 17, 18, 19, 20, 23, 24, 25, 30, 31, 40, 41];
+
+/// An event that names a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Naming {
+    pub(super) ev: EventIx,
+    pub(super) event: Event,
+}
+
+/// First frame and one past the last of what an event names.
+fn frames(body: &Body) -> Option<(u64, u64)> {
+    let sized = |gfn: u64, level: u8| {
+        let n = pages_of(level);
+        let first = gfn / n * n;
+        (first, first.saturating_add(n))
+    };
+    let one = |gfn: u64| (gfn, gfn.saturating_add(1));
+    // A direct table is named by what it maps, a shadow page by the guest's table that it stands for.
+    let table = |p: &Page| {
+        let gfn = p.gfn?;
+        Some(if p.role.direct { sized(gfn, p.role.level.saturating_add(1)) } else { one(gfn) })
+    };
+    Some(match *body {
+        Body::TdpSpteChanged { gfn, level, .. }
+        | Body::SetSpte { gfn, level, .. }
+        | Body::SplitHugePage { gfn, level, .. }
+        | Body::AgePage { gfn, level, .. } => sized(gfn, level),
+        Body::SpteRequested { gfn, .. }
+        | Body::MarkMmioSpte { gfn, .. }
+        | Body::HandleMmioPageFault { gfn, .. }
+        | Body::TryAsyncGetPage { gfn, .. } => one(gfn),
+        Body::GetPage { ref page, .. }
+        | Body::SyncPage { ref page }
+        | Body::UnsyncPage { ref page }
+        | Body::PrepareZapPage { ref page } => table(page)?,
+        Body::FastPageFault { cr2_or_gpa: gpa, .. }
+        | Body::SetAccessedBit { gpa }
+        | Body::SetDirtyBit { gpa }
+        | Body::Mmio { gpa, .. }
+        | Body::VcpuMatchMmio { gpa, .. }
+        | Body::FastMmio { gpa }
+        | Body::RmpFault { gpa, .. } => one(gpa >> 12),
+        Body::PageFault { address, encoding, .. } if encoding != ErrorEncoding::PageFault => {
+            one(address >> 12)
+        }
+        Body::Exit { isa: Some(Isa::Svm), reason: Some(SVM_EXIT_NPF), info2: Some(gpa), .. } => {
+            one(gpa >> 12)
+        }
+        Body::SetMemAttributes { start, end, .. } => (start, end),
+        _ => return None,
+    })
+}
+
+impl Timeline {
+    /// Every event of a VM that names a page, in order. What tells no VM or address space may be of any.
+    pub(super) fn naming(&self, trace: &Trace, vm: VmId, as_id: u8, gfn: u64) -> Vec<Naming> {
+        let kinds = &self.store().ev_kind;
+        let mut may = [false; 256];
+        for k in NAMING {
+            may[usize::from(k)] = true;
+        }
+        let end = self.events().min(trace.events.len());
+        let names = |e: &Event| {
+            let of = e.tid.and_then(|t| self.engine.vms.of_tid(t));
+            let here = match e.body {
+                Body::TdpSpteChanged { as_id: a, .. } => a == as_id,
+                Body::GetPage { page, .. } | Body::PrepareZapPage { page } => {
+                    page.role.smm.is_none_or(|s| u8::from(s) == as_id)
+                }
+                _ => true,
+            };
+            of.is_none_or(|v| VmId(v) == vm)
+                && here
+                && frames(&e.body).is_some_and(|(a, b)| a <= gfn && gfn < b)
+        };
+        let of_block = |b: usize| {
+            let (from, to) = (b * BLOCK, ((b + 1) * BLOCK).min(end));
+            let mut found = Vec::new();
+            if kinds.get(from..to).is_some_and(|k| k.iter().any(|k| may[usize::from(*k)])) {
+                let mut block = Vec::new();
+                trace.events.block(b, &mut block);
+                for (i, e) in block.iter().enumerate().take(to - from) {
+                    if may[usize::from(kind_of(&e.body))] && names(e) {
+                        found.push(Naming { ev: (from + i) as EventIx, event: *e });
+                    }
+                }
+            }
+            found
+        };
+        (0..end.div_ceil(BLOCK)).into_par_iter().map(of_block).collect::<Vec<_>>().concat()
+    }
+}
+
+/// What an event says that no entry's life and no fault does; `None` for those that only ever go with others.
+pub(super) fn of_event(body: &Body) -> Option<String> {
+    Some(match *body {
+        Body::TdpSpteChanged { level, old_spte, new_spte, .. } => format!(
+            "{} entry changed from {old_spte:#x} to {new_spte:#x}, in a table that is not known",
+            level_size(level)
+        ),
+        Body::SetSpte { level, spte, .. } => {
+            format!("kvm_mmu_set_spte finds the {} entry set; spte {spte:#x}", level_size(level))
+        }
+        Body::FastPageFault { old_spte, new_spte, .. } => {
+            format!("fast_page_fault finds {old_spte:#x} and leaves {new_spte:#x}")
+        }
+        Body::MarkMmioSpte { generation, .. } => format!("mark_mmio_spte, generation {generation:#x}"),
+        Body::AgePage { young, .. } => {
+            format!("the host ages it: {}", if young { "accessed" } else { "not accessed" })
+        }
+        Body::TryAsyncGetPage { .. } => "the host has to bring it in: an asynchronous page fault".to_owned(),
+        Body::SetMemAttributes { attributes, .. } => {
+            format!("made {} memory", if attributes & 8 != 0 { "private" } else { "shared" })
+        }
+        Body::RmpFault { pfn, error_code, .. } => {
+            format!("RMP fault, error code {error_code:#x}, host frame {pfn:#x}")
+        }
+        _ => return None,
+    })
+}
+
+/// How many events of each name.
+pub(super) fn count(naming: &[Naming]) -> String {
+    let mut by_kind: BTreeMap<u8, usize> = BTreeMap::new();
+    for n in naming {
+        *by_kind.entry(kind_of(&n.event.body)).or_default() += 1;
+    }
+    let mut parts: Vec<(usize, &str)> = by_kind
+        .into_iter()
+        .map(|(k, n)| (n, KINDS.iter().find(|x| x.0 == k).map_or("other", |x| x.1)))
+        .collect();
+    parts.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+    let parts: Vec<String> = parts.iter().map(|(n, name)| format!("{n} {name}")).collect();
+    parts.join(", ")
+}

@@ -1,0 +1,49 @@
+//! Tables that were taken for those of another MMU, until the first change event told that the VM has the TDP MMU.
+
+use crate::engine::{At, Engine, index_of, key_of};
+use crate::model::{Certainty, MmuKind, Reason, Shade, State};
+use crate::store::NONE;
+
+impl Engine {
+    /// A trace that begins late may show installs and MMIO entries before anything tells which MMU made them. What they showed stays: it was
+    /// in tables of the TDP MMU, which end otherwise than those of another, and are not unlinked now.
+    pub(super) fn adopt(&mut self, at: At) {
+        let At { vm, ev, .. } = at;
+        if !matches!(self.vms.kind_of(vm), MmuKind::Unknown | MmuKind::Direct) {
+            return;
+        }
+        for t in self.take_nameless(vm) {
+            let page = self.store.tables[t as usize].page;
+            let mut entries: Vec<u32> = self.store.table_entries(t).collect();
+            entries.sort_unstable();
+            let held: Vec<_> = entries
+                .into_iter()
+                .filter_map(|e| Some((e, self.store.place(e), self.store.now(e)?)))
+                .filter(|(_, _, (_, m))| matches!(m.shade.state(), State::Present | State::Mmio))
+                .collect();
+            for (e, ..) in &held {
+                self.store.push(*e, ev, None, Shade::Unknown, Certainty::Stale, Reason::Incomplete);
+            }
+            self.drop_silent(t, ev, at.ts);
+            for (_, p, (value, m)) in held {
+                let key = key_of(0, p.level, p.gfn);
+                if p.index != index_of(p.level, p.gfn) {
+                    continue;
+                }
+                let found = self.live.get(&key).into_iter().flatten().copied().find(|t| {
+                    let r = &self.store.tables[*t as usize];
+                    r.vm == vm && r.page == page
+                });
+                let table = found.unwrap_or_else(|| self.make_table(vm, key, None, NONE, at));
+                let r = &mut self.store.tables[table as usize];
+                (r.page, r.lossy) = (page, true);
+                if page != 0 {
+                    self.by_page.insert(page, table);
+                }
+                let entry = self.store.slot_mut(table, p.index);
+                let value = m.has_value.then_some(value);
+                self.store.push(entry, ev, value, m.shade, Certainty::Stale, Reason::Incomplete);
+            }
+        }
+    }
+}

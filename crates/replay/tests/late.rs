@@ -1,0 +1,163 @@
+//! Traces that begin in the middle of things, as people paste them: what their events support, and nothing else.
+
+use mmuscope_replay::{
+    Certainty, Entry, EvidenceKind, Reason, ReplayOptions, Shade, Span, SpanFilter, State, StateFilter,
+    Timeline, VmId, fixture, replay,
+};
+use mmuscope_trace::Trace;
+
+fn run(text: &str) -> (Trace, Timeline) {
+    let trace = fixture::trace(text).expect("fixture");
+    let t = replay(&trace, &ReplayOptions::default());
+    (trace, t)
+}
+
+fn at_end(t: &Timeline) -> Vec<(Entry, Span)> {
+    t.state_at(t.range().1, &StateFilter::default())
+}
+
+/// The one entry of a level and frame at the end.
+fn entry(t: &Timeline, level: u8, gfn: u64) -> Option<(Entry, Span)> {
+    let all: Vec<_> = at_end(t).into_iter().filter(|(e, _)| e.level == level && e.gfn == gfn).collect();
+    assert!(all.len() < 2, "{all:x?}");
+    all.into_iter().next()
+}
+
+#[test]
+fn an_old_value_that_nobody_saw_is_what_was_there_until_then() {
+    let (trace, t) = run("100 t1 mark begin\n+9 t1 tdp 1 2 W77 R77\n+5 t1 tdp 1 3 W78 empty");
+    let (origin, end) = t.range();
+    for (gfn, story) in [(2, "write-protected once"), (3, "zapped once")] {
+        let e = t.entries().find(|e| e.gfn == gfn).expect("entry");
+        let spans: Vec<_> = t.spans(e.id).collect();
+        let [first, then] = spans[..] else { panic!("{spans:x?}") };
+        assert_eq!(
+            (first.shade, first.certainty, first.reason, first.start, first.end, first.opened_by),
+            (Shade::Writable, Certainty::Implied, Reason::OldValue, origin, Some(then.start), None)
+        );
+        assert_eq!(first.closed_by, then.opened_by);
+        // Every face has it: the entry's life, the table of spans, the state of before, and how many there were.
+        assert_eq!(t.span_at(e.id, origin), Some(first));
+        assert!(t.all_spans(&SpanFilter::default()).any(|s| s == first));
+        let early = SpanFilter { time: Some((origin, origin)), ..SpanFilter::default() };
+        assert!(t.all_spans(&early).any(|s| s == first));
+        assert!(t.state_at(origin, &StateFilter::default()).contains(&(e, first)));
+        let told = t.page_story(&trace, VmId(0), 0, gfn);
+        assert!(told.headline.contains(story) && !told.headline.contains("mapped once"), "{told:?}");
+        assert!(told.lines.iter().all(|l| !l.text.contains(" after ")), "since when is not known: {told:?}");
+    }
+    // Sums and pictures have what was told by then, as those of a trace that still grows must.
+    assert_eq!(t.counts_at(origin).at(Shade::Writable, 1), 0);
+    assert_eq!(t.counts_at(end).at(Shade::ReadOnly, 1), 1);
+    assert_eq!(t.top_zaps(9).iter().map(|z| (z.gfn, z.count)).collect::<Vec<_>>(), [(3, 1)]);
+    // What is left of an entry that was released is unknown: it was removed for an instant or for good.
+    let (_, t) = run("100 t1 mark begin\n+9 t1 tdp 1 2 W77 frozen");
+    let e = t.entries().find(|e| e.gfn == 2).expect("entry");
+    let first = t.spans(e.id).next().expect("span");
+    assert_eq!(
+        (first.state, first.end),
+        (State::Present, Some(first.start)),
+        "perhaps out of reach since long"
+    );
+}
+
+#[test]
+fn a_huge_page_in_place_of_a_table_is_one_entry() {
+    // The trace begins with the fault; the page of the table comes with kvm_mmu_set_spte.
+    let (trace, t) = run("
+        100 t1 fault 84d r
+        +1 t1 want 2 84d 4a4d
+        +1 t1 tdp 2 800 T10 W4a00
+        +1 t1 zappage 1 800
+        +1 t1 tdp 1 800 W77 frozen
+        +1 t1 tdp 1 801 empty frozen
+        +1 t1 tdp 1 9ff W79 frozen
+        +1 t1 set 2 800 W4a00 at 12020");
+    let all: Vec<_> = at_end(&t).into_iter().filter(|(_, s)| s.state == State::Present).collect();
+    let [(e, s)] = all[..] else { panic!("{all:x?}") };
+    assert_eq!((e.level, e.gfn, e.sptep, s.certainty), (2, 0x800, Some(0x12020), Certainty::Exact));
+    assert_eq!(t.counts_at(t.range().1).at(Shade::Writable, 2), 1);
+    // What the table mapped went with it.
+    let zaps: Vec<_> = t.top_zaps(9).iter().map(|z| (z.level, z.gfn, z.count)).collect();
+    assert_eq!(zaps, [(1, 0x800, 1), (1, 0x9ff, 1)]);
+    let story = t.page_story(&trace, VmId(0), 0, 0x84d);
+    assert!(story.headline.ends_with("present, writable as part of a 2M page (exact)"), "{story:?}");
+    let story = t.page_story(&trace, VmId(0), 0, 0x9ff).headline;
+    assert!(story.contains("zapped once"), "{story}");
+}
+
+#[test]
+fn tables_that_end_before_anything_was_told_of_them_are_gone() {
+    // kvm_mmu_zap_all_fast before the trace began: root, tables and leaves go from the top.
+    let (_, t) = run("
+        100 t1 exit
+        +1 t1 tdp 4 0 T10 empty
+        +1 t1 zappage 3 0
+        +1 t1 tdp 3 0 T11 frozen
+        +1 t1 zappage 2 0
+        +1 t1 tdp 2 0 T12 frozen
+        +1 t1 zappage 1 0
+        +1 t1 tdp 1 99 W77 frozen
+        +1 t1 tdp 1 9a W78 frozen
+        +1 t1 tdp 2 200 W200 frozen
+        +9 t1 entry 0
+        +9 t1 exit");
+    let left: Vec<_> = at_end(&t).into_iter().filter(|(_, s)| s.state != State::Nonpresent).collect();
+    assert!(left.is_empty(), "what is removed with its table is no frozen entry: {left:x?}");
+    let zaps: Vec<_> = t.top_zaps(9).iter().map(|z| (z.level, z.gfn, z.count)).collect();
+    assert_eq!(zaps, [(1, 0x99, 1), (1, 0x9a, 1), (2, 0x200, 1)]);
+    // They were in reach until the top link was cut: the state of before has them.
+    let before = t.state_at(t.range().0, &StateFilter::default());
+    let at = |level, state| before.iter().filter(|(e, s)| e.level == level && s.state == state).count();
+    assert_eq!((at(1, State::Present), at(2, State::Present)), (2, 1));
+    assert_eq!([1, 2, 3, 4].map(|l| at(l, State::Table)), [0, 1, 1, 1]);
+}
+
+#[test]
+fn what_a_fault_found_done_is_a_value() {
+    // Nothing but faults on an entry that allows the access: it is mapped, and no event says otherwise.
+    let (trace, t) = run("
+        100 t1 exit
+        +1 t1 fault 20fe x
+        +1 t1 fast 20fe W34d W34d spurious
+        +1 t1 entry 0");
+    let (_, s) = entry(&t, 1, 0x20fe).expect("entry");
+    assert_eq!((s.state, s.certainty), (State::Present, Certainty::Stale));
+    let story = t.page_story(&trace, VmId(0), 0, 0x20fe).headline;
+    assert!(story.ends_with("at the end present, writable (stale)"), "{story}");
+    // "Not mapped" takes an event that says so.
+    let (trace, t) = run("100 t1 exit\n+1 t1 fault 20fe x\n+1 t1 entry 0");
+    let story = t.page_story(&trace, VmId(0), 0, 0x20fe).headline;
+    assert!(story.ends_with("at the end not known: no event tells"), "{story}");
+    let (trace, t) = run("100 t1 exit\n+1 t1 tdp 1 20fe W77 empty\n+1 t1 entry 0");
+    let story = t.page_story(&trace, VmId(0), 0, 0x20fe).headline;
+    assert!(story.ends_with("at the end not mapped"), "{story}");
+}
+
+#[test]
+fn installs_before_the_first_change_are_in_the_same_tables() {
+    // The trace begins between the change and kvm_mmu_set_spte: which MMU it is only the next change tells.
+    let (_, t) = run("
+        100 t1 set 1 4e7 R32 at 12738
+        +1 t1 entry 0
+        +1 t1 exit
+        +1 t1 tdp 1 4e7 R32 empty
+        +1 t1 tdp 1 4e7 empty W77
+        +1 t1 set 1 4e7 W77 at 12738");
+    let zaps: Vec<_> = t.top_zaps(9).iter().map(|z| (z.gfn, z.count)).collect();
+    assert_eq!(zaps, [(0x4e7, 1)], "no table ended");
+    assert_eq!(entry(&t, 1, 0x4e7).map(|(_, s)| s.shade), Some(Shade::Writable));
+}
+
+#[test]
+fn a_frozen_entry_is_stuck_only_in_a_table_that_lives() {
+    // What was removed before the trace could tell of which table: faults of two threads that come to nothing are no proof.
+    let mut text = "100 t1 exit\n+1 t9 tdp 1 2 W77 frozen\n".to_owned();
+    for _ in 0..6 {
+        for t in ["t1", "t2"] {
+            text += &"+4000 T exit\n+1 T fault 2 w\n+1 T want 1 2 77\n+1 T entry 0\n".replace('T', t);
+        }
+    }
+    let (_, t) = run(&text);
+    assert!(t.evidence().iter().all(|e| e.kind != EvidenceKind::StuckRemoved), "{:?}", t.evidence());
+}
