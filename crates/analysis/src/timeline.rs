@@ -35,7 +35,7 @@ table! {
         gfn: Hex, "first guest frame it covers";
         state: Text, "state of the entry";
         spte: Hex, "value; null where only the state is known";
-        start: Time, "when it began";
+        start: Time, "when it began; where `opened_by` is empty, the value is the old value of the entry's first event, and it is taken to have stood since the trace began or last lost events, or for no time at all where that is not known either";
         end: Time, "when it ended; null where it lasts";
         certainty: Text, "exact, observed, implied, assumed or stale";
         opened_by: Text, "event that began it";
