@@ -388,8 +388,7 @@ fn spans(t: &Table, said: &mut Numbers) {
         }
     }
     let mut zaps = 0u64;
-    // Changes of the frames of an address space: time, first frame, how many, class, by how much.
-    let mut changes: BTreeMap<(u64, u64), Vec<(u64, u64, u64, usize, i32)>> = BTreeMap::new();
+    let mut changes: BTreeMap<(u64, u64), Vec<FramesChange>> = BTreeMap::new();
     for row in &t.rows {
         let mmio = match t.get(row, "state") {
             "present" => 0,
@@ -438,7 +437,10 @@ fn stays(t: &Table, row: &csv::StringRecord, next: &csv::StringRecord) -> bool {
     }
 }
 
-fn peak(changes: &[(u64, u64, u64, usize, i32)]) -> (u64, u64) {
+/// A change of the frames of an address space: time, first frame, how many, class, by how much.
+type FramesChange = (u64, u64, u64, usize, i32);
+
+fn peak(changes: &[FramesChange]) -> (u64, u64) {
     let mut frames: HashMap<u64, [i32; 4]> = HashMap::new();
     let present = |f: &[i32; 4]| f[0] > 0 || f[1] == 0 && f[2] > 0;
     let (mut now, mut most, mut at) = (0u64, 0u64, 0u64);
@@ -503,7 +505,6 @@ fn events(t: &Table, said: &mut Numbers) {
 fn pages(program: &Program<'_>, report: &Value, said: &mut Numbers) -> Result<()> {
     for vm in each(report, "vms").take(2) {
         let id = vm["vm"].as_u64().unwrap_or(0).to_string();
-        let mut zaps = BTreeMap::new();
         for (list, what) in [("top_faults", "faults"), ("top_zaps", "zaps")] {
             for p in each(vm, list).take(3) {
                 let (gfn, as_id) = (p["gfn"].as_str().unwrap_or(""), p["as_id"].to_string());
@@ -522,7 +523,6 @@ fn pages(program: &Program<'_>, report: &Value, said: &mut Numbers) -> Result<()
                     times(headline, "zapped ") + if untraced { times(headline, "remapped ") } else { 0 }
                 };
                 said.say(format!("{what} of VM {id} as_id {as_id} frame {gfn}"), "page", n);
-                zaps.insert(gfn.to_owned(), ());
             }
         }
     }

@@ -51,7 +51,7 @@ struct Last {
 pub struct Tables {
     /// 5.11 and 5.12: no bit says that an entry is present. (REMOVED, later FROZEN, is 0x5a0, and 0x1a0 since 7.2.)
     early: bool,
-    tables: Vec<Table>,
+    all: Vec<Table>,
     at: HashMap<(u8, u8, u64), Vec<usize>>,
     last: HashMap<u32, Last>,
     /// Roots that a thread made and has not filled yet: their levels.
@@ -68,7 +68,7 @@ impl Tables {
     pub fn new(early: bool) -> Self {
         Self {
             early,
-            tables: Vec::new(),
+            all: Vec::new(),
             at: HashMap::new(),
             last: HashMap::new(),
             roots: HashMap::new(),
@@ -137,9 +137,9 @@ impl Tables {
         page: Option<u64>,
         old: bool,
     ) -> usize {
-        let t = self.tables.len();
+        let t = self.all.len();
         let (entries, children) = (HashMap::new(), HashMap::new());
-        self.tables.push(Table { vm, as_id, level, base, page, old, cut: false, entries, children });
+        self.all.push(Table { vm, as_id, level, base, page, old, cut: false, entries, children });
         self.at.entry((as_id, level, base)).or_default().push(t);
         t
     }
@@ -157,7 +157,7 @@ impl Tables {
         }
         let tearing = self.tearing.get(&tid).cloned().unwrap_or_default();
         let score = |t: &usize| {
-            let table = &self.tables[*t];
+            let table = &self.all[*t];
             let fits = match table.entries.get(&index) {
                 Some(v) => self.same(*v, old, level),
                 None => table.old || empty,
@@ -173,7 +173,7 @@ impl Tables {
         };
         let all = self.at.get(&key).map_or(&[][..], Vec::as_slice);
         let of_vm =
-            all.iter().copied().filter(|t| vm.is_none() || self.tables[*t].vm.is_none_or(|v| Some(v) == vm));
+            all.iter().copied().filter(|t| vm.is_none() || self.all[*t].vm.is_none_or(|v| Some(v) == vm));
         match of_vm.max_by_key(score) {
             Some(t) => t,
             None => self.add(vm, key, None, true),
@@ -185,17 +185,18 @@ impl Tables {
         let index = gfn >> (9 * (u32::from(level) - 1)) & 511;
         let t = self.find(tid, vm, (as_id, level, base), index, old);
         if self.maps(old, level)
-            && !self.tables[t].cut
+            && !self.all[t].cut
             && matches!(self.kind(new, level), Kind::Empty | Kind::Removed)
         {
             self.zaps += 1;
         }
-        let before = self.tables[t].entries.insert(index, new);
+        let before = self.all[t].entries.insert(index, new);
         self.last.insert(tid, Last { table: t, index, gfn, level, before, new });
-        if self.kind(old, level) == Kind::Table && !self.same(old, new, level) {
-            if let Some(child) = self.tables[t].children.remove(&index) {
-                self.cut(tid, child);
-            }
+        if self.kind(old, level) == Kind::Table
+            && !self.same(old, new, level)
+            && let Some(child) = self.all[t].children.remove(&index)
+        {
+            self.cut(tid, child);
         }
         if self.kind(new, level) == Kind::Table && !self.same(old, new, level) {
             if let Some(roots) = self.roots.get_mut(&tid)
@@ -203,22 +204,24 @@ impl Tables {
             {
                 roots.remove(i);
             }
-            let vm = self.tables[t].vm;
+            let vm = self.all[t].vm;
             let child = self.add(vm, (as_id, level - 1, gfn), Some(new & ADDRESS), false);
-            self.tables[t].children.insert(index, child);
+            self.all[t].children.insert(index, child);
         }
     }
 
     /// A table is cut off, with everything below: its leaves map nothing any more. What is told of them afterwards is no other zap.
     fn cut(&mut self, tid: u32, t: usize) {
-        if std::mem::replace(&mut self.tables[t].cut, true) {
+        if std::mem::replace(&mut self.all[t].cut, true) {
             return;
         }
-        let level = self.tables[t].level;
-        self.zaps += self.tables[t].entries.values().filter(|v| self.maps(**v, level)).count() as u64;
+        let level = self.all[t].level;
+        self.zaps += self.all[t].entries.values().filter(|v| self.maps(**v, level)).count() as u64;
         self.tearing.entry(tid).or_default().push(t);
-        let children: Vec<usize> = self.tables[t].children.values().copied().collect();
-        children.into_iter().for_each(|c| self.cut(tid, c));
+        let children: Vec<usize> = self.all[t].children.values().copied().collect();
+        for child in children {
+            self.cut(tid, child);
+        }
     }
 
     /// The page that the thread's last change went to is told: it may be another table than was thought.
@@ -228,22 +231,21 @@ impl Tables {
             return;
         }
         let page = sptep & ADDRESS;
-        match self.tables[last.table].page {
-            None => self.tables[last.table].page = Some(page),
+        match self.all[last.table].page {
+            None => self.all[last.table].page = Some(page),
             Some(p) if p == page => {}
             Some(_) => {
-                let t = &self.tables[last.table];
+                let t = &self.all[last.table];
                 let key = (t.as_id, t.level, t.base);
                 let all = self.at.get(&key).map_or(&[][..], Vec::as_slice);
-                let Some(other) = all.iter().rev().copied().find(|o| self.tables[*o].page == Some(page))
-                else {
+                let Some(other) = all.iter().rev().copied().find(|o| self.all[*o].page == Some(page)) else {
                     return;
                 };
                 match last.before {
-                    Some(v) => self.tables[last.table].entries.insert(last.index, v),
-                    None => self.tables[last.table].entries.remove(&last.index),
+                    Some(v) => self.all[last.table].entries.insert(last.index, v),
+                    None => self.all[last.table].entries.remove(&last.index),
                 };
-                self.tables[other].entries.insert(last.index, last.new);
+                self.all[other].entries.insert(last.index, last.new);
             }
         }
     }
@@ -253,10 +255,10 @@ impl Tables {
         let Some(last) = self.last.get(&tid).copied().filter(|l| (l.gfn, l.level) == (gfn, level)) else {
             return;
         };
-        if let Some(child) = self.tables[last.table].children.get(&last.index).copied() {
+        if let Some(child) = self.all[last.table].children.get(&last.index).copied() {
             // Any value that is a leaf of that level: only that is asked of it.
             let part = 1 << 11 | 1 << 7 | 7;
-            self.tables[child].entries.extend((0..512).map(|i| (i, part | 1 << 12)));
+            self.all[child].entries.extend((0..512).map(|i| (i, part | 1 << 12)));
         }
     }
 
@@ -264,7 +266,7 @@ impl Tables {
     #[must_use]
     pub fn frames(&self) -> BTreeMap<(u64, u64), [u64; 2]> {
         let mut sets: BTreeMap<(u64, u64), [HashSet<u64>; 2]> = BTreeMap::new();
-        for t in self.tables.iter().filter(|t| !t.cut) {
+        for t in self.all.iter().filter(|t| !t.cut) {
             let sets = sets.entry((t.vm.unwrap_or(0), u64::from(t.as_id))).or_default();
             let shift = 9 * (u32::from(t.level) - 1);
             for (index, value) in &t.entries {

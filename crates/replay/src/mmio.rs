@@ -97,7 +97,9 @@ impl MmioSeen {
         self.faults = done.len();
         if open.iter().any(|f| f.flags & Packed::MMIO != 0) {
             let mut seen = self.clone();
-            open.iter().for_each(|f| seen.fault(f));
+            for f in open {
+                seen.fault(f);
+            }
             return seen.merged(told);
         }
         self.merged(told)

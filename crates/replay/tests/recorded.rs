@@ -62,7 +62,7 @@ fn events_of(file: &Path) -> Vec<&'static str> {
 /// The trace of a recorder that was not asked for one event; `says`: and that tells which it was asked for.
 fn without(trace: &Trace, has: &[&str], event: Option<&str>, says: bool) -> Trace {
     let mut events = EventStore::new();
-    for e in trace.events.iter() {
+    for e in &trace.events {
         if !matches!(e.body, Body::Other { .. })
             && event.is_some_and(|n| event_name(&e.body, &trace.strings) == n)
         {

@@ -1,6 +1,6 @@
 //! What stands out in a trace: plain facts that a reader should see first, each with its count and the events that show it.
 //!
-//! A rule is a file with a function that looks at the faults and at what [`Noted`] gathered in one pass over the events. A rule says what
+//! A rule is a file with a function that looks at the faults and at what `Noted` gathered in one pass over the events. A rule says what
 //! the events show, and a cause only where they leave no other.
 
 mod beyond;

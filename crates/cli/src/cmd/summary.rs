@@ -177,7 +177,8 @@ fn lost(info: &TraceInfo) -> String {
 struct Known {
     /// Entries that map something.
     all: u64,
-    known: u64,
+    /// Of those, known for certain: an event stated it, or the kernel read it again.
+    facts: u64,
     /// Known except for whether they still are writable.
     writable: u64,
     implied: u64,
@@ -194,7 +195,7 @@ fn known(timeline: &Timeline, at: u64) -> Known {
         }
         k.all += 1;
         match s.certainty {
-            Certainty::Exact | Certainty::Observed => k.known += 1,
+            Certainty::Exact | Certainty::Observed => k.facts += 1,
             Certainty::Stale => {
                 k.stale += 1;
                 *k.why.entry(s.reason).or_default() += 1;
@@ -208,11 +209,11 @@ fn known(timeline: &Timeline, at: u64) -> Known {
 
 /// The same in words, where not all of it is known, and why the rest is not.
 fn known_words(timeline: &Timeline, at: u64) -> String {
-    let Known { all, known, writable, implied, stale, why } = known(timeline, at);
-    if known == all {
+    let Known { all, facts, writable, implied, stale, why } = known(timeline, at);
+    if facts == all {
         return String::new();
     }
-    let mut out = format!("  known: {} of {} entries that map something", count(known), count(all));
+    let mut out = format!("  known: {} of {} entries that map something", count(facts), count(all));
     if writable > 0 {
         let _ = write!(out, ", {} more except for whether they still are writable", count(writable));
     }

@@ -238,7 +238,7 @@ fn two_vms() -> String {
                 4,
                 &format!(
                     "kvm_mmu_set_spte: gfn {gfn:x} spte {pfn:x}e67 (rwxu) level 1 at {table:x}{:03x}",
-                    8 * gfn & 0xfff
+                    (8 * gfn) & 0xfff
                 ),
             );
         }
@@ -342,7 +342,7 @@ fn numbers(text: &str) -> Vec<String> {
         let unit = words.get(n + 1).map(|u| u.trim_end_matches([',', ':', '.']));
         match unit {
             Some(u @ ("ns" | "µs" | "ms" | "s" | "B" | "KiB" | "MiB" | "GiB" | "min")) => {
-                out.push(format!("{w} {u}"))
+                out.push(format!("{w} {u}"));
             }
             _ => out.push(w.to_string()),
         }
@@ -367,7 +367,9 @@ fn notations(v: &serde_json::Value, out: &mut Vec<String>) {
         Value::String(s) => out.push(s.clone()),
         Value::Array(a) => {
             out.push(a.len().to_string());
-            a.iter().for_each(|v| notations(v, out));
+            for v in a {
+                notations(v, out);
+            }
         }
         Value::Object(o) => {
             for (k, v) in o {

@@ -271,7 +271,7 @@ fn a_recording_is_seen_live_and_ends_as_it_was_recorded() {
     tee.join().expect("the pipe is carried");
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success() && said.contains("ended because the time was over"), "{said}");
-    assert!(took < Duration::from_secs(60), "6 s took {took:?}: {said}");
+    assert!(took < Duration::from_mins(1), "6 s took {took:?}: {said}");
     assert!(early < took, "events were seen after {early:?} of {took:?}");
     last = display.wait_for("the end", |_, live| !live);
     let summary = crate::stdout(&["summary", kept.to_str().expect("a path"), "--format", "json"]);

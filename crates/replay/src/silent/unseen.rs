@@ -29,7 +29,7 @@ impl Engine {
             return !r.has(kind::ZAP_ALL) || !r.has(kind::SET_SPTE);
         }
         let ages = matches!(self.layout.mode, Mode::EptNoAd | Mode::NestedEptNoAd) && !r.has(kind::AGE_HVA);
-        let guests = !t.direct && !(r.has(kind::PAGE_FAULT) && self.boundaries_recorded());
+        let guests = !(t.direct || r.has(kind::PAGE_FAULT) && self.boundaries_recorded());
         let synced = !r.has(kind::SYNC_PAGE)
             && self.silent.key_of_table.get(&table).is_some_and(|k| self.silent.unsync.contains(k));
         let opened = self.may_open(spte, shade) && !r.has(kind::FAST_FAULT) && !r.has(kind::PAGE_FAULT);

@@ -72,7 +72,7 @@ fn replay(v: &mut Value, info: &TraceInfo, t: &Timeline) {
     v["at_end"] = Value::Object(states);
     let k = known(t, end);
     v["known"] = json!({
-        "entries": k.all, "known": k.known, "maybe_protected": k.writable, "implied": k.implied, "stale": k.stale,
+        "entries": k.all, "known": k.facts, "maybe_protected": k.writable, "implied": k.implied, "stale": k.stale,
         "stale_because": k.why.iter().map(|(r, n)| json!({"reason": r.words(), "count": n})).collect::<Vec<_>>(),
     });
     v["phases"] = t
