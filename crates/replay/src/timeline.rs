@@ -107,30 +107,6 @@ pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
     t
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_that_cannot_be_numbered_are_a_loss() {
-        let mut trace = crate::fixture::trace(
-            "layout C/npt\n1 t1 page 1 0\n+1 t1 fault 2 r\n+1 t1 set 1 2 R77 at 40010\n",
-        )
-        .expect("lines of the language");
-        let last = trace.events.iter().last().expect("events");
-        let more = mmuscope_trace::Body::PmlFull { vcpu: 0 };
-        for i in 0..MOST_EVENTS as u64 {
-            trace.events.push(&mmuscope_trace::Event { ts: last.ts + i, body: more, ..last });
-        }
-        trace.info.last_ts = last.ts + MOST_EVENTS as u64 - 1;
-        let t = replay(&trace, &ReplayOptions::default());
-        assert_eq!((t.events(), t.left_out()), (MOST_EVENTS, 3));
-        assert_eq!(t.lost().iter().map(|l| l.count).collect::<Vec<_>>(), [Some(3)]);
-        let stale = t.state_at(t.range().1, &crate::StateFilter::default());
-        assert!(stale.iter().all(|(_, s)| s.certainty == crate::Certainty::Stale), "{stale:?}");
-    }
-}
-
 impl Timeline {
     /// Takes in what was appended to the trace since.
     pub fn extend(&mut self, trace: &Trace) {
@@ -661,5 +637,29 @@ impl Timeline {
             + self.tables_by_key.capacity() * 48
             + self.free_by_gfn.capacity() * 40
             + self.evidence.capacity() * size_of::<Evidence>() * 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_that_cannot_be_numbered_are_a_loss() {
+        let mut trace = crate::fixture::trace(
+            "layout C/npt\n1 t1 page 1 0\n+1 t1 fault 2 r\n+1 t1 set 1 2 R77 at 40010\n",
+        )
+        .expect("lines of the language");
+        let last = trace.events.iter().last().expect("events");
+        let more = mmuscope_trace::Body::PmlFull { vcpu: 0 };
+        for i in 0..MOST_EVENTS as u64 {
+            trace.events.push(&mmuscope_trace::Event { ts: last.ts + i, body: more, ..last });
+        }
+        trace.info.last_ts = last.ts + MOST_EVENTS as u64 - 1;
+        let t = replay(&trace, &ReplayOptions::default());
+        assert_eq!((t.events(), t.left_out()), (MOST_EVENTS, 3));
+        assert_eq!(t.lost().iter().map(|l| l.count).collect::<Vec<_>>(), [Some(3)]);
+        let stale = t.state_at(t.range().1, &crate::StateFilter::default());
+        assert!(stale.iter().all(|(_, s)| s.certainty == crate::Certainty::Stale), "{stale:?}");
     }
 }

@@ -284,7 +284,7 @@ mod tests {
             }));
             tell.send(result).ok();
         });
-        told.recv_timeout(Duration::from_secs(60)).expect("loading ends")
+        told.recv_timeout(Duration::from_mins(1)).expect("loading ends")
     }
 
     #[test]
