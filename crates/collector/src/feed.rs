@@ -207,7 +207,10 @@ impl Feed {
         self.since = None;
         self.send(Work::Round(events));
         let began = Instant::now();
-        while !self.failed() && self.shared.done.load(Ordering::Acquire) < self.sent && began.elapsed() < LONGEST {
+        while !self.failed()
+            && self.shared.done.load(Ordering::Acquire) < self.sent
+            && began.elapsed() < LONGEST
+        {
             std::thread::sleep(Duration::from_micros(200));
         }
     }

@@ -439,7 +439,7 @@ impl Timeline {
         self.engine.faults.all().map(|(i, p)| self.unpack(i, p))
     }
 
-    fn unpack(&self, i: u32, p: &Packed) -> Fault {
+    pub(crate) fn unpack(&self, i: u32, p: &Packed) -> Fault {
         let s = self.store();
         let span = (p.span != crate::store::NONE).then_some(p.span);
         let entry = span.map(|x| s.s_entry[x as usize]);

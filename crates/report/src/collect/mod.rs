@@ -281,13 +281,9 @@ fn confidence(c: f32) -> &'static str {
 
 fn page(from: &Machine<'_>, p: &TopPage) -> PageReport {
     let Machine { timeline, clock, options, .. } = *from;
-    let story = timeline.page_story(from.trace, p.vm, p.as_id, p.gfn);
-    let lines = story.lines.len();
     // A long story keeps its beginning and its end.
-    let omitted = lines.saturating_sub(options.story_lines.max(TAIL + 1));
-    let head = lines - omitted - TAIL.min(lines);
-    let kept =
-        story.lines.iter().enumerate().filter(|(i, _)| omitted == 0 || *i < head || *i >= head + omitted);
+    let most = options.story_lines.max(TAIL + 1);
+    let (story, omitted) = timeline.page_story_cut(from.trace, p.vm, p.as_id, p.gfn, (most, TAIL));
     PageReport {
         as_id: p.as_id,
         gfn: words::gfn(p.gfn),
@@ -297,8 +293,10 @@ fn page(from: &Machine<'_>, p: &TopPage) -> PageReport {
         first: clock.rel(p.first),
         last: clock.rel(p.last),
         headline: headline(&story),
-        story: kept
-            .map(|(_, l)| StoryReport {
+        story: story
+            .lines
+            .iter()
+            .map(|l| StoryReport {
                 ts: clock.rel(l.ts),
                 who: words::one_line(&l.who, NAME),
                 text: words::one_line(&l.text, 400),
