@@ -1,5 +1,9 @@
 //! `decode` and the replay ask one judge: they agree on every sample, and on pasted texts `decode` says the point first.
 
+#[path = "it/ends.rs"]
+mod ends;
+
+use ends::ends;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,7 +21,7 @@ fn run(args: &[&str], input: &str) -> Output {
         .expect("mmuscope runs");
     // A program that needs no input may be gone already.
     let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
-    child.wait_with_output().expect("mmuscope ends")
+    ends(child, &format!("mmuscope {args:?}"))
 }
 
 /// What `decode` says of a text.

@@ -432,7 +432,7 @@ impl Timeline {
         entry.map_or(0, |e| s.tables[s.table_of(e) as usize].as_id)
     }
 
-    fn unpack(&self, i: u32, p: &Packed) -> Fault {
+    pub(crate) fn unpack(&self, i: u32, p: &Packed) -> Fault {
         let s = self.store();
         let span = (p.span != crate::store::NONE).then_some(p.span);
         let entry = span.map(|x| s.s_entry[x as usize]);

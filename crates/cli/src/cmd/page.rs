@@ -93,10 +93,10 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let input = InputArgs { files: vec![a.file.clone()], formats: None };
     let (trace, timeline) = input.replay(&a.layout)?;
     check_vm(&timeline, Some(a.vm), None)?;
-    let stories = ranges
-        .iter()
-        .flat_map(|(first, end)| *first..*end)
-        .map(|gfn| timeline.page_story(&trace, VmId(a.vm), a.as_id, gfn));
+    let places: Vec<(u8, u64)> =
+        ranges.iter().flat_map(|(first, end)| *first..*end).map(|gfn| (a.as_id, gfn)).collect();
+    let stories = timeline.page_stories(&trace, VmId(a.vm), &places, (usize::MAX, 0));
+    let stories = stories.into_iter().map(|(story, _)| story);
     let base = if a.absolute { 0 } else { trace.info.first_ts };
     match format {
         // One page is an object, as it always was; several are a list.

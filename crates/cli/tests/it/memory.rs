@@ -1,6 +1,6 @@
 //! Commands that stream take no more memory for a trace four times as long.
 
-use crate::ends::LONG;
+use crate::ends::{LONG, output};
 use crate::root;
 use mmuscope_trace::write::{PerfStyle, RawTrace, dat_v6, perf_data};
 use std::fs::{self, File};
@@ -124,11 +124,12 @@ fn summary_replays_where_memory_allows_and_says_where_it_does_not() {
     // Larger than what is held in memory in any case: 45 MiB, 3 million events.
     dat_v6(&mut create(&file).expect("a file"), &raw(), 48).expect("the trace");
     let summary = |before: &str| {
-        let out = Command::new("sh")
-            .args(["-c", &format!("{before} exec \"$0\" summary \"$1\""), env!("CARGO_BIN_EXE_mmuscope")])
-            .arg(&file)
-            .output()
-            .expect("sh runs");
+        let out = output(
+            Command::new("sh")
+                .args(["-c", &format!("{before} exec \"$0\" summary \"$1\""), env!("CARGO_BIN_EXE_mmuscope")])
+                .arg(&file),
+        )
+        .expect("sh runs");
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).expect("UTF-8")
     };

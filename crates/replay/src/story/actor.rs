@@ -1,7 +1,10 @@
 //! Who did it, and what for: what the same thread traced before.
 
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use mmuscope_spte::State;
-use mmuscope_trace::{Body, Cursor, ErrorEncoding, Event, Trace};
+use mmuscope_trace::{BLOCK, Body, Cursor, ErrorEncoding, Event, Trace};
 
 use crate::ends::{Ends, after, is_one_page};
 use crate::model::{NX_RECOVERY, VmId, pages_of};
@@ -10,9 +13,11 @@ use crate::timeline::Timeline;
 use mmuscope_units::duration;
 
 /// Events of all threads to look back over.
-const LOOK_BACK: usize = 100_000;
+const LOOK_BACK: u32 = 100_000;
 /// And ahead, for the table that a leaf was zapped with.
 const LOOK_AHEAD: usize = 4_000;
+/// Blocks of events of which is remembered what a thread did in them: some megabytes.
+const KNOWN: usize = 2048;
 /// What a thread does for one reason it does without pausing for longer.
 const PAUSE: u64 = 20_000_000;
 
@@ -39,6 +44,8 @@ pub(super) struct Actors<'a> {
     trace: &'a Trace,
     vm: VmId,
     cursor: Cursor<'a>,
+    /// Telling events of a thread in a block of events, by both: lines next to each other look back over the same ones.
+    known: HashMap<(u32, u32), Rc<[(u32, Event)]>>,
     /// Kinds of events that tell.
     telling: [bool; 256],
     /// Returns to user space are recorded.
@@ -76,7 +83,15 @@ impl<'a> Actors<'a> {
             }
         }
         let leaving_is_told = timeline.has_events("kvm_userspace_exit");
-        Self { timeline, trace, vm, cursor: trace.events.cursor(), telling, leaving_is_told }
+        Self {
+            timeline,
+            trace,
+            vm,
+            cursor: trace.events.cursor(),
+            known: HashMap::new(),
+            telling,
+            leaving_is_told,
+        }
     }
 
     /// Who was behind event `ev`, and why, as far as `why` asks; `gfn`: the frame the story is about.
@@ -159,7 +174,7 @@ impl<'a> Actors<'a> {
             return false;
         };
         let kinds = &self.timeline.store().ev_kind;
-        let last = (0..ev as usize).rev().take(LOOK_BACK).find(|i| kinds.get(*i) == Some(&kind));
+        let last = (0..ev as usize).rev().take(LOOK_BACK as usize).find(|i| kinds.get(*i) == Some(&kind));
         last.and_then(|i| self.cursor.get(i)).is_some_and(|z| e.ts.saturating_sub(z.ts) < 50 * PAUSE)
     }
 
@@ -209,9 +224,43 @@ impl<'a> Actors<'a> {
         None
     }
 
-    fn look_back(&mut self, ev: u32, tid: u32, e: &Event, why: Why) -> Back {
+    /// The last telling event of a thread before one event and not before another.
+    fn before(&mut self, tid: u32, mut ev: u32, first: u32) -> Option<(u32, Event)> {
+        while ev > first {
+            let block = (ev - 1) / BLOCK as u32;
+            let own = self.of_thread(tid, block);
+            let n = own.partition_point(|x| x.0 < ev);
+            if let Some(found) = n.checked_sub(1).map(|n| own[n]) {
+                return Some(found).filter(|x| x.0 >= first);
+            }
+            ev = block * BLOCK as u32;
+        }
+        None
+    }
+
+    fn of_thread(&mut self, tid: u32, block: u32) -> Rc<[(u32, Event)]> {
+        if let Some(own) = self.known.get(&(tid, block)) {
+            return Rc::clone(own);
+        }
         let kinds = &self.timeline.store().ev_kind;
-        let l = &self.timeline.layout(self.vm).layout;
+        let tells = |i: usize| kinds.get(i).is_some_and(|k| self.telling[usize::from(*k)]);
+        let mut own = Vec::new();
+        self.trace.events.block_of_thread(block as usize, tid, |i, event| {
+            if tells(i) {
+                own.push((i as u32, event()));
+            }
+        });
+        if self.known.len() >= KNOWN {
+            self.known.clear();
+        }
+        let own: Rc<[_]> = own.into();
+        self.known.insert((tid, block), Rc::clone(&own));
+        own
+    }
+
+    fn look_back(&mut self, ev: u32, tid: u32, e: &Event, why: Why) -> Back {
+        let timeline = self.timeline;
+        let l = &timeline.layout(self.vm).layout;
         let leaf = |level: u8, old: u64| l.state(old, level) == State::Present;
         let mut back = Back { alone: true, ..Back::default() };
         if matches!(e.body, Body::Marker { .. } | Body::UserspaceExit { .. }) {
@@ -236,11 +285,9 @@ impl<'a> Actors<'a> {
         let mut looking = true;
         let gone = matches!(why, Why::Zap(_) | Why::Unlink(_));
         let mut edge = None;
-        for i in (0..ev as usize).rev().take(LOOK_BACK) {
-            if !kinds.get(i).is_some_and(|k| self.telling[usize::from(*k)]) {
-                continue;
-            }
-            let Some(e) = self.cursor.get(i).filter(|e| e.tid == Some(tid)) else { continue };
+        let mut upto = ev;
+        while let Some((i, e)) = self.before(tid, upto, ev.saturating_sub(LOOK_BACK)) {
+            upto = i;
             if last.saturating_sub(e.ts) > PAUSE {
                 looking = false;
             }

@@ -1,12 +1,14 @@
 //! The life of one guest page: what a person reads.
 
 mod actor;
+mod life;
 mod naming;
 mod words;
 
 use mmuscope_spte::WriteLoss;
 use mmuscope_trace::Trace;
 
+use crate::faults::Packed;
 use crate::model::{
     Certainty, Entry, EntryId, EventIx, Fault, FaultId, PageStory, Reason, Shade, Span, State, StoryLine,
     TableId, VmId, ZapCause, pages_of,
@@ -14,9 +16,11 @@ use crate::model::{
 use crate::timeline::Timeline;
 use crate::zaps::zaps_of;
 use actor::{Actors, Why};
+use life::{Holding, Life, Within};
 use mmuscope_units::{duration, level_size};
 use naming::Naming;
 use rustc_hash::FxHashSet;
+use std::cell::OnceCell;
 
 /// What a line is about, so that those that go together become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +78,39 @@ struct Held {
 impl Timeline {
     /// The life of one guest page: faults, installs, write-protection, splits and zaps, with who and how long.
     pub fn page_story(&self, trace: &Trace, vm: VmId, as_id: u8, gfn: u64) -> PageStory {
+        let naming = self.naming(trace, vm, &[(as_id, gfn)]).pop().unwrap_or_default();
+        self.story_cut(trace, (vm, as_id, gfn), &naming, (usize::MAX, 0)).0
+    }
+
+    /// The lives of several pages of a VM, each an address space and a frame. Each is without its middle where it has more than `most` lines:
+    /// what is left are the first and the `last` ones, and beside it stands how many are left out. Who was behind a line and why, which costs
+    /// most, is only looked for where the line is kept, and the events are gone through once for all pages.
+    pub fn page_stories(
+        &self,
+        trace: &Trace,
+        vm: VmId,
+        pages: &[(u8, u64)],
+        (most, last): (usize, usize),
+    ) -> Vec<(PageStory, usize)> {
+        let naming = self.naming(trace, vm, pages);
+        let of = |(page, naming): (&(u8, u64), Vec<Naming>)| {
+            self.story_cut(trace, (vm, page.0, page.1), &naming, (most, last))
+        };
+        pages.iter().zip(naming).map(of).collect()
+    }
+
+    fn story_cut(
+        &self,
+        trace: &Trace,
+        (vm, as_id, gfn): (VmId, u8, u64),
+        naming: &[Naming],
+        (most, last): (usize, usize),
+    ) -> (PageStory, usize) {
         let mut drafts: Vec<Draft> = Vec::new();
-        let naming = self.naming(trace, vm, as_id, gfn);
         // Events of a fault are told with it.
         let mut named: FxHashSet<EventIx> = FxHashSet::default();
-        let concern: Vec<Fault> =
-            self.faults().filter(|f| f.vm == vm && f.as_id == as_id && self.concerns(f, gfn)).collect();
+        let mut concern = self.faults_concerning(vm, gfn);
+        concern.retain(|f| f.as_id == as_id && self.concerns(f, gfn));
         let faults: Vec<FaultId> = concern.iter().filter(|f| f.gfn == Some(gfn)).map(|f| f.id).collect();
         for f in &concern {
             let of_fault = |n: &&Naming| n.event.tid == Some(f.tid);
@@ -97,12 +128,15 @@ impl Timeline {
             });
         }
         let mut tally = Tally::default();
+        let by_event = |(i, f): (usize, &Fault)| (f.event, f.last_event, i as u32);
+        let fixes = Within::new(concern.iter().enumerate().map(by_event));
+        let life = Life { gfn, faults: &concern, fixes: &fixes, others: OnceCell::new() };
         let entries = self.entries_at(vm, as_id, gfn);
         let several = self.tables_at_once(&entries);
         for id in entries {
             named.extend(self.spans(id).flat_map(|s| [s.opened_by, s.closed_by]).flatten());
             let told = drafts.len();
-            self.life_of(id, gfn, &concern, &mut tally, &mut drafts);
+            self.life_of(id, &life, &mut tally, &mut drafts);
             if several {
                 let of = self.table_words(self.entry(id).table);
                 for d in drafts[told..].iter_mut().filter(|d| d.about == About::Leaf && !of.is_empty()) {
@@ -114,10 +148,29 @@ impl Timeline {
         drafts.sort_by_key(|d| (d.ts, d.event, d.about == About::Child));
         let headline =
             self.headline(vm, as_id, gfn, faults.len(), &tally, drafts.is_empty() && naming.is_empty());
-        let notes = self.notes(vm, gfn, &tally, &naming);
+        let notes = self.notes(vm, gfn, &tally, naming);
         self.mark_phases(vm, &mut drafts);
-        let lines = self.finish(trace, vm, gfn, merge(drafts));
-        PageStory { vm, as_id, gfn, headline, lines, faults, notes }
+        let mut drafts = merge(drafts);
+        let left_out = drafts.len().saturating_sub(most);
+        let head = drafts.len() - left_out - last.min(drafts.len());
+        if left_out > 0 {
+            drafts.drain(head..head + left_out);
+        }
+        let lines = self.finish(trace, vm, gfn, drafts);
+        (PageStory { vm, as_id, gfn, headline, lines, faults, notes }, left_out)
+    }
+
+    /// Faults that may concern a frame, in the order of [`faults`](Self::faults): those on it, and those that set a larger entry.
+    fn faults_concerning(&self, vm: VmId, gfn: u64) -> Vec<Fault> {
+        let may = |p: &Packed| p.gfn == gfn || p.levels >> 4 > 1 && p.gfn >> 18 == gfn >> 18;
+        let all = self.engine.faults.all().filter(|(_, p)| p.vm == vm.0 && may(p));
+        all.map(|(i, p)| self.unpack(i, p)).collect()
+    }
+
+    /// The faults on frames of one 1G page, by event, each with its number.
+    fn faults_around(&self, vm: VmId, gfn: u64) -> Within {
+        let near = self.engine.faults.all().filter(|(_, p)| p.vm == vm.0 && p.gfn >> 18 == gfn >> 18);
+        Within::new(near.map(|(i, p)| (p.event, p.last_event, i)))
     }
 
     /// A fault on the frame itself, or one that mapped it as part of a huge page.
@@ -128,7 +181,8 @@ impl Timeline {
     }
 
     /// All that happened to one entry that covers the frame.
-    fn life_of(&self, id: EntryId, gfn: u64, faults: &[Fault], tally: &mut Tally, drafts: &mut Vec<Draft>) {
+    fn life_of(&self, id: EntryId, life: &Life<'_>, tally: &mut Tally, drafts: &mut Vec<Draft>) {
+        let gfn = life.gfn;
         let end = self.range().1;
         let entry = self.entry(id);
         let size = level_size(entry.level);
@@ -137,8 +191,12 @@ impl Timeline {
             tally.remapped += u64::from(z.cause == ZapCause::Remapped);
         }
         let mut before: Option<Span> = None;
+        // Since when the entry has held what it holds, doubts apart, and for the span before.
+        let mut held = Holding::default();
         let mut spans = self.spans(id).peekable();
         while let Some(s) = spans.next() {
+            let held_before = held.since;
+            held.goes_on(&s);
             // What was unlinked with its table before belongs to another life.
             let follows = before.filter(|b| b.end == Some(s.start) && b.closed_by == s.opened_by);
             let torn = before.is_some() && follows.is_none();
@@ -171,14 +229,20 @@ impl Timeline {
                 (Some(Shade::ReadOnly | Shade::AccessTracked), Shade::Writable) => tally.again += 1,
                 _ => {}
             }
-            let fault = faults.iter().find(|f| f.entry == Some(id) && set_in(f, &s)).copied();
+            let fault = s.opened_by.and_then(|ev| {
+                let i = life.fixes.at(ev, |i| life.faults[i as usize].entry == Some(id))?;
+                Some(life.faults[i as usize])
+            });
             // A huge page is split, or makes place for a table, by a fault on any page in it.
             let splits = entry.level > 1
                 && !matches!(s.state, State::Present | State::Mmio)
                 && was.is_some_and(|w| w.state() == State::Present);
             let fault = fault.or_else(|| {
-                let within = |f: &Fault| f.gfn.is_some_and(|g| g / entry.pages() == gfn / entry.pages());
-                self.faults().find(|f| splits && f.vm == entry.vm && within(f) && set_in(f, &s))
+                let ev = s.opened_by.filter(|_| splits)?;
+                let others = life.others.get_or_init(|| self.faults_around(entry.vm, gfn));
+                let get = |i| self.engine.faults.get(i);
+                let within = |i: u32| get(i).gfn / entry.pages() == gfn / entry.pages();
+                others.at(ev, within).map(|i| self.unpack(i, get(i)))
             });
             let fault = fault.as_ref();
             let again = words::set_again(self, &entry, follows.as_ref(), &s, fault);
@@ -195,7 +259,9 @@ impl Timeline {
             let dying = torn && matches!(s.state, State::Nonpresent | State::Removed);
             if s.id.is_some() && s.reason != Reason::OldValue && !silent && !dying {
                 // A value that a later event doubted and another confirmed is compared with what was known.
-                drafts.push(self.draft(&entry, follows.as_ref(), &s, gfn, fault));
+                // Doubt does not end what an entry held: durations count from when it began.
+                let shown = follows.map(|b| Span { start: held_before, ..b });
+                drafts.push(self.draft(&entry, shown.as_ref(), &s, gfn, fault));
             }
             let next = spans.peek();
             if let (Some(t), Some(ev)) = (s.end, s.closed_by)
@@ -210,7 +276,7 @@ impl Timeline {
                     let what = if s.state == State::Mmio { "MMIO" } else { size };
                     let lived = match s.reason {
                         Reason::OldValue => String::new(),
-                        _ => format!(" after {}", duration(t - self.since(id, &s))),
+                        _ => format!(" after {}", duration(t - held.since)),
                     };
                     // The event that ends it is that of its table.
                     let why = Why::Unlink(entry.level + 1);
@@ -268,21 +334,6 @@ impl Timeline {
         }
     }
 
-    /// When an entry began to hold what it holds, doubts since then apart.
-    fn since(&self, id: EntryId, s: &Span) -> u64 {
-        let mut start = s.start;
-        let mut same = None;
-        for x in self.spans(id).take_while(|x| x.start <= s.start) {
-            let unsure = x.certainty == Certainty::Stale || x.reason == Reason::MaybeProtected;
-            let doubted = unsure && same.is_some_and(|v| v == (x.spte, x.state));
-            if !doubted {
-                start = x.start;
-            }
-            same = Some((x.spte, x.state));
-        }
-        start
-    }
-
     fn draft(
         &self,
         entry: &Entry,
@@ -301,8 +352,6 @@ impl Timeline {
             (_, State::Present) if s.reason == Reason::Split => About::Child,
             _ => About::Leaf,
         };
-        // Doubt does not end what an entry held: durations count from when it began.
-        let shown = before.map(|b| Span { start: self.since(b.entry, b), ..*b });
         let gone = matches!(s.state, State::Nonpresent | State::Removed)
             && matches!(was, Some(State::Present | State::Mmio));
         let why = match (was, s.state) {
@@ -318,7 +367,7 @@ impl Timeline {
             about,
             ts: s.start,
             event: s.opened_by,
-            text: words::of_change(self, entry, shown.as_ref(), s, gfn, fault),
+            text: words::of_change(self, entry, before, s, gfn, fault),
             why,
             shade: Some(s.shade),
             certainty: Some(s.certainty),
@@ -593,11 +642,6 @@ fn by_moment(held: &[Held]) -> ([u64; 8], u64) {
         }
     }
     (sums, twice)
-}
-
-/// Whether a fault is what set the value of a span.
-fn set_in(f: &Fault, s: &Span) -> bool {
-    s.opened_by.is_some_and(|ev| f.event <= ev && ev <= f.last_event)
 }
 
 fn plural(n: u64) -> &'static str {

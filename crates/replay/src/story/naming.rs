@@ -68,42 +68,59 @@ fn frames(body: &Body) -> Option<(u64, u64)> {
 }
 
 impl Timeline {
-    /// Every event of a VM that names a page, in order. What tells no VM or address space may be of any.
-    pub(super) fn naming(&self, trace: &Trace, vm: VmId, as_id: u8, gfn: u64) -> Vec<Naming> {
+    /// For each page (address space and frame) every event of its VM that names it, in order, from one pass over the events. What tells no VM
+    /// or address space may be of any.
+    pub(super) fn naming(&self, trace: &Trace, vm: VmId, pages: &[(u8, u64)]) -> Vec<Vec<Naming>> {
         let kinds = &self.store().ev_kind;
         let mut may = [false; 256];
         for k in NAMING {
             may[usize::from(k)] = true;
         }
+        let mut by_gfn: Vec<(u64, u8, usize)> =
+            pages.iter().enumerate().map(|(i, (as_id, gfn))| (*gfn, *as_id, i)).collect();
+        by_gfn.sort_unstable();
         let end = self.events().min(trace.events.len());
-        let names = |e: &Event| {
-            let of = e.tid.and_then(|t| self.engine.vms.of_tid(t));
-            let here = match e.body {
-                Body::TdpSpteChanged { as_id: a, .. } => a == as_id,
-                Body::GetPage { page, .. } | Body::PrepareZapPage { page } => {
-                    page.role.smm.is_none_or(|s| u8::from(s) == as_id)
-                }
-                _ => true,
-            };
-            of.is_none_or(|v| VmId(v) == vm)
-                && here
-                && frames(&e.body).is_some_and(|(a, b)| a <= gfn && gfn < b)
-        };
         let of_block = |b: usize| {
             let (from, to) = (b * BLOCK, ((b + 1) * BLOCK).min(end));
-            let mut found = Vec::new();
+            let mut found: Vec<(usize, Naming)> = Vec::new();
             if kinds.get(from..to).is_some_and(|k| k.iter().any(|k| may[usize::from(*k)])) {
                 let mut block = Vec::new();
                 trace.events.block(b, &mut block);
                 for (i, e) in block.iter().enumerate().take(to - from) {
-                    if may[usize::from(kind_of(&e.body))] && names(e) {
-                        found.push(Naming { ev: (from + i) as EventIx, event: *e });
+                    if !may[usize::from(kind_of(&e.body))] {
+                        continue;
+                    }
+                    let Some((first, past)) = frames(&e.body) else { continue };
+                    let named = &by_gfn[by_gfn.partition_point(|p| p.0 < first)..];
+                    for (_, as_id, page) in named.iter().take_while(|p| p.0 < past) {
+                        if self.is_of(e, vm, *as_id) {
+                            found.push((*page, Naming { ev: (from + i) as EventIx, event: *e }));
+                        }
                     }
                 }
             }
             found
         };
-        (0..end.div_ceil(BLOCK)).into_par_iter().map(of_block).collect::<Vec<_>>().concat()
+        let mut out = vec![Vec::new(); pages.len()];
+        for found in (0..end.div_ceil(BLOCK)).into_par_iter().map(of_block).collect::<Vec<_>>() {
+            for (page, naming) in found {
+                out[page].push(naming);
+            }
+        }
+        out
+    }
+
+    /// Whether an event may be of an address space of a VM.
+    fn is_of(&self, e: &Event, vm: VmId, as_id: u8) -> bool {
+        let of = e.tid.and_then(|t| self.engine.vms.of_tid(t));
+        of.is_none_or(|v| VmId(v) == vm)
+            && match e.body {
+                Body::TdpSpteChanged { as_id: a, .. } => a == as_id,
+                Body::GetPage { page, .. } | Body::PrepareZapPage { page } => {
+                    page.role.smm.is_none_or(|s| u8::from(s) == as_id)
+                }
+                _ => true,
+            }
     }
 }
 

@@ -221,12 +221,13 @@ struct Machine<'a> {
 fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
     let Machine { timeline, clock, options, .. } = *from;
     let faults: Vec<_> = from.faults.iter().filter(|f| f.vm == vm.id).collect();
-    let page = |p: &TopPage| page(from, p);
     // The lists are over all VMs: a quiet one is only found in the whole list.
     let many = if timeline.vms().len() > 1 { usize::MAX } else { options.pages };
     let own = |pages: Vec<TopPage>| {
         pages.into_iter().filter(|p| p.vm == vm.id).take(options.pages).collect::<Vec<_>>()
     };
+    let mut top_faults = own(timeline.top_faults(many));
+    top_faults.retain(|p| p.count > 1);
     VmReport {
         vm: vm.id.0,
         name: vm_name(from.trace, vm, from.faults),
@@ -237,8 +238,8 @@ fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
         layout: layout(timeline, vm.id),
         spaces: from.spaces.of(timeline, vm, &faults, clock, options),
         faults: faults::faults(&faults, from.timed),
-        top_faults: own(timeline.top_faults(many)).iter().filter(|p| p.count > 1).map(page).collect(),
-        top_zaps: own(timeline.top_zaps(many)).iter().map(page).collect(),
+        top_faults: pages(from, vm.id, top_faults),
+        top_zaps: pages(from, vm.id, own(timeline.top_zaps(many))),
         mmio: mmio(timeline, vm.id, clock),
         torn_down: vm.ended.as_ref().map(|e| TeardownReport {
             start: clock.rel(e.start),
@@ -284,15 +285,15 @@ fn confidence(c: f32) -> &'static str {
     }
 }
 
-fn page(from: &Machine<'_>, p: &TopPage) -> PageReport {
-    let Machine { timeline, clock, options, .. } = *from;
-    let story = timeline.page_story(from.trace, p.vm, p.as_id, p.gfn);
-    let lines = story.lines.len();
+fn pages(from: &Machine<'_>, vm: VmId, top: Vec<TopPage>) -> Vec<PageReport> {
     // A long story keeps its beginning and its end.
-    let omitted = lines.saturating_sub(options.story_lines.max(TAIL + 1));
-    let head = lines - omitted - TAIL.min(lines);
-    let kept =
-        story.lines.iter().enumerate().filter(|(i, _)| omitted == 0 || *i < head || *i >= head + omitted);
+    let most = from.options.story_lines.max(TAIL + 1);
+    let places: Vec<(u8, u64)> = top.iter().map(|p| (p.as_id, p.gfn)).collect();
+    let stories = from.timeline.page_stories(from.trace, vm, &places, (most, TAIL));
+    top.iter().zip(stories).map(|(p, (story, omitted))| page(from.clock, p, &story, omitted)).collect()
+}
+
+fn page(clock: &Clock, p: &TopPage, story: &PageStory, omitted: usize) -> PageReport {
     PageReport {
         as_id: p.as_id,
         gfn: words::gfn(p.gfn),
@@ -301,9 +302,11 @@ fn page(from: &Machine<'_>, p: &TopPage) -> PageReport {
         count: p.count,
         first: clock.rel(p.first),
         last: clock.rel(p.last),
-        headline: headline(&story),
-        story: kept
-            .map(|(_, l)| StoryReport {
+        headline: headline(story),
+        story: story
+            .lines
+            .iter()
+            .map(|l| StoryReport {
                 ts: clock.rel(l.ts),
                 who: words::one_line(&l.who, NAME),
                 text: words::one_line(&l.text, 400),
