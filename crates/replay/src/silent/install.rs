@@ -110,7 +110,7 @@ impl Engine {
         }
         self.silent.active = true;
         let page = sptep & !0xfff;
-        self.learn_virt(th, gfn, sptep);
+        self.learn_virt(at, gfn, sptep);
         let t = self.silent_table(at, page, level, gfn);
         let index = (sptep >> 3 & 511) as u16;
         let shade = self.shade(spte, level);
@@ -224,9 +224,9 @@ impl Engine {
         self.silent.set.entry(tid).or_default().push(entry);
     }
 
-    /// Virtual and physical addresses of entries differ by one constant.
-    fn learn_virt(&mut self, th: usize, gfn: u64, sptep: u64) {
-        let tid = self.threads[th].tid;
+    /// Virtual and physical addresses of entries differ by one constant, which a pair of them for the same entry gives.
+    fn learn_virt(&mut self, at: At, gfn: u64, sptep: u64) {
+        let tid = self.threads[at.th].tid;
         if self.virt_minus_phys.is_none()
             && let Some((t, g, virt)) = self.silent.virt
             && t == tid
@@ -236,6 +236,13 @@ impl Engine {
             // page_offset_base is aligned to a GiB.
             if d & 0x3fff_ffff == 0 {
                 self.virt_minus_phys = Some(d);
+                // mark_mmio_spte was booked by its frame alone, in a table that nothing names: now its place is known.
+                if let Some(e) = self.silent.mmio.remove(&(at.vm, gfn)) {
+                    self.forget(e);
+                    let (zapped, ev) = (self.layout.zapped, at.ev);
+                    let (how, why) = (Certainty::Implied, Reason::Contradicted);
+                    self.store.push(e, ev, Some(zapped), Shade::Nonpresent, how, why);
+                }
             }
         }
         self.silent.virt = None;
