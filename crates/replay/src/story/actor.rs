@@ -38,6 +38,9 @@ pub(super) enum Why {
     Aged,
 }
 
+/// Events of one thread in a block, with their numbers.
+type Own = Rc<[(u32, Event)]>;
+
 /// Looks up who was behind events.
 pub(super) struct Actors<'a> {
     timeline: &'a Timeline,
@@ -45,7 +48,7 @@ pub(super) struct Actors<'a> {
     vm: VmId,
     cursor: Cursor<'a>,
     /// Telling events of a thread in a block of events, by both: lines next to each other look back over the same ones.
-    known: HashMap<(u32, u32), Rc<[(u32, Event)]>>,
+    known: HashMap<(u32, u32), Own>,
     /// Kinds of events that tell.
     telling: [bool; 256],
     /// Returns to user space are recorded.
@@ -238,7 +241,7 @@ impl<'a> Actors<'a> {
         None
     }
 
-    fn of_thread(&mut self, tid: u32, block: u32) -> Rc<[(u32, Event)]> {
+    fn of_thread(&mut self, tid: u32, block: u32) -> Own {
         if let Some(own) = self.known.get(&(tid, block)) {
             return Rc::clone(own);
         }
