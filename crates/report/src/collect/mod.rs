@@ -238,8 +238,8 @@ fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
         layout: layout(timeline, vm.id),
         spaces: from.spaces.of(timeline, vm, &faults, clock, options),
         faults: faults::faults(&faults, from.timed),
-        top_faults: pages(from, vm.id, top_faults),
-        top_zaps: pages(from, vm.id, own(timeline.top_zaps(many))),
+        top_faults: pages(from, vm.id, &top_faults),
+        top_zaps: pages(from, vm.id, &own(timeline.top_zaps(many))),
         mmio: mmio(timeline, vm.id, clock),
         torn_down: vm.ended.as_ref().map(|e| TeardownReport {
             start: clock.rel(e.start),
@@ -285,7 +285,7 @@ fn confidence(c: f32) -> &'static str {
     }
 }
 
-fn pages(from: &Machine<'_>, vm: VmId, top: Vec<TopPage>) -> Vec<PageReport> {
+fn pages(from: &Machine<'_>, vm: VmId, top: &[TopPage]) -> Vec<PageReport> {
     // A long story keeps its beginning and its end.
     let most = from.options.story_lines.max(TAIL + 1);
     let places: Vec<(u8, u64)> = top.iter().map(|p| (p.as_id, p.gfn)).collect();
