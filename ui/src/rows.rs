@@ -65,7 +65,7 @@ pub(crate) fn rows_of(cap: &Capture, wanted: &[EventIx]) -> Vec<EventRow> {
 }
 
 fn json_lines(mut rows: Rows) -> Option<Vec<serde_json::Map<String, serde_json::Value>>> {
-    let chunk = rows.take().ok()?;
+    let chunk = rows.take();
     let mut writer = TableWriter::new(&EVENTS, Format::Jsonl, WriteOptions::default(), Vec::new()).ok()?;
     writer.write(&chunk).ok()?;
     let bytes = writer.finish().ok()?;
@@ -118,8 +118,8 @@ pub(crate) fn filter_events(
     let mut first = from;
     let mut flush = |rows: &mut Rows, first: &mut usize| -> Result<(), String> {
         let n = rows.len();
-        let chunk = rows.take().map_err(|e| e.to_string())?;
-        let hits = filter.matches(&chunk).map_err(|e| e.to_string())?;
+        let chunk = rows.take();
+        let hits = filter.matches(&chunk);
         out.extend(hits.iter().enumerate().filter(|(_, hit)| **hit).map(|(i, _)| (*first + i) as EventIx));
         *first += n;
         Ok(())

@@ -184,10 +184,9 @@ impl Tables {
         let base = gfn >> (9 * u32::from(level)) << (9 * u32::from(level));
         let index = gfn >> (9 * (u32::from(level) - 1)) & 511;
         let t = self.find(tid, vm, (as_id, level, base), index, old);
-        if self.maps(old, level)
-            && !self.all[t].cut
-            && matches!(self.kind(new, level), Kind::Empty | Kind::Removed)
-        {
+        // The present entries of a table that is cut off are traced one by one too, whatever is known of that table.
+        let counted = self.all[t].cut && self.kind(old, level) == Kind::Mmio;
+        if self.maps(old, level) && !counted && matches!(self.kind(new, level), Kind::Empty | Kind::Removed) {
             self.zaps += 1;
         }
         let before = self.all[t].entries.insert(index, new);
@@ -210,13 +209,15 @@ impl Tables {
         }
     }
 
-    /// A table is cut off, with everything below: its leaves map nothing any more. What is told of them afterwards is no other zap.
+    /// A table is cut off, with everything below: its leaves map nothing any more.
     fn cut(&mut self, tid: u32, t: usize) {
         if std::mem::replace(&mut self.all[t].cut, true) {
             return;
         }
+        // MMIO entries go without an event of their own where KVM holds its lock for writing.
         let level = self.all[t].level;
-        self.zaps += self.all[t].entries.values().filter(|v| self.maps(**v, level)).count() as u64;
+        let mmio = self.all[t].entries.values().filter(|v| self.kind(**v, level) == Kind::Mmio).count();
+        self.zaps += mmio as u64;
         self.tearing.entry(tid).or_default().push(t);
         let children: Vec<usize> = self.all[t].children.values().copied().collect();
         for child in children {

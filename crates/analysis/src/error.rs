@@ -10,9 +10,9 @@ pub enum Error {
     /// A CSV record could not be written.
     #[error("cannot write: {0}")]
     Csv(#[from] csv::Error),
-    /// The table engine refused.
+    /// A Parquet or Arrow file could not be written.
     #[error("{0}")]
-    Table(#[from] polars::prelude::PolarsError),
+    Table(#[from] polars_error::PolarsError),
     /// A filter expression cannot be read.
     #[error("{0}")]
     Filter(#[from] crate::filter::FilterError),
@@ -25,7 +25,7 @@ impl Error {
         match self {
             Self::Write(e) => kind(e),
             Self::Csv(e) => matches!(e.kind(), csv::ErrorKind::Io(e) if kind(e)),
-            Self::Table(polars::prelude::PolarsError::IO { error, .. }) => kind(error),
+            Self::Table(polars_error::PolarsError::IO { error, .. }) => kind(error),
             Self::Table(_) | Self::Filter(_) => false,
         }
     }

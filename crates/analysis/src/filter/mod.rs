@@ -18,7 +18,6 @@
 mod eval;
 mod parse;
 
-use crate::Error;
 use crate::table::{Chunk, Table};
 use parse::Expr;
 use std::fmt;
@@ -57,13 +56,15 @@ impl Filter {
     }
 
     /// The rows of the chunk for which the expression is true.
-    pub fn apply(&self, chunk: &Chunk) -> Result<Chunk, Error> {
-        Ok(chunk.filter(&eval::mask(&self.expr, chunk)?)?)
+    #[must_use]
+    pub fn apply(&self, chunk: Chunk) -> Chunk {
+        let rows = self.matches(&chunk);
+        chunk.filter(&rows)
     }
 
     /// For each row of the chunk, whether the expression is true.
-    pub fn matches(&self, chunk: &Chunk) -> Result<Vec<bool>, Error> {
-        Ok(eval::mask(&self.expr, chunk)?.iter().map(|m| m == Some(true)).collect())
+    pub fn matches(&self, chunk: &Chunk) -> Vec<bool> {
+        eval::mask(&self.expr, chunk)
     }
 }
 

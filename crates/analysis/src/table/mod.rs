@@ -1,20 +1,20 @@
 //! Tables: named, typed columns, built in chunks and written in any format.
 //!
-//! A [`Chunk`] is a polars data frame whose columns are those of a [`Table`]. Tables that stream are made and written chunk by chunk, so
-//! that memory stays bounded however long the input is; in Parquet each chunk is a row group, in Arrow IPC a record batch.
+//! A [`Chunk`] holds some rows of a [`Table`], column by column. Tables that stream are made and written chunk by chunk, so that memory stays
+//! bounded however long the input is; in Parquet each chunk is a row group, in Arrow IPC a record batch.
 
 use std::fmt::Write as _;
 
+mod binary;
 mod build;
+mod chunk;
 mod markdown;
 mod text;
 mod write;
 
 pub use build::Rows;
+pub use chunk::{Cell, Chunk};
 pub use write::{Format, TableWriter, WriteOptions};
-
-/// One chunk of a table: a data frame with exactly the table's columns.
-pub type Chunk = polars::prelude::DataFrame;
 
 /// Rows in a chunk: enough for good compression, small enough to stream.
 pub const CHUNK_ROWS: usize = 64 * 1024;

@@ -1,6 +1,7 @@
 //! Aligned columns for people.
 
-use super::write::{Cell, ColumnView, View, WriteOptions};
+use super::chunk::Cell;
+use super::write::{ColumnView, View, WriteOptions};
 use super::{Column, Kind, Table};
 use crate::words;
 use std::borrow::Cow;

@@ -1,20 +1,15 @@
 //! Writing chunks in a format.
 
+use super::binary::{ArrowWriter, ParquetWriter};
+use super::chunk::{Cell, Cells, Chunk};
 use super::markdown::MarkdownWriter;
 use super::text::TextWriter;
-use super::{Chunk, Column, Kind, Table};
+use super::{Column, Kind, Table};
 use crate::Error;
-use polars::prelude::{CompatLevel, DataFrame, DataType, Schema};
-use polars_arrow::array::{BooleanArray, PrimitiveArray, StaticArray, Utf8ViewArray};
-use polars_arrow::io::ipc::IpcField;
-use polars_io::SerWriter;
-use polars_io::ipc::IpcWriter;
-use polars_io::parquet::write::{BatchedWriter as ParquetBatches, ParquetCompression, ParquetWriter};
 use rayon::prelude::*;
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex};
 
 /// The formats of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -122,41 +117,8 @@ enum Writer<W: Write> {
     Markdown(MarkdownWriter<W>),
     Csv(W),
     Json { out: W, rows: u64, lines: bool },
-    Parquet(Box<ParquetBatches<Lent<W>>>, Lent<W>),
-    Arrow(Box<polars_io::ipc::BatchedWriter<Lent<W>>>, Lent<W>),
-}
-
-/// An output that polars' writers borrow: they do not give back what they are given.
-struct Lent<W>(Arc<Mutex<Option<W>>>);
-
-impl<W> Clone for Lent<W> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<W> Lent<W> {
-    fn new(out: W) -> Self {
-        Self(Arc::new(Mutex::new(Some(out))))
-    }
-
-    fn take(self) -> io::Result<W> {
-        self.0.lock().ok().and_then(|mut w| w.take()).ok_or_else(|| io::Error::other("the output is gone"))
-    }
-
-    fn with<T>(&self, f: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
-        let mut w = self.0.lock().map_err(|_| io::Error::other("the output is gone"))?;
-        f(w.as_mut().ok_or_else(|| io::Error::other("the output is gone"))?)
-    }
-}
-
-impl<W: Write> Write for Lent<W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.with(|w| w.write(buf))
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.with(Write::flush)
-    }
+    Parquet(Box<ParquetWriter<W>>),
+    Arrow(Box<ArrowWriter<W>>),
 }
 
 impl<W: Write> TableWriter<W> {
@@ -173,21 +135,8 @@ impl<W: Write> TableWriter<W> {
                 Writer::Csv(w.into_inner().map_err(|e| io::Error::from(e.error().kind()))?)
             }
             Format::Json | Format::Jsonl => Writer::Json { out, rows: 0, lines: format == Format::Jsonl },
-            Format::Parquet => {
-                let lent = Lent::new(out);
-                let w = ParquetWriter::new(lent.clone())
-                    .with_compression(ParquetCompression::Zstd(None))
-                    .set_parallel(false);
-                Writer::Parquet(Box::new(w.batched(&schema(table))?), lent)
-            }
-            Format::Arrow => {
-                // The oldest flavour: strings that every Arrow reader knows.
-                let plain = IpcField { fields: Vec::new(), dictionary_id: None };
-                let fields = vec![plain; table.columns.len()];
-                let lent = Lent::new(out);
-                let w = IpcWriter::new(lent.clone()).with_compat_level(CompatLevel::oldest());
-                Writer::Arrow(Box::new(w.batched(&schema(table), fields)?), lent)
-            }
+            Format::Parquet => Writer::Parquet(Box::new(ParquetWriter::new(table, out)?)),
+            Format::Arrow => Writer::Arrow(Box::new(ArrowWriter::new(table, out)?)),
         };
         Ok(Self { table, kind })
     }
@@ -197,19 +146,7 @@ impl<W: Write> TableWriter<W> {
         if chunk.height() == 0 {
             return Ok(());
         }
-        let mut chunk = if chunk.width() == self.table.columns.len() {
-            chunk.clone()
-        } else {
-            // The table was made with [`Table::select`].
-            chunk.select(self.table.columns.iter().map(|c| c.name))?
-        };
-        chunk.rechunk_mut();
-        match &mut self.kind {
-            Writer::Parquet(w, _) => return Ok(w.write_batch(&chunk)?),
-            Writer::Arrow(w, _) => return Ok(w.write_batch(&chunk)?),
-            _ => {}
-        }
-        let view = View::new(self.table, &chunk)?;
+        let view = View::new(self.table, chunk);
         match &mut self.kind {
             Writer::Text(w) => w.write(&view)?,
             Writer::Markdown(w) => w.write(&view)?,
@@ -236,7 +173,8 @@ impl<W: Write> TableWriter<W> {
                 }
                 *rows += view.rows as u64;
             }
-            Writer::Parquet(..) | Writer::Arrow(..) => {}
+            Writer::Parquet(w) => w.write(&view)?,
+            Writer::Arrow(w) => w.write(&view)?,
         }
         Ok(())
     }
@@ -255,39 +193,13 @@ impl<W: Write> TableWriter<W> {
                 }
                 out
             }
-            Writer::Parquet(w, out) => {
-                w.finish()?;
-                drop(w);
-                out.take()?
-            }
-            Writer::Arrow(mut w, out) => {
-                w.finish()?;
-                drop(w);
-                out.take()?
-            }
+            Writer::Parquet(w) => w.finish()?,
+            Writer::Arrow(w) => w.finish()?,
         })
     }
 }
 
-/// The polars schema of a table.
-fn schema(table: &Table) -> Schema {
-    table.columns.iter().map(|c| (c.name.into(), c.kind.data_type())).collect()
-}
-
-impl Kind {
-    /// The polars type of such a column.
-    pub(super) fn data_type(self) -> DataType {
-        match self {
-            Self::Time | Self::Duration | Self::Hex | Self::Count | Self::Bytes => DataType::UInt64,
-            Self::Number => DataType::UInt32,
-            Self::Signed => DataType::Int32,
-            Self::Flag => DataType::Boolean,
-            Self::Text => DataType::String,
-        }
-    }
-}
-
-/// A chunk with its columns' types resolved.
+/// The columns of a chunk that are written, in the order in which they are.
 pub(super) struct View<'a> {
     pub(super) columns: Vec<ColumnView<'a>>,
     pub(super) rows: usize,
@@ -295,52 +207,18 @@ pub(super) struct View<'a> {
 
 pub(super) struct ColumnView<'a> {
     pub(super) spec: &'static Column,
-    cells: Cells<'a>,
-}
-
-/// A column of a chunk in one piece; `None` where it is null throughout.
-enum Cells<'a> {
-    U64(Option<&'a PrimitiveArray<u64>>),
-    U32(Option<&'a PrimitiveArray<u32>>),
-    I32(Option<&'a PrimitiveArray<i32>>),
-    Bool(Option<&'a BooleanArray>),
-    Text(Option<&'a Utf8ViewArray>),
-}
-
-/// One cell.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Cell<'a> {
-    Null,
-    U64(u64),
-    I32(i32),
-    Bool(bool),
-    Text(&'a str),
+    /// `None` where every cell is null.
+    pub(super) cells: Option<&'a Cells>,
 }
 
 impl<'a> View<'a> {
-    fn new(table: &'static Table, chunk: &'a DataFrame) -> Result<Self, Error> {
+    /// The columns of `table`, which may be fewer than the chunk's ([`Table::select`]) and in another order.
+    fn new(table: &'static Table, chunk: &'a Chunk) -> Self {
         let columns = table.columns.iter().map(|spec| {
-            let c = chunk.column(spec.name)?;
-            let cells = match spec.kind {
-                Kind::Time | Kind::Duration | Kind::Hex | Kind::Count | Kind::Bytes => {
-                    Cells::U64(c.u64()?.downcast_iter().next().filter(|_| c.null_count() < c.len()))
-                }
-                Kind::Number => {
-                    Cells::U32(c.u32()?.downcast_iter().next().filter(|_| c.null_count() < c.len()))
-                }
-                Kind::Signed => {
-                    Cells::I32(c.i32()?.downcast_iter().next().filter(|_| c.null_count() < c.len()))
-                }
-                Kind::Flag => {
-                    Cells::Bool(c.bool()?.downcast_iter().next().filter(|_| c.null_count() < c.len()))
-                }
-                Kind::Text => {
-                    Cells::Text(c.str()?.downcast_iter().next().filter(|_| c.null_count() < c.len()))
-                }
-            };
-            Ok(ColumnView { spec, cells })
+            let at = chunk.table().position(spec.name).filter(|n| !chunk.is_null(*n));
+            ColumnView { spec, cells: at.and_then(|n| chunk.column(n)) }
         });
-        Ok(Self { columns: columns.collect::<Result<_, Error>>()?, rows: chunk.height() })
+        Self { columns: columns.collect(), rows: chunk.height() }
     }
 }
 
@@ -366,14 +244,7 @@ const PART: usize = 4096;
 
 impl<'a> ColumnView<'a> {
     pub(super) fn get(&self, row: usize) -> Cell<'a> {
-        let cell = match self.cells {
-            Cells::U64(c) => c.and_then(|c| c.get(row)).map(Cell::U64),
-            Cells::U32(c) => c.and_then(|c| c.get(row)).map(|v| Cell::U64(v.into())),
-            Cells::I32(c) => c.and_then(|c| c.get(row)).map(Cell::I32),
-            Cells::Bool(c) => c.and_then(|c| c.get(row)).map(Cell::Bool),
-            Cells::Text(c) => c.and_then(|c| c.get(row)).map(Cell::Text),
-        };
-        cell.unwrap_or(Cell::Null)
+        self.cells.map_or(Cell::Null, |c| c.get(row))
     }
 }
 

@@ -89,13 +89,11 @@ impl Printer {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let mut chunk: Chunk = self.rows.take()?;
+        let mut chunk: Chunk = self.rows.take();
         if let Some(f) = &self.filter {
-            chunk = f.apply(&chunk)?;
+            chunk = f.apply(chunk);
         }
-        if chunk.height() > self.left {
-            chunk = chunk.slice(0, self.left);
-        }
+        chunk = chunk.head(self.left);
         self.left -= chunk.height();
         let mut writer = self.begin()?;
         writer.write(&chunk)?;

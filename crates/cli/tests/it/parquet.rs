@@ -47,9 +47,11 @@ for name, want in dict(ts="UBIGINT", cpu="UINTEGER", gfn="UBIGINT", new_spte="UB
     assert t[name] == want, (name, t[name])
 print(duckdb.sql(f"select count(*), count(distinct event), max(ts), max(new_spte), sum(gfn) from '{{e}}'").fetchall()[0])
 print(duckdb.sql(f"select count(*), sum(size), max(spte) from '{{s}}' where state = 'present'").fetchall()[0])
+duckdb.sql(f"copy (select * from '{{e}}') to '{}' (header, delimiter ',')")
 "#,
         events.display(),
-        state.display()
+        state.display(),
+        dir.path().join("back.csv").display()
     );
     let out = output(duckdb.arg(script)).expect("python runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -73,6 +75,22 @@ print(duckdb.sql(f"select count(*), sum(size), max(spte) from '{{s}}' where stat
     let most = state.select(["spte"]).iter().filter_map(|[s]| number(s)).max().expect("values");
     let second = format!("({}, {sizes}, {most})", state.rows.len());
     assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), format!("{first}\n{second}"));
+    // Cell by cell: DuckDB writes the numbers of hexadecimal columns in decimal.
+    let mut back = csv::Reader::from_path(dir.path().join("back.csv")).expect("DuckDB wrote it");
+    assert_eq!(
+        back.headers().expect("names").iter().collect::<Vec<_>>(),
+        csv.names,
+        "the columns and their order"
+    );
+    let plain = |s: &str| number(s).map_or_else(|| s.to_owned(), |n| n.to_string());
+    let mut compared = 0;
+    for (theirs, ours) in back.records().zip(&csv.rows) {
+        let (theirs, ours): (Vec<_>, Vec<_>) =
+            (theirs.expect("a record").iter().map(plain).collect(), ours.iter().map(|c| plain(c)).collect());
+        assert_eq!(theirs, ours, "row {compared}");
+        compared += 1;
+    }
+    assert_eq!(compared, rows.len());
 }
 
 #[test]

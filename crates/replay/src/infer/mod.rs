@@ -273,9 +273,19 @@ fn era_part(
         _ if alike => 0.9,
         n => 1.0 / n as f32,
     };
-    parts.add("era", tied.join(" or "), Provenance::Inferred, why);
+    parts.add("era", eras_in_words(&tied), Provenance::Inferred, why);
     let others = tied.iter().rev().filter(|e| **e != era).map(|e| format!("{e}/{}", mode.name())).collect();
     (confidence, others)
+}
+
+/// Eras as people read them: `E10 or E11`; more than two that follow each other are a range, `E01 to E05`.
+fn eras_in_words(eras: &[&str]) -> String {
+    let number = |e: &str| e.strip_prefix('E').and_then(|n| n.parse::<u32>().ok());
+    let follow = eras.windows(2).all(|w| number(w[0]).zip(number(w[1])).is_some_and(|(a, b)| b == a + 1));
+    match eras {
+        [first, _, .., last] if follow => format!("{first} to {last}"),
+        _ => eras.join(" or "),
+    }
 }
 
 /// Whether the MMIO words of the trace decode to what events named.

@@ -172,9 +172,17 @@ impl Engine {
         }
     }
 
+    /// There are several VMs, and nothing shows which of them a thread works for: what it does makes no table in any.
+    pub(crate) fn of_no_known_vm(&self, th: usize) -> bool {
+        self.threads[th].vm.is_none() && !self.vms.one()
+    }
+
     /// A table ends whose page no event has named: who cut its link tears it down next. It may be one that was filled before.
     fn end_unseen(&mut self, c: &Change, page: u64) {
         let At { th, vm, ev, ts, .. } = c.at;
+        if self.of_no_known_vm(th) {
+            return;
+        }
         let key = Self::child_key(c);
         // Where the link itself told which table it was, that one is being torn down already.
         let begun = |t: &u32| self.key_is(*t, key) && self.store.tables[*t as usize].dead_ev == NONE;

@@ -227,8 +227,7 @@ impl Engine {
             self.note(EvidenceKind::DeadTable, c, None, (None, Some(new)));
             return None;
         }
-        if careful && self.threads[th].vm.is_none() && !self.vms.one() {
-            // Of which VM it is, nothing tells.
+        if careful && self.of_no_known_vm(th) {
             return None;
         }
         if careful && ![old, new].iter().any(|v| l.is_shadow_present(*v) || l.is_mmio(*v)) {

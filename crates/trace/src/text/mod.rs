@@ -78,6 +78,8 @@ struct State {
     last_ts: u64,
     /// There was an event.
     events: bool,
+    /// The head that tracefs and trace-cmd print before the first event is there.
+    head: bool,
     facts: Vec<(String, String)>,
 }
 
@@ -100,6 +102,8 @@ struct Piece {
     long_page_fault: Option<bool>,
     /// Losses noted after the last event.
     carry: Vec<(u16, Option<u64>)>,
+    /// The head that tracefs and trace-cmd print before the first event is in it.
+    head: bool,
     facts: Vec<(String, String)>,
 }
 
@@ -220,6 +224,7 @@ impl State {
         self.first_junk = self.first_junk.or(p.first_junk.map(|n| offset + n as u64));
         self.digits = p.digits.max(self.digits).or(self.digits);
         self.overwritten = p.overwritten.or(self.overwritten);
+        self.head |= p.head;
         self.spte_access |= p.spte_access;
         self.long_page_fault = self.long_page_fault.or(p.long_page_fault);
         self.facts.append(&mut p.facts);
@@ -277,8 +282,9 @@ impl State {
             info.clock = Clock::default();
             info.resolution_ns = 10u32.pow(9u32.saturating_sub(u32::from(digits)));
         }
-        // A text without events says nothing of what was lost either.
-        info.lost.known |= r.kind != FormatKind::PerfScriptText && self.events;
+        // Only whole output shows that nothing was lost: a fragment may have been cut out between two lines that say so, and perf script
+        // prints no losses.
+        info.lost.known |= r.kind != FormatKind::PerfScriptText && self.events && self.head;
         if let Some((kept, written)) = self.overwritten
             && written > kept
         {
@@ -552,6 +558,10 @@ impl Parser {
             self.comment(rest.trim_ascii_start());
             return;
         }
+        if line.starts_with(b"cpus=") {
+            self.out.head = true;
+            return;
+        }
         let mut s = Scan(line);
         if s.lit(b"CPU:").is_some()
             && let Some(cpu) = s.dec().and_then(|c| u16::try_from(c).ok())
@@ -577,6 +587,7 @@ impl Parser {
         if s.lit(b"entries-in-buffer/entries-written:").is_some() {
             if let (Some(a), Some(()), Some(b)) = (s.dec(), s.lit(b"/"), s.dec()) {
                 self.out.overwritten = Some((a, b));
+                self.out.head = true;
             }
             return;
         }

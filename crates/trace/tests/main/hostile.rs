@@ -280,11 +280,15 @@ fn compression_inside_is_told() {
     assert_eq!(inside(dat(&raw)), Compression::None);
 }
 
-/// A text without events does not know that nothing was lost.
+/// Only a text with events and the head of its tool shows that nothing was lost: a fragment was cut out of more.
 #[test]
 fn an_empty_text_knows_nothing_of_losses() {
     let t = read(b"# tracer: nop\n#\n# entries-in-buffer/entries-written: 0/0   #P:2\n".to_vec()).unwrap();
     assert_eq!((t.events.len(), t.info.lost.known, t.info.lost.total), (0, false, None));
     let t = read(text(5).into_bytes()).unwrap();
-    assert_eq!((t.info.lost.known, t.info.lost.total), (true, Some(0)));
+    assert_eq!((t.info.lost.known, t.info.lost.total), (false, None));
+    for head in ["# entries-in-buffer/entries-written: 5/5   #P:2\n", "cpus=2\n"] {
+        let t = read([head, &text(5)].concat().into_bytes()).unwrap();
+        assert_eq!((t.info.lost.known, t.info.lost.total), (true, Some(0)), "{head}");
+    }
 }

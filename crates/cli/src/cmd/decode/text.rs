@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 use mmuscope_spte::explain::{Explanation, NoteKind, explain, permissions};
-use mmuscope_spte::{Decoded, Provenance, Resolved, State, changes};
+use mmuscope_spte::{AdType, Decoded, Provenance, Resolved, State, changes};
 use mmuscope_trace::paste::{Found, Group, Kind, Role};
 
 use super::{Answer, Question, by_group, level_of};
@@ -414,10 +414,13 @@ pub(super) fn summary(d: &Decoded, refused: bool) -> String {
     match d.state {
         State::Present => {
             let mut text = format!("pfn {:#x} {}", d.pfn.unwrap_or(0), permissions(d));
+            // Without A/D bits in hardware, "accessed" and "dirty" are conclusions from the permissions, which the line shows already.
+            let off = d.ad_type == Some(AdType::Disabled);
             let flags = [
                 (d.access_tracked, "access-tracked"),
-                (d.accessed, "A"),
-                (d.dirty, "D"),
+                (d.accessed.filter(|_| !off), "A"),
+                (d.dirty.filter(|_| !off), "D"),
+                (Some(off), "A/D-off"),
                 (d.host_writable, "host-writable"),
                 (d.mmu_writable, "MMU-writable"),
             ];
