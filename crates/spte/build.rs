@@ -1,4 +1,4 @@
-//! Lists the layout files, so that a new kernel is a new file under `layouts/` and nothing else.
+//! Lists the layout files, so that a new kernel needs only a new file under `layouts/`.
 
 use std::{env, fmt::Write as _, fs, io, path::Path};
 

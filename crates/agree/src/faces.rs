@@ -1,4 +1,4 @@
-//! What the program says, face by face.
+//! The numbers that the program `mmuscope` shows, collected face by face: summary, report, tables, page.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -9,23 +9,23 @@ use serde_json::Value;
 
 use crate::numbers::{Numbers, busiest};
 
-/// Lists of the summary are this long.
+/// How many rows the lists of the summary have.
 const TOP: usize = 5;
-/// Beyond so many rows what is counted frame by frame takes too long.
+/// The most rows for which frames are counted one by one; beyond that it takes too long.
 const MANY: usize = 400_000;
 
-/// What the second counter needs to know of what the program found.
+/// What the second counter needs of what the program found.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// VM of each vCPU thread.
+    /// The VM of each vCPU thread, by thread id.
     pub vm_of: HashMap<u32, u64>,
     /// How many VMs there are.
     pub vms: usize,
-    /// Faults: number of the first event, and whether it is MMIO.
+    /// Faults by the number of their first event: whether it is MMIO, and the outcome.
     pub faults: HashMap<u64, (bool, String)>,
 }
 
-/// A table of the program.
+/// A table that the program printed as CSV.
 struct Table {
     columns: HashMap<String, usize>,
     rows: Vec<csv::StringRecord>,
@@ -85,10 +85,10 @@ impl Program<'_> {
     }
 }
 
-/// Asks every face.
+/// Asks every face and adds its numbers to `said`.
 ///
 /// # Errors
-/// If one of them fails.
+/// If one of the commands fails.
 pub fn ask(mmuscope: &Path, file: &Path, said: &mut Numbers) -> Result<Seen> {
     let program = Program { mmuscope, file };
     let mut seen = Seen::default();
@@ -112,7 +112,7 @@ pub fn ask(mmuscope: &Path, file: &Path, said: &mut Numbers) -> Result<Seen> {
     Ok(seen)
 }
 
-/// Words for a number of an address space.
+/// The key for a number of one address space.
 pub(crate) fn of(vm: u64, as_id: u64, what: &str) -> String {
     format!("VM {vm} as_id {as_id}: {what}")
 }
@@ -198,7 +198,7 @@ fn summary_text(text: &str, said: &mut Numbers) {
     }
 }
 
-/// The same word for the same loss, however it is put.
+/// One wording for the same loss, since each face phrases it differently.
 fn losses(text: &str) -> String {
     let first = text.split_whitespace().next().unwrap_or("");
     if let Some(n) = number(first).filter(|n| *n > 0) {
@@ -219,7 +219,7 @@ fn report_json(v: &Value, said: &mut Numbers) {
     for e in each(v, "events") {
         said.say(format!("events {}", e["event"].as_str().unwrap_or("")), S, &e["count"]);
     }
-    // A report shows the busiest VMs; sums over all are its own only where it shows all.
+    // A report shows only the busiest VMs. Its sums over all VMs can be compared only where it shows all of them.
     let whole = !each(&v["recording"], "notes")
         .any(|n| n.as_str().is_some_and(|n| n.contains("left out of this report")));
     let (mut faults, mut zaps, mut accesses) = (0, 0, Some(0));
@@ -315,7 +315,7 @@ fn memory(t: &Table, said: &mut Numbers) {
     }
 }
 
-/// Frames of an address space, each once.
+/// The frames of an address space, each counted once.
 #[derive(Default)]
 struct Frames {
     present: u64,
@@ -323,7 +323,7 @@ struct Frames {
     mmio: u64,
 }
 
-/// Every frame by itself: a known entry of it counts before a stale one, then a present one before MMIO.
+/// Counts every frame once: a known entry of it takes precedence over a stale one, then a present one over MMIO.
 fn frames(t: &Table) -> BTreeMap<(u64, u64), Frames> {
     let mut best: BTreeMap<(u64, u64), HashMap<u64, u8>> = BTreeMap::new();
     for row in &t.rows {
@@ -378,7 +378,7 @@ fn state(t: &Table, source: &str, spaces: &Spaces, said: &mut Numbers) {
     }
 }
 
-/// Zaps and peaks from the spans.
+/// Counts zaps and peaks from the spans.
 fn spans(t: &Table, said: &mut Numbers) {
     let mut opened: HashMap<(String, u64), Vec<&csv::StringRecord>> = HashMap::new();
     let key = |row| ["vm", "as_id", "level", "gfn"].map(|c| t.get(row, c)).join(" ");
@@ -420,14 +420,14 @@ fn spans(t: &Table, said: &mut Numbers) {
     }
 }
 
-/// Whether an entry still maps what it mapped when a span of it ends and the next one begins. An install of an MMU that traces nothing else
-/// tells by another host page that what was there had been zapped.
+/// Whether an entry still maps the same page when one of its spans ends and the next begins. Under an MMU that traces installs only, an
+/// install of another host page implies that the entry had been zapped.
 fn stays(t: &Table, row: &csv::StringRecord, next: &csv::StringRecord) -> bool {
     const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
     let page = |r| t.number(r, "spte").map(|v| v & ADDRESS);
     match t.get(next, "state") {
         "removed" => false,
-        // What was booked on the wrong table is taken back.
+        // The change had been attributed to the wrong table, and this span takes it back.
         "nonpresent" => t.get(next, "reason").contains("old value does not fit"),
         "present" | "mmio" if matches!(t.get(next, "opened_by"), "kvm_mmu_set_spte" | "mark_mmio_spte") => {
             t.get(row, "state") == t.get(next, "state")
@@ -501,7 +501,7 @@ fn events(t: &Table, said: &mut Numbers) {
     }
 }
 
-/// The lives of the busiest pages, against the lists they stand in.
+/// Compares the stories of the busiest pages with the counts in the lists that name them.
 fn pages(program: &Program<'_>, report: &Value, said: &mut Numbers) -> Result<()> {
     for vm in each(report, "vms").take(2) {
         let id = vm["vm"].as_u64().unwrap_or(0).to_string();
@@ -518,7 +518,7 @@ fn pages(program: &Program<'_>, report: &Value, said: &mut Numbers) -> Result<()
                 let n = if what == "faults" {
                     times(headline, " fault")
                 } else {
-                    // A remapping that follows a zap of which nothing is traced is told apart from the traced ones.
+                    // The headline counts a remapping after an untraced zap apart from the traced zaps.
                     let untraced = headline.contains("after a zap that");
                     times(headline, "zapped ") + if untraced { times(headline, "remapped ") } else { 0 }
                 };

@@ -1,8 +1,9 @@
-//! Whether the faces of mmuscope agree: every number that two of them show of one trace is compared, and what the events say outright is
-//! counted a second time.
+//! A check that the faces of mmuscope agree: every number that two of them show of one trace is compared, and what the events state
+//! outright is counted a second time.
 //!
-//! The second counter ([`naive`], [`tables`]) is written from the descriptions of the tracepoints and knows nothing of the replay, so that
-//! an error in one of them shows. It is no part of what is shipped.
+//! The main type is [`Numbers`]; [`ask`] fills it, and `cargo xtask agree` and a test of the command line call that. The second counter
+//! ([`naive`], [`tables`]) is written from the descriptions of the tracepoints and never uses the replay, so that an error in either
+//! shows. This crate is not shipped.
 
 pub mod faces;
 pub mod naive;
@@ -13,7 +14,7 @@ pub use numbers::{Difference, Numbers};
 
 use std::path::Path;
 
-/// Everything that is said of a trace, by the program at `mmuscope` and by the second counter.
+/// Collects every number that the program at `mmuscope` and the second counter show of a trace.
 ///
 /// # Errors
 /// If the program fails or the trace cannot be read.

@@ -1,4 +1,4 @@
-//! `cargo xtask agree FILE…`: exit status 0 if everything agrees, 1 if something differs, 2 if it could not be asked.
+//! `cargo xtask agree FILE…` exits with 0 if everything agrees, with 1 if something differs, and with 2 if a trace or program failed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

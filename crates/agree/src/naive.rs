@@ -1,4 +1,4 @@
-//! The second counter: what the events of a trace say outright, each rule as the tracepoints are described.
+//! The second counter: it counts what the events of a trace state outright, by rules taken from the descriptions of the tracepoints.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -16,7 +16,7 @@ const RSVD: u64 = 1 << 3;
 /// VMX exit reason EPT_MISCONFIG.
 const MISCONFIG: u32 = 49;
 
-/// Counts the events of a trace once more.
+/// Counts the events of a trace a second time, and adds the counts to `said`.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -41,8 +41,8 @@ pub fn count(file: &Path, seen: &Seen, said: &mut Numbers) -> Result<()> {
     Ok(())
 }
 
-/// Every read and every write is one `kvm_mmio`; a read that user space answers has one more before it. Where that second one is missing
-/// because the trace ends or another access comes first, the first stands for both.
+/// Every read and every write is one `kvm_mmio`; a read that user space answers is traced once more before that. Where the second event is
+/// missing because the trace ends or another access comes first, the first one stands for both.
 fn accesses(trace: &Trace, seen: &Seen, said: &mut Numbers) {
     let mut pages: BTreeMap<(u64, u64, u64), u64> = BTreeMap::new();
     let mut of_thread: HashMap<u32, Vec<(u32, u64)>> = HashMap::new();
@@ -80,15 +80,15 @@ fn vm(seen: &Seen, e: &Event) -> u64 {
     e.tid.and_then(|t| seen.vm_of.get(&t)).copied().unwrap_or(0)
 }
 
-/// A fault that a thread is in.
+/// A fault that a thread is handling.
 struct Open {
     event: u64,
     mmio: bool,
     gfn: Option<u64>,
 }
 
-/// A fault is a `kvm_page_fault`, or an exit whose reason or error code says that an MMIO SPTE was hit and that none follows. It is MMIO if
-/// the CPU says so, or if the thread makes an MMIO SPTE for it or emulates an access before it goes on to another exit or enters the guest.
+/// A fault is a `kvm_page_fault`, or else an exit whose reason or error code says that an MMIO SPTE was hit. It is MMIO if the CPU says so,
+/// or if the thread makes an MMIO SPTE for it or emulates an access before its next exit or its next entry into the guest.
 fn faults(trace: &Trace, seen: &Seen, said: &mut Numbers) {
     let mut open: HashMap<u32, Open> = HashMap::new();
     let mut exit: HashMap<u32, u64> = HashMap::new();
@@ -179,7 +179,7 @@ fn faults(trace: &Trace, seen: &Seen, said: &mut Numbers) {
         "faults, MMIO and not emulated without an entry",
         reserved.iter().filter(hit).count(),
     );
-    // Without exits an EPT misconfiguration is known by what follows it, if anything does.
+    // Without exits, an EPT misconfiguration is recognised only by the events that follow it, if there are any.
     let nothing_else = exits_are_recorded || !other;
     if nothing_else && !all.is_empty() {
         let mmio_page_faults =
@@ -191,7 +191,7 @@ fn faults(trace: &Trace, seen: &Seen, said: &mut Numbers) {
     }
 }
 
-/// The TDP MMU of 5.11 and later traces every change of its entries; then nothing is left to be inferred.
+/// The TDP MMU of 5.11 and later traces every change of its entries, so that nothing has to be inferred.
 fn changes_are_traced(trace: &Trace) -> bool {
     let (mut tdp, mut shadow) = (false, false);
     for e in &trace.events {

@@ -1,38 +1,38 @@
-//! What is said of a trace, by whom.
+//! The numbers that faces show of one trace, keyed by what they count, so that they can be compared.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
-/// Numbers by what they count, each with the faces that say them.
+/// Numbers by what they count, each with the faces that show it.
 #[derive(Debug, Default)]
 pub struct Numbers(BTreeMap<String, Vec<(String, String)>>);
 
-/// Two faces that do not say the same.
+/// A number that two faces show differently.
 #[derive(Debug)]
 pub struct Difference {
-    /// What they speak of.
+    /// The thing that is counted, such as `faults of VM 1`.
     pub what: String,
-    /// Each with its number.
+    /// Each face that shows the number, with the value it shows.
     pub said: Vec<(String, String)>,
 }
 
 impl Numbers {
-    /// `source` says that `what` is so much.
+    /// Records that the face `source` shows `value` for `what`.
     pub fn say(&mut self, what: impl Into<String>, source: impl Into<String>, value: impl Display) {
         self.0.entry(what.into()).or_default().push((source.into(), value.to_string()));
     }
 
-    /// How many numbers are said by two faces or more.
+    /// How many numbers are shown by at least two faces and can therefore be compared.
     pub fn compared(&self) -> usize {
         self.0.values().filter(|s| s.len() > 1).count()
     }
 
-    /// The number that one face says.
+    /// The value that the first face shows for `what`.
     pub fn of(&self, what: &str) -> Option<&str> {
         Some(&self.0.get(what)?.first()?.1)
     }
 
-    /// Where they differ.
+    /// The numbers of which two faces show different values.
     pub fn differences(&self) -> Vec<Difference> {
         let differ = |s: &&Vec<(String, String)>| s.iter().any(|x| x.1 != s[0].1);
         self.0

@@ -1,7 +1,8 @@
-//! Page tables of the TDP MMU as its change events tell them, in the plainest way.
+//! The page tables of the TDP MMU, rebuilt from its change events in the plainest way.
 //!
-//! No event names the table of the entry that changes. It is told apart by its frames, by the value it held, by the thread's work, and
-//! afterwards by `kvm_mmu_set_spte`, which names the physical page.
+//! The main type is [`Tables`]; [`crate::naive`] feeds it every event. No event names the table of the entry that changes. Tables that cover
+//! the same frames are told apart by the value the entry held, by what the thread is doing, and afterwards by `kvm_mmu_set_spte`, which
+//! names the physical page. Nothing here uses the replay or the layouts of `mmuscope-spte`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -10,7 +11,7 @@ use mmuscope_trace::{Body, Event};
 /// Host-physical address bits of an entry.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// What a value is.
+/// What kind of entry a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Empty,
@@ -27,15 +28,15 @@ struct Table {
     level: u8,
     base: u64,
     page: Option<u64>,
-    /// It was there before the trace began: what no event told is not known.
+    /// The table existed before the trace began, so an entry of which no event was seen is not known.
     old: bool,
-    /// Nothing points to it any more.
+    /// The table was unlinked: nothing points to it any more.
     cut: bool,
     entries: HashMap<u64, u64>,
     children: HashMap<u64, usize>,
 }
 
-/// The last change a thread made.
+/// The last change that a thread made.
 #[derive(Clone, Copy, Debug)]
 struct Last {
     table: usize,
@@ -46,24 +47,24 @@ struct Last {
     new: u64,
 }
 
-/// All page tables, and what was counted of them.
+/// All page tables that change events have shown, and the zaps counted so far.
 #[derive(Debug)]
 pub struct Tables {
-    /// 5.11 and 5.12: no bit says that an entry is present. (REMOVED, later FROZEN, is 0x5a0, and 0x1a0 since 7.2.)
+    /// The kernel is 5.11 or 5.12, where no bit says that an entry is present. (REMOVED, later FROZEN, is 0x5a0, and 0x1a0 since 7.2.)
     early: bool,
     all: Vec<Table>,
     at: HashMap<(u8, u8, u64), Vec<usize>>,
     last: HashMap<u32, Last>,
-    /// Roots that a thread made and has not filled yet: their levels.
+    /// The levels of the roots that each thread made and has not filled yet.
     roots: HashMap<u32, Vec<u8>>,
-    /// Tables that a thread cut off and tears down.
+    /// The tables that each thread unlinked and is tearing down.
     tearing: HashMap<u32, Vec<usize>>,
-    /// Leaves that stopped mapping.
+    /// The number of leaves that stopped mapping.
     pub zaps: u64,
 }
 
 impl Tables {
-    /// None yet.
+    /// Starts without any table; `early` is true for 5.11 and 5.12.
     #[must_use]
     pub fn new(early: bool) -> Self {
         Self {
@@ -99,7 +100,7 @@ impl Tables {
         matches!(self.kind(value, level), Kind::Present | Kind::Mmio)
     }
 
-    /// Whether a value is another, but for what the CPU and the lockless path change.
+    /// Whether two values are equal apart from the bits that the CPU and the lockless fault path change.
     fn same(&self, a: u64, b: u64, level: u8) -> bool {
         let kind = self.kind(a, level);
         kind == self.kind(b, level)
@@ -110,7 +111,7 @@ impl Tables {
             }
     }
 
-    /// Takes an event of a VM's thread.
+    /// Applies an event of a thread that belongs to `vm`.
     pub fn event(&mut self, e: &Event, vm: Option<u64>) {
         let Some(tid) = e.tid else { return };
         match e.body {
@@ -118,7 +119,7 @@ impl Tables {
                 self.change(tid, vm, (as_id, level, gfn), old_spte, new_spte);
             }
             Body::GetPage { page, created: true } if page.role.direct && page.role.level >= 4 => {
-                // A table of level 4 below a root of level 5 is linked, which takes it out again.
+                // A table of level 4 below a root of level 5 is listed here too; linking it takes it out again.
                 self.roots.entry(tid).or_default().push(page.role.level);
             }
             Body::SetSpte { gfn, spte, sptep, level, .. } => self.settle(tid, gfn, spte, sptep, level),
@@ -144,7 +145,7 @@ impl Tables {
         t
     }
 
-    /// The table that an entry of an old value lies in.
+    /// The table that holds the entry `index` whose value was `old` before the change.
     fn find(&mut self, tid: u32, vm: Option<u64>, key: (u8, u8, u64), index: u64, old: u64) -> usize {
         let level = key.1;
         let empty = self.kind(old, level) == Kind::Empty;
@@ -162,7 +163,7 @@ impl Tables {
                 Some(v) => self.same(*v, old, level),
                 None => table.old || empty,
             };
-            // What a thread is tearing down comes first, but never for an entry that is filled.
+            // Tables that this thread is tearing down are preferred, but never for an entry that is filled.
             (
                 fits,
                 tearing.contains(t) && (fits || !empty),
@@ -209,7 +210,7 @@ impl Tables {
         }
     }
 
-    /// A table is cut off, with everything below: its leaves map nothing any more.
+    /// Unlinks a table with everything below it: its leaves map nothing any more.
     fn cut(&mut self, tid: u32, t: usize) {
         if std::mem::replace(&mut self.all[t].cut, true) {
             return;
@@ -225,7 +226,7 @@ impl Tables {
         }
     }
 
-    /// The page that the thread's last change went to is told: it may be another table than was thought.
+    /// `kvm_mmu_set_spte` names the page of the thread's last change. If that page is another table, the change moves there.
     fn settle(&mut self, tid: u32, gfn: u64, spte: u64, sptep: u64, level: u8) {
         let Some(last) = self.last.remove(&tid) else { return };
         if (last.gfn, last.level) != (gfn, level) || !self.same(last.new, spte, level) {
@@ -251,19 +252,19 @@ impl Tables {
         }
     }
 
-    /// A huge page was split: no event tells of its 512 parts.
+    /// A huge page was split. The 512 entries of the new table are not traced one by one.
     fn split(&mut self, tid: u32, gfn: u64, level: u8) {
         let Some(last) = self.last.get(&tid).copied().filter(|l| (l.gfn, l.level) == (gfn, level)) else {
             return;
         };
         if let Some(child) = self.all[last.table].children.get(&last.index).copied() {
-            // Any value that is a leaf of that level: only that is asked of it.
+            // Any value that counts as a leaf of this level will do.
             let part = 1 << 11 | 1 << 7 | 7;
             self.all[child].entries.extend((0..512).map(|i| (i, part | 1 << 12)));
         }
     }
 
-    /// Frames that are mapped at the end, each once: present ones, and those of MMIO alone.
+    /// The number of frames that are mapped at the end, each counted once: those of present entries, and those of MMIO entries alone.
     #[must_use]
     pub fn frames(&self) -> BTreeMap<(u64, u64), [u64; 2]> {
         let mut sets: BTreeMap<(u64, u64), [HashSet<u64>; 2]> = BTreeMap::new();

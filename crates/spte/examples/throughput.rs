@@ -1,7 +1,7 @@
-//! How many values a second one core decodes: `cargo run --release -p mmuscope-spte --example throughput`.
+//! Measures how many values one core decodes in a second: `cargo run --release -p mmuscope-spte --example throughput`.
 //!
-//! Prints one line a layout; the last line is the worst of them. The values are what page tables hold: leaves, tables, MMIO and
-//! empty entries, and random words, each in runs of random length as in real tables.
+//! It prints one line for each layout, and the slowest one last. The values are what page tables hold: leaves, tables, MMIO and empty
+//! entries, and random words, each in runs of random length as in real tables.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -62,7 +62,7 @@ fn main() -> Result<(), Error> {
         let layout = layouts::find(name)?.layout;
         let values = values(&layout);
         let mut best = 0.0f64;
-        // Short rounds: the best of many is one that no other program interrupted.
+        // Rounds are short, so that the best of many was not interrupted by another program.
         for _ in 0..600 {
             let start = Instant::now();
             for &(raw, level) in &values {

@@ -1,7 +1,7 @@
-//! Known bugs of KVM by what they look like, read from `layouts/bugs.toml`.
+//! Known bugs of KVM, recognised by what values and traces show of them, and read from `layouts/bugs.toml`.
 //!
-//! A caller establishes [`Trait`]s (of values with [`traits_of`], of a trace by looking at its events) and asks [`Bugs::like`]. A match
-//! is a likeness, never a proof: each bug says what would confirm it.
+//! The main type is [`Bugs`]. `decode` and the findings of a trace establish [`Trait`]s (from values with [`traits_of`], from a trace by
+//! looking at its events) and ask [`Bugs::like`]. A match is a likeness and never a proof: each bug names what would confirm it.
 
 use alloc::{format, vec::Vec};
 
@@ -14,22 +14,22 @@ use crate::{
 
 const TEXT: &str = include_str!("../layouts/bugs.toml");
 
-/// What can be seen of a bug.
+/// A sign of a bug, seen in values, in a dump or in events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Trait {
-    /// A dump of the walk by `get_mmio_spte`.
+    /// The text is a dump of the walk by `get_mmio_spte`.
     MmioWalkDump,
-    /// The dump names a level above the one where walks of this mode begin.
+    /// The dump lists a level above the one where walks of this mode begin.
     SlotAboveRoot,
-    /// No entry of the walk has reserved bits set, slots above the root aside.
+    /// No entry of the walk has reserved bits set, apart from the slots above the root.
     RestIsSound,
-    /// `value & rsvd bits`, as printed, is bit 63 alone.
+    /// The printed `value & rsvd bits` is bit 63 alone.
     ReservedOnlyNx,
-    /// Entries of NPT.
+    /// The entries are those of NPT.
     Npt,
     /// The tables have four levels.
     FourLevelRoot,
-    /// The guest's first page (gfn 0xfffff) is installed again and again, and no other.
+    /// The guest's first page (gfn 0xfffff) is installed again and again, and no other page is.
     StuckAtReset,
     /// A vCPU faults on one frame again and again, and KVM lets it go on each time without installing anything.
     FaultLoop,
@@ -41,14 +41,14 @@ pub enum Trait {
     MmioAndPresent,
     /// A leaf is MMU-writable but neither host-writable nor writable.
     MmuWritableAlone,
-    /// A dump of the walk at a #VE.
+    /// The text is a dump of the walk at a #VE.
     VeDump,
     /// Every present entry of the walks has suppress-#VE set.
     VeSuppressed,
 }
 
 impl Trait {
-    /// All of them, with the words of the file.
+    /// All traits, each with its word in the file.
     const NAMES: [(Trait, &'static str); 14] = [
         (Trait::MmioWalkDump, "mmio-walk-dump"),
         (Trait::SlotAboveRoot, "slot-above-root"),
@@ -70,26 +70,26 @@ impl Trait {
 /// A known bug.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bug {
-    /// Its name in the file.
+    /// The name of the bug in the file.
     pub id: &'static str,
     /// What happens, in a sentence that follows "looks like".
     pub title: &'static str,
-    /// What is seen of it: all of these.
+    /// The traits by which it is recognised; all of them must be seen.
     pub when: Vec<Trait>,
-    /// First release with it.
+    /// The first release that has the bug, as `(major, minor)`.
     pub first: (u16, u16),
-    /// Last release with it.
+    /// The last release that has the bug.
     pub last: (u16, u16),
-    /// What fixed it.
+    /// The commit or release that fixed it.
     pub fixed: &'static str,
-    /// Where it is written.
+    /// The commit, mail or bug report that describes it.
     pub written: &'static str,
-    /// What would confirm it.
+    /// Observations that would confirm it, one sentence each.
     pub confirm: Vec<&'static str>,
 }
 
 impl Bug {
-    /// `5.16 – 6.2`.
+    /// The releases in words: `5.16 – 6.2`.
     pub fn releases(&self) -> alloc::string::String {
         let (a, b) = (self.first, self.last);
         if a == b { format!("{}.{}", a.0, a.1) } else { format!("{}.{} – {}.{}", a.0, a.1, b.0, b.1) }
@@ -101,7 +101,7 @@ impl Bug {
 pub struct Bugs(pub Vec<Bug>);
 
 impl Bugs {
-    /// Reads the shipped file.
+    /// Reads the file that ships with the crate.
     pub fn known() -> Result<Self, FileError> {
         let mut bugs: Vec<Bug> = Vec::with_capacity(8);
         for raw in file::read("bugs.toml", TEXT)? {
@@ -140,7 +140,7 @@ impl Bugs {
         Ok(Self(bugs))
     }
 
-    /// The bugs that what was seen looks like, on a kernel of these releases.
+    /// The bugs whose traits were all seen, among those of kernels in this range of releases.
     pub fn like(&self, seen: &[Trait], releases: ((u16, u16), (u16, u16))) -> Vec<&Bug> {
         let fits = |b: &&Bug| {
             b.when.iter().all(|t| seen.contains(t)) && b.first <= releases.1 && b.last >= releases.0
@@ -149,12 +149,12 @@ impl Bugs {
     }
 }
 
-/// A value that passes the MMIO test and carries MMU-present: two answers that exclude each other.
+/// Whether a value passes the MMIO test and also carries MMU-present, two meanings that exclude each other.
 pub fn is_mmio_and_present(layout: &Layout, raw: u64) -> bool {
     layout.present != PresentRule::NotSpecial && layout.is_shadow_present(raw) && layout.is_mmio(raw)
 }
 
-/// The traits that values and walks show under the best reading.
+/// The traits that values and walks show under the best layout of the judgement.
 pub fn traits_of(evidence: &Evidence, judgement: &Judgement) -> Vec<Trait> {
     let mut seen = Vec::new();
     let Some(best) = judgement.best() else { return seen };
@@ -197,7 +197,7 @@ mod tests {
             assert!(!b.title.is_empty() && !b.when.is_empty() && !b.fixed.is_empty(), "{}", b.id);
             assert!(!b.written.is_empty() && !b.confirm.is_empty(), "{}", b.id);
             assert!(b.first <= b.last && b.first >= (4, 13), "{}: {}", b.id, b.releases());
-            // It is found by its own traits in its own releases, and by nothing less.
+            // A bug is recognised by its own traits in its own releases, and not by a part of them.
             assert!(bugs.like(&b.when, (b.first, b.last)).contains(&b), "{}", b.id);
             assert!(!bugs.like(&b.when[1..], (b.first, b.last)).contains(&b), "{}", b.id);
             assert!(!bugs.like(&b.when, ((b.last.0 + 1, 0), (99, 0))).contains(&b), "{}", b.id);

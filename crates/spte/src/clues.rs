@@ -1,4 +1,6 @@
-//! What proves a release besides SPTE values, read from `layouts/clues.toml`: callers name what they met.
+//! Clues to the kernel's release besides SPTE values, read from `layouts/clues.toml`: events, their fields, type definitions.
+//!
+//! The main type is [`Clues`]. Readers of traces and of pasted text name the clues they met, and each becomes a fact of an [`Evidence`].
 
 use alloc::{format, vec::Vec};
 
@@ -10,25 +12,25 @@ use crate::{
 
 const TEXT: &str = include_str!("../layouts/clues.toml");
 
-/// Something that only some releases have.
+/// A thing that only some releases have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clue {
-    /// Its name in the file.
+    /// The name of the clue in the file.
     pub id: &'static str,
-    /// First release it can be of.
+    /// The first release that has it, as `(major, minor)`.
     pub first: (u16, u16),
-    /// Last release it can be of.
+    /// The last release that has it.
     pub last: (u16, u16),
-    /// What it is, in words.
+    /// The clue in words, for people.
     pub why: &'static str,
 }
 
-/// All clues.
+/// All clues that the crate knows.
 #[derive(Clone, Debug)]
 pub struct Clues(pub Vec<Clue>);
 
 impl Clues {
-    /// Reads the shipped file.
+    /// Reads the file that ships with the crate.
     pub fn known() -> Result<Self, FileError> {
         let mut clues: Vec<Clue> = Vec::with_capacity(24);
         for raw in file::read("clues.toml", TEXT)? {
@@ -56,7 +58,7 @@ impl Clues {
         Ok(Self(clues))
     }
 
-    /// Adds the fact that a clue stands for.
+    /// Adds to `evidence` what the clue `id` says about the release, with `points` as its weight.
     pub fn tell(&self, evidence: &mut Evidence, id: &str, points: i32) {
         if let Some(clue) = self.0.iter().find(|c| c.id == id) {
             evidence.fact(Claim::Releases(clue.first, clue.last), points, clue.why);

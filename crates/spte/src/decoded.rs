@@ -1,22 +1,22 @@
-//! What a value turned out to mean.
+//! The meaning of a decoded value: [`Decoded`] and the enums in it. [`crate::Layout::decode`] makes it, and every face reads it.
 
 /// State of a page-table entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
-    /// Zapped or never filled; also any word that is neither of the others ([`Decoded::nonzero_nonpresent`]).
+    /// The entry was zapped or never filled; also any word that has none of the other states ([`Decoded::nonzero_nonpresent`]).
     Nonpresent,
-    /// A leaf that maps a page.
+    /// The entry is a leaf and maps a page.
     Present,
-    /// Present, points to a lower table.
+    /// The entry is present and points to a lower table.
     Table,
-    /// MMIO SPTE: caches that the frame is emulated MMIO.
+    /// The entry is an MMIO SPTE, which caches that the frame is emulated MMIO.
     Mmio,
-    /// REMOVED (5.12 to 6.10), FROZEN (since 6.11).
+    /// The entry is frozen while the TDP MMU changes it: the kernel calls it REMOVED (5.12 to 6.10) or FROZEN (since 6.11).
     Removed,
 }
 
 impl State {
-    /// The word of the tables, the UI and the command line.
+    /// The word for this state in the tables, the UI and the command line.
     pub const fn name(self) -> &'static str {
         match self {
             State::Nonpresent => "nonpresent",
@@ -31,18 +31,18 @@ impl State {
 /// How Accessed and Dirty are tracked for an entry (`SPTE_TDP_AD_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AdType {
-    /// By hardware A/D bits.
+    /// Hardware A/D bits track both.
     Enabled,
-    /// Without: accessed by access tracking, dirty by write protection.
+    /// There are no hardware A/D bits: access tracking stands for Accessed, write protection for Dirty.
     Disabled,
-    /// Accessed by hardware, dirty by write protection (entries of a nested guest under PML).
+    /// Accessed is a hardware bit, dirty logging uses write protection (entries of a nested guest under PML).
     WrprotOnly,
-    /// Value 3, which no kernel gives to a present entry.
+    /// The field holds 3, which no kernel writes into a present entry.
     Reserved,
 }
 
 impl AdType {
-    /// The word of the tables and the command line.
+    /// The word for this type in the tables and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             AdType::Enabled => "enabled",
@@ -52,7 +52,7 @@ impl AdType {
         }
     }
 
-    /// The number in the field.
+    /// The number that the field holds, 0 to 3.
     pub const fn value(self) -> u64 {
         match self {
             AdType::Enabled => 0,
@@ -66,37 +66,37 @@ impl AdType {
 /// A decoded SPTE. `None` means "does not apply here", never "unknown".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// The value.
+    /// The value, as the kernel wrote it.
     pub raw: u64,
-    /// Level it was read at: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB, 4, 5.
+    /// The level at which it was read: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB, 4, 5.
     pub level: u8,
     /// State of the entry.
     pub state: State,
-    /// Host frame of a leaf, or of the table an entry points to.
+    /// The host frame of a leaf, or of the table that the entry points to.
     pub pfn: Option<u64>,
-    /// Guest frame an MMIO SPTE holds, as this kernel reads it.
+    /// The guest frame in an MMIO SPTE, as this kernel reads it back.
     pub gfn: Option<u64>,
-    /// Readable (b0).
+    /// The guest may read (bit 0).
     pub r: Option<bool>,
-    /// Writable (b1).
+    /// The guest may write (bit 1).
     pub w: Option<bool>,
-    /// Executable; from 7.2 on EPT: in supervisor mode.
+    /// The guest may execute; since 7.2 on EPT, in supervisor mode.
     pub x: Option<bool>,
-    /// User-executable (EPT since 7.2).
+    /// The guest may execute in user mode (EPT since 7.2).
     pub xu: Option<bool>,
-    /// User-accessible (legacy format only).
+    /// User code may access the page (legacy format only).
     pub u: Option<bool>,
-    /// Accessed, as `is_accessed_spte` answers.
+    /// The page was accessed, as `is_accessed_spte` answers.
     pub accessed: Option<bool>,
-    /// Dirty, as `is_dirty_spte` answers.
+    /// The page was written, as `is_dirty_spte` answers.
     pub dirty: Option<bool>,
-    /// How A and D are tracked.
+    /// How Accessed and Dirty are tracked.
     pub ad_type: Option<AdType>,
     /// The host maps the page writable.
     pub host_writable: Option<bool>,
     /// KVM may make the entry writable without the MMU lock.
     pub mmu_writable: Option<bool>,
-    /// Permissions are taken away to see the next access; see [`Decoded::restored`].
+    /// The permissions are taken away so that the next access faults; see [`Decoded::restored`].
     pub access_tracked: Option<bool>,
     /// Memory type (EPT): 0 UC, 1 WC, 4 WT, 5 WP, 6 WB.
     pub memtype: Option<u8>,
@@ -104,27 +104,27 @@ pub struct Decoded {
     pub ignore_pat: Option<bool>,
     /// Suppress #VE (EPT since 6.10).
     pub suppress_ve: Option<bool>,
-    /// The host's SME encryption bit is set (legacy format).
+    /// The host's SME encryption bit (C-bit) is set (legacy format).
     pub encrypted: Option<bool>,
-    /// pKVM: 0 none, 1 owned, 2 shared and owned, 3 shared and borrowed.
+    /// Ownership of the page under pKVM: 0 none, 1 owned, 2 shared and owned, 3 shared and borrowed.
     pub page_state: Option<u8>,
-    /// Memslot generation in an MMIO SPTE, as this kernel reads it.
+    /// The memslot generation in an MMIO SPTE, as this kernel reads it back.
     pub mmio_generation: Option<u32>,
-    /// Access bits in an MMIO SPTE.
+    /// The ACC bits in an MMIO SPTE: 2 write, 4 user.
     pub mmio_access: Option<u8>,
-    /// Value after access tracking ends.
+    /// The value that the entry gets when access tracking ends.
     pub restored: Option<u64>,
-    /// Reserved bits that are set and should not be.
+    /// The reserved bits that are set although they must be clear; 0 in a sound entry.
     pub reserved_bits: u64,
-    /// Bad memory type or permission combination (EPT misconfiguration).
+    /// The memory type or the combination of permissions is invalid (EPT misconfiguration).
     pub bad_mt_xwr: bool,
-    /// Not present, yet neither zero nor the value of a zapped entry.
+    /// The entry is not present, and its value is neither zero nor that of a zapped entry.
     pub nonzero_nonpresent: bool,
-    /// PVM: an entry copied from the host's own page table.
+    /// The entry was copied from the host's own page table (PVM).
     pub host_entry: bool,
-    /// A leaf above level 1.
+    /// The entry is a leaf above level 1.
     pub large: bool,
-    /// A write fault here would be fixed without the MMU lock.
+    /// The fast path would fix a write fault on this entry without the MMU lock.
     pub fast_write_fixable: bool,
 }
 
@@ -164,12 +164,12 @@ impl Decoded {
         }
     }
 
-    /// Whether hardware would fault on the entry's format: reserved bits or a bad memory type.
+    /// Whether the format of the entry is invalid: reserved bits are set, or the memory type or permissions are bad.
     pub const fn is_malformed(&self) -> bool {
         self.reserved_bits != 0 || self.bad_mt_xwr
     }
 
-    /// Bytes a leaf maps at this level, 0 for everything else.
+    /// The number of bytes that a leaf maps at this level; 0 for any other entry.
     pub const fn size(&self) -> u64 {
         match self.state {
             State::Present => match self.level {

@@ -1,4 +1,4 @@
-//! A layout in words: one list of facts that `layout show`, `layout diff` and the table in the documentation all read.
+//! A layout in words: the list of facts that `layout show`, `layout diff` and the table in the documentation print.
 
 use alloc::{
     format,
@@ -15,9 +15,9 @@ use crate::{
 /// A fact about a layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
-    /// What it is about: the same name in every layout.
+    /// The subject of the fact, with the same name in every layout.
     pub name: &'static str,
-    /// What holds here.
+    /// What this layout has, in words.
     pub value: String,
 }
 
@@ -46,7 +46,7 @@ fn generation_text(g: &Generation) -> String {
 }
 
 impl Layout {
-    /// Everything the layout says, in a fixed order with fixed names.
+    /// Everything that the layout defines, in a fixed order and with fixed names.
     pub fn facts(&self) -> Vec<Fact> {
         let m = &self.masks;
         let mut facts = Vec::with_capacity(48);
@@ -125,7 +125,7 @@ impl Layout {
     }
 }
 
-/// The table of all layouts, as Markdown: what `docs/layouts.md` holds.
+/// The Markdown table of all layouts, which is the content of `docs/layouts.md`.
 pub fn markdown(library: &crate::layouts::Library) -> Result<String, crate::Error> {
     let mut text = String::from(
         "# All layouts\n\n\

@@ -1,4 +1,6 @@
-//! Two values of one entry: what changed, and which path of the kernel makes that change.
+//! The difference of two values of one entry: what changed, and which path of the kernel makes that change.
+//!
+//! The main function is [`changes`]; `decode A B` and the stories of pages call it. It judges the two values only, never the trace.
 
 use alloc::{
     format,
@@ -11,7 +13,7 @@ use crate::{AdType, Decoded, FieldKind, Layout, State, explain::permissions};
 /// A field that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Which.
+    /// The name of the field.
     pub field: &'static str,
     /// Its value before.
     pub old: String,
@@ -24,34 +26,34 @@ pub struct Change {
 pub struct Changes {
     /// The change in one line.
     pub headline: String,
-    /// The fields.
+    /// The fields that changed.
     pub fields: Vec<Change>,
-    /// Who in the kernel makes such a change; several where the values do not tell.
+    /// The paths of the kernel that make such a change; several where the values do not decide between them.
     pub paths: Vec<&'static str>,
-    /// What is wrong with the change, if anything.
+    /// The reason why such a change should not happen, if it should not.
     pub problem: Option<&'static str>,
 }
 
-/// Whose doing it is that a leaf no longer allows writes, from which of its two software bits fell with Writable.
+/// Why a leaf lost Writable, judged by which of its two software bits was cleared with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WriteLoss {
-    /// Host-writable fell: the host made its page read-only (copy-on-write after `fork`, `mprotect`, KSM).
+    /// Host-writable was cleared: the host made its page read-only (copy-on-write after `fork`, `mprotect`, KSM).
     Host,
-    /// MMU-writable fell: KVM tracks writes to the frame, which holds a page table of the guest. Of a huge page `KVM_CLEAR_DIRTY_LOG` takes it
-    /// too, so that the next write splits the page.
+    /// MMU-writable was cleared: KVM tracks writes to the frame, which holds a page table of the guest. `KVM_CLEAR_DIRTY_LOG` clears it in a huge
+    /// page as well, so that the next write splits the page.
     Tracking,
-    /// Neither fell: dirty logging, which gives Writable back at the next write.
+    /// Neither was cleared: this is dirty logging, and the next write fault sets Writable again.
     Logging,
 }
 
-/// Tells why a leaf lost Writable; `None` where it did not, or where its values do not tell.
+/// Why a leaf lost Writable; `None` where it did not, or where its values do not show it.
 pub fn write_loss(old: &Decoded, new: &Decoded) -> Option<WriteLoss> {
     let fell = |f: fn(&Decoded) -> Option<bool>| f(old) == Some(true) && f(new) == Some(false);
-    // Access tracking takes all permissions and keeps them elsewhere.
+    // Access tracking clears all permissions and saves them in other bits.
     if !fell(|d| d.w) || old.pfn != new.pfn || new.access_tracked == Some(true) {
         return None;
     }
-    // What the host does not let KVM write is not MMU-writable either.
+    // An entry that is not host-writable is never MMU-writable either.
     if fell(|d| d.host_writable) {
         Some(WriteLoss::Host)
     } else if fell(|d| d.mmu_writable) {
@@ -107,12 +109,12 @@ pub fn changes(layout: &Layout, old: u64, new: u64, level: u8) -> Changes {
 }
 
 fn path(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>, Option<&'static str>) {
-    let tell = |text: &str, paths: &[&'static str]| (text.to_string(), paths.to_vec(), None);
+    let plain = |text: &str, paths: &[&'static str]| (text.to_string(), paths.to_vec(), None);
     if a.raw == b.raw {
-        return tell("the same value twice", &["a spurious fault: another vCPU had installed it already"]);
+        return plain("the same value twice", &["a spurious fault: another vCPU had installed it already"]);
     }
     match (a.state, b.state) {
-        (State::Nonpresent, State::Present) => tell(
+        (State::Nonpresent, State::Present) => plain(
             "mapped",
             &[
                 "a guest fault installs a leaf: direct_page_fault → make_spte",
@@ -120,13 +122,13 @@ fn path(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>
             ],
         ),
         (State::Nonpresent, State::Table) => {
-            tell("a page table is linked", &["a guest fault builds the walk down: make_nonleaf_spte"])
+            plain("a page table is linked", &["a guest fault builds the walk down: make_nonleaf_spte"])
         }
-        (State::Nonpresent | State::Present, State::Mmio) => tell(
+        (State::Nonpresent | State::Present, State::Mmio) => plain(
             "becomes MMIO",
             &["a fault on a frame without memslot: make_mmio_spte (event mark_mmio_spte)"],
         ),
-        (State::Mmio, State::Mmio) if a.gfn == b.gfn => tell(
+        (State::Mmio, State::Mmio) if a.gfn == b.gfn => plain(
             "the MMIO SPTE is rebuilt",
             &["the memslots changed (new generation) and the frame was touched again: make_mmio_spte"],
         ),
@@ -135,11 +137,11 @@ fn path(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>
             Vec::new(),
             Some("one entry stands for one guest frame: these are two entries, or two tables"),
         ),
-        (State::Mmio, State::Present) => tell(
+        (State::Mmio, State::Present) => plain(
             "MMIO becomes memory",
             &["a memslot now covers the frame and the guest touched it: make_spte"],
         ),
-        (State::Mmio | State::Present | State::Table, State::Nonpresent) => tell(
+        (State::Mmio | State::Present | State::Table, State::Nonpresent) => plain(
             "zapped",
             &[
                 "the host took the page (MMU notifier: reclaim, migration, KSM, munmap …)",
@@ -148,7 +150,7 @@ fn path(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>
                 "recovery of huge pages, NX recovery",
             ],
         ),
-        (_, State::Removed) => tell(
+        (_, State::Removed) => plain(
             "frozen",
             &[
                 "zapped under the shared lock: tdp_mmu_zap_spte_atomic, the flush comes before the final value (5.12 to 6.9)",
@@ -157,27 +159,27 @@ fn path(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>
             ],
         ),
         (State::Removed, State::Nonpresent) => {
-            tell("the zap is finished", &["the TLBs are flushed, the entry may be used again"])
+            plain("the zap is finished", &["the TLBs are flushed, the entry may be used again"])
         }
         (State::Removed, _) => {
-            tell("unfrozen", &["a TDX mirror update is done, or was undone after a failure"])
+            plain("unfrozen", &["a TDX mirror update is done, or was undone after a failure"])
         }
-        (State::Table, State::Present) => tell(
+        (State::Table, State::Present) => plain(
             "a table becomes one large page",
             &["recovery of huge pages after dirty logging or NX: recover_huge_pages_range"],
         ),
-        (State::Present, State::Table) => tell(
+        (State::Present, State::Table) => plain(
             "a large page is split",
             &["dirty logging begins (eager split), or a fault needs 4 KiB (NX huge pages, attributes)"],
         ),
         (State::Table, State::Table) => table(a, b),
         (State::Present, State::Present) => leaf(layout, a, b),
-        (State::Nonpresent, State::Nonpresent) => tell("not present before and after", &[]),
+        (State::Nonpresent, State::Nonpresent) => plain("not present before and after", &[]),
         (State::Table, State::Mmio) => {
             ("a table becomes MMIO".to_string(), Vec::new(), Some("KVM zaps before it installs an MMIO SPTE"))
         }
         (State::Mmio, State::Table) => {
-            tell("a page table is linked", &["a memslot now covers part of the range"])
+            plain("a page table is linked", &["a memslot now covers part of the range"])
         }
     }
 }
@@ -297,10 +299,10 @@ mod tests {
     use super::*;
     use crate::{AdType, Format, LayoutSpec, Leaf};
 
-    /// `make_spte` sets MMU-writable only where the host lets it write, takes both with Writable from a page it must track, and dirty logging
-    /// takes Writable alone.
+    /// `make_spte` sets MMU-writable only where the host allows writes, clears both MMU-writable and Writable in an entry of a frame that must be
+    /// tracked, and dirty logging clears Writable alone.
     #[test]
-    fn the_bits_that_fall_with_writable_tell_whose_doing_it_is() {
+    fn the_bits_cleared_with_writable_show_who_cleared_it() {
         for name in ["B/npt", "B/ept", "C/npt", "C/ept", "D/npt", "D/ept", "E/npt", "E/ept"] {
             let l = LayoutSpec::named(name).and_then(|s| s.resolve()).expect("a layout").layout;
             let ept = l.format == Format::Ept;
@@ -332,8 +334,8 @@ mod tests {
             ] {
                 assert_eq!(write_loss(&l.decode(old, 1), &l.decode(new, 1)), Some(loss), "{name}");
                 let c = changes(&l, old, new, 1);
-                let told: Vec<_> = c.paths.iter().filter(|p| p.contains(word)).collect();
-                assert_eq!(told.len(), 1, "{name}: {:?}", c.paths);
+                let matching: Vec<_> = c.paths.iter().filter(|p| p.contains(word)).collect();
+                assert_eq!(matching.len(), 1, "{name}: {:?}", c.paths);
                 assert_eq!(c.paths.len(), 1, "{name}: {:?}", c.paths);
             }
             for new in [old, leaf(0x78, false, true, true)] {

@@ -1,4 +1,4 @@
-//! The eras of the SPTE format, read from `layouts/eras.toml`.
+//! The eras of the SPTE format, read from `layouts/eras.toml`. The main type is [`Era`]; layouts and the judge select by it.
 
 use alloc::{format, string::String, vec::Vec};
 
@@ -9,27 +9,27 @@ use crate::{
 
 const TEXT: &str = include_str!("../layouts/eras.toml");
 
-/// A run of releases that read and write every value alike.
+/// A run of releases that read and write every SPTE value in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Era {
-    /// `E01` …
+    /// The name of the era: `E01` …
     pub id: &'static str,
-    /// Bit positions shared with its neighbours: `A` …
+    /// The family, whose members share their bit positions: `A` …
     pub family: &'static str,
-    /// First release.
+    /// The first release, as `(major, minor)`.
     pub first: (u16, u16),
-    /// Last release.
+    /// The last release.
     pub last: (u16, u16),
-    /// What began with it.
+    /// The change that began the era, in words.
     pub starts: &'static str,
-    /// Subjects of the kernel's commits.
+    /// The subjects of the kernel commits that made it.
     pub subjects: Vec<&'static str>,
-    /// Releases of this era that kernel.org kept for years: values without a release are likelier from one of them.
+    /// Releases of this era that kernel.org maintained for years: a value of an unknown release more likely comes from one of them.
     pub long_term: Vec<&'static str>,
 }
 
 impl Era {
-    /// `5.13 – 5.18`.
+    /// The releases in words: `5.13 – 5.18`.
     pub fn releases(&self) -> String {
         let (a, b) = (self.first, self.last);
         if a == b { format!("{}.{}", a.0, a.1) } else { format!("{}.{} – {}.{}", a.0, a.1, b.0, b.1) }
@@ -41,7 +41,7 @@ pub(crate) fn release(text: &str) -> Option<(u16, u16)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// All eras, oldest first.
+/// Reads all eras, oldest first.
 pub fn eras() -> Result<Vec<Era>, FileError> {
     let mut eras: Vec<Era> = Vec::with_capacity(16);
     for raw in file::read("eras.toml", TEXT)? {
@@ -75,7 +75,7 @@ pub fn eras() -> Result<Vec<Era>, FileError> {
     Ok(eras)
 }
 
-/// The era of a kernel, and what its release string leaves open.
+/// Returns the index of a kernel's era, and adds to `notes` what its release string leaves open.
 pub(crate) fn era_of(kernel: &Kernel, eras: &[Era], notes: &mut Vec<String>) -> usize {
     let by_release = |release: (u16, u16)| eras.iter().rposition(|e| e.first <= release).unwrap_or(0);
     let by_id = |id: &str| eras.iter().position(|e| e.id == id).unwrap_or(0);
@@ -105,8 +105,9 @@ pub(crate) fn era_of(kernel: &Kernel, eras: &[Era], notes: &mut Vec<String>) -> 
             ));
             return by_id(id);
         }
-        Distro::Suse => notes
-            .push("SUSE kernels backport KVM fixes: the release alone does not tell the era for sure".into()),
+        Distro::Suse => {
+            notes.push("SUSE kernels backport KVM fixes: the release alone does not determine the era".into())
+        }
         _ => {}
     }
     if let Some(first) = eras.first()

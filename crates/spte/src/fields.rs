@@ -1,10 +1,10 @@
-//! Which bits of an entry are which field: the source of diagrams and of field-by-field explanations.
+//! The fields of an entry and which bits each has. Diagrams and field-by-field explanations use it; see [`Layout::bit_runs`].
 
 use alloc::vec::Vec;
 
 use crate::{Format, GfnRule, Layout, MaskName, PresentRule, State, bits};
 
-/// What a field is.
+/// The kind of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "FieldKind::name says each")]
 pub enum FieldKind {
@@ -42,7 +42,7 @@ pub enum FieldKind {
 }
 
 impl FieldKind {
-    /// In words.
+    /// The name of the field in words.
     pub const fn name(self) -> &'static str {
         match self {
             FieldKind::Unused => "unused",
@@ -79,7 +79,7 @@ impl FieldKind {
         }
     }
 
-    /// For a diagram.
+    /// A short name that fits into a diagram.
     pub const fn label(self) -> &'static str {
         match self {
             FieldKind::Unused => "",
@@ -165,21 +165,21 @@ impl FieldKind {
 /// A run of bits of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BitRun {
-    /// Highest bit.
+    /// The highest bit, 0 to 63.
     pub high: u8,
-    /// Lowest bit.
+    /// The lowest bit, 0 to 63.
     pub low: u8,
-    /// What it is.
+    /// The field that these bits are.
     pub kind: FieldKind,
 }
 
 impl BitRun {
-    /// The bits as a mask.
+    /// The bits as a mask at their place.
     pub const fn mask(&self) -> u64 {
         bits::range(self.high as u32, self.low as u32)
     }
 
-    /// The bits of `raw`, moved down.
+    /// The bits of `raw`, shifted down to bit 0.
     pub const fn get(&self, raw: u64) -> u64 {
         (raw & self.mask()) >> self.low
     }
@@ -263,7 +263,7 @@ impl Layout {
         paint(self.generation.bits(), FieldKind::Generation);
         paint(self.mmio_access_read & 7, FieldKind::Access);
         paint(self.mmio_test_mask, FieldKind::MmioMark);
-        // The value has marks that the test does not ask for (P and b51 up to 5.12).
+        // The MMIO value has marks that the MMIO test does not compare (P and bit 51 up to 5.12).
         paint(self.masks.vm_mmio_value & !self.mmio_access_read, FieldKind::MmioMark);
     }
 }

@@ -16,9 +16,9 @@ use alloc::{
 pub struct FileError {
     /// Name of the file.
     pub file: String,
-    /// Line, from 1; 0 where the mistake is what the file lacks.
+    /// The line, counted from 1; 0 where the mistake is that something is missing.
     pub line: u32,
-    /// What is wrong.
+    /// What is wrong, in words.
     pub reason: String,
 }
 
@@ -43,7 +43,7 @@ pub(crate) enum Value<'a> {
     List(Vec<&'a str>),
 }
 
-/// For which kernels a table holds.
+/// The kernels for which a table of the file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope<'a> {
     Always,
@@ -70,7 +70,7 @@ pub(crate) struct File<'a> {
     pub(crate) items: Vec<Item<'a>>,
 }
 
-/// Every key a layout file may have: section, key, what it takes.
+/// Every key that a layout file may have: its section, its name, and the kind of value.
 pub(crate) const SCHEMA: &[(&str, &str, &str)] = &[
     ("", "layout", "the version of this file format: 1"),
     ("", "title", "a text"),
@@ -131,7 +131,7 @@ pub(crate) const SCHEMA: &[(&str, &str, &str)] = &[
     ("host", "root_level", "a number"),
 ];
 
-/// One `key = value` before anybody has asked whether it makes sense.
+/// One `key = value` as written; its meaning is not checked yet.
 pub(crate) struct Raw<'a> {
     pub(crate) header: &'a str,
     pub(crate) header_line: u32,
@@ -140,19 +140,19 @@ pub(crate) struct Raw<'a> {
     pub(crate) line: u32,
 }
 
-/// Index of a key in [`SCHEMA`].
+/// The index of a key in [`SCHEMA`].
 pub(crate) fn key(section: &str, key: &str) -> Option<u8> {
     SCHEMA.iter().position(|(s, k, _)| *s == section && *k == key).map(|at| at as u8)
 }
 
 impl Item<'_> {
-    /// Section and key.
+    /// The names of its section and of its key.
     pub(crate) fn names(&self) -> (&'static str, &'static str) {
         SCHEMA.get(usize::from(self.key)).map_or(("", ""), |&(s, k, _)| (s, k))
     }
 }
 
-/// Reads the lines of a file; `name` is for messages.
+/// Splits a file into its lines; `name` is the file's name for messages.
 pub(crate) fn read<'a>(name: &str, text: &'a str) -> Result<Vec<Raw<'a>>, FileError> {
     let error = |line: u32, reason: String| FileError { file: name.to_string(), line, reason };
     let mut raws = Vec::with_capacity(48);
@@ -180,7 +180,7 @@ pub(crate) fn read<'a>(name: &str, text: &'a str) -> Result<Vec<Raw<'a>>, FileEr
             let mut part = first;
             loop {
                 let (body, end) = match part.strip_suffix(']') {
-                    // A bracket inside the quotes of the last text is not the end.
+                    // A bracket inside the quotes of the last text does not end the list.
                     Some(body) if body.matches('"').count() % 2 == 0 => (body, true),
                     _ => (part, false),
                 };
@@ -216,7 +216,7 @@ pub(crate) fn read<'a>(name: &str, text: &'a str) -> Result<Vec<Raw<'a>>, FileEr
 }
 
 impl<'a> File<'a> {
-    /// Reads a layout file; `name` is for messages.
+    /// Reads a layout file; `name` is the file's name for messages.
     pub(crate) fn parse(name: &'a str, text: &'a str) -> Result<File<'a>, FileError> {
         let error = |line: u32, reason: String| FileError { file: name.to_string(), line, reason };
         let mut items = Vec::with_capacity(48);
@@ -239,13 +239,13 @@ impl<'a> File<'a> {
         }
     }
 
-    /// A key at the top of the file.
+    /// The value of a key at the top of the file.
     pub(crate) fn top(&self, name: &str) -> Option<&Item<'a>> {
         let key = key("", name)?;
         self.items.iter().find(|i| i.scope == Scope::Always && i.key == key)
     }
 
-    /// A text at the top of the file.
+    /// The text of a key at the top of the file.
     pub(crate) fn text(&self, key: &str) -> Option<&'a str> {
         match self.top(key)?.value {
             Value::Text(text) => Some(text),
@@ -253,7 +253,7 @@ impl<'a> File<'a> {
         }
     }
 
-    /// An error at a line of this file.
+    /// Makes an error about a line of this file.
     pub(crate) fn error(&self, line: u32, reason: impl Into<String>) -> FileError {
         FileError { file: self.name.to_string(), line, reason: reason.into() }
     }
@@ -277,7 +277,7 @@ fn unquote(text: &str) -> Option<&str> {
 }
 
 fn split_list(body: &str) -> impl Iterator<Item = &str> {
-    // Commas inside the quotes of an item belong to it.
+    // A comma inside quotes does not separate items.
     let mut quoted = false;
     body.split(move |c| {
         if c == '"' {

@@ -1,20 +1,20 @@
-//! What is known about a host, and from where.
+//! What is known about a host, each fact with its origin. [`HostSpec`] may lack any part; [`Host`] has every part decided.
 
-/// Where a fact about a layout comes from.
+/// The origin of a fact about a layout, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Provenance {
-    /// Assumed, because nothing says otherwise.
+    /// It is assumed, because nothing says otherwise.
     Assumed,
-    /// Concluded from other facts or from the values seen.
+    /// It was concluded from other facts or from the values seen.
     Inferred,
-    /// Said by the user.
+    /// The user gave it.
     Given,
-    /// Read from the host itself.
+    /// It was read from the host itself.
     Measured,
 }
 
 impl Provenance {
-    /// In one word.
+    /// The word for this origin.
     pub const fn name(self) -> &'static str {
         match self {
             Provenance::Assumed => "assumed",
@@ -30,27 +30,27 @@ impl Provenance {
 pub struct Known<T> {
     /// The fact.
     pub value: T,
-    /// Where it comes from.
+    /// The origin of the fact.
     pub from: Provenance,
 }
 
 impl<T> Known<T> {
-    /// Said by the user.
+    /// A fact that the user gave.
     pub const fn given(value: T) -> Self {
         Self { value, from: Provenance::Given }
     }
 
-    /// Read from the host.
+    /// A fact that was read from the host.
     pub const fn measured(value: T) -> Self {
         Self { value, from: Provenance::Measured }
     }
 
-    /// Concluded.
+    /// A fact that was concluded.
     pub const fn inferred(value: T) -> Self {
         Self { value, from: Provenance::Inferred }
     }
 
-    /// Assumed.
+    /// A fact that is assumed.
     pub const fn assumed(value: T) -> Self {
         Self { value, from: Provenance::Assumed }
     }
@@ -59,14 +59,14 @@ impl<T> Known<T> {
 /// Maker of the CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Vendor {
-    /// Intel (and Zhaoxin: it runs kvm-intel).
+    /// Intel, or Zhaoxin, whose CPUs run kvm-intel.
     Intel,
-    /// AMD (and Hygon: it runs kvm-amd).
+    /// AMD, or Hygon, whose CPUs run kvm-amd.
     Amd,
 }
 
 impl Vendor {
-    /// The word of the command line.
+    /// The word for this vendor on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Vendor::Intel => "intel",
@@ -74,7 +74,7 @@ impl Vendor {
         }
     }
 
-    /// From a word or a CPUID vendor string.
+    /// Recognises a vendor by the word of the command line or by a CPUID vendor string.
     pub fn parse(text: &str) -> Option<Vendor> {
         const NAMES: [(&str, Vendor); 9] = [
             ("intel", Vendor::Intel),
@@ -91,24 +91,24 @@ impl Vendor {
     }
 }
 
-/// What is known of the host; every part may be missing.
+/// What is known about the host; any part may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct HostSpec {
     /// Maker of the CPU.
     pub vendor: Option<Known<Vendor>>,
-    /// CPUID 80000008 EAX bits 7:0.
+    /// The width of physical addresses in bits: CPUID 80000008 EAX bits 7:0.
     pub maxphyaddr: Option<Known<u8>>,
-    /// `boot_cpu_data.x86_phys_bits`: less than MAXPHYADDR under SME, MKTME or TDX.
+    /// The kernel's `boot_cpu_data.x86_phys_bits`: less than MAXPHYADDR under SME, MKTME or TDX.
     pub phys_bits: Option<Known<u8>>,
-    /// `boot_cpu_data.x86_cache_bits`: at least 44 on old Intel CPUs with L1TF.
+    /// The kernel's `boot_cpu_data.x86_cache_bits`: at least 44 on old Intel CPUs with L1TF.
     pub cache_bits: Option<Known<u8>>,
     /// The CPU has the L1TF bug.
     pub l1tf: Option<Known<bool>>,
-    /// Position of the C-bit (CPUID 8000001F EBX bits 5:0).
+    /// The position of the memory encryption bit, the C-bit (CPUID 8000001F EBX bits 5:0).
     pub c_bit: Option<Known<u8>>,
     /// SME is active: `sme_me_mask` is not zero.
     pub sme: Option<Known<bool>>,
-    /// MSR SYSCFG.MEM_ENCRYPT is set; assumed wherever a C-bit is known.
+    /// MSR SYSCFG.MEM_ENCRYPT is set; it is assumed to be set wherever a C-bit is known.
     pub mem_encrypt: Option<Known<bool>>,
     /// EPT supports execute-only entries.
     pub exec_only: Option<Known<bool>>,
@@ -116,15 +116,15 @@ pub struct HostSpec {
     pub mmio_caching: Option<Known<bool>>,
     /// The CPU can map 1 GiB pages in these tables.
     pub pages_1g: Option<Known<bool>>,
-    /// Root level of the tables.
+    /// The level of the root table: 3, 4 or 5.
     pub root_level: Option<Known<u8>>,
     /// The guest may use no-execute (shadow paging).
     pub guest_nx: Option<Known<bool>>,
-    /// A 64-bit host kernel.
+    /// The host runs a 64-bit kernel.
     pub host_64bit: Option<Known<bool>>,
 }
 
-/// A host with every part decided.
+/// A host of which every part is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "as in HostSpec")]
 pub struct Host {

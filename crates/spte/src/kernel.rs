@@ -1,22 +1,22 @@
-//! Kernel releases: what `uname -r`, `/proc/version` or a user says, and how much of it can be trusted.
+//! Kernel releases, parsed from `uname -r`, `/proc/version` or what the user types. The main type is [`Kernel`].
 
-/// Who built a kernel, as far as its release string tells.
+/// Who built a kernel, as far as its release string shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Distro {
-    /// kernel.org, or nothing says otherwise.
+    /// It is from kernel.org, or nothing in the string says otherwise.
     Mainline,
-    /// Debian: follows a stable branch.
+    /// Debian, which follows a stable branch.
     Debian,
-    /// Ubuntu: a stable branch and more.
+    /// Ubuntu, which follows a stable branch and adds more.
     Ubuntu,
-    /// Red Hat and its rebuilds: KVM of much later releases on an old number.
+    /// Red Hat and its rebuilds, which carry the KVM of much later releases under an old number.
     RedHat {
-        /// Major release: 8, 9, 10.
+        /// The major release: 8, 9, 10.
         el: u8,
         /// The build number: 348 in `4.18.0-348.el8`.
         build: u16,
     },
-    /// SUSE: backports.
+    /// SUSE, which backports KVM fixes.
     Suse,
     /// Oracle UEK.
     Oracle,
@@ -25,13 +25,13 @@ pub enum Distro {
 /// A kernel release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
-    /// 6 in 6.1.192.
+    /// The first number: 6 in 6.1.192.
     pub major: u16,
-    /// 1 in 6.1.192.
+    /// The second number: 1 in 6.1.192.
     pub minor: u16,
-    /// 192 in 6.1.192; `None` where the string does not say (`6.1`, and distributions that freeze it at 0).
+    /// The third number: 192 in 6.1.192; `None` where the string does not give it (`6.1`, and distributions that keep it at 0).
     pub patch: Option<u16>,
-    /// Who built it.
+    /// The distribution that built it.
     pub distro: Distro,
 }
 
@@ -41,19 +41,19 @@ impl Kernel {
         Self { major, minor, patch, distro: Distro::Mainline }
     }
 
-    /// `(major, minor)`, for comparisons.
+    /// The pair `(major, minor)`, for comparisons.
     pub const fn release(&self) -> (u16, u16) {
         (self.major, self.minor)
     }
 
-    /// Reads `6.1`, `v6.1.192`, `5.10.262-1-amd64`, `4.18.0-348.el8.x86_64`, or a whole `Linux version …` line.
+    /// Parses `6.1`, `v6.1.192`, `5.10.262-1-amd64`, `4.18.0-348.el8.x86_64`, or a whole `Linux version …` line.
     pub fn parse(text: &str) -> Option<Kernel> {
         let whole = text.trim();
         let text = whole.strip_prefix("Linux version").map_or(whole, str::trim_start);
         let text = text.split_whitespace().next()?;
         let text = text.strip_prefix(['v', 'V']).unwrap_or(text);
         let mut kernel = Self::parse_numbers(text)?;
-        // Debian says the stable release only in the long form: "… (gcc-12 (Debian 12.2.0-14) …) … SMP Debian 6.1.192-1 (2026-11-14)".
+        // Debian gives the stable release only in the long form: "… (gcc-12 (Debian 12.2.0-14) …) … SMP Debian 6.1.192-1 (2026-11-14)".
         let stable = whole
             .split("Debian ")
             .skip(1)

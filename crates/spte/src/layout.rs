@@ -1,6 +1,7 @@
-//! A resolved layout: plain masks and rules, and the decoding itself.
+//! A resolved layout and the decoding itself: plain masks and rules.
 //!
-//! Nothing here allocates, branches on data more than it must, or fails: every 64-bit value at every level has a reading.
+//! The main type is [`Layout`]; a [`crate::LayoutSpec`] resolves to it, and every crate that reads SPTE values calls [`Layout::decode`].
+//! Nothing here allocates or fails: every 64-bit value has a meaning at every level. The code has few branches on purpose.
 
 use crate::{AdType, Decoded, Format, Masks, Mode, State, bits, mmio};
 
@@ -12,10 +13,10 @@ pub struct Name {
 }
 
 impl Name {
-    /// Longest name kept; what is longer is cut at a character boundary.
+    /// The longest name in bytes; a longer one is cut at a character boundary.
     pub const CAPACITY: usize = 38;
 
-    /// Keeps `text`.
+    /// Stores `text`.
     pub fn new(text: &str) -> Self {
         let mut end = text.len().min(Self::CAPACITY);
         while !text.is_char_boundary(end) {
@@ -44,109 +45,109 @@ impl core::fmt::Display for Name {
     }
 }
 
-/// How the kernel tells that an entry maps or points to something (`is_shadow_present_pte`).
+/// How the kernel decides that an entry maps or points to something (`is_shadow_present_pte`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PresentRule {
-    /// Up to 5.12: whatever is not zero, not MMIO and not removed.
+    /// Every value that is not zero, not MMIO and not removed is present (up to 5.12).
     NotSpecial,
-    /// Any of these bits: since 5.13 the MMU-present bit.
+    /// A value is present if any of these bits is set: since 5.13 the MMU-present bit.
     AnyOf(u64),
 }
 
 /// How Accessed and Dirty are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdRule {
-    /// The hardware bits where the entry's A/D type allows them, else "not access-tracked" and "writable" (up to 6.12).
+    /// By the hardware bits where the entry's A/D type allows them, else by "not access-tracked" and "writable" (up to 6.12).
     ByType,
-    /// The bits themselves: software keeps them where hardware does not (since 6.13).
+    /// By the bits themselves: software maintains them where hardware does not (since 6.13).
     Bits,
 }
 
 /// When a write-protected leaf may be made writable without the MMU lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FixRule {
-    /// Host-writable and MMU-writable both set (up to 5.16).
+    /// If host-writable and MMU-writable are both set (up to 5.16).
     HostAndMmu,
-    /// MMU-writable alone (since 5.17; host-writable is implied).
+    /// If MMU-writable is set (since 5.17, where it implies host-writable).
     Mmu,
-    /// Never: the tables are not KVM's to fix.
+    /// Never, because KVM does not own these tables.
     Never,
 }
 
-/// What the bits of an SPTE mean on one host. Plain data without heap; see [`LayoutSpec`](crate::LayoutSpec) for how it is made.
+/// What the bits of an SPTE mean on one host. It is plain data without heap; [`LayoutSpec`](crate::LayoutSpec) explains how it is made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layout {
-    /// `E10/ept`, or the name of a user's file.
+    /// The name: `E10/ept`, or the name in a user's file.
     pub name: Name,
-    /// Paging mode.
+    /// The paging mode.
     pub mode: Mode,
-    /// Entry format of the hardware.
+    /// The entry format of the hardware.
     pub format: Format,
-    /// Level of the root (3 for PAE, else 4 or 5).
+    /// The level of the root: 3 for PAE, else 4 or 5.
     pub root_level: u8,
     /// The kernel's mask variables.
     pub masks: Masks,
-    /// Present test.
+    /// The rule by which an entry is shadow-present.
     pub present: PresentRule,
-    /// Value of a zapped or never filled entry (`SHADOW_NONPRESENT_VALUE`).
+    /// The value of a zapped or never filled entry (`SHADOW_NONPRESENT_VALUE`).
     pub zapped: u64,
     /// `REMOVED_SPTE`, since 6.11 `FROZEN_SPTE`; `None` where the kernel has none.
     pub removed: Option<u64>,
-    /// Page-size bit.
+    /// The mask of the page-size bit.
     pub large: u64,
     /// The A/D type field.
     pub ad_type: bits::Field,
-    /// How far Read and Execute are shifted up while an entry is access-tracked.
+    /// The number of bits by which Read and Execute are shifted up while an entry is access-tracked.
     pub saved_shift: u8,
-    /// Memory type field (EPT).
+    /// The memory type field (EPT).
     pub memtype: bits::Field,
-    /// Ignore-PAT bit (EPT).
+    /// The mask of the ignore-PAT bit (EPT).
     pub ignore_pat: u64,
-    /// Suppress-#VE bit (EPT since 6.10), else 0.
+    /// The mask of the suppress-#VE bit (EPT since 6.10), else 0.
     pub suppress_ve: u64,
-    /// What `is_mmio_spte` compares: `raw & mmio_test_mask == mmio_test_value`.
+    /// The mask under which `is_mmio_spte` compares: `raw & mmio_test_mask == mmio_test_value`.
     pub mmio_test_mask: u64,
-    /// See [`Layout::mmio_test_mask`].
+    /// The value that `is_mmio_spte` compares with; see [`Layout::mmio_test_mask`].
     pub mmio_test_value: u64,
-    /// Bits of the access a MMIO SPTE gives back.
+    /// The ACC bits that the kernel reads back from an MMIO SPTE.
     pub mmio_access_read: u64,
-    /// Where the generation goes and comes from.
+    /// Where the memslot generation is stored and how it is read back.
     pub generation: mmio::Generation,
-    /// How a MMIO SPTE keeps its frame number.
+    /// How an MMIO SPTE stores its guest frame number.
     pub mmio_gfn: mmio::GfnRule,
-    /// Reserved bits: `reserved[page size bit][level]`.
+    /// The masks of reserved bits: `reserved[page size bit][level]`.
     pub reserved: [[u64; 6]; 2],
     /// Bit n: a present entry whose low six bits are n has a bad memory type or permission combination (EPT).
     pub bad_mt_xwr: u64,
-    /// How A and D are read.
+    /// The rule by which Accessed and Dirty are read.
     pub ad_rule: AdRule,
-    /// When a write fault is fixable on the fast path.
+    /// The rule by which the fast path may fix a write fault.
     pub fix_rule: FixRule,
     /// Root-level entries with P set and the present bit clear map the host kernel (PVM).
     pub host_entries_at_root: bool,
-    /// pKVM: field that holds the page's ownership state, else empty.
+    /// The field that holds the page's ownership state under pKVM; empty in other modes.
     pub page_state: bits::Field,
 }
 
 impl Layout {
-    /// Name of the layout.
+    /// The name of the layout.
     pub fn id(&self) -> &str {
         self.name.as_str()
     }
 
-    /// `is_mmio_spte`.
+    /// The kernel's `is_mmio_spte`.
     #[inline]
     pub fn is_mmio(&self, raw: u64) -> bool {
         self.masks.enable_mmio_caching & (raw & self.mmio_test_mask == self.mmio_test_value)
     }
 
-    /// `is_removed_spte` / `is_frozen_spte`.
+    /// The kernel's `is_removed_spte`, since 6.11 `is_frozen_spte`.
     #[inline]
     pub fn is_removed(&self, raw: u64) -> bool {
         self.removed == Some(raw)
     }
 
-    /// `is_shadow_present_pte`.
+    /// The kernel's `is_shadow_present_pte`.
     #[inline]
     pub fn is_shadow_present(&self, raw: u64) -> bool {
         match self.present {
@@ -155,7 +156,7 @@ impl Layout {
         }
     }
 
-    /// State of an entry with this value at this level (1 = 4 KiB; anything below counts as 1).
+    /// The state of an entry with this value at this level (1 = 4 KiB; anything below counts as 1).
     #[inline]
     pub fn state(&self, raw: u64, level: u8) -> State {
         if self.is_shadow_present(raw) {
@@ -169,7 +170,7 @@ impl Layout {
         }
     }
 
-    /// A/D type of a shadow-present value.
+    /// The A/D type of a shadow-present value.
     #[inline]
     pub fn ad_type(&self, raw: u64) -> AdType {
         match self.ad_type.get(raw) {
@@ -180,12 +181,12 @@ impl Layout {
         }
     }
 
-    /// Bits that hold saved permissions of an access-tracked entry.
+    /// The bits that hold the saved permissions of an access-tracked entry.
     pub fn saved_mask(&self) -> u64 {
         (self.masks.acc_track_mask & !bits::bit(1)).checked_shl(u32::from(self.saved_shift)).unwrap_or(0)
     }
 
-    /// `restore_acc_track_spte`: the value with the saved Read and Execute back in place. Write is never saved.
+    /// The kernel's `restore_acc_track_spte`: the value with the saved Read and Execute back in place. Write is never saved.
     #[inline]
     pub fn restore(&self, raw: u64) -> u64 {
         let saved = self.saved_mask();
@@ -193,7 +194,7 @@ impl Layout {
             | (raw & saved).checked_shr(u32::from(self.saved_shift)).unwrap_or(0)
     }
 
-    /// `mark_spte_for_access_track`: the value with Read and Execute saved and all permissions gone.
+    /// The kernel's `mark_spte_for_access_track`: the value with Read and Execute saved and all permissions cleared.
     pub fn track(&self, raw: u64) -> u64 {
         let keep = (raw & self.masks.acc_track_mask & !bits::bit(1))
             .checked_shl(u32::from(self.saved_shift))
@@ -202,42 +203,41 @@ impl Layout {
         (raw & !self.masks.acc_track_mask & !software_accessed) | keep
     }
 
-    /// Offending reserved bits of a shadow-present value (`is_rsvd_spte` without the memory type rule).
+    /// The reserved bits that a shadow-present value has set (`is_rsvd_spte` without the rule about memory types).
     #[inline]
     pub fn reserved_bits(&self, raw: u64, level: u8) -> u64 {
         raw & self.reserved_mask(raw, level)
     }
 
-    /// The reserved mask that applies: the number kernels since 5.13 print as `rsvd bits`.
+    /// The reserved mask that applies to this value: kernels since 5.13 print it as `rsvd bits`.
     #[inline]
     pub fn reserved_mask(&self, raw: u64, level: u8) -> u64 {
-        // The page-size bit is b7 in both formats; hardware, not the layout, fixes it.
+        // The page-size bit is bit 7 in both formats, because hardware fixes it.
         self.reserved[(raw >> 7 & 1) as usize][usize::from(level.clamp(1, 5))]
     }
 
-    /// Whether the CPU would refuse a decoded entry. Of what the kernel's check counts as reserved, NX under NPT is none to the CPU
-    /// (kernels up to 5.19 counted it).
+    /// Whether the CPU would refuse a decoded entry. The check of kernels up to 5.19 counts NX as reserved under NPT, but the CPU does not.
     #[inline]
     pub fn refuses(&self, d: &Decoded) -> bool {
         let harmless = if self.mode == Mode::Npt { self.masks.nx_mask } else { 0 };
         (d.reserved_bits & !harmless != 0) | d.bad_mt_xwr
     }
 
-    /// Whether memory type and permissions form a combination EPT hardware refuses.
+    /// Whether EPT hardware refuses this combination of memory type and permissions.
     #[inline]
     pub fn bad_mt_xwr(&self, raw: u64) -> bool {
-        // From 7.2 user-execute counts as execute; the mask is 0 before.
+        // Since 7.2, user-execute counts as execute; before that, the mask is 0.
         let exec = if raw & self.masks.xu_mask != 0 { 4 } else { 0 };
         self.bad_mt_xwr >> ((raw | exec) & 0x3f) & 1 != 0
     }
 
-    /// `is_executable_pte`.
+    /// The kernel's `is_executable_pte`.
     #[inline]
     pub fn is_executable(&self, raw: u64) -> bool {
         raw & (self.masks.x_mask | self.masks.nx_mask) == self.masks.x_mask
     }
 
-    /// Whether a leaf could be made writable without the MMU lock.
+    /// Whether the fast path could make a leaf writable without the MMU lock.
     #[inline]
     pub fn is_fixable(&self, raw: u64) -> bool {
         let mmu = raw & self.masks.mmu_writable_mask != 0;
@@ -248,10 +248,10 @@ impl Layout {
         }
     }
 
-    /// What `raw` means in an entry of `level`. Never panics, never allocates.
+    /// Decodes `raw` as an entry of `level`. It never panics and never allocates.
     ///
-    /// Attributes are gated as the kernel gates them: nothing but the state is read from an entry that is not shadow-present, and
-    /// host-/MMU-writable, Accessed and Dirty only from leaves.
+    /// Attributes are read only where the kernel reads them: only the state from an entry that is not shadow-present, and host-writable,
+    /// MMU-writable, Accessed and Dirty only from leaves.
     #[inline]
     pub fn decode(&self, raw: u64, level: u8) -> Decoded {
         if self.is_shadow_present(raw) {
@@ -274,7 +274,7 @@ impl Layout {
         }
     }
 
-    /// Leaves and table entries in one straight line: which of the two an entry is, is not worth a mispredicted branch.
+    /// Decodes leaves and table entries in the same straight code, because a branch between the two would often be mispredicted.
     #[inline]
     fn decode_present(&self, raw: u64, level: u8) -> Decoded {
         let m = &self.masks;
@@ -322,7 +322,7 @@ impl Layout {
         }
     }
 
-    /// The value a leaf with these attributes has. Fields the layout lacks are ignored; the inverse of [`Layout::decode`] for the rest.
+    /// Makes the value of a leaf with these attributes. It is the inverse of [`Layout::decode`]; fields that the layout lacks are ignored.
     pub fn leaf(&self, leaf: &Leaf) -> u64 {
         let m = &self.masks;
         let mut raw = (leaf.pfn << 12) & m.base_addr_mask;
@@ -343,7 +343,7 @@ impl Layout {
         raw
     }
 
-    /// The value of an entry that points to the table at `pfn`, as the kernel makes it (`make_nonleaf_spte`).
+    /// Makes the value of an entry that points to the table at `pfn`, as the kernel's `make_nonleaf_spte` does.
     pub fn table(&self, pfn: u64, ad_type: AdType) -> u64 {
         let m = &self.masks;
         let accessed = if ad_type == AdType::Disabled { 0 } else { m.accessed_mask };
@@ -356,7 +356,7 @@ impl Layout {
             | self.ad_type.put(ad_type.value())
     }
 
-    /// The value of an MMIO SPTE (`make_mmio_spte`), generation bugs of the kernel included.
+    /// Makes the value of an MMIO SPTE as the kernel's `make_mmio_spte` does, with the kernel's generation bugs.
     pub fn mmio(&self, gfn: u64, access: u8, generation: u32) -> u64 {
         self.masks.vm_mmio_value
             | (u64::from(access) & self.masks.mmio_access_mask)
@@ -366,7 +366,7 @@ impl Layout {
 
     fn present_bits(&self) -> u64 {
         match self.present {
-            // Of several bits (pKVM: any permission) none may be set on its own account.
+            // Where several bits count as present (pKVM: any permission), none of them has to be set by itself.
             PresentRule::AnyOf(bits) if bits.is_power_of_two() => bits,
             _ => 0,
         }
@@ -380,7 +380,7 @@ impl Layout {
     }
 }
 
-/// Attributes of a leaf for [`Layout::leaf`].
+/// The attributes of a leaf for [`Layout::leaf`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of `Decoded`, described there")]
 pub struct Leaf {

@@ -1,4 +1,4 @@
-//! The layouts that ship with the crate.
+//! The layout files that ship with the crate. [`Library`] reads each of them at most once.
 
 use alloc::{format, string::String, vec::Vec};
 use core::cell::OnceCell;
@@ -7,17 +7,17 @@ use crate::{Era, Error, FileError, LayoutSpec, Mode, Resolved, eras, file::File}
 
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/layout_files.rs"));
 
-/// The file of a family and mode: its name (`C/ept`) and its text.
+/// The file of a family and mode, as its name (`C/ept`) and its text.
 pub(crate) fn text(family: &str, mode: &str) -> Option<(&'static str, &'static str)> {
     FILES.iter().copied().find(|(name, _)| name.split_once('/') == Some((family, mode)))
 }
 
-/// The shipped files: `C/ept` and the text of each, for a user who wants to start from one.
+/// The names (`C/ept`) and texts of all shipped files; a user can copy one as a start.
 pub fn files() -> &'static [(&'static str, &'static str)] {
     FILES
 }
 
-/// The shipped files, each read at most once and only when asked for: one per process is enough.
+/// The shipped files. Each is read at most once and only when it is asked for, so one `Library` for a process is enough.
 pub struct Library {
     eras: OnceCell<Result<Vec<Era>, FileError>>,
     files: [OnceCell<Result<File<'static>, FileError>>; FILES.len()],
@@ -30,7 +30,7 @@ impl Default for Library {
 }
 
 impl Library {
-    /// Nothing read yet.
+    /// Makes a library that has not read any file yet.
     pub fn new() -> Self {
         Self { eras: OnceCell::new(), files: [const { OnceCell::new() }; FILES.len()] }
     }
@@ -40,7 +40,7 @@ impl Library {
         self.eras.get_or_init(eras::eras).as_deref().map_err(|e| Error::File(e.clone()))
     }
 
-    /// Whether a family has a mode.
+    /// Whether a family has a layout for a mode.
     pub fn has(&self, family: &str, mode: Mode) -> bool {
         text(family, mode.name()).is_some()
     }
@@ -54,7 +54,7 @@ impl Library {
         self.files[at].get_or_init(|| File::parse(name, text)).as_ref().map_err(|e| Error::File(e.clone()))
     }
 
-    /// Names of all layouts: every era in every mode its family has.
+    /// The names of all layouts: every era in every mode of its family.
     pub fn names(&self) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();
         for era in self.eras()? {
@@ -68,7 +68,7 @@ impl Library {
     }
 }
 
-/// A layout by name, for a host of which nothing is known.
+/// The layout of a name, for a host about which nothing is known.
 pub fn find(name: &str) -> Result<Resolved, Error> {
     LayoutSpec::named(name)?.resolve()
 }

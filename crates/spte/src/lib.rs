@@ -1,8 +1,8 @@
 //! What the value of a KVM shadow page table entry (SPTE) means, under the layout of any kernel.
 //!
 //! KVM's x86 MMU keeps its own page tables (EPT, NPT, or shadows of the guest's), and their entries mix hardware bits with marks of
-//! KVM's own. Where those marks lie changed five times between Linux 4.13 and 7.3, and depends on the CPU vendor, the paging mode and
-//! the host's address width besides. This crate knows all of them: 14 eras in up to 10 paging modes each.
+//! KVM's own. The places of those marks changed five times between Linux 4.13 and 7.3, and they also depend on the CPU vendor, the
+//! paging mode and the host's address width. This crate knows all of them: 14 eras in up to 10 paging modes each.
 //!
 //! ```
 //! use mmuscope_spte::{Kernel, Known, LayoutSpec, Mode, State};
@@ -18,7 +18,7 @@
 //! assert_eq!(leaf.pfn, Some(0x123456));
 //! assert_eq!((leaf.host_writable, leaf.mmu_writable), (Some(true), Some(true)));
 //!
-//! // The same word is something else to the kernel before the present bit.
+//! // The same word means something else to a kernel without the MMU-present bit.
 //! let older = LayoutSpec::named("5.10/ept")?.resolve()?;
 //! assert_eq!(older.layout.decode(0x0600_0001_2345_6b77, 1).host_writable, Some(false));
 //! # Ok::<(), mmuscope_spte::Error>(())
@@ -29,13 +29,14 @@
 //! - [`LayoutSpec`] holds what is known (kernel, mode, host, measured masks) and resolves to a layout by the computation the kernel does
 //!   at module load; [`Resolved`] says where each part came from.
 //! - Layouts are files (`layouts/` in the source, [`layouts::files`]), and a user's own file has the same format.
-//! - [`explain()`] puts a value in words, [`changes`] two values of one entry, [`infer::judge`] finds the layout of values nobody
-//!   described, [`describe`] tells a layout itself.
+//! - [`explain()`] describes a value in words and [`changes`] the difference of two values of one entry; [`infer::judge`] finds the
+//!   layout of values whose kernel is not known; [`describe`] lists what a layout defines.
 //!
-//! The crate is `no_std` and has no dependencies. Without the default feature `alloc` only layouts already resolved remain.
+//! This crate never reads traces and never does I/O. It is `no_std` and has no dependencies; without the default feature `alloc`, only
+//! layouts that are resolved already can be used.
 //!
-//! The facts come from reading some forty kernel trees (`arch/x86/kvm/mmu/spte.[ch]`, `mmu.c`, `vmx.c`, `svm.c`), and are tested
-//! against vectors of an independent model and against what real kernels of five families printed and held in memory.
+//! The facts come from reading some forty kernel trees (`arch/x86/kvm/mmu/spte.[ch]`, `mmu.c`, `vmx.c`, `svm.c`). They are tested
+//! against vectors of an independent model, and against what real kernels of five families printed and held in memory.
 #![no_std]
 #![allow(clippy::needless_bitwise_bool, reason = "decoding avoids branches on purpose")]
 #![allow(

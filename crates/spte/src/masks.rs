@@ -1,6 +1,7 @@
-//! The kernel's mask variables.
+//! The kernel's mask variables: their values in [`Masks`], their names in [`MaskName`].
 
-/// KVM's global masks, under the kernel's names (without `shadow_`). Variables a kernel does not have hold what it uses in their place.
+/// KVM's global masks under the kernel's names (without `shadow_`). A variable that a kernel does not have holds what that kernel uses in its
+/// place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[allow(missing_docs, reason = "names of kernel variables; MaskName::meaning has the sentence for each")]
 pub struct Masks {
@@ -28,21 +29,21 @@ pub struct Masks {
 
 macro_rules! mask_names {
     ($($variant:ident $field:ident $name:literal $meaning:literal),+ $(,)?) => {
-        /// A mask variable by name.
+        /// The name of a mask variable.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[allow(missing_docs, reason = "names of kernel variables")]
         pub enum MaskName { $($variant),+, EnableMmioCaching }
 
         impl MaskName {
-            /// All of them.
+            /// All mask variables.
             pub const ALL: &'static [MaskName] = &[$(MaskName::$variant),+, MaskName::EnableMmioCaching];
 
-            /// The kernel's name.
+            /// The kernel's name for it.
             pub const fn name(self) -> &'static str {
                 match self { $(MaskName::$variant => $name),+, MaskName::EnableMmioCaching => "enable_mmio_caching" }
             }
 
-            /// What the variable is for.
+            /// What the kernel uses the variable for.
             pub const fn meaning(self) -> &'static str {
                 match self {
                     $(MaskName::$variant => $meaning),+,
@@ -52,7 +53,7 @@ macro_rules! mask_names {
         }
 
         impl Masks {
-            /// Value of a mask (a flag is 0 or 1).
+            /// The value of a mask (a flag is 0 or 1).
             pub const fn get(&self, name: MaskName) -> u64 {
                 match name {
                     $(MaskName::$variant => self.$field),+,
@@ -96,7 +97,7 @@ mask_names! {
 }
 
 impl MaskName {
-    /// By the kernel's name; `shadow_xs_mask` is what `shadow_x_mask` became in 7.2, `physical_mask` narrows the address.
+    /// Finds a mask by the kernel's name. `shadow_xs_mask` is the name of `shadow_x_mask` since 7.2; `physical_mask` narrows the address bits.
     pub fn parse(name: &str) -> Option<MaskName> {
         let name = match name {
             "shadow_xs_mask" => "shadow_x_mask",

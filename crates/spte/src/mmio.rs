@@ -1,16 +1,16 @@
-//! MMIO SPTEs: generation and frame number, the way each kernel stores and reads them.
+//! How MMIO SPTEs store the memslot generation and the guest frame number, and how the kernel reads them back.
 //!
-//! Storing and reading are separate on purpose: from 5.1 to 5.9 they are not inverse to each other (kernel bugs), and a decoder
-//! that wants to agree with the kernel has to make the same mistakes.
+//! The main types are [`Generation`] and [`GfnRule`]; a [`crate::Layout`] holds one of each. Storing and reading are separate because from
+//! 5.1 to 5.9 they are not inverse to each other (kernel bugs), and a decoder that agrees with the kernel has to make the same mistakes.
 
-/// One piece of the generation: `width` bits of the generation from `generation_bit` live at `spte_bit`.
+/// One piece of the generation: its `width` bits from `generation_bit` up are stored at `spte_bit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Piece {
-    /// Lowest bit in the SPTE.
+    /// The lowest bit in the SPTE, 0 to 63.
     pub spte_bit: u8,
-    /// Lowest bit in the generation.
+    /// The lowest bit in the generation.
     pub generation_bit: u8,
-    /// Bits; 0 for an unused piece.
+    /// The number of bits; 0 for a piece that is not used.
     pub width: u8,
 }
 
@@ -31,36 +31,36 @@ impl Piece {
 /// Where an MMIO SPTE keeps the memslot generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Generation {
-    /// How the kernel stores it, low piece first.
+    /// The pieces as the kernel stores them, the low one first.
     pub store: [Piece; 2],
-    /// How the kernel reads it back.
+    /// The pieces as the kernel reads them back.
     pub read: [Piece; 2],
-    /// Bits cleared before reading (up to 5.5 the MMIO mask).
+    /// The bits that the kernel clears before reading (up to 5.5 the MMIO mask).
     pub clear: u64,
 }
 
 impl Generation {
-    /// The bits that storing `generation` sets.
+    /// The bits that are set when `generation` is stored.
     pub const fn put(&self, generation: u32) -> u64 {
         self.store[0].put(generation) | self.store[1].put(generation)
     }
 
-    /// What the kernel reads back.
+    /// The generation that the kernel reads back from `raw`.
     #[inline]
     pub const fn get(&self, raw: u64) -> u32 {
         let raw = raw & !self.clear;
         self.read[0].get(raw) | self.read[1].get(raw)
     }
 
-    /// Every bit storing can touch.
+    /// All bits that storing a generation can set.
     pub const fn bits(&self) -> u64 {
         self.store[0].mask() << (self.store[0].spte_bit & 63)
             | self.store[1].mask() << (self.store[1].spte_bit & 63)
     }
 
-    /// Bits of a generation that survive storing and reading.
+    /// The bits of a generation that survive storing and reading back.
     pub const fn kept(&self) -> u32 {
-        // A bit survives if storing it alone gives back it alone.
+        // A bit survives if storing it alone reads back as the same bit alone.
         let mut kept = 0;
         let mut n = 0;
         while n < 32 {
@@ -73,7 +73,7 @@ impl Generation {
         kept
     }
 
-    /// Whether some bits are stored twice instead of the higher ones (kernels 5.1 to 5.9): what is above them is lost.
+    /// Whether some bits are stored twice in place of the higher ones (kernels 5.1 to 5.9), so that the higher bits are lost.
     pub const fn is_buggy(&self) -> bool {
         let (a, b) = (self.store[0], self.store[1]);
         a.width > 0
@@ -83,28 +83,28 @@ impl Generation {
     }
 }
 
-/// How an MMIO SPTE keeps its guest frame number.
+/// How an MMIO SPTE stores its guest frame number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GfnRule {
-    /// The address bits as they are; reading clears these bits (up to 4.18).
+    /// The address bits are stored as they are, and `clear` is removed when they are read (up to 4.18).
     Plain {
-        /// Generation and MMIO mask bits, cleared before the shift.
+        /// The bits of generation and MMIO mask, which are cleared before the shift.
         clear: u64,
     },
-    /// Since 4.19: the bits under `split` are set (L1TF) and the frame's own kept five bits higher.
+    /// Since 4.19, the bits under `split` are set against L1TF, and the frame's own bits are stored five bits higher.
     Split {
-        /// `shadow_nonpresent_or_rsvd_mask`; 0 on hosts that need no mitigation.
+        /// The kernel's `shadow_nonpresent_or_rsvd_mask`; 0 on hosts that need no mitigation.
         split: u64,
-        /// `shadow_nonpresent_or_rsvd_lower_gfn_mask`.
+        /// The kernel's `shadow_nonpresent_or_rsvd_lower_gfn_mask`.
         lower: u64,
     },
 }
 
 impl GfnRule {
-    /// Bits by which displaced frame bits are moved (`SHADOW_NONPRESENT_OR_RSVD_MASK_LEN`).
+    /// The number of bits by which displaced frame bits are shifted (`SHADOW_NONPRESENT_OR_RSVD_MASK_LEN`).
     pub const SHIFT: u32 = 5;
 
-    /// The bits that storing `gfn` sets.
+    /// The bits that are set when `gfn` is stored.
     pub const fn put(&self, gfn: u64) -> u64 {
         let address = gfn << 12;
         match *self {
@@ -113,7 +113,7 @@ impl GfnRule {
         }
     }
 
-    /// The frame number the kernel reads.
+    /// The frame number that the kernel reads back.
     #[inline]
     pub const fn get(&self, raw: u64) -> u64 {
         match *self {

@@ -1,4 +1,4 @@
-//! Paging modes.
+//! Paging modes: [`Mode`] is the kind of table that an SPTE lives in, [`Format`] the hardware format of its entries.
 
 /// Entry format of the hardware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,32 +14,32 @@ pub enum Format {
 pub enum Mode {
     /// EPT with accessed/dirty bits.
     Ept,
-    /// EPT without them.
+    /// EPT without accessed/dirty bits.
     EptNoAd,
     /// AMD nested paging.
     Npt,
-    /// Shadow of a 64-bit guest's tables (4 or 5 levels).
+    /// The shadow of a 64-bit guest's tables (4 or 5 levels).
     Shadow64,
-    /// Shadow in PAE format: 32-bit guests, and 32-bit hosts.
+    /// The shadow in PAE format of 32-bit guests, and of all guests on 32-bit hosts.
     ShadowPae,
-    /// Shadow of an L1 hypervisor's EPT.
+    /// The shadow of an L1 hypervisor's EPT.
     NestedEpt,
-    /// The same, where L1 turned A/D off.
+    /// The shadow of an L1 hypervisor's EPT where L1 turned accessed/dirty bits off.
     NestedEptNoAd,
-    /// Shadow of an L1 hypervisor's NPT.
+    /// The shadow of an L1 hypervisor's NPT.
     NestedNpt,
-    /// The shared half of a TDX guest.
+    /// The tables for the shared half of a TDX guest's memory.
     TdxShared,
-    /// KVM's mirror of a TDX guest's private half.
+    /// KVM's mirror of the tables for the private half of a TDX guest's memory.
     TdxMirror,
-    /// PVM, the out-of-tree hypervisor without hardware paging support.
+    /// Shadow tables of PVM, the out-of-tree hypervisor that needs no hardware paging support.
     Pvm,
-    /// pKVM on Intel, out of tree: tables of its hypervisor, read only.
+    /// Tables of the pKVM hypervisor on Intel (out of tree); KVM only reads them.
     Pkvm,
 }
 
 impl Mode {
-    /// All of them.
+    /// All modes.
     pub const ALL: [Mode; 12] = [
         Mode::Ept,
         Mode::EptNoAd,
@@ -55,7 +55,7 @@ impl Mode {
         Mode::Pkvm,
     ];
 
-    /// The word of the command line and of layout names.
+    /// The word for this mode on the command line and in layout names.
     pub const fn name(self) -> &'static str {
         match self {
             Mode::Ept => "ept",
@@ -73,7 +73,7 @@ impl Mode {
         }
     }
 
-    /// In words.
+    /// The mode in words, for people.
     pub const fn words(self) -> &'static str {
         match self {
             Mode::Ept => "EPT with A/D bits",
@@ -91,7 +91,7 @@ impl Mode {
         }
     }
 
-    /// By name; a few other spellings are understood.
+    /// Finds a mode by its name or one of a few other spellings.
     pub fn parse(text: &str) -> Option<Mode> {
         let alias = match text {
             "ept-ad" | "ept_ad" => "ept",
@@ -108,7 +108,7 @@ impl Mode {
         Mode::ALL.into_iter().find(|m| m.name() == alias)
     }
 
-    /// Format of the entries.
+    /// The format of its entries.
     pub const fn format(self) -> Format {
         match self {
             Mode::Npt | Mode::Shadow64 | Mode::ShadowPae | Mode::NestedNpt | Mode::Pvm => Format::Legacy,

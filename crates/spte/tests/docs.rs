@@ -1,4 +1,4 @@
-//! The table of layouts in the documentation is the one the layout files give.
+//! The table of layouts in the documentation must be the one that the layout files give.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Layout files: what is shipped is real TOML and means there what it means here; what is wrong gets its line and the reason.
+//! Layout files: the shipped ones are real TOML and mean the same to a TOML parser; a mistake is reported with its line and the reason.
 
 use std::collections::BTreeMap;
 
@@ -157,7 +157,7 @@ fn releases_and_what_they_leave_open() {
     assert!(resolve("4.18.0-348.el8.x86_64", Mode::Npt).notes.iter().any(|n| n.contains("RHEL 8")));
 }
 
-/// The masks that real kernels computed, read from their memory, come out of release and host alone.
+/// The masks that real kernels computed, read from their memory, also follow from release and host alone.
 #[test]
 fn masks_of_real_hosts() {
     // (release, mode, vendor, MAXPHYADDR, cache bits, L1TF, variables as the kernel held them)
@@ -301,7 +301,7 @@ fn mmio_caching_off() {
     let mut spec = LayoutSpec::named("6.1/npt").expect("a name");
     spec.host.mmio_caching = Some(Known::given(false));
     let layout = spec.resolve().expect("resolves").layout;
-    // As read from a kernel with kvm.mmio_caching=0: the value is 0, the mask stays.
+    // A kernel with kvm.mmio_caching=0 held the value 0 and kept the mask.
     assert_eq!(layout.masks.mmio_value, 0);
     assert_eq!(layout.masks.mmio_mask, 0x8_0000_0000_0001);
     assert_eq!(layout.state(0x8_0000_fee0_0001, 1), State::Nonpresent);

@@ -1,4 +1,4 @@
-//! What holds for every value, level and layout.
+//! Properties that hold for every value, level and layout.
 
 use std::sync::OnceLock;
 
@@ -10,7 +10,7 @@ use mmuscope_spte::{
 };
 use proptest::prelude::*;
 
-/// Every shipped layout, on hosts that differ in what matters.
+/// Every shipped layout, on hosts that differ in everything that layouts depend on.
 fn layouts() -> &'static [mmuscope_spte::Resolved] {
     static ALL: OnceLock<Vec<mmuscope_spte::Resolved>> = OnceLock::new();
     ALL.get_or_init(|| {
@@ -47,7 +47,7 @@ fn any_layout() -> impl Strategy<Value = &'static mmuscope_spte::Resolved> {
     (0..layouts().len()).prop_map(|at| &layouts()[at])
 }
 
-/// Words near what tables hold, and any word at all.
+/// Words close to what tables hold, and arbitrary words.
 fn any_value() -> impl Strategy<Value = u64> {
     prop_oneof![
         any::<u64>(),
@@ -88,7 +88,7 @@ proptest! {
         let d = resolved.layout.decode(raw, level);
         prop_assert_eq!(d.raw, raw);
         prop_assert_eq!(d.state, resolved.layout.state(raw, level));
-        // Nothing is said about what is not shadow-present.
+        // Attributes are read only from shadow-present entries.
         if !matches!(d.state, State::Present | State::Table) {
             prop_assert!(d.pfn.is_none() && d.accessed.is_none() && d.ad_type.is_none() && d.host_writable.is_none());
             prop_assert_eq!(d.reserved_bits, 0);
@@ -113,13 +113,13 @@ proptest! {
             leaf.ad_type = AdType::Disabled;
         }
         leaf.r |= layout.mode == Mode::Pkvm;
-        // Write without read is an EPT misconfiguration, and with it the mark of MMIO SPTEs.
+        // Write without read is an EPT misconfiguration, and also the mark of MMIO SPTEs.
         leaf.r |= leaf.w;
-        // On hosts with 52 bits the mark of MMIO SPTEs is an A/D type alone; legacy tables never use it.
+        // On hosts with 52 address bits, only an A/D type marks MMIO SPTEs; legacy tables never use that type.
         if !ept {
             leaf.ad_type = AdType::Enabled;
         }
-        // Nothing of the entry may be left: an all-zero word is not a leaf where presence has no bit.
+        // Where presence has no bit of its own, an all-zero word is not a leaf; one bit is set so that the word is not zero.
         leaf.host_writable |= layout.present == PresentRule::NotSpecial;
         leaf.pfn &= layout.masks.base_addr_mask >> 12;
         let raw = layout.leaf(&leaf);
@@ -169,7 +169,7 @@ proptest! {
         let raw = layout.mmio(gfn, access, generation);
         prop_assert_eq!(layout.state(raw, 1), State::Mmio, "{} {:#x}", layout.id(), raw);
         let d = layout.decode(raw, 1);
-        // Kernels from 5.2 to 5.6 under SME read a wrong frame back: a vector of its own holds that.
+        // Kernels from 5.2 to 5.6 read a wrong frame back under SME; a vector holds that case.
         let clash = match layout.mmio_gfn {
             mmuscope_spte::GfnRule::Split { lower, .. } => lower & layout.masks.vm_mmio_value,
             mmuscope_spte::GfnRule::Plain { .. } => 0,
@@ -201,13 +201,13 @@ proptest! {
         let d = layout.decode(tracked, 1);
         prop_assert_eq!(d.access_tracked, Some(true));
         prop_assert_eq!((d.r, d.w, d.x), (Some(false), Some(false), Some(false)));
-        // Everything but Write comes back.
+        // Every permission except Write is restored.
         prop_assert_eq!(d.restored, Some(raw & !2));
     }
 
     #[test]
     fn an_unused_mask_changes_nothing(raw in any_value(), level in 1u8..6, value in any::<u64>()) {
-        // nonpresent_or_rsvd masks serve MMIO SPTEs, and these kernels use none: whatever they hold, the answer is the same.
+        // The nonpresent_or_rsvd masks only serve MMIO SPTEs. These kernels use none, so the masks must not change the answer.
         let host = HostSpec { mmio_caching: Some(Known::given(false)), ..HostSpec::default() };
         let plain = LayoutSpec { host, ..LayoutSpec::named("E11/npt").expect("shipped") };
         let mut other = plain.clone();
@@ -258,7 +258,7 @@ proptest! {
     }
 }
 
-/// The words of the reference: what is present in one era is another thing in the next.
+/// The words of the reference: a value that is present in one era means something else in the next.
 #[test]
 fn one_word_under_five_eras() {
     let read = |name: &str, raw: u64| -> Layout {
@@ -273,8 +273,8 @@ fn one_word_under_five_eras() {
     assert_eq!(read("E10/ept", raw).state(raw, 1), State::Nonpresent);
 }
 
-/// An entry of a host without EPT A/D bits that is writable but not dirty: 6.13 and later keep Dirty in software there, set where a
-/// writable entry is made, so it is of a kernel before.
+/// An entry of a host without EPT A/D bits that is writable but not dirty. Kernels since 6.13 maintain Dirty in software there and set it in
+/// every writable entry they make, so it comes from an older kernel.
 #[test]
 fn writable_and_clean_without_ad_bits_is_older_than_6_13() {
     let library = Library::new();

@@ -1,4 +1,4 @@
-//! The vectors of an independent model of the kernel's functions: every field, every mask.
+//! Test vectors from an independent model of the kernel's functions; every field and every mask is compared.
 
 use std::collections::BTreeSet;
 
@@ -122,7 +122,7 @@ fn every_vector_by_each_release_of_its_era() {
     let mut releases = BTreeSet::new();
     for v in vectors() {
         let era = eras.iter().find(|e| v["era"] == e.id).expect("a known era");
-        // The releases themselves are spelled out where a major number ends inside the era.
+        // The list of releases is spelled out because a major number may end inside the era.
         let last_minor_of = |major: u16| match major {
             4 => 20,
             5 | 6 => 19,

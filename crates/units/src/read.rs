@@ -1,8 +1,8 @@
-//! Numbers as people type them. The rules are on the crate's first page.
+//! Parsing of times, sizes, numbers and guest frames as people type them. The rules are in the table of the crate's first page.
 
 use std::fmt;
 
-/// A text that is no time, with what would be one.
+/// The error for a text that is not a time. Its message shows how a time is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotATime(pub String);
 
@@ -14,8 +14,8 @@ impl fmt::Display for NotATime {
 
 impl std::error::Error for NotATime {}
 
-/// Reads a time as nanoseconds: a number with `ns`, `us`/`µs`, `ms`, `s`, `m`/`min` or `h`; without a unit it is in seconds. Exact to the
-/// nanosecond: a fraction of one is refused.
+/// Reads a time as nanoseconds: a number with `ns`, `us`/`µs`, `ms`, `s`, `m`/`min` or `h`; a number without a unit is in seconds. The
+/// result is exact: a number that is not a whole count of nanoseconds is refused.
 pub fn time(text: &str) -> Result<u64, NotATime> {
     let wrong = || NotATime(text.to_owned());
     let t = text.trim();
@@ -33,7 +33,7 @@ pub fn time(text: &str) -> Result<u64, NotATime> {
     scaled(digits, scale).ok_or_else(wrong)
 }
 
-/// `digits` (a decimal number, perhaps with a point) times `scale`, where that is a whole number.
+/// Multiplies `digits` (a decimal number, perhaps with a point) by `scale`. The result is `None` where the product is not a whole number.
 fn scaled(digits: &str, scale: u64) -> Option<u64> {
     let digits = digits.replace('_', "");
     let (whole, fraction) = digits.split_once('.').unwrap_or((&digits, ""));
@@ -42,7 +42,7 @@ fn scaled(digits: &str, scale: u64) -> Option<u64> {
         return None;
     }
     let plain = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-    // No fraction of a unit of time or size has more than 15 decimals that matter.
+    // 15 decimals are enough for every unit of time or size; more could overflow the arithmetic below.
     if !plain(whole) || !plain(fraction) || fraction.len() > 15 {
         return None;
     }
@@ -92,8 +92,8 @@ pub fn frame(text: &str) -> Option<u64> {
     number(text, true)
 }
 
-/// Reads a guest frame or a range of them, as its first frame and one past its last: `7c00`, `100-1ff` (both included), `100+16` (16 frames).
-/// `decimal`: numbers without a prefix are decimal.
+/// Reads a guest frame or a range of them, and returns the first frame and one past the last: `7c00`, `100-1ff` (both included),
+/// `100+16` (16 frames). With `decimal`, numbers without a prefix are decimal.
 pub fn frames(text: &str, decimal: bool) -> Result<(u64, u64), String> {
     let wrong = || {
         let kind = if decimal { "no decimal frame" } else { "no frame" };
@@ -114,12 +114,12 @@ pub fn frames(text: &str, decimal: bool) -> Result<(u64, u64), String> {
     Ok((a, b.checked_add(1).ok_or_else(wrong)?))
 }
 
-/// Frames as typed, before it is known whether numbers without a prefix are to be decimal.
+/// Frames as the user typed them. They are read once it is known whether numbers without a prefix are decimal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frames(String);
 
 impl Frames {
-    /// The frames: the first and one past the last.
+    /// Returns the first frame and one past the last.
     pub fn get(&self, decimal: bool) -> Result<(u64, u64), String> {
         frames(&self.0, decimal)
     }
@@ -128,7 +128,7 @@ impl Frames {
 impl std::str::FromStr for Frames {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
-        // What is no hex range is no decimal one.
+        // Every decimal text is also a hex text, so hex is tried first: its error names what is wrong with either.
         frames(s, false).or_else(|e| frames(s, true).map_err(|_| e))?;
         Ok(Self(s.to_owned()))
     }

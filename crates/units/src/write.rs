@@ -1,6 +1,6 @@
-//! Numbers as people read them. The rules are on the crate's first page.
+//! Formatting of numbers, times, sizes and frames for people. The rules are in the table of the crate's first page.
 
-/// What an entry of a level maps: `4K` (level 1), `2M`, `1G`, `512G`, `256T` (level 5); `?` for what is no level.
+/// The size that an entry of a level maps: `4K` (level 1), `2M`, `1G`, `512G`, `256T` (level 5); `?` for any other number.
 pub fn level_size(level: u8) -> &'static str {
     match level {
         1 => "4K",
@@ -12,7 +12,7 @@ pub fn level_size(level: u8) -> &'static str {
     }
 }
 
-/// `1234567` as `1,234,567`.
+/// Writes a count with thousands separated: `1,234,567`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3 + 1);
@@ -66,7 +66,7 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
-/// Three significant digits, without trailing zeroes after the point.
+/// Formats a number with three significant digits, without trailing zeroes after the point.
 fn three(v: f64) -> String {
     let decimals = if v >= 99.95 {
         0
@@ -78,7 +78,7 @@ fn three(v: f64) -> String {
     trimmed(&format!("{v:.decimals$}")).to_owned()
 }
 
-/// Without trailing zeroes after the point.
+/// Removes trailing zeroes after the point.
 fn trimmed(number: &str) -> &str {
     if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number }
 }
@@ -88,19 +88,19 @@ pub fn seconds(ns: u64) -> String {
     format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)
 }
 
-/// A moment on the trace's own clock: seconds as well, since traces print it so.
+/// A moment on the trace's own clock. It is in seconds too, because traces print it so.
 pub fn clock(ns: u64) -> String {
     seconds(ns)
 }
 
-/// A moment to the nanosecond in prose: `1.234567890 s`, without trailing zeroes: `1.5 s`.
+/// A moment in prose, exact to the nanosecond and without trailing zeroes: `1.234567891 s`, `1.5 s`.
 pub fn moment(ns: u64) -> String {
     format!("{} s", trimmed(&seconds(ns)))
 }
 
-/// The moments of a list, all with as many decimals as tell neighbours apart, at least three: `1.103 s`, or `1.103254 s` and `1.103261 s`.
-/// Equal neighbours ask for no more than others do; what is not the first moment
-/// does not look like it.
+/// Formats the moments of a list with the same number of decimals: at least three, and as many as make different neighbours look different:
+/// `1.103 s`, or `1.103254 s` and `1.103261 s`. Equal neighbours need no more decimals than the others do. A moment after 0 is never
+/// printed as zero.
 pub fn moments(list: &[u64]) -> Vec<String> {
     let shown = |ns: u64, decimals: u32| ns / 10u64.pow(9 - decimals);
     let decimals = [3, 4, 5, 6, 7, 8]
@@ -112,15 +112,15 @@ pub fn moments(list: &[u64]) -> Vec<String> {
         .unwrap_or(9);
     list.iter()
         .map(|ns| {
-            // Cut, not rounded: a rounded moment could lie behind its neighbour, or behind the end of the trace.
+            // The digits are cut, not rounded: a rounded moment could lie after its neighbour, or after the end of the trace.
             let digits = seconds(*ns);
             format!("{} s", &digits[..digits.len() - (9 - decimals as usize)])
         })
         .collect()
 }
 
-/// A time in nanoseconds with the unit of its own magnitude and the digits that `step` (the distance to the next one of interest) needs:
-/// `1.00002 s` where ticks are 20 µs apart.
+/// A time in nanoseconds with the unit of its own magnitude and as many digits as `step` needs, which is the distance in nanoseconds to
+/// the next tick: `1.00002 s` where ticks are 20 µs apart.
 pub fn time_with_step(ns: f64, step: f64) -> String {
     let (unit, size) = match ns.abs() {
         a if a >= 1e9 => ("s", 1e9),
@@ -162,7 +162,7 @@ pub fn gfn_range(start: u64, end: u64) -> String {
     if end <= start.saturating_add(1) { gfn(start) } else { format!("{}–{}", gfn(start), gfn(end - 1)) }
 }
 
-/// A raw SPTE value, always 16 digits so that bits line up.
+/// A raw SPTE value, always with 16 hex digits so that the bits of values in a column line up.
 pub fn spte(v: u64) -> String {
     format!("0x{v:016x}")
 }
@@ -181,12 +181,12 @@ pub fn percent(part: u64, whole: u64) -> String {
     } else if p < 10.0 {
         format!("{p:.1} %")
     } else {
-        // Not the whole, so not "100 %" either.
+        // A share that is not the whole is never shown as "100 %".
         format!("{:.0} %", p.min(99.0))
     }
 }
 
-/// How often something happened in a length of time: `212 /s`, `3,450 /s`. `None`: no time passed.
+/// How often something happened in a length of time of `ns` nanoseconds: `212 /s`, `3,450 /s`. `None` where no time passed.
 pub fn rate(n: u64, ns: u64) -> Option<String> {
     (ns > 0).then(|| {
         let r = n as f64 * 1e9 / ns as f64;
@@ -233,7 +233,7 @@ mod tests {
         ] {
             assert_eq!(duration(ns), s, "{ns}");
         }
-        // The largest time a trace can hold is still a time.
+        // The largest time that a trace can hold is formatted, too.
         assert_eq!(duration(u64::MAX), "5124095 h 34 min");
     }
 

@@ -1,10 +1,10 @@
-//! `cargo xtask bench`: ratios against the tools people use and against the targets, on this machine, in one run.
+//! `cargo xtask bench`: ratios against common tools and against the targets, measured on this machine in one run.
 
 use crate::run::{cargo, root, show};
 use anyhow::{Result, bail};
 use std::process::Command;
 
-/// Name, package and program of each bench. The programs are examples, so that no build of the product carries them.
+/// The name, package and program of each bench. The programs are examples, so that no build of the product contains them.
 const BENCHES: [(&str, &str, &str); 4] = [
     ("decode", "mmuscope-spte", "throughput"),
     ("formats", "mmuscope-trace", "bench_formats"),
@@ -25,7 +25,7 @@ pub(crate) fn bench(args: &[&str]) -> Result<()> {
 
 fn run((name, package, example): &(&str, &str, &str), args: &[&str]) -> Result<()> {
     eprintln!("\nbench {name}");
-    // All examples of the package: a bench may start another of them.
+    // All examples of the package are built, because a bench may start another of them.
     show(&mut cargo(&["build", "--release", "--package", package, "--examples"]))?;
     show(Command::new(root().join("target/release/examples").join(example)).args(args).current_dir(root()))
 }

@@ -1,6 +1,6 @@
 //! The chores of this repository: `cargo xtask test`, `samples`, `bench`, `cuts`, `lab`, `agree`, `screenshot`.
 //!
-//! Light to build on purpose: it depends on nothing of mmuscope and runs the programs it needs.
+//! It builds quickly because it depends on no other crate of mmuscope: it runs the programs it needs.
 
 mod bench;
 mod run;
@@ -66,10 +66,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds mmuscope and the second counter, and lets it compare.
+/// Builds mmuscope and the second counter, and runs the comparison.
 fn agree(files: &[&str]) -> anyhow::Result<()> {
     run::show(&mut run::cargo(&["build", "--package", "mmuscope-cli", "--package", "mmuscope-agree"]))?;
     let own = std::env::current_exe()?;
-    // Files are named from where the user stands.
+    // File names are relative to the user's current directory.
     run::show(Command::new(own.with_file_name("mmuscope-agree")).args(files))
 }

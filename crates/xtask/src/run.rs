@@ -1,4 +1,4 @@
-//! Running other programs, and saying so.
+//! Running other programs; each command line is printed first.
 
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ pub(crate) fn root() -> PathBuf {
     here.ancestors().nth(2).unwrap_or(here).to_path_buf()
 }
 
-/// A command that runs at the top of the repository, without input.
+/// A command that runs at the top of the repository with an empty standard input.
 pub(crate) fn at_root(program: &str, args: &[&str]) -> Command {
     let mut c = Command::new(program);
     c.args(args).current_dir(root()).stdin(Stdio::null());
@@ -22,7 +22,7 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     at_root(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()), args)
 }
 
-/// A program among the lab's examples; arguments follow.
+/// The command that builds and runs an example of the lab; the caller adds the arguments.
 pub(crate) fn lab_example(name: &str) -> Command {
     cargo(&["run", "--quiet", "--package", "mmuscope-lab", "--example", name, "--"])
 }

@@ -9,10 +9,10 @@ use std::path::Path;
 
 /// All samples together; a clone of the repository carries them.
 const MAX_BYTES: u64 = 12_000_000;
-/// What a sample's README must speak of.
+/// The headings and rows that a sample's README must contain.
 const PROVENANCE: [&str; 4] = ["| host |", "| paging |", "## Workload", "## How the truth was taken"];
 
-/// Checks every sample; tells everything that is wrong at once.
+/// Checks every sample and reports everything that is wrong in one error.
 pub(crate) fn check() -> Result<()> {
     let mut wrong = Vec::new();
     let files = files()?;
@@ -60,7 +60,7 @@ pub(crate) fn check() -> Result<()> {
     bail!("{}\nafter a wanted change: cargo xtask samples --update", wrong.join("\n"))
 }
 
-/// Writes the list of checksums anew.
+/// Writes the list of checksums again.
 pub(crate) fn update() -> Result<()> {
     let mut out = String::new();
     for (file, sum) in checksums(&files()?)? {
@@ -73,7 +73,7 @@ fn sums() -> std::path::PathBuf {
     root().join("samples/SHA256SUMS")
 }
 
-/// Every file below `samples/` with its size, but the list itself.
+/// Every file below `samples/` with its size, except the list itself.
 fn files() -> Result<BTreeMap<String, u64>> {
     fn walk(top: &Path, dir: &Path, out: &mut BTreeMap<String, u64>) -> Result<()> {
         for e in fs::read_dir(dir).with_context(|| dir.display().to_string())? {

@@ -3,7 +3,7 @@
 use crate::run::{cargo, have, root, show};
 use anyhow::{Result, bail};
 
-/// Opens the viewer on the Linux boot under a virtual display and keeps what its window shows.
+/// Opens the viewer on the Linux boot under a virtual display and stores a picture of its window.
 pub(crate) fn screenshot() -> Result<()> {
     if !have("xvfb-run") {
         bail!("needs a virtual display: apt-get install xvfb xauth libgl1-mesa-dri");

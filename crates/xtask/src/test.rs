@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-/// Debian packages that checks use, and what for. Nothing is needed to build mmuscope itself beyond a Rust toolchain and a C compiler.
+/// Debian packages that checks use, and what for. Building mmuscope itself needs only a Rust toolchain and a C compiler.
 const PACKAGES: [(&str, &str); 7] = [
     ("libgl1-mesa-dri", "the viewer's window without a graphics card"),
     ("mesa-vulkan-drivers", "pictures of the viewer in tests"),
@@ -21,10 +21,10 @@ const PACKAGES: [(&str, &str); 7] = [
 /// From the Python package registry.
 const DUCKDB: &str = "duckdb>=1.1";
 
-/// How often a step that takes long says that it still runs.
+/// How often a long step prints that it is still running.
 const BEAT: Duration = Duration::from_mins(1);
 
-/// One check: what it is called, and how it is made.
+/// A check: its title, and the function that runs it.
 type Step = (&'static str, fn() -> Result<()>);
 
 const STEPS: [Step; 10] = [
@@ -50,7 +50,7 @@ const STEPS: [Step; 10] = [
     ("cutting the samples at random", || show(lean(lab_example("cuts")).args(["--seeds", CUTS, "samples"]))),
 ];
 
-/// Random cuts of each sample: 12 samples take 10 seconds of a debug build with as many.
+/// The number of random cuts of each sample: with this many, a debug build takes 10 seconds for 12 samples.
 const CUTS: &str = "12";
 
 /// Runs every check.
@@ -63,7 +63,7 @@ pub(crate) fn test() -> Result<()> {
     Ok(())
 }
 
-/// Runs one check and says which it is, how long it took, and now and then that it still runs.
+/// Runs one check, and prints its title, how long it took, and once a minute that it is still running.
 fn step(title: &str, start: Instant, check: impl FnOnce() -> Result<()>) -> Result<()> {
     eprintln!("\n=== {title} (after {})", took(start.elapsed()));
     let begun = Instant::now();
@@ -84,7 +84,7 @@ fn step(title: &str, start: Instant, check: impl FnOnce() -> Result<()>) -> Resu
     result
 }
 
-/// `75 s` as `1 min 15 s`.
+/// Formats `75 s` as `1 min 15 s`.
 fn took(time: Duration) -> String {
     match (time.as_secs() / 60, time.as_secs() % 60) {
         (0, s) => format!("{s} s"),
@@ -110,7 +110,7 @@ fn deny() -> Result<()> {
     Ok(())
 }
 
-/// In CI nothing is built twice: incremental state would only cost disk and time.
+/// CI never builds anything twice, so incremental state would only cost disk and time.
 fn lean(mut c: Command) -> Command {
     if std::env::var_os("CI").is_some() {
         c.env("CARGO_INCREMENTAL", "0");
@@ -122,7 +122,7 @@ fn skipped(what: &str) {
     eprintln!("\nSKIPPED {what}");
 }
 
-/// Installs the Debian packages that are missing when we may, and names them otherwise. Tests whose tools are missing skip by themselves.
+/// Installs the missing Debian packages where this user may, and names them otherwise. Tests whose tools are missing skip by themselves.
 fn packages() {
     if !have("dpkg-query") {
         eprintln!(
@@ -153,7 +153,7 @@ fn packages() {
     }
 }
 
-/// A reader of Parquet that is not ours, from its package registry into `target/tools`, where a test finds it.
+/// Installs DuckDB, an independent reader of Parquet, from its package registry into `target/tools`, where a test finds it.
 fn duckdb() {
     let tools = root().join("target/tools");
     let there = |c: &mut Command| output(c.env("PYTHONPATH", &tools).args(["-c", "import duckdb"])).is_ok();

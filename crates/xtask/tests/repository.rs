@@ -1,4 +1,5 @@
-//! Rules of the repository that no compiler holds: which crate may know which, where `unsafe` may be, what may not come in.
+//! Rules of the repository that the compiler cannot check: which crate may depend on which, where `unsafe` may be, which dependencies
+//! are banned, and which words the glossary rules out.
 
 #[path = "../../cli/tests/it/ends.rs"]
 mod ends;
@@ -39,12 +40,12 @@ const EDGES: [(&str, &[&str]); 12] = [
         ],
     ),
     ("mmuscope-lab", &[]),
-    // Knows nothing of the replay, so that it counts by itself.
+    // This crate must not depend on the replay, so that its counts are independent.
     ("mmuscope-agree", &["mmuscope-trace"]),
     ("mmuscope-xtask", &[]),
 ];
 
-/// Libraries that one crate alone may know: a light build of the others depends on it.
+/// Libraries that only one crate may depend on, which keeps the build of the others light.
 const PRIVATE: [(&str, &[&str]); 8] = [
     ("polars-arrow", &["mmuscope-analysis"]),
     ("polars-error", &["mmuscope-analysis"]),
@@ -56,7 +57,7 @@ const PRIVATE: [(&str, &[&str]); 8] = [
     ("clap", &["mmuscope-cli"]),
 ];
 
-/// A tool that runs as root links no network client and no TLS stack; polars would bring them with the wrong feature.
+/// A tool that runs as root links no network client and no TLS stack; polars would bring them in with the wrong feature.
 const NEVER: [&str; 8] =
     ["reqwest", "hyper", "object_store", "rustls", "openssl", "openssl-sys", "native-tls", "aws-lc-rs"];
 
@@ -75,7 +76,7 @@ fn cargo(args: &[&str]) -> String {
     String::from_utf8(out.stdout).expect("cargo prints text")
 }
 
-/// Package name → names of what it depends on, without what only its tests use.
+/// Package name → names of its dependencies, without those that only its tests use.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let v: Value = serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps"]))
         .expect("cargo metadata prints JSON");
@@ -119,7 +120,7 @@ fn heavy_and_privileged_libraries_stay_in_their_crate() {
 
 #[test]
 fn no_network_client_comes_in() {
-    // Cargo.lock also names what no feature turns on; the tree is what is built.
+    // Cargo.lock also lists dependencies that no feature enables; the tree lists what is built.
     let tree =
         cargo(&["tree", "--workspace", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
     let names: BTreeSet<&str> = tree.lines().filter_map(|l| l.split(' ').next()).collect();
@@ -136,7 +137,7 @@ fn only_the_collector_has_unsafe_code() {
         let inside = file.strip_prefix(root()).expect("below the root").to_path_buf();
         let text = fs::read_to_string(&file).expect("a source file is text");
         seen += 1;
-        // What is shipped; programs that only run inside a test or the lab's machines have their own rules.
+        // The rule is for what is shipped; programs that run only inside a test or the lab's machines have their own rules.
         let free = ["crates/collector", "crates/lab", "crates/xtask/tests"];
         if free.iter().any(|f| inside.starts_with(f)) {
             continue;

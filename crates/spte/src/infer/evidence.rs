@@ -1,4 +1,5 @@
-//! What callers gather: values with what is known of them, the walks they stand in, and facts that texts, events and hosts state.
+//! The evidence that callers gather: values with what is known about them, the walks they belong to, and facts that texts, events and
+//! hosts state. The main type is [`Evidence`]; it holds the input of [`crate::infer::judge`] and never judges anything itself.
 
 use alloc::{string::String, vec::Vec};
 
@@ -7,38 +8,38 @@ use crate::{Era, Format, Kernel, Mode, Vendor, eras};
 /// What is known about an entry besides its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Role {
-    /// Nothing.
+    /// Nothing is known.
     #[default]
     Unknown,
-    /// It maps a page.
+    /// The entry maps a page.
     Leaf,
-    /// `kvm_mmu_set_spte` named it: a leaf; up to 5.12 the event is emitted for MMIO SPTEs as well.
+    /// `kvm_mmu_set_spte` named the entry: it is a leaf; up to 5.12 the event is emitted for MMIO SPTEs as well.
     Installed,
-    /// It points to a table.
+    /// The entry points to a table.
     Table,
-    /// It was zapped, or is the old value of an entry filled for the first time.
+    /// The entry was zapped, or the value is the old value of an entry that is filled for the first time.
     Empty,
-    /// It was frozen (removed).
+    /// The entry was frozen (REMOVED).
     Frozen,
-    /// It is an MMIO SPTE (`mark_mmio_spte`, `check_mmio_spte`) of this frame and generation, where known.
+    /// The entry is an MMIO SPTE (`mark_mmio_spte`, `check_mmio_spte`).
     Mmio {
-        /// Guest frame, where an event or the fault address tells it.
+        /// The guest frame, where an event or the fault address names it.
         gfn: Option<u64>,
-        /// Generation, where an event tells it.
+        /// The generation, where an event names it.
         generation: Option<u32>,
     },
 }
 
-/// The letters `kvm_mmu_set_spte` prints.
+/// The permission letters that `kvm_mmu_set_spte` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Letters {
-    /// `r`.
+    /// Whether `r` is printed.
     pub r: bool,
-    /// `w`.
+    /// Whether `w` is printed.
     pub w: bool,
-    /// `x`.
+    /// Whether `x` is printed.
     pub x: bool,
-    /// `u`; `None` where nothing is printed for it.
+    /// Whether `u` is printed; `None` where the kernel prints nothing in its place.
     pub u: Option<bool>,
 }
 
@@ -47,40 +48,40 @@ pub struct Letters {
 pub struct Value {
     /// The value.
     pub raw: u64,
-    /// Level of its entry, where known.
+    /// The level of its entry, 1 to 5, where known.
     pub level: Option<u8>,
-    /// What is known about the entry.
+    /// What is known about its entry.
     pub role: Role,
-    /// What the kernel printed about it.
+    /// The letters that the kernel printed beside it.
     pub letters: Option<Letters>,
     /// The reserved mask that the kernel printed beside it (`rsvd bits`).
     pub printed_mask: Option<u64>,
-    /// How often an entry like it was seen, in steps: 0 for once, 1 for a few times, 3 for hundreds.
+    /// How often a similar entry was seen, in steps: 0 for once, 1 for a few times, 3 for hundreds of times.
     pub often: u8,
 }
 
 impl Value {
-    /// A bare value.
+    /// A value about which nothing else is known.
     pub const fn bare(raw: u64) -> Self {
         Self { raw, level: None, role: Role::Unknown, letters: None, printed_mask: None, often: 0 }
     }
 
-    /// A value at a level.
+    /// A value whose level is known.
     pub const fn at(raw: u64, level: u8) -> Self {
         Self { level: Some(level), ..Self::bare(raw) }
     }
 }
 
-/// A walk that a text dumps, root first.
+/// A walk that a text dumps, from the root down.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Walk {
-    /// Its values: indices into [`Evidence::values`].
+    /// Its values, as indices into [`Evidence::values`].
     pub values: Vec<usize>,
     /// The address that faulted: guest-physical under TDP, guest-virtual under shadow paging.
     pub address: Option<u64>,
-    /// The text says that the kernel found reserved bits in it.
+    /// The text says that the kernel found reserved bits set in this walk.
     pub reserved: bool,
-    /// The dump is the one of 5.10, which prints array slots that the walk never wrote.
+    /// The dump is the one of 5.10, which also prints array slots that the walk never wrote.
     pub unwritten_slots: bool,
 }
 
@@ -89,7 +90,7 @@ pub struct Walk {
 pub struct Modes(u16);
 
 impl Modes {
-    /// These modes.
+    /// The set of these modes.
     pub const fn of(modes: &[Mode]) -> Self {
         let mut bits = 0;
         let mut at = 0;
@@ -100,28 +101,27 @@ impl Modes {
         Self(bits)
     }
 
-    /// All modes of which `keep` holds.
+    /// The set of all modes for which `keep` is true.
     pub fn that(keep: impl Fn(Mode) -> bool) -> Self {
         Mode::ALL.into_iter().filter(|&m| keep(m)).fold(Self(0), |set, m| Self(set.0 | 1 << m as u16))
     }
 
-    /// Tables that the CPU walks for guest-physical addresses, and the shadows that a nested guest adds to them: what a host with EPT or
-    /// NPT has.
+    /// The modes of a host with EPT or NPT: tables that the CPU walks for guest-physical addresses, and the shadow tables for nested guests.
     pub fn tdp() -> Self {
         Self::that(|m| m.is_tdp() || m.is_nested() || m == Mode::Pkvm)
     }
 
-    /// Entries in the EPT format.
+    /// The modes whose entries have the EPT format.
     pub fn ept() -> Self {
         Self::that(|m| m.format() == Format::Ept)
     }
 
-    /// Modes a CPU of this vendor can have.
+    /// The modes that a CPU of this vendor can have.
     pub fn vendor(vendor: Vendor) -> Self {
         Self::that(|m| vendor_has(vendor, m))
     }
 
-    /// Whether a mode is one of them.
+    /// Whether the set contains a mode.
     pub const fn has(self, mode: Mode) -> bool {
         self.0 >> mode as u16 & 1 != 0
     }
@@ -134,39 +134,39 @@ pub(super) const fn vendor_has(vendor: Vendor, mode: Mode) -> bool {
     }
 }
 
-/// What a fact says of the layout.
+/// What a fact says about the layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// The kernel is one of these releases, first and last.
+    /// The kernel is one of these releases, from the first to the last.
     Releases((u16, u16), (u16, u16)),
-    /// The kernel calls itself this. Trees carry backports: values count more.
+    /// The kernel names this release. Distributions backport, so the values weigh more.
     Kernel(Kernel),
     /// The paging mode is one of these.
     Modes(Modes),
 }
 
-/// A fact besides the values.
+/// A fact that does not come from the values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
-    /// What it says.
+    /// What it says about the layout.
     pub claim: Claim,
-    /// Where it stands, in words: `kvm_exit reasons are those of SVM`.
+    /// The observation, in words: `kvm_exit reasons are those of SVM`.
     pub why: String,
-    /// How much it counts; see the constants of [`Fact`].
+    /// The weight of the fact; see the constants of [`Fact`].
     pub points: i32,
 }
 
 impl Fact {
-    /// A release string.
+    /// The weight of a release string.
     pub const RELEASE: i32 = 32;
-    /// The wording of a line.
+    /// The weight of how a line is worded.
     pub const WORDING: i32 = 40;
-    /// What events show of the paging mode, or of the release by being there at all.
+    /// The weight of what events show of the paging mode, or of the release because they exist.
     pub const EVENTS: i32 = 60;
-    /// What the host itself said: module parameters, type definitions.
+    /// The weight of what the host itself states: module parameters, type definitions.
     pub const HOST: i32 = 120;
 
-    /// Whether a layout of this era and mode agrees.
+    /// Whether a layout of this era (an index into `eras`) and mode agrees with the fact.
     pub fn agrees(&self, at: usize, eras: &[Era], mode: Mode) -> bool {
         match self.claim {
             Claim::Releases(first, last) => eras.get(at).is_none_or(|e| e.first <= last && e.last >= first),
@@ -179,28 +179,28 @@ impl Fact {
 /// Everything known about the entries of one host.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Evidence {
-    /// Values.
+    /// The values.
     pub values: Vec<Value>,
-    /// Walks that were dumped.
+    /// The walks that were dumped.
     pub walks: Vec<Walk>,
-    /// Facts besides the values.
+    /// The facts that do not come from the values.
     pub facts: Vec<Fact>,
 }
 
 impl Evidence {
-    /// Values and nothing else.
+    /// Evidence that consists of values only.
     pub fn of(values: impl IntoIterator<Item = Value>) -> Self {
         Self { values: values.into_iter().collect(), ..Self::default() }
     }
 
-    /// Adds a fact; one that is there already is not counted twice.
+    /// Adds a fact. A fact that is already there is not counted twice.
     pub fn fact(&mut self, claim: Claim, points: i32, why: impl Into<String>) {
         if !self.facts.iter().any(|f| f.claim == claim) {
             self.facts.push(Fact { claim, why: why.into(), points });
         }
     }
 
-    /// The kernel the facts name.
+    /// The kernel that the facts name, if any does.
     pub fn kernel(&self) -> Option<Kernel> {
         self.facts.iter().find_map(|f| match f.claim {
             Claim::Kernel(kernel) => Some(kernel),

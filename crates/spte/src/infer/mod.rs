@@ -1,10 +1,11 @@
-//! Which layout do these values come from? The one judge, of pasted text and of traces alike.
+//! Which layout do these values come from? This is the one judge, for pasted text and for traces alike.
 //!
-//! Callers gather an [`Evidence`]: values with what is known of them, walks, and facts that wording, events and hosts state. Nothing
-//! here is proof: each value is asked how well it fits what KVM writes under a layout (are there bits that mean nothing, combinations
-//! KVM never makes, an MMIO SPTE that would not encode back to itself), each fact whether the layout agrees, and layouts are ranked by
-//! the sum. Only what a [`LayoutSpec`] holds already (options, measured masks) rules a layout out. What spoke for the best reading and
-//! against the next is kept in words: [`Judgement::why`].
+//! The main function is [`judge`]; `decode` and the replay call it. A caller gathers an [`Evidence`]: values with what is known about them,
+//! walks, and facts that wording, events and hosts state. None of it is proof. The judge scores under each layout how well a value fits
+//! what KVM writes (are there bits without a meaning, combinations that KVM never makes, an MMIO SPTE that would not encode back to
+//! itself) and whether each fact agrees, and it ranks layouts by the sum. It never rules a layout out by evidence: only what a
+//! [`LayoutSpec`] holds already (options, measured masks) does that. The reasons for the best layout and against the next one are kept in
+//! words: [`Judgement::why`].
 
 mod evidence;
 mod readings;
@@ -28,53 +29,53 @@ use tries::Trial;
 pub struct Candidate {
     /// The layout.
     pub resolved: Resolved,
-    /// What it was made from: what was known, and what was concluded of the host.
+    /// The spec it was made from: what was known, and what was concluded about the host.
     pub spec: LayoutSpec,
-    /// How well everything fits; only differences mean something.
+    /// How well everything fits; only differences between candidates have a meaning.
     pub score: i32,
-    /// The part of the score that says how common such a host is, not how well it fits.
+    /// The part of the score that says how common such a host is; it does not depend on the values.
     pub prior: i32,
-    /// Readings of the values, in their order, each at the level it fits best.
+    /// The decoded values, in the order of the evidence, each at the level that fits it best.
     pub readings: Vec<Decoded>,
     /// Values that KVM would not write under this layout.
     pub misfits: usize,
-    /// What the values showed of the host, one sentence each.
+    /// What the values showed about the host, one sentence each.
     pub concluded: Vec<String>,
-    /// Index of the era.
+    /// The index of the era.
     pub(crate) era: usize,
     /// The score without MMIO SPTEs, which depend on the host.
     rest: i32,
 }
 
-/// Layouts that give the same answer, told as one.
+/// Layouts that give the same answer and are therefore shown as one.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// Eras and modes, most likely first: indices into [`Judgement::candidates`].
+    /// Indices into [`Judgement::candidates`], the most likely first.
     pub candidates: Vec<usize>,
-    /// `EPT with A/D bits, kernels 5.13 – 6.9`.
+    /// Their paging modes and releases in words: `EPT with A/D bits, kernels 5.13 – 6.9`.
     pub whose: String,
 }
 
-/// The result.
+/// The result of judging an evidence.
 #[derive(Clone, Debug)]
 pub struct Judgement {
-    /// Every layout tried, best first.
+    /// Every layout that was tried, the best first.
     pub candidates: Vec<Candidate>,
-    /// The plausible ones, those with equal answers together, best first. Never empty if any layout was tried.
+    /// The plausible layouts, grouped by equal answers, the best first. It is never empty if any layout was tried.
     pub plausible: Vec<Reading>,
-    /// What the plausible readings agree on: `state`, `pfn`, `permissions` …
+    /// The parts of the answer on which all plausible readings agree: `state`, `pfn`, `permissions` …
     pub agreed: Vec<&'static str>,
-    /// Facts that would settle what is open, one sentence each.
+    /// The facts that would decide between the plausible readings, one sentence each.
     pub settle: Vec<String>,
-    /// Why the first reading and not the next.
+    /// Why the first reading is preferred to the next.
     pub why: Why,
-    /// First and last release of each era.
+    /// The first and the last release of each era.
     spans: Vec<((u16, u16), (u16, u16))>,
-    /// First and last release that facts or the kernel known leave.
-    told: ((u16, u16), (u16, u16)),
+    /// The first and the last release that the facts and the known kernel leave possible.
+    possible: ((u16, u16), (u16, u16)),
 }
 
-/// How far below the best a layout may score to stay plausible.
+/// How far below the best score a layout may be and still count as plausible.
 const MARGIN: i32 = 30;
 
 /// Judges evidence under every layout that `spec` leaves open.
@@ -125,26 +126,26 @@ pub fn judge(spec: &LayoutSpec, evidence: &Evidence, library: &Library) -> Resul
     let settle = readings::settle(&spec, evidence, &candidates, &plausible);
     let why = why::why(&trial, &candidates, &plausible);
     let spans = eras.iter().map(|e| (e.first, e.last)).collect();
-    let told = told(&spec, evidence);
-    Ok(Judgement { candidates, plausible, agreed, settle, why, spans, told })
+    let possible = possible(&spec, evidence);
+    Ok(Judgement { candidates, plausible, agreed, settle, why, spans, possible })
 }
 
-/// The releases that all wording leaves; a kernel that is named counts as its release.
-fn told(spec: &LayoutSpec, evidence: &Evidence) -> ((u16, u16), (u16, u16)) {
-    let mut told = ((0, 0), (u16::MAX, u16::MAX));
+/// The releases that all wording leaves possible; a kernel that is named counts as its release.
+fn possible(spec: &LayoutSpec, evidence: &Evidence) -> ((u16, u16), (u16, u16)) {
+    let mut possible = ((0, 0), (u16::MAX, u16::MAX));
     if let Some(kernel) = spec.kernel {
-        told = (kernel.value.release(), kernel.value.release());
+        possible = (kernel.value.release(), kernel.value.release());
     }
     for fact in &evidence.facts {
         if let Claim::Releases(first, last) = fact.claim {
-            told = (told.0.max(first), told.1.min(last));
+            possible = (possible.0.max(first), possible.1.min(last));
         }
     }
-    // Wording that contradicts itself is of a tree with backports.
-    if told.0 <= told.1 { told } else { ((0, 0), (u16::MAX, u16::MAX)) }
+    // Wording that contradicts itself comes from a tree with backports.
+    if possible.0 <= possible.1 { possible } else { ((0, 0), (u16::MAX, u16::MAX)) }
 }
 
-/// The two parts of a spec that leave no layout.
+/// The error that names the two parts of a spec that together leave no layout.
 fn clash(spec: &LayoutSpec) -> Error {
     let mut parts: Vec<String> = Vec::new();
     if let Some(era) = &spec.era {
@@ -170,17 +171,17 @@ fn clash(spec: &LayoutSpec) -> Error {
 }
 
 impl Judgement {
-    /// The best layout, with the answers as inferred.
+    /// The best candidate; what was concluded about its host is marked as inferred.
     pub fn best(&self) -> Option<&Candidate> {
         self.plausible.first().and_then(|r| self.candidates.get(r.candidates[0]))
     }
 
-    /// Whether one answer stands out.
+    /// Whether only one answer is plausible.
     pub fn is_settled(&self) -> bool {
         self.plausible.len() == 1
     }
 
-    /// First and last release that the best reading and the facts leave.
+    /// The first and the last release that the best reading and the facts leave possible.
     pub fn releases(&self) -> ((u16, u16), (u16, u16)) {
         let best = self.plausible.first().map_or(&[][..], |r| &r.candidates);
         let top = self.best().map_or(0, |c| c.score - c.prior);
@@ -188,15 +189,15 @@ impl Judgement {
         let spans = best.iter().filter(of).filter_map(|&at| self.spans.get(self.candidates[at].era)).copied();
         let (first, last) =
             spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or(((0, 0), (u16::MAX, u16::MAX)));
-        (first.max(self.told.0), last.min(self.told.1))
+        (first.max(self.possible.0), last.min(self.possible.1))
     }
 
-    /// How sure the best answer is.
+    /// The origin of the best answer, as a measure of how sure it is.
     pub fn confidence(&self) -> Provenance {
         if self.is_settled() { Provenance::Inferred } else { Provenance::Assumed }
     }
 
-    /// Eras that fit as well as the best one in its paging mode, oldest first.
+    /// The eras that fit as well as the best one in its paging mode, oldest first.
     pub fn eras(&self) -> Vec<&'static str> {
         let Some(best) = self.candidates.first() else { return Vec::new() };
         let mut tied: Vec<&Candidate> = self

@@ -1,11 +1,12 @@
-//! Readings: candidates with one answer told as one, what they agree on, and what would settle the rest.
+//! Grouping of candidates that give the same answer, what the groups agree on, and which fact would decide between them. The judge
+//! ([`super::judge`]) calls it; it never scores anything.
 
 use alloc::{format, string::String, vec::Vec};
 
 use super::{Candidate, Evidence, MARGIN, Reading};
 use crate::{Decoded, Era, Format, LayoutSpec, Mode};
 
-/// The parts of an answer two layouts can agree on.
+/// The parts of an answer on which two layouts can agree.
 const PARTS: [&str; 9] = [
     "state",
     "level",
@@ -72,7 +73,7 @@ pub(super) fn group(candidates: &[Candidate], eras: &[Era]) -> Vec<Reading> {
     readings
 }
 
-/// `EPT with A/D bits, kernels 5.13 – 6.9; NPT, kernels 6.10 – 7.1`.
+/// Paging modes and releases in words: `EPT with A/D bits, kernels 5.13 – 6.9; NPT, kernels 6.10 – 7.1`.
 pub(super) fn whose(candidates: &[Candidate], of: &[usize], eras: &[Era]) -> String {
     let mut text = String::new();
     let mut modes: Vec<Mode> = Vec::new();
@@ -147,7 +148,7 @@ pub(super) fn settle(
     }
     let all: Vec<&Candidate> =
         plausible.iter().flat_map(|r| &r.candidates).map(|&at| &candidates[at]).collect();
-    // A fact settles it if, for each of its values, one answer remains.
+    // A fact decides if, for each of its values, only one answer remains.
     let settles = |key: &dyn Fn(&Candidate) -> u64| {
         all.iter()
             .enumerate()

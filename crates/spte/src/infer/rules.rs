@@ -1,4 +1,5 @@
-//! How well a reading of one value fits what KVM writes: points, each with its reason.
+//! How well one decoded value fits what KVM writes: points, each with its reason. The main function is [`fit`]; `tries.rs` calls it for
+//! each value under each layout. It looks at one value at a time and never at its neighbours.
 
 use alloc::{format, string::String, vec::Vec};
 
@@ -7,11 +8,11 @@ use crate::{
     AdType, Decoded, FieldKind, Format, GfnRule, Layout, Mode, PresentRule, State, bits, explain::bit_list,
 };
 
-/// Points and, where somebody wants to read them, reasons.
+/// The points so far, and the reasons for them where they are wanted.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) score: i32,
-    /// Whether reasons are kept: they cost time that trying a layout does not have.
+    /// Whether reasons are kept. They cost time that trying a layout does not have.
     pub(super) wordy: bool,
     pub(super) reasons: Vec<(i32, String)>,
 }
@@ -25,7 +26,8 @@ impl Tally {
     }
 }
 
-/// What `kvm_mmu_set_spte` prints for a value: `r` is also printed where every present entry has a mask, `u` only where there is one.
+/// The letters that `kvm_mmu_set_spte` prints for a value: `r` also where every present entry has a present mask, `u` only where the layout
+/// has a user mask.
 pub fn printed_letters(layout: &Layout, raw: u64) -> Letters {
     let m = &layout.masks;
     let user = if m.xu_mask != 0 { m.xu_mask } else { m.user_mask };
@@ -40,19 +42,19 @@ pub fn printed_letters(layout: &Layout, raw: u64) -> Letters {
 /// Whether `kvm_mmu_set_spte` would print these letters for the value.
 pub fn letters_fit(layout: &Layout, d: &Decoded, letters: Letters) -> bool {
     let ours = printed_letters(layout, d.raw);
-    // 5.3 and early 5.4 print `u` where there is no user mask, and so do trace-cmd and perf of the time.
+    // 5.3, early 5.4, and trace-cmd and perf of that time print `u` even where there is no user mask.
     ours.r == letters.r
         && ours.w == letters.w
         && ours.x == letters.x
         && (ours.u == letters.u || ours.u.is_none())
 }
 
-/// The level a bare value most likely has under a layout.
+/// The most likely level of a value whose level is not known, under a layout.
 pub fn likely_level(layout: &Layout, raw: u64) -> u8 {
     best_level(layout, &Value::bare(raw), false).level
 }
 
-/// Reads a value at its level, or at the one it fits best.
+/// Decodes a value at its level, or at the level where it fits best.
 pub(super) fn best_level(layout: &Layout, value: &Value, reserved: bool) -> Decoded {
     if let Some(level) = value.level {
         return layout.decode(value.raw, level);
@@ -62,7 +64,7 @@ pub(super) fn best_level(layout: &Layout, value: &Value, reserved: bool) -> Deco
         let decoded = layout.decode(value.raw, level);
         let mut tally = Tally::default();
         fit(layout, &decoded, value, reserved, &mut tally);
-        // Level 1 is by far the most common; a tie goes to the lower level.
+        // Level 1 is by far the most common, so a tie goes to the lower level.
         let score = tally.score - i32::from(level > 1) * 2 - i32::from(level > 2);
         if score > best.1 {
             best = (decoded, score);
@@ -71,12 +73,12 @@ pub(super) fn best_level(layout: &Layout, value: &Value, reserved: bool) -> Deco
     best.0
 }
 
-/// How well a reading fits what KVM writes; negative where it would not. `reserved`: the text says that the entry, or another of its
-/// walk, had reserved bits set, so that they speak neither for nor against the reading.
+/// Adds how well a decoded value fits what KVM writes; the sum is negative where KVM would not write it. With `reserved`, the text says that
+/// this entry or another one of its walk had reserved bits set, so that such bits count neither for nor against the layout.
 pub(super) fn fit(layout: &Layout, d: &Decoded, value: &Value, reserved: bool, tally: &mut Tally) {
     fit_role(layout, d, value, tally);
     if crate::bugs::is_mmio_and_present(layout, d.raw) {
-        // Neither side fits what the other would have to be.
+        // The value fits neither of the two kinds it claims to be.
         return tally.add(-45, || String::from("it passes the MMIO test and carries MMU-present"));
     }
     match d.state {
@@ -106,7 +108,7 @@ fn fit_role(layout: &Layout, d: &Decoded, value: &Value, tally: &mut Tally) {
         (Role::Table, State::Table) | (Role::Empty, State::Nonpresent) | (Role::Frozen, State::Removed) => {
             tally.add(40, String::new);
         }
-        // Up to 5.12 the event is emitted for MMIO SPTEs, too, and then its letters mean nothing.
+        // Up to 5.12 the event is emitted for MMIO SPTEs as well, and its letters mean nothing then.
         (Role::Installed, State::Mmio) if layout.present == PresentRule::NotSpecial => mmio_install = true,
         (Role::Mmio { gfn, generation }, State::Mmio) => {
             let frame = gfn.is_none_or(|g| d.gfn == Some(g));
@@ -169,17 +171,17 @@ fn fit_mmio(layout: &Layout, d: &Decoded, value: &Value, tally: &mut Tally) {
             .add(points, || format!("an MMIO SPTE of its frame would differ in {}", bit_list(again ^ d.raw)));
     }
     // Emulated devices sit below 4 GiB or in a window below the end of guest memory.
-    let told = matches!(value.role, Role::Mmio { gfn: Some(_), .. });
-    if gfn >= 1 << 28 && !told {
+    let named = matches!(value.role, Role::Mmio { gfn: Some(_), .. });
+    if gfn >= 1 << 28 && !named {
         tally.add(-15, || format!("the MMIO frame {gfn:#x} would be beyond a tebibyte"));
     }
-    // Generations grow by small steps from zero (or, up to 5.0, from near the end).
+    // Generations grow from zero by small steps (or, up to 5.0, from near the end of the range).
     if generation > 0x1000 && generation < 0xfff00 {
         tally.add(-6, || format!("the generation {generation:#x} would be unusually high"));
     }
 }
 
-/// Bits without a meaning in this layout.
+/// The bits that are set and have no meaning in this layout.
 fn unknown_bits(layout: &Layout, d: &Decoded) -> u64 {
     let named = layout
         .bit_runs(d.state, d.level)
@@ -210,7 +212,7 @@ fn fit_present(layout: &Layout, d: &Decoded, reserved: bool, tally: &mut Tally) 
         });
     }
     if layout.present != PresentRule::NotSpecial {
-        // One bit in the right place is worth something: half of all random words lack it.
+        // One bit in the right place is weak evidence: half of all random words have it.
         tally.add(4, || String::from("MMU-present is set"));
     }
     if d.pfn == Some(0) {
@@ -300,7 +302,7 @@ fn fit_leaf(layout: &Layout, d: &Decoded, reserved: bool, tally: &mut Tally) {
     if d.dirty == Some(true) && d.accessed == Some(false) && d.ad_type == Some(AdType::Enabled) {
         tally.add(-12, || String::from("it would be dirty but not accessed"));
     }
-    // Accessed and Dirty in software (6.13 and later): a writable entry is made dirty, and what cleans it takes W away as well.
+    // With A/D in software (6.13 and later), a writable entry is made dirty, and clearing Dirty clears Writable as well.
     if d.dirty == Some(false) && d.w == Some(true) && d.ad_type == Some(AdType::Disabled) {
         tally.add(-25, || {
             String::from(

@@ -1,4 +1,5 @@
-//! Trying layouts, and what the values show of the host: widths, the L1TF split, the marks of MMIO SPTEs.
+//! Trying layouts one by one, and concluding what the values show about the host: address widths, the L1TF split, the marks of MMIO
+//! SPTEs. The main type is [`Trial`]; [`super::judge`] makes one and asks it to score every candidate.
 
 use alloc::{format, string::String, vec::Vec};
 
@@ -12,14 +13,14 @@ use crate::{
     Vendor, bits, layouts::Library,
 };
 
-/// What all trials share.
+/// What all trials of one judgement share.
 pub(super) struct Trial<'a> {
     pub(super) evidence: &'a Evidence,
     pub(super) library: &'a Library,
     pub(super) eras: &'a [Era],
 }
 
-/// The outcome of one layout.
+/// The score of one layout, with the decoded values.
 pub(super) struct Scored {
     pub(super) tally: Tally,
     readings: Vec<Decoded>,
@@ -27,10 +28,10 @@ pub(super) struct Scored {
     rest: i32,
 }
 
-/// Address widths of CPUs with the L1TF bug, the commonest first.
+/// Address widths in bits of CPUs with the L1TF bug, the most common first.
 const WIDTHS: [u8; 11] = [46, 44, 39, 36, 42, 40, 38, 45, 43, 41, 37];
 
-/// How common a mode is. The rare ones need evidence of their own.
+/// How common a mode is, as points. A rare mode needs evidence of its own.
 const fn common(mode: Mode) -> i32 {
     match mode {
         Mode::Ept | Mode::Npt => 0,
@@ -42,7 +43,7 @@ const fn common(mode: Mode) -> i32 {
     }
 }
 
-/// What the reserved masks that the kernel printed tell of the host: bits 51 down to its width, without the C-bit.
+/// What the reserved masks that the kernel printed show about the host: they cover bits 51 down to its width, without the C-bit.
 pub(super) fn widths(spec: &LayoutSpec, evidence: &Evidence) -> LayoutSpec {
     let mut spec = spec.clone();
     let mut high = evidence.values.iter().filter_map(|v| v.printed_mask).map(|m| m & bits::range(51, 32));
@@ -60,7 +61,7 @@ pub(super) fn widths(spec: &LayoutSpec, evidence: &Evidence) -> LayoutSpec {
     spec
 }
 
-/// Level at which walks begin: the four entries of a PAE root are not SPTEs.
+/// The level at which walks begin. The four entries of a PAE root are not SPTEs.
 pub fn walk_start(layout: &Layout) -> u8 {
     if layout.root_level <= 3 { 2 } else { layout.root_level }
 }
@@ -110,7 +111,7 @@ impl Trial<'_> {
         let layout = &resolved.layout;
         let mut all = Tally { wordy, ..Tally::default() };
         for fact in &self.evidence.facts {
-            // A fact that agrees is told, too: it is what the others lack.
+            // A fact that agrees adds a point, so that it appears among the reasons: the other layouts lack it.
             let agrees = fact.agrees(at, self.eras, layout.mode);
             all.add(if agrees { 1 } else { -fact.points }, || fact.why.clone());
         }
@@ -150,13 +151,13 @@ impl Trial<'_> {
         scored
     }
 
-    /// A slot above the root that the dump prints and the walk never wrote.
+    /// Whether a value is an array slot above the root that the dump prints although the walk never wrote it.
     fn is_slot(&self, n: usize, d: &Decoded, layout: &Layout) -> bool {
         d.level > walk_start(layout)
             && self.evidence.walks.iter().any(|w| w.unwritten_slots && w.values.contains(&n))
     }
 
-    /// What the entries of a dump say together.
+    /// Scores what the entries of a dumped walk show together.
     fn walk(&self, walk: &Walk, layout: &Layout, readings: &[Decoded], tally: &mut Tally) {
         let start = walk_start(layout);
         let of: Vec<&Decoded> = walk.values.iter().filter_map(|&n| readings.get(n)).collect();
@@ -196,7 +197,7 @@ impl Trial<'_> {
         }
     }
 
-    /// Widths, 1 GiB pages, the guest's NX and the release inside the era, where the masks printed ask for others.
+    /// Adjusts widths, 1 GiB pages, the guest's NX and the release within the era, where the printed masks require others.
     fn fit_printed_masks(&self, base: Candidate, at: usize, mode: Mode) -> Result<Candidate, Error> {
         let same = |c: &Candidate| {
             self.evidence.values.iter().zip(&c.readings).all(|(v, d)| {
@@ -220,7 +221,7 @@ impl Trial<'_> {
                     spec.era = None;
                 }
                 let known = |k: Option<Known<bool>>, on| k.is_some_and(|k| k.value != on);
-                // The guest's NX counts where its tables are shadowed.
+                // The guest's NX matters only where its tables are shadowed.
                 if !guest_nx && mode.is_tdp()
                     || known(spec.host.pages_1g, pages_1g)
                     || known(spec.host.guest_nx, guest_nx)
@@ -242,7 +243,7 @@ impl Trial<'_> {
         Ok(best)
     }
 
-    /// MMIO SPTEs depend on the host: on the L1TF bug, and on a width nobody told.
+    /// Tries other hosts for MMIO SPTEs, which depend on the L1TF bug and on an address width that may not be known.
     pub(super) fn fit_hosts(&self, candidates: &mut [Candidate]) -> Result<(), Error> {
         let best = candidates.iter().map(|c| c.rest).max().unwrap_or(0);
         for candidate in candidates.iter_mut().filter(|c| c.rest >= best - 2 * MARGIN) {
@@ -268,7 +269,7 @@ impl Trial<'_> {
                         );
                     }
                     spec.host.cache_bits = Some(Known::inferred(bits));
-                    // Nehalem to Kaby Lake count at least 44 bits in their caches, whatever their width.
+                    // The kernel counts at least 44 cache address bits on Nehalem to Kaby Lake, whatever their physical width is.
                     if bits != 44 && spec.host.maxphyaddr.is_none() {
                         spec.host.maxphyaddr = Some(Known::inferred(bits));
                     }
@@ -283,7 +284,7 @@ impl Trial<'_> {
         Ok(())
     }
 
-    /// The value itself, from what frame, generation and access leave over.
+    /// Tries MMIO values that have the reserved bits of each address width from 40 to 52 bits set.
     fn fit_marks(
         &self,
         candidate: &mut Candidate,
@@ -317,23 +318,23 @@ impl Trial<'_> {
         Ok(())
     }
 
-    /// Whether nothing about MMIO SPTEs asks for another host.
+    /// Whether the MMIO SPTEs among the values fit this host.
     fn mmio_fits(&self, c: &Candidate) -> bool {
         let layout = &c.resolved.layout;
         let values = self.evidence.values.iter().zip(&c.readings).enumerate().all(|(n, (v, d))| {
             if self.is_slot(n, d, layout) {
                 return true;
             }
-            let told = match v.role {
+            let named = match v.role {
                 Role::Mmio { gfn, .. } => Some(gfn),
                 _ => None,
             };
             if d.state != State::Mmio {
-                return told.is_none();
+                return named.is_none();
             }
             let (gfn, generation) = (d.gfn.unwrap_or(0), d.mmio_generation.unwrap_or(0));
             layout.mmio(gfn, d.mmio_access.unwrap_or(0), generation) == d.raw
-                && match told {
+                && match named {
                     Some(Some(frame)) => frame == gfn,
                     _ => gfn < 1 << 28,
                 }
@@ -347,7 +348,7 @@ impl Trial<'_> {
     }
 }
 
-/// The address that faulted names the frame of an MMIO SPTE: under TDP it must; under shadow paging it is guest-virtual.
+/// The frame of an MMIO SPTE must be that of the faulting address under TDP; under shadow paging that address is guest-virtual.
 fn address(walk: &Walk, layout: &Layout, readings: &[Decoded], tally: &mut Tally) {
     let Some(address) = walk.address else { return };
     let start = walk_start(layout);

@@ -1,4 +1,5 @@
-//! Why one reading and not the next, in words.
+//! The reasons why one reading is preferred to the next, in words. The main type is [`Why`]; [`super::judge`] fills it, `decode` prints
+//! it. It only selects and merges reasons that scoring has given.
 
 use alloc::{format, string::String, vec::Vec};
 
@@ -8,23 +9,23 @@ use super::{
     tries::Trial,
 };
 
-/// What spoke for the best reading and against the next.
+/// The reasons for the best reading and against the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Why {
-    /// What speaks for the best reading, the weightiest first.
+    /// The reasons for the best reading, the weightiest first.
     pub best: Vec<String>,
-    /// What speaks against it.
+    /// The reasons against it.
     pub doubts: Vec<String>,
-    /// Whose the next reading with another answer is.
+    /// The paging mode and releases of the next reading with another answer.
     pub next: Option<String>,
-    /// What speaks against that one.
+    /// The reasons against that one.
     pub against: Vec<String>,
-    /// What tells the era from the next one in the same paging mode.
+    /// The reasons for this era and not the next one in the same paging mode.
     pub era: Vec<String>,
 }
 
-/// Reasons of one kind that are told.
-const TOLD: usize = 3;
+/// The most reasons of one kind that are shown.
+const SHOWN: usize = 3;
 
 pub(super) fn why(trial: &Trial<'_>, candidates: &[Candidate], plausible: &[Reading]) -> Why {
     let Some(best) = plausible.first().and_then(|r| candidates.get(r.candidates[0])) else {
@@ -44,33 +45,33 @@ pub(super) fn why(trial: &Trial<'_>, candidates: &[Candidate], plausible: &[Read
         })
         .map_or_else(Vec::new, |other| era(&ours, &reasons(other)));
     let Some(next) = next else {
-        let told = pick(ours.iter().filter(|r| r.points > 0).map(|r| (r.points, r)));
-        return Why { best: told, doubts: doubts(&ours), era, ..Why::default() };
+        let picked = pick(ours.iter().filter(|r| r.points > 0).map(|r| (r.points, r)));
+        return Why { best: picked, doubts: doubts(&ours), era, ..Why::default() };
     };
     let theirs = reasons(next);
     let points_of =
         |list: &[Reason], text: &str| list.iter().find(|r| r.text == text).map_or(0, |r| r.points);
     let better = ours.iter().map(|r| (r.points - points_of(&theirs, &r.text), r));
-    let told = pick(better.filter(|(more, r)| *more > 0 && r.points > 0));
+    let picked = pick(better.filter(|(more, r)| *more > 0 && r.points > 0));
     let worse = theirs.iter().map(|r| (points_of(&ours, &r.text) - r.points, r));
     let against = pick(worse.filter(|(more, r)| *more > 0 && r.points < 0));
     let eras = trial.eras;
     let alike: Vec<usize> = (0..candidates.len())
         .filter(|&n| same_answer(&candidates[n], next) && candidates[n].score > next.score - 20)
         .collect();
-    Why { best: told, doubts: doubts(&ours), next: Some(whose(candidates, &alike, eras)), against, era }
+    Why { best: picked, doubts: doubts(&ours), next: Some(whose(candidates, &alike, eras)), against, era }
 }
 
 fn points_of(list: &[Reason], text: &str) -> i32 {
     list.iter().find(|r| r.text == text).map_or(0, |r| r.points)
 }
 
-/// What the best reading has and another era lacks; else what that era would say.
+/// The reasons that the best reading has and another era lacks; without any, the reasons against the other era.
 fn era(ours: &[Reason], theirs: &[Reason]) -> Vec<String> {
     let better = ours.iter().map(|r| (r.points - points_of(theirs, &r.text), r));
-    let told = pick(better.filter(|(more, r)| *more > 0 && r.points > 0));
-    if !told.is_empty() {
-        return told;
+    let picked = pick(better.filter(|(more, r)| *more > 0 && r.points > 0));
+    if !picked.is_empty() {
+        return picked;
     }
     let worse = theirs.iter().map(|r| (points_of(ours, &r.text) - r.points, r));
     pick(worse.filter(|(more, r)| *more > 0 && r.points < 0))
@@ -83,16 +84,16 @@ fn doubts(ours: &[Reason]) -> Vec<String> {
     pick(ours.iter().filter(|r| r.points <= -20).map(|r| (-r.points, r)))
 }
 
-/// A reason, with what it weighs over all values it holds for.
+/// A reason, with its weight summed over all values that give it.
 struct Reason {
     text: String,
     points: i32,
-    /// `0x…: ` of the first value it holds for.
+    /// The first value that gives it, as a prefix: `0x…: `.
     first: String,
     more: usize,
 }
 
-/// Reasons that several values give are one.
+/// Merges equal reasons that several values give.
 fn merged(reasons: Vec<(i32, String)>) -> Vec<Reason> {
     let mut list: Vec<Reason> = Vec::new();
     for (points, text) in reasons.into_iter().filter(|(_, text)| !text.is_empty()) {
@@ -119,5 +120,5 @@ fn pick<'r>(reasons: impl Iterator<Item = (i32, &'r Reason)>) -> Vec<String> {
         1 => format!("{}{} (and so for another value)", r.first, r.text),
         n => format!("{}{} (and so for {n} more values)", r.first, r.text),
     };
-    list.iter().take(TOLD).map(|(_, r)| said(r)).collect()
+    list.iter().take(SHOWN).map(|(_, r)| said(r)).collect()
 }

@@ -1,4 +1,7 @@
-//! From what is known (kernel, paging mode, host, measured masks) to a [`Layout`]: the computation the kernel does at module load.
+//! From what is known (kernel, paging mode, host, measured masks) to a [`Layout`], by the computation that the kernel does at module load.
+//!
+//! The main type is [`LayoutSpec`]; the command line and the replay fill it and call [`LayoutSpec::resolve`]. It never looks at SPTE values:
+//! that is the business of [`crate::infer`].
 
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 
@@ -22,15 +25,15 @@ use settings::{Settings, Terms, When};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// A mistake in a layout file.
+    /// A layout file has a mistake.
     File(FileError),
     /// No shipped layout has this name.
     UnknownLayout(String),
-    /// Neither mode nor layout are known.
+    /// Neither the mode nor the layout is known.
     NoMode,
-    /// A kernel variable nobody knows.
+    /// This is not the name of a mask variable.
     UnknownMask(String),
-    /// What is given leaves no layout: the parts that clash.
+    /// The parts that are given exclude each other, so no layout is left.
     Clash(Vec<String>),
 }
 
@@ -67,41 +70,41 @@ impl From<FileError> for Error {
 /// What is known about the layout of some values; resolve it to decode.
 #[derive(Clone, Debug, Default)]
 pub struct LayoutSpec {
-    /// The kernel.
+    /// The kernel release.
     pub kernel: Option<Known<Kernel>>,
-    /// The era, where it is known better than the kernel tells.
+    /// The era, where it is known better than the kernel release shows.
     pub era: Option<Known<String>>,
     /// The paging mode.
     pub mode: Option<Known<Mode>>,
-    /// The host.
+    /// What is known about the host.
     pub host: HostSpec,
-    /// Mask variables read from the kernel or said by the user.
+    /// Mask variables that were read from the kernel or given by the user.
     pub masks: Vec<(MaskName, Known<u64>)>,
-    /// A layout file of the user's: its name and its text.
+    /// The user's own layout file, as its name and its text.
     pub file: Option<(String, String)>,
 }
 
-/// A layout, and where each part of it comes from.
+/// A layout, with the origin of each part of it.
 #[derive(Clone, Debug)]
 pub struct Resolved {
     /// The layout.
     pub layout: Layout,
-    /// Its era (`E10`), where it has one.
+    /// The name of its era (`E10`), where it has one.
     pub era: Option<Known<&'static str>>,
-    /// The kernel, where known.
+    /// The kernel release, where known.
     pub kernel: Option<Known<Kernel>>,
-    /// Where the paging mode comes from.
+    /// The origin of the paging mode.
     pub mode_from: Provenance,
-    /// The host, every part decided.
+    /// The host, with every part decided.
     pub host: Host,
-    /// Where each mask comes from, in the order of [`MaskName::ALL`].
+    /// The origin of each mask, in the order of [`MaskName::ALL`].
     pub masks_from: Vec<Provenance>,
-    /// What a reader should know about this layout.
+    /// Remarks about this layout that a reader should know, one sentence each.
     pub notes: Vec<String>,
 }
 
 impl Resolved {
-    /// Where a mask comes from.
+    /// The origin of a mask.
     pub fn mask_from(&self, name: MaskName) -> Provenance {
         let at = MaskName::ALL.iter().position(|&m| m == name).unwrap_or(0);
         self.masks_from.get(at).copied().unwrap_or(Provenance::Assumed)
@@ -109,7 +112,7 @@ impl Resolved {
 }
 
 impl LayoutSpec {
-    /// A spec for a shipped layout by name: `E10/ept`, `C/npt`, `6.1/npt`, or an alias such as `E10/ept-ad`.
+    /// Makes a spec for a shipped layout by its name: `E10/ept`, `C/npt`, `6.1/npt`, or an alias such as `E10/ept-ad`.
     pub fn named(name: &str) -> Result<LayoutSpec, Error> {
         let unknown = || Error::UnknownLayout(name.to_owned());
         let (kernel, mode) = name.split_once('/').ok_or_else(unknown)?;
@@ -128,8 +131,8 @@ impl LayoutSpec {
         Ok(spec)
     }
 
-    /// Takes the value of a kernel variable: a mask, or one of the variables a mask or host fact follows from
-    /// (`shadow_phys_bits`, `sme_me_mask`, `kvm_ad_enabled` …). `false` for names that mean nothing here.
+    /// Sets the value of a kernel variable: a mask, or a variable from which a mask or a host fact follows (`shadow_phys_bits`, `sme_me_mask`,
+    /// `kvm_ad_enabled` …). Returns `false` for a name that has no effect on layouts.
     pub fn set_variable(&mut self, name: &str, value: u64, from: Provenance) -> bool {
         let flag = value & 0xff != 0;
         match name {
@@ -153,8 +156,8 @@ impl LayoutSpec {
         true
     }
 
-    /// Reads lines `name value` or `name ok value` (values in hex, with or without 0x); anything else is skipped.
-    /// Returns how many variables were understood.
+    /// Reads lines `name value` or `name ok value` (values in hex, with or without 0x) and skips any other line. Returns the number of
+    /// variables that were set.
     pub fn set_variables(&mut self, text: &str, from: Provenance) -> usize {
         let mut count = 0;
         for line in text.lines() {
@@ -177,7 +180,7 @@ impl LayoutSpec {
         count
     }
 
-    /// The paging mode that given masks prove, if they do.
+    /// The paging mode that the given masks prove, if they prove one.
     pub fn mode_of_masks(&self) -> Option<Mode> {
         let get = |name| self.masks.iter().find(|(m, _)| *m == name).map(|(_, k)| k.value);
         let (nx, x) = (get(MaskName::Nx), get(MaskName::X));
@@ -189,7 +192,7 @@ impl LayoutSpec {
         }
     }
 
-    /// The newest era whose variables look like the given ones, if they tell.
+    /// The newest era whose variables look like the given ones, if these show it.
     pub fn era_of_masks(&self) -> Option<&'static str> {
         let get = |name| self.masks.iter().find(|(m, _)| *m == name).map(|(_, k)| k.value);
         if let Some(host_writable) = get(MaskName::HostWritable) {
@@ -239,7 +242,7 @@ impl LayoutSpec {
             .ok_or(Error::NoMode)?;
 
         let era = self.pick_era(user_file.as_ref(), eras, &mut notes)?;
-        // Which release decides the `since` tables: the given kernel, else the last release of the era.
+        // The `since` tables of a file depend on the release: the given kernel, else the last release of the era.
         let kernel = self.kernel.map_or_else(
             || Kernel::new(eras[era.value].last.0, eras[era.value].last.1, None),
             |k| {
@@ -401,7 +404,7 @@ impl LayoutSpec {
             }
         }
 
-        // The MMIO value: default, then what SVM sets where memory encryption is on.
+        // The MMIO value is the default, or the one that SVM sets where memory encryption is on.
         let encrypted = host.vendor.value == Vendor::Amd && host.c_bit.is_some() && host.mem_encrypt.value;
         let value_item =
             if encrypted && s.has("mmio", "value_mem_encrypt") { "value_mem_encrypt" } else { "value" };
@@ -471,7 +474,7 @@ impl LayoutSpec {
         };
         let mmio_access_read = match s.word("mmio", "access_read", &["stored", "unmarked"])? {
             "stored" => m.mmio_access_mask,
-            // Up to 5.3: whatever of the low bits is neither generation nor mark.
+            // Up to 5.3, the mask covers the low bits that are neither generation nor mark.
             _ => 0xfff & !(generation.bits() | m.mmio_mask),
         };
         let present = match s.find("bits", "present") {
@@ -520,7 +523,7 @@ impl LayoutSpec {
     }
 }
 
-/// The family to read a mode from: the era's own, or for out-of-tree modes the nearest that has it.
+/// The family from which a mode is read: the era's own, or for out-of-tree modes the nearest family that has it.
 fn family_with(eras: &[Era], era: usize, mode: Mode) -> Result<(&'static str, Option<String>), Error> {
     let own = eras[era].family;
     if layouts::text(own, mode.name()).is_some() {

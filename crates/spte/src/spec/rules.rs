@@ -1,4 +1,4 @@
-//! What follows from a host: widths, the L1TF split, generations, reserved bits.
+//! What follows from a host: address widths, the L1TF split, generations, reserved bits. [`super::LayoutSpec::resolve`] calls it.
 
 use alloc::format;
 
@@ -9,14 +9,14 @@ pub(super) fn width(s: &Settings<'_>, host: &Host) -> Result<u32, Error> {
     let keyids = host.vendor.value == Vendor::Intel && host.phys_bits.value != host.maxphyaddr.value;
     let width = match s.word("host", "width", &["phys", "tme", "cpuid"])? {
         "phys" => host.phys_bits.value,
-        // Only CPUs with TME (and KeyIDs taken from the width) made these kernels ask CPUID.
+        // These kernels asked CPUID only on CPUs with TME, which take KeyIDs out of the width.
         "tme" if !keyids => host.phys_bits.value,
         _ => host.maxphyaddr.value,
     };
     Ok(u32::from(width))
 }
 
-/// `shadow_nonpresent_or_rsvd_mask` and the mask of the frame bits below it.
+/// Computes `shadow_nonpresent_or_rsvd_mask` and the mask of the frame bits below it.
 pub(super) fn l1tf(s: &Settings<'_>, host: &Host) -> Result<(u64, u64), Error> {
     let phys = u32::from(host.phys_bits.value);
     let bits = match s.word("mmio", "l1tf_width", &["phys", "cache"])? {
@@ -33,7 +33,7 @@ pub(super) fn l1tf(s: &Settings<'_>, host: &Host) -> Result<(u64, u64), Error> {
     Ok(if wanted && bits < 52 - len && bits > 12 + len {
         (bits::range(bits - 1, bits - len), bits::range(bits - len - 1, 12))
     } else {
-        // Without the split the kernels that split on every CPU used the same width, later ones the physical one.
+        // Kernels that split on every CPU used the same width without the split; later kernels use the physical one.
         let bits = if rule == "every-cpu" { bits } else { phys };
         (0, bits::range(bits.saturating_sub(1), 12))
     })
@@ -63,7 +63,7 @@ pub(super) fn generation(s: &Settings<'_>, mmio_mask: u64) -> Result<mmio::Gener
     })
 }
 
-/// `g[8:0] -> b[11:3]`, or the other way round.
+/// Parses `g[8:0] -> b[11:3]`, or the same with both sides exchanged.
 pub(super) fn parse_piece(text: &str, from_g: bool) -> Option<mmio::Piece> {
     let (left, right) = text.split_once("->")?;
     let (g, b) = if from_g { (left, right) } else { (right, left) };
@@ -140,7 +140,7 @@ pub(super) fn reserved(s: &Settings<'_>, host: &Host, m: &Masks, width: u32) -> 
     Ok(table)
 }
 
-/// Which of the 64 combinations of permissions (b2:0) and memory type (b5:3) EPT hardware refuses.
+/// Computes which of the 64 combinations of permissions (bits 2:0) and memory type (bits 5:3) EPT hardware refuses.
 pub(super) fn bad_mt_xwr(s: &Settings<'_>, host: &Host) -> Result<u64, Error> {
     if s.word("reserved", "table", &["ept", "legacy", "none"])? != "ept" {
         return Ok(0);

@@ -1,4 +1,4 @@
-//! The keys of layout files that hold for one kernel, and the small language their masks are written in.
+//! The keys of layout files that hold for one kernel, and the notation in which the files write masks.
 
 use alloc::{
     format,
@@ -21,7 +21,7 @@ pub(super) struct When<'a> {
     pub(super) kernel: &'a Kernel,
 }
 
-/// The keys that hold for one kernel, later ones over earlier ones: file name and item by index into the schema.
+/// The keys that hold for one kernel; later tables override earlier ones. File name and item, by index into the schema.
 pub(super) struct Settings<'a> {
     pub(super) list: [Option<(&'a str, &'a Item<'a>)>; SCHEMA.len()],
     pub(super) notes: Vec<String>,
@@ -157,7 +157,7 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// The little language of masks: `b11`, `b51:12`, `0x5a0`, alternatives joined by `|`, and terms that ask the host.
+/// Reads the notation of masks: `b11`, `b51:12`, `0x5a0`, alternatives joined by `|`, and terms that depend on the host.
 pub(super) struct Terms<'h> {
     pub(super) host: &'h Host,
     pub(super) width: u32,
@@ -215,7 +215,7 @@ impl Terms<'_> {
                 return Ok(bits::when(keyids, bits::range(max.saturating_sub(1), phys)));
             }
             "svm_rsvd" => {
-                // SVM takes the first reserved bit, and the next one where that is the C-bit.
+                // SVM takes the first reserved bit, or the next one where the first is the C-bit.
                 let first =
                     if host.c_bit.is_some_and(|c| u32::from(c.value) == phys) { phys + 1 } else { phys };
                 return Ok(bits::when(first < 52, bits::range(51, first) | 1));
