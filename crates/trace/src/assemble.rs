@@ -1,5 +1,7 @@
-//! The last step of every reader: what needs the events before it. Encodings of error codes, role words of texts, who runs which vCPU,
-//! what was lost.
+//! The last step of every reader: it completes what depends on earlier events. That is the encoding of error codes, the role words of
+//! texts, which thread runs which vCPU, and what was lost.
+//!
+//! The main type is [`Assembler`]; the loaders give it every event in order. It never reads input and never drops an event.
 
 use rustc_hash::FxHashMap;
 
@@ -9,23 +11,23 @@ use crate::role;
 use crate::store::Who;
 use crate::strings::Strings;
 
-/// What is known of a thread.
+/// What is known about a thread.
 #[derive(Clone, Debug, Default)]
 struct Task {
     tid: u32,
     pid: Option<u32>,
     comm: StrId,
     vcpu: Option<u32>,
-    /// More than one vcpu id was seen on it.
+    /// Whether events of more than one vCPU id were seen on this thread.
     vcpus: bool,
-    /// vcpu id of its page faults.
+    /// The vCPU id that its page faults name.
     faults: Option<u32>,
-    /// The last exit, until the next entry.
+    /// The last exit since the last entry: its instruction set and its reason.
     exit: Option<(Option<Isa>, Option<u32>)>,
     pid_from: Option<&'static str>,
 }
 
-/// What of an event matters to events after it.
+/// The part of an event that matters to later events.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fact {
     Entry {
@@ -36,17 +38,17 @@ pub(crate) enum Fact {
         reason: Option<u32>,
         isa: Option<Isa>,
     },
-    /// `fast_page_fault`.
+    /// A `fast_page_fault`.
     Faults {
         vcpu: u32,
     },
-    /// `kvm_page_fault`; `wide`: it keeps 64 bits of the error code.
+    /// A `kvm_page_fault`; `wide` means that its error code field has 64 bits.
     Fault {
         vcpu: Option<u32>,
         code: u64,
         wide: bool,
     },
-    /// A `kvm_mmu_set_spte` without a user letter.
+    /// A `kvm_mmu_set_spte` that prints no user letter.
     NoUser,
     Lost {
         count: Option<u64>,
@@ -61,7 +63,7 @@ pub(crate) enum Fact {
 }
 
 impl Fact {
-    /// Of a record; losses and tasks are no records, and are taken in when they are handed out to be packed.
+    /// The fact in a record. Losses and tasks are not records; they are applied when they are handed out to be packed.
     #[inline]
     pub(crate) fn of_record(body: &Body) -> Option<Self> {
         if matches!(body, Body::Lost { .. } | Body::Task { .. }) { None } else { Self::of(body) }
@@ -84,19 +86,19 @@ impl Fact {
     }
 }
 
-/// The state.
+/// The state of the assembler.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Assembler {
     tasks: Vec<Task>,
     by_tid: FxHashMap<u32, u32>,
-    /// Task last seen on each CPU.
+    /// The task that was last seen on each CPU.
     on_cpu: Vec<u32>,
     events: u64,
     first_ts: u64,
     last_ts: u64,
-    /// Events whose time ran back.
+    /// The number of events whose time was before that of an earlier event.
     unordered: u64,
-    /// Nobody sorts them.
+    /// Events are passed on in the order of the file, and nothing sorts them by time.
     as_they_come: bool,
     lost_moments: u64,
     lost_total: u64,
@@ -105,7 +107,7 @@ pub(crate) struct Assembler {
     lost_event: FxHashMap<StrId, u64>,
     isa: Option<Isa>,
     vendor: Option<Vendor>,
-    /// Role words come without the kernel's format text.
+    /// Role words come from text, without the kernel's format.
     from_text: bool,
     role: Option<(RoleWord, &'static str)>,
     undecided: u64,
@@ -113,12 +115,12 @@ pub(crate) struct Assembler {
 }
 
 impl Assembler {
-    /// `vendor` as far as it is known before the events; `from_text`: role words come without the kernel's layout.
+    /// Makes an assembler; with `from_text`, role words come without the kernel's layout of them.
     pub(crate) fn new(from_text: bool) -> Self {
         Self { from_text, ..Self::default() }
     }
 
-    /// The events are handed on in the order in which they come.
+    /// Declares that events are passed on in the order in which they come.
     pub(crate) fn unsorted(mut self) -> Self {
         self.as_they_come = true;
         self
@@ -128,7 +130,7 @@ impl Assembler {
         self.vendor = self.vendor.or(vendor);
     }
 
-    /// Whether events came out of order of time.
+    /// Whether the time of some event was before that of an earlier one.
     pub(crate) fn is_unordered(&self) -> bool {
         self.unordered > 0
     }
@@ -158,14 +160,14 @@ impl Assembler {
         }
     }
 
-    /// An event of some kind comes; gives its task.
+    /// Notes the CPU and task of an event, and returns its task.
     #[inline]
     pub(crate) fn arrives(&mut self, ts: u64, who: &Who) -> Option<u32> {
         self.clock(ts);
         self.task(who)
     }
 
-    /// An event of the same CPU and task as the one before it.
+    /// Notes an event of the same CPU and task as the event before it.
     #[inline]
     pub(crate) fn clock(&mut self, ts: u64) {
         if self.events == 0 {
@@ -178,7 +180,7 @@ impl Assembler {
         self.events += 1;
     }
 
-    /// Takes in what an event says; for a page fault gives the encoding of its error code. In the order of the events.
+    /// Learns from an event, and returns the encoding of a page fault's error code. It must be called in the order of the events.
     pub(crate) fn learn(&mut self, task: Option<u32>, cpu: u16, fact: &Fact) -> Option<ErrorEncoding> {
         let task = task.map(|t| t as usize);
         match *fact {
@@ -243,7 +245,7 @@ impl Assembler {
         }
     }
 
-    /// The task an event belongs to.
+    /// The task to which an event belongs.
     #[inline]
     fn task(&mut self, who: &Who) -> Option<u32> {
         let tid = who.tid?;
@@ -282,7 +284,7 @@ impl Assembler {
         i
     }
 
-    /// Encoding of a `kvm_page_fault.error_code`: by the exit that led to it, else by bits that only one encoding has, else by vendor.
+    /// The encoding of `kvm_page_fault.error_code`: by the exit that led to it, else by bits that only one encoding has, else by vendor.
     fn encoding(&mut self, exit: Option<(Option<Isa>, Option<u32>)>, code: u64, wide: bool) -> ErrorEncoding {
         if let Some((isa, Some(reason))) = exit {
             match (isa, reason & 0xffff) {
@@ -293,7 +295,7 @@ impl Assembler {
                 _ => {}
             }
         }
-        // PFERR has no bits 7 and 8; a qualification nothing above 16.
+        // A PFERR code has no bits 7 and 8, and an EPT qualification has nothing above bit 16.
         if code & 0x180 != 0 && code >> 32 == 0 {
             return ErrorEncoding::EptQualification;
         }
@@ -305,7 +307,7 @@ impl Assembler {
             Some(Isa::Svm) => Some(Vendor::Amd),
             _ => self.vendor,
         };
-        // A nested fault of SVM always has bit 32 or 33, which the wide field keeps.
+        // A nested page fault of SVM always has bit 32 or 33 set, and the wide field holds them.
         if vendor == Some(Vendor::Amd) && wide {
             return ErrorEncoding::PageFault;
         }
@@ -313,8 +315,8 @@ impl Assembler {
         ErrorEncoding::Ambiguous
     }
 
-    /// A role word printed as a number, without the kernel's layout: direct pages have 8-byte entries, whatever bit 4 is called, and a
-    /// page that is being made is not invalid.
+    /// Interprets a role word that was printed as a number without the kernel's layout: a direct page has 8-byte entries, whatever the kernel
+    /// calls bit 4, and a page that is being made is not invalid.
     fn role_of_text(&mut self, r: &mut crate::event::Role, created: bool) {
         let Some(word) = r.raw else { return };
         let (layout, _) = *self.role.get_or_insert({
@@ -324,7 +326,10 @@ impl Assembler {
                     "a new page whose bit 11 is set: that is X of four access bits, not invalid",
                 )
             } else if word >> 7 & 1 == 0 {
-                (RoleWord::Has4ByteGpte, "the layout of 5.17 to 7.1, for want of a direct page to tell")
+                (
+                    RoleWord::Has4ByteGpte,
+                    "the layout of 5.17 to 7.1 is assumed, because no direct page shows it",
+                )
             } else if word >> 4 & 1 != 0 {
                 (RoleWord::GpteIs8Bytes, "bit 4 of a direct page is set")
             } else {
@@ -334,7 +339,7 @@ impl Assembler {
         *r = role::decode(word, layout);
     }
 
-    /// Writes what was learned into the info.
+    /// Writes everything that was learned into the info.
     pub(crate) fn describe(&self, info: &mut TraceInfo, strings: &mut Strings) {
         info.events = self.events;
         info.first_ts = self.first_ts;
@@ -349,13 +354,13 @@ impl Assembler {
             let c = lost.per_event.entry(strings.get(*ev).to_owned()).or_default();
             *c = (*c).max(*n);
         }
-        // Totals of the recorder count the same losses as the notes in the stream: the larger is the better informed.
-        let told = lost.per_cpu.values().sum::<u64>().max(lost.per_event.values().sum());
+        // The recorder's totals count the same losses as the notes in the stream, so the larger number is the more complete one.
+        let counted = lost.per_cpu.values().sum::<u64>().max(lost.per_event.values().sum());
         lost.known |= self.lost_moments > 0;
-        lost.total = if self.lost_uncounted && told == 0 {
+        lost.total = if self.lost_uncounted && counted == 0 {
             None
         } else {
-            lost.known.then_some(told.max(self.lost_total))
+            lost.known.then_some(counted.max(self.lost_total))
         };
         if let Some((value, from)) = self.role {
             info.dialect.role.get_or_insert_with(|| Sourced { value, from: format!("inferred: {from}") });
@@ -365,7 +370,7 @@ impl Assembler {
         }
         if self.undecided > 0 {
             info.notes.push(format!(
-                "The encoding of {} kvm_page_fault error codes is ambiguous: record kvm:kvm_exit too, it tells which one they are in",
+                "The encoding of {} kvm_page_fault error codes is ambiguous: record kvm:kvm_exit too, which shows the encoding",
                 self.undecided
             ));
         }
@@ -384,7 +389,7 @@ impl Assembler {
     }
 
     fn people(&self, info: &mut TraceInfo, strings: &mut Strings) {
-        // Files may name processes (a recorder's task list) for threads of which events do not.
+        // A file may name the processes of threads (the recorder's task list) that events do not name.
         let known: FxHashMap<u32, TaskInfo> = info.tasks.drain(..).map(|t| (t.tid, t)).collect();
         let mut tasks: Vec<TaskInfo> = self
             .tasks
@@ -434,7 +439,7 @@ impl Task {
     }
 }
 
-/// Groups vCPU threads into VMs: by process where it is known; else threads in order of their ids, a new VM where a vCPU id repeats.
+/// Groups vCPU threads into VMs: by process where it is known, else by thread id, where a repeated vCPU id begins a new VM.
 fn vms(tasks: &[TaskInfo], strings: &Strings) -> Vec<VmGuess> {
     let mut vms: Vec<VmGuess> = Vec::new();
     for t in tasks.iter().filter(|t| t.vcpu_id.is_some()) {

@@ -1,5 +1,5 @@
-//! Little-endian numbers and strings out of a piece of metadata, and the block of formats that trace.dat v6 begins with and perf.data
-//! carries as TRACING_DATA:
+//! A cursor over little-endian numbers and strings ([`Blob`]), and the block of formats that trace.dat v6 begins with and perf.data
+//! has as TRACING_DATA ([`Meta`]):
 //!
 //! ```text
 //! "header_page\0" u64 len, text    "header_event\0" u64 len, text    u32 n { u64 len, format text }                (ftrace's own)
@@ -9,7 +9,7 @@
 
 use crate::records::{Formats, PageHead};
 
-/// Reads forward.
+/// A cursor that reads forward and never past the end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Blob<'a> {
     pub(crate) data: &'a [u8],
@@ -44,7 +44,7 @@ impl<'a> Blob<'a> {
         self.take(8)?.first_chunk().map(|c| u64::from_le_bytes(*c))
     }
 
-    /// A string that ends in NUL.
+    /// Reads a string that ends in NUL.
     pub(crate) fn cstr(&mut self) -> Option<String> {
         let rest = self.data.get(self.at..)?;
         let n = rest.iter().take(4096).position(|b| *b == 0)?;
@@ -57,21 +57,21 @@ impl<'a> Blob<'a> {
     }
 }
 
-/// What the block of formats holds.
+/// The content of the block of formats.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meta {
     pub(crate) page_head: PageHead,
     pub(crate) formats: Formats,
-    /// `PID comm` of saved_cmdlines.
+    /// The pairs `PID comm` of saved_cmdlines.
     pub(crate) cmdlines: Vec<(u32, String)>,
     pub(crate) long_size: u8,
     pub(crate) page_size: u32,
-    /// Format texts that could not be read.
+    /// How many format texts could not be read.
     pub(crate) unread: u32,
 }
 
 impl Meta {
-    /// `header_page` and `header_event`.
+    /// Reads `header_page` and `header_event`.
     pub(crate) fn header_info(&mut self, b: &mut Blob<'_>) -> Result<(), &'static str> {
         if b.cstr().as_deref() != Some("header_page") {
             return Err("\"header_page\"");
@@ -96,7 +96,7 @@ impl Meta {
         Ok(())
     }
 
-    /// ftrace's own events (`print` among them).
+    /// Reads the formats of ftrace's own events (`print` among them).
     pub(crate) fn ftrace_formats(&mut self, b: &mut Blob<'_>) -> Result<(), &'static str> {
         for _ in 0..b.u32().ok_or("the number of ftrace formats")? {
             self.one_format(b, "ftrace")?;
@@ -104,7 +104,7 @@ impl Meta {
         Ok(())
     }
 
-    /// The events' formats by system.
+    /// Reads the formats of the events, system by system.
     pub(crate) fn event_formats(&mut self, b: &mut Blob<'_>) -> Result<(), &'static str> {
         for _ in 0..b.u32().ok_or("the number of event systems")? {
             let system = b.cstr().ok_or("the name of an event system")?;
@@ -115,7 +115,7 @@ impl Meta {
         Ok(())
     }
 
-    /// `PID comm` lines.
+    /// Reads lines `PID comm`.
     pub(crate) fn cmdlines(&mut self, text: &[u8]) {
         for line in String::from_utf8_lossy(text).lines() {
             if let Some((pid, comm)) = line.trim_start().split_once(' ')
@@ -126,7 +126,7 @@ impl Meta {
         }
     }
 
-    /// The whole block; `cmdlines_always`: they are not optional at its end.
+    /// Reads the whole block. With `cmdlines_always`, the task names at its end are not optional.
     pub(crate) fn block(&mut self, b: &mut Blob<'_>) -> Result<(), &'static str> {
         self.header_info(b)?;
         self.ftrace_formats(b)?;

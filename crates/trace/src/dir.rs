@@ -1,4 +1,4 @@
-//! Directories: what `perf record --threads` writes, and raw ring pages with a folder of formats.
+//! Directories as input: those that `perf record --threads` writes, and raw ring pages with a folder of formats.
 //!
 //! ```text
 //! perf    data (a perf.data with attrs and features), data.0, data.1, … (records alone, a file a thread)
@@ -22,7 +22,7 @@ use crate::perf::{self, PerfReader};
 use crate::reader::{Cx, Reader};
 use crate::records::{Formats, PageHead};
 
-/// Deepest folder and most files that are looked at.
+/// How deep folders are searched, and the most files that are looked at.
 const DEPTH: usize = 6;
 const MAX_FILES: usize = 50_000;
 
@@ -49,7 +49,7 @@ fn perf_dir(path: &Path, main: &Path, cx: &mut Cx) -> Result<Opened, Error> {
     }
     let mut files = vec![info(path.to_path_buf(), FormatKind::PerfDir, &source)];
     let mut first = perf::open_file(&source, main, FormatKind::PerfDir, cx)?;
-    // Task names and attributes are in the main file: it is small, and read before the others.
+    // The main file holds task names and attributes. It is small, and is read before the others.
     first.read_ahead(cx)?;
     let mut parts: Vec<(u32, PathBuf)> = fs::read_dir(path)
         .map_err(|e| Error::io(path, e))?
@@ -72,7 +72,7 @@ fn perf_dir(path: &Path, main: &Path, cx: &mut Cx) -> Result<Opened, Error> {
     Ok(Opened { reader: Box::new(Merge::new(readers)), files })
 }
 
-/// What lies in a folder of raw pages.
+/// The content of a folder of raw pages.
 #[derive(Default)]
 struct Found {
     formats: Vec<PathBuf>,
@@ -133,14 +133,14 @@ fn look(dir: &Path, depth: usize, found: &mut Found) {
     }
 }
 
-/// The number after `cpu` in a name.
+/// The number that follows `cpu` in a name.
 fn cpu_of(name: &str) -> Option<u16> {
     let (_, rest) = name.rsplit_once("cpu")?;
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     rest[..digits].parse().ok()
 }
 
-/// The formats of a folder; an error if there is none in it.
+/// Reads the formats in a folder; it is an error if there is none.
 pub(crate) fn formats(path: &Path) -> Result<Formats, Error> {
     let mut found = Found::default();
     look(path, 0, &mut found);

@@ -1,4 +1,4 @@
-//! What can go wrong before there is any event to show. Damage inside a readable file is not an error: see
+//! The errors that leave no event to show. Damage inside a readable file is not an error: see
 //! [`Damage`](crate::info::Damage).
 
 use std::io;
@@ -8,27 +8,27 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file is not there.
+    /// The file does not exist.
     #[error("{}: there is no such file: check the name", path.display())]
     NotFound {
         /// The file.
         path: PathBuf,
     },
-    /// The file may not be read.
+    /// The user may not read the file.
     #[error("{}: permission denied: trace files are often written by root; run as root, or `sudo chmod a+r` it", path.display())]
     Permission {
         /// The file.
         path: PathBuf,
     },
-    /// Any other failure of the system.
+    /// The system reported any other failure.
     #[error("{}: cannot read it: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Nothing in it.
+    /// The file has no content.
     #[error("{}: the file is empty: the recording was not finished, or recorded nothing; record again and let the tool end (Ctrl-C once)", path.display())]
     Empty {
         /// The file.
@@ -40,32 +40,32 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// Not a trace, as far as its content tells.
+    /// The content of the file is not a trace of a known kind.
     #[error("{}: not a trace: {found}; readable are perf.data, trace.dat (trace-cmd), raw ring pages with a formats folder, and the text of tracefs, `trace-cmd report` and `perf script`, also as .gz, .zst or .xz", path.display())]
     Unrecognised {
         /// The file.
         path: PathBuf,
-        /// What it looks like instead.
+        /// What the file seems to be instead.
         found: String,
     },
-    /// A trace of a kind that cannot be used, with the way out.
+    /// The trace is of a kind that cannot be read; the message says what to do instead.
     #[error("{}: {what}; {next}", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// The kind of trace.
         what: String,
         /// What to do instead.
         next: String,
     },
-    /// The head of the file, without which nothing in it can be read, is damaged.
+    /// The head of the file is damaged, and nothing in the file can be read without it.
     #[error("{}: damaged at byte {offset}: expected {expected}; nothing before it can be read as events", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where.
+        /// The offset in bytes.
         offset: u64,
-        /// What should be there.
+        /// What should be at this offset.
         expected: String,
     },
     /// The caller asked to stop through [`Progress::cancel`](crate::Progress::cancel).
@@ -74,7 +74,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Gives an I/O error its place and, where there is one, its remedy.
+    /// Adds the path to an I/O error and, where there is one, the remedy.
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {

@@ -1,9 +1,9 @@
-//! Exit reasons by name: what the kernel prints, and what libtraceevent's kvm plugin prints.
+//! The names of exit reasons: those that the kernel prints, and those of libtraceevent's kvm plugin.
 
 use crate::event::{Isa, StrId};
 use crate::strings::Strings;
 
-/// VMX basic exit reasons.
+/// VMX basic exit reasons and their names.
 const VMX: &[(u32, &str)] = &[
     (0, "EXCEPTION_NMI"),
     (1, "EXTERNAL_INTERRUPT"),
@@ -72,7 +72,7 @@ const VMX: &[(u32, &str)] = &[
     (85, "MSR_WRITE_IMM"),
 ];
 
-/// SVM exit codes.
+/// SVM exit codes and their names.
 const SVM: &[(u32, &str)] = &[
     (0x0, "read_cr0"),
     (0x2, "read_cr2"),
@@ -280,13 +280,13 @@ const SVM_PLUGIN: &[(u32, &str)] = &[
     (0x402, "AVIC_UNACCELERATED_ACCESS"),
 ];
 
-/// Number and back-end of a reason that a text names. VMX and SVM names do not overlap but for case, which counts.
+/// The number and back-end of a reason that a text names. VMX and SVM names differ at least in case, so case matters.
 pub(crate) fn by_name(name: &str) -> Option<(u32, Option<Isa>)> {
     let find = |t: &[(u32, &str)], n: &str| t.iter().find(|(_, s)| *s == n).map(|(c, _)| *c);
     if let Some(c) = find(VMX, name) {
         return Some((c, Some(Isa::Vmx)));
     }
-    // Older kernels' and the plugin's names.
+    // These names are of older kernels and of the plugin.
     if name == "PENDING_INTERRUPT" {
         return Some((7, Some(Isa::Vmx)));
     }
@@ -296,7 +296,7 @@ pub(crate) fn by_name(name: &str) -> Option<(u32, Option<Isa>)> {
     if let Some(rest) = name.strip_prefix("EXIT_") {
         return find(SVM_PLUGIN, rest).map(|c| (c, Some(Isa::Svm)));
     }
-    // What is in no table is printed as a number: `0x…` by the kernel, `UNKNOWN (n)` by the plugin.
+    // A reason that is in no table is printed as a number: `0x…` by the kernel, `UNKNOWN (n)` by the plugin.
     if let Some(hex) = name.strip_prefix("0x") {
         return u32::from_str_radix(hex, 16).ok().map(|c| (c, None));
     }
@@ -306,7 +306,7 @@ pub(crate) fn by_name(name: &str) -> Option<(u32, Option<Isa>)> {
         .map(|c| (c, None))
 }
 
-/// The kernel's name of a reason; `None` for a back-end or number without one.
+/// The kernel's name of a reason; `None` for an unknown back-end or number.
 pub(crate) fn name(isa: Isa, reason: u32) -> Option<&'static str> {
     let (table, code) = match isa {
         Isa::Vmx => (VMX, reason & 0xffff),
@@ -316,12 +316,12 @@ pub(crate) fn name(isa: Isa, reason: u32) -> Option<&'static str> {
     table.iter().find(|(c, _)| *c == code).map(|(_, n)| *n)
 }
 
-/// The names of all reasons, interned: for decoders that share them.
+/// The names of all reasons as interned strings, for decoders that share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExitNames {
     vmx: Vec<StrId>,
     svm: Vec<StrId>,
-    /// SVM's numbers far from the others (-1: invalid).
+    /// SVM numbers that are far from the others (-1: invalid).
     far: Vec<(u32, StrId)>,
 }
 

@@ -1,47 +1,47 @@
-//! From named fields to a typed body: shared by the binary readers and by texts that print `name=value`.
+//! From named fields to a typed body. The binary readers and texts that print `name=value` share it; the main function is [`body`].
 
 use crate::event::{Body, ErrorEncoding, FastPfResult, Isa, Page, StrId};
 use crate::info::{RetPf, RoleWord};
 use crate::names::Tp;
 use crate::role;
 
-/// Where named fields come from.
+/// A source of named fields.
 pub(crate) trait Fields {
-    /// Value of a field; sign-extended where the format says that it is signed.
+    /// The value of a field, sign-extended where the format says that it is signed.
     fn num(&mut self, name: &'static str) -> Option<u64>;
-    /// A pointer: the same, but `None` also where the text hashed it.
+    /// The value of a pointer; `None` also where the text hashed it.
     fn ptr(&mut self, name: &'static str) -> Option<u64> {
         self.num(name)
     }
-    /// The first of several names (a field that was renamed).
+    /// The value of the first of several names that exists (for a field that was renamed).
     fn any(&mut self, names: &[&'static str]) -> Option<u64> {
         names.iter().find_map(|n| self.num(n))
     }
-    /// A string field.
+    /// The value of a string field.
     fn text(&mut self, name: &'static str) -> Option<String>;
 }
 
-/// Where the strings of a body are kept.
+/// A store for the strings of a body.
 pub(crate) trait Names {
     /// The kernel's name of an exit reason; the empty string where it has none.
     fn exit_name(&mut self, isa: Option<Isa>, reason: u32) -> StrId;
-    /// Any text.
+    /// Stores any text.
     fn text(&mut self, s: &str) -> StrId;
 }
 
-/// What the kernel's format text said about the meaning of numbers.
+/// What the kernel's format text says about the meaning of numbers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meaning {
     pub(crate) role: RoleWord,
-    /// `None`: the text does not say; then the values decide.
+    /// The numbers of `RET_PF_*`; `None` where the format does not show them, so that the values decide.
     pub(crate) ret_pf: Option<RetPf>,
 }
 
-/// `RET_PF_*` of 5.10 to 5.17.
+/// The numbers of `RET_PF_*` from 5.10 to 5.17.
 pub(crate) const RET_PF_5_10: RetPf = RetPf { retry: 0, emulate: 1, invalid: 2, fixed: 3, spurious: 4 };
-/// 5.18 to 6.11: CONTINUE took 0.
+/// The numbers from 5.18 to 6.11: RET_PF_CONTINUE took 0.
 pub(crate) const RET_PF_5_18: RetPf = RetPf { retry: 1, emulate: 2, invalid: 3, fixed: 4, spurious: 5 };
-/// Since 6.12: WRITE_PROTECTED took 3.
+/// The numbers since 6.12: RET_PF_WRITE_PROTECTED took 3.
 pub(crate) const RET_PF_6_12: RetPf = RetPf { retry: 1, emulate: 2, invalid: 4, fixed: 5, spurious: 6 };
 
 impl Default for Meaning {
@@ -50,8 +50,8 @@ impl Default for Meaning {
     }
 }
 
-/// Numbering of `RET_PF_*` that one event shows: a W bit that appeared was fixed; an entry that still does not allow a write was left
-/// to the slow path; one that allowed it already was spurious.
+/// The numbers of `RET_PF_*` that one event shows: if W appeared, the fault was fixed; if the entry still does not allow a write, the slow
+/// path follows; if it allowed the write before, the fault was spurious.
 pub(crate) fn numbering_of(ret: i32, old: u64, new: u64) -> Option<RetPf> {
     let all = [RET_PF_5_10, RET_PF_5_18, RET_PF_6_12];
     let n = match (old & 2 != 0, new & 2 != 0) {
@@ -62,7 +62,7 @@ pub(crate) fn numbering_of(ret: i32, old: u64, new: u64) -> Option<RetPf> {
     n.copied()
 }
 
-/// Result of the fast path by number.
+/// The result of the fast path by its number.
 pub(crate) fn fast_result(ret: i32, n: &RetPf) -> FastPfResult {
     if ret == n.fixed {
         FastPfResult::Fixed
@@ -79,8 +79,8 @@ pub(crate) fn fast_result(ret: i32, n: &RetPf) -> FastPfResult {
     }
 }
 
-/// Result from the kernel's two printed flags; both clear is the fast path giving up, both set (an entry that allowed the write before
-/// and after) is spurious.
+/// The result of the fast path from the kernel's two printed flags. With both clear the fast path gave up; with both set (the entry allowed
+/// the write before and after) the fault was spurious.
 pub(crate) fn fast_result_of_flags(spurious: bool, fixed: bool) -> FastPfResult {
     match (spurious, fixed) {
         (true, _) => FastPfResult::Spurious,
@@ -89,7 +89,7 @@ pub(crate) fn fast_result_of_flags(spurious: bool, fixed: bool) -> FastPfResult 
     }
 }
 
-/// `isa` by number.
+/// The back-end by the number in `isa`.
 pub(crate) fn isa(n: u32) -> Isa {
     match n {
         1 => Isa::Vmx,
@@ -108,7 +108,7 @@ fn page(f: &mut impl Fields, m: &Meaning) -> Option<Page> {
     })
 }
 
-/// The body of a tracepoint from its fields; `None` where a field that it cannot do without is missing.
+/// Makes the body of a tracepoint from its fields; `None` where a required field is missing.
 pub(crate) fn body(tp: Tp, f: &mut impl Fields, m: &Meaning, names: &mut impl Names) -> Option<Body> {
     Some(match tp {
         Tp::PagetableWalk => Body::PagetableWalk { addr: f.num("addr")?, pferr: f.num("pferr")? as u32 },
@@ -143,7 +143,7 @@ pub(crate) fn body(tp: Tp, f: &mut impl Fields, m: &Meaning, names: &mut impl Na
                 let numbering = m.ret_pf.or_else(|| numbering_of(ret as i32, old_spte, new_spte));
                 numbering.map_or(FastPfResult::Other(ret as i32), |n| fast_result(ret as i32, &n))
             } else {
-                // Up to 5.9: `retry` says that it was handled; the kernel printed it with the W bit of either value.
+                // Up to 5.9, `retry` says that the fault was handled; the kernel printed it together with the W bit of both values.
                 let handled = f.num("retry")? != 0;
                 match (handled, old_spte & 2 != 0, new_spte & 2 != 0) {
                     (false, ..) => FastPfResult::Invalid,
@@ -174,7 +174,7 @@ pub(crate) fn body(tp: Tp, f: &mut impl Fields, m: &Meaning, names: &mut impl Na
                 sptep: f.num("sptep")?,
                 level: f.num("level")? as u8,
                 r: f.num("r")? != 0,
-                // The kernel prints the letter from this bit of the value, in every paging mode.
+                // In every paging mode, the kernel prints the letter `w` from this bit of the value.
                 w: spte & 2 != 0,
                 x: f.num("x")? != 0,
                 u: match f.num("u")? as u8 {

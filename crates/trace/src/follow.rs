@@ -1,4 +1,4 @@
-//! Following a recording that is still being written: a growing file, or a pipe.
+//! Following a recording that is still being written, from a growing file or a pipe. The main type is [`Follower`]; the viewer polls it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,14 +18,14 @@ use crate::reader::{BATCH, Cx, Progress, ReadOptions, Reader};
 use crate::sniff::{self, Kind};
 use crate::text::TextReader;
 
-/// Events that one call of [`Follower::poll`] takes in at most, about: a writer that is as fast as the reader must not keep a call from
-/// returning.
+/// Roughly the most events that one call of [`Follower::poll`] reads, so that the call returns even when the writer is as fast as the
+/// reader.
 pub const POLL_EVENTS: usize = 500_000;
 
 /// Follows one input and appends its events to a trace.
 ///
-/// Texts and the pipe form of perf.data (which mmuscope's recorder writes) grow event by event. Other kinds have their index at the end:
-/// they are read once, as they are.
+/// Texts and the pipe form of perf.data, which mmuscope's recorder writes, grow event by event. Other formats have their index at the end;
+/// such a file is read once, as it is.
 pub struct Follower {
     path: PathBuf,
     opts: ReadOptions,
@@ -34,9 +34,9 @@ pub struct Follower {
     file: FileInfo,
     state: State,
     closed: Arc<AtomicBool>,
-    /// The recorder has written that it has ended. What it wrote with that is read by the next call, which is the last.
-    told_end: bool,
-    /// The reader knows that no more comes; it may still have some.
+    /// The recorder has written that it ended. The next call reads what it wrote last, and is the last one.
+    end_is_written: bool,
+    /// The reader has reached the end of its input, but may still hold events.
     ended: bool,
     done: bool,
 }
@@ -45,14 +45,14 @@ pub struct Follower {
 const RECORD_END: &str = "record.end";
 
 enum State {
-    /// Not enough is there yet to tell what it is.
+    /// There is not enough input yet to recognise the format.
     Waiting {
         input: Box<dyn Read + Send>,
         head: Vec<u8>,
         is_file: bool,
     },
     Growing(Box<dyn Reader>),
-    /// Read as a whole, next time.
+    /// The next call reads the whole input.
     Whole,
     Done,
 }
@@ -84,7 +84,7 @@ impl Follower {
             file: FileInfo { path: path.to_path_buf(), ..FileInfo::default() },
             state,
             closed,
-            told_end: false,
+            end_is_written: false,
             ended: false,
             done: false,
         })
@@ -102,33 +102,33 @@ impl Follower {
             file: FileInfo { path: name.to_path_buf(), ..FileInfo::default() },
             state: State::Waiting { input, head: Vec::new(), is_file: false },
             closed,
-            told_end: false,
+            end_is_written: false,
             ended: false,
             done: false,
         }
     }
 
-    /// Reports to another, who may cancel, from now on. Whoever hands a follower on gives it a progress of its own with it: what ends the
-    /// first look must not end the following.
+    /// Changes where progress is reported and who may cancel. A caller that passes a follower on should give it a progress of its own, so that
+    /// cancelling the first look does not cancel the following.
     pub fn report_to(&mut self, progress: Option<Arc<Progress>>) {
         self.cx.progress.clone_from(&progress);
         self.opts.progress = progress;
     }
 
-    /// Whether nothing more can come: a pipe that was closed, a capture whose recorder has written its end,
-    /// or a file of a kind that does not grow.
+    /// Whether nothing more can come: the pipe was closed, the recorder has written the end of the capture, or the file is of a format that
+    /// does not grow.
     pub fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Appends what has come since the last call and brings the info up to date; gives the number of new events: if they are
-    /// [`POLL_EVENTS`] or more, there may be more already. Never waits. The trace must be the same each time.
+    /// Appends what has come since the last call to the trace, updates its info and returns the number of new events. If that is
+    /// [`POLL_EVENTS`] or more, there may be more already. It never waits. The caller must pass the same trace each time.
     pub fn poll(&mut self, trace: &mut Trace) -> Result<usize, Error> {
         if self.done {
             return Ok(0);
         }
-        // Looked at before reading: what was written before the end is read by this call.
-        let closed = self.closed.load(Ordering::Acquire) || self.told_end;
+        // This is read before the input, so that everything written before the end is read by this call.
+        let closed = self.closed.load(Ordering::Acquire) || self.end_is_written;
         self.recognise(closed)?;
         match &mut self.state {
             State::Waiting { .. } | State::Done => Ok(0),
@@ -173,20 +173,20 @@ impl Follower {
                         self.done = self.ended;
                         break;
                     }
-                    // What waited for more to come is given out now.
+                    // Events that waited for later ones are released now.
                     reader.end();
                     self.ended = true;
                 }
-                // What is told at the end is told each time anew.
-                let told = self.cx.damage.len();
+                // The damage that is reported at the end of input is reported again by each poll, so it is removed afterwards.
+                let listed = self.cx.damage.len();
                 let mut info = TraceInfo::default();
                 reader.describe(&mut info, &mut self.cx);
                 self.asm.set_vendor(info.host.vendor);
                 let mut inside = Vec::new();
                 reader.inside(&mut inside);
                 finish(&mut info, vec![self.file.clone()], &inside, &self.asm, &mut self.cx);
-                self.cx.damage.truncate(told);
-                self.told_end = info.host.facts.iter().any(|(key, _)| key == RECORD_END);
+                self.cx.damage.truncate(listed);
+                self.end_is_written = info.host.facts.iter().any(|(key, _)| key == RECORD_END);
                 trace.info = info;
                 std::mem::swap(&mut self.cx.strings, &mut trace.strings);
                 result?;
@@ -195,7 +195,7 @@ impl Follower {
         }
     }
 
-    /// Reads the first bytes until they tell the kind.
+    /// Reads the first bytes until they show the format.
     fn recognise(&mut self, closed: bool) -> Result<(), Error> {
         let State::Waiting { input, head, is_file } = &mut self.state else { return Ok(()) };
         let mut buf = [0; 4096];
@@ -219,7 +219,7 @@ impl Follower {
                 return Ok(());
             }
             Some(Ok(k)) => k,
-            // Comments alone, or half a line: more will tell.
+            // The input has only comments or half a line so far; more input will show what it is.
             Some(Err(_)) if !closed && head.len() < HEAD && !sniff::is_binary(head) => return Ok(()),
             Some(Err(_)) if !closed && head.len() < 16 => return Ok(()),
             Some(Err(e)) => return Err(e),
@@ -259,7 +259,7 @@ impl Follower {
     }
 }
 
-/// A pipe read by a thread of its own, so that asking never waits.
+/// A pipe that a thread of its own reads, so that the caller never waits.
 struct Channel {
     from: Receiver<Vec<u8>>,
     piece: Vec<u8>,
@@ -268,11 +268,11 @@ struct Channel {
 
 impl Channel {
     fn new(mut input: Box<dyn Read + Send>, closed: Arc<AtomicBool>) -> Self {
-        // Bounded: a writer that is faster than we read is held back as a pipe does.
+        // The channel is bounded: a writer that is faster than the reader has to wait, as with a pipe.
         let (to, from) = mpsc::sync_channel::<Vec<u8>>(64);
         let closing = Closing(closed);
         std::thread::spawn(move || {
-            // Also when this thread panics: nobody shall wait for bytes that cannot come.
+            // It is dropped even if this thread panics, so that nobody waits for bytes that cannot come.
             let _closing = closing;
             let mut buf = vec![0; 64 << 10];
             loop {
@@ -287,14 +287,14 @@ impl Channel {
                     Err(_) => break,
                 }
             }
-            // The last piece is there before the end is told.
+            // The channel is closed first, so that the last piece is there before the end is signalled.
             drop(to);
         });
         Self { from, piece: Vec::new(), at: 0 }
     }
 }
 
-/// Tells the end when it goes.
+/// Signals the end of the input when it is dropped.
 struct Closing(Arc<AtomicBool>);
 
 impl Drop for Closing {

@@ -10,8 +10,8 @@
 //!
 //! print fmt: "vcpu %u", REC->vcpu_id
 //! ```
-//! `signed:` is missing on very old kernels. Offsets, sizes and signedness are all that is trusted; of the print format only a few
-//! literal pieces are looked for (see [`Hints`]).
+//! Very old kernels do not print `signed:`. Only offsets, sizes and signedness are used; of the print format, only a few literal pieces are
+//! looked for (see [`Hints`]).
 
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_till, take_until, take_while1};
@@ -30,44 +30,44 @@ use crate::role;
 pub struct Format {
     /// The system (`kvmmmu`), where known.
     pub system: String,
-    /// Name.
+    /// The name of the tracepoint.
     pub name: String,
-    /// Number, which every record begins with; differs from boot to boot.
+    /// The number that every record begins with; it differs from boot to boot.
     pub id: u32,
     /// All fields, the common ones first.
     pub fields: Vec<Field>,
-    /// What stands behind `print fmt:`.
+    /// The text after `print fmt:`.
     pub print_fmt: String,
 }
 
 /// One field of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Field {
-    /// Name.
+    /// The name.
     pub name: String,
-    /// C type, as written.
+    /// The C type as written.
     pub ctype: String,
-    /// Bytes from the start of the record.
+    /// The offset from the start of the record, in bytes.
     pub offset: u32,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u32,
-    /// Whether numbers are signed.
+    /// Whether the number is signed.
     pub signed: bool,
-    /// How the bytes are to be taken.
+    /// How the bytes are to be interpreted.
     pub shape: Shape,
 }
 
-/// How a field's bytes are to be taken.
+/// How the bytes of a field are to be interpreted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shape {
-    /// A number.
+    /// The field is a number.
     #[default]
     Scalar,
-    /// An array in place; without a size, up to the end of the record.
+    /// The field is an array in place; without a size, it extends to the end of the record.
     Array,
-    /// `__data_loc`: offset and length of an array elsewhere in the record.
+    /// The field is a `__data_loc`: offset and length of an array elsewhere in the record.
     DataLoc,
-    /// `__rel_loc`: the same, from the end of this field.
+    /// The field is a `__rel_loc`: the same as `__data_loc`, but relative to the end of this field.
     RelLoc,
 }
 
@@ -77,12 +77,12 @@ impl Format {
         format(text).ok().map(|(_, f)| f)
     }
 
-    /// A field by name.
+    /// The field of this name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|f| f.name == name)
     }
 
-    /// What the print format gives away.
+    /// What the print format shows about the meaning of fields.
     pub fn hints(&self) -> Hints {
         Hints::of(&self.print_fmt)
     }
@@ -91,11 +91,11 @@ impl Format {
 /// What can be learned from a print format without evaluating C.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
-    /// Layout of the role word, by the field names or access letters of shadow-page events.
+    /// The layout of the role word, from the field names or access letters of shadow-page events.
     pub role: Option<RoleWord>,
-    /// Numbers of `RET_PF_*`, from `REC->ret == N, REC->ret == M` of `fast_page_fault`.
+    /// The numbers of `RET_PF_*`, from `REC->ret == N, REC->ret == M` of `fast_page_fault`.
     pub ret_pf: Option<RetPf>,
-    /// What the user letter of `kvm_mmu_set_spte` can say.
+    /// What the user letter of `kvm_mmu_set_spte` can show.
     pub user: Option<UserLetter>,
 }
 
@@ -106,10 +106,10 @@ impl Hints {
                 let known = [RET_PF_5_10, RET_PF_5_18, RET_PF_6_12]
                     .into_iter()
                     .find(|n| (n.spurious, n.fixed) == (spurious, fixed));
-                // A numbering to come: the order of the names has been stable.
+                // Numbers of a kernel that is not known yet: the order of the names has never changed.
                 Some(known.unwrap_or(RetPf { spurious, fixed, invalid: fixed - 1, ..RET_PF_6_12 }))
             }
-            // 5.10 to 5.14 print the names; there the numbers are those of 5.10.
+            // Kernels from 5.10 to 5.14 print the names, and their numbers are those of 5.10.
             None if print_fmt.contains("RET_PF_SPURIOUS") => Some(RET_PF_5_10),
             None => None,
         };
@@ -124,7 +124,7 @@ impl Hints {
     }
 }
 
-/// `REC->ret == 6, REC->ret == 5` → (6, 5).
+/// Finds `REC->ret == 6, REC->ret == 5` and returns (6, 5).
 fn ret_numbers(s: &str) -> Option<(i32, i32)> {
     fn one(i: &str) -> IResult<&str, i32> {
         preceded((tag("REC->ret"), space0, tag("=="), space0), map_res(digit1, str::parse)).parse(i)
@@ -141,21 +141,21 @@ fn number(i: &str) -> IResult<&str, u32> {
     map_res(digit1, str::parse).parse(i)
 }
 
-/// `name: X`, a line.
+/// Parses a line `name: X`.
 fn keyed<'a>(
     key: &'static str,
 ) -> impl Parser<&'a str, Output = &'a str, Error = nom::error::Error<&'a str>> {
     delimited((multispace0, tag(key), space0), not_line_ending, opt(line_ending))
 }
 
-/// `offset:8;` after blanks.
+/// Parses `offset:8;` after blanks.
 fn attribute<'a>(
     key: &'static str,
 ) -> impl Parser<&'a str, Output = u32, Error = nom::error::Error<&'a str>> {
     delimited((space0, tag(key), space0), number, char(';'))
 }
 
-/// `field:TYPE NAME[LEN];` and its attributes, a line.
+/// Parses a line `field:TYPE NAME[LEN];` with its attributes.
 fn field(i: &str) -> IResult<&str, Field> {
     let (i, decl) =
         delimited((space0, tag("field:"), space0), take_till(|c| c == ';' || c == '\n'), char(';'))
@@ -180,7 +180,7 @@ fn field(i: &str) -> IResult<&str, Field> {
     ))
 }
 
-/// `unsigned long ip`, `u64 * sptep`, `char comm[16]`, `__data_loc char[] msg`: the name is the last identifier.
+/// Splits `unsigned long ip`, `u64 * sptep`, `char comm[16]`, `__data_loc char[] msg`: the name is the last identifier.
 fn declaration(decl: &str) -> IResult<&str, (&str, &str, Shape)> {
     let ident = |c: char| c.is_alphanumeric() || c == '_';
     let (rest, loc) = opt(alt((
@@ -199,7 +199,7 @@ fn declaration(decl: &str) -> IResult<&str, (&str, &str, Shape)> {
     Ok(("", (plain[..start].trim_end(), name, shape)))
 }
 
-/// Lines of fields, empty ones between.
+/// Parses the lines of fields, with empty lines between them.
 fn fields(i: &str) -> IResult<&str, Vec<Field>> {
     many0(preceded(many0(line_ending), field)).parse(i)
 }
@@ -222,7 +222,7 @@ fn format(i: &str) -> IResult<&str, Format> {
     ))
 }
 
-/// `events/header_page`: the fields of a ring page's head.
+/// Parses `events/header_page`, the fields in the head of a ring page.
 pub(crate) fn header_page(text: &str) -> Option<Vec<Field>> {
     let (_, f) = fields(text).ok()?;
     (!f.is_empty()).then_some(f)
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn print_formats_tell() {
+    fn print_formats_show_the_dialect() {
         let h = |s| Hints::of(s);
         assert_eq!(h("…, REC->ret == 6, REC->ret == 5").ret_pf, Some(RET_PF_6_12));
         assert_eq!(h("…, REC->ret == 5, REC->ret == 4").ret_pf, Some(RET_PF_5_18));

@@ -1,5 +1,5 @@
-//! Bodies of the fuzz targets: one for each reader, given any bytes. They may fail, but never panic, hang, or take memory out of
-//! proportion. `fuzz/` runs them under cargo-fuzz; the tests replay its corpus.
+//! The bodies of the fuzz targets, one for each reader, which take arbitrary bytes. A reader may fail, but must not panic, hang, or allocate
+//! out of proportion. `fuzz/` runs them under cargo-fuzz; the tests replay its corpus.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::ring;
 /// The body of a target.
 pub type Target = fn(&[u8]);
 
-/// Names and bodies of all targets.
+/// The names and bodies of all targets.
 pub const TARGETS: &[(&str, Target)] = &[
     ("any", any),
     ("text", text),
@@ -36,30 +36,30 @@ fn load(data: Vec<u8>) {
     }
 }
 
-/// Whatever it is recognised as.
+/// Reads the bytes as whatever they are recognised as.
 pub fn any(data: &[u8]) {
     load(data.to_vec());
 }
 
-/// Text, and text pasted.
+/// Reads text, as a file and as a paste.
 pub fn text(data: &[u8]) {
     let _ = Trace::from_text(&String::from_utf8_lossy(data));
     load([b"# tracer: nop\n", data].concat());
 }
 
-/// trace.dat, both versions.
+/// Reads a trace.dat of either version.
 pub fn dat(data: &[u8]) {
     for version in [&b"6\0"[..], b"7\0"] {
         load([b"\x17\x08\x44tracing", version, data].concat());
     }
 }
 
-/// perf.data in file mode.
+/// Reads a perf.data in file mode.
 pub fn perf(data: &[u8]) {
     load([b"PERFILE2\x68\0\0\0\0\0\0\0", data].concat());
 }
 
-/// Records of perf.data without a head.
+/// Reads records of perf.data without a head.
 pub fn perf_records(data: &[u8]) {
     let mut cx = Cx::new(&ReadOptions { threads: 1, ..ReadOptions::default() });
     let mut r = PerfReader::records(
@@ -74,7 +74,7 @@ pub fn perf_records(data: &[u8]) {
     }
 }
 
-/// One page of the ring buffer.
+/// Reads one page of the ring buffer.
 pub fn ring_page(data: &[u8]) {
     for head in [PageHead::default(), PageHead { commit: 8, commit_size: 4, data: 12 }] {
         let Ok(start) = ring::open(data, &head) else { continue };
@@ -85,7 +85,7 @@ pub fn ring_page(data: &[u8]) {
     }
 }
 
-/// A format file.
+/// Reads a format file.
 pub fn format(data: &[u8]) {
     if let Some(f) = Format::parse(&String::from_utf8_lossy(data)) {
         let _ = f.hints();

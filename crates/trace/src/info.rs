@@ -1,4 +1,4 @@
-//! What is known about a recording besides its events.
+//! What is known about a recording besides its events. The main type is [`TraceInfo`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,45 +6,45 @@ use std::path::PathBuf;
 
 use crate::event::{Isa, StrId};
 
-/// Everything known about a recording. Plain data.
+/// Everything that is known about a recording. It is plain data.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TraceInfo {
     /// The files it was read from.
     pub files: Vec<FileInfo>,
-    /// Format of the first file.
+    /// The format of the first file.
     pub format: FormatKind,
     /// The clock of the time stamps.
     pub clock: Clock,
-    /// Steps of the time stamps: 1, or 1000 for text with microseconds.
+    /// The resolution of the time stamps in nanoseconds: 1, or 1000 for text with microseconds.
     pub resolution_ns: u32,
-    /// The recording host, as far as the files say.
+    /// The recording host, as far as the files describe it.
     pub host: HostFacts,
     /// Every task that appears.
     pub tasks: Vec<TaskInfo>,
-    /// Virtual machines, as far as threads and processes tell.
+    /// Virtual machines, as far as threads and processes show them.
     pub vms: Vec<VmGuess>,
-    /// What the recorder lost.
+    /// The events that the recorder lost.
     pub lost: LostSummary,
-    /// What could not be read.
+    /// The places that could not be read.
     pub damage: Vec<Damage>,
-    /// Things a reader should know, one sentence each.
+    /// Remarks that a reader of the trace should know, one sentence each.
     pub notes: Vec<String>,
     /// Which variants of the tracepoints the kernel has.
     pub dialect: Dialect,
     /// Event formats the files describe (also of events that never fired): name to field names.
     pub formats: BTreeMap<String, Vec<String>>,
-    /// Which events can be in it, where the files say it.
+    /// The events that the recorder was asked for, where the files say so.
     pub recorded: Option<RecordedEvents>,
-    /// Time of the first event.
+    /// The time of the first event, in nanoseconds on the trace's clock.
     pub first_ts: u64,
-    /// Time of the last event.
+    /// The time of the last event, in nanoseconds on the trace's clock.
     pub last_ts: u64,
-    /// Number of events, notes of loss and damage included.
+    /// The number of events, including notes of losses and damage.
     pub events: u64,
 }
 
 impl TraceInfo {
-    /// The damage in few lines: places that differ by their offset only are one.
+    /// The damage in a few lines: places that differ only in their offset share a line.
     pub fn damage_lines(&self) -> Vec<String> {
         let mut kinds: Vec<(&Damage, u64, u64)> = Vec::new();
         for d in &self.damage {
@@ -76,24 +76,24 @@ impl TraceInfo {
 /// The events that a recorder was asked for, by name without system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordedEvents {
-    /// No others were recorded.
+    /// The names of the events; no other event was recorded.
     pub names: BTreeSet<String>,
-    /// All of these were: trace.dat holds the formats of more events than were recorded.
+    /// Whether all of these were recorded: a trace.dat has the formats of more events than were recorded.
     pub all: bool,
 }
 
 /// One input file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileInfo {
-    /// Its path, or the name the caller gave to bytes.
+    /// The path, or the name that the caller gave to bytes.
     pub path: PathBuf,
-    /// What its content was recognised as.
+    /// The format as which its content was recognised.
     pub kind: FormatKind,
-    /// Compression around it.
+    /// The compression of the whole file.
     pub compression: Compression,
-    /// Compression inside it: of perf's records (`perf record -z`, and mmuscope's own captures) or trace.dat's pages.
+    /// The compression inside it: of perf's records (`perf record -z`, and mmuscope's own captures) or of trace.dat's pages.
     pub inside: Compression,
-    /// Size in bytes as stored; 0 for a stream.
+    /// The stored size in bytes; 0 for a stream.
     pub size: u64,
 }
 
@@ -101,31 +101,31 @@ pub struct FileInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum FormatKind {
-    /// perf.data, file mode.
+    /// A perf.data in file mode.
     PerfFile,
-    /// perf.data, pipe mode (`perf record -o -`; also mmuscope's own captures).
+    /// A perf.data in pipe mode (`perf record -o -`; also mmuscope's own captures).
     PerfPipe,
-    /// Directory of `perf record --threads`.
+    /// A directory of `perf record --threads`.
     PerfDir,
-    /// trace-cmd, version 6.
+    /// A trace.dat of trace-cmd, version 6.
     TraceDatV6,
-    /// trace-cmd, version 7.
+    /// A trace.dat of trace-cmd, version 7.
     TraceDatV7,
     /// Pages of `trace_pipe_raw`.
     RawPages,
-    /// Text of tracefs (`trace`, `trace_pipe`).
+    /// The text of tracefs (`trace`, `trace_pipe`).
     #[default]
     FtraceText,
-    /// Text of `trace-cmd report`.
+    /// The text of `trace-cmd report`.
     TraceCmdText,
-    /// Text of `perf script`.
+    /// The text of `perf script`.
     PerfScriptText,
-    /// Text of `perf trace`.
+    /// The text of `perf trace`.
     PerfTraceText,
 }
 
 impl FormatKind {
-    /// Whether it is text.
+    /// Whether the format is text.
     pub fn is_text(self) -> bool {
         matches!(self, Self::FtraceText | Self::TraceCmdText | Self::PerfScriptText | Self::PerfTraceText)
     }
@@ -151,7 +151,7 @@ impl fmt::Display for FormatKind {
 /// Compression of a file or in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Compression {
-    /// None.
+    /// Not compressed.
     #[default]
     None,
     /// gzip.
@@ -164,12 +164,12 @@ pub enum Compression {
     Zlib,
 }
 
-/// The clock of the stamps.
+/// The clock of the time stamps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clock {
     /// The kernel's name (`local`, `global`, `mono`, `x86-tsc`, `CLOCK_MONOTONIC`, `sched_clock` …); empty where the format does not say.
     pub name: String,
-    /// What one unit of it is.
+    /// The unit of its numbers.
     pub unit: ClockUnit,
 }
 
@@ -182,17 +182,17 @@ impl Default for Clock {
 /// Units of a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum ClockUnit {
-    /// Nanoseconds.
+    /// The unit is a nanosecond.
     #[default]
     Nanoseconds,
-    /// CPU cycles: durations are not times.
+    /// The unit is a CPU cycle, so differences are not times.
     Cycles,
-    /// Only an order (`counter`, `uptime`).
+    /// The numbers only give an order (`counter`, `uptime`).
     Ordinal,
 }
 
 impl ClockUnit {
-    /// Unit of an ftrace clock.
+    /// The unit of an ftrace clock.
     pub fn of_ftrace(name: &str) -> Self {
         match name {
             "x86-tsc" | "ppc-tb" => Self::Cycles,
@@ -202,19 +202,19 @@ impl ClockUnit {
     }
 }
 
-/// CPU vendor of the host.
+/// The vendor of the host's CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Vendor {
-    /// Intel (and compatible VMX: Zhaoxin, Centaur).
+    /// Intel, or a compatible CPU with VMX (Zhaoxin, Centaur).
     Intel,
-    /// AMD (and compatible SVM: Hygon).
+    /// AMD, or a compatible CPU with SVM (Hygon).
     Amd,
-    /// Another.
+    /// Another vendor.
     Other,
 }
 
 impl Vendor {
-    /// From a CPUID vendor string or a `cpuid`/`cpudesc` text that starts with or holds one.
+    /// Recognises a CPUID vendor string, or a `cpuid` or `cpudesc` text that contains one.
     pub fn parse(s: &str) -> Option<Self> {
         let has = |w: &str| s.contains(w);
         if has("GenuineIntel") || has("CentaurHauls") || has("Shanghai") || has("Intel") {
@@ -229,7 +229,7 @@ impl Vendor {
     }
 }
 
-/// The recording host. Each fact only if the file carries it.
+/// The recording host. A fact is present only if the file has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {
     /// Kernel release (`uname -r`).
@@ -260,14 +260,14 @@ pub struct HostFacts {
     pub long_size: Option<u8>,
     /// Module parameters, `kvm.tdp_mmu` → `Y`.
     pub params: BTreeMap<String, String>,
-    /// The kernel's own variables, `shadow_mmio_mask` → value.
+    /// The kernel's own variables by name, such as `shadow_mmio_mask`.
     pub masks: BTreeMap<String, u64>,
-    /// Everything else the file says about the host, in its words.
+    /// All other facts in the file about the host, as pairs of key and text.
     pub facts: Vec<(String, String)>,
 }
 
 impl HostFacts {
-    /// Fills vendor, family, model and stepping out of perf's `vendor,family,model,stepping`.
+    /// Sets vendor, family, model and stepping from perf's `vendor,family,model,stepping`.
     pub(crate) fn set_cpuid(&mut self, s: &str) {
         let mut parts = s.split(',');
         self.vendor = parts.next().and_then(Vendor::parse);
@@ -277,7 +277,7 @@ impl HostFacts {
         self.cpuid = Some(s.to_owned());
     }
 
-    /// Takes over what `other` knows and `self` does not.
+    /// Takes every fact from `other` that is missing here.
     pub(crate) fn fill_from(&mut self, other: Self) {
         macro_rules! fill {
             ($($f:ident),*) => { $( if self.$f.is_none() { self.$f = other.$f; } )* };
@@ -316,45 +316,45 @@ impl HostFacts {
 pub struct TaskInfo {
     /// Thread id.
     pub tid: u32,
-    /// Process id, where the trace says it.
+    /// The process id, where the trace has it.
     pub pid: Option<u32>,
-    /// Last name seen.
+    /// The last name that was seen.
     pub comm: StrId,
     /// The vCPU it runs, if it is a vCPU thread.
     pub vcpu_id: Option<u32>,
-    /// How that is known.
+    /// How process and vCPU are known, in words.
     pub provenance: String,
 }
 
 /// A virtual machine, as threads and processes suggest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VmGuess {
-    /// Process id of its monitor, where known.
+    /// The process id of its VMM, where known.
     pub pid: Option<u32>,
-    /// A name for people: the monitor's task name or a guest's recorded name.
+    /// A name for people: the task name of the VMM, or the recorded name of a guest.
     pub name: String,
     /// All threads that belong to it.
     pub tids: Vec<u32>,
-    /// Its vCPU threads: (tid, vcpu_id).
+    /// Its vCPU threads as (thread id, vCPU id).
     pub vcpus: Vec<(u32, u32)>,
-    /// How the grouping is known.
+    /// How the grouping is known, in words.
     pub provenance: String,
-    /// The threads were put together for want of better knowledge: what the page tables show may say otherwise.
+    /// Whether the threads were grouped without knowing their process. What the page tables show may contradict the grouping.
     pub is_guess: bool,
 }
 
-/// What the recorder lost, summed up.
+/// A summary of what the recorder lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LostSummary {
-    /// Whether the format can say at all that nothing was lost.
+    /// Whether the format would show it if events had been lost.
     pub known: bool,
-    /// Events lost altogether, where every loss was counted.
+    /// The number of lost events, where every loss was counted.
     pub total: Option<u64>,
-    /// Moments of loss in the event stream (each a [`Body::Lost`](crate::Body::Lost)).
+    /// The number of places in the event stream where events were lost (each is a [`Body::Lost`](crate::Body::Lost)).
     pub moments: u64,
-    /// Counted losses per CPU.
+    /// The counted losses for each CPU.
     pub per_cpu: BTreeMap<u16, u64>,
-    /// Counted losses per event, where the format counts so.
+    /// The counted losses for each event, where the format counts them so.
     pub per_event: BTreeMap<String, u64>,
 }
 
@@ -363,13 +363,13 @@ pub struct LostSummary {
 pub struct Damage {
     /// The file.
     pub file: PathBuf,
-    /// Byte offset in it (in the decompressed content, for a compressed file).
+    /// The byte offset in it (in the decompressed content, for a compressed file).
     pub offset: u64,
     /// What was expected there.
     pub expected: String,
     /// What was found, and what it means for the result.
     pub message: String,
-    /// Whether reading went on after it.
+    /// Whether reading continued after it.
     pub resumed: bool,
 }
 
@@ -386,31 +386,31 @@ impl fmt::Display for Damage {
     }
 }
 
-/// A value with where it comes from, in words.
+/// A value with its origin in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sourced<T> {
     /// The value.
     pub value: T,
-    /// Where it comes from.
+    /// The origin of the value.
     pub from: String,
 }
 
 /// Which variants of the tracepoints the recording kernel has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dialect {
-    /// Layout of the role word.
+    /// The layout of the role word.
     pub role: Option<Sourced<RoleWord>>,
-    /// Numbers of `RET_PF_*`.
+    /// The numbers of `RET_PF_*`.
     pub ret_pf: Option<Sourced<RetPf>>,
-    /// Instruction set of the exits seen.
+    /// The instruction set of the exits that were seen.
     pub isa: Option<Sourced<Isa>>,
-    /// What `u` of `kvm_mmu_set_spte` can say.
+    /// What the letter `u` of `kvm_mmu_set_spte` can show.
     pub set_spte_user: Option<Sourced<UserLetter>>,
     /// `kvm_page_fault` has a vCPU and a 64-bit error code (since 6.1).
     pub long_page_fault: Option<Sourced<bool>>,
 }
 
-/// Layouts of `union kvm_mmu_page_role`.
+/// The layouts of `union kvm_mmu_page_role`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RoleWord {
     /// Bit 4 is `cr4_pae` (up to 5.0).
@@ -419,26 +419,26 @@ pub enum RoleWord {
     GpteIs8Bytes,
     /// Bit 4 is `has_4_byte_gpte` (5.17 to 7.1).
     Has4ByteGpte,
-    /// `access` has four bits, from R up, and what follows is one bit higher (7.2).
+    /// `access` has four bits, beginning with R, and everything after it is one bit higher (7.2).
     AccessRead,
 }
 
-/// Numbers of `RET_PF_*` in one kernel.
+/// The numbers of `RET_PF_*` in one kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RetPf {
-    /// RET_PF_RETRY.
+    /// The number of RET_PF_RETRY.
     pub retry: i32,
-    /// RET_PF_EMULATE.
+    /// The number of RET_PF_EMULATE.
     pub emulate: i32,
-    /// RET_PF_INVALID.
+    /// The number of RET_PF_INVALID.
     pub invalid: i32,
-    /// RET_PF_FIXED.
+    /// The number of RET_PF_FIXED.
     pub fixed: i32,
-    /// RET_PF_SPURIOUS.
+    /// The number of RET_PF_SPURIOUS.
     pub spurious: i32,
 }
 
-/// What the user letter of `kvm_mmu_set_spte` can say.
+/// What the user letter of `kvm_mmu_set_spte` can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UserLetter {
     /// `u`, `-`, or nothing where the paging mode has no user bit.

@@ -1,4 +1,4 @@
-//! Where bytes come from: a file, a pipe, memory, each perhaps compressed.
+//! Where the bytes come from: a file, a pipe or memory, each perhaps compressed. The main type is [`Input`].
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
@@ -10,14 +10,14 @@ use crate::error::Error;
 use crate::info::Compression;
 use crate::sniff::{self, Kind};
 
-/// Bytes enough to recognise any kind.
+/// The number of bytes that suffices to recognise any format.
 pub(crate) const HEAD: usize = 64 << 10;
 
-/// Bytes that can be read at any place.
+/// Bytes that can be read at any offset.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     File(Arc<File>, u64),
-    /// A temporary file of our own.
+    /// A temporary file that this program made, with its length.
     Spilled(Arc<File>, u64),
     Bytes(Arc<[u8]>),
 }
@@ -30,19 +30,19 @@ impl Source {
         }
     }
 
-    /// A sentence about where it was put, if it was too large for memory.
+    /// If the content was too large for memory, a sentence that says where it was put.
     pub(crate) fn spilled(&self) -> Option<String> {
         let Self::Spilled(_, n) = self else { return None };
         let folder = tempfile::env::temp_dir();
         Some(format!("{} MB were put into a temporary file in {} to be read", n >> 20, folder.display()))
     }
 
-    /// The bytes of a range in order.
+    /// Reads the bytes of a range in order.
     pub(crate) fn section(&self, from: u64, to: u64) -> SourceReader {
         SourceReader { source: self.clone(), at: from, end: to.min(self.len()).max(from) }
     }
 
-    /// Fills as much of `buf` as there is from `offset` on.
+    /// Fills as much of `buf` as there are bytes from `offset` on.
     pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::File(f, _) | Self::Spilled(f, _) => {
@@ -66,7 +66,7 @@ impl Source {
         }
     }
 
-    /// Exactly this range, if the file has all of it; never more memory than the file is long.
+    /// Returns exactly this range if the file has all of it. It never allocates more than the length of the file.
     pub(crate) fn bytes(&self, offset: u64, len: u64) -> Option<Vec<u8>> {
         if offset.checked_add(len)? > self.len() {
             return None;
@@ -76,7 +76,7 @@ impl Source {
         (n == buf.len()).then_some(buf)
     }
 
-    /// The bytes in order.
+    /// Reads all bytes in order.
     pub(crate) fn reader(&self) -> SourceReader {
         self.section(0, self.len())
     }
@@ -99,19 +99,19 @@ impl Read for SourceReader {
     }
 }
 
-/// An opened input with what its content was recognised as.
+/// An opened input, with the format that was recognised.
 pub(crate) struct Input {
     pub(crate) path: PathBuf,
     pub(crate) kind: Kind,
     pub(crate) compression: Compression,
-    /// Size as stored, 0 for a pipe.
+    /// The size in bytes as stored; 0 for a pipe.
     pub(crate) size: u64,
     pub(crate) data: Data,
-    /// A sentence about a temporary file that it was put into.
+    /// If the content was put into a temporary file, a sentence that says where.
     pub(crate) spilled: Option<String>,
 }
 
-/// The (decompressed) content.
+/// The content, decompressed.
 pub(crate) enum Data {
     Source(Source),
     Stream(Box<dyn Read + Send>),
@@ -126,7 +126,7 @@ impl Data {
     }
 }
 
-/// Opens a path (`-` is standard input) and looks at its content.
+/// Opens a path (`-` is standard input) and recognises its content.
 pub(crate) fn open(path: &Path) -> Result<Input, Error> {
     if path.as_os_str() == "-" {
         return stream(Box::new(io::stdin()), Path::new("standard input"));
@@ -140,7 +140,7 @@ pub(crate) fn open(path: &Path) -> Result<Input, Error> {
     }
 }
 
-/// Bytes in memory.
+/// Opens bytes in memory.
 pub(crate) fn source(source: Source, path: &Path) -> Result<Input, Error> {
     let size = source.len();
     let head = head(&mut source.reader()).map_err(|e| Error::io(path, e))?;
@@ -161,7 +161,7 @@ pub(crate) fn source(source: Source, path: &Path) -> Result<Input, Error> {
     Ok(input)
 }
 
-/// A pipe.
+/// Opens a pipe.
 pub(crate) fn stream(mut s: Box<dyn Read + Send>, path: &Path) -> Result<Input, Error> {
     let head = head(&mut s).map_err(|e| Error::io(path, e))?;
     let compression = sniff::compression(&head);
@@ -192,7 +192,7 @@ fn decompressed(
         Compression::Xz => Box::new(liblzma::read::XzDecoder::new_multi_decoder(s)),
         _ => {
             let mut d = zstd::stream::read::Decoder::new(s).map_err(|e| Error::io(path, e))?;
-            // `zstd --long` at most; a hostile frame may ask for more.
+            // The window is at most that of `zstd --long`; a hostile frame may ask for more.
             d.window_log_max(27).map_err(|e| Error::io(path, e))?;
             Box::new(d)
         }
@@ -205,7 +205,7 @@ fn decompressed(
     let s: Box<dyn Read + Send> = Box::new(Cursor::new(head).chain(s));
     let mut spilled = None;
     let data = if kind.needs_seek() {
-        // Real traces compress about tenfold; beyond this it is a bomb.
+        // Real traces compress to about a tenth; a file that exceeds this limit is a decompression bomb.
         let limit = if size == 0 { u64::MAX } else { (64 << 20) + size.saturating_mul(1024) };
         let source = collect(s, limit, path)?;
         spilled = source.spilled();
@@ -216,10 +216,10 @@ fn decompressed(
     Ok(Input { path: path.to_path_buf(), kind, compression, size, data, spilled })
 }
 
-/// What a stream may take of memory before it goes to a temporary file.
+/// The number of bytes of a stream that are held in memory; a larger one goes to a temporary file.
 const IN_MEMORY: usize = 32 << 20;
 
-/// All of a stream, for a kind that needs to be read at any place.
+/// Reads all of a stream, for a format that must be read at any offset.
 fn collect(mut s: Box<dyn Read + Send>, limit: u64, path: &Path) -> Result<Source, Error> {
     let mut memory = Vec::new();
     let mut file: Option<File> = None;
@@ -237,7 +237,7 @@ fn collect(mut s: Box<dyn Read + Send>, limit: u64, path: &Path) -> Result<Sourc
             Ok(0) => break,
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            // A cut compressed file: what came out so far is read, and its end is found missing by the format's reader.
+            // The compressed file is cut. What was decompressed so far is read, and the reader of the format reports the missing end.
             Err(_) => break,
         };
         total += n as u64;
@@ -254,7 +254,7 @@ fn collect(mut s: Box<dyn Read + Send>, limit: u64, path: &Path) -> Result<Sourc
         }
         memory.extend_from_slice(&chunk[..n]);
         if memory.len() > IN_MEMORY {
-            // Without a name: it goes when this program does, whatever ends it.
+            // The file has no name, so it disappears when this program ends, in whatever way.
             let mut f = tempfile::tempfile_in(&folder).map_err(full)?;
             f.write_all(&memory).map_err(full)?;
             memory = Vec::new();
@@ -267,7 +267,7 @@ fn collect(mut s: Box<dyn Read + Send>, limit: u64, path: &Path) -> Result<Sourc
     })
 }
 
-/// The first bytes.
+/// Reads the first bytes.
 fn head(s: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut buf = vec![0; HEAD];
     let mut n = 0;
@@ -276,7 +276,7 @@ fn head(s: &mut dyn Read) -> io::Result<Vec<u8>> {
             Ok(0) => break,
             Ok(k) => {
                 n += k;
-                // A pipe may be slow: do not wait for more than is needed.
+                // A pipe may be slow, so no more is waited for than is needed.
                 if n >= 16 && sniff::is_binary(&buf[..n]) {
                     break;
                 }

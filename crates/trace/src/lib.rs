@@ -1,9 +1,10 @@
 //! KVM MMU trace files of every format to one typed stream of events.
 //!
-//! Readable are perf.data (file, pipe, directory), trace.dat (versions 6 and 7), pages of `trace_pipe_raw` with a folder of formats, and
-//! the text of tracefs, `trace-cmd report` and `perf script`, each also inside gzip, zstd or xz. The kind is recognised by content.
-//! Field offsets come from the `format` text in the file, never from a version. What the kernel means by an SPTE value is not this
-//! crate's business.
+//! The main types are [`Trace`] (a whole recording), [`Event`] and [`Follower`] (a recording that still grows). It reads perf.data (file,
+//! pipe, directory), trace.dat (versions 6 and 7), pages of `trace_pipe_raw` with a folder of formats, and the text of tracefs, `trace-cmd
+//! report` and `perf script`, each also compressed with gzip, zstd or xz. The format is recognised by content. Field offsets come from the
+//! `format` text in the file, never from a version number. This crate never interprets the bits of an SPTE: the replay does that, with
+//! `mmuscope-spte`.
 //!
 //! ```
 //! let text = "load-1 [000] d..1. 4.296383: kvm_entry: vcpu 0, rip 0x6000\n";
@@ -57,7 +58,7 @@ pub use strings::Strings;
 
 use std::path::Path;
 
-/// The reader of a binary kind.
+/// Makes the reader of a binary format.
 fn binary_reader(
     kind: sniff::Kind,
     data: input::Data,
@@ -85,7 +86,7 @@ fn binary_reader(
     }
 }
 
-/// The kernel's name of an exit reason; `None` for a back-end or a number without one.
+/// The kernel's name of an exit reason; `None` for an unknown back-end or number.
 pub fn exit_name(isa: Isa, reason: u32) -> Option<&'static str> {
     exits::name(isa, reason)
 }

@@ -1,4 +1,4 @@
-//! From paths to a [`Trace`] or a stream of events.
+//! Loading: from paths to a [`Trace`] in memory, or to a stream of events ([`stream`]).
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub struct Trace {
 
 /// Receives events in time order from [`stream`].
 pub trait Sink {
-    /// One event. Texts of markers and of the fields of untyped events are good during this call only; ask for them with
+    /// Receives one event. Texts of markers and of the fields of untyped events are valid during this call only; get them with
     /// [`Strings::text`].
     fn event(&mut self, e: &Event, strings: &Strings) -> ControlFlow<()>;
 }
@@ -50,10 +50,10 @@ impl Trace {
         load(reader, cx)
     }
 
-    /// Reads files like [`load`](Self::load) and shows `watch` everything so far, as a trace of its own, each time there are about `every`
-    /// more events. That costs little: what is packed is shared.
+    /// Reads files like [`load`](Self::load). Each time there are about `every` more events, it passes everything so far to `watch`, as a
+    /// trace of its own. That costs little, because packed events are shared.
     ///
-    /// Where events run back in time, they are in their place only in the trace that is returned, and `true` with it says so.
+    /// Where the times of events run back, only the returned trace has them in order; the `true` that is returned with it says so.
     pub fn load_watched(
         paths: &[PathBuf],
         opts: &ReadOptions,
@@ -65,12 +65,12 @@ impl Trace {
         load_with(reader, cx, every.max(1), watch)
     }
 
-    /// Reads the content of one file.
+    /// Reads the content of one file that is in memory.
     pub fn from_bytes(bytes: impl Into<Arc<[u8]>>, name: impl AsRef<Path>) -> Result<Self, Error> {
         Self::from_bytes_with(bytes, name, &ReadOptions::default())
     }
 
-    /// Reads the content of one file.
+    /// Reads the content of one file that is in memory, with options.
     pub fn from_bytes_with(
         bytes: impl Into<Arc<[u8]>>,
         name: impl AsRef<Path>,
@@ -82,7 +82,7 @@ impl Trace {
         load(reader, cx)
     }
 
-    /// Reads text, for instance pasted: its last line counts even without a line end.
+    /// Reads text, for instance a pasted one: its last line counts even without a line end.
     pub fn from_text(text: &str) -> Result<Self, Error> {
         let mut cx = Cx::new(&ReadOptions::default());
         let input = input::source(Source::Bytes(text.as_bytes().into()), Path::new("text"))?;
@@ -91,14 +91,14 @@ impl Trace {
     }
 }
 
-/// What reading shares, with the formats that the caller gives.
+/// Makes what readers share, with the formats that the caller gives.
 fn context(opts: &ReadOptions) -> Result<Cx, Error> {
     let mut cx = Cx::new(opts);
     cx.formats = opts.formats.as_deref().map(crate::dir::formats).transpose()?.map(Arc::new);
     Ok(cx)
 }
 
-/// A reader with what was known of its file when it was opened.
+/// A reader, with what was known about its file when it was opened.
 pub(crate) struct Opened {
     pub(crate) reader: Box<dyn Reader>,
     pub(crate) files: Vec<FileInfo>,
@@ -130,7 +130,7 @@ fn open_one(path: &Path, cx: &mut Cx) -> Result<Opened, Error> {
     reader_of(input::open(path)?, cx, false)
 }
 
-/// The reader for an input.
+/// Makes the reader for an input.
 pub(crate) fn reader_of(input: Input, cx: &mut Cx, whole: bool) -> Result<Opened, Error> {
     let Input { path, kind, compression, size, data, spilled } = input;
     cx.notes.extend(spilled.map(|s| format!("{}: {s}", path.display())));
@@ -215,18 +215,18 @@ fn load_with(
     Ok((Trace { info, strings: cx.strings, events: store }, reordered))
 }
 
-/// A trace of what has been read until now.
+/// The trace of what has been read so far.
 fn so_far(mut info: TraceInfo, files: &[FileInfo], asm: &Assembler, cx: &Cx, events: EventStore) -> Trace {
-    // What is told at the end is told each time anew, and its words are not those of the events.
-    let mut told = Cx {
+    // `finish` adds the remarks of the end each time, so it works on a copy whose strings are not those of the events.
+    let mut copy = Cx {
         strings: cx.strings.clone(),
         notes: cx.notes.clone(),
         damage: cx.damage.clone(),
         more_damage: cx.more_damage,
         ..Cx::default()
     };
-    finish(&mut info, files.to_vec(), &[], asm, &mut told);
-    Trace { info, strings: told.strings, events }
+    finish(&mut info, files.to_vec(), &[], asm, &mut copy);
+    Trace { info, strings: copy.strings, events }
 }
 
 /// Puts the parts of the info together.
@@ -253,10 +253,10 @@ pub(crate) fn finish(
     }
 }
 
-/// Bytes of records that may wait for older ones of other CPUs while streaming: more than the rings of most recorders hold together.
+/// The most bytes of records that may wait for earlier ones of other CPUs while streaming: more than the rings of most recorders hold.
 const MOST_WAITING: usize = 128 << 20;
 
-/// Reads files and hands each event to `sink`, in bounded memory. Gives what is known at the end, or at the point where the sink stopped.
+/// Reads files and passes each event to `sink`, in bounded memory. It returns what is known at the end, or where the sink stopped.
 pub fn stream(paths: &[PathBuf], opts: &ReadOptions, sink: &mut dyn Sink) -> Result<TraceInfo, Error> {
     let mut cx = context(opts)?;
     cx.strings.set_streaming();
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
     use crate::Body;
 
-    /// What is shown on the way is the beginning of what is there at the end, with the same strings under the same numbers.
+    /// A trace that is shown on the way must be the beginning of the final one, with the same strings under the same numbers.
     #[test]
     fn everything_so_far_is_a_beginning() {
         let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");

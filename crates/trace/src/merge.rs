@@ -1,4 +1,4 @@
-//! Several readers as one: events in order of time, each reader's own order kept; equal stamps in the order the files were given.
+//! Several readers as one. Events come in order of time; each reader keeps its own order, and equal times come in the order of the files.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ struct Part {
     ended: bool,
 }
 
-/// The merger.
+/// The merged readers.
 pub(crate) struct Merge {
     parts: Vec<Part>,
 }
@@ -49,7 +49,7 @@ impl Reader for Merge {
                 .filter_map(|(i, p)| p.waiting.front().map(|e| (e.ts, i)))
                 .min()
                 .unwrap_or((u64::MAX, usize::MAX));
-            // A run of the first part, up to the head of the next.
+            // Take the events of the first part, up to the next event of another part.
             let p = &mut self.parts[first];
             while let Some(e) = p.waiting.front() {
                 if (e.ts, first) > limit || out.len() >= BATCH {
@@ -83,7 +83,7 @@ impl Reader for Merge {
             info.lost.known &= one.lost.known;
             info.notes.extend(one.notes);
             info.recorded = info.recorded.take().zip(one.recorded).map(|(mut a, b)| {
-                // What only one of them recorded is missing in the other.
+                // An event that only one of them recorded is missing in the other.
                 a.all &= b.all && a.names == b.names;
                 a.names.extend(b.names);
                 a

@@ -1,4 +1,4 @@
-//! Tracepoints that have a typed body, and the names of all bodies.
+//! The tracepoints that have a typed body, and the names of all bodies.
 
 use crate::event::{Body, TaskKind};
 use crate::strings::Strings;
@@ -9,9 +9,9 @@ macro_rules! tracepoints {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum Tp { $($id),* }
 
-        /// The tracepoint of a name (without its system).
+        /// The tracepoint of this name (without its system).
         pub(crate) fn tracepoint(name: &[u8]) -> Option<Tp> {
-            // Compiled to a comparison of lengths first, then of bytes.
+            // The compiler makes this a comparison of lengths first, then of bytes.
             $( $( if name == $name.as_bytes() { return Some(Tp::$id); } )+ )*
             None
         }
@@ -67,7 +67,7 @@ tracepoints! {
     Marker "print" | "tracing_mark_write";
 }
 
-/// Name of an event as the kernel gives it; for what is no tracepoint, a word of ours (`lost`, `damage`, `fork`, `comm`, `exit`).
+/// The kernel's name of an event. For what is not a tracepoint, it is one of the words `lost`, `damage`, `fork`, `comm` and `exit`.
 pub fn event_name<'a>(body: &Body, strings: &'a Strings) -> &'a str {
     match body {
         Body::PagetableWalk { .. } => "kvm_mmu_pagetable_walk",

@@ -1,7 +1,7 @@
-//! Loading on all threads: one reads records in order ([`RawReader`]), all decode and pack them, [`JOB`] at a time.
+//! Loading on all threads: one thread reads records in order ([`RawReader`]), and all threads decode and pack them, [`JOB`] blocks at a time.
 //!
-//! What an event means can depend on events before it (the encoding of a fault's error code on the exit that led to it). A job therefore
-//! hands back the [`Fact`]s of its events; they are taken in in order, and what they decide is set in the packed events.
+//! The meaning of an event can depend on earlier events (the encoding of a fault's error code on the exit that led to it). Therefore a job
+//! returns the [`Fact`]s of its events. They are applied in the order of the jobs, and what they decide is set in the packed events.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,12 +16,12 @@ use crate::raw::{Item, RawBatch};
 use crate::reader::{BATCH, Cx, RawReader};
 use crate::store::{BLOCK, Block, EventStore};
 
-/// Blocks in a job: enough that handing it over costs nothing, few enough that its records stay in the cache.
+/// The number of blocks in a job: enough that passing it on costs little, few enough that its records stay in the cache.
 const JOB: usize = 16;
 
 const _: () = assert!(JOB * BLOCK == BATCH);
 
-/// Some blocks' records, and then the blocks.
+/// The records of some blocks, and later the packed blocks.
 #[derive(Default)]
 struct Job {
     number: u64,
@@ -31,7 +31,7 @@ struct Job {
     packer: Packer,
 }
 
-/// A fact, and where its event is: block of the job and place in it.
+/// A fact and where its event is: the block of the job and the place in it.
 struct Found {
     who: u32,
     block: u32,
@@ -40,7 +40,7 @@ struct Found {
 }
 
 impl Job {
-    /// Decodes and packs.
+    /// Decodes and packs the records.
     fn work(&mut self) {
         self.batch.seal();
         self.blocks.clear();
@@ -59,20 +59,20 @@ impl Job {
     }
 }
 
-/// What goes on in order.
+/// The part of loading that runs in order.
 struct Order<'a> {
     asm: &'a mut Assembler,
     store: EventStore,
-    /// Task of each CPU-and-task, by number.
+    /// The task of each pair of CPU and task, by its number.
     tasks: Vec<Option<u32>>,
-    /// Items handed out to be packed, and the last one's CPU-and-task and time.
+    /// The number of items that were given out to be packed, and the CPU, task and time of the last one.
     handed: usize,
     who: u32,
     ts: u64,
 }
 
 impl Order<'_> {
-    /// Looks at items before they are packed.
+    /// Looks at items before they are given out to be packed.
     fn hand_out(&mut self, batch: &mut RawBatch, cx: &Cx) {
         for i in 0..batch.items.len() {
             let Item { ts, who, .. } = batch.items[i];
@@ -102,7 +102,7 @@ impl Order<'_> {
         }
     }
 
-    /// Takes a packed job in, in the order of the jobs.
+    /// Applies a packed job. Jobs must come in their order.
     fn take_in(&mut self, job: &mut Job) {
         for f in &job.facts {
             let task = self.tasks.get(f.who as usize).copied().flatten();
@@ -119,7 +119,7 @@ impl Order<'_> {
     }
 }
 
-/// Shown the reader and everything so far, after some more events.
+/// A callback that gets the reader and everything so far after some more events.
 pub(crate) type Show<'a> = dyn FnMut(&mut dyn RawReader, &mut Cx, &Assembler, &EventStore) + Send + 'a;
 
 /// Loads all records.
@@ -147,10 +147,10 @@ fn load_by(
     }
 }
 
-/// A job that is done, or the panic it ended in.
+/// A finished job, or the panic it ended in.
 type Finished = std::thread::Result<Box<Job>>;
 
-/// Works on another thread. A panic is handed back like a result: whoever waits for the job would wait for ever otherwise.
+/// Works on a job on another thread. A panic is returned like a result; otherwise whoever waits for the job would wait for ever.
 fn work_apart(work: fn(&mut Job), mut job: Box<Job>) -> Finished {
     catch_unwind(AssertUnwindSafe(move || {
         work(&mut job);
@@ -168,7 +168,7 @@ fn run(
 ) -> Result<EventStore, Error> {
     let most = cx.threads * 3;
     let (done, finished) = mpsc::channel::<Finished>();
-    // Jobs that are out, the oldest first, each with its result once it is there.
+    // The jobs that are being worked on, the oldest first, each with its result once there is one.
     let mut out: VecDeque<Option<Box<Job>>> = VecDeque::new();
     let mut first = 0u64;
     let mut idle: Vec<Box<Job>> = Vec::new();
@@ -196,13 +196,13 @@ fn run(
                 out.push_back(None);
                 let done = done.clone();
                 scope.spawn(move |_| {
-                    // Nobody waits any more after an error.
+                    // After an error, nobody waits for the result.
                     let _ = done.send(work_apart(work, ready));
                 });
             }
         }
         while out.len() > if more { most } else { 0 } {
-            // While others work, so does this thread.
+            // This thread also works while the others do.
             let result = finished.try_recv().ok().or_else(|| match rayon::yield_now() {
                 Some(rayon::Yield::Executed) => None,
                 _ => finished.recv().ok(),
@@ -221,7 +221,7 @@ fn run(
         }
         show(reader, cx, order.asm, &order.store);
     }
-    // Less than a block is left.
+    // Less than one block is left.
     order.hand_out(&mut job.batch, cx);
     let Order { asm, mut store, tasks, .. } = order;
     let whos: Vec<u32> = job.batch.items.iter().map(|i| i.who).collect();
@@ -249,7 +249,7 @@ mod tests {
     use crate::store::Who;
     use std::time::Duration;
 
-    /// Gives so many batches of notes.
+    /// A reader that gives so many batches of notes.
     struct Batches(usize, RawBatch);
 
     impl Reader for Batches {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     fn load_with(threads: usize, work: fn(&mut Job)) -> std::thread::Result<usize> {
-        let (tell, told) = mpsc::channel();
+        let (send, receive) = mpsc::channel();
         std::thread::spawn(move || {
             let result = catch_unwind(AssertUnwindSafe(|| {
                 let mut cx = Cx { threads, ..Cx::default() };
@@ -282,9 +282,9 @@ mod tests {
                 let mut reader = Batches(40, RawBatch::default());
                 load_by(work, &mut reader, &mut asm, &mut cx, &mut |_, _, _, _| ()).map_or(0, |s| s.len())
             }));
-            tell.send(result).ok();
+            send.send(result).ok();
         });
-        told.recv_timeout(Duration::from_mins(1)).expect("loading ends")
+        receive.recv_timeout(Duration::from_mins(1)).expect("loading ends")
     }
 
     #[test]
@@ -297,7 +297,7 @@ mod tests {
         let panic = load_with(2, broken).expect_err("the panic goes on in the thread that loads");
         let text = panic.downcast_ref::<&str>().copied().unwrap_or_default();
         assert_eq!(text, "deliberate panic of a test");
-        // On one thread jobs have no numbers: nothing panics.
+        // On one thread, jobs have no numbers, so nothing panics.
         assert_eq!(load_with(1, broken).ok(), Some(40 * BATCH));
     }
 }

@@ -1,7 +1,7 @@
-//! Batches of records in time order, not decoded yet: what the binary readers hand over.
+//! Batches of records in time order that are not decoded yet. The main type is [`RawBatch`]; the binary readers fill it.
 //!
-//! Walking pages and records and putting the CPUs in order is done by one thread, and is little work. Decoding the records and packing the
-//! events is the bulk, needs nothing but the batch, and is done by all threads ([`load`](crate::load)).
+//! One thread walks the pages and records and puts the CPUs in order, which is little work. Decoding the records and packing the events is
+//! most of the work. It needs only the batch, and all threads do it ([`load`](crate::load)).
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::store::Whos;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Item {
     pub(crate) ts: u64,
-    /// Number in [`Whos`].
+    /// The number of its CPU and task in [`Whos`].
     pub(crate) who: u32,
-    /// Where its bytes begin, or which of the notes it is.
+    /// The offset of its bytes, or the number of the note.
     at: u32,
-    /// Which format it has.
+    /// The number of its format.
     how: u16,
 }
 
@@ -40,14 +40,14 @@ impl RawBatch {
         self.items.len()
     }
 
-    /// Makes it empty, with the formats that what follows is in.
+    /// Empties the batch and sets the formats of the records that follow.
     pub(crate) fn clear(&mut self) {
         self.items.clear();
         self.bytes.clear();
         self.notes.clear();
     }
 
-    /// Appends a record, of which `how` was told by [`Formats::classify`].
+    /// Appends a record; `how` is what [`Formats::classify`] returned for it.
     #[inline]
     pub(crate) fn record(&mut self, ts: u64, who: u32, how: u16, record: &[u8]) {
         let at = self.bytes.len() as u32;
@@ -62,7 +62,7 @@ impl RawBatch {
         self.items.push(Item { ts, who, at, how: NOTE });
     }
 
-    /// Ends the batch: its bytes can be decoded.
+    /// Ends the batch, so that its bytes can be decoded.
     pub(crate) fn seal(&mut self) {
         self.bytes.extend_from_slice(&[0; SLACK]);
     }
@@ -83,7 +83,7 @@ impl RawBatch {
         self.formats.decode(item.how, record, &self.exits)
     }
 
-    /// Moves the items from `n` on to an empty batch. Before sealing.
+    /// Moves the items from `n` on to an empty batch. This must happen before sealing.
     pub(crate) fn split_off(&mut self, n: usize, to: &mut Self) {
         to.formats = Arc::clone(&self.formats);
         to.exits = Arc::clone(&self.exits);
@@ -101,7 +101,7 @@ impl RawBatch {
         self.bytes.truncate(from);
     }
 
-    /// Decodes everything.
+    /// Decodes all records.
     pub(crate) fn events(&mut self, whos: &Whos, out: &mut Vec<Event>) {
         self.seal();
         out.extend(self.items.iter().map(|i| whos.get(i.who).event(i.ts, self.body(i))));

@@ -1,4 +1,4 @@
-//! What every format reader is to the rest.
+//! The interface of all format readers: [`Reader`] gives events, [`RawReader`] gives records that are not decoded yet.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use crate::records::Formats;
 use crate::store::Whos;
 use crate::strings::Strings;
 
-/// How far reading has come; shared with whoever shows it, and the way to stop it.
+/// The progress of reading. It is shared with whoever shows it, and it is also the way to stop reading.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Bytes read (of the files as stored).
+    /// The number of bytes read (of the files as stored).
     pub done: AtomicU64,
-    /// Bytes in all files; 0 where not known.
+    /// The number of bytes in all files; 0 where not known.
     pub total: AtomicU64,
-    /// Events so far.
+    /// The number of events so far.
     pub events: AtomicU64,
-    /// Set to stop.
+    /// Set to true to stop reading.
     pub cancelled: AtomicBool,
 }
 
@@ -31,22 +31,22 @@ impl Progress {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Share done, 0 to 1, where the total is known.
+    /// The share that is done, 0 to 1, where the total is known.
     pub fn fraction(&self) -> Option<f32> {
         let total = self.total.load(Ordering::Relaxed);
         (total > 0).then(|| (self.done.load(Ordering::Relaxed) as f32 / total as f32).min(1.0))
     }
 }
 
-/// How to read.
+/// Options for reading.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
-    /// Threads to use; 0: as many as there are processors.
+    /// The number of threads to use; 0 means as many as there are processors.
     pub threads: usize,
-    /// Where to report to, and who may cancel.
+    /// Where progress is reported, and from where reading can be cancelled.
     pub progress: Option<Arc<Progress>>,
-    /// A folder of tracefs' `format` files (a copy of `events`), for files whose own are missing. Numbers of tracepoints differ between
-    /// kernels: the folder must be of the kernel that recorded.
+    /// A folder of tracefs' `format` files (a copy of `events`), for files that have none. The numbers of tracepoints differ between kernels,
+    /// so the folder must come from the kernel that recorded.
     pub formats: Option<PathBuf>,
 }
 
@@ -64,22 +64,22 @@ impl ReadOptions {
 #[derive(Default)]
 pub(crate) struct Cx {
     pub(crate) strings: Strings,
-    /// CPUs and tasks of undecoded records.
+    /// The CPUs and tasks of records that are not decoded yet.
     pub(crate) whos: Whos,
-    /// What was noticed when files were opened.
+    /// Remarks from opening the files.
     pub(crate) notes: Vec<String>,
     pub(crate) damage: Vec<Damage>,
-    /// Damage not listed one by one any more.
+    /// The number of damaged places that were too many to be listed.
     pub(crate) more_damage: u64,
     pub(crate) progress: Option<Arc<Progress>>,
     pub(crate) threads: usize,
-    /// Formats for files without.
+    /// Formats for files that have none.
     pub(crate) formats: Option<Arc<Formats>>,
-    /// Bytes of records that may wait for older ones of other CPUs.
+    /// The most bytes of records that may wait for earlier ones of other CPUs.
     pub(crate) most_waiting: usize,
 }
 
-/// Most places of damage that are listed.
+/// The most damaged places that are listed.
 const MAX_DAMAGE: usize = 1000;
 
 impl Cx {
@@ -92,7 +92,7 @@ impl Cx {
         }
     }
 
-    /// Formats from the user's folder, in place of those that a file lacks.
+    /// Uses the formats in the user's folder in place of those that a file lacks.
     pub(crate) fn given_formats(&mut self, path: &Path, have: &mut Arc<Formats>) {
         if let Some(given) = self.formats.as_ref().filter(|_| have.is_empty()) {
             *have = Arc::clone(given);
@@ -103,7 +103,7 @@ impl Cx {
         }
     }
 
-    /// Notes damage; gives the event for it unless there were too many.
+    /// Notes damage. The result is the event for it, unless there were too many.
     pub(crate) fn damaged(&mut self, d: Damage) -> Option<Body> {
         if self.damage.len() >= MAX_DAMAGE {
             self.more_damage += 1;
@@ -113,7 +113,7 @@ impl Cx {
         Some(Body::Damage { index: self.damage.len() as u32 - 1 })
     }
 
-    /// Reports bytes and looks whether to stop.
+    /// Reports progress in bytes, and returns an error if reading was cancelled.
     pub(crate) fn advance(&self, bytes: u64) -> Result<(), Error> {
         if let Some(p) = &self.progress {
             p.done.fetch_add(bytes, Ordering::Relaxed);
@@ -127,39 +127,39 @@ impl Cx {
 
 /// A source of events in time order.
 pub(crate) trait Reader: Send {
-    /// Appends some events; `false` when there will be no more (for now, if the input grows).
+    /// Appends some events; the result is `false` when no more will come (for now, if the input grows).
     fn read(&mut self, out: &mut Vec<Event>, cx: &mut Cx) -> Result<bool, Error>;
 
-    /// Adds what it learned besides events. Called after the last event, and by a follower now and then.
+    /// Adds what was learned besides events. It is called after the last event, and by a follower now and then.
     fn describe(&mut self, info: &mut TraceInfo, cx: &mut Cx);
 
-    /// The reader as one that gives records undecoded, if it is one; its [`read`](Self::read) and this may not be mixed.
+    /// This reader as one that gives records that are not decoded, if it is one. Calls of it and of [`read`](Self::read) must not be mixed.
     fn raw(&mut self) -> Option<&mut dyn RawReader> {
         None
     }
 
-    /// Compression inside each file: appends one for each.
+    /// Appends the compression inside each of its files.
     fn inside(&self, out: &mut Vec<Compression>) {
         out.push(Compression::None);
     }
 
-    /// A growing input has ended after all.
+    /// Declares that an input that could grow has ended.
     fn end(&mut self) {}
 
-    /// What is known of the host before the first event.
+    /// Adds what is known about the host before the first event.
     fn describe_early(&mut self, _info: &mut TraceInfo) {}
 }
 
-/// A source of records in time order, to be decoded by whoever wants them.
+/// A source of records in time order, which the caller decodes.
 pub(crate) trait RawReader: Reader {
-    /// Appends some records; `false` when there will be no more (for now, if the input grows).
+    /// Appends some records; the result is `false` when no more will come (for now, if the input grows).
     fn read_raw(&mut self, out: &mut RawBatch, cx: &mut Cx) -> Result<bool, Error>;
 
-    /// Room that is used again for each batch of [`read_decoded`].
+    /// Memory that is used again for each batch of [`read_decoded`].
     fn batch(&mut self) -> &mut RawBatch;
 }
 
-/// [`Reader::read`] of a reader of records.
+/// Implements [`Reader::read`] for a reader of records.
 pub(crate) fn read_decoded<R: RawReader>(
     reader: &mut R,
     out: &mut Vec<Event>,
@@ -173,7 +173,7 @@ pub(crate) fn read_decoded<R: RawReader>(
     more
 }
 
-/// Damage at a place.
+/// Makes a note of damage at an offset.
 pub(crate) fn damage(
     path: &Path,
     offset: u64,
@@ -190,5 +190,5 @@ pub(crate) fn damage(
     }
 }
 
-/// Events a batch has, about.
+/// The approximate number of events in a batch.
 pub(crate) const BATCH: usize = 8192;

@@ -1,4 +1,4 @@
-//! From a tracepoint's raw record to an event body, by the formats that the file carries.
+//! From the raw record of a tracepoint to an event body, by the formats that the file has. The main type is [`Formats`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,17 +12,17 @@ use crate::info::{Sourced, TraceInfo};
 use crate::names::{self, Tp};
 use crate::strings::Strings;
 
-/// Place of a number in a record.
+/// The place of a number in a record.
 #[derive(Clone, Copy, Debug)]
 struct Loc {
     offset: u32,
-    /// Bits of a word that are not the number's.
+    /// The number of bits of a word that do not belong to the number.
     rest: u8,
     signed: bool,
 }
 
 impl Loc {
-    /// Of a field of 1, 2, 4 or 8 bytes.
+    /// The place of a field of 1, 2, 4 or 8 bytes.
     fn of(f: &Field) -> Option<Self> {
         matches!(f.size, 1 | 2 | 4 | 8).then(|| Self {
             offset: f.offset,
@@ -35,7 +35,7 @@ impl Loc {
         self.offset as usize + (64 - usize::from(self.rest)) / 8
     }
 
-    /// The number; the record is followed by at least [`SLACK`] bytes, so that any number can be read as a word.
+    /// Reads the number. At least [`SLACK`] bytes must follow the record, so that any number can be read as a word.
     #[inline]
     fn read(self, record: &[u8]) -> u64 {
         let at = self.offset as usize;
@@ -44,7 +44,7 @@ impl Loc {
         if self.signed { (v as i64 >> self.rest) as u64 } else { v >> self.rest }
     }
 
-    /// The number of a record that nothing follows.
+    /// Reads the number from a record that may be followed by nothing.
     fn read_alone(self, record: &[u8]) -> u64 {
         let mut word = [0; SLACK];
         let bytes = record.get(self.offset as usize..).unwrap_or(&[]);
@@ -54,15 +54,15 @@ impl Loc {
     }
 }
 
-/// Bytes that must follow a record that is to be decoded.
+/// The number of bytes that must follow a record that is to be decoded.
 pub(crate) const SLACK: usize = 8;
 
-/// How to read the records of one tracepoint.
+/// How the records of one tracepoint are read.
 #[derive(Clone, Debug)]
 struct Reading {
-    /// A typed body: the places of its fields in the order in which [`fields::body`] asks for them.
+    /// For a typed body, the places of its fields in the order in which [`fields::body`] asks for them.
     typed: Option<Typed>,
-    /// Fields for the text of an untyped body.
+    /// The fields for the text of an untyped body.
     format: Arc<Format>,
     meaning: Meaning,
 }
@@ -71,15 +71,15 @@ struct Reading {
 struct Typed {
     tp: Tp,
     plan: Vec<Option<Loc>>,
-    /// Bytes a record has at least.
+    /// The least number of bytes of a record.
     len: usize,
 }
 
-/// What a record is, before it is decoded.
+/// What a record is before it is decoded.
 pub(crate) enum Kind {
-    /// Of this number; [`Formats::decode`] makes a body of it at any time.
+    /// A record of this number; [`Formats::decode`] can make a body of it at any time.
     Typed(u16),
-    /// What is not worth putting off, or needs the strings.
+    /// A body that is cheap to make at once, or that needs the strings.
     Body(Body),
 }
 
@@ -88,15 +88,15 @@ pub(crate) enum Kind {
 pub(crate) struct Formats {
     readings: Vec<Reading>,
     by_id: Vec<u16>,
-    /// Place of `common_pid`.
+    /// The offset of `common_pid`.
     pid: Option<usize>,
 }
 
-/// Most formats that a file may have (a whole kernel has about 3,000; ids are 16 bits).
+/// The most formats that a file may have (a whole kernel has about 3,000; ids have 16 bits).
 const MAX_FORMATS: usize = 16_384;
 
 impl Formats {
-    /// Adds a format text of a system.
+    /// Adds the format text of an event in a system.
     pub(crate) fn add_text(&mut self, system: &str, text: &str) -> bool {
         let Some(mut f) = Format::parse(text) else { return false };
         system.clone_into(&mut f.system);
@@ -115,7 +115,7 @@ impl Formats {
         let meaning = Meaning { role: hints.role.unwrap_or(Meaning::default().role), ret_pf: hints.ret_pf };
         let typed = names::tracepoint(f.name.as_bytes()).filter(|_| f.system != "syscalls").and_then(|tp| {
             let mut plan = Plan { format: &f, locs: Vec::new() };
-            // A missing field that the body needs: it is read by names instead.
+            // A field that the body needs is missing, so the record is read by field names instead.
             fields::body(tp, &mut plan, &meaning, &mut NoNames)?;
             let len = plan.locs.iter().flatten().map(|l| l.end()).max().unwrap_or(0);
             Some(Typed { tp, plan: plan.locs, len })
@@ -132,7 +132,7 @@ impl Formats {
         self.readings.is_empty()
     }
 
-    /// The thread that a record belongs to.
+    /// The thread of a record.
     #[inline]
     pub(crate) fn tid(&self, record: &[u8]) -> Option<u32> {
         record.get(self.pid?..)?.first_chunk().map(|c| u32::from_le_bytes(*c))
@@ -149,7 +149,7 @@ impl Formats {
         self.by_id.get(id as usize).filter(|i| **i != u16::MAX).map(|i| *i as usize)
     }
 
-    /// What a record is; `Err` says what is wrong with it. `names` are those of untyped events by reading, empty to begin with.
+    /// Classifies a record; `Err` says what is wrong with it. `names` holds the names of untyped events by reader, and is empty at first.
     #[inline]
     pub(crate) fn classify(
         &self,
@@ -171,7 +171,7 @@ impl Formats {
         }
     }
 
-    /// The body of a record that was [classified](Self::classify) as typed, and is followed by [`SLACK`] bytes of anything.
+    /// The body of a record that was [classified](Self::classify) as typed, and that [`SLACK`] bytes follow.
     #[inline]
     pub(crate) fn decode(&self, reading: u16, record: &[u8], exits: &ExitNames) -> Body {
         let body = self.readings.get(reading as usize).and_then(|r| {
@@ -179,18 +179,18 @@ impl Formats {
             let mut f = Planned { record, plan: t.plan.iter() };
             fields::body(t.tp, &mut f, &r.meaning, &mut KnownNames(exits))
         });
-        // Which fields a body finds depends on the format alone, so one that was planned is found.
+        // Which fields a body asks for depends on its format only, so everything that was planned is found.
         body.unwrap_or(Body::Damage { index: u32::MAX })
     }
 
-    /// Name of the tracepoint with this number, `system:name`.
+    /// The name of the tracepoint with this number, as `system:name`.
     pub(crate) fn name_of(&self, id: u64) -> Option<String> {
         let i = *self.by_id.get(usize::try_from(id).ok()?).filter(|i| **i != u16::MAX)?;
         let f = &self.readings[i as usize].format;
         Some(if f.system.is_empty() { f.name.clone() } else { format!("{}:{}", f.system, f.name) })
     }
 
-    /// Dialect and names of the formats.
+    /// Adds the dialect and the names of the formats to the info.
     pub(crate) fn describe(&self, info: &mut TraceInfo) {
         let mut out = BTreeMap::new();
         for r in &self.readings {
@@ -250,7 +250,7 @@ impl Reading {
     }
 }
 
-/// For plans, which have no strings.
+/// A store for plans, which have no strings.
 struct NoNames;
 
 impl Names for NoNames {
@@ -262,7 +262,7 @@ impl Names for NoNames {
     }
 }
 
-/// For records that are decoded apart from the strings.
+/// A store for records that are decoded without access to the strings.
 struct KnownNames<'a>(&'a ExitNames);
 
 impl Names for KnownNames<'_> {
@@ -280,7 +280,7 @@ impl Names for KnownNames<'_> {
 pub(crate) enum Broken {
     /// No format has its number.
     Unknown,
-    /// It ends before its last field.
+    /// The record ends before its last field.
     Short,
 }
 
@@ -294,7 +294,7 @@ impl Broken {
     }
 }
 
-/// Notes where the fields are that a body asks for; which it asks for depends on the format alone, never on values.
+/// Notes the places of the fields that a body asks for. Which fields it asks for depends on the format only, never on values.
 struct Plan<'a> {
     format: &'a Format,
     locs: Vec<Option<Loc>>,
@@ -312,7 +312,7 @@ impl Fields for Plan<'_> {
     }
 }
 
-/// Gives the planned fields in order.
+/// Returns the planned fields in order.
 struct Planned<'a> {
     record: &'a [u8],
     plan: std::slice::Iter<'a, Option<Loc>>,
@@ -330,16 +330,16 @@ impl Fields for Planned<'_> {
     }
 }
 
-/// Bytes up to the first NUL.
+/// The bytes up to the first NUL, as text.
 fn string(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// Longest text of one event's fields.
+/// The longest text of one event's fields, in bytes.
 const MAX_TEXT: usize = 4096;
 
-/// `name=value …` of a record's own fields: addresses and 64-bit numbers in hexadecimal, the rest in decimal.
+/// The fields of a record as `name=value …`: addresses and 64-bit numbers in hexadecimal, the rest in decimal.
 pub(crate) fn describe(f: &Format, record: &[u8]) -> String {
     let mut out = String::new();
     for field in f.fields.iter().filter(|f| !f.name.starts_with("common_")) {
@@ -389,7 +389,7 @@ pub(crate) fn describe(f: &Format, record: &[u8]) -> String {
     out
 }
 
-/// Head of a ring page.
+/// The layout of the head of a ring page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageHead {
     pub(crate) commit: usize,
@@ -404,7 +404,7 @@ impl Default for PageHead {
 }
 
 impl PageHead {
-    /// From `header_page`; a kernel with 4-byte longs where that is not there.
+    /// Parses `header_page`. Where that is missing, it assumes the layout of a kernel with 4-byte longs.
     pub(crate) fn parse(text: &str, long_size: u8) -> Self {
         let fallback =
             if long_size == 4 { Self { commit: 8, commit_size: 4, data: 12 } } else { Self::default() };

@@ -15,7 +15,7 @@ const COMMIT_MASK: u64 = 0x3fff_ffff;
 const MISSED_STORED: u64 = 1 << 30;
 const MISSED: u64 = 1 << 31;
 
-/// A walk over one page's records.
+/// The position in one page's records.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PageWalk {
     at: usize,
@@ -23,24 +23,24 @@ pub(crate) struct PageWalk {
     ts: u64,
 }
 
-/// Events lost before a page: how many, where the kernel stored it.
+/// Events lost before a page, with their number where the kernel stored it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Missed {
     pub(crate) count: Option<u64>,
 }
 
-/// Start of a page: loss before it, and its walk.
+/// The start of a page: the loss before it, and the position of its first record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageStart {
     pub(crate) walk: PageWalk,
-    /// Events were lost before.
+    /// The events that were lost before this page, if any were.
     pub(crate) lost: Option<Missed>,
 }
 
-/// What is wrong inside a page.
+/// A mistake inside a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadPage {
-    /// Where in the page.
+    /// The offset in the page.
     pub(crate) at: usize,
     pub(crate) expected: &'static str,
 }

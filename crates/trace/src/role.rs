@@ -18,7 +18,7 @@
 use crate::event::Role;
 use crate::info::RoleWord;
 
-/// Takes a role word apart.
+/// Splits a role word into its fields.
 #[inline]
 pub(crate) fn decode(word: u32, layout: RoleWord) -> Role {
     let bit = |n: u32| word >> n & 1 != 0;
@@ -28,7 +28,7 @@ pub(crate) fn decode(word: u32, layout: RoleWord) -> Role {
         _ => ((true, bit(9), bit(10), bit(8)), 0),
     };
     let gpte_bytes = match layout {
-        // Without PAE a direct page still has 8-byte entries; the bit speaks of the guest's tables.
+        // Without PAE, a direct page still has 8-byte entries: the bit describes the guest's tables.
         RoleWord::Cr4Pae => (!direct).then_some(if bit(4) { 8 } else { 4 }),
         RoleWord::GpteIs8Bytes => Some(if bit(4) { 8 } else { 4 }),
         RoleWord::Has4ByteGpte | RoleWord::AccessRead => Some(if bit(4) { 4 } else { 8 }),
@@ -52,7 +52,7 @@ pub(crate) fn decode(word: u32, layout: RoleWord) -> Role {
     }
 }
 
-/// Layout that a `print fmt` of a shadow-page event gives away.
+/// The layout that the `print fmt` of a shadow-page event shows.
 pub(crate) fn layout_of(print_fmt: &str) -> Option<RoleWord> {
     if print_fmt.contains("\"rwux\"") || print_fmt.contains("\"r---\"") {
         Some(RoleWord::AccessRead)
@@ -71,7 +71,7 @@ pub(crate) fn layout_of(print_fmt: &str) -> Option<RoleWord> {
 mod tests {
     use super::*;
 
-    // Words and their kernel text from real runs: 14212 = 0x3784 printed `l4 8-byte q0 direct wux nxe ad` by 6.1.
+    // The words and their texts are from real runs: 6.1 printed 14212 = 0x3784 as `l4 8-byte q0 direct wux nxe ad`.
     #[test]
     fn six_one() {
         let r = decode(14212, RoleWord::Has4ByteGpte);

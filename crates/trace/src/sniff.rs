@@ -1,4 +1,4 @@
-//! What a file is, by its first bytes; never by its name.
+//! Recognises the format of a file by its first bytes, never by its name.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::paste;
 use crate::text::scan::find;
 use crate::text::{clean, head, repair, skipped};
 
-/// Kinds of content.
+/// The kinds of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     PerfFile,
@@ -19,7 +19,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Whether it can only be read with random access.
+    /// Whether the content can only be read with random access.
     pub(crate) fn needs_seek(self) -> bool {
         matches!(self, Self::PerfFile | Self::Dat6 | Self::Dat7)
     }
@@ -27,7 +27,7 @@ impl Kind {
 
 const DAT: &[u8] = b"\x17\x08\x44tracing";
 
-/// Compression around the content.
+/// The compression around the content.
 pub(crate) fn compression(head: &[u8]) -> Compression {
     if head.starts_with(&[0x1f, 0x8b, 8]) {
         Compression::Gzip
@@ -40,7 +40,7 @@ pub(crate) fn compression(head: &[u8]) -> Compression {
     }
 }
 
-/// Whether the first bytes are of a binary kind.
+/// Whether the first bytes are those of a binary format.
 pub(crate) fn is_binary(head: &[u8]) -> bool {
     head.starts_with(b"PERFILE2")
         || head.starts_with(DAT)
@@ -48,7 +48,7 @@ pub(crate) fn is_binary(head: &[u8]) -> bool {
         || head.contains(&0)
 }
 
-/// Whether an event line is among the (whole) lines as they are.
+/// Whether one of the (whole) lines is an event as it stands.
 pub(crate) fn has_event(head: &[u8]) -> bool {
     head.split(|b| *b == b'\n').any(|l| head::parse(l).is_some())
 }
@@ -87,7 +87,7 @@ pub(crate) fn kind(head: &[u8], path: &Path) -> Result<Kind, Error> {
         };
     }
     let nul = head.iter().map(|b| usize::from(*b == 0)).sum::<usize>();
-    // The kernel's role text once ended in a NUL, so a few are text.
+    // The kernel's role text once ended in a NUL, so a text may have a few of them.
     if nul * 64 > head.len() {
         return Err(Error::Unrecognised { path: path.to_path_buf(), found: found(head) });
     }
@@ -113,11 +113,11 @@ fn text(head: &[u8], path: &Path) -> Result<Kind, Error> {
             return Ok(Kind::Text(printed_by(&h)));
         }
     }
-    // Not as a tool prints it: quoted, wrapped, with other blanks.
+    // The text is not as a tool prints it: it may be quoted, wrapped, or have other blanks.
     if let Some(h) = repair::first_head(head).as_deref().and_then(|l| head::parse(l.as_bytes())) {
         return Ok(Kind::Text(printed_by(&h)));
     }
-    // Lines of loss alone (`CPU:1 [LOST 12 EVENTS]`) are a trace too.
+    // A text that has only notes of loss (`CPU:1 [LOST 12 EVENTS]`) is a trace, too.
     let lost = || head.split(|b| *b == b'\n').any(|l| l.starts_with(b"CPU:") && l.ends_with(b"]"));
     if lost() {
         return Ok(Kind::Text(FormatKind::FtraceText));
@@ -145,10 +145,10 @@ fn printed_by(h: &head::Head<'_>) -> FormatKind {
     }
 }
 
-/// Text without an event that can be read, of which one can say what it is, and what to do.
+/// For a text without a readable event: what it is, if that is known, and what to do.
 fn known_but_unread(head: &[u8]) -> Option<(&'static str, &'static str)> {
     let lines = clean::lines(head, &mut clean::Mended::default());
-    // `14.141612: kvm:kvm_entry: vcpu 2`.
+    // Such a line is `14.141612: kvm:kvm_entry: vcpu 2`.
     let bare = |l: &str| {
         let mut words = l.split_whitespace().skip_while(|w| w.starts_with('['));
         let stamp = words.next().and_then(|w| w.strip_suffix(':')).is_some_and(|w| w.parse::<f64>().is_ok());
@@ -175,7 +175,7 @@ fn known_but_unread(head: &[u8]) -> Option<(&'static str, &'static str)> {
     None
 }
 
-/// A few words on what it seems to be.
+/// A few words about what the content seems to be.
 fn found(head: &[u8]) -> String {
     let start = &head[..head.len().min(24)];
     if start.starts_with(b"\x7fELF") {

@@ -1,7 +1,7 @@
-//! The events of a whole trace in memory, packed.
+//! The events of a whole trace in memory, packed. The main type is [`EventStore`]; the loaders fill it and every analysis reads it.
 //!
-//! Blocks of [`BLOCK`] events; within a block everything is a difference from before (see [`pack`](crate::pack)), a block is decoded on
-//! its own. The store is append-only, readers may be many and on any thread.
+//! Events are stored in blocks of [`BLOCK`]. Within a block, everything is stored as a difference (see [`pack`](crate::pack)); a block can
+//! be decoded without the others. Events are only ever appended. Any number of threads may read at the same time.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -12,10 +12,10 @@ use rustc_hash::FxHashMap;
 use crate::event::{Body, Event, StrId};
 use crate::pack::{Packer, Unpacker};
 
-/// Events in a block.
+/// The number of events in a block.
 pub const BLOCK: usize = 512;
 
-/// Where and who: shared by many events.
+/// The CPU and task of an event; many events share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Who {
     pub(crate) cpu: u16,
@@ -34,7 +34,7 @@ impl Who {
     }
 }
 
-/// Every [`Who`] of a trace, by number.
+/// All pairs of CPU and task of a trace, by number.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Whos {
     list: Vec<Who>,
@@ -43,7 +43,7 @@ pub(crate) struct Whos {
 }
 
 impl Whos {
-    /// The number of one.
+    /// The number of a pair, which is added if it is new.
     #[inline]
     pub(crate) fn id(&mut self, who: Who) -> u32 {
         if self.last.0 == who && !self.list.is_empty() {
@@ -68,11 +68,11 @@ impl Whos {
     }
 }
 
-/// Packed events, [`BLOCK`] of them.
+/// [`BLOCK`] packed events.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     pub(crate) first_ts: u64,
-    /// Shared: a copy of the store as it is now costs next to nothing.
+    /// The bytes are shared, so that a copy of the store costs very little.
     pub(crate) data: Arc<[u8]>,
 }
 
@@ -81,11 +81,11 @@ pub(crate) struct Block {
 pub struct EventStore {
     blocks: Vec<Block>,
     whos: Whos,
-    /// The block being written.
+    /// The block that is being written.
     tail: Packer,
     packed: usize,
     late: u64,
-    /// Index and own time of the events that were pushed behind a later one.
+    /// The index and the real time of each event that was pushed after a later one.
     strays: Vec<(usize, u64)>,
 }
 
@@ -95,18 +95,18 @@ impl EventStore {
         Self::default()
     }
 
-    /// Number of events.
+    /// The number of events.
     pub fn len(&self) -> usize {
         self.blocks.len() * BLOCK + self.tail.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no events.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Appends an event. Its time may not be before that of the last one; if it is, it gets the last one's time (readers sort before
-    /// they push; [`late`](Self::late) counts the exceptions).
+    /// Appends an event. Its time should not be before that of the last one; if it is, the event gets the time of the last one (readers sort
+    /// before they push; [`late`](Self::late) counts the exceptions).
     pub fn push(&mut self, e: &Event) {
         let mut ts = e.ts;
         if ts < self.tail.last_ts() {
@@ -128,18 +128,18 @@ impl EventStore {
         self.blocks.push(block);
     }
 
-    /// What blocks that were packed elsewhere refer to.
+    /// Sets the pairs of CPU and task to which blocks packed elsewhere refer.
     pub(crate) fn set_whos(&mut self, whos: Whos) {
         self.whos = whos;
     }
 
-    /// Notes that the event with this number is `ts` old, earlier than those before it; [`sorted`](Self::sorted) is due.
+    /// Notes that the event with this number has the time `ts`, which is before that of earlier events; [`sorted`](Self::sorted) must follow.
     pub(crate) fn stray(&mut self, number: usize, ts: u64) {
         self.strays.push((number, ts));
         self.late += 1;
     }
 
-    /// Appends an event as it is; if its time runs back, [`sorted`](Self::sorted) is due.
+    /// Appends an event with its own time. If the time runs back, [`sorted`](Self::sorted) must follow.
     pub(crate) fn push_any(&mut self, e: &Event) {
         if e.ts < self.tail.last_ts() {
             self.strays.push((self.len(), e.ts));
@@ -147,7 +147,7 @@ impl EventStore {
         self.push(e);
     }
 
-    /// The same events in order of their own times (stable), after [`push_any`](Self::push_any) saw some run back.
+    /// The same events in order of their own times (stable), after [`push_any`](Self::push_any) has seen times run back.
     pub(crate) fn sorted(mut self) -> Self {
         let strays: FxHashMap<usize, u64> = std::mem::take(&mut self.strays).into_iter().collect();
         let mut order: Vec<(u64, u32)> = self
@@ -166,12 +166,12 @@ impl EventStore {
         out
     }
 
-    /// Events that came too late and had their time moved up.
+    /// The number of events that came too late and got a later time than their own.
     pub fn late(&self) -> u64 {
         self.late
     }
 
-    /// Event number `i`. Decodes up to [`BLOCK`] events: for many accesses use [`iter`](Self::iter), [`range`](Self::range) or a
+    /// Event number `i`. It decodes up to [`BLOCK`] events; for many accesses use [`iter`](Self::iter), [`range`](Self::range) or a
     /// [`Cursor`].
     ///
     /// # Panics
@@ -185,7 +185,7 @@ impl EventStore {
         self.next(&mut d)
     }
 
-    /// Time of event number `i`; see [`get`](Self::get).
+    /// The time of event number `i`; see [`get`](Self::get).
     ///
     /// # Panics
     /// When `i` is not below [`len`](Self::len).
@@ -207,7 +207,7 @@ impl EventStore {
         self.range(0..self.len())
     }
 
-    /// Events `range`, cut to what there is.
+    /// The events in `range`, as far as they exist.
     pub fn range(&self, range: Range<usize>) -> Iter<'_> {
         let end = range.end.min(self.len());
         let at = range.start.min(end);
@@ -222,15 +222,15 @@ impl EventStore {
         it
     }
 
-    /// A reader that keeps the block it last looked at, for random access with some locality.
+    /// A reader for random access that holds the block it last decoded.
     pub fn cursor(&self) -> Cursor<'_> {
         Cursor { store: self, block: usize::MAX, filled: 0, events: Vec::new() }
     }
 
-    /// Number of the first event at or after a time; [`len`](Self::len) if there is none.
+    /// The number of the first event at or after a time; [`len`](Self::len) if there is none.
     pub fn first_at_or_after(&self, ts: u64) -> usize {
         let blocks = self.blocks.len() + usize::from(self.tail.len() > 0);
-        // First block that starts at or after the time; the event may still be in the block before.
+        // Find the first block that starts at or after the time. The event may still be in the block before it.
         let b = (0..blocks).collect_partition(|b| self.first_ts(b) < ts);
         if b == 0 {
             return 0;
@@ -246,7 +246,7 @@ impl EventStore {
         (b - 1) * BLOCK + n
     }
 
-    /// Memory it takes.
+    /// The number of bytes of memory that it takes.
     pub fn heap_bytes(&self) -> usize {
         self.packed
             + self.blocks.capacity() * size_of::<Block>()
@@ -254,7 +254,7 @@ impl EventStore {
             + self.whos.heap_bytes()
     }
 
-    /// Number of blocks.
+    /// The number of blocks.
     pub fn blocks(&self) -> usize {
         self.blocks.len() + usize::from(self.tail.len() > 0)
     }
@@ -273,8 +273,8 @@ impl EventStore {
         }
     }
 
-    /// Shows the events of one thread in block `b`: their numbers, and each on demand. What is not asked for is passed over, which is several
-    /// times as fast as [`block`](Self::block).
+    /// Shows the events of one thread in block `b`: the number of each, and a function that decodes it. Other events are skipped, which is
+    /// several times as fast as [`block`](Self::block).
     pub fn block_of_thread(&self, b: usize, tid: u32, mut show: impl FnMut(usize, &dyn Fn() -> Event)) {
         let n = self.block_len(b);
         if n == 0 {
@@ -335,7 +335,7 @@ impl PartitionPoint for Range<usize> {
     }
 }
 
-/// Events of a [`EventStore`] in order.
+/// An iterator over the events of an [`EventStore`] in order.
 #[derive(Debug)]
 pub struct Iter<'a> {
     store: &'a EventStore,
@@ -375,7 +375,7 @@ impl<'a> IntoIterator for &'a EventStore {
     }
 }
 
-/// Random access that remembers the last block.
+/// Random access that holds the block it last decoded.
 #[derive(Debug)]
 pub struct Cursor<'a> {
     store: &'a EventStore,
@@ -385,7 +385,7 @@ pub struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
-    /// Event number `i`, `None` past the end.
+    /// Event number `i`; `None` past the end.
     pub fn get(&mut self, i: usize) -> Option<Event> {
         let (b, k) = (i / BLOCK, i % BLOCK);
         if b != self.block || k >= self.filled {

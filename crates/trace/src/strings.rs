@@ -1,4 +1,4 @@
-//! Interned strings: task names, event names, marker texts.
+//! Interned strings: task names, event names, marker texts. The main type is [`Strings`].
 
 use std::borrow::Cow;
 use std::hash::Hasher;
@@ -12,15 +12,15 @@ use crate::fields::Names;
 use crate::format::Format;
 use crate::texts::{Piece, Texts};
 
-/// Ids from here on are of texts that hardly repeat: they are not interned but kept compressed, and asked for with
-/// [`Strings::text`]. While [streaming](crate::stream) they live as long as the batch of events being delivered.
+/// Ids from here on belong to texts that hardly repeat. They are not interned but stored compressed; get them with [`Strings::text`]. While
+/// [streaming](crate::stream), they are valid as long as the batch of events that is being delivered.
 const TEXT: u32 = 1 << 31;
 
-/// All strings of a trace, each kept once.
+/// All strings of a trace, each stored once.
 #[derive(Clone, Debug, Default)]
 pub struct Strings {
     bytes: String,
-    /// End of string n in `bytes`, for n from 1; string 0 is empty.
+    /// The end of string n in `bytes`, for n from 1; string 0 is empty.
     ends: Vec<usize>,
     ids: FxHashMap<u64, u32>,
     texts: Texts,
@@ -39,12 +39,12 @@ impl Names for Strings {
 }
 
 impl Strings {
-    /// An interner that knows the empty string only.
+    /// An interner that holds only the empty string.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The string of an id; empty for an id of another trace. For markers and the fields of untyped events ask [`text`](Self::text).
+    /// The string of an id; empty for an id of another trace. For markers and the fields of untyped events use [`text`](Self::text).
     pub fn get(&self, id: StrId) -> &str {
         let Some(n) = (id.0 as usize).checked_sub(1) else { return "" };
         let Some(&end) = self.ends.get(n) else { return "" };
@@ -52,12 +52,12 @@ impl Strings {
         self.bytes.get(start..end).unwrap_or("")
     }
 
-    /// The string of any id; the fields of untyped events ([`Body::Other`](crate::Body::Other)) are put into words here, on demand.
+    /// The string of any id. The fields of untyped events ([`Body::Other`](crate::Body::Other)) are formatted here on demand.
     pub fn text(&self, id: StrId) -> Cow<'_, str> {
         if id.0 & TEXT == 0 { self.get(id).into() } else { self.texts.get(id.0 & !TEXT).into() }
     }
 
-    /// The id of a string, new or known.
+    /// The id of a string, which is added if it is new.
     pub fn intern(&mut self, s: &str) -> StrId {
         if s.is_empty() {
             return StrId::default();
@@ -74,7 +74,7 @@ impl Strings {
         self.bytes.push_str(s);
         self.ends.push(self.bytes.len());
         let id = self.ends.len() as u32;
-        // On the (one in 2^64) collision the older string keeps the slot and the newer is merely stored twice.
+        // On a collision (one in 2^64), the older string keeps the slot and the newer one is stored twice.
         self.ids.entry(hash).or_insert(id);
         StrId(id)
     }
@@ -88,12 +88,12 @@ impl Strings {
         (self.get(id) == s).then_some(id)
     }
 
-    /// Keeps text that hardly repeats.
+    /// Stores a text that hardly repeats.
     pub(crate) fn keep_text(&mut self, s: &str) -> StrId {
         if s.is_empty() { StrId::default() } else { self.keep(Piece::Text(s)) }
     }
 
-    /// Keeps a record as the fields of an untyped event.
+    /// Stores a record as the fields of an untyped event.
     pub(crate) fn keep_record(&mut self, format: &Arc<Format>, record: &[u8]) -> StrId {
         self.keep(Piece::Record(format, record))
     }
@@ -105,23 +105,23 @@ impl Strings {
         StrId(self.texts.push(piece) | TEXT)
     }
 
-    /// The text of a marker: not interned while streaming, since a program may write any number of them.
+    /// Stores the text of a marker. While streaming it is not interned, because a program may write any number of them.
     pub(crate) fn intern_marker(&mut self, s: &str) -> StrId {
         if self.streaming { self.keep_text(s) } else { self.intern(s) }
     }
 
-    /// The id here of a string there.
+    /// The id in this store of a string in another store.
     pub(crate) fn take_over(&mut self, other: &Self, id: StrId) -> StrId {
         if id.0 & TEXT == 0 { self.intern(other.get(id)) } else { self.keep_text(&other.text(id)) }
     }
 
-    /// Interned kernel name of an exit reason; empty where it has none.
+    /// The interned kernel name of an exit reason; empty where it has none.
     pub(crate) fn exit_name(&mut self, isa: Option<Isa>, reason: u32) -> StrId {
         if let Some(&id) = self.exit_names.get(&(isa, reason)) {
             return id;
         }
         let id = isa.and_then(|isa| exits::name(isa, reason)).map_or(StrId::default(), |n| self.intern(n));
-        // Corrupt input may invent reasons without end.
+        // Corrupt input may have any number of reasons.
         if self.exit_names.len() < 4096 {
             self.exit_names.insert((isa, reason), id);
         }
@@ -138,27 +138,27 @@ impl Strings {
         all
     }
 
-    /// From now on, texts that hardly repeat live for a batch.
+    /// From now on, texts that hardly repeat are dropped after each batch.
     pub(crate) fn set_streaming(&mut self) {
         self.streaming = true;
     }
 
-    /// Ends the life of the texts that do not repeat.
+    /// Drops the texts that hardly repeat.
     pub(crate) fn clear_passing(&mut self) {
         self.texts.clear();
     }
 
-    /// Number of strings, without the empty one.
+    /// The number of strings, without the empty one.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether only the empty string is known.
+    /// Whether the store holds only the empty string.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Memory it takes.
+    /// The number of bytes of memory that it takes.
     pub fn heap_bytes(&self) -> usize {
         self.bytes.capacity()
             + self.ends.capacity() * size_of::<usize>()

@@ -1,7 +1,7 @@
-//! Texts that hardly repeat, each said once: the fields of untyped events. Kept compressed, made on demand.
+//! Texts that hardly repeat (the fields of untyped events), stored compressed and formatted on demand. The main type is [`Texts`].
 //!
-//! Pieces are gathered into chunks of about [`CHUNK`] bytes, which are compressed when they are full. One chunk at a time is held
-//! decompressed, so that going through the texts in order costs little.
+//! Pieces are collected into chunks of about [`CHUNK`] bytes, which are compressed when they are full. One chunk at a time is held
+//! decompressed, so that reading the texts in order costs little.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -9,15 +9,15 @@ use std::sync::{Arc, Mutex};
 use crate::format::Format;
 use crate::records::describe;
 
-/// Bytes of a chunk before compression.
+/// The number of bytes of a chunk before compression.
 const CHUNK: usize = 32 << 10;
-/// zstd's fastest but one.
+/// The compression level of zstd: its second fastest.
 const LEVEL: i32 = 1;
 
-/// What a piece is.
+/// A piece of text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Piece<'a> {
-    /// UTF-8.
+    /// A text in UTF-8.
     Text(&'a str),
     /// A record, to be described by its format.
     Record(&'a Arc<Format>, &'a [u8]),
@@ -30,7 +30,7 @@ struct Chunk {
     data: Arc<[u8]>,
 }
 
-/// A chunk decompressed: its number, its bytes, where each piece begins.
+/// A decompressed chunk: its number, its bytes, and where each piece begins.
 type Open = (usize, Vec<u8>, Vec<u32>);
 
 /// All texts.
@@ -39,7 +39,7 @@ pub(crate) struct Texts {
     chunks: Vec<Chunk>,
     formats: Vec<Arc<Format>>,
     packed: usize,
-    /// The chunk being filled: for each piece u16 (0 text, else number of a format and one), u32 length, bytes.
+    /// The chunk that is being filled. Each piece is a u16 (0 for text, else the number of a format plus one), a u32 length, and the bytes.
     tail: Vec<u8>,
     tail_starts: Vec<u32>,
     count: u32,
@@ -77,7 +77,7 @@ impl Texts {
         }
     }
 
-    /// Appends a piece; gives its number.
+    /// Appends a piece and returns its number.
     pub(crate) fn push(&mut self, piece: Piece<'_>) -> u32 {
         let (how, bytes) = match piece {
             Piece::Text(t) => (0, t.as_bytes()),
@@ -103,7 +103,7 @@ impl Texts {
     }
 
     fn number(&mut self, f: &Arc<Format>) -> u16 {
-        // The last ones first: a trace has few formats without types, and one at a time.
+        // The last ones are tried first: a trace has few formats without types, and they come one after the other.
         if let Some(i) = self.formats.iter().rposition(|g| Arc::ptr_eq(f, g)) {
             return i as u16;
         }
@@ -114,7 +114,7 @@ impl Texts {
         self.formats.len() as u16 - 1
     }
 
-    /// The text of a piece; empty for a number that there is not.
+    /// The text of a piece; empty for a number that does not exist.
     pub(crate) fn get(&self, n: u32) -> String {
         let tail_first = self.count - self.tail_starts.len() as u32;
         if n >= tail_first {

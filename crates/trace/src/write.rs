@@ -1,6 +1,6 @@
-//! Writing traces: raw records out of a trace.dat, and small writers of trace.dat v6 and perf.data for tests and benchmarks.
+//! Writing traces: raw records taken from a trace.dat, and small writers of trace.dat v6 and perf.data for tests and benchmarks.
 //!
-//! What is written is what `trace-cmd report` and `perf script` read; the tests hold the writers to that.
+//! The tests check that `trace-cmd report` and `perf script` read what is written. No command of mmuscope uses the writers.
 
 use std::fmt::Write as _;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -12,30 +12,30 @@ use crate::format::{Format, Shape};
 use crate::input::{self, Data};
 use crate::reader::{Cx, ReadOptions};
 
-/// A trace's records as the kernel wrote them.
+/// The records of a trace as the kernel wrote them.
 #[derive(Clone, Debug, Default)]
 pub struct RawTrace {
-    /// Formats of its tracepoints.
+    /// The formats of its tracepoints.
     pub formats: Vec<Format>,
-    /// Task names.
+    /// The names of tasks, by thread id.
     pub comms: Vec<(u32, String)>,
-    /// CPU, time and bytes, each CPU's in order, CPU after CPU.
+    /// The records: each CPU's in order, one CPU after the other.
     pub records: Vec<RawRecord>,
 }
 
 /// One record.
 #[derive(Clone, Debug, Default)]
 pub struct RawRecord {
-    /// CPU that recorded it.
+    /// The CPU that recorded it.
     pub cpu: u16,
-    /// Its time.
+    /// Its time, in nanoseconds on the trace's clock.
     pub ts: u64,
-    /// Its bytes, the common fields first.
+    /// Its bytes, beginning with the common fields.
     pub data: Vec<u8>,
 }
 
 impl RawTrace {
-    /// Reads a trace.dat (also compressed as a whole).
+    /// Reads a trace.dat (which may be compressed as a whole).
     pub fn read_dat(path: &Path) -> Result<Self, Error> {
         let mut cx = Cx::new(&ReadOptions::default());
         let input = input::open(path)?;
@@ -53,19 +53,19 @@ impl RawTrace {
         Ok(raw)
     }
 
-    /// Number of CPUs.
+    /// The number of CPUs.
     pub fn cpus(&self) -> u16 {
         self.records.iter().map(|r| r.cpu + 1).max().unwrap_or(0)
     }
 
-    /// First and last time.
+    /// The first and the last time.
     pub fn range(&self) -> (u64, u64) {
         let first = self.records.iter().map(|r| r.ts).min().unwrap_or(0);
         (first, self.records.iter().map(|r| r.ts).max().unwrap_or(0))
     }
 }
 
-/// The text of a format file.
+/// Formats a format file as text.
 pub fn format_text(f: &Format) -> String {
     let mut s = format!("name: {}\nID: {}\nformat:\n", f.name, f.id);
     let mut common = true;
@@ -99,7 +99,7 @@ const HEADER_EVENT: &str = "# compressed entry header\n\ttype_len    :    5 bits
     \tpadding     : type == 29\n\ttime_extend : type == 30\n\ttime_stamp : type == 31\n\tdata max type_len  == 28\n";
 const PAGE: usize = 4096;
 
-/// The block of formats that both files have.
+/// Makes the block of formats that both kinds of file have.
 fn block(formats: &[Format], comms: &[(u32, String)]) -> Vec<u8> {
     let mut b = Vec::new();
     for (name, text) in [("header_page", HEADER_PAGE), ("header_event", HEADER_EVENT)] {
@@ -142,7 +142,7 @@ fn block(formats: &[Format], comms: &[(u32, String)]) -> Vec<u8> {
     b
 }
 
-/// Writes a trace.dat v6 whose records are those of `raw`, `times` over, each time shifted behind the one before.
+/// Writes a trace.dat v6 with the records of `raw`, repeated `times` times with times that go on.
 pub fn dat_v6<W: Write + Seek>(out: &mut W, raw: &RawTrace, times: u64) -> io::Result<()> {
     let cpus = raw.cpus();
     let mut head = b"\x17\x08\x44tracing6\0\0\x08".to_vec();
@@ -191,7 +191,7 @@ pub fn dat_v6<W: Write + Seek>(out: &mut W, raw: &RawTrace, times: u64) -> io::R
     Ok(())
 }
 
-/// A ring page being filled.
+/// A ring page that is being filled.
 #[derive(Default)]
 struct Page {
     first: u64,
@@ -245,16 +245,16 @@ impl Page {
     }
 }
 
-/// How perf.data is written.
+/// How a perf.data is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerfStyle {
-    /// Pipe form instead of file form.
+    /// Whether to write the pipe form instead of the file form.
     pub pipe: bool,
-    /// Samples inside COMPRESSED records.
+    /// Whether to put samples into COMPRESSED records.
     pub zstd: bool,
 }
 
-/// IDENTIFIER, TID, TIME, CPU, RAW.
+/// The parts of a sample: IDENTIFIER, TID, TIME, CPU, RAW.
 const SAMPLE_TYPE: u64 = 1 << 16 | 1 << 1 | 1 << 2 | 1 << 7 | 1 << 10;
 const ATTR: usize = 112;
 
@@ -266,7 +266,7 @@ fn attr(f: &Format) -> [u8; ATTR] {
     a[16..24].copy_from_slice(&1u64.to_le_bytes());
     a[24..32].copy_from_slice(&SAMPLE_TYPE.to_le_bytes());
     a[32..40].copy_from_slice(&4u64.to_le_bytes());
-    // sample_id_all.
+    // The bit is sample_id_all.
     a[40..48].copy_from_slice(&(1u64 << 18).to_le_bytes());
     a
 }
@@ -295,14 +295,14 @@ fn feature_string(s: &str) -> Vec<u8> {
     f
 }
 
-/// Writes a perf.data whose samples are the records of `raw`, `times` over. Ids of the tracepoints are their formats' numbers plus 1000.
+/// Writes a perf.data whose samples are the records of `raw`, repeated `times` times. The ids of tracepoints are those of the formats plus 1000.
 pub fn perf_data<W: Write + Seek>(
     out: &mut W,
     raw: &RawTrace,
     times: u64,
     style: PerfStyle,
 ) -> io::Result<()> {
-    // Of ftrace's own events only the marker is one that perf records.
+    // Of ftrace's own events, perf records only the marker.
     let used: Vec<&Format> =
         raw.formats.iter().filter(|f| f.system != "ftrace" || f.name == "print").collect();
     let mut start = 16u64;
@@ -318,7 +318,7 @@ pub fn perf_data<W: Write + Seek>(
         out.write_all(&record(66, &(t.len() as u64).to_le_bytes()))?;
         out.write_all(&t)?;
     } else {
-        // Head and attrs, whose ids follow them; the head is filled in at the end.
+        // The head and the attrs come first, with their ids after them; the head is filled in at the end.
         let mut head = vec![0; 104];
         let ids_at = 104 + used.len() as u64 * (ATTR as u64 + 16);
         for (i, f) in used.iter().enumerate() {
@@ -359,16 +359,16 @@ pub fn perf_data<W: Write + Seek>(
     Ok(())
 }
 
-/// HEADER_COMPRESSED: version, type 1 (zstd), level, ratio, mmap length.
+/// Makes HEADER_COMPRESSED: version, type 1 (zstd), level, ratio, mmap length.
 fn compressed_feature() -> Vec<u8> {
     [1u32, 1, 1, 5, 1 << 20].iter().flat_map(|n| n.to_le_bytes()).collect()
 }
 
-/// Samples in rounds; gives the bytes written.
+/// Writes the samples in rounds, and returns the number of bytes written.
 fn samples<W: Write>(out: &mut W, raw: &RawTrace, times: u64, style: PerfStyle) -> io::Result<u64> {
     let (first, last) = raw.range();
     let period = last - first + 1000;
-    // A round is what all rings hold between two looks: each CPU's part of a stretch of time.
+    // A round is what all rings hold between two looks: the part of each CPU in a stretch of time.
     let stretch = (period / 16).max(1);
     let mut per_cpu: Vec<Vec<&RawRecord>> = vec![Vec::new(); raw.cpus() as usize];
     for r in &raw.records {
@@ -427,7 +427,7 @@ fn write_chunk<W: Write>(
 fn sample(out: &mut Vec<u8>, r: &RawRecord, ts: u64) {
     let id = r.data.first_chunk().map_or(0, |c| u16::from_le_bytes(*c));
     let tid = r.data.get(4..).and_then(|d| d.first_chunk()).map_or(0, |c| u32::from_le_bytes(*c));
-    // RAW's size word and data together are padded to eight.
+    // The size word and the data of RAW together are padded to eight bytes.
     let raw = (r.data.len() + 4).next_multiple_of(8) - 4;
     let size = 8 + 8 + 8 + 8 + 8 + 4 + raw;
     out.extend(9u32.to_le_bytes());

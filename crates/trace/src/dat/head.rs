@@ -1,4 +1,4 @@
-//! The head of a trace.dat, both versions: from the file's start to the CPUs' page ranges.
+//! The head of a trace.dat of either version, from the start of the file to the page ranges of the CPUs. [`super::DatReader`] opens it.
 
 use std::path::Path;
 
@@ -13,18 +13,18 @@ use crate::input::Source;
 use crate::reader::{Cx, damage};
 use crate::text::TextReader;
 
-/// Bytes before the version-specific part.
+/// The number of bytes before the part that depends on the version.
 const HEAD: usize = 18;
-/// Largest piece of metadata that is read (formats of a whole kernel are about 3 MB, kallsyms are not read).
+/// The largest piece of metadata that is read, in bytes. (The formats of a whole kernel are about 3 MB; kallsyms is not read.)
 const MAX_META: u64 = 64 << 20;
-/// Piece of a v6 file that holds the metadata of most.
+/// The number of bytes read first of a v6 file; most metadata fit into it.
 const FIRST_META: u64 = 1 << 20;
-/// Most CPUs of one buffer.
+/// The most CPUs that one buffer may have.
 const MAX_CPUS: usize = 8192;
-/// Longest chain of options sections.
+/// The longest chain of options sections that is followed.
 const MAX_SECTIONS: usize = 1000;
 
-/// What a trace.dat holds.
+/// A trace.dat whose head was read.
 pub(crate) enum Opened {
     Pages(Box<DatReader>),
     Text(Box<TextReader>),
@@ -68,7 +68,7 @@ fn page_size_ok(n: u32) -> bool {
 // ---- version 6 ----
 
 fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Opened, Error> {
-    // The metadata have no length of their own: more is read where the first piece does not hold all of them.
+    // The metadata do not state their length, so more is read where the first piece does not hold all of them.
     let most = (source.len() - HEAD as u64).min(MAX_META);
     let mut want = most.min(FIRST_META);
     loop {
@@ -85,7 +85,7 @@ fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
 fn v6_head(source: &Source, path: &Path, data: &[u8], meta: &mut Meta, cx: &mut Cx) -> Result<Opened, Error> {
     let mut b = Blob::new(data);
     let at = |b: &Blob<'_>| (HEAD + b.at) as u64;
-    // kallsyms and printk stand between the formats and the task names, all of which are there.
+    // In v6, kallsyms, the printk formats and the task names all follow the formats.
     let mut block = |b: &mut Blob<'_>| -> Result<(), &'static str> {
         meta.header_info(b)?;
         meta.ftrace_formats(b)?;
@@ -136,7 +136,7 @@ fn v6_head(source: &Source, path: &Path, data: &[u8], meta: &mut Meta, cx: &mut 
             _ => return Err(bad(path, at(&b) - 10, "\"options\", \"flyrecord\" or \"latency\"")),
         }
     }
-    // Other instances have tables of their own, elsewhere.
+    // The page tables of other trace instances are elsewhere in the file.
     for buffer in std::mem::take(&mut options.buffers) {
         let n = 10 + u64::from(cpus) * 16;
         let table_bytes = source.bytes(buffer.offset, n.min(source.len().saturating_sub(buffer.offset)));
@@ -286,7 +286,7 @@ fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
     ))))
 }
 
-/// Follows the chain of options sections.
+/// Follows the chain of options sections and reads all of them.
 fn all_options(
     source: &Source,
     path: &Path,
@@ -331,7 +331,7 @@ fn all_options(
     Some(options)
 }
 
-/// What a file without its last part still holds.
+/// Reads what is left of a file whose end is missing.
 fn rescued(
     source: &Source,
     path: &Path,

@@ -1,4 +1,4 @@
-//! trace.dat, the file of trace-cmd.
+//! trace.dat, the file of trace-cmd. The main type is [`DatReader`]; the loaders open it. It never interprets events itself.
 //!
 //! ```text
 //! 17 08 44 "tracing" "6\0"|"7\0"  u8 endian (0 little)  u8 bytes in a long  u32 page size
@@ -10,7 +10,7 @@
 //!     BUFFER (id 3) = u64 offset, name\0, clock\0, u32 page size, u32 n, n × {u32 cpu, u64 offset, u64 size}
 //!     ring pages compressed in chunks: u32 n, n × {u32 csize, u32 usize, data}
 //! ```
-//! Pages are walked CPU by CPU ([`ring`](crate::ring)) and merged by time while they are read: memory holds a piece of each CPU.
+//! The pages are read CPU by CPU ([`ring`](crate::ring)) and merged by time as they are read, so that memory holds only a part of each CPU.
 
 mod head;
 mod options;
@@ -40,20 +40,20 @@ pub(crate) use options::{Options, TscToNs, selected as selected_clock};
 pub(crate) use pages::{Budget, Pages};
 use sync::TimeShift;
 
-/// One CPU's pages being walked.
+/// The pages of one CPU while they are read.
 pub(crate) struct Cpu {
     pub(crate) number: u16,
     pub(crate) pages: Pages,
-    /// Where in the file (or in its decompressed chunk) the page came from.
+    /// The place of the page in the file, or in its decompressed chunk.
     page_at: u64,
-    /// The task of the last record, and its number.
+    /// The task of the last record and its number.
     task: (u32, u32),
     walk: PageWalk,
-    /// Next record: its time and place in the page.
+    /// The next record: its time, and where its data begin and end in the page.
     next: Option<(u64, usize, usize)>,
     last: u64,
     lost: Option<ring::Missed>,
-    /// Damage to tell when its time comes.
+    /// Damage that is to be reported before the next record.
     damaged: Option<Body>,
     /// Pages in a row that held nothing.
     ended: bool,
@@ -75,13 +75,13 @@ impl Cpu {
         }
     }
 
-    /// Finds the next record, over pages and damage.
+    /// Finds the next record, across pages and damage.
     fn advance(&mut self, path: &Path, head: &PageHead, time: &Time, cx: &mut Cx) {
         self.next = None;
         while !self.ended {
             match self.walk.next(self.pages.page()) {
                 Ok(Some((ts, a, b))) => {
-                    // Stamps of one CPU never run back; a clock that does is held.
+                    // Time stamps of one CPU never run back; where a clock does, the last time is kept.
                     self.last = time.ns(self.number, ts).max(self.last);
                     self.next = Some((self.last, a, b));
                     return;
@@ -121,7 +121,7 @@ impl Cpu {
     }
 }
 
-/// From the stamps in the pages to the time that events get.
+/// The conversion from the time stamps in the pages to the times of events.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Time {
     pub(crate) shift: Option<Arc<TimeShift>>,
@@ -141,14 +141,14 @@ impl Time {
     }
 }
 
-/// Reader of ring pages with their formats.
+/// The reader of ring pages, with the formats of their records.
 pub(crate) struct DatReader {
     path: PathBuf,
     meta: Meta,
     formats: Arc<Formats>,
-    /// The events whose formats the file has: no others were recorded.
+    /// The events whose formats the file has; no other event was recorded.
     recorded: Option<BTreeSet<String>>,
-    /// Names of untyped events.
+    /// The names of events without a typed body.
     names: Vec<StrId>,
     batch: RawBatch,
     cpus: Vec<Cpu>,
@@ -183,17 +183,17 @@ impl DatReader {
         }
     }
 
-    /// Its formats.
+    /// The formats of the file.
     pub(crate) fn formats(&self) -> Vec<Format> {
         self.formats.all()
     }
 
-    /// Its task names.
+    /// The task names of the file.
     pub(crate) fn comms(&self) -> Vec<(u32, String)> {
         self.meta.cmdlines.clone()
     }
 
-    /// Hands over every record, CPU after CPU.
+    /// Passes every record to `f`, one CPU after the other.
     pub(crate) fn each_raw(&mut self, cx: &mut Cx, mut f: impl FnMut(u16, u64, &[u8])) {
         for c in &mut self.cpus {
             loop {
@@ -223,7 +223,7 @@ impl DatReader {
             c.pages.share(n);
         }
         let mut formats = Arc::new(std::mem::take(&mut meta.formats));
-        // Formats from elsewhere say nothing of this recording.
+        // Formats that come from elsewhere do not show what was recorded.
         let recorded = formats.all().into_iter().map(|f| f.name).collect::<BTreeSet<_>>();
         let recorded = recorded.iter().any(|n| n.starts_with("kvm_")).then_some(recorded);
         cx.given_formats(path, &mut formats);
@@ -263,7 +263,7 @@ impl DatReader {
         match self.formats.classify(record, &mut self.names, &mut cx.strings) {
             Ok(kind) => {
                 let tid = self.formats.tid(record);
-                // No task has the number -1, so that it can stand for none.
+                // No task has the number -1, so it can mean that there is none.
                 if tid.unwrap_or(u32::MAX) != c.task.0 || tid.is_none() {
                     let comm = tid.and_then(|t| self.comms.get(&t)).copied().unwrap_or_default();
                     let who = cx.whos.id(Who { cpu: c.number, tid, pid: None, comm });
@@ -311,7 +311,7 @@ impl RawReader for DatReader {
         let mut steps = 0;
         while out.len() < BATCH {
             let Some(Reverse((_, i))) = self.heap.pop() else {
-                // Damage and losses behind the last event of a CPU.
+                // Damage and losses after the last event of a CPU.
                 let mut last: Vec<(u64, u16, Body)> = Vec::new();
                 for c in &mut self.cpus {
                     last.extend(c.damaged.take().map(|body| (c.last, c.number, body)));
@@ -324,7 +324,7 @@ impl RawReader for DatReader {
             };
             let limit = self.heap.peek().map_or((u64::MAX, u32::MAX), |r| r.0);
             let i = i as usize;
-            // A run of this CPU, up to the next event of another.
+            // Take the events of this CPU until an event of another CPU is earlier.
             loop {
                 self.emit(i, out, cx);
                 self.cpus[i].advance(&self.path, &self.meta.page_head, &self.time, cx);
@@ -355,7 +355,7 @@ impl Reader for DatReader {
     }
 
     fn inside(&self, out: &mut Vec<Compression>) {
-        // Of a folder of pages each file counts.
+        // In a folder of pages, each file counts as one.
         let files = if self.kind == FormatKind::RawPages { self.cpus.len() } else { 1 };
         let one = self.cpus.iter().find_map(|c| c.pages.compressor());
         out.extend(std::iter::repeat_n(

@@ -1,4 +1,4 @@
-//! Options of a trace.dat: facts about the recording, by number.
+//! The options of a trace.dat, which are numbered facts about the recording.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::blob::Blob;
 use crate::dat::sync::TimeShift;
 use crate::info::{HostFacts, TaskInfo, TraceInfo};
 
-/// Conversion of cycles to nanoseconds (option TSC2NSEC).
+/// The conversion of cycles to nanoseconds (option TSC2NSEC).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TscToNs {
     mult: u32,
@@ -22,41 +22,41 @@ impl TscToNs {
     }
 }
 
-/// A buffer: the top one has an empty name.
+/// A buffer; the name of the main one is empty.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Buffer {
     pub(crate) offset: u64,
     pub(crate) name: String,
     pub(crate) page_size: Option<u32>,
-    /// CPU, offset, size.
+    /// For each CPU its number, and offset and size of its pages in bytes.
     pub(crate) cpus: Vec<(u32, u64, u64)>,
 }
 
-/// What the options say.
+/// The content of all options.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
     pub(crate) host: HostFacts,
     pub(crate) clock: Option<String>,
     pub(crate) tsc: Option<TscToNs>,
     pub(crate) offset: i64,
-    /// Of a guest: from its clock to its host's.
+    /// For the trace of a guest, the conversion from the guest's clock to its host's.
     pub(crate) shift: Option<Arc<TimeShift>>,
     pub(crate) buffers: Vec<Buffer>,
-    /// Sections of v7 by option number (16 to 21).
+    /// The offsets of v7 sections by option number (16 to 21).
     pub(crate) sections: Vec<(u16, u64)>,
-    /// Text buffers (v7, latency tracers).
+    /// The offset of a text buffer (v7, latency tracers).
     pub(crate) text: Option<u64>,
-    /// Events lost per CPU, by CPUSTAT.
+    /// The number of lost events for each CPU, from CPUSTAT.
     pub(crate) lost: Vec<(u16, u64)>,
-    /// Threads whose process a file beside the pages tells.
+    /// Threads whose process is named by a file beside the pages.
     pub(crate) tasks: Vec<TaskInfo>,
     guests: Vec<(String, Vec<(u32, u32)>)>,
-    /// Next options section of v7.
+    /// The offset of the next options section (v7).
     pub(crate) next: Option<u64>,
 }
 
 impl Options {
-    /// Takes one option.
+    /// Reads one option.
     pub(crate) fn add(&mut self, id: u16, data: &[u8], v7: bool) {
         let mut b = Blob::new(data);
         let text = || String::from_utf8_lossy(data).trim_matches(['\0', '\n', ' ']).to_owned();
@@ -88,7 +88,7 @@ impl Options {
         }
     }
 
-    /// Takes the options of a v7 section; gives the place in it of one that is cut.
+    /// Reads the options of a v7 section. The result is the offset in the section of an option that is cut off.
     pub(crate) fn add_all(&mut self, data: &[u8]) -> Option<usize> {
         let mut b = Blob::new(data);
         while let Some(id) = b.u16() {
@@ -115,14 +115,14 @@ impl Options {
         buffer.page_size = Some(b.u32()?);
         let n = b.u32()?;
         for _ in 0..n {
-            // As many as there are; a count that lies costs nothing.
+            // Only as many are read as there are bytes, so a wrong count does no harm.
             let (Some(cpu), Some(at), Some(size)) = (b.u32(), b.u64(), b.u64()) else { break };
             buffer.cpus.push((cpu, at, size));
         }
         Some(buffer)
     }
 
-    /// `CPU: 0\nentries: 10\noverrun: 0\ncommit overrun: 0\n…dropped events: 0\n`.
+    /// Reads `CPU: 0\nentries: 10\noverrun: 0\ncommit overrun: 0\n…dropped events: 0\n`.
     fn cpu_stat(&mut self, text: &str) {
         let mut cpu = None;
         let mut lost = 0u64;
@@ -142,7 +142,7 @@ impl Options {
         }
     }
 
-    /// `Linux HOST RELEASE MACHINE`.
+    /// Reads `Linux HOST RELEASE MACHINE`.
     fn uname(&mut self, text: &str) {
         let words: Vec<&str> = text.split_whitespace().collect();
         if let [_, host, release, machine, ..] = words[..] {
@@ -162,7 +162,7 @@ impl Options {
         self.guests.push((name, vcpus));
     }
 
-    /// Guests' vCPU threads.
+    /// Adds the vCPU threads of guests to the info.
     pub(crate) fn people(&self, info: &mut TraceInfo) {
         info.tasks.extend(self.tasks.iter().cloned());
         for (name, vcpus) in &self.guests {
@@ -179,7 +179,7 @@ impl Options {
     }
 }
 
-/// `local [global] counter` → `global`.
+/// The selected clock: `local [global] counter` → `global`.
 pub(crate) fn selected(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('[')?;
     rest.split_once(']').map(|(name, _)| name.to_owned())

@@ -1,4 +1,4 @@
-//! One CPU's pages in order, from plain file ranges or from compressed chunks.
+//! The pages of one CPU in order, from plain ranges of the file or from compressed chunks. The main type is [`Pages`].
 
 use std::io::Read;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::input::Source;
 
-/// Bytes of pages read at once, of one CPU and of all.
+/// The number of bytes of pages that are read at once, for one CPU and for all CPUs together.
 const WINDOW: usize = 256 << 10;
 const ALL_WINDOWS: usize = 64 << 20;
 
-/// What all CPUs together may hold decompressed: a small multiple of the file.
+/// The number of bytes that all CPUs together may hold decompressed; it is a small multiple of the file's size.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget(Arc<AtomicU64>);
 
@@ -28,39 +28,39 @@ impl Budget {
     }
 }
 
-/// Why there are no more pages.
+/// The reason why there are no more pages.
 pub(crate) struct BadPages {
     pub(crate) at: u64,
     pub(crate) expected: &'static str,
     pub(crate) message: String,
 }
 
-/// Compressors of v7.
+/// The compressors of v7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compressor {
     Zstd,
     Zlib,
 }
 
-/// The pages.
+/// The pages of one CPU.
 pub(crate) struct Pages {
     source: Source,
     page_size: usize,
-    /// Next byte of the file, and the end of this CPU's part.
+    /// The offset of the next byte in the file, and the end of this CPU's part.
     at: u64,
     end: u64,
     window: Vec<u8>,
     /// The current page is from here to `window_at`.
     page_from: usize,
     window_at: usize,
-    /// Where the window's first byte is from.
+    /// The offset in the file of the window's first byte.
     window_from: u64,
     chunks: Option<(Compressor, u32)>,
     budget: Budget,
     held: u64,
     progress: u64,
     cut: bool,
-    /// Bytes read at once.
+    /// The number of bytes to read at once.
     most: usize,
 }
 
@@ -100,28 +100,28 @@ impl Pages {
         p
     }
 
-    /// There are so many CPUs whose pages are read at the same time.
+    /// Shares the window size among so many CPUs that are read at the same time.
     pub(crate) fn share(&mut self, cpus: usize) {
         self.most = WINDOW.min(ALL_WINDOWS / cpus.max(1));
     }
 
-    /// How the pages are compressed.
+    /// The compressor of the pages, if they are compressed.
     pub(crate) fn compressor(&self) -> Option<Compressor> {
         self.chunks.map(|c| c.0)
     }
 
-    /// Bytes of the file used since the last call.
+    /// The number of bytes of the file that were used since the last call.
     pub(crate) fn take_progress(&mut self) -> u64 {
         std::mem::take(&mut self.progress)
     }
 
-    /// The page that [`next`](Self::next) went to.
+    /// The page to which [`next`](Self::next) went.
     #[inline]
     pub(crate) fn page(&self) -> &[u8] {
         self.window.get(self.page_from..self.window_at).unwrap_or(&[])
     }
 
-    /// Goes to the next page; gives its place in the file (of its chunk, if compressed).
+    /// Goes to the next page and returns its offset in the file, or that of its chunk if it is compressed.
     pub(crate) fn next(&mut self) -> Result<Option<u64>, BadPages> {
         if self.window_at >= self.window.len() && !self.refill()? {
             self.page_from = self.window_at;
@@ -196,11 +196,11 @@ impl Pages {
     }
 }
 
-/// Decompresses at most `size` bytes.
+/// Decompresses `data` to at most `size` bytes.
 pub(crate) fn decompress(c: Compressor, data: &[u8], size: usize) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     match c {
-        // The frames say nothing of their size; the file does.
+        // The zstd frames do not state their size; the file does.
         Compressor::Zstd => {
             let mut d = zstd::stream::read::Decoder::new(data).ok()?;
             d.window_log_max(27).ok()?;

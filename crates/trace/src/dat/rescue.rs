@@ -1,28 +1,28 @@
-//! A trace.dat v7 that was cut: its index stands at the end, so what is there is found by going from section to section.
+//! Reading a trace.dat v7 that was cut. Its index stood at the end, so what is left is found by going from section to section.
 //!
-//! A buffer's section does not say which of its bytes are which CPU's. Each CPU's part begins at a page boundary; compressed, it says how
-//! many chunks it has; uncompressed, the time runs back where the next CPU begins. Parts are taken for those of CPU 0, 1, …: CPUs without
-//! events have none, so the numbers are assumed.
+//! The section of a buffer does not say which of its bytes belong to which CPU. The part of each CPU begins at a page boundary. A compressed
+//! part states how many chunks it has; in an uncompressed buffer, the time runs back where the next CPU begins. The parts are numbered from
+//! CPU 0. Because CPUs without events have no part, these numbers are assumed.
 
 use crate::blob::Blob;
 use crate::input::Source;
 
-/// Most sections that are looked at.
+/// The most sections that are looked at.
 const MAX_SECTIONS: usize = 4096;
-/// Most CPUs that one buffer is taken apart into.
+/// The most CPUs into which one buffer is split.
 const MAX_CPUS: usize = 8192;
 
-/// A section by its head.
+/// The head of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Section {
     pub(super) id: u16,
     pub(super) compressed: bool,
-    /// Where its bytes are.
+    /// The offset of the section's bytes.
     pub(super) at: u64,
     pub(super) size: u64,
 }
 
-/// The section whose head is at `at`.
+/// Reads the head of the section at `at`.
 pub(super) fn section(source: &Source, at: u64) -> Option<Section> {
     let head = source.bytes(at, 16)?;
     let mut b = Blob::new(&head);
@@ -47,7 +47,7 @@ pub(super) fn sections(source: &Source, mut at: u64) -> Vec<Section> {
     all
 }
 
-/// CPU, offset and size of the parts of a buffer's section.
+/// Splits the section of a buffer into the parts of CPUs: CPU, offset and size.
 pub(super) fn cpus(source: &Source, s: &Section, page_size: u64, compressed: bool) -> Vec<(u32, u64, u64)> {
     let end = if s.size == 0 { source.len() } else { s.at.saturating_add(s.size).min(source.len()) };
     let mut out: Vec<(u32, u64, u64)> = Vec::new();

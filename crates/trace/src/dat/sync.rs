@@ -1,4 +1,4 @@
-//! Guest traces on their host's clock: the samples that trace-cmd took of the difference (option TIME_SHIFT).
+//! Converting the trace of a guest to its host's clock, by the samples that trace-cmd took of the difference (option TIME_SHIFT).
 //!
 //! ```text
 //! u64 trace id of the peer, u32 flags (1: between two samples, interpolate), u32 cpus
@@ -7,7 +7,7 @@
 
 use crate::blob::Blob;
 
-/// A sample: at `time` on the guest's clock, the host's is `time * scaling >> fraction` + `offset`.
+/// A sample: at `time` on the guest's clock, the host's clock is `(time * scaling >> fraction) + offset`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sample {
     time: u64,
@@ -23,25 +23,25 @@ pub(crate) struct TimeShift {
     cpus: Vec<Vec<Sample>>,
 }
 
-/// Most CPUs of a guest.
+/// The most CPUs that a guest may have.
 const MAX_CPUS: u32 = 8192;
 
 impl TimeShift {
-    /// Reads the option; `None` if it holds no sample.
+    /// Reads the option. The result is `None` if it holds no sample.
     pub(crate) fn parse(data: &[u8]) -> Option<Self> {
         let mut b = Blob::new(data);
         let (_peer, flags, cpus) = (b.u64()?, b.u32()?, b.u32()?);
         let mut all: Vec<Vec<Sample>> = Vec::new();
         for _ in 0..cpus.min(MAX_CPUS) {
             let n = b.u32()? as usize;
-            // As many as there are bytes for.
+            // Only as many are read as there are bytes for.
             let times = words(&mut b, n)?;
             let offsets = words(&mut b, n)?;
             let scalings = words(&mut b, n)?;
             let samples = times.zip(offsets).zip(scalings);
             let sample =
                 |((time, offset), scaling)| Sample { time, offset: offset as i64, scaling, fraction: 0 };
-            // In the file's order, as the fractions that follow are.
+            // The order of the file is kept, because the fractions that follow are in the same order.
             all.push(samples.map(sample).collect::<Vec<Sample>>());
         }
         for cpu in &mut all {
@@ -57,7 +57,7 @@ impl TimeShift {
         all.iter().any(|c| !c.is_empty()).then_some(Self { interpolate: flags & 1 != 0, cpus: all })
     }
 
-    /// A stamp of a CPU on the host's clock.
+    /// Converts a time stamp of a CPU to the host's clock.
     pub(crate) fn host(&self, cpu: u16, ts: u64) -> u64 {
         let Some(samples) = self.cpus.get(usize::from(cpu)) else { return ts };
         let next = samples.partition_point(|s| s.time <= ts);
@@ -68,7 +68,7 @@ impl TimeShift {
             let part = i128::from(ts - s.time) * (i128::from(e.offset) - i128::from(s.offset));
             offset = offset.saturating_add(((part + span / 2) / span) as i64);
         }
-        // A scaling of 0 is no scaling, of files that do not use it.
+        // Files that do not use scaling store 0.
         let scaled =
             if s.scaling == 0 { ts } else { ((u128::from(ts) * u128::from(s.scaling)) >> s.fraction) as u64 };
         scaled.wrapping_add_signed(offset)

@@ -1,10 +1,10 @@
-//! What people and their tools print: walks with names of levels, `key=value` of a printf, tables, a debugger's numbers.
+//! Forms in which people and their tools print entries: walks with names of levels, `key=value` of a printf, tables, a debugger's numbers.
 
 use super::scanner::Scanner;
 use super::words::hex;
 use super::{Found, Kind, Role, number};
 
-/// Columns of a table.
+/// The columns of a table, by what they hold.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Columns {
     level: Option<usize>,
@@ -13,23 +13,23 @@ pub(super) struct Columns {
     gfn: Option<usize>,
 }
 
-/// A word of a walk.
+/// The meaning of a word in a walk.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Word {
     Value(u64),
-    /// The level of the value before or after, and an index behind it.
+    /// The level of the value before or after it, and perhaps an index in the table.
     Level(u8, Option<u16>),
-    /// `level`: its digit is the next word.
+    /// The word `level`: the next word is its number.
     LevelNext,
     /// The next number is the guest frame.
     Gfn,
-    /// The next number is where the entry is, or its place in the table.
+    /// The next number is the address of the entry, or its index in the table.
     Address,
-    /// An arrow, a prompt, the word spte.
+    /// The word has no meaning here: an arrow, a prompt, the word spte.
     Nothing,
 }
 
-/// Names of levels: of x86's own tables, and `L4`.
+/// The names of levels: those of x86's own tables, and `L4`.
 fn level_name(word: &str) -> Option<(u8, Option<u16>)> {
     let word = word.trim_end_matches([':', '=', ',']);
     let (name, index) = match word.split_once(['[', '(']) {
@@ -58,7 +58,7 @@ fn place(text: &str) -> Option<u16> {
 
 fn word(text: &str) -> Option<Word> {
     let key = text.trim_end_matches([':', '=', ',']);
-    // `0x…@4`, taken apart before; else an address.
+    // `0x…@4` was split before, so anything else after `@` is an address.
     if let Some(level) = key.strip_prefix('@') {
         return match level.parse() {
             Ok(level @ 1..=5) => Some(Word::Level(level, None)),
@@ -78,13 +78,13 @@ fn word(text: &str) -> Option<Word> {
     })
 }
 
-/// Whether a number is an address of the kernel: no SPTE has all of its highest seven bits set.
+/// Whether a number is an address of the kernel. No SPTE has all of its highest seven bits set.
 pub(super) fn is_pointer(value: u64) -> bool {
     value >> 57 == 0x7f
 }
 
 impl Scanner {
-    /// A line of nothing but values with their levels: `level 4: 0x…`, `L4 0x…`, `PDE[3] = 0x…`, `0x… level 4`, `0x…@4`.
+    /// Reads a line that has only values with their levels: `level 4: 0x…`, `L4 0x…`, `PDE[3] = 0x…`, `0x… level 4`, `0x…@4`.
     pub(super) fn levels(&mut self, line: &str, n: u32) -> bool {
         let line = line.replace('@', " @");
         let Some(found) = walk(&line) else { return false };
@@ -95,7 +95,7 @@ impl Scanner {
         true
     }
 
-    /// The group of a walk: the open one while levels fall, else a new one.
+    /// The group of a walk: the open one while levels decrease, else a new one.
     pub(super) fn walk_group(&mut self, address: Option<u64>, level: Option<u8>, n: u32) -> usize {
         if let Some((group, kind @ (Kind::Walk | Kind::ReservedDump))) = self.open {
             let last = self.out.values.iter().rev().find(|v| v.group == group).and_then(|v| v.level);
@@ -110,7 +110,7 @@ impl Scanner {
         group
     }
 
-    /// `old=0x… new=0x…` and other pairs, as `printf` of bpftrace and of developers prints them.
+    /// Reads `old=0x… new=0x…` and other pairs that developers and `printf` of bpftrace print.
     pub(super) fn pairs(&mut self, line: &str, n: u32) -> bool {
         let mut common = Found { line: n, ..Found::default() };
         let mut values = Vec::new();
@@ -131,7 +131,7 @@ impl Scanner {
                 _ => {}
             }
         }
-        // `old=` and `new=` may be of anything: a level or the word must say that they are entries.
+        // `old=` and `new=` may belong to anything, so a level or the word spte must show that they are entries.
         let entries = common.level.is_some() || line.to_ascii_lowercase().contains("spte");
         if pairs < 2 || values.is_empty() || !entries {
             return false;
@@ -144,7 +144,7 @@ impl Scanner {
         true
     }
 
-    /// A row of a table in Markdown, or its head.
+    /// Reads a row of a Markdown table, or its head.
     pub(super) fn table(&mut self, line: &str, n: u32) -> bool {
         let row = line.trim();
         if !row.starts_with('|') || row.matches('|').count() < 3 {
@@ -173,7 +173,7 @@ impl Scanner {
         let value = if columns.value.is_some() {
             cell(columns.value).and_then(hex).map(|(v, _)| v)
         } else {
-            // Without names of columns: the one number that can be an entry.
+            // The table has no column names: take the number if only one can be an entry.
             let mut all = cells.iter().filter_map(|c| number(c)).filter(|v| *v > 0xffff && !is_pointer(*v));
             all.next().filter(|_| all.next().is_none())
         };
@@ -195,7 +195,7 @@ impl Scanner {
         true
     }
 
-    /// drgn's `(u64)594273623079` and `*(u64 *)0xffff888004b1c000 = 0x…`, gdb's `$1 = 594273623079`: decimal without 0x.
+    /// Reads drgn's `(u64)594273623079` and `*(u64 *)0xffff888004b1c000 = 0x…`, and gdb's `$1 = 594273623079`, which are decimal without 0x.
     pub(super) fn printed(&mut self, line: &str, n: u32) -> bool {
         let mut line = line.trim();
         for prompt in [">>>", "(gdb)", "crash>"] {
@@ -222,17 +222,17 @@ impl Scanner {
     }
 }
 
-/// The values of a line in which each has a level, or `None` if any word is another.
+/// The values of a line in which each has a level; `None` if the line has any other word.
 fn walk(line: &str) -> Option<Vec<Found>> {
     let mut out: Vec<Found> = Vec::new();
     let mut words = line.split([' ', '\t', ',', ';', '(', ')']).filter(|w| !w.is_empty()).peekable();
-    // A level before its value, until that comes.
+    // A level that was read before its value.
     let mut ahead: Option<(u8, Option<u16>)> = None;
-    // Whether levels stand before values: as the first does.
+    // Whether levels stand before values, decided by the first one.
     let mut before = None;
     let mut gfn = None;
     while let Some(text) = words.next() {
-        // `level=4`, `gfn:2`.
+        // This splits `level=4` and `gfn:2`.
         let (text, joined) = match text.split_once(['=', ':']) {
             Some((key, value)) if !key.is_empty() && !value.is_empty() => (key, Some(value)),
             _ => (text, None),
@@ -256,7 +256,7 @@ fn walk(line: &str) -> Option<Vec<Found>> {
             Word::Value(value) => {
                 out.push(entry(value, ahead.take(), gfn.take()));
                 if let Some(more) = joined {
-                    // An address, and what is there.
+                    // The last number was an address, and this is the value there.
                     out.last_mut()?.value = number(more)?;
                 }
                 continue;
@@ -285,7 +285,7 @@ fn walk(line: &str) -> Option<Vec<Found>> {
         .then_some(out)
 }
 
-/// One value of a walk, with the level and frame named before it.
+/// A value of a walk, with the level and frame that were named before it.
 fn entry(value: u64, level: Option<(u8, Option<u16>)>, gfn: Option<u64>) -> Found {
     Found {
         value,

@@ -1,7 +1,8 @@
-//! SPTE values out of pasted text: dmesg dumps, trace lines, debugger output, bare hex.
+//! Finds SPTE values in pasted text: dmesg dumps, trace lines, debugger output, bare hex.
 //!
-//! The scanner knows where the kernel and the usual tools print SPTE values and takes those, with the level, frame and role the text
-//! says. Numbers at other places (registers, pointers, addresses, entries of the TDX module) are left alone.
+//! The main function is [`scan`]; `decode` calls it. It knows where the kernel and common tools print SPTE values and takes those, with the
+//! level, frame and role that the text names. It never takes numbers at other places (registers, pointers, addresses, entries of the TDX
+//! module), and it never decodes a value.
 //!
 //! ```
 //! let text = "[ 11.2] kvm: ------ spte = 0x600000123456b77 level = 1, rsvd bits = 0xfc00000000000";
@@ -23,36 +24,36 @@ use crate::text::{self, clean::Mended};
 use scanner::Scanner;
 pub use stated::Stated;
 
-/// What the text says an entry is.
+/// What the text says about an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Role {
-    /// Nothing.
+    /// The text says nothing about it.
     #[default]
     Unknown,
-    /// A leaf that was just installed.
+    /// It is a leaf that was just installed.
     Leaf,
-    /// One step of a walk from the root down.
+    /// It is one step of a walk from the root down.
     Walk,
-    /// The value before a change.
+    /// It is the value before a change.
     Old,
-    /// The value after it.
+    /// It is the value after a change.
     New,
-    /// An MMIO SPTE.
+    /// It is an MMIO SPTE.
     Mmio,
-    /// One word of a page-table page.
+    /// It is one word of a page-table page.
     Word,
 }
 
-/// The letters `kvm_mmu_set_spte` printed.
+/// The permission letters that `kvm_mmu_set_spte` printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Letters {
-    /// `r`.
+    /// Whether `r` is printed.
     pub r: bool,
-    /// `w`.
+    /// Whether `w` is printed.
     pub w: bool,
-    /// `x`.
+    /// Whether `x` is printed.
     pub x: bool,
-    /// `u`; `None` where only three letters are printed.
+    /// Whether `u` is printed; `None` where only three letters are printed.
     pub u: Option<bool>,
 }
 
@@ -61,38 +62,38 @@ pub struct Letters {
 pub struct Found {
     /// The value.
     pub value: u64,
-    /// Level of the entry.
+    /// The level of the entry, 1 to 5.
     pub level: Option<u8>,
-    /// Guest frame of the entry.
+    /// The guest frame of the entry.
     pub gfn: Option<u64>,
-    /// What it is.
+    /// What the text says about the entry.
     pub role: Role,
-    /// What the kernel printed as `rsvd bits`: the mask, not the bits that offend.
+    /// The mask that the kernel printed as `rsvd bits`. It is the mask of reserved bits, not of those that are set.
     pub rsvd_mask: Option<u64>,
-    /// Letters behind the value.
+    /// The letters after the value.
     pub letters: Option<Letters>,
-    /// Generation the text gives for it.
+    /// The MMIO generation that the text names for it.
     pub generation: Option<u32>,
-    /// Index in its table.
+    /// The index in its table, 0 to 511.
     pub index: Option<u16>,
-    /// The line it stands in, from 1.
+    /// The number of its line, from 1.
     pub line: u32,
-    /// Which values belong together: an index into [`Pasted::groups`].
+    /// The group of values to which it belongs: an index into [`Pasted::groups`].
     pub group: usize,
 }
 
-/// What kind of text a group of values came from.
+/// The kind of text that a group of values came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Bare numbers.
+    /// Numbers alone.
     Bare,
     /// A dump of a walk that hit reserved bits.
     ReservedDump,
-    /// A walk of the page tables, with levels, of which the text does not say what was wrong with it.
+    /// A walk of the page tables, with levels; the text does not say what was wrong with it.
     Walk,
-    /// A #VE dump of a walk.
+    /// A dump of a walk at a #VE.
     VeDump,
-    /// The warning at the creation of an SPTE with reserved bits.
+    /// The warning when an SPTE with reserved bits is made.
     ReservedWarning,
     /// "Invalid SPTE change" of the TDP MMU.
     InvalidChange,
@@ -100,42 +101,42 @@ pub enum Kind {
     UnexpectedChange,
     /// A warning about host- and MMU-writable.
     WritableWarning,
-    /// The shadow MMU's audit.
+    /// An error of the shadow MMU's audit.
     Audit,
     /// A trace event.
     Event,
-    /// Memory of a page table, out of a debugger.
+    /// The memory of a page table, printed by a debugger.
     Memory,
 }
 
 /// Values that belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Kind of text.
+    /// The kind of text.
     pub kind: Kind,
-    /// Line it begins at, from 1.
+    /// The number of its first line, from 1.
     pub line: u32,
-    /// Guest-physical (or virtual) address the text is about.
+    /// The guest-physical or guest-virtual address that the text is about.
     pub address: Option<u64>,
-    /// Name of the trace event.
+    /// The name of the trace event.
     pub event: Option<String>,
 }
 
-/// What a text proves about the kernel.
+/// What a text proves about the release of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clue {
-    /// Releases it can be.
+    /// The releases that are possible.
     pub releases: RangeInclusive<(u16, u16)>,
-    /// Why.
+    /// The words that prove it.
     pub why: &'static str,
 }
 
 /// The result of a scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pasted {
-    /// Values, in the order of the text.
+    /// The values, in the order of the text.
     pub values: Vec<Found>,
-    /// The texts they came from.
+    /// The pieces of text they came from.
     pub groups: Vec<Group>,
     /// A kernel release the text names (`6.1.0-13-amd64 #1 Debian 6.1.55-1`).
     pub kernel: Option<String>,
@@ -143,14 +144,14 @@ pub struct Pasted {
     pub clues: Vec<Clue>,
     /// `intel` or `amd`, where the text names only one KVM module.
     pub vendor: Option<&'static str>,
-    /// Numbers that look like entries and are not, one sentence each.
+    /// Sentences about numbers that look like entries but are not.
     pub left_alone: Vec<String>,
-    /// What the text states about paging beside its values, each with the words that say it.
+    /// What the text states about paging apart from its values, each with the words that state it.
     pub stated: Vec<(Stated, String)>,
 }
 
 impl Pasted {
-    /// The releases all clues leave.
+    /// The releases that all clues leave possible.
     pub fn releases(&self) -> Option<RangeInclusive<(u16, u16)>> {
         let mut clues = self.clues.iter().map(|c| c.releases.clone());
         let first = clues.next()?;
@@ -161,10 +162,10 @@ impl Pasted {
 const OLDEST: (u16, u16) = (4, 13);
 const NEWEST: (u16, u16) = (u16::MAX, 0);
 
-/// Values beyond this many are not taken: a page-table page has 512, a dump of a whole guest is for another tool.
+/// The most values that are taken. A page-table page has 512 entries; a dump of a whole guest needs another tool.
 pub const MOST: usize = 1 << 16;
 
-/// Finds the SPTE values of a text.
+/// Finds the SPTE values in a text.
 pub fn scan(text: &[u8]) -> Pasted {
     let mut scanner = Scanner::default();
     let mut mended = Mended::default();
@@ -200,7 +201,7 @@ pub fn scan(text: &[u8]) -> Pasted {
     scanner.out
 }
 
-/// One word that is nothing but a number: `0x…` or at least four hex digits (`0` counts, too).
+/// Reads a word that is only a number: `0x…` or at least four hex digits (or the single digit 0).
 pub fn number(word: &str) -> Option<u64> {
     let word = word.trim_matches(|c: char| matches!(c, ',' | ';' | '`' | '\'' | '"' | '(' | ')'));
     let word =

@@ -1,4 +1,4 @@
-//! Which text a line is, and the values in it. A line is tried as each kind of text, the most telling first.
+//! Decides which kind of text a line is, and finds the values in it. A line is tried as each kind of text, the most specific first.
 
 use crate::text::head;
 
@@ -9,13 +9,13 @@ use super::{Clue, Found, Group, Kind, NEWEST, OLDEST, Pasted, Role, number};
 #[derive(Default)]
 pub(super) struct Scanner {
     pub(super) out: Pasted,
-    /// The group that following values join, while its kind of text goes on.
+    /// The group that following values join while the kind of text stays the same.
     pub(super) open: Option<(usize, Kind)>,
-    /// The table that rows belong to.
+    /// The columns of the table to which the next rows belong.
     pub(super) columns: Option<Columns>,
-    /// The last line was an event: a number alone behind it is its rest.
+    /// Whether the last line was an event, so that a number alone on the next line is the rest of it.
     event: bool,
-    /// A block of several lines has begun: its values come later.
+    /// A message of several lines has begun, and its values follow.
     pending: Option<(Kind, u32)>,
 }
 
@@ -43,7 +43,7 @@ impl Scanner {
         }
     }
 
-    /// Takes a line, of this number, from 1.
+    /// Reads a line with this number, from 1.
     pub(super) fn line(&mut self, line: &str, n: u32) {
         self.kernel(line);
         self.headers(line, n);
@@ -121,7 +121,7 @@ impl Scanner {
         } else {
             false
         };
-        // Up to 4.2: the GPA has a line of its own.
+        // Up to 4.2, the GPA is on a line of its own.
         if line.contains("EPT: Misconfiguration") {
             self.clue(OLDEST, OLDEST, "the words \"EPT: Misconfiguration\" of kernels up to 4.2");
             let group = self.group(Kind::ReservedDump, n);
@@ -149,7 +149,7 @@ impl Scanner {
         }
     }
 
-    /// `… gfn G … level L old_spte A new_spte B`, as an event or in an error of the TDP MMU.
+    /// Reads `… gfn G … level L old_spte A new_spte B`, in an event or in an error of the TDP MMU.
     fn change(&mut self, line: &str, n: u32) -> bool {
         let decimal = line.contains("FAILED TO PARSE");
         let get = |key: &str| after(line, key).and_then(|t| value(t, decimal)).map(|(v, _)| v);
@@ -183,7 +183,7 @@ impl Scanner {
         self.out.groups[group].address = address;
         self.open = None;
         let common = Found { gfn: address.map(|a| a >> 12), line: n, group, ..Found::default() };
-        // A walk that found nothing prints zeroes for both.
+        // A walk that found no entry prints zero for both values.
         self.out.values.push(Found { value: old, role: Role::Old, ..common });
         if old != new {
             self.out.values.push(Found { value: new, role: Role::New, ..common });
@@ -191,7 +191,7 @@ impl Scanner {
         true
     }
 
-    /// `#VE 1000, spte[4] = 0x…, spte[3] = 0x…`, and what else developers print in this form.
+    /// Reads `#VE 1000, spte[4] = 0x…, spte[3] = 0x…`, and similar lines that developers print.
     fn developer(&mut self, line: &str, n: u32) -> bool {
         let Some((before, _)) = line.split_once("spte[") else { return false };
         let mut values = Vec::new();
@@ -261,7 +261,7 @@ impl Scanner {
         false
     }
 
-    /// Every `spte = 0x… level = N[, rsvd bits = 0x…]` of a line (several where printk glued them) and `gfn … spte … (rwxu) level N`.
+    /// Reads every `spte = 0x… level = N[, rsvd bits = 0x…]` of a line (printk may join several) and `gfn … spte … (rwxu) level N`.
     fn spte(&mut self, line: &str, n: u32) -> bool {
         let decimal = line.contains("FAILED TO PARSE");
         let mut rest = line;
@@ -272,7 +272,7 @@ impl Scanner {
                 rest = text;
                 continue;
             };
-            // The value ends where the next one begins: levels and masks behind it are its own.
+            // A value ends where the next one begins; levels and masks after that belong to the next one.
             let mut own = tail;
             let mut from = 0;
             while let Some(at) = tail[from..].find("spte") {
@@ -340,7 +340,7 @@ impl Scanner {
         any
     }
 
-    /// `0xffff888004b1c000: 0x… 0x…` of gdb, crash, drgn.
+    /// Reads `0xffff888004b1c000: 0x… 0x…` of gdb, crash and drgn.
     fn memory(&mut self, line: &str, n: u32) -> bool {
         let Some((address, words)) = line.split_once(':') else { return false };
         let address = address.trim();
@@ -353,7 +353,7 @@ impl Scanner {
         let mut taken = Vec::new();
         for word in words.split_whitespace() {
             let digits = word.strip_prefix("0x").unwrap_or(word);
-            // Debuggers print whole words; anything else is the text column behind them.
+            // Debuggers print whole words; anything else is the text column after them.
             if digits.len() != 16 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
                 break;
             }
@@ -364,7 +364,7 @@ impl Scanner {
             return false;
         }
         let fresh = match self.open {
-            // Another page is another table.
+            // Addresses in another page belong to another table.
             Some((group, Kind::Memory)) => {
                 self.out.groups[group].address.is_none_or(|a| a >> 12 != address >> 12)
             }
@@ -389,14 +389,14 @@ impl Scanner {
         true
     }
 
-    /// A line of nothing but numbers.
+    /// Reads a line that has only numbers.
     fn bare(&mut self, line: &str, n: u32) -> bool {
         let mut values = Vec::new();
         for word in line.split(|c: char| c.is_whitespace() || c == ',').filter(|w| !w.is_empty()) {
             match number(word) {
                 Some(value) => values.push(value),
                 None if matches!(word, "->" | "→" | "=>" | "to") => {}
-                // gdb's `$1 = 0x…`, drgn's prompt.
+                // These are gdb's `$1 = 0x…` and drgn's prompt.
                 None if word.starts_with('$') || matches!(word, "=" | ">>>" | "(gdb)" | "crash>") => {}
                 None => return false,
             }

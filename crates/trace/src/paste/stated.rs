@@ -1,25 +1,25 @@
-//! What a text states about paging beside its values: functions of a call trace, registers, errors given to the VMM.
+//! What a text states about paging apart from its values: functions of a call trace, registers, errors returned to the VMM.
 
 use super::words::{after, hex};
 
-/// Something a text states.
+/// A statement of a text about paging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stated {
-    /// A function, exit or message that only EPT has.
+    /// The text has a function, exit or message that only EPT has.
     Ept,
-    /// One that only NPT has.
+    /// The text has a function or message that only NPT has.
     Npt,
-    /// The fault was handled for guest-physical addresses: EPT or NPT.
+    /// The fault was handled for a guest-physical address, so the paging mode is EPT or NPT.
     Tdp,
-    /// The fault was handled by the shadow of a nested guest's EPT.
+    /// The fault was handled in the shadow of a nested guest's EPT.
     NestedEpt,
-    /// The value of the EPT pointer.
+    /// The text has the value of the EPT pointer.
     EptPointer(u64),
     /// KVM_RUN returned with this error.
     RunError(u32),
 }
 
-/// Functions and words, and what they state. A function name counts where a symbol of KVM stands (`name+0x…`).
+/// Functions and words with what they state. A function name counts only where a symbol of KVM stands (`name+0x…`).
 const WORDS: [(&str, Stated); 12] = [
     ("handle_ept_misconfig", Stated::Ept),
     ("handle_ept_violation", Stated::Ept),
@@ -35,7 +35,7 @@ const WORDS: [(&str, Stated); 12] = [
     ("ept_page_fault+", Stated::NestedEpt),
 ];
 
-/// Everything a text states, each with the words that say it.
+/// All statements of a text, each with the words that make it.
 pub(super) fn stated(text: &str) -> Vec<(Stated, String)> {
     let mut list: Vec<(Stated, String)> = Vec::new();
     for (word, what) in WORDS {
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(only("EPT pointer = 0x1234"), [], "no pointer has these low bits");
         assert_eq!(only("x-1 [0] 1.0: kvm_userspace_exit: reason error (14)"), [Stated::RunError(14)]);
         assert_eq!(only("x-1 [0] 1.0: kvm_userspace_exit: reason KVM_EXIT_IO (2)"), []);
-        // handle_ept_violation ends in ept_violation, not in a fault of a nested guest.
+        // handle_ept_violation also ends in ept_violation, but it is not a fault of a nested guest.
         assert_eq!(only("handle_ept_violation+0x10"), [Stated::Ept]);
     }
 }

@@ -14,7 +14,7 @@ fn dumps_of_every_era() {
     assert_eq!(p.groups[0].address, Some(0xfed0_0000));
     assert_eq!(p.releases(), Some(OLDEST..=(5, 9)));
 
-    // printk glues what has no newline, and syslog writes its own prefix.
+    // printk joins messages without a newline, and syslog adds its own prefix.
     let new = "Nov  3 12:00:01 host kernel: [  99.123456] kvm: get_mmio_spte: reserved bits set on MMU-present spte, addr 0x1000, hierarchy:\n\
                Nov  3 12:00:01 host kernel: [  99.123457] kvm: ------ spte = 0x107b1e907 level = 4, rsvd bits = 0xfc000000000f8------ spte = 0x600000123456b77 level = 1, rsvd bits = 0xfc00000000000";
     let p = scan(new.as_bytes());
@@ -69,7 +69,7 @@ fn trace_lines_of_all_tools() {
     );
     assert_eq!(p.values[0].letters, Some(Letters { r: true, w: true, x: true, u: Some(true) }));
     assert_eq!(p.values[4].generation, Some(4));
-    // trace-cmd without the plugin: decimal.
+    // trace-cmd without the plugin prints decimal numbers.
     let p = scan(b"q-1 [0] 1.0: kvm_mmu_set_spte: [FAILED TO PARSE] gfn=74240 spte=432345565227567991 sptep=1 level=1 r=1 x=1 u=-1");
     assert_eq!(
         (p.values[0].value, p.values[0].gfn, p.values[0].level),
@@ -138,11 +138,11 @@ fn walks_that_people_write() {
             assert_eq!(kinds(&p), [Kind::Walk], "{text}");
         }
     }
-    // Two walks are two.
+    // Two walks are two groups.
     let two =
         scan(b"level 2: 0x8aa3afa027\nlevel 1: 0x8aa111e025\nlevel 2: 0x8aa3afb027\nlevel 1: 0x8aa111f025");
     assert_eq!(kinds(&two), [Kind::Walk, Kind::Walk]);
-    // A row of pointers is no entry, nor is a sentence with a level in it.
+    // Neither a row of pointers nor a sentence with a level is an entry.
     assert_eq!(values("|a|0xff2d950aa3a9c000|0xff2d950aa3a9c008|"), []);
     assert_eq!(values("see level 4 of 0x8aa3a9d027 for that"), []);
 }
@@ -187,7 +187,7 @@ fn dumps_of_ept_misconfig() {
     assert_eq!(p.vendor, Some("intel"));
 }
 
-/// A number alone on a line is the rest of the line before, where that is an event or a dump.
+/// A number alone on a line is the rest of the line before it if that is an event or a dump.
 #[test]
 fn wrapped_lines() {
     let event = "qemu-5786    [029] ..... 3602162.971194: fast_page_fault: vcpu 4 gva\n20fe612 error_code F sptep 00000000fd98c937 old 0x61000034d4fe877 new\n61000034d4fe877 spurious 1 fixed 0\nqemu-5786    [029] d.... 3602162.971194: kvm_entry: vcpu 4, rip\n0xffffffff820fe612\n";
@@ -199,7 +199,7 @@ fn wrapped_lines() {
     assert_eq!(values(dump), [(0x1_07b1_e907, Some(4)), (0x0600_0001_2345_6b77, Some(1))]);
     assert_eq!(p.values[0].rsvd_mask, Some(0xf_c000_0000_00f8));
     assert_eq!(kinds(&p), [Kind::ReservedDump]);
-    // A debugger's decimal.
+    // A debugger prints decimal.
     assert_eq!(values("$1 = 594273623079"), [(594_273_623_079, None)]);
     assert_eq!(values("(u64)594273623079"), [(594_273_623_079, None)]);
 }

@@ -1,8 +1,8 @@
-//! Keys, numbers and letters of a line.
+//! The keys, numbers and letters of a line.
 
 use super::Letters;
 
-/// `(0x)?hex` at the start of a text: the number and what follows.
+/// Reads `(0x)?hex` at the start of a text, and returns the number and the rest of the text.
 pub(super) fn hex(text: &str) -> Option<(u64, &str)> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let end = digits.bytes().take_while(u8::is_ascii_hexdigit).count();
@@ -12,7 +12,7 @@ pub(super) fn hex(text: &str) -> Option<(u64, &str)> {
     Some((u64::from_str_radix(&digits[..end], 16).ok()?, &digits[end..]))
 }
 
-/// A number in hex, or in decimal where the tool prints fields raw.
+/// Reads a number in hex, or in decimal where the tool prints raw fields.
 pub(super) fn value(text: &str, decimal: bool) -> Option<(u64, &str)> {
     if decimal && !text.starts_with("0x") {
         let end = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -21,7 +21,7 @@ pub(super) fn value(text: &str, decimal: bool) -> Option<(u64, &str)> {
     hex(text)
 }
 
-/// What follows `key` and the signs between a key and its value.
+/// Returns the text after `key` and after the signs between a key and its value.
 pub(super) fn after<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let mut from = 0;
     while let Some(at) = text[from..].find(key) {
@@ -58,7 +58,7 @@ pub(super) fn letters(text: &str) -> Option<Letters> {
     })
 }
 
-/// Name of the event a trace line is about.
+/// The name of the event in a trace line.
 pub(super) fn event_of(line: &str) -> Option<String> {
     const EVENTS: [&str; 6] = [
         "kvm_mmu_set_spte",

@@ -1,4 +1,4 @@
-//! `perf_event_attr`: what a recorded event's samples consist of.
+//! `perf_event_attr`: which parts the samples of a recorded event have. The main type is [`Attr`].
 
 use crate::blob::Blob;
 use crate::info::{Clock, ClockUnit};
@@ -16,7 +16,7 @@ pub(crate) const STREAM_ID: u64 = 1 << 9;
 pub(crate) const RAW: u64 = 1 << 10;
 pub(crate) const IDENTIFIER: u64 = 1 << 16;
 
-/// The parts of an attr that matter here.
+/// The parts of an attr that this reader needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attr {
     pub(crate) kind: u32,
@@ -24,16 +24,16 @@ pub(crate) struct Attr {
     pub(crate) sample_type: u64,
     pub(crate) read_format: u64,
     pub(crate) sample_id_all: bool,
-    /// The ring was written backwards, so that the newest events overwrite the oldest, which are not counted as lost.
+    /// Whether the ring was written backwards: the newest events overwrite the oldest, which are not counted as lost.
     pub(crate) overwrites: bool,
     pub(crate) clockid: Option<i32>,
-    /// Bytes it takes (its own `size`).
+    /// The number of bytes that the attr takes (its own `size`).
     pub(crate) size: u32,
     pub(crate) name: Option<String>,
 }
 
 impl Attr {
-    /// Reads an attr; those of kernels before the `size` field have 64 bytes.
+    /// Parses an attr; those of kernels before the `size` field have 64 bytes.
     pub(crate) fn parse(data: &[u8]) -> Option<Self> {
         let mut b = Blob::new(data);
         let kind = b.u32()?;
@@ -67,7 +67,7 @@ impl Attr {
         })
     }
 
-    /// The clock of its stamps.
+    /// The clock of its time stamps.
     pub(crate) fn clock(&self) -> Clock {
         let name = match self.clockid {
             None => "perf".to_owned(),
@@ -81,7 +81,7 @@ impl Attr {
         Clock { name, unit: ClockUnit::Nanoseconds }
     }
 
-    /// Whether samples and trailers of both are laid out alike.
+    /// Whether the samples and trailers of both attrs have the same layout.
     pub(crate) fn same_layout(&self, o: &Self) -> bool {
         self.sample_type == o.sample_type
             && self.read_format == o.read_format
@@ -89,7 +89,7 @@ impl Attr {
     }
 }
 
-/// What of a sample's fixed part matters.
+/// The fixed parts of a sample that this reader needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sample<'a> {
     pub(crate) id: Option<u64>,
@@ -100,7 +100,7 @@ pub(crate) struct Sample<'a> {
     pub(crate) raw: Option<&'a [u8]>,
 }
 
-/// Takes the body of a SAMPLE apart.
+/// Splits the body of a SAMPLE into its parts.
 #[allow(clippy::many_single_char_names, reason = "a type, a cursor, a sample")]
 #[inline]
 pub(crate) fn sample<'a>(a: &Attr, body: &'a [u8]) -> Option<Sample<'a>> {
@@ -150,7 +150,7 @@ pub(crate) fn sample<'a>(a: &Attr, body: &'a [u8]) -> Option<Sample<'a>> {
     Some(s)
 }
 
-/// Where a sample's parts are, if nothing before its raw record is of a length that varies.
+/// The offsets of a sample's parts, if no part before its raw record varies in length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fixed {
     id: Option<usize>,
@@ -167,14 +167,14 @@ impl Fixed {
         if t & needed != needed || t & (READ | CALLCHAIN) != 0 {
             return None;
         }
-        // Each part is a word, in this order.
+        // Each part is one word, and they come in this order.
         let order = [IDENTIFIER, IP, TID, TIME, ADDR, ID, STREAM_ID, CPU, PERIOD, RAW];
         let at = |part: u64| 8 * order.iter().take_while(|p| **p != part).filter(|p| t & **p != 0).count();
         let id = [ID, IDENTIFIER].into_iter().find(|p| t & p != 0).map(at);
         Some(Self { id, task: at(TID), time: at(TIME), cpu: at(CPU), raw: at(RAW) })
     }
 
-    /// Takes the body of a SAMPLE apart, as [`sample`] does.
+    /// Splits the body of a SAMPLE into its parts, as [`sample`] does.
     #[inline]
     pub(crate) fn sample<'a>(&self, body: &'a [u8]) -> Option<Sample<'a>> {
         let word = |at: usize| body.get(at..)?.first_chunk().map(|c| u64::from_le_bytes(*c));
@@ -191,7 +191,7 @@ impl Fixed {
     }
 }
 
-/// Passes the values of `read_format`.
+/// Skips the values of `read_format`.
 fn read_values(f: u64, b: &mut Blob<'_>) -> Option<()> {
     let (enabled, running, id, group, lost) = (f & 1, f >> 1 & 1, f >> 2 & 1, f >> 3 & 1, f >> 4 & 1);
     let words = if group != 0 {
@@ -204,7 +204,7 @@ fn read_values(f: u64, b: &mut Blob<'_>) -> Option<()> {
     Some(())
 }
 
-/// Takes the trailer of any other record apart: `body` ends with it.
+/// Splits the trailer of any other record into its parts; `body` ends with it.
 pub(crate) fn trailer<'a>(a: &Attr, body: &'a [u8]) -> Sample<'a> {
     let t = a.sample_type;
     let mut s = Sample::default();
@@ -237,7 +237,7 @@ pub(crate) fn trailer<'a>(a: &Attr, body: &'a [u8]) -> Sample<'a> {
     s
 }
 
-/// Bytes of that trailer.
+/// The number of bytes of that trailer.
 pub(crate) fn trailer_len(a: &Attr) -> usize {
     if a.sample_id_all {
         (a.sample_type & (TID | TIME | ID | STREAM_ID | CPU | IDENTIFIER)).count_ones() as usize * 8

@@ -1,7 +1,7 @@
-//! Features of perf.data (facts about host and recording), and the facts that mmuscope's own captures carry.
+//! The features of a perf.data (facts about host and recording), and the facts in mmuscope's own captures.
 //!
-//! A string is u32 length, text, padding. Own facts are lines `key value` in records of the long unused type 65 that begin with
-//! `MMUSCOPE`.
+//! A string is a u32 length, the text, and padding. mmuscope's own facts are lines `key value` in records of the otherwise unused type 65
+//! that begin with `MMUSCOPE`.
 
 use crate::blob::Blob;
 use crate::info::{TaskInfo, Vendor};
@@ -16,7 +16,7 @@ fn string(b: &mut Blob<'_>) -> Option<String> {
     Some(String::from_utf8_lossy(&d[..end]).into_owned())
 }
 
-/// Takes a feature by its bit number.
+/// Reads a feature by its bit number.
 pub(crate) fn feature(id: u64, data: &[u8], state: &mut State, cx: &mut Cx) {
     let mut b = Blob::new(data);
     match id {
@@ -65,7 +65,7 @@ fn cmdline(b: &mut Blob<'_>) -> Option<String> {
     Some(words.join(" "))
 }
 
-/// u32 n, u32 attr size, n × {attr, u32 ids, name, ids}.
+/// Reads u32 n, u32 attr size, n × {attr, u32 ids, name, ids}.
 fn event_desc(b: &mut Blob<'_>, state: &mut State) -> Option<()> {
     let n = b.u32()?;
     let size = b.u32()?;
@@ -82,7 +82,7 @@ fn event_desc(b: &mut Blob<'_>, state: &mut State) -> Option<()> {
             .as_ref()
             .and_then(|a| state.attrs.iter().position(|x| (x.kind, x.config) == (a.kind, a.config)))
         {
-            // File mode without ids in the attr section.
+            // This is file mode without ids in the section of attrs.
             state.attrs[i].name = Some(name);
             for id in ids {
                 state.by_id.insert(id, i as u32);
@@ -96,7 +96,7 @@ fn number(s: &str) -> Option<u64> {
     s.strip_prefix("0x").map_or_else(|| s.parse().ok(), |h| u64::from_str_radix(h, 16).ok())
 }
 
-/// `\n` and `\\` of a value.
+/// Decodes `\n` and `\\` in a value.
 fn unescape(s: &str) -> String {
     if !s.contains('\\') {
         return s.to_owned();
@@ -119,10 +119,10 @@ fn unescape(s: &str) -> String {
     out
 }
 
-/// Most facts kept in words; `maps` lines of many processes are the bulk.
+/// The most facts that are stored as text; most of them are `maps` lines of many processes.
 const MAX_FACTS: usize = 100_000;
 
-/// Own facts, a piece of them.
+/// Reads one piece of mmuscope's own facts.
 pub(crate) fn facts(text: &str, state: &mut State, cx: &mut Cx) {
     for line in text.trim_end_matches('\0').lines() {
         let Some((key, value)) = line.split_once(' ') else { continue };
@@ -156,7 +156,7 @@ pub(crate) fn facts(text: &str, state: &mut State, cx: &mut Cx) {
     }
 }
 
-/// `PID TID VCPU_ID comm`.
+/// Reads `PID TID VCPU_ID comm`.
 fn vcpu(value: &str, state: &mut State, cx: &mut Cx) {
     let mut w = value.splitn(4, ' ');
     let mut n = || w.next().and_then(|s| s.parse::<u32>().ok());
@@ -167,7 +167,7 @@ fn vcpu(value: &str, state: &mut State, cx: &mut Cx) {
     state.people.push(TaskInfo { tid, pid: Some(pid), comm, vcpu_id: Some(vcpu), provenance });
 }
 
-/// `PID TID comm`: a kernel thread that works for the VM of PID.
+/// Reads `PID TID comm`: a kernel thread that works for the VM of process PID.
 fn kthread(value: &str, state: &mut State, cx: &mut Cx) {
     let mut w = value.splitn(3, ' ');
     let mut n = || w.next().and_then(|s| s.parse::<u32>().ok());

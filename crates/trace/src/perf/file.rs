@@ -1,4 +1,4 @@
-//! The head of a perf.data in file mode: attrs, where the data are, and the features behind them.
+//! The head of a perf.data in file mode: the attrs, the place of the data, and the features after them.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::perf::attr::Attr;
 use crate::perf::{PerfReader, features};
 use crate::reader::{Cx, damage};
 
-/// Largest feature that is read (TRACING_DATA of all events of a kernel, with its symbols).
+/// The largest feature that is read, in bytes (TRACING_DATA with all events of a kernel and its symbols).
 const MAX_FEATURE: u64 = 256 << 20;
 
 fn bad(path: &Path, offset: u64, expected: &str) -> Error {
@@ -33,7 +33,7 @@ pub(crate) fn open(source: &Source, path: &Path, kind: FormatKind, cx: &mut Cx) 
     if data_at < 104 || data_at > source.len() {
         return Err(bad(path, 40, "the place of the data, within the file"));
     }
-    // A recorder that was killed leaves the size 0: then the data go on to the end, and nothing is behind them.
+    // A recorder that was killed leaves the size 0. The data then extend to the end of the file, and no features follow.
     let finished = data_len > 0;
     let data_end = data_at.saturating_add(data_len);
     if !finished {
@@ -76,7 +76,7 @@ pub(crate) fn open(source: &Source, path: &Path, kind: FormatKind, cx: &mut Cx) 
                 let _ = cx.damaged(damage(path, at, "a feature section within the file", text, true));
             }
         }
-        // The size of the data may be any number: the table is then at the end of all files.
+        // The size of the data may be any number; saturating keeps the table at or after the end of the file.
         at = at.saturating_add(16);
     }
     Ok(r)

@@ -1,4 +1,5 @@
-//! perf.data: file, pipe, and the data files of a `perf record --threads` directory.
+//! perf.data as a file, as a pipe, and as the data files of a `perf record --threads` directory. The main type is [`PerfReader`]; the
+//! loaders and the follower use it.
 //!
 //! ```text
 //! file    "PERFILE2" u64 head size (104)  u64 attr entry size  {u64 offset, u64 size} × attrs, data, event types  u64 × 4 feature bits
@@ -9,8 +10,8 @@
 //! others  end, if sample_id_all, with pid tid, time, id, stream, cpu, identifier (those of the sample_type)
 //! 81, 83  compressed records: one zstd stream over all of them, whose content is records again, cut anywhere
 //! ```
-//! Events of one CPU are in order; those of several are merged up to what FINISHED_ROUND (68) says is complete, so that memory holds a
-//! round or two.
+//! The events of one CPU are in order. Those of several CPUs are merged up to the time that FINISHED_ROUND (68) makes complete, so that memory
+//! holds the events of one or two rounds.
 
 mod attr;
 mod features;
@@ -41,18 +42,18 @@ use unpack::Unpacker;
 
 pub(crate) use file::open as open_file;
 
-/// Bytes read at once.
+/// The number of bytes that are read at once.
 const WINDOW: usize = 1 << 20;
 
-/// Reader of records.
+/// The reader of records.
 pub(crate) struct PerfReader {
     path: PathBuf,
     kind: FormatKind,
     input: Box<dyn Read + Send>,
     buf: Vec<u8>,
-    /// Start of what is not used yet in `buf`.
+    /// The start in `buf` of what is not used yet.
     at: usize,
-    /// Offset in the file of `buf[0]`.
+    /// The offset of `buf[0]` in the file.
     offset: u64,
     ended: bool,
     growing: bool,
@@ -61,51 +62,51 @@ pub(crate) struct PerfReader {
     pub(crate) state: State,
 }
 
-/// Everything the records are read with and into.
+/// Everything that reading records needs and fills.
 #[derive(Default)]
 pub(crate) struct State {
     path: PathBuf,
     meta: Meta,
     pub(crate) formats: Arc<Formats>,
-    /// Names of untyped events.
+    /// The names of events without a typed body.
     names: Vec<StrId>,
     pub(crate) attrs: Vec<Attr>,
-    /// Where the parts of a sample are, where all samples are alike and simple.
+    /// The offsets of a sample's parts, where all samples have the same simple layout.
     fixed: Option<Fixed>,
     by_id: FxHashMap<u64, u32>,
-    /// All attrs have this sample_type (and lay records out alike).
+    /// Whether all attrs have this sample_type and the same layout of records.
     uniform: bool,
     pub(crate) host: HostFacts,
     clock: Option<Clock>,
     tasks: Tasks,
     queues: Queues,
     lost_moments: u64,
-    /// LOST_SAMPLES, which count again what LOST records told: event name, CPU, count.
+    /// The LOST_SAMPLES records, which count the losses of LOST records a second time: event name, CPU, count.
     lost_samples: Vec<(Option<StrId>, u16, u64)>,
     people: Vec<TaskInfo>,
     last_ts: u64,
     unknown: u64,
-    told: bool,
-    /// Records came compressed.
+    reported: bool,
+    /// Whether records came compressed.
     compressed: bool,
     no_formats: u64,
 }
 
 impl PerfReader {
-    /// Pipe form: the head has been recognised but not read.
+    /// Opens the pipe form, whose head has been recognised but not read.
     pub(crate) fn pipe(mut input: Box<dyn Read + Send>, path: &Path, cx: &mut Cx) -> Result<Self, Error> {
         let mut head = [0; 16];
         input.read_exact(&mut head).map_err(|e| Error::io(path, e))?;
         let mut r = Self::records(input, path, FormatKind::PerfPipe, 16);
-        // Attrs and formats come first: read up to the first event, so that vendor and formats are known early.
+        // Attrs and formats come first. Everything up to the first event is read here, so that vendor and formats are known early.
         r.prime(cx)?;
         Ok(r)
     }
 
-    /// Records alone.
+    /// Opens input that consists of records only.
     pub(crate) fn records(input: Box<dyn Read + Send>, path: &Path, kind: FormatKind, offset: u64) -> Self {
         let mut state = State { path: path.to_path_buf(), uniform: true, ..State::default() };
-        // How much may wait is told when events are read.
+        // The limit of waiting bytes is set later, when events are read.
         state.queues.set_most(usize::MAX);
         Self {
             path: path.to_path_buf(),
@@ -122,13 +123,13 @@ impl PerfReader {
         }
     }
 
-    /// The end of input is not the end.
+    /// Declares that the input may grow after its present end.
     pub(crate) fn growing(mut self) -> Self {
         self.growing = true;
         self
     }
 
-    /// Reads everything into the queues: for the small main file of a directory.
+    /// Reads everything into the queues, for the small main file of a directory.
     pub(crate) fn read_ahead(&mut self, cx: &mut Cx) -> Result<(), Error> {
         while self.step(cx)? {}
         Ok(())
@@ -164,7 +165,7 @@ impl PerfReader {
                     self.buf.clear();
                     return Err(Error::io(&self.path, e));
                 }
-                // A damaged compressed file, or a pipe with nothing in it yet: what came before counts.
+                // The compressed file is damaged, or the pipe is empty so far; what came before is used.
                 Err(_) => 0,
             };
             self.buf.truncate(have + got);
@@ -177,7 +178,7 @@ impl PerfReader {
         Ok(true)
     }
 
-    /// Takes what is in order, reading on where it is not enough.
+    /// Takes the events that are in order, and reads on where there are not enough.
     fn take(&mut self, out: &mut RawBatch, cx: &mut Cx) -> Result<bool, Error> {
         loop {
             let State { queues, tasks, .. } = &mut self.state;
@@ -204,7 +205,7 @@ impl PerfReader {
         }
     }
 
-    /// One record of the file; `false` at the end.
+    /// Reads one record of the file; the result is `false` at the end.
     fn step(&mut self, cx: &mut Cx) -> Result<bool, Error> {
         if !self.fill(8)? {
             let left = self.buf.len() - self.at;
@@ -218,13 +219,13 @@ impl PerfReader {
             return self.resync(cx);
         }
         if !self.fill(size)? {
-            // A size that no record has left may be damage rather than the end.
+            // A record size that exceeds the rest of the file may be damage rather than the end.
             if !self.growing {
                 self.cut(cx);
             }
             return Ok(false);
         }
-        // Types 66 and 71 have bytes behind them that their size does not count.
+        // Types 66 and 71 are followed by bytes that their size does not include.
         let behind = match kind {
             66 => u64::from(u32_at(&self.buf, self.at + 8)),
             71 => u64_at(&self.buf, self.at + 8),
@@ -249,7 +250,7 @@ impl PerfReader {
 
     fn with_bytes_behind(&mut self, kind: u32, size: usize, behind: u64, cx: &mut Cx) -> Result<bool, Error> {
         if kind == 66 {
-            // The formats are needed whole; perf writes a few hundred KB at most, a whole kernel's are a few MB.
+            // The formats are needed as a whole. perf writes a few hundred KB at most; those of a whole kernel are a few MB.
             let n = behind as usize;
             if n > 256 << 20 || !self.fill(size + n)? {
                 if self.growing {
@@ -287,7 +288,7 @@ impl PerfReader {
         self.at = self.buf.len();
     }
 
-    /// Finds the next place where several records in a row make sense.
+    /// Finds the next offset at which several records in a row are valid.
     fn resync(&mut self, cx: &mut Cx) -> Result<bool, Error> {
         let from = self.offset + self.at as u64;
         let mut skipped = 0u64;
@@ -390,7 +391,7 @@ impl Reader for PerfReader {
 }
 
 impl State {
-    /// Takes over what another file of the same recording says of events and tasks.
+    /// Takes over the events and tasks that another file of the same recording describes.
     pub(crate) fn share(&mut self, main: &Self) {
         self.meta.long_size = main.meta.long_size;
         self.formats = Arc::clone(&main.formats);
@@ -403,7 +404,7 @@ impl State {
         self.tasks.clone_from(&main.tasks);
     }
 
-    /// TRACING_DATA: its head, then the block of formats.
+    /// Reads TRACING_DATA: its head, then the block of formats.
     pub(crate) fn tracing_data(&mut self, data: &[u8], offset: u64, cx: &mut Cx) {
         let mut b = Blob::new(data);
         let mut parse = || -> Result<(), &'static str> {
@@ -444,12 +445,12 @@ impl State {
         }
     }
 
-    /// A note of the reader's own, at the time reached.
+    /// Adds a note of the reader itself, at the time reached so far.
     fn note(&mut self, body: Body) {
         self.queues.push_note(Stamp { ts: self.last_ts, cpu: 0, tid: None, pid: None }, body);
     }
 
-    /// After the last record: losses that only the exact counts tell.
+    /// Runs after the last record, and adds the losses that only the exact counts show.
     fn finish(&mut self) {
         if self.lost_moments == 0 {
             for (event, cpu, count) in std::mem::take(&mut self.lost_samples) {
@@ -478,8 +479,8 @@ impl State {
             info.host.long_size = Some(self.meta.long_size);
         }
         info.clock = self.clock.clone().unwrap_or(Clock { name: "perf".to_owned(), ..Clock::default() });
-        // A kernel before 6.0 does not count per event, but every loss leaves a record when there is room again. A ring that overwrites has no
-        // room to leave one.
+        // A kernel before 6.0 does not count losses per event, but every loss leaves a record when there is room again. A ring that overwrites never
+        // has room for one.
         info.lost.known = !self.attrs.iter().any(|a| a.overwrites);
         for (event, _, n) in &self.lost_samples {
             if let Some(ev) = event {

@@ -1,7 +1,7 @@
-//! Merging the CPUs' records by time, round by round.
+//! Merging the records of the CPUs by time, round by round. The main type is [`Queues`].
 //!
-//! When a FINISHED_ROUND comes, every ring has been emptied once more since the round before: nothing older than the latest event of
-//! that earlier round can still come.
+//! A FINISHED_ROUND means that every ring has been emptied once more since the round before. Nothing older than the latest event of that
+//! earlier round can come after it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -13,37 +13,37 @@ use crate::perf::tasks::Tasks;
 use crate::raw::RawBatch;
 use crate::store::Whos;
 
-/// One queue for each CPU (or thread, where samples do not tell the CPU).
+/// One queue for each CPU (or for each thread, where samples do not name the CPU).
 #[derive(Default)]
 pub(crate) struct Queues {
     parts: Vec<Queue>,
     by_cpu: Vec<u32>,
     by_other: FxHashMap<u64, u32>,
-    /// Up to this time events may go.
+    /// Events up to this time may be passed on.
     limit: u64,
-    /// Latest event seen.
+    /// The time of the latest event that was seen.
     newest: u64,
     waiting: usize,
-    /// Bytes that wait.
+    /// The number of bytes that wait.
     held: usize,
-    /// Bytes that may wait; a file without rounds, or made on purpose, goes on in about the order it has.
+    /// The most bytes that may wait. A file that has no rounds, or was made on purpose, is passed on roughly in the order it has.
     most: usize,
     clamped: u64,
     heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
-    /// The newest event when the last round ended.
+    /// The time of the newest event when the last round ended.
     at_last_round: u64,
-    /// There may be events at or before the limit.
+    /// Whether there may be events at or before the limit.
     due: bool,
 }
 
-/// Which queue an event belongs to.
+/// The queue to which an event belongs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Key {
     Cpu(u16),
     Other(u64),
 }
 
-/// When, where and whose.
+/// When and where an event was recorded, and of which task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stamp {
     pub(crate) ts: u64,
@@ -52,33 +52,33 @@ pub(crate) struct Stamp {
     pub(crate) pid: Option<u32>,
 }
 
-/// A record that waits; no task has the number -1, which stands for none.
+/// A record that waits. No task has the number -1, so it means that there is none.
 struct Waiting {
     ts: u64,
     tid: u32,
     pid: u32,
-    /// Bytes of the record.
+    /// The number of bytes of the record.
     len: u32,
     cpu: u16,
     how: u16,
 }
 
-/// [`Waiting::how`] of what is a body already.
+/// [`Waiting::how`] of an item that is a body already.
 const NOTE: u16 = u16::MAX;
 
 #[derive(Default)]
 struct Queue {
     items: VecDeque<Waiting>,
-    /// The records' bytes, those from `from` on of records that wait.
+    /// The bytes of records; those from `from` on belong to records that still wait.
     bytes: Vec<u8>,
     from: usize,
     notes: VecDeque<Body>,
     last: u64,
-    /// Which of equal stamps comes first: CPUs in their order, before all else.
+    /// The order among equal times: CPUs in their order, before everything else.
     rank: u64,
 }
 
-/// Bytes of a queue's records that have gone before room is made.
+/// The number of bytes of passed-on records after which a queue makes room.
 const GONE: usize = 256 << 10;
 
 impl Queue {
@@ -118,12 +118,12 @@ impl Queues {
         }
     }
 
-    /// Bytes that may wait from now on.
+    /// Sets the most bytes that may wait from now on.
     pub(crate) fn set_most(&mut self, most: usize) {
         self.most = most;
     }
 
-    /// Appends a record to its queue. Within one queue stamps never run back: an event that would gets the stamp before it.
+    /// Appends a record to its queue. Times in a queue never run back: an event with an earlier time gets the time of the one before it.
     #[inline]
     pub(crate) fn record(&mut self, key: Key, s: Stamp, how: u16, record: &[u8]) {
         let i = self.index(key);
@@ -152,14 +152,14 @@ impl Queues {
         self.held += len + size_of::<Waiting>();
         let (tid, pid) = (s.tid.unwrap_or(u32::MAX), s.pid.unwrap_or(u32::MAX));
         q.items.push_back(Waiting { ts, tid, pid, len: len as u32, cpu: s.cpu, how });
-        // Later than its round promised.
+        // The event comes later than its round allowed.
         self.due |= ts <= self.limit;
         if self.held > self.most {
             self.overflow();
         }
     }
 
-    /// Lets the older half of the time that waits go.
+    /// Passes on the older half of the stretch of time that waits.
     #[cold]
     fn overflow(&mut self) {
         let oldest = self.parts.iter().filter_map(|q| q.items.front()).map(|w| w.ts).min();
@@ -167,24 +167,24 @@ impl Queues {
         self.due = true;
     }
 
-    /// A note of the reader: in a queue of its own.
+    /// Adds a note of the reader itself, in a queue of its own.
     pub(crate) fn push_note(&mut self, s: Stamp, body: Body) {
         self.note(Key::Other(u64::MAX), s, body);
     }
 
-    /// Whether no more should be put in before some is taken.
+    /// Whether some events must be taken before more are put in.
     pub(crate) fn is_full(&self) -> bool {
         self.held > self.most
     }
 
-    /// A round is complete.
+    /// Marks a round as complete.
     pub(crate) fn round(&mut self) {
         self.due |= self.at_last_round > self.limit;
         self.limit = self.limit.max(self.at_last_round);
         self.at_last_round = self.newest;
     }
 
-    /// Nothing more will come.
+    /// Declares that nothing more will come.
     pub(crate) fn end(&mut self) {
         self.limit = u64::MAX;
         self.due = true;
@@ -198,12 +198,12 @@ impl Queues {
         self.clamped
     }
 
-    /// Whether something may go.
+    /// Whether some events may be passed on.
     pub(crate) fn is_due(&self) -> bool {
         self.waiting > 0 && self.due
     }
 
-    /// Moves what may go to `out`, in order of time, until that has `max` items; tasks get their names on the way.
+    /// Moves the events that may be passed on to `out`, in order of time, until it has `max` items. Tasks get their names on the way.
     pub(crate) fn take(&mut self, out: &mut RawBatch, max: usize, tasks: &mut Tasks, whos: &mut Whos) {
         if !self.is_due() {
             return;
@@ -221,7 +221,7 @@ impl Queues {
             };
             let next = self.heap.peek().map_or((u64::MAX, u64::MAX, u32::MAX), |r| r.0);
             let q = &mut self.parts[i as usize];
-            // A run of this queue, up to the head of another.
+            // Take the events of this queue, up to the next event of another queue.
             while let Some(e) = q.items.front() {
                 if e.ts > self.limit {
                     break;

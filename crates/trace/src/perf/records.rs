@@ -1,4 +1,4 @@
-//! Records other than those of the file's own structure: samples, tasks, losses, and the attrs and features of pipe mode.
+//! The records that are not part of the file's structure: samples, tasks, losses, and the attrs and features of pipe mode.
 
 use crate::blob::Blob;
 use crate::event::{Body, StrId, TaskKind};
@@ -9,7 +9,7 @@ use crate::perf::{State, header};
 use crate::reader::{Cx, damage};
 use crate::records::{Broken, Kind};
 
-/// Attrs and ids that are kept; a whole kernel's tracepoints on a thousand CPUs are three million ids.
+/// The most attrs and ids that are stored; all tracepoints of a kernel on a thousand CPUs have three million ids.
 const MAX_ATTRS: usize = 8192;
 const MAX_IDS: usize = 16 << 20;
 
@@ -37,7 +37,7 @@ impl State {
         }
     }
 
-    /// Names for the attrs with these ids.
+    /// Names the attrs that have these ids.
     pub(crate) fn name_attr(&mut self, id: Option<u64>, name: &str) {
         if let Some(a) = id.and_then(|id| self.by_id.get(&id)).and_then(|i| self.attrs.get_mut(*i as usize)) {
             a.name = Some(name.to_owned());
@@ -51,18 +51,18 @@ impl State {
         }
     }
 
-    /// The attr by which a sample is to be read.
+    /// The attr that describes a sample.
     #[inline]
     fn layout_of_sample(&self, body: &[u8]) -> Option<&Attr> {
         let first = self.attrs.first()?;
         if self.uniform || self.attrs.len() == 1 {
             return Some(first);
         }
-        // Layouts differ: the id tells, which is first where there is an identifier.
+        // The layouts differ, so the id decides; with IDENTIFIER it is the first word.
         if first.sample_type & attr::IDENTIFIER != 0 {
             return self.attr_of(Blob::new(body).u64());
         }
-        // Else the id is at one place in all of them, if at all.
+        // Otherwise the id is at the same place in all layouts, if it is there at all.
         self.attr_of(attr::sample(first, body).and_then(|s| s.id))
     }
 
@@ -75,7 +75,7 @@ impl State {
         self.attr_of(id).map_or_else(Sample::default, |a| attr::trailer(a, body))
     }
 
-    /// One record (head included).
+    /// Reads one record, including its head.
     #[inline]
     pub(crate) fn record(&mut self, kind: u32, misc: u16, record: &[u8], offset: u64, cx: &mut Cx) {
         let body = &record[8..];
@@ -125,10 +125,10 @@ impl State {
         };
         self.last_ts = self.last_ts.max(ts);
         let tid = s.tid.or_else(|| s.raw.and_then(|r| self.formats.tid(r)));
-        // Its name comes when it is taken in order of time.
+        // The task's name is added when the record is taken in order of time.
         let stamp = Stamp { ts, cpu: cpu.unwrap_or(0) as u16, tid, pid: s.pid };
         let Some(raw) = s.raw else {
-            // An event of another kind (a counter), sampled along.
+            // This is an event of another kind (a counter) that was sampled with the tracepoints.
             let name =
                 self.attr_of(s.id).and_then(|a| a.name.clone()).unwrap_or_else(|| "perf event".to_owned());
             let body = Body::Other { name: cx.strings.intern(&name), fields: StrId::default() };
@@ -147,10 +147,10 @@ impl State {
         }
     }
 
-    /// Counts an unreadable record; tells of the first.
+    /// Counts an unreadable record, and reports the first one.
     fn broken(&mut self, offset: u64, expected: &str, ts: Option<u64>, cx: &mut Cx) {
         self.unknown += 1;
-        if std::mem::replace(&mut self.told, true) {
+        if std::mem::replace(&mut self.reported, true) {
             return;
         }
         let text = "this record and any like it were left out";
@@ -167,7 +167,7 @@ impl State {
         }
     }
 
-    /// LOST: u64 id (of the event that came through, so not of the lost), u64 count, of the whole ring.
+    /// Reads LOST: u64 id, u64 count. The count is of the whole ring; the id is of the event that came through, so not of the lost ones.
     fn lost(&mut self, body: &[u8]) {
         let mut b = Blob::new(body);
         let (Some(_), Some(count)) = (b.u64(), b.u64()) else { return };
@@ -179,7 +179,7 @@ impl State {
         self.queues.note(key, stamp, Body::Lost { count: Some(count), event: None });
     }
 
-    /// LOST_SAMPLES: u64 count, exact for its event; the same losses that LOST tells by ring.
+    /// Reads LOST_SAMPLES: u64 count, exact for its event. These are the same losses that LOST counts by ring.
     fn lost_samples(&mut self, body: &[u8], cx: &mut Cx) {
         let Some(count) = Blob::new(body).u64().filter(|n| *n > 0) else { return };
         let s = self.trailer(body);
@@ -190,7 +190,7 @@ impl State {
         }
     }
 
-    /// COMM: u32 pid, u32 tid, name.
+    /// Reads COMM: u32 pid, u32 tid, name.
     fn comm(&mut self, misc: u16, body: &[u8], cx: &mut Cx) {
         let trail = self.attrs.first().map_or(0, attr::trailer_len);
         let mut b = Blob::new(body);
@@ -202,7 +202,7 @@ impl State {
         self.task_event(body, TaskKind::Comm { exec: misc >> 13 & 1 != 0 }, tid, pid, comm);
     }
 
-    /// EXIT (4) and FORK (7): u32 pid, ppid, tid, ptid, u64 time.
+    /// Reads EXIT (4) or FORK (7): u32 pid, ppid, tid, ptid, u64 time.
     fn task(&mut self, kind: u32, body: &[u8]) {
         let mut b = Blob::new(body);
         let (Some(pid), Some(_), Some(tid), Some(ptid)) = (b.u32(), b.u32(), b.u32(), b.u32()) else {
@@ -217,7 +217,7 @@ impl State {
         }
     }
 
-    /// A task record of the time of recording is an event; one that perf made up to begin with (time 0) is not.
+    /// Adds a task record as an event if it is from the time of recording. perf itself made up the ones with time 0.
     fn task_event(&mut self, body: &[u8], kind: TaskKind, tid: u32, pid: u32, comm: StrId) {
         let s = self.trailer(body);
         let Some(ts) = s.time.filter(|t| *t > 0) else {
@@ -229,7 +229,7 @@ impl State {
         self.queues.note(key, Stamp { ts, cpu, tid: s.tid, pid: s.pid }, body);
     }
 
-    /// HEADER_ATTR: the attr, then its ids.
+    /// Reads HEADER_ATTR: the attr, then its ids.
     fn attr_record(&mut self, body: &[u8]) {
         let Some(a) = Attr::parse(body) else { return };
         let ids = body.get(a.size as usize..).unwrap_or(&[]);
@@ -237,7 +237,7 @@ impl State {
         self.add_attr(a, ids);
     }
 
-    /// EVENT_UPDATE: u64 what, u64 id, data; 2 is a name.
+    /// Reads EVENT_UPDATE: u64 what, u64 id, data; 2 is a name.
     fn event_update(&mut self, body: &[u8]) {
         let mut b = Blob::new(body);
         let (Some(what), id) = (b.u64(), b.u64()) else { return };
@@ -248,7 +248,7 @@ impl State {
     }
 }
 
-/// Walks the whole records at the start of `data`; gives the bytes used, or `Err` with the place where a record makes no sense.
+/// Walks over the whole records at the start of `data`. It returns the bytes used, or as `Err` the offset of an invalid record.
 pub(crate) fn walk(data: &[u8], mut each: impl FnMut(u32, u16, &[u8])) -> Result<usize, usize> {
     let mut at = 0;
     while let Some((kind, misc, size)) = header(&data[at..]) {

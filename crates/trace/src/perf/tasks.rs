@@ -1,30 +1,30 @@
-//! Names and processes of the tasks of a perf.data, which its COMM, FORK and EXIT records tell as time goes on.
+//! The names and processes of the tasks in a perf.data, which change with its COMM, FORK and EXIT records. The main type is [`Tasks`].
 
 use rustc_hash::FxHashMap;
 
 use crate::event::{Body, StrId, TaskKind};
 use crate::store::{Who, Whos};
 
-/// What is known so far.
+/// What is known about tasks so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tasks {
     pub(crate) comms: FxHashMap<u32, StrId>,
     pub(crate) pids: FxHashMap<u32, u32>,
-    /// Forks whose child has not got its parent's name yet.
+    /// Forks whose child does not have its parent's name yet.
     parents: FxHashMap<u32, u32>,
-    /// Thread, process and number in [`Whos`] of the last event of each CPU; as long as no name changes.
+    /// The thread, process and number in [`Whos`] of the last event of each CPU. It is cleared when a name changes.
     last: Vec<(u32, u32, u32)>,
 }
 
 impl Tasks {
-    /// A thread starts.
+    /// Notes that a thread starts.
     pub(crate) fn fork(&mut self, tid: u32, parent: u32) {
         if tid != parent {
             self.parents.insert(tid, parent);
         }
     }
 
-    /// Learns a name; gives the task's.
+    /// Learns a name, and returns the name of the task.
     pub(crate) fn name(&mut self, kind: TaskKind, tid: u32, comm: StrId) -> StrId {
         self.last.clear();
         match kind {
@@ -41,14 +41,14 @@ impl Tasks {
         self.comms.get(&tid).copied().unwrap_or_default()
     }
 
-    /// A body passes, in order of time: task records are learned from, and completed.
+    /// Learns from a task record and completes it. Bodies must come in order of time.
     pub(crate) fn passes(&mut self, body: &mut Body) {
         if let Body::Task { kind, tid, comm, .. } = body {
             *comm = self.name(*kind, *tid, *comm);
         }
     }
 
-    /// The number of a CPU and task.
+    /// The number of a pair of CPU and task.
     #[inline]
     pub(crate) fn who(&mut self, cpu: u16, tid: u32, pid: u32, whos: &mut Whos) -> u32 {
         if let Some(l) = self.last.get(cpu as usize)

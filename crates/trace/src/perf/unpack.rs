@@ -1,4 +1,4 @@
-//! COMPRESSED and COMPRESSED2: one zstd stream over all such records of a file; its content is records, cut anywhere.
+//! COMPRESSED and COMPRESSED2 records: one zstd stream over all of them, whose content is records that may be cut anywhere.
 
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
@@ -6,17 +6,17 @@ use crate::perf::State;
 use crate::perf::records::walk;
 use crate::reader::{Cx, damage};
 
-/// Decompressed bytes at a time: what one record may become at once, whatever its ratio.
+/// The number of bytes to decompress at a time. It bounds what one record can become, whatever its ratio.
 const PIECE: usize = 256 << 10;
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// The stream.
+/// The state of the stream.
 #[derive(Default)]
 pub(crate) struct Unpacker {
     decoder: Option<Decoder<'static>>,
-    /// Decompressed, not yet a whole record.
+    /// Decompressed bytes that are not a whole record yet.
     rest: Vec<u8>,
-    /// The stream is broken until a new frame begins.
+    /// Whether the stream is broken until a new frame begins.
     broken: bool,
 }
 
@@ -24,7 +24,7 @@ impl Unpacker {
     pub(crate) fn record(&mut self, kind: u32, record: &[u8], offset: u64, state: &mut State, cx: &mut Cx) {
         let body = &record[8..];
         let data = if kind == 83 {
-            // u64 size, data, padding.
+            // The body is u64 size, data, padding.
             let n = body.first_chunk().map_or(0, |c| u64::from_le_bytes(*c));
             body.get(8..).and_then(|d| d.get(..usize::try_from(n).ok()?)).unwrap_or(&[])
         } else {
@@ -66,7 +66,7 @@ impl Unpacker {
                 self.fail(offset, "zstd data that continue the stream", state, cx);
                 return;
             }
-            // All taken, and not because the piece was full.
+            // Everything was decompressed, and the output did not end because the piece was full.
             if input.pos() >= data.len() && got < PIECE {
                 return;
             }

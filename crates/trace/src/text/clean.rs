@@ -1,16 +1,16 @@
-//! What mails, bug trackers, terminals and loggers do to the lines of a text, undone: quote marks, damaged blanks, quoted-printable, HTML,
-//! and the prefixes of a log.
+//! Undoes what mails, bug trackers, terminals and loggers do to the lines of a text: quote marks, damaged blanks, quoted-printable, HTML,
+//! and the prefixes of a log. The main function is [`lines`].
 
 use std::borrow::Cow;
 
-/// How much of a text was not as a tool prints it.
+/// How many lines of a text were not as a tool prints them, by what was wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mended {
     /// Lines with quote marks of a mail.
     pub(crate) unquoted: u64,
-    /// Lines with blanks that are none, or that were damaged.
+    /// Lines with blanks that are not spaces or tabs, or that were damaged.
     pub(crate) blanks: u64,
-    /// Lines in quoted-printable or with HTML's names of characters.
+    /// Lines in quoted-printable, or with HTML entities.
     pub(crate) decoded: u64,
     /// Lines with the prefix of a log.
     pub(crate) prefixed: u64,
@@ -27,7 +27,7 @@ impl Mended {
         self.joined += o.joined;
     }
 
-    /// What was done, in words; `None` if nothing was.
+    /// What was undone, in words; `None` if nothing was.
     pub(crate) fn words(&self) -> Option<String> {
         let parts: Vec<String> = [
             (self.joined, "joined to the line before (they had been wrapped)"),
@@ -45,16 +45,16 @@ impl Mended {
     }
 }
 
-/// A line without what is not its own.
+/// A line without anything that was added to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) text: String,
-    /// Where it begins, and its number, from 0.
+    /// The offset at which it begins, and its number from 0.
     pub(crate) at: usize,
     pub(crate) number: usize,
-    /// Columns it had, without blanks at its end.
+    /// The number of columns it had, without blanks at its end.
     pub(crate) width: usize,
-    /// A logger began it: it is no rest of another.
+    /// Whether a logger began it, so that it is not the rest of another line.
     pub(crate) stamped: bool,
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn lines(text: &[u8], mended: &mut Mended) -> Vec<Line> {
     let printable = is_quoted_printable(text);
     let mut out: Vec<Line> = Vec::new();
     let mut at = 0;
-    // A line that goes on behind a soft break of quoted-printable.
+    // Whether the line continues after a soft break of quoted-printable.
     let mut soft = false;
     for (number, raw) in text.split(|b| *b == b'\n').enumerate() {
         let start = at;
@@ -100,7 +100,7 @@ pub(crate) fn lines(text: &[u8], mended: &mut Mended) -> Vec<Line> {
     out
 }
 
-/// One line.
+/// Cleans one line.
 fn clean(raw: &str, mended: &mut Mended) -> Line {
     let mut text = Cow::Borrowed(raw);
     if let Some(plain) = without_entities(raw) {
@@ -122,7 +122,7 @@ fn clean(raw: &str, mended: &mut Mended) -> Line {
     Line { text: own.to_owned(), at: 0, number: 0, width, stamped }
 }
 
-/// Blanks of any width.
+/// Whether a character is a blank of any width.
 fn is_blank(c: char) -> bool {
     matches!(
         c,
@@ -130,13 +130,13 @@ fn is_blank(c: char) -> bool {
     )
 }
 
-/// Characters without a width.
+/// Whether a character has no width.
 fn is_nothing(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' | '\0')
 }
 
-/// Without the marks of one who quotes. A tool pads a task's name to 16 columns, so that its first column is blank: a mark there is none
-/// of its own.
+/// Removes the quote marks of a mail. A tool pads the task's name to 16 columns, so that the first column is blank; a mark there was added
+/// later.
 fn unquoted(text: &str) -> &str {
     let mut rest = text;
     loop {
@@ -152,7 +152,7 @@ fn unquoted(text: &str) -> &str {
     if rest.len() == text.len() { text } else { rest.strip_prefix(' ').unwrap_or(rest) }
 }
 
-/// Characters as HTML names them.
+/// Decodes HTML entities.
 fn without_entities(text: &str) -> Option<String> {
     const NAMES: [(&str, &str); 7] = [
         ("&gt;", ">"),
@@ -169,8 +169,8 @@ fn without_entities(text: &str) -> Option<String> {
     Some(NAMES.iter().fold(text.to_owned(), |t, (name, c)| t.replace(name, c)))
 }
 
-/// Whether a text is in quoted-printable: every `=` in it stands before two hexadecimal digits or a line end, and one at least before
-/// what shows that it is no assignment, or half of the lines end in a blank.
+/// Whether a text is in quoted-printable. Then every `=` in it is followed by two hexadecimal digits or a line end. Also, either one of them
+/// comes before something that shows that it is not an assignment, or half of the lines end in a blank.
 fn is_quoted_printable(text: &[u8]) -> bool {
     if !text.contains(&b'=') {
         return false;
@@ -191,7 +191,7 @@ fn is_quoted_printable(text: &[u8]) -> bool {
     sure
 }
 
-/// A line of quoted-printable, decoded; without its soft break.
+/// Decodes a line of quoted-printable, without its soft break.
 fn unprintable(raw: &[u8]) -> Vec<u8> {
     let raw = raw.trim_ascii_end();
     let raw = raw.strip_suffix(b"=").unwrap_or(raw);
@@ -213,7 +213,7 @@ fn unprintable(raw: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether a line ends in a blank of quoted-printable that was left over: `=20` behind what is no name of a field.
+/// Whether a line ends in a blank of quoted-printable that was left over: `=20` after a word that is not the name of a field.
 fn trails_blank(raw: &[u8]) -> bool {
     let Some(before) = raw.strip_suffix(b"=20") else { return false };
     let word = before.rsplit(u8::is_ascii_whitespace).next().unwrap_or_default();
@@ -221,7 +221,7 @@ fn trails_blank(raw: &[u8]) -> bool {
         || word.is_empty()
 }
 
-/// Without what a logger wrote before the line.
+/// Removes what a logger wrote before the line.
 fn unprefixed(text: &str) -> &str {
     let mut rest = text;
     while let Some(r) = level(rest)
@@ -234,14 +234,14 @@ fn unprefixed(text: &str) -> &str {
     rest
 }
 
-/// `<6>`.
+/// Skips `<6>`.
 fn level(text: &str) -> Option<&str> {
     let rest = text.strip_prefix('<')?;
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     ((1..=3).contains(&digits)).then(|| rest[digits..].strip_prefix('>')).flatten()
 }
 
-/// `[   99.123456]`, `[   99.123456][  T123]`, `[Thu May 23 10:11:12 2024]`; behind it a host may name itself.
+/// Skips `[   99.123456]`, `[   99.123456][  T123]` or `[Thu May 23 10:11:12 2024]`; the name of a host may follow.
 fn uptime(text: &str) -> Option<&str> {
     let (inner, mut rest) = text.trim_start().strip_prefix('[')?.split_once(']')?;
     let stamp = inner.trim();
@@ -265,7 +265,7 @@ fn uptime(text: &str) -> Option<&str> {
     Some(host.and_then(|(_, r)| r.strip_prefix("kernel: ")).unwrap_or(rest))
 }
 
-/// `May 23 10:11:12 host kernel: `, `2024-05-23T10:11:12+0200 host kernel: `.
+/// Skips `May 23 10:11:12 host kernel: ` or `2024-05-23T10:11:12+0200 host kernel: `.
 fn date(text: &str) -> Option<&str> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -280,7 +280,7 @@ fn date(text: &str) -> Option<&str> {
         let iso = (0..3).all(|_| parts.next().is_some_and(is_number)) && parts.next().is_none();
         (iso && is_time(time.get(..8)?)).then_some(rest)?
     };
-    // host, and who logged.
+    // The host is followed by the program that logged.
     let (_, behind) = rest.split_once(' ')?;
     let (tag, behind) = behind.split_once(": ")?;
     (!tag.contains(' ')).then_some(behind)
@@ -290,7 +290,7 @@ fn is_number(s: &str) -> bool {
     !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// `10:11:12`, perhaps with parts of a second.
+/// Whether a word is `10:11:12`, perhaps with a fraction of a second.
 fn is_time(s: &str) -> bool {
     let mut parts = s.split([':', '.']);
     (0..3).all(|_| parts.next().is_some_and(|p| p.len() == 2 && is_number(p)))

@@ -1,4 +1,4 @@
-//! The head of a line: who, where, when.
+//! The head of a line: which task, on which CPU, when. The main function is [`parse`].
 //!
 //! ```text
 //! tracefs     load3-8815  (   8810) [000] ...1.   546.005642: kvm_entry: …      (tgid and flags as switched on; 4 or 5 flags)
@@ -7,8 +7,8 @@
 //! perf trace  12481.879 CPU 2/KVM/4243 kvm:kvm_entry:vcpu 2                         (milliseconds since its start)
 //! an oops     CPU 2/KV-4243      2d..1. 8462316us : kvm_entry: …                    (microseconds since the buffer's start)
 //! ```
-//! A task name may hold blanks, dashes, brackets and colons, so the head is found by its `[CPU]` and what must surround it: what follows
-//! is read forwards, the task before it from its end.
+//! A task name may contain blanks, dashes, brackets and colons. Therefore the head is found by its `[CPU]` and what must surround it: the
+//! part after it is read forwards, the task before it from its end.
 
 use nom::Parser;
 use nom::branch::alt;
@@ -19,29 +19,29 @@ use nom::sequence::{delimited, preceded, terminated};
 
 use crate::text::scan::{Parsed, blanks, dec, word};
 
-/// Parts of a head.
+/// The parts of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head<'a> {
     pub(crate) comm: &'a [u8],
     pub(crate) tid: u32,
     pub(crate) pid: Option<u32>,
     pub(crate) cpu: Option<u16>,
-    /// Nanoseconds, or units of another clock if `digits` is 0.
+    /// The time in nanoseconds, or in units of another clock if `digits` is 0.
     pub(crate) ts: u64,
-    /// Digits after the point.
+    /// The number of digits after the point.
     pub(crate) digits: u8,
-    /// A column of irq flags was there.
+    /// Whether there was a column of irq flags.
     pub(crate) flags: bool,
     pub(crate) system: Option<&'a [u8]>,
     pub(crate) event: &'a [u8],
     pub(crate) rest: &'a [u8],
     /// Whether the task was written `name-tid` (ftrace) rather than `name tid` (perf).
     pub(crate) dash: bool,
-    /// The stamp counts from the start of `perf trace`.
+    /// Whether the time counts from the start of `perf trace`.
     pub(crate) relative: bool,
 }
 
-/// Takes a line apart; `None` if it is no event.
+/// Splits a line into head and rest; `None` if it is not an event.
 pub(crate) fn parse(line: &[u8]) -> Option<Head<'_>> {
     let mut from = 0;
     while let Some(n) = line.get(from..)?.iter().position(|b| *b == b'[') {
@@ -50,7 +50,7 @@ pub(crate) fn parse(line: &[u8]) -> Option<Head<'_>> {
             return Some(head);
         }
         from = at + 1;
-        // Past the head: a bracket in an event's own text.
+        // A bracket this far in the line belongs to the event's own text.
         if from > 120 {
             break;
         }
@@ -58,14 +58,14 @@ pub(crate) fn parse(line: &[u8]) -> Option<Head<'_>> {
     without_brackets(line).or_else(|| perf_trace(line))
 }
 
-/// `12481.879 qemu-system-x8/27004 kvm:kvm_page_fault:address 1000 error_code 181`.
+/// Reads `12481.879 qemu-system-x8/27004 kvm:kvm_page_fault:address 1000 error_code 181`.
 fn perf_trace(line: &[u8]) -> Option<Head<'_>> {
     let line = line.trim_ascii();
     let (stamp, rest) = line.split_at(line.iter().position(|b| *b == b' ')?);
     let (whole, fraction) = stamp.split_at(stamp.iter().position(|b| *b == b'.')?);
     let (ms, us) = (id(whole)?, id(fraction.get(1..).filter(|f| f.len() == 3)?)?);
     let ts = u64::from(ms) * 1_000_000 + u64::from(us) * 1_000;
-    // The word behind the last slash that is a number ends the task.
+    // The task ends with the word after the last slash that is a number.
     let mut at = 0;
     let (who, event) = loop {
         let n = at + rest.get(at..)?.iter().position(|b| *b == b'/')?;
@@ -80,7 +80,7 @@ fn perf_trace(line: &[u8]) -> Option<Head<'_>> {
     let (system, behind) = event.split_at(system);
     let behind = behind.strip_prefix(b":")?;
     let (event, behind) = behind.split_at(behind.iter().take_while(|b| name(b)).count());
-    // Newer versions print `(name: value, …)`, whose numbers may be in any base: kept as text.
+    // Newer versions print `(name: value, …)` whose numbers may be in any base, so that is kept as text.
     let rest = behind.strip_prefix(b":").or_else(|| behind.starts_with(b"(").then_some(behind))?;
     let ((comm, tid), rest) = (who, rest.trim_ascii());
     (!system.is_empty() && !event.is_empty()).then_some(Head {
@@ -99,23 +99,23 @@ fn perf_trace(line: &[u8]) -> Option<Head<'_>> {
     })
 }
 
-/// `8462316us : `, perhaps with a mark of how long it took.
+/// Reads `8462316us : `, perhaps with a mark of how long it took.
 fn micros(i: &[u8]) -> Parsed<'_, (u64, u8)> {
     let mark = take_while(|b: u8| matches!(b, b' ' | b'+' | b'!' | b'#' | b'*' | b'@' | b'$'));
     map_opt(terminated(dec, (tag("us"), mark, char(':'))), |us| Some((us.checked_mul(1000)?, 6))).parse(i)
 }
 
-/// `[013]`.
+/// Reads `[013]`.
 fn cpu(i: &[u8]) -> Parsed<'_, u16> {
     delimited(char('['), map_res(dec, u16::try_from), char(']')).parse(i)
 }
 
-/// A column of flags.
+/// Reads a column of flags.
 fn flags(i: &[u8]) -> Parsed<'_, &[u8]> {
     preceded(blanks, verify(word, |f: &[u8]| (4..=8).contains(&f.len()))).parse(i)
 }
 
-/// Nanoseconds and digits after the point: `546.005642:` or, of a clock that does not count time, `123456:`.
+/// Reads the time and the number of digits after the point: `546.005642:`, or `123456:` of a clock that does not count time.
 fn time(i: &[u8]) -> Parsed<'_, (u64, u8)> {
     let fraction = take_while1(|b: u8| b.is_ascii_digit());
     let end = alt((value(None, char(':')), map(delimited(char('.'), fraction, char(':')), Some)));
@@ -129,7 +129,7 @@ fn time(i: &[u8]) -> Parsed<'_, (u64, u8)> {
     .parse(i)
 }
 
-/// `kvm:kvm_entry:` or `kvm_entry:`.
+/// Reads `kvm:kvm_entry:` or `kvm_entry:`.
 fn event(i: &[u8]) -> Parsed<'_, (Option<&[u8]>, &[u8])> {
     map_opt(word, |w: &[u8]| {
         let name = w.strip_suffix(b":")?;
@@ -150,9 +150,9 @@ fn with_cpu(line: &[u8], open: usize) -> Option<Head<'_>> {
     Some(finish(who, Some(cpu), stamp, flags, rest))
 }
 
-/// `trace-cmd report -l` (CPU and flags in one word), and perf samples without a CPU.
+/// Reads lines of `trace-cmd report -l` (CPU and flags in one word), and perf samples without a CPU.
 fn without_brackets(line: &[u8]) -> Option<Head<'_>> {
-    // The stamp is the first word that looks like one.
+    // The time is the first word that looks like one.
     let mut at = 0;
     while at < line.len().min(160) {
         let blanks = line[at..].iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
@@ -183,7 +183,7 @@ fn without_brackets(line: &[u8]) -> Option<Head<'_>> {
     None
 }
 
-/// A task.
+/// The task of a head.
 #[derive(Clone, Copy)]
 struct Who<'a> {
     comm: &'a [u8],
@@ -192,20 +192,20 @@ struct Who<'a> {
     dash: bool,
 }
 
-/// A number and nothing else.
+/// Reads a text that is only a number.
 fn id(text: &[u8]) -> Option<u32> {
     let (_, n) = all_consuming(dec).parse(text).ok()?;
     u32::try_from(n).ok()
 }
 
-/// `comm-tid`, `comm-tid (tgid)`, `comm tid`, `comm pid/tid`; the text has no trailing blanks.
+/// Reads `comm-tid`, `comm-tid (tgid)`, `comm tid` or `comm pid/tid`; the text has no trailing blanks.
 fn task(text: &[u8]) -> Option<Who<'_>> {
     let mut text = text;
     let mut pid = None;
     if let [before @ .., b')'] = text {
         let open = before.iter().rposition(|b| *b == b'(')?;
         let inner = before[open + 1..].trim_ascii();
-        // Without a known process the kernel prints dashes.
+        // The kernel prints dashes where the process is not known.
         if !inner.iter().all(|b| *b == b'-') {
             pid = Some(id(inner)?);
         }
@@ -237,7 +237,7 @@ fn finish<'a>(
 ) -> Head<'a> {
     let unblank = |i: &'a [u8]| blanks(i).map_or(i, |(rest, _)| rest);
     let rest = unblank(rest);
-    // No name with a colon: the function tracer and such.
+    // There is no name with a colon: the function tracer and others print such lines.
     let (rest, (system, event)) = event(rest).unwrap_or((rest, (None, b"")));
     let rest = unblank(rest).trim_ascii_end();
     let Who { comm, tid, pid, dash } = who;

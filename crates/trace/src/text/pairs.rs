@@ -7,18 +7,18 @@ use crate::fields::Fields;
 use crate::names::Tp;
 use crate::text::body::{Gaps, pointer};
 
-/// What kind of pairs.
+/// The style of the pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// After `[FAILED TO PARSE]`: always decimal.
+    /// After `[FAILED TO PARSE]`, numbers are always decimal.
     Unparsed,
-    /// Raw: by the event's own conversions.
+    /// In raw output, numbers are printed by the event's own conversions.
     Raw,
 }
 
 const UNPARSED: &[u8] = b"[FAILED TO PARSE]";
 
-/// Whether a body consists of pairs.
+/// The style of a body that consists of pairs; `None` for any other body.
 pub(crate) fn looks_like(rest: &[u8]) -> Option<Style> {
     if rest.starts_with(UNPARSED) {
         return Some(Style::Unparsed);
@@ -27,7 +27,7 @@ pub(crate) fn looks_like(rest: &[u8]) -> Option<Style> {
     (rest.get(first) == Some(&b'=') && first > 0).then_some(Style::Raw)
 }
 
-/// The pairs of a line; there are never many, so a search from the start is quick.
+/// The pairs of a line. There are never many, so each search begins at the start.
 pub(crate) struct Pairs<'a, 'g> {
     rest: &'a [u8],
     style: Style,
@@ -42,7 +42,7 @@ impl<'a, 'g> Pairs<'a, 'g> {
     }
 
     fn value(&self, name: &str) -> Option<&'a [u8]> {
-        // `tracing_mark_write` texts may hold anything: `buf` takes the rest of the line.
+        // A text in `tracing_mark_write` may contain anything, so `buf` takes the rest of the line.
         let mut at = 0;
         while at < self.rest.len() {
             let word = &self.rest[at..];
@@ -58,7 +58,7 @@ impl<'a, 'g> Pairs<'a, 'g> {
         None
     }
 
-    /// Whether a bare number of this field is hexadecimal (the conversion in the event's print format).
+    /// Whether a bare number of this field is hexadecimal, by the conversion in the event's print format.
     fn is_hex(&self, name: &str) -> bool {
         if self.style == Style::Unparsed
             || matches!(self.tp, Tp::GetPage | Tp::SyncPage | Tp::UnsyncPage | Tp::PrepareZapPage)
@@ -70,7 +70,7 @@ impl<'a, 'g> Pairs<'a, 'g> {
             | "as_id" | "immediate_exit" | "type" | "len" | "write" | "gpa_match" | "index" | "slot"
             | "created" | "unsync" | "root_count" | "rmp_level" | "psmash_ret" | "entering"
             | "referenced" | "retry" | "failed" | "mmu_valid_gen" => false,
-            // Printed through __print_flags (%s), which raw mode shows in decimal.
+            // These are printed through __print_flags (%s), which raw mode shows in decimal.
             "error_code" => !matches!(self.tp, Tp::FastPageFault),
             _ => true,
         }
@@ -97,7 +97,7 @@ impl Fields for Pairs<'_, '_> {
 
     fn ptr(&mut self, name: &'static str) -> Option<u64> {
         let v = self.value(name)?;
-        // In decimal it is real: only the kernel hashes, and it prints hexadecimal.
+        // A decimal pointer is real: only the kernel hashes pointers, and it prints hexadecimal.
         if self.style == Style::Unparsed && !v.starts_with(b"0x") {
             self.num(name)
         } else {

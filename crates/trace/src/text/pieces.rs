@@ -1,11 +1,11 @@
-//! Where a text can be cut into pieces: at line ends, and not within an event that is broken over lines.
+//! Where a text can be cut into pieces: at a line end, and not within an event that is broken over several lines.
 
 use super::repair;
 
-/// Lines over which an event may be broken, at most.
+/// The most lines over which an event may be broken.
 const LOOK: usize = 32;
 
-/// Where the last event begins; `None` if none does in the last lines, or only at the start.
+/// Where the last event begins; `None` if none begins in the last lines, or only at the start.
 pub(super) fn last_head(text: &[u8]) -> Option<usize> {
     let mut end = text.len();
     for _ in 0..LOOK {
@@ -22,7 +22,7 @@ pub(super) fn last_head(text: &[u8]) -> Option<usize> {
     None
 }
 
-/// Where the next event begins, behind the end of a line; that end if it does not in the next lines.
+/// Where the next event begins after the end of a line; that line end if none begins in the next lines.
 pub(super) fn next_head(text: &[u8]) -> Option<usize> {
     let mut at = text.iter().position(|b| *b == b'\n')? + 1;
     let first = at;
@@ -36,7 +36,7 @@ pub(super) fn next_head(text: &[u8]) -> Option<usize> {
     Some(first)
 }
 
-/// Cuts text at line ends, where events begin, into about equal parts.
+/// Cuts text into roughly equal parts, at line ends where events begin.
 pub(super) fn split(text: &[u8], n: usize) -> Vec<&[u8]> {
     let mut parts = Vec::with_capacity(n);
     let mut rest = text;

@@ -1,7 +1,8 @@
-//! Lines that a mail program, a bug tracker or a terminal broke, put together again.
+//! Puts together lines that a mail program, a bug tracker or a terminal broke. The main function is [`whole`].
 //!
-//! A line is the rest of the one before if the event that begins there reads only with it, says more with it, or if it was broken where a
-//! program that wraps at a width breaks: the next word would not have fitted. Without any of these it is a line of its own.
+//! A line is the rest of the one before it in three cases: the event that begins there can be read only with it; the event has more fields
+//! with it; or the line before was broken where a program that wraps at a width breaks, because the next word would not have fitted. In any
+//! other case it is a line of its own.
 
 use super::clean::{self, Line, Mended};
 use super::head;
@@ -10,38 +11,38 @@ use crate::event::Body;
 /// What the reader makes of a line.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Reading {
-    /// It is no event.
+    /// The line is not an event.
     Nothing,
-    /// An event, some of whose fields are missing.
+    /// The line is an event that lacks some fields.
     Unread,
-    /// An event that has no typed form, so that any text is one.
+    /// The line is an event without a typed form, so that any text fits it.
     Untyped,
-    /// All is there.
+    /// The line is a complete event.
     Typed(Body),
 }
 
-/// A line, whole.
+/// A line that was put together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Whole {
     pub(crate) text: String,
-    /// Where its first part begins, and the number of that line, from 0.
+    /// The offset at which its first part begins, and the number of that line from 0.
     pub(crate) at: usize,
     pub(crate) number: usize,
 }
 
-/// Lines behind the first of an event that may be its rest.
+/// The most lines after the first of an event that may be its rest.
 const MOST_PARTS: usize = 12;
-/// Lines over which a head may be broken.
+/// The most lines over which a head may be broken.
 const HEAD_PARTS: usize = 3;
-/// Breaks that are looked at to find the width.
+/// The number of breaks that are examined to find the width.
 const MOST_BREAKS: usize = 1000;
 
-/// How breaks were made.
+/// How the breaks were made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Break {
-    /// At blanks, which went.
+    /// Lines were broken at blanks, which were removed.
     Blank,
-    /// Wherever the column was full.
+    /// Lines were broken wherever the column was full.
     Column,
 }
 
@@ -62,7 +63,7 @@ pub(crate) fn whole(text: &[u8], reads: &mut dyn FnMut(&str) -> Reading, mended:
     out
 }
 
-/// How many lines do not read as typed events, then in how many the last word says nothing.
+/// Two counts: the lines that cannot be read as typed events, and the lines whose last word has no effect.
 fn doubts(lines: &[Whole], reads: &mut dyn FnMut(&str) -> Reading) -> (usize, usize) {
     let (mut unread, mut idle) = (0, 0);
     for line in lines {
@@ -77,7 +78,7 @@ fn doubts(lines: &[Whole], reads: &mut dyn FnMut(&str) -> Reading) -> (usize, us
 
 struct Join<'a> {
     lines: &'a [Line],
-    /// An event begins here, perhaps to be read with the next lines.
+    /// Whether an event begins in each line. It may need the next lines to be read.
     starts: Vec<bool>,
     /// The column at which lines were broken.
     width: Option<usize>,
@@ -96,8 +97,8 @@ impl<'a> Join<'a> {
         n > 0 && self.lines.get(n).is_some_and(|l| !self.starts[n] && !l.stamped && !is_apart(&l.text))
     }
 
-    /// Breaks within events: columns of the line, and what they would be with the first word of the next. Behind a colon tools align, so
-    /// that there more blanks than one may have gone: wanted or not.
+    /// The breaks within events: the column of each break, and the column it would be at with the first word of the next line. Tools align text
+    /// after a colon, so that more than one blank may be missing there; `aligned` says whether such breaks are included.
     fn breaks(&self, aligned: bool) -> impl Iterator<Item = (usize, usize)> + '_ {
         let mut inside = false;
         (0..self.lines.len()).filter_map(move |n| {
@@ -122,7 +123,7 @@ impl<'a> Join<'a> {
         let mut columns: Vec<usize> = breaks.iter().flat_map(|(a, b)| [*a, *b - 1]).collect();
         columns.sort_unstable();
         columns.dedup();
-        // What could be broken and is longer was not broken at this width.
+        // A line that is longer and has a blank was not broken at this width.
         let mut long: Vec<usize> =
             self.lines.iter().filter(|l| l.text.trim().contains(' ')).map(|l| l.width).collect();
         long.sort_unstable();
@@ -132,13 +133,13 @@ impl<'a> Join<'a> {
         (count >= 2 && count * 10 >= breaks.len() * 8).then_some(width)
     }
 
-    /// Whether the line ends where a program that wraps at the width breaks.
+    /// Whether a line ends where a program that wraps at this width breaks.
     fn is_full(&self, n: usize) -> bool {
         let (a, b) = self.columns(n);
         self.width.is_some_and(|w| a <= w && (b > w || self.is_aligned(n)))
     }
 
-    /// Whether about half of the breaks or more are in one column: a terminal's, perhaps. Blanks before it are no longer there.
+    /// Whether at least about half of the breaks are in one column, as a terminal makes them. Blanks before a break are missing.
     fn may_be_columns(&self) -> bool {
         let widths: Vec<usize> = self.breaks(true).take(MOST_BREAKS).map(|(a, _)| a).collect();
         let most = widths.iter().copied().max().unwrap_or(0);
@@ -174,7 +175,7 @@ impl<'a> Join<'a> {
                     }
                 }
             } else if wants_more(&text) && self.is_rest(n + 1) {
-                // A line of a log that stops where a value should be.
+                // This is a line of a log that stops where a value is expected.
                 text.push(' ');
                 text.push_str(self.lines[n + 1].text.trim_start());
                 end = n + 2;
@@ -187,7 +188,7 @@ impl<'a> Join<'a> {
     }
 }
 
-/// Whether an event says more with what follows it.
+/// Whether an event has more fields with the text that follows it.
 fn says_more(alone: &Reading, with: &Reading) -> bool {
     match (alone, with) {
         (Reading::Nothing, Reading::Unread)
@@ -198,7 +199,7 @@ fn says_more(alone: &Reading, with: &Reading) -> bool {
     }
 }
 
-/// Whether a line of a log ends where it promises a value.
+/// Whether a line of a log ends where a value is expected.
 fn wants_more(text: &str) -> bool {
     const KEYS: [&str; 9] =
         ["spte", "level", "bits", "addr", "old_spte", "new_spte", "gfn", "as_id", "hierarchy"];
@@ -213,7 +214,7 @@ fn wants_more(text: &str) -> bool {
     KEYS.contains(&word) && !t.ends_with("hierarchy:")
 }
 
-/// Whether the head of an event begins in this line: it may need the next ones to be whole, none of which is one alone.
+/// Whether the head of an event begins in this line. It may need the next lines, none of which has a head of its own.
 fn begins(lines: &[Line], n: usize) -> bool {
     let line = &lines[n];
     if is_head(&line.text) {
@@ -231,7 +232,7 @@ fn begins(lines: &[Line], n: usize) -> bool {
         text.push(' ');
         text.push_str(next.text.trim_start());
         if is_head(&text) {
-            // The latest line with which the head is whole is where it begins.
+            // The head begins in the latest line with which it is complete.
             return !(n + 1..=end).any(|later| {
                 let rest: Vec<&str> = lines[later..=end].iter().map(|l| l.text.trim()).collect();
                 is_head(&rest.join(" "))
@@ -241,10 +242,10 @@ fn begins(lines: &[Line], n: usize) -> bool {
     false
 }
 
-/// Longest name of a task.
+/// The longest name of a task, in characters.
 pub(crate) const COMM: usize = 15;
 
-/// A head whose task can be one.
+/// Whether the task in a head can be a real one.
 pub(crate) fn is_head(text: &str) -> bool {
     head::parse(text.as_bytes()).is_some_and(|h| h.comm.len() <= COMM)
 }
@@ -270,13 +271,13 @@ pub(crate) fn first_head(text: &[u8]) -> Option<String> {
     None
 }
 
-/// A line that stands for itself, or parts what is around it.
+/// Whether a line stands for itself, or separates what is around it.
 pub(crate) fn is_apart(text: &str) -> bool {
     let t = text.trim();
     t.is_empty() || is_noise(t) || is_stack(t)
 }
 
-/// Lines that tools, shells and people leave between events.
+/// Whether a line is one that tools, shells and people leave between events.
 pub(crate) fn is_noise(t: &str) -> bool {
     t.starts_with('#')
         || t.starts_with("cpus=")
@@ -292,7 +293,7 @@ pub(crate) fn is_noise(t: &str) -> bool {
         || t == "[…]"
 }
 
-/// A line of a stack: ` => symbol` of ftrace; an address, a symbol and a file of perf.
+/// Whether a line belongs to a stack trace: ` => symbol` of ftrace; an address, a symbol and a file of perf.
 pub(crate) fn is_stack(t: &str) -> bool {
     if t.starts_with("=> ") {
         return true;

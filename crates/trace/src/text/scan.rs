@@ -1,4 +1,4 @@
-//! The small parsers that heads and bodies are made of, and a cursor that applies them along one line.
+//! The small parsers of which the parsers of heads and bodies consist, and a cursor that applies them along a line ([`Scan`]).
 
 use nom::bytes::complete::{tag, tag_no_case, take, take_till, take_until, take_while, take_while1};
 use nom::character::complete::char;
@@ -7,7 +7,7 @@ use nom::error::Error;
 use nom::sequence::{preceded, terminated};
 use nom::{IResult, Parser};
 
-/// What a parser of a part of a line makes of it.
+/// The result of parsing a part of a line.
 pub(crate) type Parsed<'a, T> = IResult<&'a [u8], T>;
 
 #[inline]
@@ -15,13 +15,13 @@ pub(crate) fn is_blank(b: u8) -> bool {
     matches!(b, b' ' | b'\t' | 0)
 }
 
-/// Blanks, or none.
+/// Parses any number of blanks, also none.
 #[inline]
 pub(crate) fn blanks(i: &[u8]) -> Parsed<'_, &[u8]> {
     take_while(is_blank).parse(i)
 }
 
-/// A decimal number.
+/// Parses a decimal number.
 #[inline]
 pub(crate) fn dec(i: &[u8]) -> Parsed<'_, u64> {
     map_opt(take_while1(|b: u8| b.is_ascii_digit()), |digits: &[u8]| {
@@ -30,7 +30,7 @@ pub(crate) fn dec(i: &[u8]) -> Parsed<'_, u64> {
     .parse(i)
 }
 
-/// A hexadecimal number, with or without 0x; also the decimal-looking zero of `%#x`.
+/// Parses a hexadecimal number, with or without 0x; also the bare zero that `%#x` prints.
 #[inline]
 pub(crate) fn hex(i: &[u8]) -> Parsed<'_, u64> {
     let digits = take_while1(|b: u8| b.is_ascii_hexdigit());
@@ -43,18 +43,18 @@ pub(crate) fn hex(i: &[u8]) -> Parsed<'_, u64> {
     .parse(i)
 }
 
-/// A word, up to the next blank; may be empty.
+/// Parses a word, up to the next blank; it may be empty.
 #[inline]
 pub(crate) fn word(i: &[u8]) -> Parsed<'_, &[u8]> {
     take_till(is_blank).parse(i)
 }
 
-/// Rest of a line.
+/// The rest of a line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scan<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Scan<'a> {
-    /// Applies a parser; the cursor stays where it fails.
+    /// Applies a parser; the cursor stays where it is if that fails.
     #[inline]
     pub(crate) fn take<T>(
         &mut self,
@@ -65,38 +65,38 @@ impl<'a> Scan<'a> {
         Some(value)
     }
 
-    /// Passes exactly these bytes.
+    /// Skips exactly these bytes.
     #[inline]
     pub(crate) fn lit(&mut self, s: &[u8]) -> Option<()> {
         self.take(tag(s)).map(drop)
     }
 
-    /// Passes blanks.
+    /// Skips blanks.
     #[inline]
     pub(crate) fn blanks(&mut self) {
         let _ = self.take(blanks);
     }
 
-    /// Blanks, then these bytes.
+    /// Skips blanks, then these bytes.
     #[inline]
     pub(crate) fn key(&mut self, s: &[u8]) -> Option<()> {
         self.blanks();
         self.lit(s)
     }
 
-    /// Blanks, then a hexadecimal number ([`hex`]).
+    /// Skips blanks, then reads a hexadecimal number ([`hex`]).
     #[inline]
     pub(crate) fn hex(&mut self) -> Option<u64> {
         self.take(preceded(blanks, hex))
     }
 
-    /// Blanks, then a decimal number.
+    /// Skips blanks, then reads a decimal number.
     #[inline]
     pub(crate) fn dec(&mut self) -> Option<u64> {
         self.take(preceded(blanks, dec))
     }
 
-    /// Blanks, then a signed decimal number.
+    /// Skips blanks, then reads a signed decimal number.
     #[inline]
     pub(crate) fn int(&mut self) -> Option<i64> {
         self.take(preceded(
@@ -108,13 +108,13 @@ impl<'a> Scan<'a> {
         ))
     }
 
-    /// Blanks, then a word, up to the next blank.
+    /// Skips blanks, then reads a word, up to the next blank.
     #[inline]
     pub(crate) fn word(&mut self) -> &'a [u8] {
         self.take(preceded(blanks, word)).unwrap_or_default()
     }
 
-    /// Everything before `s`; passes `s` too.
+    /// Reads everything before `s`, and skips `s` too.
     #[inline]
     pub(crate) fn until(&mut self, s: &[u8]) -> Option<&'a [u8]> {
         self.take(terminated(take_until(s), take(s.len())))
@@ -131,7 +131,7 @@ pub(crate) fn hex_digit(b: u8) -> Option<u8> {
     }
 }
 
-/// First occurrence of a short needle.
+/// The first occurrence of a short needle.
 #[inline]
 pub(crate) fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
     let (&first, rest) = needle.split_first()?;

@@ -1,18 +1,18 @@
-//! Lines between events that are no events.
+//! The lines between events that are not events.
 
 use super::repair;
 use crate::info::TraceInfo;
 use crate::names::{self, Tp};
 
-/// Lines that are no part of the trace.
+/// Counts of lines that are not part of the trace.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Skipped {
     pub(super) lines: u64,
-    /// Beginning of the first.
+    /// The beginning of the first such line.
     first: String,
-    /// Lines of stacks.
+    /// The number of lines of stack traces.
     stack: u64,
-    /// Lines of the function graph tracer.
+    /// The number of lines of the function graph tracer.
     graph: u64,
 }
 
@@ -45,7 +45,7 @@ impl Skipped {
         }
     }
 
-    /// Counts a line that is no event; `true` if it seems to have been one.
+    /// Counts a line that is not an event; the result is `true` if it seems to have been one.
     pub(super) fn is_broken(&mut self, line: &[u8]) -> bool {
         let text = String::from_utf8_lossy(line);
         let text = text.trim();
@@ -78,14 +78,14 @@ impl Skipped {
     }
 }
 
-/// A line of the function graph tracer: ` 3)   1.234 us    |  kvm_tdp_mmu_map();`.
+/// Whether a line is of the function graph tracer: ` 3)   1.234 us    |  kvm_tdp_mmu_map();`.
 pub(crate) fn is_graph(text: &str) -> bool {
     text.split_once(')').is_some_and(|(cpu, rest)| {
         !cpu.is_empty() && cpu.trim().bytes().all(|b| b.is_ascii_digit()) && rest.contains(" | ")
     })
 }
 
-/// Whether a line that is no event seems to have been one: it names a tracepoint of KVM, has a CPU and a stamp, or is not even text.
+/// Whether a line that cannot be read seems to have been an event: it names a tracepoint of KVM, has a CPU and a time, or is not text.
 fn is_broken(line: &[u8], text: &str) -> bool {
     let binary = |b: &u8| *b < b' ' && *b != b'\t' || *b == 0x7f;
     let named = text.split_whitespace().any(|w| {

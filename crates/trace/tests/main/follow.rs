@@ -215,7 +215,7 @@ impl std::io::Read for Endless {
 #[test]
 fn a_writer_that_never_pauses_does_not_keep_a_poll_from_returning() {
     let line = "q-1 [000] 1.000000: kvm_entry: vcpu 0, rip 0x6000\n".as_bytes().to_vec();
-    let (tell, told) = mpsc::channel();
+    let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
         let input = Box::new(Endless { line, at: 0 });
         let mut f = Follower::from_stream(input, Path::new("pipe"), &ReadOptions::default());
@@ -223,9 +223,9 @@ fn a_writer_that_never_pauses_does_not_keep_a_poll_from_returning() {
         while t.events.len() < POLL_EVENTS {
             f.poll(&mut t).unwrap();
         }
-        tell.send((t.events.len(), f.is_done())).ok();
+        send.send((t.events.len(), f.is_done())).ok();
     });
-    let (n, done) = told.recv_timeout(Duration::from_mins(2)).expect("a poll returns");
+    let (n, done) = receive.recv_timeout(Duration::from_mins(2)).expect("a poll returns");
     assert!((POLL_EVENTS..2 * POLL_EVENTS + 20_000).contains(&n) && !done, "{n} events");
 }
 

@@ -1,0 +1,120 @@
+//! Exits in text, from the guest and from a nested guest.
+
+use super::Gaps;
+use crate::event::{Body, Isa, StrId};
+use crate::exits;
+use crate::strings::Strings;
+use crate::text::scan::Scan;
+
+/// Finds `name: value` pairs anywhere in a line.
+pub(super) struct Named<'a>(pub(super) Scan<'a>);
+
+impl Named<'_> {
+    pub(super) fn get(&mut self, key: &[u8]) -> Option<u64> {
+        let mut s = self.0;
+        while !s.0.is_empty() {
+            if s.word() == key {
+                return s.hex();
+            }
+        }
+        None
+    }
+}
+
+/// Reads `[vcpu 0 ]reason NAME[ FLAGS] rip 0x… info1 0x… info2 0x… intr_info 0x… error_code 0x…[ requests 0x…]`, or `… info %llx %llx`.
+pub(super) fn exit(mut s: Scan<'_>, strings: &mut Strings, gaps: &mut Gaps) -> Option<Body> {
+    let mut vcpu = None;
+    if s.key(b"vcpu ").is_some() {
+        vcpu = Some(s.dec()? as u32);
+    }
+    s.key(b"reason ")?;
+    let name = s.until(b" rip ")?.trim_ascii();
+    let rip = s.hex()?;
+    let (mut info1, mut info2, mut intr_info, mut error_code, mut requests) = (None, None, None, None, None);
+    if s.key(b"info1 ").is_some() {
+        info1 = Some(s.hex()?);
+        s.key(b"info2 ")?;
+        info2 = Some(s.hex()?);
+        if s.key(b"intr_info ").is_some() {
+            intr_info = Some(s.hex()? as u32);
+            s.key(b"error_code ")?;
+            error_code = Some(s.hex()? as u32);
+        }
+        if s.key(b"requests ").is_some() {
+            requests = Some(s.hex()?);
+        }
+    } else if s.key(b"info ").is_some() {
+        info1 = Some(s.hex()?);
+        info2 = Some(s.hex()?);
+        gaps.exit_vcpu += u64::from(vcpu.is_none());
+    }
+    let (reason, isa, reason_name) = reason(name, strings);
+    Some(Body::Exit { vcpu, reason, reason_name, isa, rip, info1, info2, intr_info, error_code, requests })
+}
+
+/// The number, back-end and interned name of a reason text.
+fn reason(text: &[u8], strings: &mut Strings) -> (Option<u32>, Option<Isa>, StrId) {
+    let text = String::from_utf8_lossy(text);
+    // A VMX flag may follow the name. VMX names are one word; SVM names may be two.
+    let (base, failed) = match text.strip_suffix(" FAILED_VMENTRY") {
+        Some(base) => (base, 0x8000_0000),
+        None => (&*text, 0),
+    };
+    match exits::by_name(base) {
+        Some((n, isa)) => {
+            let reason = n | failed;
+            let name = strings.exit_name(isa, n);
+            (
+                Some(reason),
+                isa,
+                if name == StrId::default() && isa.is_some() { strings.intern(base) } else { name },
+            )
+        }
+        None => (None, None, strings.intern(base)),
+    }
+}
+
+/// Reads the form of kvm_exit (since 5.10) or `rip: 0x… reason: NAME ext_inf1: 0x… ext_inf2: 0x… …` (before). The plugin lacks some fields.
+pub(super) fn nested_vmexit(mut s: Scan<'_>) -> Option<Body> {
+    let mut vcpu = None;
+    if s.key(b"vcpu ").is_some() {
+        vcpu = Some(s.dec()? as u32);
+    }
+    if s.key(b"reason ").is_some() {
+        let name = s.until(b" rip ")?.trim_ascii();
+        let name = String::from_utf8_lossy(name);
+        let found = exits::by_name(name.strip_suffix(" FAILED_VMENTRY").unwrap_or(&name));
+        let rip = s.hex();
+        let info1 = s.key(b"info1 ").and_then(|()| s.hex());
+        let info2 = s.key(b"info2 ").and_then(|()| s.hex());
+        return Some(Body::NestedVmexit {
+            vcpu,
+            reason: found.map(|f| f.0),
+            isa: found.and_then(|f| f.1),
+            rip,
+            info1,
+            info2,
+        });
+    }
+    let mut named = Named(s);
+    let rip = named.get(b"rip:");
+    let info1 = named.get(b"ext_inf1:");
+    let info2 = named.get(b"ext_inf2:");
+    let mut found = None;
+    let mut t = s;
+    if t.until(b"reason: ").is_some() {
+        let name = t.until(b" ext_inf1").unwrap_or_else(|| t.word());
+        found = exits::by_name(&String::from_utf8_lossy(name));
+    }
+    if rip.is_none() && found.is_none() {
+        return None;
+    }
+    Some(Body::NestedVmexit {
+        vcpu,
+        reason: found.map(|f| f.0),
+        isa: found.and_then(|f| f.1),
+        rip,
+        info1,
+        info2,
+    })
+}

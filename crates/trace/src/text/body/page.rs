@@ -1,0 +1,111 @@
+//! The fields of shadow-page events in text, as the kernel and as libtraceevent's kvm plugin print them.
+
+use super::Gaps;
+use crate::event::{Page, Role};
+use crate::text::scan::Scan;
+
+/// Reads access letters in any order; `None` if there is another letter.
+fn access(word: &[u8], role: &mut Role) -> Option<()> {
+    if !matches!(word.len(), 3 | 4) {
+        return None;
+    }
+    role.r = word.len() == 3;
+    for b in word {
+        match b {
+            b'r' => role.r = true,
+            b'w' => role.w = true,
+            b'u' => role.u = true,
+            b'x' => role.x = true,
+            b'-' => {}
+            _ => return None,
+        }
+    }
+    Some(())
+}
+
+/// Reads `sp gen 0 gfn 3 l3 8-byte q0 direct wux invalid nxe ad root 0 sync`, or up to 5.0 `… l3 pae q0 wux !nxe root 0 sync`.
+pub(super) fn kernel_page(s: &mut Scan<'_>) -> Option<Page> {
+    let mut page = Page { role: Role { r: true, ..Role::default() }, ..Page::default() };
+    s.key(b"sp ")?;
+    let mut generation = None;
+    if s.key(b"gen ").is_some() {
+        generation = Some(s.word());
+    }
+    s.key(b"gfn ")?;
+    page.gfn = Some(s.hex()?);
+    s.blanks();
+    let _ = s.lit(b"l");
+    page.role.level = s.dec()? as u8;
+    let mut wide = true;
+    if s.key(b"8-byte").is_some() {
+        page.role.gpte_bytes = Some(8);
+    } else if s.key(b"4-byte").is_some() {
+        page.role.gpte_bytes = Some(4);
+    } else {
+        wide = false;
+        page.role.gpte_bytes = Some(if s.key(b"pae").is_some() { 8 } else { 4 });
+    }
+    // It is a decimal byte since 5.4, which is younger than `N-byte`, and a hexadecimal long before that.
+    if let Some(g) = generation {
+        let mut g = Scan(g);
+        page.mmu_valid_gen = Some(if wide { g.dec()? } else { g.hex()? });
+    }
+    s.key(b"q")?;
+    page.role.quadrant = s.dec()? as u8;
+    page.role.direct = s.key(b"direct").is_some();
+    if !wide && page.role.direct {
+        page.role.gpte_bytes = None;
+    }
+    access(s.word(), &mut page.role)?;
+    page.role.invalid = s.key(b"invalid").is_some();
+    page.role.nxe = Some(s.key(b"!nxe").is_none());
+    if page.role.nxe == Some(true) {
+        s.key(b"nxe")?;
+    }
+    page.role.ad_disabled = s.key(b"!ad").is_some();
+    let _ = s.key(b"ad");
+    s.key(b"root ")?;
+    page.root_count = s.int()? as i32;
+    s.blanks();
+    page.unsync = s.lit(b"unsync").is_some();
+    if !page.unsync {
+        s.lit(b"sync")?;
+    }
+    Some(page)
+}
+
+/// Reads the plugin's `1 q0 direct wux !pae nxe wp root 0 sync`. The plugin has the role layout of kernels before 5.1; its level, quadrant,
+/// direct, access, invalid and nxe are right up to 7.1.
+pub(super) fn plugin_page(s: &mut Scan<'_>) -> Option<Page> {
+    let mut page = Page { role: Role { r: true, ..Role::default() }, ..Page::default() };
+    page.role.level = s.dec()? as u8;
+    s.key(b"q")?;
+    page.role.quadrant = s.dec()? as u8;
+    page.role.direct = s.key(b"direct").is_some();
+    access(s.word(), &mut page.role)?;
+    loop {
+        match s.word() {
+            b"root" => break,
+            b"invalid" => page.role.invalid = true,
+            b"nxe" => page.role.nxe = Some(true),
+            b"!nxe" => page.role.nxe = Some(false),
+            b"" => return None,
+            _ => {}
+        }
+    }
+    page.root_count = s.int()? as i32;
+    s.blanks();
+    page.unsync = s.lit(b"unsync").is_some();
+    Some(page)
+}
+
+pub(super) fn page(s: &mut Scan<'_>, gaps: &mut Gaps) -> Option<Page> {
+    let mut k = *s;
+    if let Some(p) = kernel_page(&mut k) {
+        *s = k;
+        return Some(p);
+    }
+    let p = plugin_page(s)?;
+    gaps.page_gfn += 1;
+    Some(p)
+}

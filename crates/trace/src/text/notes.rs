@@ -1,0 +1,118 @@
+//! What a text shows about its recording: clock, losses, gaps, damage, and facts about the host.
+
+use super::{State, TextReader};
+use crate::info::{Clock, ClockUnit, FormatKind, TraceInfo};
+use crate::reader::{Cx, damage};
+
+impl State {
+    pub(super) fn describe(&self, info: &mut TraceInfo, cx: &mut Cx, r: &TextReader) {
+        let digits = self.digits.unwrap_or(6);
+        if digits == 0 {
+            info.clock = Clock { name: String::new(), unit: ClockUnit::Ordinal };
+            info.notes.push(
+                "The stamps are whole numbers: the trace was recorded with a clock that does not count time (counter, uptime or x86-tsc); \
+                 only the order of events is known. Record with: echo mono > /sys/kernel/tracing/trace_clock"
+                    .to_owned(),
+            );
+            info.resolution_ns = 1;
+        } else {
+            info.clock = Clock::default();
+            info.resolution_ns = 10u32.pow(9u32.saturating_sub(u32::from(digits)));
+        }
+        // Only whole output shows that nothing was lost: a fragment may have been cut out between two lines that report a loss, and
+        // perf script prints no losses.
+        info.lost.known |= r.kind != FormatKind::PerfScriptText && self.events && self.head;
+        if let Some((kept, written)) = self.overwritten
+            && written > kept
+        {
+            info.notes.push(format!(
+                "{} events were overwritten before the oldest one kept: the recording is longer than this trace. A larger buffer: \
+                 echo 65536 > /sys/kernel/tracing/buffer_size_kb",
+                written - kept
+            ));
+        }
+        self.gap_notes(info);
+        info.notes.extend(self.mended.words());
+        self.skipped.notes(info);
+        if let Some(at) = self.first_unread {
+            let _ = cx.damaged(damage(
+                &r.path,
+                at,
+                "the fields that this event prints",
+                format!("{} events could not be read and are kept as text", self.gaps.unread),
+                true,
+            ));
+        }
+        if let Some(at) = self.first_junk {
+            let _ = cx.damaged(damage(
+                &r.path,
+                at,
+                "an event",
+                format!("{} lines are no events of any known text", self.junk),
+                true,
+            ));
+        }
+        if let Some(at) = self.cut {
+            let _ = cx.damaged(damage(
+                &r.path,
+                at,
+                "the end of the line",
+                "the text ends within a line, which was left out",
+                false,
+            ));
+        }
+        if let Some(v) = self.long_page_fault {
+            info.dialect.long_page_fault.get_or_insert_with(|| crate::info::Sourced {
+                value: v,
+                from: "the text of kvm_page_fault".to_owned(),
+            });
+        }
+        self.host_facts(info);
+    }
+
+    /// Adds a remark for each kind of gap in the texts of events.
+    fn gap_notes(&self, info: &mut TraceInfo) {
+        let g = &self.gaps;
+        if g.page_gfn > 0 {
+            info.notes.push(format!(
+                "The kvm plugin of trace-cmd dropped the gfn of {} shadow-page events: use the trace.dat itself, or trace-cmd report -R",
+                g.page_gfn
+            ));
+        }
+        if g.exit_vcpu > 0 {
+            info.notes.push(format!(
+                "{} kvm_exit events do not say their vCPU (the kvm plugin drops it, and kernels before 5.4 do not record it)",
+                g.exit_vcpu
+            ));
+        }
+        if g.hashed > 0 {
+            info.notes.push(format!(
+                "{} pointers (sptep) are hashed by the kernel and were left out: record with trace-cmd or perf, or boot with no_hash_pointers",
+                g.hashed
+            ));
+        }
+        if g.emptied > 0 {
+            info.notes.push(format!(
+                "In {} lines the kernel dropped strings (6.1 does so with the option nohash-ptr): letters and exit reasons are missing there. \
+                 Record with trace-cmd or perf",
+                g.emptied
+            ));
+        }
+    }
+
+    /// Adds the facts in the header of `perf script --header`.
+    fn host_facts(&self, info: &mut TraceInfo) {
+        for (k, v) in &self.facts {
+            match k.as_str() {
+                "hostname" => info.host.hostname = Some(v.clone()),
+                "os release" => info.host.os_release = Some(v.clone()),
+                "arch" => info.host.arch = Some(v.clone()),
+                "cpudesc" => info.host.cpu_desc = Some(v.clone()),
+                "cpuid" => info.host.set_cpuid(v),
+                "cmdline" => info.host.cmdline = Some(v.clone()),
+                "nrcpus online" => info.host.nr_cpus = v.parse().ok(),
+                _ => info.host.facts.push((k.clone(), v.clone())),
+            }
+        }
+    }
+}
