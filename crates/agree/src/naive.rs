@@ -46,17 +46,17 @@ pub fn count(file: &Path, seen: &Seen, said: &mut Numbers) -> Result<()> {
 fn accesses(trace: &Trace, seen: &Seen, said: &mut Numbers) {
     let mut pages: BTreeMap<(u64, u64, u64), u64> = BTreeMap::new();
     let mut of_thread: HashMap<u32, Vec<(u32, u64)>> = HashMap::new();
-    let mut told = false;
+    let mut recorded = false;
     for e in &trace.events {
         let tid = e.tid.unwrap_or(0);
         match e.body {
             Body::Mmio { kind, gpa, .. } => {
                 of_thread.entry(tid).or_default().push((kind, gpa));
-                told = true;
+                recorded = true;
             }
             Body::FastMmio { gpa } => {
                 *pages.entry((vm(seen, &e), 0, gpa >> 12)).or_default() += 1;
-                told = true;
+                recorded = true;
             }
             _ => {}
         }
@@ -70,7 +70,7 @@ fn accesses(trace: &Trace, seen: &Seen, said: &mut Numbers) {
             }
         }
     }
-    if told {
+    if recorded {
         said.say("MMIO accesses", RAW, pages.values().sum::<u64>());
         said.say("frames with the most MMIO", RAW, busiest(&pages, 5));
     }

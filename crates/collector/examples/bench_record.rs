@@ -1,7 +1,8 @@
-//! `perf record` against the collector: same machine, same VM workload, same ring memory. `bench_record [SECONDS] [KIB OF RING PER CPU]`.
+//! Compares `perf record` with the collector on one machine, with the same VM workload and the same ring memory:
+//! `bench_record [SECONDS] [KIB OF RING PER CPU]`.
 //!
-//! Needs root, /dev/kvm and perf; build with --release. For each recorder: events, lost events, CPU time of the recorder per event,
-//! bytes per event, and how fast the guest still was (pages touched, against a run that nobody records).
+//! It needs root, /dev/kvm and perf; build it with --release. For each recorder it prints events, lost events, the recorder's CPU time per
+//! event, bytes per event, and how fast the guest was (pages touched, relative to a run that nobody records).
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ fn example(name: &str) -> Result<PathBuf, Box<dyn Error>> {
 fn cpu_seconds(mut child: Child) -> Result<f64, Box<dyn Error>> {
     let pid = Pid::from_raw(child.id().try_into()?).ok_or("no pid")?;
     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
-    // Dead but not yet buried: its times can still be read.
+    // The child has exited but was not waited for yet, so its times can still be read.
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
     child.wait()?;
     let after = stat.rsplit_once(')').ok_or("no stat")?.1;
@@ -39,7 +40,7 @@ struct Run {
     pages: f64,
 }
 
-/// Pages a second that the guest touches.
+/// The number of pages a second that the guest touches.
 fn load(seconds: f64) -> Result<f64, Box<dyn Error>> {
     let out = Command::new(example("vm_load")?).arg(seconds.to_string()).output()?;
     let text = String::from_utf8(out.stdout)?;
@@ -48,7 +49,7 @@ fn load(seconds: f64) -> Result<f64, Box<dyn Error>> {
     Ok(rate.parse()?)
 }
 
-/// What perf finds in a file: samples, and lost ones.
+/// The samples that perf finds in a file, and the lost ones.
 fn count(file: &Path) -> Result<(u64, u64), Box<dyn Error>> {
     let out = Command::new("perf").args(["report", "-D", "-i"]).arg(file).stderr(Stdio::null()).output()?;
     let (mut samples, mut lost) = (0, 0);
@@ -58,7 +59,7 @@ fn count(file: &Path) -> Result<(u64, u64), Box<dyn Error>> {
         } else if let Some((_, n)) =
             line.split_once("PERF_RECORD_LOST: ").or_else(|| line.split_once("PERF_RECORD_LOST "))
         {
-            // `id:3f: lost:20` or `lost 20`
+            // The line is `id:3f: lost:20` or `lost 20`.
             let n = n.rsplit([':', ' ']).next().unwrap_or_default();
             lost += n.trim().parse::<u64>().unwrap_or(0);
         }
@@ -98,7 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         c.args(["-q", "--buffer", &format!("{kib}k"), "-e", events, "-o"]).arg(&file);
         Ok(c)
     };
-    // The first run warms the machine up; the base is the mean of one before and one after.
+    // The first run warms the machine up; the base is the mean of one run before and one after.
     load(seconds / 2.0)?;
     let before = load(seconds)?;
     let runs = [

@@ -1,5 +1,5 @@
-//! The collector alone, without the rest of mmuscope: `collect [options] [-- COMMAND]`. Small and quick to build, for machines and
-//! tests that need only the recording side; users have `mmuscope record`.
+//! The collector alone, without the rest of mmuscope: `collect [options] [-- COMMAND]`. It is small and quick to build, for machines and tests
+//! that need only the recording side. Users have `mmuscope record`.
 
 use std::process::ExitCode;
 

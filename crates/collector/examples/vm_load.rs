@@ -1,8 +1,8 @@
-//! A small VM that makes KVM's MMU work: `vm_load [SECONDS] [VCPUS]`.
+//! A small VM that exercises KVM's MMU: `vm_load [SECONDS] [VCPUS]`.
 //!
-//! The guest is thirty bytes of code in long mode at CPL 3 (which also a PVM host runs natively): it reads or writes pages on command.
-//! First a fixed round (the same number of faults every time), then, for SECONDS, every vCPU touches pages while the VMM throws them
-//! away again: a storm of faults and zaps. Prints how many pages the guest touched, and how fast.
+//! The guest is thirty bytes of code in long mode at CPL 3 (which a PVM host also runs natively): it reads or writes pages on command. A fixed
+//! round comes first, with the same number of faults every time. Then, for SECONDS, every vCPU touches pages while the VMM discards them
+//! again, which causes many faults and zaps. It prints how many pages the guest touched, and how fast.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
@@ -18,12 +18,12 @@ const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
 const MEMORY: u64 = 64 * MIB;
 const CODE: u64 = 0x1000;
-/// Four-level tables that map the first 4 GiB one to one with 2 MiB pages, for CPL 3.
+/// The address of four-level tables for CPL 3 that map the first 4 GiB one to one with 2 MiB pages.
 const PML4: u64 = 0x2000;
 const PDPT: u64 = 0x3000;
 const PDS: u64 = 0x10000;
 
-/// rcx times: write rcx to [rdi] (rax 0) or read it (rax 1), rdi += rsi; then `out`.
+/// Does this rcx times: writes rcx to [rdi] (rax 0) or reads it (rax 1), then rdi += rsi. At the end it executes `out`.
 const GUEST: [u8; 30] = [
     0x48, 0x85, 0xc9, // again: test rcx, rcx
     0x74, 0x15, //        jz done
@@ -73,7 +73,7 @@ impl Memory {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.add(at as usize), bytes.len()) };
     }
 
-    /// Gives the pages back: KVM has to zap them.
+    /// Gives the pages back, so that KVM has to zap them.
     fn discard(self, at: u64, len: u64) {
         assert!(at + len <= MEMORY);
         // SAFETY: inside our own mapping; losing the contents is the point.
@@ -118,7 +118,7 @@ fn vcpu(kvm: &Kvm, vm: &VmFd, index: u64) -> Result<VcpuFd, Error> {
 fn touch(vcpu: &mut VcpuFd, write: bool, start: u64, stride: u64, count: u64) -> Result<(), Error> {
     vcpu.set_regs(&kvm_regs {
         rip: CODE,
-        // IOPL 3: the guest ends its round with `out` at CPL 3.
+        // IOPL is 3: the guest ends its round with `out` at CPL 3.
         rflags: 0x3202,
         rax: u64::from(!write),
         rdi: start,
@@ -157,12 +157,12 @@ fn main() -> Result<(), Error> {
     unsafe { vm.set_user_memory_region(slot)? };
     let mut cpus = (0..vcpus).map(|i| vcpu(&kvm, &vm, i)).collect::<Result<Vec<_>, _>>()?;
 
-    // The fixed round: reads, writes after reads, MMIO.
+    // The fixed round has reads, writes after reads, and MMIO.
     touch(&mut cpus[0], false, 4 * MIB, PAGE, 256)?;
     touch(&mut cpus[0], true, 4 * MIB, PAGE, 256)?;
     touch(&mut cpus[0], true, 0xd000_0000, PAGE, 16)?;
 
-    // The storm: 16 pages at a time out of 8 MiB that vanish piece by piece.
+    // The storm touches 16 pages at a time out of 8 MiB, which are discarded piece by piece.
     let stop = Arc::new(AtomicBool::new(false));
     let touched = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
@@ -193,7 +193,7 @@ fn main() -> Result<(), Error> {
     for t in threads {
         t.join().map_err(|_| "a vCPU thread panicked")??;
     }
-    // A slot that comes and goes: KVM makes all page tables obsolete at once (kvm_mmu_zap_all_fast).
+    // A slot is added and deleted, which makes KVM zap all page tables at once (kvm_mmu_zap_all_fast).
     let extra =
         kvm_userspace_memory_region { slot: 1, guest_phys_addr: 1 << 30, memory_size: 2 * MIB, ..slot };
     // SAFETY: inside the same mapping as slot 0; a size of 0 only deletes.

@@ -1,17 +1,17 @@
-//! How events are asked for.
+//! The `perf_event_attr` of each event: which fields its samples have and when the reader wakes up.
 
 use perf_event_open_sys::bindings as b;
 
 use crate::sys::{ATTR_SIZE, perf_event_attr};
 
-/// What differs between the events of one recording.
+/// The settings in which the events of recordings differ.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
-    /// The ring is overwritten (flight recorder) rather than consumed.
+    /// Whether the ring overwrites its oldest records (flight recorder) instead of being consumed.
     pub backward: bool,
-    /// The kernel counts lost events for each (6.0 and later).
+    /// Whether the kernel counts the lost events of each event (6.0 and later).
     pub lost: bool,
-    /// Bytes in the ring that wake the reader up; 0: every record.
+    /// The number of bytes in the ring that wakes the reader up; 0 means that every record does.
     pub watermark: u32,
 }
 
@@ -24,7 +24,7 @@ fn common(style: Style) -> perf_event_attr {
         u64::from(b::PERF_FORMAT_ID) | if style.lost { u64::from(b::PERF_FORMAT_LOST) } else { 0 };
     a.set_disabled(1);
     a.set_sample_id_all(1);
-    // The same clock as ftrace's `mono`, user space's logs and every other tool.
+    // The clock is CLOCK_MONOTONIC, as in ftrace's `mono`, the logs of user space and other tools.
     a.set_use_clockid(1);
     a.clockid = libc::CLOCK_MONOTONIC;
     a.set_write_backward(u64::from(style.backward));
@@ -37,7 +37,7 @@ fn common(style: Style) -> perf_event_attr {
     a
 }
 
-/// A tracepoint, every hit of it.
+/// The attr of a tracepoint, of which every hit is recorded.
 pub(crate) fn tracepoint(id: u64, style: Style) -> perf_event_attr {
     let mut a = common(style);
     a.type_ = b::PERF_TYPE_TRACEPOINT;
@@ -46,7 +46,7 @@ pub(crate) fn tracepoint(id: u64, style: Style) -> perf_event_attr {
     a
 }
 
-/// The software event that owns a CPU's ring and says which tasks come, go and are renamed.
+/// The attr of the software event that owns a CPU's ring and reports which tasks start, end and are renamed.
 pub(crate) fn dummy(style: Style) -> perf_event_attr {
     let mut a = common(style);
     a.type_ = b::PERF_TYPE_SOFTWARE;
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_tracepoint_attr_is_what_the_kernel_header_says() {
-        // Offsets and bits of include/uapi/linux/perf_event.h.
+        // The offsets and bits are those of include/uapi/linux/perf_event.h.
         let bytes = attr_bytes(&tracepoint(119, Style { backward: true, lost: true, watermark: 4096 }));
         assert_eq!(bytes.len(), 112);
         assert_eq!(u64_at(&bytes, 0), 2 | 112 << 32); // type, size

@@ -1,5 +1,5 @@
-//! Two definitions out of the kernel's BTF: the bits of `union kvm_mmu_page_role` and the numbers of `enum RET_PF_*`, so that a capture
-//! carries the dialect of the kernel that wrote it whatever its version string says.
+//! Reads two definitions from the kernel's BTF: the bits of `union kvm_mmu_page_role` and the numbers of `enum RET_PF_*`. With them a
+//! capture describes the kernel that wrote it, whatever its version string says.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ struct Type<'a> {
     name: u32,
     kind: u32,
     flag: bool,
-    /// size or type
+    /// Depending on the kind, a size or the id of a type.
     extra: u32,
     members: &'a [u8],
 }
@@ -18,7 +18,7 @@ fn u32_at(b: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(b.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Types and strings of one BTF blob.
+/// The types and strings of one BTF blob.
 struct Blob<'a> {
     types: Vec<Type<'a>>,
     strings: &'a [u8],
@@ -57,16 +57,16 @@ fn parse(b: &[u8]) -> Option<Blob<'_>> {
     Some(Blob { types, strings })
 }
 
-/// What BTF says.
+/// The definitions that were found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dialect {
-    /// `level:0:4 has_4_byte_gpte:4:1 …` (name, first bit, width)
+    /// The fields of the role word: `level:0:4 has_4_byte_gpte:4:1 …` (name, first bit, width).
     pub role: Option<String>,
-    /// `RET_PF_CONTINUE=0 RET_PF_RETRY=1 …`
+    /// The numbers of RET_PF_*: `RET_PF_CONTINUE=0 RET_PF_RETRY=1 …`.
     pub ret_pf: Option<String>,
 }
 
-/// Looks the two definitions up. `base` is vmlinux's BTF where `btf` is a module's.
+/// Finds the two definitions. `base` is the BTF of vmlinux where `btf` is that of a module.
 pub(crate) fn dialect(btf: &[u8], base: Option<&[u8]>) -> Dialect {
     let base = base.and_then(parse);
     let Some(own) = parse(btf) else { return Dialect::default() };
@@ -91,7 +91,7 @@ pub(crate) fn dialect(btf: &[u8], base: Option<&[u8]>) -> Dialect {
     for t in own.types.iter().chain(base.iter().flat_map(|b| &b.types)) {
         match t.kind {
             5 if out.role.is_none() && string(t.name) == "kvm_mmu_page_role" => {
-                // union { u32 word; struct { unsigned level:4; … }; }
+                // The union is { u32 word; struct { unsigned level:4; … }; }.
                 let inner =
                     t.members.chunks_exact(12).filter_map(|m| by_id(u32_at(m, 4)?)).find(|t| t.kind == 4);
                 if let Some(s) = inner {
@@ -102,7 +102,7 @@ pub(crate) fn dialect(btf: &[u8], base: Option<&[u8]>) -> Dialect {
                             let (name, offset) = (string(u32_at(m, 0)?), u32_at(m, 8)?);
                             let (bit, width) =
                                 if s.flag { (offset & 0xff_ffff, offset >> 24) } else { (offset, 0) };
-                            // Members that are not bit fields (smm: a whole byte) have the width of their type.
+                            // A member that is not a bit field (smm: a whole byte) has the width of its type.
                             let width = if width == 0 { by_id(u32_at(m, 4)?)?.extra * 8 } else { width };
                             (!name.is_empty() && bit < 32 && width <= 32)
                                 .then(|| format!("{name}:{bit}:{width}"))
@@ -134,7 +134,7 @@ pub(crate) fn dialect(btf: &[u8], base: Option<&[u8]>) -> Dialect {
     out
 }
 
-/// The running kernel's, from `/sys/kernel/btf`.
+/// Reads the definitions of the running kernel from `/sys/kernel/btf`.
 pub(crate) fn read() -> Dialect {
     let vmlinux = std::fs::read("/sys/kernel/btf/vmlinux").ok();
     if let (Ok(kvm), Some(base)) = (std::fs::read("/sys/kernel/btf/kvm"), vmlinux.as_deref()) {

@@ -1,4 +1,5 @@
-//! Writing a capture: perf.data in its streaming (pipe) form, so that whatever ends the recorder, everything written before is readable.
+//! Writes a capture, which is a perf.data in its streaming (pipe) form: whatever ends the recorder, everything written before is readable.
+//! The main type is [`Capture`]; the thread in `feed` owns it.
 
 use std::io::{self, Write};
 
@@ -6,25 +7,26 @@ use zstd::bulk::Compressor;
 
 use crate::preamble::{COMPRESSED, FINISHED_ROUND, Preamble, facts, record};
 
-/// Raw bytes that are compressed together. More would hardly compress better, and less is lost with the recorder.
+/// The number of bytes that are compressed together. More would hardly compress better, and more would be lost with the recorder.
 pub(crate) const PIECE: usize = 256 << 10;
-/// What a reader must be ready to decompress from one record: a piece, after the part of a record that the piece before ended with.
+/// The number of bytes that a reader must be ready to decompress from one record: a piece, and the part of a record that the piece before it
+/// ended with.
 pub(crate) const DECOMPRESSED: u32 = (PIECE + (64 << 10)) as u32;
-/// Most bytes that one COMPRESSED record can carry.
+/// The most bytes that one COMPRESSED record can hold.
 const ROOM: usize = u16::MAX as usize - 8;
-/// What fits one record even where nothing can be compressed.
+/// The number of bytes that fit into one record even where nothing can be compressed.
 const SMALL: usize = 60 << 10;
 
-/// A capture being written. Each piece of the record stream becomes one zstd frame (so that damage to one costs no other) in one
-/// COMPRESSED record: perf takes no record that holds less than a block of a frame.
+/// A capture that is being written. Each piece of the record stream becomes one zstd frame in one COMPRESSED record, so that damage to one
+/// frame affects no other. perf refuses a record that holds less than a block of a frame.
 pub(crate) struct Capture<W> {
     to: W,
     zstd: Option<Compressor<'static>>,
     frame: Vec<u8>,
     out: Vec<u8>,
-    /// Bytes of events and other records before compression.
+    /// The number of bytes of records before compression.
     pub raw: u64,
-    /// Bytes written.
+    /// The number of bytes written.
     pub written: u64,
 }
 
@@ -35,7 +37,7 @@ fn compress(z: &mut Compressor<'_>, raw: &[u8], frame: &mut Vec<u8>) -> io::Resu
 }
 
 fn wrap(frame: &[u8], out: &mut Vec<u8>) {
-    // COMPRESSED is the one record whose size is not a multiple of 8 (as perf writes it): padding would be read as data.
+    // COMPRESSED is the one record whose size is not a multiple of 8 (perf writes it so, too): padding would be read as data.
     out.extend(COMPRESSED.to_le_bytes());
     out.extend(0u16.to_le_bytes());
     out.extend(((frame.len() + 8) as u16).to_le_bytes());
@@ -43,20 +45,20 @@ fn wrap(frame: &[u8], out: &mut Vec<u8>) {
 }
 
 impl<W: Write> Capture<W> {
-    /// Starts a capture: writes the preamble.
+    /// Starts a capture and writes the preamble.
     pub(crate) fn start(to: W, preamble: &Preamble) -> io::Result<Self> {
         let mut c = Self::new(to, preamble)?;
         c.flush()?;
         Ok(c)
     }
 
-    /// A capture of which nothing is written yet: the preamble goes with the next [`flush`](Self::flush).
+    /// Starts a capture without writing: the preamble is written with the next [`flush`](Self::flush).
     pub(crate) fn new(to: W, preamble: &Preamble) -> io::Result<Self> {
         let zstd = if preamble.compressed { Some(Compressor::new(preamble.level)?) } else { None };
         Ok(Self { to, zstd, frame: Vec::new(), out: preamble.bytes(), raw: 0, written: 0 })
     }
 
-    /// Adds a part of the record stream, cut anywhere.
+    /// Adds a part of the record stream, which may be cut anywhere.
     pub(crate) fn data(&mut self, piece: &[u8]) -> io::Result<()> {
         self.raw += piece.len() as u64;
         let Some(z) = &mut self.zstd else {
@@ -77,12 +79,12 @@ impl<W: Write> Capture<W> {
         self.flush()
     }
 
-    /// Adds whole records outside of the compressed stream, which must be at a record boundary.
+    /// Adds whole records outside of the compressed stream, which must be at the end of a record.
     pub(crate) fn plain(&mut self, records: &[u8]) {
         self.out.extend_from_slice(records);
     }
 
-    /// Everything of this pass over the rings is in: what came before the previous pass may be put in order now.
+    /// Ends a pass over the rings: a reader may now put in order everything that came before the previous pass.
     pub(crate) fn end_round(&mut self) -> io::Result<()> {
         record(&mut self.out, FINISHED_ROUND, 0, &[]);
         self.flush()
@@ -96,7 +98,7 @@ impl<W: Write> Capture<W> {
         Ok(())
     }
 
-    /// Ends the capture; `end_facts` are what is known only now. Returns the bytes written.
+    /// Ends the capture with the facts in `end_facts`, which are known only now. It returns the number of bytes written.
     pub(crate) fn finish(mut self, end_facts: &[(String, String)]) -> io::Result<u64> {
         facts(&mut self.out, end_facts);
         self.end_round()?;
@@ -128,8 +130,8 @@ mod tests {
         .collect()
     }
 
-    /// What perf makes of the COMPRESSED records: one decompressor over all of them, each into a buffer of the size that the head of
-    /// the file gives, in one call.
+    /// Decompresses the COMPRESSED records as perf does: one decompressor for all of them, and one call for each record into a buffer of the size
+    /// that the head of the file states.
     fn decompressed(mut file: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let mut z = Decoder::new().unwrap();

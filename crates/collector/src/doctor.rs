@@ -1,4 +1,5 @@
-//! Can this host be recorded, and if not, what exactly mends it? What will a recording not show on this kernel?
+//! Examines whether this host can be recorded, which command mends what is missing, and what a recording will not show on this kernel.
+//! The main function is [`examine`]; `mmuscope doctor` calls it, and `record` asks it when something fails. It changes nothing.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -12,41 +13,41 @@ use crate::sys::{self, Watch};
 use crate::tracefs::{Mounted, Tracefs};
 use crate::untraced;
 
-/// How one line came out.
+/// The result of one check, from the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// As it should be.
+    /// Everything is as it should be.
     Ok,
-    /// Good to know; recording works.
+    /// This is a remark; recording works.
     Note,
-    /// Recording works with something missing.
+    /// Recording works, but something will be missing.
     Warn,
     /// Recording does not work.
     Bad,
 }
 
-/// One line.
+/// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// How it came out.
+    /// The result of the check.
     pub level: Level,
-    /// What was looked at.
+    /// The name of what was checked.
     pub what: &'static str,
     /// What was found.
     pub found: String,
-    /// The command that mends it, or what to do.
+    /// The command that mends it, or what else to do.
     pub mend: Option<String>,
 }
 
-/// All lines.
+/// The lines of the report.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// In the order they are worth mending.
+    /// The lines, in the order in which mending them is useful.
     pub lines: Vec<Line>,
 }
 
 impl Report {
-    /// For scripts: 0 everything can be recorded, 1 with something missing, 2 not at all.
+    /// The exit status for scripts: 0 if everything can be recorded, 1 if something will be missing, 2 if recording does not work.
     pub fn status(&self) -> u8 {
         match self.lines.iter().map(|l| l.level).max() {
             Some(Level::Bad) => 2,
@@ -55,7 +56,7 @@ impl Report {
         }
     }
 
-    /// All of it in a sentence.
+    /// The whole result in a sentence.
     pub fn verdict(&self) -> &'static str {
         match self.status() {
             0 => "this host can be recorded: mmuscope record",
@@ -64,7 +65,7 @@ impl Report {
         }
     }
 
-    /// Only what stands in the way of a recording.
+    /// The lines that prevent a recording.
     #[must_use]
     pub fn missing(mut self) -> Self {
         self.lines.retain(|l| l.level == Level::Bad);
@@ -94,7 +95,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Bits of CAP_* in `CapEff`.
+/// Whether `CapEff` has this bit of CAP_*.
 fn has_cap(status: &str, bit: u32) -> bool {
     status
         .lines()
@@ -107,7 +108,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_IPC_LOCK: u32 = 14;
 const CAP_PERFMON: u32 = 38;
 
-/// Major and minor of a kernel release.
+/// The major and minor number of a kernel release.
 pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
@@ -117,7 +118,7 @@ fn yes(v: Option<&str>) -> bool {
     matches!(v, Some("Y" | "1" | "y"))
 }
 
-/// Looks at everything.
+/// Makes all checks.
 pub fn examine() -> Report {
     let mut r = Report::default();
     let host = host::gather(Gather::default());
@@ -127,7 +128,7 @@ pub fn examine() -> Report {
     memory(&mut r);
     variables(&mut r, &host);
     modes(&mut r, &host);
-    silence(&mut r, &host);
+    not_traced(&mut r, &host);
     r
 }
 
@@ -143,7 +144,7 @@ fn privileges(r: &mut Report) {
         if has_cap(&status, CAP_PERFMON) { " with CAP_PERFMON" } else { "" },
         if paranoid.is_empty() { "?" } else { paranoid }
     );
-    // What the kernel says to a real attempt counts more than what the capabilities suggest.
+    // The kernel's answer to a real attempt counts more than what the capabilities suggest.
     let style = Style { backward: false, lost: false, watermark: 0 };
     let cpu = host::online().first().copied().unwrap_or(0);
     match sys::open(&attr::dummy(style), Watch::Cpu(cpu)) {
@@ -405,7 +406,7 @@ fn modes(r: &mut Report, host: &Host) {
     say(
         "EPT A/D bits",
         p("kvm_intel.eptad"),
-        "the CPU sets Accessed/Dirty silently",
+        "the CPU sets Accessed/Dirty, and no event shows it",
         "access tracking makes real faults",
     );
     say("PML", p("kvm_intel.pml"), "dirty pages are logged by the CPU", "dirty logging write-protects");
@@ -414,34 +415,34 @@ fn modes(r: &mut Report, host: &Host) {
     }
 }
 
-/// What no event will show on this kernel.
-fn silence(r: &mut Report, host: &Host) {
+/// Adds what no event shows on this kernel.
+fn not_traced(r: &mut Report, host: &Host) {
     let Some(release) = host.get("kernel.release").map(str::to_owned) else { return };
     let Some(v) = version(&release) else { return };
     let tdp_mmu = yes(host.get("param.kvm.tdp_mmu"));
     let tdp = host.get("param.kvm_intel.ept").or_else(|| host.get("param.kvm_amd.npt"));
     let shadow = !tdp_mmu || tdp.is_some_and(|t| !yes(Some(t))) || tdp.is_none();
-    let mut silent: Vec<&str> = Vec::new();
+    let mut list: Vec<&str> = Vec::new();
     if shadow {
-        silent.push("zaps, write-protection and aging of shadow page tables");
+        list.push("zaps, write-protection and aging of shadow page tables");
     }
     if tdp_mmu && v < (5, 11) {
-        silent.push("every SPTE change but installs (this TDP MMU has no kvm_tdp_mmu_spte_changed)");
+        list.push("every SPTE change except installs (this TDP MMU has no kvm_tdp_mmu_spte_changed)");
     }
     if tdp_mmu && ((5, 12)..(6, 10)).contains(&v) {
-        silent.push("the second half of a zap (REMOVED to empty)");
+        list.push("the second half of a zap (REMOVED to empty)");
     }
     if v < (5, 13) {
-        silent.push("mmu notifier ranges (no kvm_unmap_hva_range)");
+        list.push("mmu_notifier ranges (no kvm_unmap_hva_range)");
     }
     if v < (5, 3) {
-        silent.push("installs (no kvm_mmu_set_spte)");
+        list.push("installs (no kvm_mmu_set_spte)");
     }
     if v >= (5, 18) && tdp_mmu {
-        silent.push("the 512 children of a split huge page");
+        list.push("the 512 entries of a split huge page");
     }
-    silent.push("Accessed/Dirty bits set by the CPU");
-    r.add(Level::Note, "silent", format!("on {release} no event shows: {}", silent.join("; ")), None);
+    list.push("Accessed/Dirty bits set by the CPU");
+    r.add(Level::Note, "not traced", format!("on {release} no event shows: {}", list.join("; ")), None);
 }
 
 #[cfg(test)]
@@ -488,10 +489,10 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_silent() {
+    fn what_is_not_traced() {
         let say = |h: &Host| {
             let mut r = Report::default();
-            silence(&mut r, h);
+            not_traced(&mut r, h);
             r.lines[0].found.clone()
         };
         let s = say(&host("5.10.0", &[("kvm.tdp_mmu", "Y"), ("kvm_amd.npt", "1")]));

@@ -1,4 +1,5 @@
-//! Between the rings and the file: a thread of its own compresses and writes, so that emptying the rings is never more than copying.
+//! The stage between the rings and the file. A thread of its own compresses and writes, so that emptying the rings is never more than copying.
+//! The main type is [`Feed`]; the recording loop puts bytes into it and never waits for the thread.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -10,78 +11,78 @@ use std::time::{Duration, Instant};
 use crate::capture::{Capture, PIECE};
 use crate::preamble::Preamble;
 
-/// Pieces that may wait for a slow disk or reader (64 MiB). When they do, the rings are left alone until there is room again: they fill,
-/// and what they lose is counted by the kernel.
+/// The most pieces that may wait for a slow disk or reader (64 MiB). When so many wait, the rings are not emptied until there is room again;
+/// they fill up, and the kernel counts what they lose.
 const WAITING: usize = 256;
 
-/// Bytes that are handed to a pipe at once: so much its reader has to take to show that it is still there.
+/// The number of bytes that are given to a pipe at once. Its reader has to take so many to show that it is still there.
 pub(crate) const SIP: usize = 4 << 10;
 
 enum Work {
-    /// A part of the record stream.
+    /// Adds a part of the record stream.
     Data(Vec<u8>),
-    /// Whole records that stay uncompressed.
+    /// Adds whole records that are not compressed.
     Plain(Vec<u8>),
-    /// A pass over the rings is complete; so many events are before this place.
+    /// Ends a pass over the rings; the number says how many events came before it.
     Round(u64),
-    /// What is known only at the end.
+    /// Ends the capture, with the facts that are known only at the end.
     End(Vec<(String, String)>),
 }
 
-/// What both sides see.
+/// The counters that both sides see.
 #[derive(Default)]
 struct Shared {
-    /// Bytes written.
+    /// The number of bytes written.
     written: AtomicU64,
-    /// Bytes that a write has got rid of, also while a part of the capture is still being written.
+    /// The number of bytes that writes have passed on, counted also while a part of the capture is still being written.
     taken: AtomicU64,
-    /// Events in whole rounds that were written.
+    /// The number of events in whole rounds that were written.
     events: AtomicU64,
-    /// Pieces that wait.
+    /// The number of pieces that wait.
     waiting: AtomicUsize,
-    /// Works that are done, of those sent.
+    /// The number of works that are done, of those sent.
     done: AtomicU64,
 }
 
 /// How a capture ended.
 pub(crate) struct Finished {
-    /// Bytes written.
+    /// The number of bytes written.
     pub written: u64,
     /// The error that ended it, if one did.
     pub error: Option<io::Error>,
-    /// At most so many events at its end were not written, because whoever takes the bytes did not take them in time.
+    /// The most events at its end that may not have been written, because the reader did not take the bytes in time.
     pub left_behind: u64,
 }
 
-/// How long the end of a capture may wait for whoever reads it.
+/// How long the end of a capture may wait for its reader.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grace {
-    /// In which nothing at all is taken.
+    /// The longest time in which nothing at all is taken.
     pub stuck: Duration,
-    /// All together.
+    /// The longest time in total.
     pub whole: Duration,
 }
 
-/// The side of a capture that the rings are emptied into.
+/// The side of a capture into which the rings are emptied.
 pub(crate) struct Feed {
     piece: Vec<u8>,
-    /// When the oldest byte that has not been handed on came.
+    /// When the oldest byte came that was not passed on yet.
     since: Option<Instant>,
     patience: Duration,
     to: Option<Sender<Work>>,
     empty: Receiver<Vec<u8>>,
     shared: Arc<Shared>,
-    /// Works sent.
+    /// The number of works sent.
     sent: u64,
     thread: Option<JoinHandle<io::Result<u64>>>,
-    /// Bytes of events and other records before compression.
+    /// The number of bytes of records before compression.
     pub raw: u64,
 }
 
-/// Counts what a pipe takes, in sips.
+/// A writer that counts what a pipe takes, piece by piece.
 struct Counted<W> {
     to: W,
-    /// Most bytes of one write.
+    /// The most bytes of one write.
     sip: usize,
     shared: Arc<Shared>,
 }
@@ -112,7 +113,7 @@ fn work<W: Write>(
                 capture.data(&piece)?;
                 shared.waiting.fetch_sub(1, Ordering::Relaxed);
                 piece.clear();
-                // Nobody wants it back at the end.
+                // At the end, nobody takes the used buffer back.
                 let _ = used.send(piece);
             }
             Work::Plain(records) => capture.plain(&records),
@@ -129,8 +130,8 @@ fn work<W: Write>(
 }
 
 impl Feed {
-    /// Starts a capture and its thread, which does all of the writing: nothing here ever waits for it. Nothing waits here longer than
-    /// `patience` before it is handed to it, and nothing is written in larger parts than `sip`.
+    /// Starts a capture and its thread, which does all of the writing, so that nothing here ever waits for the disk. Bytes are passed to the thread
+    /// after `patience` at the latest, and are written in parts of at most `sip` bytes.
     pub(crate) fn start<W: Write + Send + 'static>(
         to: W,
         preamble: &Preamble,
@@ -159,7 +160,7 @@ impl Feed {
         })
     }
 
-    /// Adds bytes of the record stream (any part of it).
+    /// Adds bytes of the record stream, which may be cut anywhere.
     pub(crate) fn data(&mut self, mut bytes: &[u8]) {
         self.raw += bytes.len() as u64;
         while !bytes.is_empty() {
@@ -173,19 +174,19 @@ impl Feed {
         }
     }
 
-    /// Adds whole records outside of the compressed stream. The stream must be at a record boundary.
+    /// Adds whole records outside of the compressed stream, which must be at the end of a record.
     pub(crate) fn plain(&mut self, records: Vec<u8>) {
         self.hand_on();
         self.send(Work::Plain(records));
     }
 
-    /// Whether more may be put in. Without room the rings shall be left as they are; what is put in nevertheless is kept.
+    /// Whether there is room for more. Without room, the caller should leave the rings as they are; what it adds anyway is kept.
     pub(crate) fn has_room(&self) -> bool {
         self.shared.waiting.load(Ordering::Relaxed) < WAITING
     }
 
-    /// A pass over all rings is complete, with which there were so many events. It is passed on when there is enough of it, or when it has
-    /// waited long enough.
+    /// Ends a pass over all rings, by which there were `events` events in total. It is passed on when enough bytes have gathered, or when they
+    /// have waited long enough.
     pub(crate) fn end_round(&mut self, events: u64) {
         if self.piece.len() >= PIECE / 2 || self.since.is_some_and(|s| s.elapsed() >= self.patience) {
             self.hand_on();
@@ -194,13 +195,13 @@ impl Feed {
         }
     }
 
-    /// Bytes written so far.
+    /// The number of bytes written so far.
     pub(crate) fn written(&self) -> u64 {
         self.shared.written.load(Ordering::Relaxed)
     }
 
-    /// Hands on what there is and waits until it is written, so that [`written`](Self::written) is exact; not long, for the rings fill meanwhile.
-    /// So many events are before this place.
+    /// Passes on everything and waits until it is written, so that [`written`](Self::written) is exact. It waits only a short time, because the
+    /// rings fill up meanwhile. `events` is the number of events so far.
     pub(crate) fn settle(&mut self, events: u64) {
         const LONGEST: Duration = Duration::from_millis(50);
         self.hand_on();
@@ -215,7 +216,7 @@ impl Feed {
         }
     }
 
-    /// Whether the writing thread has given up: nothing more will be written.
+    /// Whether the writing thread has given up, so that nothing more will be written.
     pub(crate) fn failed(&self) -> bool {
         self.to.is_none() || self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -238,8 +239,8 @@ impl Feed {
         }
     }
 
-    /// Ends the capture, in which there were so many events. With a grace, what is not written by then is left behind, and so is the thread
-    /// that hangs in writing it.
+    /// Ends the capture, which has `events` events. With a grace, what is not written by then is left behind, and so is the thread if its write
+    /// does not return.
     pub(crate) fn finish(
         mut self,
         end_facts: Vec<(String, String)>,
@@ -247,7 +248,7 @@ impl Feed {
         grace: Option<Grace>,
     ) -> Finished {
         self.hand_on();
-        // Ends the last round for the count; the capture's own end is a round too.
+        // This ends the last round, so that its events are counted; the capture's own end is a round, too.
         self.send(Work::Round(events));
         self.send(Work::End(end_facts));
         self.to = None;
@@ -265,7 +266,7 @@ impl Feed {
         }
     }
 
-    /// Waits for the thread as long as it gets rid of bytes.
+    /// Waits for the thread as long as bytes are taken.
     fn ends_within(&self, grace: Grace) -> bool {
         let begun = Instant::now();
         let taken = || self.shared.taken.load(Ordering::Relaxed);
@@ -288,7 +289,7 @@ mod tests {
     use super::*;
     use std::sync::{Condvar, Mutex};
 
-    /// A file that several hold, which can be made to block or to fail.
+    /// A file that several may hold, and that can be made to block or to fail.
     #[derive(Clone, Default)]
     struct Disk(Arc<(Mutex<State>, Condvar)>);
 
@@ -322,7 +323,7 @@ mod tests {
         disk.0.0.lock().unwrap().bytes.len()
     }
 
-    /// Bytes of the preamble, once it is written.
+    /// The number of bytes of the preamble, once it is written.
     fn head(disk: &Disk) -> usize {
         for _ in 0..1000 {
             if len(disk) > 0 {
@@ -348,7 +349,7 @@ mod tests {
         assert!(end.error.is_none());
         let bytes = disk.0.0.lock().unwrap().bytes.clone();
         assert_eq!(end.written as usize, bytes.len());
-        // Without compression: the records, and FINISHED_ROUND (68, 8 bytes) after each half piece or more, and at the end.
+        // Without compression, the file has the records, a FINISHED_ROUND (68, 8 bytes) after at least each half piece, and one at the end.
         let round = [68, 0, 0, 0, 0, 0, 8, 0];
         let rounds = bytes[head..].windows(8).filter(|w| *w == round).count();
         assert_eq!(bytes.len() - head, sent.len() + 8 * rounds);
@@ -380,7 +381,7 @@ mod tests {
         let disk = Disk::default();
         let mut feed = Feed::start(disk.clone(), &Preamble::default(), Duration::ZERO, SIP).unwrap();
         change(&disk, |s| s.blocked = true);
-        // 32 MiB while nothing at all is written.
+        // 32 MiB are added while nothing at all is written.
         for _ in 0..128 {
             feed.data(&vec![0; PIECE]);
         }
@@ -398,7 +399,7 @@ mod tests {
         assert_eq!(end.error.unwrap().kind(), io::ErrorKind::StorageFull);
     }
 
-    /// A reader that stops reading: nothing here waits for it, what waits is bounded, and the end comes without it.
+    /// The reader stops reading: nothing here waits for it, the number of waiting pieces is bounded, and the end comes without it.
     #[test]
     fn a_reader_that_takes_nothing_holds_nobody_up() {
         let disk = Disk::default();
@@ -420,7 +421,7 @@ mod tests {
         change(&disk, |s| s.blocked = false);
     }
 
-    /// One that is slow gets what it can take in time, and the rest is counted.
+    /// A slow reader gets what it can take in time, and the rest is counted.
     #[test]
     fn a_slow_reader_gets_what_it_takes_in_time() {
         struct Slow(Disk, Duration);
@@ -444,7 +445,7 @@ mod tests {
             }
             let grace = if all { Grace { whole: Duration::from_secs(20), ..grace } } else { grace };
             let end = feed.finish(Vec::new(), 8, Some(grace));
-            // 4 KiB every 10 ms at most: not one of the pieces of 256 KiB in 200 ms.
+            // At most 4 KiB every 10 ms are taken, so not one of the pieces of 256 KiB is complete after 200 ms.
             assert_eq!(end.left_behind, if all { 0 } else { 8 });
             assert!(end.error.is_none() && end.written > 0);
             assert!(!all || end.written as usize == len(&disk));

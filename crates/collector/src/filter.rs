@@ -1,21 +1,21 @@
-//! In-kernel filters: what the kernel need not even put into the ring.
+//! Filters that the kernel applies before an event goes into the ring. The main function is [`build`].
 
 use crate::tracefs::Tracepoint;
 
-/// The kernel takes one page of filter text.
+/// The most bytes of filter text. The kernel takes one page.
 const LIMIT: usize = 3500;
 
-/// Which back-end KVM runs on this host, as far as filters care.
+/// The back-end that KVM runs on this host, as far as filters depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Vmx,
     Svm,
-    /// Unknown (PVM, …) or both: exit reasons mean nothing to us.
+    /// The back-end is not known (PVM and others), or both modules are loaded, so exit reasons have no known meaning.
     Other,
 }
 
 impl Backend {
-    /// From the loaded modules.
+    /// The back-end of the loaded modules.
     pub(crate) fn here() -> Self {
         let loaded = |m: &str| std::path::Path::new("/sys/module").join(m).exists();
         match (loaded("kvm_intel"), loaded("kvm_amd")) {
@@ -26,18 +26,18 @@ impl Backend {
     }
 }
 
-/// What is asked of the filters.
+/// What the filters should let through.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted<'a> {
     pub gfn: Option<(u64, u64)>,
     pub user: &'a [(String, String)],
     pub mmu_exits_only: bool,
     pub backend: Backend,
-    /// Threads of VMs that are not asked for.
+    /// Threads of VMs that are not recorded.
     pub not_tids: &'a [u32],
 }
 
-/// The filter for one tracepoint; empty: none.
+/// Makes the filter for one tracepoint; an empty text means no filter.
 pub(crate) fn build(tp: &Tracepoint, w: &Wanted<'_>) -> String {
     let mut parts: Vec<String> = Vec::new();
     for (name, expression) in w.user {
@@ -50,9 +50,9 @@ pub(crate) fn build(tp: &Tracepoint, w: &Wanted<'_>) -> String {
     }
     if w.mmu_exits_only && tp.name == "kvm_exit" {
         match w.backend {
-            // EXCEPTION_NMI, EPT_VIOLATION, EPT_MISCONFIG, PML_FULL
+            // The reasons are EXCEPTION_NMI, EPT_VIOLATION, EPT_MISCONFIG and PML_FULL.
             Backend::Vmx => parts.push(any("exit_reason", &[0, 48, 49, 62])),
-            // EXCP_PF, NPF
+            // The reasons are EXCP_PF and NPF.
             Backend::Svm => parts.push(any("exit_reason", &[0x4e, 0x400])),
             Backend::Other => {}
         }
@@ -71,8 +71,8 @@ fn any(field: &str, values: &[u64]) -> String {
     format!("({})", all.join("||"))
 }
 
-/// Frames `first..=last` in an event that names a frame or an address; `None` where it names none, and for the page events: those say
-/// how the tables hang together, which every frame's story needs.
+/// A filter for the frames `first..=last` in an event that names a frame or an address. It is `None` for an event that names none, and for page
+/// events, which show how the tables are linked and are needed for the story of any frame.
 fn gfn(tp: &Tracepoint, first: u64, last: u64) -> Option<String> {
     if tp.field("role").is_some() {
         return None;
@@ -93,7 +93,7 @@ fn gfn(tp: &Tracepoint, first: u64, last: u64) -> Option<String> {
         return Some(format!("({})", ways.join("||")));
     }
     for field in ["fault_address", "gpa"] {
-        // kvm_mmu_set_accessed_bit's gpa is the address of a guest PTE, not of the page.
+        // In kvm_mmu_set_accessed_bit, gpa is the address of a guest PTE and not that of the page.
         if tp.field(field).is_some() && !tp.name.starts_with("kvm_mmu_set_") {
             return Some(range(field, 12));
         }
@@ -101,7 +101,7 @@ fn gfn(tp: &Tracepoint, first: u64, last: u64) -> Option<String> {
     None
 }
 
-/// "None of these threads", for as many of them as fit.
+/// A filter "none of these threads", with as many of them as fit.
 fn none_of(tids: &[u32], room: usize) -> Option<String> {
     let mut sorted = tids.to_vec();
     sorted.sort_unstable();

@@ -1,4 +1,5 @@
-//! Host facts: what a capture must carry so that its values mean the same on any other machine.
+//! The facts about the host that a capture needs, so that its values have the same meaning on any other machine. The main function is
+//! [`gather`]; `record` and `doctor` call it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,15 +10,15 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::vms::Vmm;
 use crate::{btf, kernelvars, sys, vms};
 
-/// A fact: key and value.
+/// A fact, as key and value.
 pub type Fact = (String, String);
 
-/// What is gathered about a host.
+/// What was gathered about a host.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
-    /// Facts, in the order they are written.
+    /// The facts, in the order in which they are written.
     pub facts: Vec<Fact>,
-    /// VMMs found.
+    /// The VMMs that were found.
     pub vmms: Vec<Vmm>,
 }
 
@@ -31,9 +32,9 @@ impl Host {
 /// What to gather and what to leave out.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Gather {
-    /// Memory maps of the VMMs.
+    /// Whether to include the memory maps of the VMMs.
     pub maps: bool,
-    /// Leave out names that identify people, guests or the machine.
+    /// Whether to leave out names that identify people, guests or the machine.
     pub anonymise: bool,
 }
 
@@ -41,7 +42,7 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
     fs::read_to_string(path).ok().map(|s| s.trim().to_owned()).filter(|s| !s.is_empty())
 }
 
-/// First CPU's fields of /proc/cpuinfo.
+/// The fields of the first CPU in /proc/cpuinfo.
 pub(crate) fn cpuinfo(text: &str) -> BTreeMap<&str, &str> {
     text.lines()
         .take_while(|l| !l.trim().is_empty())
@@ -50,7 +51,7 @@ pub(crate) fn cpuinfo(text: &str) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-/// `0-3,6` as numbers.
+/// Parses a list such as `0-3,6`.
 pub(crate) fn cpu_list(text: &str) -> Vec<u32> {
     let mut out = Vec::new();
     for part in text.trim().split(',').filter(|p| !p.is_empty()) {
@@ -65,14 +66,14 @@ pub(crate) fn cpu_list(text: &str) -> Vec<u32> {
     out
 }
 
-/// CPUs that are online now.
+/// The CPUs that are online now.
 pub(crate) fn online() -> Vec<u32> {
     let list = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
     let v = cpu_list(&list);
     if v.is_empty() { vec![0] } else { v }
 }
 
-/// The `[x]` of `always [x] never`.
+/// The word in brackets of a setting such as `always [x] never`.
 fn selected(text: &str) -> &str {
     text.split_once('[').and_then(|(_, r)| r.split_once(']')).map_or(text, |(s, _)| s)
 }
@@ -82,12 +83,12 @@ fn ns(id: ClockId) -> u64 {
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
-/// CLOCK_MONOTONIC now.
+/// The present time of CLOCK_MONOTONIC in nanoseconds.
 pub(crate) fn monotonic() -> u64 {
     ns(ClockId::Monotonic)
 }
 
-/// The clocks at one moment: `(text for a fact, realtime, monotonic)`. The pair with the least time between its readings of three.
+/// The clocks at one moment: `(text for a fact, realtime, monotonic)`. Of three readings, the one that took the least time is used.
 pub(crate) fn clocks() -> (String, u64, u64) {
     let mut best: Option<(u64, String, u64, u64)> = None;
     for _ in 0..3 {
@@ -103,7 +104,7 @@ pub(crate) fn clocks() -> (String, u64, u64) {
     best.map(|b| (b.1, b.2, b.3)).unwrap_or_default()
 }
 
-/// Parameters of the kvm modules: `kvm.tdp_mmu` → `Y`.
+/// The parameters of the kvm modules: `kvm.tdp_mmu` → `Y`.
 pub(crate) fn parameters(sys_module: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let Ok(dir) = fs::read_dir(sys_module) else { return out };
@@ -122,7 +123,7 @@ pub(crate) fn parameters(sys_module: &Path) -> BTreeMap<String, String> {
     out
 }
 
-/// Gathers everything.
+/// Gathers all facts.
 pub fn gather(g: Gather) -> Host {
     let mut f: Vec<Fact> = Vec::new();
     let mut add = |k: &str, v: String| f.push((k.to_owned(), v));
@@ -183,7 +184,7 @@ pub fn gather(g: Gather) -> Host {
         add(&format!("mask.{k}"), format!("{v:#018x}"));
     }
     for (k, v) in &vars.vars {
-        // Where kernel memory lies is nobody's business in an anonymised capture.
+        // An anonymised capture must not show where kernel memory is mapped.
         if *k == "page_offset_base" {
             if !g.anonymise {
                 add("var.page_offset_base", format!("{v:#x}"));

@@ -1,15 +1,15 @@
-//! The values of KVM's own variables, read from the running kernel's memory: `/proc/kallsyms` says where, `/proc/kcore` says what.
-//! Only read, and only where the host allows both; otherwise the reason is a fact of its own.
+//! Reads the values of KVM's own variables from the running kernel's memory: `/proc/kallsyms` has their addresses, `/proc/kcore` their
+//! contents. It never writes, and where the host does not allow reading, the reason becomes a fact of the capture.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-/// Width of a variable in bytes.
+/// The width of a variable in bytes.
 type Width = u8;
 
-/// SPTE masks: u64 each, global since 5.10, static (in kallsyms only with `CONFIG_KALLSYMS_ALL`) before.
+/// The SPTE masks. Each is a u64; they are global since 5.10, and static before (so in kallsyms only with `CONFIG_KALLSYMS_ALL`).
 pub(crate) const MASKS: &[&str] = &[
     "shadow_nx_mask",
     "shadow_x_mask",
@@ -37,7 +37,7 @@ pub(crate) const MASKS: &[&str] = &[
     "physical_mask",
 ];
 
-/// Other variables that decide what the MMU does.
+/// Other variables on which the MMU's behaviour depends.
 pub(crate) const VARS: &[(&str, Width)] = &[
     ("shadow_phys_bits", 1),
     ("kvm_ad_enabled", 1),
@@ -66,18 +66,18 @@ fn width(name: &str) -> Option<Width> {
     VARS.iter().find(|v| v.0 == name).map(|v| v.1)
 }
 
-/// What was found out.
+/// The values that were read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct KernelVars {
-    /// Masks by the kernel's names.
+    /// The masks, by the kernel's names.
     pub masks: BTreeMap<&'static str, u64>,
-    /// The other variables.
+    /// The other variables, by the kernel's names.
     pub vars: BTreeMap<&'static str, u64>,
-    /// What could not be read, and why; `*` stands for all of them.
+    /// What could not be read and why; the name `*` stands for all variables.
     pub unread: Vec<(String, String)>,
 }
 
-/// Addresses of the wanted variables in kallsyms text. `Err` says why there are none at all.
+/// Finds the addresses of the variables in the text of kallsyms. `Err` says why there are none at all.
 pub(crate) fn addresses(mut kallsyms: impl Read) -> Result<BTreeMap<&'static str, u64>, String> {
     let mut text = Vec::new();
     kallsyms.read_to_end(&mut text).map_err(|e| format!("/proc/kallsyms: {e}"))?;
@@ -94,7 +94,7 @@ pub(crate) fn addresses(mut kallsyms: impl Read) -> Result<BTreeMap<&'static str
         if !matches!(kind, "b" | "B" | "d" | "D" | "r" | "R") {
             continue;
         }
-        // Other modules may have a static of the same name: only kvm's own or vmlinux's count.
+        // Another module may have a static variable of the same name, so only those of kvm's modules and of vmlinux count.
         if !matches!(parts.next(), None | Some("[kvm]" | "[kvm_intel]" | "[kvm_amd]")) {
             continue;
         }
@@ -120,7 +120,7 @@ pub(crate) fn addresses(mut kallsyms: impl Read) -> Result<BTreeMap<&'static str
     Ok(found)
 }
 
-/// Where one stretch of kernel memory lies in kcore.
+/// Where a stretch of kernel memory is stored in kcore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     vaddr: u64,
@@ -179,11 +179,11 @@ fn read_var(core: &impl FileExt, segments: &[Segment], address: u64, width: Widt
     let mut b = [0u8; 8];
     core.read_exact_at(&mut b[..width], s.offset + (address - s.vaddr))
         .map_err(|e| format!("/proc/kcore at {address:#x}: {e}"))?;
-    // Little-endian hosts only (x86): the low bytes come first.
+    // The host is x86 and little-endian, so the low bytes come first.
     Ok(u64::from_le_bytes(b))
 }
 
-/// Reads what can be read out of these two files.
+/// Reads what can be read with these two files.
 pub(crate) fn read_from(kallsyms: impl Read, core: io::Result<impl FileExt>) -> KernelVars {
     let mut out = KernelVars::default();
     let found = match addresses(kallsyms) {
@@ -211,7 +211,7 @@ pub(crate) fn read_from(kallsyms: impl Read, core: io::Result<impl FileExt>) -> 
     out
 }
 
-/// Why `/proc/kcore` cannot be read, in words.
+/// The reason in words why `/proc/kcore` cannot be read.
 pub(crate) fn kcore_reason(e: &io::Error) -> String {
     match e.kind() {
         io::ErrorKind::NotFound => "no /proc/kcore (kernel without CONFIG_PROC_KCORE)".into(),
@@ -227,7 +227,7 @@ pub(crate) fn kcore_reason(e: &io::Error) -> String {
     }
 }
 
-/// Reads the running kernel's.
+/// Reads the variables of the running kernel.
 pub(crate) fn read() -> KernelVars {
     match File::open("/proc/kallsyms") {
         Ok(k) => read_from(k, File::open("/proc/kcore")),
@@ -241,7 +241,7 @@ pub(crate) fn read() -> KernelVars {
 mod tests {
     use super::*;
 
-    // Addresses and values as a 6.1 host printed them.
+    // These addresses and values were printed by a 6.1 host.
     const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffffc0a55e60 D shadow_mmio_value\t[kvm]\n\
         ffffffffc0a55e68 b shadow_phys_bits\t[kvm]\nffffffffc0a55e70 t shadow_nx_mask\t[kvm]\n\
         ffffffffc0b00000 d enable_pml\t[other]\nffffffff82a39660 d shadow_timekeeper\n";

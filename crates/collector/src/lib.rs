@@ -1,8 +1,9 @@
-//! A live KVM host to a capture.
+//! Records a live KVM host into a capture.
 //!
-//! [`record()`] opens the chosen tracepoints with `perf_event_open` into one ring per CPU of its own, drains them, and writes a perf.data
-//! stream that also carries the host facts a decoder needs. [`doctor`] says whether that works here and, if not, how to mend it.
-//! Nothing here touches the kernel's global trace buffer or anybody else's tracing; all events vanish with this process.
+//! [`record()`] opens the chosen tracepoints with `perf_event_open` into one ring for each CPU, drains the rings, and writes a perf.data stream
+//! that also has the facts about the host that a decoder needs. [`doctor`] says whether that works on this host and, if not, how to mend it.
+//! The command line calls both. This crate never changes the kernel's global trace buffer or anybody else's tracing; all of its events
+//! disappear with the process.
 
 mod attr;
 mod btf;
@@ -37,7 +38,7 @@ pub enum Error {
     /// tracefs is not mounted.
     #[error("tracefs is not mounted\n  to mend it, as root: mount -t tracefs nodev /sys/kernel/tracing")]
     NoTracefs,
-    /// tracefs is there but closed to this user.
+    /// tracefs is mounted, but this user may not read it.
     #[error(
         "tracefs is closed to this user\n  run as root (sudo mmuscope record …); `mmuscope doctor` shows the alternatives"
     )]
@@ -45,30 +46,30 @@ pub enum Error {
     /// The kernel has no kvm events.
     #[error("this kernel shows no kvm events\n  load KVM, as root: modprobe kvm_intel || modprobe kvm_amd")]
     NoEvents,
-    /// A name that matches no event.
+    /// A name matches no event.
     #[error(
         "no event is called {name:?}{like}\n  sets: mmu, faults, mmio, all; events: kvm_mmu_set_spte, kvm:kvm_*, -kvm_age_hva (leave out)"
     )]
     UnknownEvent {
-        /// As given.
+        /// The name as given.
         name: String,
-        /// Near misses, as the end of the sentence.
+        /// Similar names, as the end of the sentence.
         like: String,
     },
     /// A file could not be read.
     #[error("{}: {source}", path.display())]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// The output could not be made or written.
+    /// The output file could not be made or written.
     #[error("{}: {source}", path.display())]
     Write {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// The kernel does not let this user record.
@@ -81,23 +82,23 @@ pub enum Error {
         /// What helps.
         mend: String,
     },
-    /// An option that makes no sense here.
+    /// An option has no meaning here; the text says why.
     #[error("{0}")]
     Usage(String),
     /// The command could not be started.
     #[error("cannot run {command}: {source}")]
     Command {
-        /// Its name.
+        /// The name of the command.
         command: String,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// Some other system call failed.
+    /// Any other system call failed.
     #[error("{what}: {source}")]
     System {
         /// What was tried.
         what: &'static str,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
 }

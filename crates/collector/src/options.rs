@@ -1,4 +1,4 @@
-//! What a user can ask of a recording.
+//! The options of a recording. The main type is [`RecordOptions`]; the command line fills it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use crate::trigger::Trigger;
 
-/// Where the capture goes.
+/// Where the capture is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// A file (for snapshots: the pattern of their names).
+    /// A file (for snapshots, the pattern of their names).
     File(PathBuf),
     /// Standard output.
     Stdout,
 }
 
-/// Whose events are recorded.
+/// The tasks whose events are recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Scope {
-    /// Everybody's.
+    /// All tasks of the host.
     #[default]
     System,
     /// This process: its threads now and later.
@@ -32,43 +32,43 @@ pub enum Scope {
 /// A recording.
 #[derive(Clone, Debug)]
 pub struct RecordOptions {
-    /// Where to.
+    /// Where the capture is written.
     pub output: Output,
-    /// Event sets and events, comma separated.
+    /// Names of event sets and events, separated by commas.
     pub events: String,
-    /// Whose.
+    /// The tasks whose events are recorded.
     pub scope: Scope,
-    /// Recorded from start to end of this command.
+    /// A command that is started with the recording and ends it; empty for none.
     pub command: Vec<OsString>,
     /// Stop after this time.
     pub duration: Option<Duration>,
     /// Stop when the capture has this many bytes.
     pub max_size: Option<u64>,
-    /// Only these guest frames (first, last) in events that name one.
+    /// Record only these guest frames (first, last) in events that name one.
     pub gfn: Option<(u64, u64)>,
-    /// In-kernel filters: event name and expression over its fields.
+    /// Filters that the kernel applies: the name of an event, and an expression over its fields.
     pub filters: Vec<(String, String)>,
-    /// Ring memory per CPU in bytes; `None` chooses.
+    /// The bytes of ring memory for each CPU; with `None` the recorder chooses.
     pub buffer: Option<u64>,
-    /// zstd level; `None`: not compressed.
+    /// The compression level of zstd; `None` for no compression.
     pub compression: Option<i32>,
-    /// The rings may be emptied at real-time priority, where the system allows it.
+    /// Whether the rings may be emptied at real-time priority, where the system allows it.
     pub realtime: bool,
-    /// Memory maps of the VMMs.
+    /// Whether to include the memory maps of the VMMs.
     pub maps: bool,
-    /// Leave out what identifies people, guests or the machine.
+    /// Whether to leave out what identifies people, guests or the machine.
     pub anonymise: bool,
-    /// Flight recorder: keep overwriting, save when told.
+    /// Whether this is a flight recorder: the rings are overwritten, and saved on request.
     pub flight: bool,
-    /// When to save, besides SIGUSR1 and the end.
+    /// When the flight recorder saves, besides SIGUSR1 and the end.
     pub trigger: Option<Trigger>,
-    /// Keep recording this long after the trigger before saving.
+    /// How long recording continues after the trigger before it saves.
     pub after: Duration,
     /// Stop after this many snapshots.
     pub snapshots: Option<u32>,
-    /// No status line, no summary of a recording that lost nothing.
+    /// Whether to print no status line, and no summary of a recording that lost nothing.
     pub quiet: bool,
-    /// The command line, for the capture.
+    /// The command line, which is stored in the capture.
     pub argv: Vec<String>,
 }
 
@@ -98,7 +98,7 @@ impl Default for RecordOptions {
     }
 }
 
-/// A length of time as `mmuscope_units` reads it: `10`, `1.5s`, `200ms`, `5m`, `2h`; seconds where no unit is given.
+/// Parses a length of time with the rules of `mmuscope_units`: `10`, `1.5s`, `200ms`, `5m`, `2h`; seconds where no unit is given.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     mmuscope_units::time(text).map(Duration::from_nanos).map_err(|e| e.to_string())
 }

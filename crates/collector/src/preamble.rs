@@ -1,4 +1,5 @@
-//! The records of a capture that are the recorder's own: everything that stands before the first event, the host facts, and the losses.
+//! The records of a capture that the recorder makes itself: everything before the first event, the facts about the host, and the losses. The
+//! main type is [`Preamble`].
 
 use crate::capture::DECOMPRESSED;
 use crate::ring::kind;
@@ -32,9 +33,9 @@ mod feature {
 #[derive(Clone, Debug)]
 pub(crate) struct EventDesc {
     pub attr: Vec<u8>,
-    /// `kvmmmu:kvm_mmu_set_spte`
+    /// Its full name: `kvmmmu:kvm_mmu_set_spte`.
     pub name: String,
-    /// One per CPU.
+    /// Its ids, one for each CPU.
     pub ids: Vec<u64>,
 }
 
@@ -46,26 +47,26 @@ pub(crate) struct Preamble {
     pub release: String,
     pub arch: String,
     pub cpu_desc: String,
-    /// `AuthenticAMD,26,2,1`
+    /// The CPU in perf's form: `AuthenticAMD,26,2,1`.
     pub cpuid: String,
     pub cpus_configured: u32,
     pub cpus_online: u32,
     pub total_mem_kb: u64,
     pub cmdline: Vec<String>,
-    /// CLOCK_REALTIME and CLOCK_MONOTONIC at one moment, ns.
+    /// CLOCK_REALTIME and CLOCK_MONOTONIC at one moment, in nanoseconds.
     pub wall: (u64, u64),
     pub header_page: String,
     pub header_event: String,
-    /// `(system, format text)`
+    /// The formats of the events, as `(system, format text)`.
     pub formats: Vec<(String, String)>,
     pub facts: Vec<(String, String)>,
-    /// `(pid, tid, comm)`
+    /// The tasks that run, as `(pid, tid, comm)`.
     pub tasks: Vec<(u32, u32, String)>,
     pub compressed: bool,
     pub level: i32,
 }
 
-/// Appends a record; `false` (and nothing appended) where the body is too long for one.
+/// Appends a record. The result is `false`, and nothing is appended, if the body is too long for one record.
 pub(crate) fn record(out: &mut Vec<u8>, kind: u32, misc: u16, body: &[u8]) -> bool {
     let pad = body.len().next_multiple_of(8) - body.len();
     let Ok(size) = u16::try_from(8 + body.len() + pad) else { return false };
@@ -88,7 +89,7 @@ fn string(out: &mut Vec<u8>, s: &str) {
 fn feat(out: &mut Vec<u8>, id: u64, body: &[u8]) {
     let mut b = id.to_le_bytes().to_vec();
     b.extend(body);
-    // A feature that does not fit into one record is left out: none of them is needed to read the events.
+    // A feature that does not fit into one record is left out; none of them is needed to read the events.
     record(out, HEADER_FEATURE, 0, &b);
 }
 
@@ -98,7 +99,7 @@ fn feat_string(out: &mut Vec<u8>, id: u64, s: &str) {
     feat(out, id, &b);
 }
 
-/// Facts as records that perf skips.
+/// Appends facts as records that perf skips.
 pub(crate) fn facts(out: &mut Vec<u8>, facts: &[(String, String)]) {
     const ROOM: usize = 60_000;
     let mut body = b"MMUSCOPE".to_vec();
@@ -123,7 +124,7 @@ pub(crate) fn facts(out: &mut Vec<u8>, facts: &[(String, String)]) {
     }
 }
 
-/// The fields that end every record but samples (`sample_id_all` with our sample_type).
+/// Appends the fields that end every record except samples (`sample_id_all` with our sample_type).
 fn trailer(body: &mut Vec<u8>, pid: u32, tid: u32, time: u64, cpu: u32, id: u64) {
     body.extend(pid.to_le_bytes());
     body.extend(tid.to_le_bytes());
@@ -133,7 +134,7 @@ fn trailer(body: &mut Vec<u8>, pid: u32, tid: u32, time: u64, cpu: u32, id: u64)
     body.extend(id.to_le_bytes());
 }
 
-/// A LOST record of our own, for what the ring had no room to report.
+/// Appends a LOST record of the recorder's own, for losses that the ring had no room to report.
 pub(crate) fn lost(out: &mut Vec<u8>, id: u64, count: u64, time: u64, cpu: u32) {
     let mut b = id.to_le_bytes().to_vec();
     b.extend(count.to_le_bytes());
@@ -141,7 +142,7 @@ pub(crate) fn lost(out: &mut Vec<u8>, id: u64, count: u64, time: u64, cpu: u32) 
     record(out, kind::LOST, 0, &b);
 }
 
-/// Exact loss of one event on one CPU.
+/// Appends the exact loss of one event on one CPU.
 pub(crate) fn lost_samples(out: &mut Vec<u8>, id: u64, count: u64, time: u64, cpu: u32) {
     let mut b = count.to_le_bytes().to_vec();
     trailer(&mut b, u32::MAX, u32::MAX, time, cpu, id);
@@ -149,7 +150,7 @@ pub(crate) fn lost_samples(out: &mut Vec<u8>, id: u64, count: u64, time: u64, cp
 }
 
 impl Preamble {
-    /// The bytes that start a capture.
+    /// The bytes with which a capture starts.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut out = b"PERFILE2".to_vec();
         out.extend(16u64.to_le_bytes());
@@ -213,7 +214,7 @@ impl Preamble {
             b.extend(e.ids.iter().flat_map(|i| i.to_le_bytes()));
         }
         feat(out, feature::EVENT_DESC, &b);
-        // Resolution of the clock: 1 ns.
+        // The clock has a resolution of 1 ns.
         feat(out, feature::CLOCKID, &1u64.to_le_bytes());
         let mut b = 1u32.to_le_bytes().to_vec();
         b.extend((libc::CLOCK_MONOTONIC as u32).to_le_bytes());
@@ -221,7 +222,7 @@ impl Preamble {
         b.extend(self.wall.1.to_le_bytes());
         feat(out, feature::CLOCK_DATA, &b);
         if self.compressed {
-            // version, type zstd, level, ratio (unknown yet), bytes a record may decompress to
+            // The feature has: version, type zstd, level, ratio (not known yet), the most bytes that a record decompresses to.
             let b: Vec<u8> = [1, 1, self.level.max(1) as u32, 1, DECOMPRESSED]
                 .iter()
                 .flat_map(|v: &u32| v.to_le_bytes())
@@ -261,7 +262,7 @@ impl Preamble {
         t.extend([0; 8]); // no kallsyms, no printk formats
         t.extend(0u64.to_le_bytes()); // no saved command lines: COMM records say more
         t.resize(t.len().next_multiple_of(8), 0);
-        // The size stands in the body, the bytes follow the record.
+        // The record's body has the size of the data; the data follow the record.
         let mut b = (t.len() as u32).to_le_bytes().to_vec();
         b.truncate(4);
         out.extend(HEADER_TRACING_DATA.to_le_bytes());

@@ -1,11 +1,11 @@
-//! "More than N in this much time", per key.
+//! Counts "more than N events in a length of time" for each key. The main type is [`Rates`]; triggers use it.
 
 use std::collections::{HashMap, VecDeque};
 
-/// Keys remembered at most; beyond, all are forgotten (a key that matters comes back at once).
+/// The most keys that are remembered. With more, all are forgotten, and a key that matters is soon there again.
 const KEYS: usize = 65_536;
 
-/// Counts events of each key in a sliding window.
+/// Counts the events of each key in a sliding window.
 #[derive(Clone, Debug)]
 pub(crate) struct Rates {
     more_than: usize,
@@ -14,19 +14,19 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// More than `more_than` within `within` nanoseconds.
+    /// A counter for more than `more_than` events within `within` nanoseconds.
     pub(crate) fn new(more_than: u32, within: u64) -> Self {
         Self { more_than: more_than as usize, within, seen: HashMap::new() }
     }
 
-    /// One event; `true` if it is one too many. The key then starts afresh.
+    /// Counts one event. The result is `true` if it is one too many, and the key then starts again from zero.
     pub(crate) fn hit(&mut self, key: u64, time: u64) -> bool {
         if self.seen.len() > KEYS {
             self.seen.clear();
         }
         let times = self.seen.entry(key).or_default();
         times.push_back(time);
-        // CPUs' rings are read one after the other, so times may go back a little: the oldest kept stamp is what counts.
+        // The rings of CPUs are read one after the other, so times may go back a little; the oldest time that is kept decides.
         while times.len() > self.more_than + 1 {
             times.pop_front();
         }

@@ -1,36 +1,37 @@
-//! Reading a perf ring: a small type over any memory that behaves like one, so that tests can drive it over a fake.
+//! Reading a perf ring. The main type is [`Ring`]; it works over any memory that behaves like a mapped ring ([`RingMemory`]), so that tests can
+//! use ordinary memory. It never interprets the content of a record.
 //!
-//! Records are 8-byte aligned and start with an 8-byte header, and the ring is a power of two: a header, and every aligned u64 of a
-//! record, is in one piece; a record itself may wrap.
+//! Records are aligned to 8 bytes and start with an 8-byte header, and the size of the ring is a power of two. So a header, and every aligned
+//! u64 of a record, is in one piece, but a record itself may wrap.
 
 /// Memory that behaves like a mapped perf ring.
 pub trait RingMemory {
-    /// Bytes of data, a power of two.
+    /// The number of bytes of data, a power of two.
     fn len(&self) -> usize;
-    /// Whether the ring has no room at all (never, for a real one).
+    /// Whether the ring has no room at all (this is never so for a real ring).
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Where the producer is (it only grows in a consumed ring, only shrinks in an overwriting one).
+    /// The position of the producer. It only grows in a consumed ring, and only decreases in an overwriting one.
     fn head(&self) -> u64;
-    /// Tells the producer that everything before `tail` has been read.
+    /// Lets the producer write over everything before `tail`.
     fn release(&mut self, tail: u64);
-    /// Bytes that the producer does not write meanwhile; must not wrap.
+    /// Bytes that the producer does not write to at the same time. The range must not wrap.
     fn bytes(&self, at: usize, len: usize) -> &[u8];
 }
 
-/// Header of a record.
+/// The header of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// `PERF_RECORD_*`.
+    /// The type, one of `PERF_RECORD_*`.
     pub kind: u32,
-    /// Flags.
+    /// The flags (`PERF_RECORD_MISC_*`).
     pub misc: u16,
-    /// Bytes, header included.
+    /// The size in bytes, including the header.
     pub size: u16,
 }
 
-/// The record types the collector looks at.
+/// The record types that the collector looks at.
 pub mod kind {
     /// `PERF_RECORD_LOST`
     pub const LOST: u32 = 2;
@@ -46,16 +47,16 @@ pub mod kind {
     pub const LOST_SAMPLES: u32 = 13;
 }
 
-/// A record in the ring, not copied.
+/// A record in the ring that is not copied.
 pub struct Record<'a, M> {
     memory: &'a M,
     at: u64,
-    /// Its header.
+    /// The header of the record.
     pub header: Header,
 }
 
 impl<M: RingMemory> Record<'_, M> {
-    /// The u64 at this offset from the record's start, where the record reaches that far. Offsets are multiples of 8.
+    /// The u64 at this offset from the start of the record, if the record is long enough. The offset must be a multiple of 8.
     pub fn word(&self, offset: usize) -> Option<u64> {
         (offset.is_multiple_of(8) && offset + 8 <= self.header.size as usize)
             .then(|| word(self.memory, self.at + offset as u64))
@@ -95,7 +96,7 @@ fn copy<M: RingMemory>(memory: &M, at: u64, len: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Walks the records of `[from, to)`, oldest first, as long as they make sense; returns where it stopped (`to` if all did).
+/// Walks over the records of `[from, to)`, oldest first, as long as they are valid. It returns where it stopped (`to` if all are valid).
 pub fn walk<M: RingMemory>(memory: &M, from: u64, to: u64, mut f: impl FnMut(&Record<'_, M>)) -> u64 {
     let mut at = from;
     while to.wrapping_sub(at) >= 8 {
@@ -114,28 +115,28 @@ pub fn walk<M: RingMemory>(memory: &M, from: u64, to: u64, mut f: impl FnMut(&Re
 pub struct Ring<M> {
     memory: M,
     tail: u64,
-    /// Bytes that could not be understood and were skipped (a kernel bug or somebody else reading; never seen).
+    /// The number of bytes that were not valid records and were skipped. That would be a kernel bug, or another reader; it was never seen.
     pub skipped: u64,
 }
 
 impl<M: RingMemory> Ring<M> {
-    /// Starts at the ring's beginning: nothing of it has been read yet.
+    /// Starts at the beginning of the ring, of which nothing has been read yet.
     pub fn new(memory: M) -> Self {
         Self { memory, tail: 0, skipped: 0 }
     }
 
-    /// The memory.
+    /// The memory of the ring.
     pub fn memory(&self) -> &M {
         &self.memory
     }
 
-    /// How full it is, 0 to 1.
+    /// How full the ring is, 0 to 1.
     pub fn fill(&self) -> f64 {
         self.memory.head().wrapping_sub(self.tail) as f64 / self.memory.len() as f64
     }
 
-    /// Takes what has arrived: shows every record to `each`, then hands the bytes on in pieces of at most `piece` bytes (a piece may end
-    /// inside a record), giving room back to the producer after each. Returns the number of bytes taken.
+    /// Takes what has arrived. It shows every record to `each`, then passes the bytes on in pieces of at most `piece` bytes (a piece may end inside
+    /// a record), and gives room back to the producer after each. It returns the number of bytes taken.
     pub fn drain(
         &mut self,
         piece: usize,
@@ -157,7 +158,7 @@ impl<M: RingMemory> Ring<M> {
         good.wrapping_sub(from)
     }
 
-    /// Takes what has arrived record by record (for those that must be changed on the way).
+    /// Takes what has arrived record by record, for records that must be changed on the way.
     pub fn records(&mut self, each: impl FnMut(&Record<'_, M>)) -> u64 {
         let from = self.tail;
         let head = self.memory.head();
@@ -176,16 +177,16 @@ impl<M: RingMemory> Ring<M> {
     }
 }
 
-/// What an overwriting ring holds, oldest record first, one after the other. The ring must be paused.
+/// Appends the content of an overwriting ring, oldest record first. The ring must be paused.
 ///
-/// Its head runs downwards: walking up from the head shows the newest record first, until a header that makes no sense (never written,
-/// or half overwritten) or one full lap.
+/// Its head decreases. Walking up from the head shows the newest record first, until a header is not valid (never written, or half
+/// overwritten) or the walk has gone once around.
 pub fn overwritten<M: RingMemory>(memory: &M, out: &mut Vec<u8>) -> usize {
     let head = memory.head();
     let end = head.wrapping_add(memory.len() as u64);
     let mut found = Vec::new();
     walk(memory, head, end, |r| {
-        // An untouched part of the ring is zero: size 0 stopped the walk already. Type 0 is never written by the kernel.
+        // An untouched part of the ring is zero, and size 0 has stopped the walk already. The kernel never writes type 0.
         if r.header.kind != 0 {
             found.push((r.at, r.header.size as usize));
         }
@@ -197,7 +198,7 @@ pub fn overwritten<M: RingMemory>(memory: &M, out: &mut Vec<u8>) -> usize {
     found.len()
 }
 
-/// Walks records that lie one after the other in a buffer; a malformed rest is left out.
+/// Walks over records that lie one after the other in a buffer; a malformed rest is left out.
 pub fn records(mut bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
     std::iter::from_fn(move || {
         let h: [u8; 8] = bytes.get(..8)?.try_into().ok()?;
@@ -216,7 +217,7 @@ pub fn records(mut bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
 mod tests {
     use super::*;
 
-    /// A ring in ordinary memory, with a producer that behaves like the kernel's.
+    /// A ring in ordinary memory, with a producer that behaves like the kernel.
     struct Fake {
         data: Vec<u8>,
         head: u64,
@@ -236,7 +237,7 @@ mod tests {
             }
         }
 
-        /// Writes a record as the kernel does: not at all where it does not fit, and with a LOST record before it after such a loss.
+        /// Writes a record as the kernel does: a record that does not fit is dropped, and the next one that fits has a LOST record before it.
         fn produce(&mut self, record: &[u8]) -> bool {
             let lost =
                 if self.lost > 0 { super::tests::record(kind::LOST, &[0, self.lost]) } else { Vec::new() };
@@ -253,7 +254,7 @@ mod tests {
             true
         }
 
-        /// Writes a record of an overwriting ring: downwards.
+        /// Writes a record of an overwriting ring, downwards.
         fn produce_backward(&mut self, record: &[u8]) {
             self.head = self.head.wrapping_sub(record.len() as u64);
             self.put(self.head, record);
@@ -284,7 +285,7 @@ mod tests {
         r
     }
 
-    /// Records of different lengths, numbered.
+    /// Records of different lengths with numbers.
     fn numbered(n: u64) -> Vec<u8> {
         let words: Vec<u64> = (0..=n % 5).map(|i| if i == 0 { n } else { !0 }).collect();
         record(kind::SAMPLE, &words)
@@ -297,7 +298,7 @@ mod tests {
             let (mut sent, mut got, mut stream) = (Vec::new(), Vec::new(), Vec::new());
             let mut n = 0u64;
             for round in 0..500 {
-                // Sometimes one record, sometimes as many as fit.
+                // In some rounds one record is written, in others as many as fit.
                 for _ in 0..=round % 9 {
                     let r = numbered(n);
                     if ring.memory.head + r.len() as u64 - ring.memory.tail > 256 {
@@ -387,7 +388,7 @@ mod tests {
             assert_eq!(got.len(), count);
             assert_eq!(*got.last().unwrap(), n, "the newest is there");
             assert!(got.windows(2).all(|w| w[1] == w[0] + 1), "without gaps: {got:?}");
-            // Everything that fits is there: one more of the older ones would not have.
+            // Everything that fits is there: one more of the older records would not have fitted.
             let older = numbered(got[0].wrapping_sub(1)).len();
             assert!(got[0] == 0 || out.len() + older > 256 - 48, "{} bytes held", out.len());
         }

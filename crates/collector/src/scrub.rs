@@ -1,4 +1,5 @@
-//! Records that are not taken as they are: other VMs' left out, identifying fields zeroed, ids of a CPU that came later translated.
+//! Records that are not taken as they are: those of other VMs are left out, identifying fields are set to zero, and the ids of a CPU that came
+//! online later are translated. The main type is [`Scrub`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,29 +7,29 @@ use crate::ring::kind;
 use crate::tracefs::Tracepoint;
 use crate::vms;
 
-/// Offset of the pid, and of the raw bytes, in a sample with our sample_type.
+/// The offset of the pid, and that of the raw bytes, in a sample with our sample_type.
 const PID: usize = 16;
 const TID: usize = 20;
 const RAW: usize = 44;
 
-/// Whose records are kept.
+/// The tasks whose records are kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Only {
     pub pid: u32,
-    /// Kernel threads that work for it or for all.
+    /// Kernel threads that work for the VM, or for all processes.
     pub tids: HashSet<u32>,
 }
 
-/// What happens to each record on its way.
+/// What is done to each record.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sieve {
     only: Option<Only>,
-    /// Bytes of the raw record to zero, by event type.
+    /// The bytes of the raw record that are set to zero, by event type.
     zero: HashMap<u16, Vec<(usize, usize)>>,
     anonymise: bool,
 }
 
-/// Fields that hold a guest's code addresses or data.
+/// The fields that hold a guest's code addresses or data.
 const GUEST_FIELDS: &[&str] =
     &["guest_rip", "rip", "nested_rip", "nested_pgd", "val", "insn", "data", "vmcb"];
 
@@ -51,7 +52,7 @@ impl Sieve {
         self.only.is_none() && !self.anonymise
     }
 
-    /// Changes a record in place; `false` leaves it out. `ids` translates event ids.
+    /// Changes a record in place; the result is `false` if it is to be left out. `ids` translates event ids.
     pub(crate) fn pass(&mut self, record: &mut [u8], ids: &HashMap<u64, u64>) -> bool {
         let Some(kind) = u32_at(record, 0) else { return false };
         if !ids.is_empty() {
@@ -117,7 +118,7 @@ impl Sieve {
     }
 }
 
-/// `task-4242`, as much of it as fits.
+/// Writes `task-4242`, or as much of it as fits.
 pub(crate) fn anonymous_name(tid: u32, name: &mut [u8]) {
     let new = format!("task-{tid}");
     name.fill(0);
@@ -171,7 +172,7 @@ mod tests {
         assert!(s.pass(&mut sample(1, 42, 43, &[0; 12]), &none));
         assert!(s.pass(&mut sample(1, 7, 7, &[0; 12]), &none));
         assert!(!s.pass(&mut sample(1, 8, 8, &[0; 12]), &none));
-        // A worker that appears later announces itself by its name.
+        // A worker that appears later is recognised by its name.
         assert!(s.pass(&mut comm(99, 99, b"vhost-42\0\0\0\0\0\0\0\0"), &none));
         assert!(s.pass(&mut sample(1, 99, 99, &[0; 12]), &none));
         assert!(!s.pass(&mut comm(5, 5, b"bash\0\0\0\0\0\0\0\0\0\0\0\0"), &none));

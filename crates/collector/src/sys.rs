@@ -1,6 +1,6 @@
 //! The system calls that have no safe wrapper: `perf_event_open`, its ioctls, the mapped ring, blocked signals.
 //!
-//! Everything `unsafe` of this crate is in this file; each function here is safe to call and owns what it needs for that.
+//! All `unsafe` code of this crate is in this file. Each function here is safe to call and owns what it needs for that.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -13,18 +13,18 @@ pub(crate) use perf_event_open_sys::bindings::perf_event_attr;
 
 use crate::ring::RingMemory;
 
-/// Size of the attr that is passed to the kernel and written to captures: old enough for perf 4.1 and kernel 4.1, new enough for
-/// `use_clockid`. perf refuses attrs bigger than its own.
+/// The size in bytes of the attr that is passed to the kernel and written to captures. It is old enough for perf 4.1 and kernel 4.1, and new
+/// enough for `use_clockid`; perf refuses attrs that are larger than its own.
 pub(crate) const ATTR_SIZE: u32 = perf::bindings::PERF_ATTR_SIZE_VER5;
 
-/// Whom an event watches.
+/// The tasks and CPUs that an event watches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Watch<'a> {
-    /// Every task on one CPU.
+    /// All tasks on one CPU.
     Cpu(u32),
     /// The tasks of one cgroup (its directory) on one CPU.
     Cgroup(&'a OwnedFd, u32),
-    /// This thread, wherever it runs (used to ask whether the kernel allows an event at all).
+    /// This thread on any CPU. It serves to ask whether the kernel allows an event at all.
     SelfOnly,
 }
 
@@ -32,7 +32,7 @@ fn check(ret: libc::c_int) -> io::Result<libc::c_int> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
 }
 
-/// Opens one event, close-on-exec.
+/// Opens an event. Its descriptor is closed on exec.
 pub(crate) fn open(attr: &perf_event_attr, watch: Watch<'_>) -> io::Result<OwnedFd> {
     let cloexec = libc::c_ulong::from(perf::bindings::PERF_FLAG_FD_CLOEXEC);
     let (pid, cpu, flags) = match watch {
@@ -55,7 +55,7 @@ pub(crate) fn attr_bytes(attr: &perf_event_attr) -> Vec<u8> {
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(attr).cast::<u8>(), ATTR_SIZE as usize) }.to_vec()
 }
 
-/// The event's id, as samples carry it.
+/// The id of the event, which its samples carry.
 pub(crate) fn id(fd: &OwnedFd) -> io::Result<u64> {
     let mut id = 0u64;
     // SAFETY: the kernel writes one u64 to the pointer, which lives through the call.
@@ -75,7 +75,7 @@ pub(crate) fn disable(fd: &OwnedFd) -> io::Result<()> {
     check(unsafe { perf::ioctls::DISABLE(fd.as_raw_fd(), 0) }).map(drop)
 }
 
-/// Sends the event's records to another event's ring.
+/// Sends the records of an event to the ring of another event.
 pub(crate) fn set_output(fd: &OwnedFd, leader: &OwnedFd) -> io::Result<()> {
     // SAFETY: no pointers are passed; the kernel checks both descriptors.
     check(unsafe { perf::ioctls::SET_OUTPUT(fd.as_raw_fd(), leader.as_raw_fd()) }).map(drop)
@@ -111,8 +111,8 @@ const DATA_TAIL: usize = 1032;
 const DATA_OFFSET: usize = 1040;
 
 impl RingMap {
-    /// Maps a ring of `data_len` bytes (a power of two of whole pages). `consume`: records are consumed and the kernel is told so;
-    /// otherwise the ring is an overwriting one, mapped read-only.
+    /// Maps a ring of `data_len` bytes (a power of two of whole pages). With `consume`, records are consumed and the kernel may write over them
+    /// afterwards; without it, the ring overwrites its oldest records and is mapped read-only.
     pub(crate) fn new(fd: &OwnedFd, data_len: usize, consume: bool) -> io::Result<Self> {
         let page = rustix::param::page_size();
         let map_len = page + data_len;
@@ -154,7 +154,7 @@ impl RingMemory for RingMap {
     }
 
     fn release(&mut self, tail: u64) {
-        // All reads of the records come before the kernel may write over them.
+        // All reads of the records happen before the kernel may write over them.
         fence(Ordering::SeqCst);
         self.word(DATA_TAIL).store(tail, Ordering::Release);
     }
@@ -174,7 +174,7 @@ impl Drop for RingMap {
     }
 }
 
-/// Blocked signals as a descriptor to poll. While it lives, SIGINT, SIGTERM, SIGHUP and SIGUSR1 do not interrupt this thread.
+/// Blocked signals as a descriptor to poll. While it exists, SIGINT, SIGTERM, SIGHUP and SIGUSR1 do not interrupt this thread.
 pub(crate) struct Signals {
     fd: OwnedFd,
     old: libc::sigset_t,
@@ -229,7 +229,7 @@ impl Drop for Signals {
     }
 }
 
-/// Lets the calling thread run before ordinary ones, at the lowest real-time priority; threads and commands that it starts do not inherit it.
+/// Gives the calling thread the lowest real-time priority, before all ordinary threads. Threads and commands that it starts do not inherit it.
 pub(crate) fn realtime() -> io::Result<()> {
     // SAFETY: sched_param is plain data, and zero is a valid value of each of its fields (some C libraries have more than one).
     let mut param: libc::sched_param = unsafe { std::mem::zeroed() };
@@ -241,7 +241,7 @@ pub(crate) fn realtime() -> io::Result<()> {
     .map(drop)
 }
 
-/// One CPUID leaf: eax, ebx, ecx, edx. `None` off x86 or where the CPU has no such leaf.
+/// One CPUID leaf: eax, ebx, ecx, edx. `None` on other machines than x86, or where the CPU has no such leaf.
 pub(crate) fn cpuid(leaf: u32, sub: u32) -> Option<[u32; 4]> {
     #[cfg(target_arch = "x86_64")]
     {

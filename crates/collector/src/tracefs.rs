@@ -1,4 +1,4 @@
-//! tracefs, read only: event ids, format files, and which events there are. Nothing here switches anything on.
+//! Reads tracefs: event ids, format files, and which events exist. The main type is [`Tracefs`]. Nothing here ever switches anything on.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,29 +16,29 @@ pub struct Tracefs {
 /// One tracepoint of the running kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tracepoint {
-    /// `kvmmmu` or `kvm`.
+    /// The system: `kvmmmu` or `kvm`.
     pub system: String,
-    /// `kvm_mmu_set_spte`.
+    /// The name: `kvm_mmu_set_spte`.
     pub name: String,
-    /// Its number on this boot (`perf_event_attr.config`, `common_type`).
+    /// The number on this boot (`perf_event_attr.config`, `common_type`).
     pub id: u64,
-    /// The `format` file.
+    /// The text of its `format` file.
     pub format: String,
 }
 
 impl Tracepoint {
-    /// `system:name`
+    /// The full name, `system:name`.
     pub fn full_name(&self) -> String {
         format!("{}:{}", self.system, self.name)
     }
 
-    /// Offset and size of a field in the raw record.
+    /// The offset and size of a field in the raw record, in bytes.
     pub fn field(&self, name: &str) -> Option<(usize, usize)> {
         fields(&self.format).into_iter().find(|f| f.0 == name).map(|f| (f.1, f.2))
     }
 }
 
-/// Name, offset and size of every field that a format file describes.
+/// The name, offset and size of every field that a format file describes.
 pub fn fields(format: &str) -> Vec<(&str, usize, usize)> {
     let mut out = Vec::new();
     for line in format.lines() {
@@ -63,16 +63,16 @@ pub fn fields(format: &str) -> Vec<(&str, usize, usize)> {
     out
 }
 
-/// How tracefs was (not) found.
+/// Whether and where tracefs was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mounted {
-    /// At `/sys/kernel/tracing`.
+    /// It is at `/sys/kernel/tracing`.
     Yes,
-    /// Only below debugfs.
+    /// It is only below debugfs.
     Debugfs,
-    /// Nowhere.
+    /// It is not mounted.
     No,
-    /// It is there but this user may not enter.
+    /// It is mounted, but this user may not read it.
     Forbidden,
 }
 
@@ -80,7 +80,7 @@ const PLACES: [(&str, Mounted); 2] =
     [("/sys/kernel/tracing", Mounted::Yes), ("/sys/kernel/debug/tracing", Mounted::Debugfs)];
 
 impl Tracefs {
-    /// Looks in the usual places.
+    /// Looks for tracefs in the usual places.
     pub fn find() -> (Mounted, Option<Self>) {
         let mut forbidden = false;
         for (place, how) in PLACES {
@@ -91,18 +91,18 @@ impl Tracefs {
                 Err(_) => {}
             }
         }
-        // An unmounted /sys/kernel/tracing is an empty folder anybody may list; debugfs is 0700 even where tracefs is mounted.
+        // An unmounted /sys/kernel/tracing is an empty folder that anybody may list; debugfs is 0700 even where tracefs is mounted.
         let mounted = fs::read_to_string("/proc/self/mounts")
             .is_ok_and(|m| m.lines().any(|l| l.split(' ').nth(2) == Some("tracefs")));
         (if forbidden && mounted { Mounted::Forbidden } else { Mounted::No }, None)
     }
 
-    /// A tracefs at another place (tests).
+    /// A tracefs at another place, for tests.
     pub fn at(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
-    /// Names of a system's events, sorted; empty where the system is not there.
+    /// The names of a system's events, sorted; empty where the system does not exist.
     pub fn names(&self, system: &str) -> Vec<String> {
         let Ok(dir) = fs::read_dir(self.root.join("events").join(system)) else { return Vec::new() };
         let mut v: Vec<String> = dir
@@ -114,7 +114,7 @@ impl Tracefs {
         v
     }
 
-    /// Every system's name.
+    /// The names of all systems.
     pub fn systems(&self) -> Vec<String> {
         let Ok(dir) = fs::read_dir(self.root.join("events")) else { return Vec::new() };
         let mut v: Vec<String> = dir
@@ -126,7 +126,7 @@ impl Tracefs {
         v
     }
 
-    /// One tracepoint's id and format.
+    /// The id and format of one tracepoint.
     pub fn tracepoint(&self, system: &str, name: &str) -> Result<Tracepoint, Error> {
         let dir = self.root.join("events").join(system).join(name);
         let read = |file: &str| {
@@ -140,14 +140,14 @@ impl Tracefs {
         Ok(Tracepoint { system: system.into(), name: name.into(), id, format: read("format")? })
     }
 
-    /// `events/header_page` and `events/header_event`.
+    /// The texts of `events/header_page` and `events/header_event`.
     pub fn headers(&self) -> (String, String) {
         let read = |f| fs::read_to_string(self.root.join("events").join(f)).unwrap_or_default();
         (read("header_page"), read("header_event"))
     }
 }
 
-/// Event sets a user can name.
+/// The event sets that a user can name, with what they hold.
 pub const SETS: [(&str, &str); 4] = [
     (
         "mmu",
@@ -158,7 +158,7 @@ pub const SETS: [(&str, &str); 4] = [
     ("all", "every kvmmmu event and every kvm event that mmuscope knows"),
 ];
 
-/// The `kvm` events that mmuscope has a typed form for.
+/// The `kvm` events for which mmuscope has a typed form.
 const KVM: &[&str] = &[
     "kvm_page_fault",
     "kvm_exit",
@@ -191,7 +191,7 @@ const KVM: &[&str] = &[
     "kvm_emulate_insn",
 ];
 
-/// Of those, what the default set leaves out: per-event volume without a bearing on the page tables.
+/// The `kvm` events that the default set leaves out, because they are many and have no bearing on the page tables.
 const NOT_IN_MMU: &[&str] = &["kvm_emulate_insn", "kvm_dirty_ring_push", "kvm_nested_vmexit"];
 
 const FAULTS: &[&str] = &[
@@ -233,12 +233,12 @@ const MMIO: &[&str] = &[
 
 const PAGE_WALK: [&str; 2] = ["kvm_mmu_pagetable_walk", "kvm_mmu_paging_element"];
 
-/// Events chosen, in the order they were named, and those whose kvm_exit may be reduced to the MMU's reasons.
+/// The chosen events in the order they were named, and whether kvm_exit is reduced to the MMU's reasons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chosen {
-    /// `(system, name)`
+    /// The events as `(system, name)`.
     pub events: Vec<(String, String)>,
-    /// kvm_exit came from a set, not by its name: only the MMU's exit reasons are wanted.
+    /// Whether kvm_exit came from a set and not by its name, so that only the MMU's exit reasons are wanted.
     pub mmu_exits_only: bool,
 }
 
@@ -264,7 +264,7 @@ fn glob(pattern: &str, s: &str) -> bool {
     p[i..].iter().all(|&c| c == b'*')
 }
 
-/// Resolves a list such as `mmu,kvm:kvm_msr,-kvm_age_hva` against the events this kernel has.
+/// Resolves a list such as `mmu,kvm:kvm_msr,-kvm_age_hva` against the events of this kernel.
 pub fn choose(fs: &Tracefs, list: &str) -> Result<Chosen, Error> {
     let mut known: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for system in ["kvmmmu", "kvm"] {
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn fields_of_a_format_file() {
-        // As printed by a 6.18 kernel.
+        // A 6.18 kernel printed this format.
         let f = "name: kvm_mmu_set_spte\nID: 119\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\
                  \tfield:u64 gfn;\toffset:8;\tsize:8;\tsigned:0;\n\tfield:signed char u;\toffset:35;\tsize:1;\tsigned:1;\n\
                  \tfield:u64 * sptep;\toffset:40;\tsize:8;\tsigned:0;\n\tfield:char comm[16];\toffset:48;\tsize:16;\tsigned:0;\n\nprint fmt: \"x\"\n";

@@ -1,27 +1,27 @@
-//! Tracepoints that exist on a host and never fire there: those that the vendor module calls, where a module does not call them.
+//! Tracepoints that exist on a host but never fire there, because the loaded vendor module does not call them.
 
 use std::path::Path;
 
 use crate::trigger::{Condition, Trigger};
 
-/// Vendor modules, and which of KVM's tracepoints they never call. `kvm.ko` defines them all, so that tracefs has them whatever is loaded.
+/// Vendor modules, and the tracepoints of KVM that they never call. `kvm.ko` defines them all, so tracefs shows them whatever is loaded.
 ///
-/// kvm_pvm: in recordings of all events of such hosts (6.18) thousands of installs stand beside none of these.
+/// The source for kvm_pvm: recordings of all events of such hosts (6.18) have thousands of installs and none of these events.
 const NEVER: &[(&str, &[&str])] =
     &[("kvm_pvm", &["kvm_page_fault", "kvm_entry", "kvm_exit", "fast_page_fault"])];
 
-/// The vendor module of this host that leaves tracepoints out, and which.
+/// The vendor module of this host that does not call some tracepoints, and which.
 pub(crate) fn here() -> Option<(&'static str, &'static [&'static str])> {
     of(Path::new("/sys/module"))
 }
 
-/// One vendor module is KVM's at a time; where several are loaded, nothing is known.
+/// Only one vendor module can be KVM's at a time. Where several are loaded, the result is `None`.
 fn of(modules: &Path) -> Option<(&'static str, &'static [&'static str])> {
     let loaded = |m: &str| modules.join(m).exists();
     NEVER.iter().copied().find(|(m, _)| loaded(m) && !loaded("kvm_intel") && !loaded("kvm_amd"))
 }
 
-/// What a condition needs to fire.
+/// The events that a condition needs to be fulfilled.
 fn needs(c: &Condition) -> Vec<&str> {
     match c {
         Condition::ReservedBits | Condition::Exit(_) => vec!["kvm_userspace_exit"],
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trigger_that_waits_for_an_event_that_never_comes_is_told() {
+    fn a_trigger_that_cannot_fire_is_named() {
         let dir = tempfile::tempdir().expect("a folder");
         let module = |m: &str| std::fs::create_dir(dir.path().join(m)).expect("a folder");
         assert_eq!(of(dir.path()), None);

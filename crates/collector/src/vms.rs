@@ -1,35 +1,35 @@
-//! Which processes are VMMs, which of their threads are vCPUs, which kernel threads work for them.
+//! Finds which processes are VMMs, which of their threads are vCPUs, and which kernel threads work for them. The main type is [`Vmm`].
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// A process with an open KVM VM.
+/// A process that holds an open KVM VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vmm {
-    /// Process id.
+    /// The process id.
     pub pid: u32,
-    /// Process name.
+    /// The process name.
     pub comm: String,
-    /// The name its command line gives the guest (`-name`, `--id`), where it does.
+    /// The name of the guest in its command line (`-name`, `--id`), if there is one.
     pub guest: Option<String>,
-    /// Its threads: `(tid, comm, vCPU number where the name tells it)`.
+    /// Its threads: `(tid, comm, vCPU number where the name shows it)`.
     pub threads: Vec<(u32, String, Option<u32>)>,
-    /// Kernel threads that work for it: `(tid, comm)`.
+    /// The kernel threads that work for it: `(tid, comm)`.
     pub kthreads: Vec<(u32, String)>,
-    /// `(fd, what it is)`: `anon_inode:kvm-vm`, `anon_inode:kvm-vcpu:0`, …
+    /// Its descriptors, as `(fd, what it is)`: `anon_inode:kvm-vm`, `anon_inode:kvm-vcpu:0`, …
     pub fds: Vec<(u32, String)>,
-    /// Its cgroup (v2 path), where it is in one.
+    /// Its cgroup (v2 path), if it is in one.
     pub cgroup: Option<String>,
 }
 
-/// vCPU number in the names that VMMs give their vCPU threads.
+/// The vCPU number in the name that a VMM gives to a vCPU thread.
 pub(crate) fn vcpu_of(comm: &str) -> Option<u32> {
     let number = |s: &str| s.trim().parse::<u32>().ok();
     if let Some(rest) = comm.strip_prefix("CPU ") {
         return number(rest.strip_suffix("/KVM").unwrap_or(rest)); // QEMU
     }
-    // Firecracker, Cloud Hypervisor, crosvm, libkrun; kvmtool
+    // These are the names in Firecracker, Cloud Hypervisor, crosvm, libkrun and kvmtool.
     for prefix in ["fc_vcpu", "vcpu", "crosvm_vcpu", "kvm-vcpu-"] {
         if let Some(rest) = comm.strip_prefix(prefix) {
             return number(rest);
@@ -38,7 +38,7 @@ pub(crate) fn vcpu_of(comm: &str) -> Option<u32> {
     None
 }
 
-/// The VMM a kernel thread works for, out of its name: `kvm-nx-lpage-recovery-4242`, `vhost-4242`, `kvm-pit/4242`.
+/// The process id of the VMM in the name of a kernel thread: `kvm-nx-lpage-recovery-4242`, `vhost-4242`, `kvm-pit/4242`.
 pub(crate) fn works_for(comm: &str) -> Option<u32> {
     ["kvm-nx-lpage-recovery-", "vhost-", "kvm-pit/"].iter().find_map(|p| comm.strip_prefix(p)?.parse().ok())
 }
@@ -56,7 +56,7 @@ pub(crate) fn guest_name(cmdline: &[u8]) -> Option<String> {
             continue;
         }
         let value = value?;
-        // QEMU: guest=NAME,debug-threads=on
+        // QEMU has guest=NAME,debug-threads=on.
         let first = value
             .split(',')
             .find_map(|p| p.strip_prefix("guest="))
@@ -77,13 +77,13 @@ fn numbers(dir: &Path) -> Vec<u32> {
     v
 }
 
-/// Threads of a process: `(tid, comm)`.
+/// The threads of a process: `(tid, comm)`.
 pub(crate) fn threads(proc: &Path, pid: u32) -> Vec<(u32, String)> {
     let dir = proc.join(pid.to_string()).join("task");
     numbers(&dir).into_iter().map(|t| (t, comm(&dir.join(t.to_string())))).collect()
 }
 
-/// Every task there is: `(pid, tid, comm)`.
+/// All tasks that exist: `(pid, tid, comm)`.
 pub(crate) fn tasks(proc: &Path) -> Vec<(u32, u32, String)> {
     numbers(proc)
         .into_iter()
@@ -91,7 +91,7 @@ pub(crate) fn tasks(proc: &Path) -> Vec<(u32, u32, String)> {
         .collect()
 }
 
-/// Looks through /proc. Processes of others whose descriptors this user may not read are not found.
+/// Searches /proc. A process whose descriptors this user may not read is not found.
 pub fn find() -> Vec<Vmm> {
     find_in(Path::new("/proc"))
 }
@@ -138,7 +138,7 @@ pub(crate) fn find_in(proc: &Path) -> Vec<Vmm> {
     out
 }
 
-/// The one VMM that a pid or a name means. `Err` says what there is instead.
+/// The one VMM that a pid or a name means. `Err` lists the VMMs that exist.
 pub(crate) fn select<'a>(vmms: &'a [Vmm], what: &str) -> Result<&'a Vmm, String> {
     let list = || {
         if vmms.is_empty() {

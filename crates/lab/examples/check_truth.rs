@@ -1,18 +1,21 @@
-//! Replays recordings and compares what comes out with what the kernel's memory held: `check_truth [--share] [--prefix] [--lossy] [--seeds N] [--all] DIR…`.
+//! Replays recordings and compares the result with what the kernel's memory held:
+//! `check_truth [--share] [--prefix] [--lossy] [--seeds N] [--all] DIR…`.
 //!
-//! Every folder below the given ones that has a recording and some truth beside it is checked:
+//! It checks every folder below the given ones that has a recording and some truth beside it:
 //!
-//! - TDP MMU (`truth-leaves.csv`): the present and MMIO leaves of both sides are the same, value for value, Accessed and Dirty apart;
-//! - any MMU (`ptpages.bin`): no entry that the replay states as exact or observed, and not stale, holds anything else in the kernel;
-//! - counts of present leaves against KVM's own (`kvmstats.txt`);
-//! - with `--lossy` (`--seeds N`, 9 if not said): the same of facts when events are missing: runs of one CPU or of all, long and short, at
-//!   the start and at the end, single events, whole buffers again and again, a recorder that starts late; and how many facts are left;
-//! - with `--share`: how many of the entries that map something at the end are known, and for what reason the others are not;
-//! - with `--prefix`: the state at a third and two thirds of the trace is what replaying that much of the trace alone gives.
+//! - TDP MMU (`truth-leaves.csv`): the present and MMIO leaves of both sides are the same, value for value, apart from Accessed and Dirty;
+//! - any MMU (`ptpages.bin`): every entry that the replay calls exact or observed, and not stale, holds the same in the kernel;
+//! - the counts of present leaves agree with KVM's own (`kvmstats.txt`);
+//! - with `--lossy` (`--seeds N`, 9 by default), the same holds when events are missing: long and short runs of events of one CPU or of all
+//!   CPUs, at the start and at the end, single events, many whole buffers, or the beginning because the recorder started late. It also
+//!   prints how many facts are left;
+//! - with `--share`, how many of the entries that map something at the end are known, and why the others are not;
+//! - with `--prefix`, the state at a third and at two thirds of the trace is the one that replaying only that much of the trace gives.
 //!
 //! `--seed N` runs that one loss only, and `--gfn HEX` prints everything about one frame in it (or in the whole trace).
 //!
-//! `none`: there was nothing in the folder to compare with. Truth belongs to the end of `trace.txt.zst`; where the lab made the folder (`tasks.txt`), to the other recordings too, which `--all` includes.
+//! `none` means that the folder has nothing to compare with. The truth belongs to the end of `trace.txt.zst`; where the lab made the folder
+//! (it then has `tasks.txt`), it belongs to the other recordings, too, which `--all` includes.
 
 mod parts;
 
@@ -77,7 +80,7 @@ fn run() -> Result<bool> {
                 check.leaves.is_some() || !check.pages.is_empty() || check.counters.contains_key("pages_4k");
             check.run(prefix);
             if let Some(gfn) = gfn {
-                check.tell(one, gfn);
+                check.print(one, gfn);
             }
             if lossy > 0 || one.is_some() {
                 check.lossy(one.map_or(1..=lossy, |n| n..=n));
@@ -129,7 +132,7 @@ fn folders(dir: &Path, to: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Where a leaf is: process of the VM (0: not known), address space (0 too), level, first frame.
+/// The place of a leaf: process of the VM (0: not known), address space (0 too), level, first frame.
 type Place = (u32, u32, u8, u64);
 
 struct Check {
@@ -140,13 +143,13 @@ struct Check {
     pages: Pages,
     tasks: Tasks,
     counters: BTreeMap<String, u64>,
-    /// Bits the CPU sets without an event.
-    silent: u64,
-    /// Entries stated as fact, and right.
+    /// The bits that the CPU sets without an event.
+    untraced_bits: u64,
+    /// The number of entries that the replay states as fact, and that are right.
     facts: u64,
-    /// Of those, the ones that map something.
+    /// How many of those map something.
     mapped: u64,
-    /// Why the others are not facts: how many of them are right all the same, and how many wrong.
+    /// For each reason why an entry is not a fact: how many of them are right nevertheless, and how many are wrong.
     why: BTreeMap<Reason, (u64, u64)>,
     said: Vec<String>,
     wrong: Vec<String>,
@@ -188,7 +191,7 @@ impl Check {
             pages: truth::read_pages(&fs::read(dir.join("ptpages.bin")).unwrap_or_default()),
             tasks: truth::read_tasks(&text("tasks.txt")),
             counters,
-            silent: if ept { 0x300 } else { 0x60 },
+            untraced_bits: if ept { 0x300 } else { 0x60 },
             facts: 0,
             mapped: 0,
             why: BTreeMap::new(),
@@ -215,20 +218,20 @@ impl Check {
     }
 
     fn pid(&self, e: &Entry) -> u32 {
-        // A trace that names threads only still tells whose they are.
+        // A trace that names only threads still shows to which VM they belong.
         let Some(vm) = self.timeline.vms().iter().find(|v| v.id == e.vm) else { return 0 };
         vm.pid.or_else(|| vm.vcpus.iter().find_map(|c| self.tasks.get(&c.tid).copied())).unwrap_or(0)
     }
 
-    /// Both directions: the leaves of the live trees.
+    /// Compares the leaves of the live trees in both directions.
     fn trees(&mut self, state: &[(Entry, Span)], truth: &BTreeMap<Place, Vec<u64>>) {
         let mut ours: BTreeMap<Place, Vec<(u64, String)>> = BTreeMap::new();
-        // The trace of one VM need not know its process.
+        // A trace of one VM need not name its process.
         let one = self.timeline.vms().len() == 1;
         let only = truth.keys().next().map_or(0, |k| k.0);
         for (e, s) in state.iter().filter(|(_, s)| matches!(s.state, State::Present | State::Mmio)) {
             if !self.timeline.table(e.table).direct {
-                // A shadow page beside the trees: a nested guest's.
+                // This is a shadow page beside the trees, which belongs to a nested guest.
                 continue;
             }
             let place = if self.by_vm {
@@ -243,10 +246,10 @@ impl Check {
         for &&place in &places {
             let none = Vec::new();
             let kernel: Vec<u64> =
-                truth.get(&place).into_iter().flatten().map(|v| v & !self.silent).collect();
+                truth.get(&place).into_iter().flatten().map(|v| v & !self.untraced_bits).collect();
             let mut rest = kernel.clone();
             for (value, how) in ours.get(&place).unwrap_or(&none) {
-                if let Some(at) = rest.iter().position(|v| *v == value & !self.silent) {
+                if let Some(at) = rest.iter().position(|v| *v == value & !self.untraced_bits) {
                     rest.remove(at);
                     agreed += 1;
                 } else {
@@ -255,7 +258,7 @@ impl Check {
                 }
             }
             for value in rest {
-                // Not frozen for good, and not a leaf anybody calls present.
+                // A leaf with another value was reported above; this one is missing in the replay.
                 if ours.get(&place).is_none_or(|o| o.len() < kernel.len()) {
                     self.wrong
                         .push(format!("leaf {}: kernel {value:#x}, missing in the replay", name(place)));
@@ -265,7 +268,7 @@ impl Check {
         self.said.push(format!("{agreed} leaves agree"));
     }
 
-    /// No false facts: each entry whose place is known, against the copy of its page.
+    /// Compares each entry whose place is known with the copy of its page, so that no false fact is stated.
     fn entries(&mut self, state: &[(Entry, Span)]) {
         if self.pages.is_empty() {
             return;
@@ -280,11 +283,11 @@ impl Check {
                 continue;
             };
             let kernel = page[(sptep & 0xfff) as usize / 8];
-            let same = (kernel ^ value) & !self.silent == 0;
-            // Writable is an assumption here; that the page is mapped, and to what, is not.
-            let writable = 2 | if self.silent == 0x300 { 3 << 57 } else { 0x600 };
+            let same = (kernel ^ value) & !self.untraced_bits == 0;
+            // That the entry is writable is an assumption here; that it maps a page, and which, is a fact.
+            let writable = 2 | if self.untraced_bits == 0x300 { 3 << 57 } else { 0x600 };
             if s.reason == Reason::MaybeProtected {
-                if (kernel ^ value) & !self.silent & !writable == 0 {
+                if (kernel ^ value) & !self.untraced_bits & !writable == 0 {
                     mapped_only += 1;
                 } else {
                     self.wrong.push(format!(
@@ -319,7 +322,7 @@ impl Check {
         self.said.push(format!("entries: {right} facts right and {mapped_only} but for W, of the unsure {unsure_right} right {unsure_wrong} wrong, {elsewhere} in no copied page"));
     }
 
-    /// How much of what is mapped at the end is known, and why the rest is not.
+    /// Prints how much of what is mapped at the end is known, and why the rest is not.
     fn share(&mut self) {
         let right: u64 = self.why.values().map(|w| w.0).sum();
         let all = self.mapped + right;
@@ -336,7 +339,7 @@ impl Check {
         )];
     }
 
-    /// Facts must stay facts when events are missing.
+    /// Checks that facts are true when events are missing.
     fn lossy(&mut self, seeds: std::ops::RangeInclusive<u64>) {
         if self.pages.is_empty() {
             return;
@@ -369,12 +372,12 @@ impl Check {
         ));
     }
 
-    /// Everything about one frame, in a run with losses or the whole trace: its events, and what the replay made of them.
-    fn tell(&self, seed: Option<u64>, gfn: u64) {
+    /// Prints everything about one frame, in a run with losses or in the whole trace: its events, and what the replay made of them.
+    fn print(&self, seed: Option<u64>, gfn: u64) {
         let without = seed.and_then(|s| self.without(s));
         let trace = without.as_ref().map_or(&self.trace, |w| &w.1);
         let timeline = replay(trace, &ReplayOptions::default());
-        parts::tell(trace, &timeline, gfn);
+        parts::print_frame(trace, &timeline, gfn);
     }
 
     /// The trace without some of its events, as recorders lose them; `None` where a loss would never be noticed.
@@ -383,10 +386,10 @@ impl Check {
         let mut below = |n: u64| random.below(n);
         let total = self.trace.events.len() as u64;
         let cpus = self.trace.events.iter().map(|e| u64::from(e.cpu) + 1).max().unwrap_or(1);
-        // First event, how many, and of which CPU (`None`: of all).
+        // Each gap is its first event, the number of events, and their CPU (`None`: all CPUs).
         let mut gaps: Vec<(u64, u64, Option<u16>)> = Vec::new();
         let mut one_in = 0;
-        // A recorder that starts late loses nothing it knows of.
+        // A recorder that starts late does not report the earlier events as lost.
         let mut late = 0;
         let shape = match seed % 9 {
             0 => {
@@ -394,7 +397,7 @@ impl Check {
                 "long gap"
             }
             1 | 2 => {
-                // Three losses; the last one late, when little is left to make up for it.
+                // There are three losses, the last of them near the end, where few events follow that could show what was lost.
                 for n in [total / 4, total / 2, total / 8] {
                     gaps.push((total - n - below(n / 2), 20 + below(total / 50), Some(below(cpus) as u16)));
                 }
@@ -425,7 +428,7 @@ impl Check {
                 "single events"
             }
             _ => {
-                // Pages of a ring buffer, again and again.
+                // Many pages of a ring buffer are lost.
                 for _ in 0..4 + below(30) {
                     gaps.push((below(total), 60 + below(200), Some(below(cpus) as u16)));
                 }
@@ -446,7 +449,7 @@ impl Check {
                 continue;
             }
             if let Some(count) = lost.remove(&e.cpu) {
-                // The recorder notices with the first event that finds room again.
+                // The recorder notices the loss with the first event that finds room again.
                 part.push(&Event {
                     tid: None,
                     pid: None,
@@ -456,7 +459,7 @@ impl Check {
             }
             part.push(&e);
         }
-        // A recorder that stops tells what it lost last.
+        // A recorder that stops reports its last losses at the end.
         if let Some(last) = self.trace.events.iter().last() {
             for (cpu, count) in lost {
                 part.push(&Event {
@@ -477,7 +480,7 @@ impl Check {
         Some((shape, Trace { info, strings: self.trace.strings.clone(), events: part }))
     }
 
-    /// Present leaves per size.
+    /// Compares the number of present leaves of each size with KVM's counters.
     fn count(&mut self, state: &[(Entry, Span)]) {
         let counted = self.timeline.vms().iter().all(|v| v.kind == MmuKind::Tdp);
         for (level, counter) in [(1, "pages_4k"), (2, "pages_2m"), (3, "pages_1g")] {
@@ -498,10 +501,10 @@ impl Check {
         }
     }
 
-    /// Replaying the first events only gives the state the whole replay has for that moment.
+    /// Checks that replaying only the first events gives the state that the whole replay has for that moment.
     fn prefix(&mut self, events: usize) {
         let ts = self.trace.events.ts(events);
-        // Events of the same instant belong together.
+        // Events of the same instant are kept together.
         let events = self.trace.events.first_at_or_after(ts);
         if events == 0 {
             return;

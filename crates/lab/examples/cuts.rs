@@ -1,17 +1,17 @@
-//! Looks for false facts in traces that begin late and end early: `cuts [--seeds N] [--seed N [--gfn HEX]] [--all] FILE|DIR…`.
+//! Looks for false facts in traces that begin late or end early: `cuts [--seeds N] [--seed N [--gfn HEX]] [--all] FILE|DIR…`.
 //!
-//! Every recording is cut at both ends, at N random places each (200 if not said), replayed, and compared with what the replay of the whole
-//! trace says of the same moment. These are differences:
+//! It cuts every recording at both ends, at N random places each (200 by default), replays the part, and compares the result with what the
+//! replay of the whole trace says about the same moment. These are differences:
 //!
-//! - an entry that the cut trace states as exact or observed, where the whole trace knows that it held something else, or nothing, or knows
-//!   less of it (recording less gives no more certainty);
-//! - what an entry is said to have held before its first event, where it held something else;
+//! - an entry that the part calls exact or observed, where the whole trace knows that it held something else or nothing, or is less certain
+//!   (recording less must not give more certainty);
+//! - the value that an entry is said to have held before its first event, where it held something else;
 //! - a zap that the whole trace does not have;
-//! - a fault that ends within the cut trace, and differently;
-//! - a page that the cut trace calls "not mapped" at its end, and that was mapped; an entry called stuck that was not.
+//! - a fault that ends within the part, and in another way;
+//! - a page that the part calls "not mapped" at its end, and that was mapped; an entry that it calls stuck, and that was not.
 //!
-//! Accessed and Dirty bits are set without an event and not compared. The layout is that of the whole trace: what a value means is another
-//! question than what the tables held. `--seed N` makes that cut only, and `--gfn HEX` prints everything about one frame in it.
+//! Accessed and Dirty bits are set without an event and are not compared. The layout is that of the whole trace, because the question is what the
+//! tables held and not what a value means. `--seed N` makes that cut only, and `--gfn HEX` prints everything about one frame in it.
 
 mod parts;
 
@@ -29,17 +29,17 @@ use mmuscope_replay::{
     StateFilter, Timeline, Vm, VmId, replay,
 };
 use mmuscope_trace::{ReadOptions, Trace};
-use parts::{Random, part_of, tell, words};
+use parts::{Random, part_of, print_frame, words};
 
-/// Moments of each cut trace that are compared, its end included.
+/// The number of moments of each part that are compared, including its end.
 const MOMENTS: usize = 4;
-/// Pages of each cut trace whose story is read.
+/// The number of pages of each part whose story is compared.
 const STORIES: usize = 12;
-/// Differences that are printed of each recording.
+/// The number of differences that are printed for each recording.
 const SHOWN: usize = 12;
-/// Events within which equal tables are torn down together.
+/// The number of events within which equal tables are torn down together.
 const BURST: u32 = 64;
-/// Recordings in a folder, the first of which is taken: they tell the same.
+/// The names of recordings in a folder. The first that exists is taken, because they all record the same run.
 const RECORDINGS: [&str; 6] =
     ["trace.txt.zst", "trace.txt", "trace.dat", "mmuscope.perf.data", "perf.data.zst", "perf.data"];
 
@@ -119,14 +119,14 @@ fn recordings(path: &Path, all: bool, to: &mut Vec<PathBuf>) -> Result<()> {
     below.iter().try_for_each(|p| recordings(p, all, to))
 }
 
-/// VM, address space, level, first frame.
+/// The place of an entry: VM, address space, level, first frame.
 type Place = (VmId, u8, u8, u64);
 
 fn place(vm: VmId, e: &Entry) -> Place {
     (vm, e.as_id, e.level, e.gfn)
 }
 
-/// The VM of the whole trace that one of a cut trace is; 0 for each where that is not known.
+/// The VM of the whole trace that a VM of a part corresponds to; 0 for each where that is not known.
 fn whose(vms: Option<&HashMap<VmId, VmId>>, vm: VmId) -> VmId {
     vms.and_then(|v| v.get(&vm).copied()).unwrap_or_default()
 }
@@ -135,18 +135,18 @@ fn name((vm, as_id, level, gfn): Place) -> String {
     format!("vm {} as {as_id} level {level} gfn {gfn:#x}", vm.0)
 }
 
-/// The whole trace and what its replay says.
+/// The whole trace with its replay.
 struct Whole {
     trace: Trace,
     timeline: Timeline,
     options: ReplayOptions,
-    /// Bits that the CPU sets without an event.
-    silent: u64,
-    /// Events of the zaps of each place, in order.
+    /// The bits that the CPU sets without an event.
+    untraced_bits: u64,
+    /// The numbers of the events that zap each place, in order.
     zaps: BTreeMap<Place, Vec<u32>>,
-    /// The same of all VMs together.
+    /// The same, with all VMs together.
     loose_zaps: BTreeMap<Place, Vec<u32>>,
-    /// Faults of each thread, in order.
+    /// The faults of each thread, in order.
     faults: HashMap<u32, Vec<Fault>>,
     stuck: Vec<u32>,
 }
@@ -156,7 +156,7 @@ impl Whole {
         let timeline = replay(&trace, &ReplayOptions::default());
         let layout = timeline.layout(VmId(0));
         let masks = &layout.layout.masks;
-        let silent = masks.accessed_mask | masks.dirty_mask;
+        let untraced_bits = masks.accessed_mask | masks.dirty_mask;
         let options = ReplayOptions {
             layout: LayoutOverride { spec: layout.spec.clone() },
             ..ReplayOptions::default()
@@ -173,7 +173,7 @@ impl Whole {
             loose_zaps: zaps(&timeline, 0, |_| VmId(0)),
             zaps: zaps(&timeline, 0, |vm| vm),
             trace,
-            silent,
+            untraced_bits,
             options,
             faults,
             stuck,
@@ -182,7 +182,7 @@ impl Whole {
     }
 }
 
-/// Events of the zaps of each place; numbers count from the whole trace's first.
+/// The numbers of the events that zap each place, counted from the first event of the whole trace.
 fn zaps(t: &Timeline, first: u32, vm: impl Fn(VmId) -> VmId) -> BTreeMap<Place, Vec<u32>> {
     let mut out: BTreeMap<Place, Vec<u32>> = BTreeMap::new();
     for e in t.entries() {
@@ -204,16 +204,16 @@ fn stuck(t: &Timeline, first: u32) -> Vec<u32> {
 struct Check<'a> {
     whole: &'a Whole,
     seed: u64,
-    /// VMs are not compared.
+    /// Whether VMs cannot be matched and are not compared.
     loose: bool,
-    /// Number of the cut trace's first event in the whole one.
+    /// The number in the whole trace of the part's first event.
     first: u32,
     facts: u64,
     wrong: Vec<String>,
 }
 
 impl Check<'_> {
-    /// Where a recording begins and ends: each at random, or one of them where it did.
+    /// Where a part begins and ends: both at random, or one of them as in the whole trace.
     fn range(&self, seed: u64) -> Range<usize> {
         let events = &self.whole.trace.events;
         let n = events.len() as u64;
@@ -224,7 +224,7 @@ impl Check<'_> {
             1 => (0, b),
             _ => (a.min(b), a.max(b) + 1),
         };
-        // Events of the same instant belong together where it ends: a moment has all of them.
+        // The part ends between two instants, because a moment includes all of its events.
         let b = if b < n { events.first_at_or_after(events.ts(b as usize)) } else { n as usize };
         a as usize..b
     }
@@ -239,9 +239,9 @@ impl Check<'_> {
         let timeline = replay(&part, &self.whole.options);
         if let Some(gfn) = gfn {
             println!("events {range:?} of {}", self.whole.trace.events.len());
-            tell(&part, &timeline, gfn);
+            print_frame(&part, &timeline, gfn);
             println!("the whole trace:");
-            tell(&self.whole.trace, &self.whole.timeline, gfn);
+            print_frame(&self.whole.trace, &self.whole.timeline, gfn);
         }
         let vms = self.vms(&timeline);
         let vms = vms.as_ref();
@@ -250,7 +250,7 @@ impl Check<'_> {
             let at = part.events.len() * i / MOMENTS;
             let ts = part.events.ts(at.saturating_sub(1));
             let next = self.whole.trace.events.ts((range.start + at).min(self.whole.trace.events.len() - 1));
-            // Between two instants, and after all of them.
+            // Compare between two instants, and after all events.
             if next > ts || range.start + at == self.whole.trace.events.len() {
                 self.entries(&timeline, vms, ts);
             }
@@ -270,8 +270,8 @@ impl Check<'_> {
         self.wrong.push(format!("seed {}: {what}", self.seed));
     }
 
-    /// VMs of the cut trace as the whole one numbers them, by their threads; `None` where it finds other VMs, which a text without processes
-    /// leaves to be guessed: then what tables hold is compared, and not whose they are.
+    /// The VMs of the part matched by their threads with those of the whole trace. The result is `None` where the part has other VMs, which are
+    /// guessed in a text without processes; then what tables hold is compared, but not to which VM they belong.
     fn vms(&self, t: &Timeline) -> Option<HashMap<VmId, VmId>> {
         let whole = self.whole.timeline.vms();
         let tids = |v: &Vm| v.vcpus.iter().map(|c| c.tid).collect::<Vec<_>>();
@@ -297,12 +297,12 @@ impl Check<'_> {
 
     fn same(&self, a: Option<u64>, b: Option<u64>) -> bool {
         match (a, b) {
-            (Some(a), Some(b)) => (a ^ b) & !self.whole.silent == 0,
+            (Some(a), Some(b)) => (a ^ b) & !self.whole.untraced_bits == 0,
             (a, b) => a == b,
         }
     }
 
-    /// What the whole trace says of each place at a moment.
+    /// The entries of the whole trace at a moment, by place.
     fn truth(&self, ts: u64) -> HashMap<Place, Vec<(Entry, Span)>> {
         let mut out: HashMap<Place, Vec<(Entry, Span)>> = HashMap::new();
         for (e, s) in self.whole.timeline.state_at(ts, &StateFilter::default()) {
@@ -322,7 +322,7 @@ impl Check<'_> {
             self.facts += 1;
             let at = place(vm, &e);
             let here = truth.get(&at).map_or(&[][..], Vec::as_slice);
-            // The very entry, where both know its address.
+            // The same entry, where both sides know its address.
             let named: Vec<_> = here.iter().filter(|x| x.0.sptep.is_some() && x.0.sptep == e.sptep).collect();
             let rest: Vec<_> = here.iter().filter(|x| x.0.sptep.is_none() || e.sptep.is_none()).collect();
             let mut whose = if named.is_empty() { rest.iter() } else { named.iter() };
@@ -332,7 +332,7 @@ impl Check<'_> {
                 .clone()
                 .find(fits)
                 .or_else(|| whose.clone().find(|x| empty && x.1.state == State::Nonpresent));
-            let told = format!(
+            let stated = format!(
                 "{} at {:x?} {} ns: {} {:x?} ({})",
                 name(at),
                 e.sptep,
@@ -343,24 +343,24 @@ impl Check<'_> {
             );
             match found {
                 Some(x) if x.1.certainty == Certainty::Stale => {
-                    let more = format!("{told}; the whole trace is less sure ({})", words(&x.1));
+                    let more = format!("{stated}; the whole trace is less sure ({})", words(&x.1));
                     self.differ(&more);
                 }
                 Some(_) => {}
-                // Empty where there is no table any more, or none that anything was told of.
+                // The part has no entry where there is no table any more, or none that an event has shown.
                 None if empty && whose.len() == 0 => {}
                 None => {
                     let held: Vec<String> = whose
                         .by_ref()
                         .map(|x| format!("{} {:x?} ({})", x.1.state.name(), x.1.spte, words(&x.1)))
                         .collect();
-                    self.differ(&format!("{told}; the whole trace: [{}]", held.join(", ")));
+                    self.differ(&format!("{stated}; the whole trace: [{}]", held.join(", ")));
                 }
             }
         }
     }
 
-    /// What entries are said to have held before their first event.
+    /// Compares what entries are said to have held before their first event.
     fn openings(&mut self, t: &Timeline, vms: Option<&HashMap<VmId, VmId>>) {
         let mut all: Vec<(Entry, Span)> = Vec::new();
         for e in t.entries() {
@@ -371,13 +371,13 @@ impl Check<'_> {
                     .map(|s| (e, s)),
             );
         }
-        // Most begin where the trace does.
+        // Most of these spans begin where the part does.
         let mut truths: HashMap<u64, HashMap<Place, Vec<(Entry, Span)>>> = HashMap::new();
         for (e, s) in all {
             let vm = whose(vms, e.vm);
             self.facts += 1;
             let at = place(vm, &e);
-            // Before the trace's first event, whose instant it may share.
+            // The moment before the part's first event, which may be at the same instant.
             let when = s.start;
             let truth = truths.entry(when).or_insert_with(|| self.truth(when));
             let held = |x: &(Entry, Span)| x.1.state == s.state && self.same(x.1.spte, s.spte);
@@ -405,7 +405,7 @@ impl Check<'_> {
             }
             self.facts += 1;
             let event = f.event + self.first;
-            // The same, or one that had begun before the cut.
+            // The whole trace has the same fault, or one that had begun before the cut.
             let of_thread = self.whole.faults.get(&f.tid).map_or(&[][..], Vec::as_slice);
             let before = of_thread.partition_point(|w| w.event <= event);
             let same = |w: &&Fault| w.event == event || w.event < self.first && w.last_event >= event;
@@ -430,7 +430,7 @@ impl Check<'_> {
         }
     }
 
-    /// Each zap is one of the whole trace's, which may count it where the table's link was cut, before.
+    /// Compares zaps: each must be one of the whole trace, which may count it earlier, where the link to the table was cut.
     fn zapped(&mut self, t: &Timeline, vms: Option<&HashMap<VmId, VmId>>) {
         for (at, events) in zaps(t, self.first, |vm| whose(vms, vm)) {
             let zaps = if self.loose { &self.whole.loose_zaps } else { &self.whole.zaps };

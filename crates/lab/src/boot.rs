@@ -1,4 +1,4 @@
-//! Boots a host in its emulator and brings back what it left.
+//! Boots a host in its emulator and brings its results back. The main function is [`boot`].
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ use crate::{
     initrd::program,
 };
 
-/// Boots; results are in `out` afterwards. `Ok(false)`: the host did not get to its end (see `console.txt`).
+/// Boots a host; afterwards the results are in `out`. `Ok(false)` means that the host did not reach its end (see `console.txt`).
 pub fn boot(host: &Host, kernel: &Kernel, initrd: &Path, out: &Path, limit: Duration) -> Result<bool> {
     fs::create_dir_all(out)?;
     match host.emulator {
@@ -28,15 +28,15 @@ pub fn boot(host: &Host, kernel: &Kernel, initrd: &Path, out: &Path, limit: Dura
     Ok(String::from_utf8_lossy(&console).contains("LAB-DONE"))
 }
 
-/// The host's kernel command line.
+/// The kernel command line of the host.
 fn cmdline(host: &Host) -> String {
-    // Addresses in traces stay the same from boot to boot, and no mitigation slows the emulation.
+    // With nokaslr, addresses in traces are the same from boot to boot; without mitigations the emulation is faster.
     let mut line = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr".to_owned();
     if host.emulator == Emulator::Bochs {
         line += " tsc=reliable";
     }
-    // Shadow paging names many tables only by an address that text hides. (The trace option hash-ptr would do it without a word to the
-    // kernel, but spoils all strings on 6.1.)
+    // With shadow paging, many tables are named only by an address that text hides. (The trace option hash-ptr would show it without changing the
+    // kernel, but it damages all strings on 6.1.)
     if host.shadows() {
         line += " no_hash_pointers";
     }
@@ -79,7 +79,7 @@ fn qemu(host: &Host, kernel: &Kernel, initrd: &Path, out: &Path, limit: Duration
     }
     c.stdout(console.try_clone()?).stderr(console);
     run(c, "qemu", limit)?;
-    // The archive is followed by zeros; a host that crashed wrote none, which its console tells.
+    // Zeros follow the archive. A host that crashed wrote none; its console shows why.
     Command::new("tar")
         .args(["xf"])
         .arg(&disk)
@@ -130,7 +130,7 @@ fn bochs(host: &Host, kernel: &Kernel, initrd: &Path, out: &Path, limit: Duratio
     if !made.success() {
         bail!("xorriso could not make a boot image");
     }
-    // Haswell: EPT with A/D bits, a 40-bit physical address space and the L1TF bug, and no feature that new kernels trip over here.
+    // Haswell has EPT with A/D bits, a 40-bit physical address space and the L1TF bug, and no feature on which new kernels fail in this emulator.
     let settings = format!(
         "cpu: model={}, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1\n\
          memory: guest={mem}, host={mem}\n\
@@ -153,7 +153,7 @@ fn bochs(host: &Host, kernel: &Kernel, initrd: &Path, out: &Path, limit: Duratio
     );
     let (rc, go, bytes) = (out.join("bochsrc"), out.join("go"), out.join("e9.bin"));
     fs::write(&rc, settings)?;
-    // Debian's build stops at a debugger prompt first.
+    // Debian's build of Bochs stops at a debugger prompt first.
     fs::write(&go, "c\n")?;
     let mut c = Command::new(program("bochs-bin").or_else(|_| program("bochs"))?);
     c.arg("-q")
@@ -167,7 +167,7 @@ fn bochs(host: &Host, kernel: &Kernel, initrd: &Path, out: &Path, limit: Duratio
     let sent = fs::read(&bytes)?;
     if let Some(at) = sent.windows(3).position(|w| w == [0x1f, 0x8b, 8]) {
         let mut tar = Vec::new();
-        // What follows the archive is Bochs' own chatter; a host that died in the middle shows in its console.
+        // The archive is followed by Bochs' own output. If the host crashed in the middle, its console shows it.
         let _ = flate2::read::GzDecoder::new(&sent[at..]).read_to_end(&mut tar);
         let mut x = Command::new("tar")
             .args(["x", "-C"])

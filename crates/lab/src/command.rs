@@ -1,4 +1,4 @@
-//! `cargo xtask lab …`.
+//! The command line of the lab, `cargo xtask lab …`. The main function is [`main`].
 
 use std::{
     env,
@@ -94,7 +94,7 @@ fn list() -> Result<()> {
     Ok(())
 }
 
-/// Builds the program that runs inside, statically, apart from the normal build.
+/// Builds the program that runs inside a host, statically and apart from the normal build.
 fn inside() -> Result<PathBuf> {
     let target = work()?.join("inside");
     let triple = "x86_64-unknown-linux-gnu";
@@ -170,7 +170,7 @@ impl Run {
         Ok(run)
     }
 
-    /// mmuscope's own recorder watches the run.
+    /// Adds mmuscope's own recorder, which then watches the run.
     fn record_ourselves(&mut self) -> Result<()> {
         let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .args(["build", "--quiet", "--release", "--package", "mmuscope-cli"])
@@ -185,7 +185,7 @@ impl Run {
         let script = work()?.join("record.sh");
         fs::write(
             &script,
-            // The capture begins with facts that take an emulated host a while to gather; when its file grows, events are recorded.
+            // The capture begins with facts that an emulated host takes a while to gather; once its file grows, events are being recorded.
             "#!/bin/sh\n\
              /bin/mmuscope doctor > doctor.txt 2>&1\n\
              (while [ ! -s mmuscope.perf.data ]; do sleep 1; done; sleep 2; touch cmd-ready) &\n\
@@ -202,7 +202,7 @@ impl Run {
         let kernel = fetch::Kernel::get(&self.host.kernel, &work)?;
         let initrd = work.join(format!("{}.initrd", self.name));
         initrd::build(&self.host, &kernel, &inside()?, &self.extras, &initrd)?;
-        // Emulated CPUs that run truly in parallel now and then trip over code that a booting kernel patches under them; another try is another boot.
+        // Emulated CPUs that run in parallel sometimes fail on code that a booting kernel patches under them, so booting is tried again.
         let tries = 5;
         for attempt in 1..=tries {
             if self.out.exists() {
@@ -232,7 +232,7 @@ impl Run {
         Ok(())
     }
 
-    /// The large files, compressed.
+    /// Compresses the large files.
     fn pack(&self) -> Result<()> {
         for (name, level) in [("trace.txt", 15), ("perf.data", 3)] {
             let path = self.out.join(name);
@@ -246,7 +246,7 @@ impl Run {
     }
 }
 
-/// The comparison is an example of this package, so that the lab itself need not build the replay.
+/// Runs the comparison, which is an example of this package so that the lab itself need not build the replay.
 fn check(dirs: &[&str]) -> Result<()> {
     let default = home().join("../../samples");
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -265,7 +265,7 @@ fn check(dirs: &[&str]) -> Result<()> {
 
 fn load(rest: &[&str]) -> Result<()> {
     let mut host: Host = toml::from_str("about = 'this machine'\nkernel = 'its own'")?;
-    // A PVM host runs only guests at CPL 3; everybody else runs those too.
+    // A PVM host runs only guests at CPL 3; every other host runs those, too.
     host.set("workload.guest=user")?;
     let mut words = rest.iter();
     while let Some(&word) = words.next() {

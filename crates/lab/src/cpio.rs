@@ -1,4 +1,4 @@
-//! The archive format of initial RAM disks ("newc").
+//! Writes the archive format of initial RAM disks ("newc"). The main type is [`Archive`].
 
 use std::io::{self, Write};
 
@@ -15,24 +15,24 @@ impl<W: Write> Archive<W> {
         Self { to, inode: 0, folders: std::collections::BTreeSet::new() }
     }
 
-    /// A regular file at an absolute path; its folders are made as needed.
+    /// Adds a regular file at an absolute path; its folders are added as needed.
     pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> io::Result<()> {
         self.parents(path)?;
         self.entry(path, 0o100_000 | mode, content)
     }
 
-    /// A symbolic link.
+    /// Adds a symbolic link.
     pub fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
         self.parents(path)?;
         self.entry(path, 0o120_777, target.as_bytes())
     }
 
-    /// A folder.
+    /// Adds a folder.
     pub fn folder(&mut self, path: &str) -> io::Result<()> {
         self.parents(&format!("{path}/x"))
     }
 
-    /// Ends the archive; the writer comes back.
+    /// Ends the archive and returns the writer.
     pub fn finish(mut self) -> io::Result<W> {
         self.entry("/TRAILER!!!", 0, &[])?;
         Ok(self.to)
@@ -52,7 +52,7 @@ impl<W: Write> Archive<W> {
         self.inode += 1;
         let size = u32::try_from(content.len())
             .map_err(|_| io::Error::other(format!("{path} is too large for an initrd")))?;
-        // Inode, mode, uid, gid, links, mtime, size, four device numbers, name length with its NUL, checksum.
+        // The fields are inode, mode, uid, gid, links, mtime, size, four device numbers, name length with its NUL, checksum.
         let head = [self.inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name.len() as u32 + 1, 0];
         write!(self.to, "070701")?;
         for h in head {

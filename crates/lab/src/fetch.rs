@@ -1,4 +1,4 @@
-//! Kernels out of Debian's package pool, through apt, without touching the machine's own apt configuration.
+//! Fetches kernels from Debian's package pool through apt, without changing the machine's own apt configuration. The main type is [`Kernel`].
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// Releases whose kernels are looked at, and those that have a security archive of their own.
+/// The releases whose kernels are looked at, and the security archives of those that have one.
 const SUITES: [&str; 7] =
     ["bullseye", "bookworm", "bookworm-updates", "bookworm-backports", "trixie", "trixie-backports", "sid"];
 const SECURITY: [&str; 3] = ["bullseye-security", "bookworm-security", "trixie-security"];
@@ -16,14 +16,14 @@ const SECURITY: [&str; 3] = ["bullseye-security", "bookworm-security", "trixie-s
 /// An unpacked kernel.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// The bootable image.
+    /// The path of the bootable image.
     pub image: PathBuf,
     /// The folder of its modules (`…/lib/modules/RELEASE`).
     pub modules: PathBuf,
 }
 
 impl Kernel {
-    /// The kernel of a Debian package, from `work/kernels` or else fetched into it.
+    /// The kernel of a Debian package, from `work/kernels` if it is there, else fetched into it.
     pub fn get(package: &str, work: &Path) -> Result<Self> {
         let dir = work.join("kernels").join(package);
         if let Some(k) = Self::find(&dir) {
@@ -48,7 +48,7 @@ impl Kernel {
     }
 }
 
-/// Options that give apt a state of its own under `work/apt`.
+/// The options with which apt uses a state of its own under `work/apt`.
 fn apt_options(work: &Path) -> Result<Vec<String>> {
     let apt = work.join("apt");
     fs::create_dir_all(apt.join("lists/partial"))?;
@@ -74,7 +74,7 @@ fn apt_options(work: &Path) -> Result<Vec<String>> {
     Ok(options)
 }
 
-/// The archive and the security archive this machine is configured for; Debian's own where that cannot be told.
+/// The archive and the security archive for which this machine is configured; Debian's own where that is not known.
 fn mirrors() -> (String, String) {
     let mut all = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
     for entry in fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten() {
@@ -107,7 +107,7 @@ fn update(work: &Path, options: &[String]) -> Result<()> {
     if fs::read_dir(&lists)?.flatten().any(|e| e.file_name().to_string_lossy().contains("Packages")) {
         return Ok(());
     }
-    // A suite the mirror does not serve is no reason to stop.
+    // If the mirror does not have a suite, the others are still used.
     Command::new("apt-get")
         .args(options)
         .arg("update")
@@ -151,7 +151,7 @@ fn fetch(package: &str, work: &Path, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Names of the cloud kernels in the pool today.
+/// The names of the cloud kernels in the pool today.
 pub fn available(work: &Path) -> Result<Vec<String>> {
     let options = apt_options(work)?;
     update(work, &options)?;

@@ -1,4 +1,5 @@
-//! A host as data: one TOML file says which kernel boots, in which emulator, with which module parameters, and what its workload does.
+//! A host as data. One TOML file says which kernel boots in which emulator, with which module parameters, and what its workload does. The main
+//! type is [`Host`].
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -9,23 +10,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
-    /// One line for `lab list`.
+    /// A description of one line, for `lab list`.
     pub about: String,
-    /// Debian package of the kernel (`linux-image-…`).
+    /// The Debian package of the kernel (`linux-image-…`).
     pub kernel: String,
     /// The emulator, which decides the vendor: QEMU runs kvm-amd, Bochs kvm-intel.
     #[serde(default)]
     pub emulator: Emulator,
-    /// Memory of the host in MiB.
+    /// The memory of the host in MiB.
     #[serde(default = "default_memory")]
     pub memory: u32,
-    /// Emulated CPUs (Bochs always has one).
+    /// The number of emulated CPUs (Bochs always has one).
     #[serde(default = "default_cpus")]
     pub cpus: u32,
-    /// CPU model, where the emulator's default of the lab does not do.
+    /// The CPU model, where the lab's default for the emulator is not suitable.
     #[serde(default)]
     pub cpu: Option<String>,
-    /// More words for the kernel's command line.
+    /// Additional words for the kernel's command line.
     #[serde(default)]
     pub cmdline: String,
     /// Parameters of the module `kvm`.
@@ -34,25 +35,25 @@ pub struct Host {
     /// Parameters of `kvm-amd` or `kvm-intel`.
     #[serde(default)]
     pub vendor: BTreeMap<String, String>,
-    /// What runs there.
+    /// The workload that runs on the host.
     #[serde(default)]
     pub workload: Workload,
-    /// The text trace names processes, not only threads.
+    /// Whether the text trace names processes in addition to threads.
     #[serde(default)]
     pub record_tgid: bool,
-    /// Which recorders watch the run, all at once. The ftrace text in its own instance always does: truth is taken with it.
+    /// The recorders that watch the run at the same time. The ftrace text in its own instance always does, because truth is taken with it.
     #[serde(default)]
     pub record: Vec<Recorder>,
 }
 
-/// Programs that emulate a CPU with virtualization extensions.
+/// The programs that emulate a CPU with virtualization extensions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Emulator {
-    /// QEMU's TCG: AMD SVM with nested paging.
+    /// QEMU's TCG, which emulates AMD SVM with nested paging.
     #[default]
     Qemu,
-    /// Bochs: Intel VMX with EPT. Minutes, not seconds.
+    /// Bochs, which emulates Intel VMX with EPT. A boot takes minutes instead of seconds.
     Bochs,
 }
 
@@ -60,11 +61,11 @@ pub enum Emulator {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Recorder {
-    /// `trace-cmd record` in the top-level buffer: `trace.dat`.
+    /// `trace-cmd record` in the top-level buffer, which writes `trace.dat`.
     Dat,
-    /// `perf record -a`: `perf.data`.
+    /// `perf record -a`, which writes `perf.data`.
     Perf,
-    /// `/bin/cmd`, an extra of the caller's: it is started, sent SIGINT when the run ends, and waited for. Its folder is the result's.
+    /// `/bin/cmd`, which the caller adds. It is started, gets SIGINT when the run ends, and is waited for. Its folder is that of the results.
     Cmd,
 }
 
@@ -72,28 +73,28 @@ pub enum Recorder {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Workload {
-    /// How the guest pages.
+    /// The paging mode of the guest.
     #[serde(default)]
     pub guest: Guest,
-    /// vCPUs of each VM.
+    /// The number of vCPUs of each VM.
     #[serde(default = "default_cpus")]
     pub vcpus: u32,
-    /// Phases in order; see `inside/phases.rs` for what each does. Empty: the standard set.
+    /// The phases in order; `inside/phases.rs` describes each. If it is empty, the standard set runs.
     #[serde(default)]
     pub phases: Vec<String>,
-    /// Length of the race phase in milliseconds.
+    /// The length of the race phase in milliseconds.
     #[serde(default = "default_race")]
     pub race_ms: u64,
-    /// A further VM in a process of its own runs the same phases at the same time.
+    /// Whether another VM, in a process of its own, runs the same phases at the same time.
     #[serde(default)]
     pub second_vm: bool,
-    /// A further VM in a process of its own, killed with SIGKILL in the middle of its race.
+    /// Whether another VM, in a process of its own, is killed with SIGKILL in the middle of its race.
     #[serde(default)]
     pub killed_vm: bool,
-    /// Instead of all that, a whole Linux (the host's own kernel) boots in a VM under QEMU.
+    /// Whether instead of all that a whole Linux (the host's own kernel) boots in a VM under QEMU.
     #[serde(default)]
     pub linux: bool,
-    /// The Linux in the VM is a KVM host itself and runs the phases in a VM of its own (with `linux`).
+    /// Whether the Linux in the VM is itself a KVM host that runs the phases in a VM of its own (with `linux`).
     #[serde(default)]
     pub nested: bool,
     /// Quirks of KVM to disable (bits of KVM_CAP_DISABLE_QUIRKS2).
@@ -104,33 +105,33 @@ pub struct Workload {
     pub backing: Backing,
 }
 
-/// Paging mode of the guest.
+/// The paging mode of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Guest {
-    /// Long mode, CPL 0.
+    /// Long mode at CPL 0.
     #[default]
     Long,
-    /// Long mode, CPL 3: runs natively on PVM hosts too.
+    /// Long mode at CPL 3, which also runs natively on PVM hosts.
     User,
-    /// Protected mode, two-level paging.
+    /// Protected mode with two-level paging.
     Paging32,
-    /// Protected mode, PAE.
+    /// Protected mode with PAE.
     Pae,
     /// Protected mode without paging.
     Flat,
 }
 
-/// Backing of guest memory.
+/// Where guest memory comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backing {
-    /// Anonymous memory; the upper part asks for transparent huge pages.
+    /// Anonymous memory; its upper part asks for transparent huge pages.
     #[default]
     Anonymous,
-    /// hugetlbfs pages of 2 MiB.
+    /// Pages of 2 MiB from hugetlbfs.
     Hugetlb2m,
-    /// hugetlbfs pages of 1 GiB.
+    /// Pages of 1 GiB from hugetlbfs.
     Hugetlb1g,
 }
 
@@ -168,7 +169,7 @@ impl Host {
         toml::from_str(&text).with_context(|| format!("{} is not a host of the lab", path.display()))
     }
 
-    /// Whether the MMU that traces no zaps serves (some of) the guests: shadow paging, or the TDP MMU switched off, or nested paging inside.
+    /// Whether (some of) the guests run on an MMU that does not trace zaps: shadow paging, a TDP MMU that is switched off, or nested paging.
     pub fn shadows(&self) -> bool {
         let off = |params: &BTreeMap<String, String>, name: &str| {
             params.get(name).is_some_and(|v| matches!(v.as_str(), "0" | "N" | "n"))
@@ -179,7 +180,7 @@ impl Host {
             || self.workload.nested
     }
 
-    /// The vendor module that the emulator's CPU wants.
+    /// The vendor module for the emulator's CPU.
     pub fn vendor_module(&self) -> &'static str {
         match self.emulator {
             Emulator::Qemu => "kvm-amd",
@@ -187,8 +188,8 @@ impl Host {
         }
     }
 
-    /// Changes one setting: `kvm.NAME=V` and `vendor.NAME=V` are module parameters; `workload.NAME=V` and top-level names are the fields of
-    /// this file, their values as in TOML (quotes may be left out around words).
+    /// Changes one setting: `kvm.NAME=V` and `vendor.NAME=V` are module parameters; `workload.NAME=V` and top-level names are the fields of this
+    /// file, with values as in TOML (quotes around words may be left out).
     pub fn set(&mut self, setting: &str) -> Result<()> {
         let Some((key, value)) = setting.split_once('=') else { bail!("{setting}: expected NAME=VALUE") };
         if let Some((table, name)) = key.split_once('.')
@@ -221,7 +222,7 @@ impl Host {
         Ok(())
     }
 
-    /// The file's text again.
+    /// Formats the host as the text of a file.
     pub fn to_toml(&self) -> Result<String> {
         Ok(toml::to_string(self)?)
     }

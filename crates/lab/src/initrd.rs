@@ -1,4 +1,4 @@
-//! The RAM disk a host boots from: the lab's own program as init, busybox, the modules, recorders, and whatever the caller adds.
+//! Makes the RAM disk from which a host boots: the lab's own program as init, busybox, the modules, recorders, and files of the caller.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,12 +19,12 @@ use crate::{
     modules,
 };
 
-/// A file of the caller's and where it goes (`target/release/mmuscope=/bin/mmuscope`).
+/// A file of the caller and where it goes (`target/release/mmuscope=/bin/mmuscope`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extra {
-    /// On this machine.
+    /// The path on this machine.
     pub from: PathBuf,
-    /// In the host; absolute.
+    /// The absolute path in the host.
     pub to: String,
 }
 
@@ -39,9 +39,9 @@ impl std::str::FromStr for Extra {
     }
 }
 
-/// Drivers for the disk that results come back on; those that are built in are skipped.
+/// Drivers for the disk on which results come back; those that are built in are skipped.
 const DRIVERS: [&str; 3] = ["virtio-pci", "virtio-blk", "zram"];
-/// Commands of busybox that scripts may call.
+/// The commands of busybox that scripts may call.
 const APPLETS: [&str; 30] = [
     "sh", "cat", "cp", "cut", "dd", "dmesg", "echo", "find", "grep", "gzip", "head", "kill", "ln", "ls",
     "mkdir", "mv", "ps", "rm", "sed", "sleep", "sort", "tail", "tar", "timeout", "touch", "tr", "uname",
@@ -86,7 +86,7 @@ pub fn build(host: &Host, kernel: &Kernel, inside: &Path, extras: &[Extra], to: 
     Ok(())
 }
 
-/// QEMU with its firmware, the kernel, and a RAM disk that holds nothing but the lab's program.
+/// Adds QEMU with its firmware, the kernel, and a RAM disk that has only the lab's program.
 fn linux_guest(out: &mut Filler, host: &Host, kernel: &Kernel, inside: &Path) -> Result<()> {
     out.add(&program("qemu-system-x86_64")?, "/bin/qemu-system-x86_64")?;
     let bios = ["/usr/share/seabios", "/usr/share/qemu"];
@@ -108,7 +108,7 @@ fn linux_guest(out: &mut Filler, host: &Host, kernel: &Kernel, inside: &Path) ->
             list.push(path);
         }
         guest.file("/lab/modules", 0o644, list.join("\n").as_bytes())?;
-        // The parameters of the outer host are not the inner one's.
+        // The inner host does not have the module parameters of the outer one.
         let inner = Host { kvm: BTreeMap::new(), vendor: BTreeMap::new(), ..host.clone() };
         guest.file("/lab/host.toml", 0o644, inner.to_toml()?.as_bytes())?;
     }
@@ -122,7 +122,7 @@ struct Filler {
 }
 
 impl Filler {
-    /// Adds a file, and the libraries of a dynamic program.
+    /// Adds a file and, if it is a dynamic program, its libraries.
     fn add(&mut self, from: &Path, to: &str) -> Result<()> {
         if !self.there.insert(to.to_owned()) {
             return Ok(());
@@ -139,14 +139,14 @@ impl Filler {
     }
 }
 
-/// The absolute paths in `ldd`'s words: behind `=>`, or alone (the loader).
+/// The absolute paths in the output of `ldd`: after `=>`, or alone (the loader).
 fn libraries(ldd: &str) -> Vec<String> {
     ldd.lines()
         .filter_map(|l| l.split_ascii_whitespace().find(|w| w.starts_with('/')).map(str::to_owned))
         .collect()
 }
 
-/// A program of this machine, by name.
+/// Finds a program of this machine by its name.
 pub fn program(name: &str) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);

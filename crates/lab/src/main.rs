@@ -1,11 +1,11 @@
-//! The lab's command line; `cargo xtask lab …` runs it.
+//! The program that `cargo xtask lab …` runs.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match mmuscope_lab::main(std::env::args_os().skip(1)) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads our output may have had enough of it.
+        // The reader of the output may have closed it.
         Err(e)
             if e.downcast_ref::<std::io::Error>()
                 .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) =>

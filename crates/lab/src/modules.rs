@@ -1,4 +1,4 @@
-//! Which kernel modules a host needs, and in which order they load.
+//! Finds which kernel modules a host needs, and in which order they load.
 
 use std::{
     collections::BTreeMap,
@@ -9,16 +9,16 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// A module ready to load: its name and its uncompressed image.
+/// A module that is ready to load.
 #[derive(Debug)]
 pub struct Module {
-    /// Name, with `-` for `_`.
+    /// The name, with `-` for `_`.
     pub name: String,
-    /// ELF object.
+    /// The uncompressed ELF object.
     pub image: Vec<u8>,
 }
 
-/// Reads `wanted` and all they depend on, dependencies first. What the kernel has built in has no file: that is no error.
+/// Reads the modules `wanted` and all that they depend on, dependencies first. A module that is built into the kernel has no file and is skipped.
 pub fn with_dependencies(folder: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
     let mut files = BTreeMap::new();
     find(&folder.join("kernel"), &mut files)?;
@@ -68,7 +68,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(image)
 }
 
-/// The `depends=` line of a module's information section.
+/// The modules in the line `depends=` of a module's information section.
 fn depends(image: &[u8]) -> Vec<String> {
     let key = b"\0depends=";
     let Some(at) = image.windows(key.len()).position(|w| w == key) else { return Vec::new() };
@@ -101,7 +101,7 @@ mod tests {
         std::io::Write::write_all(&mut gz, &module("irqbypass"))?;
         fs::write(kernel.join("kvm.ko.gz"), gz.finish()?)?;
         let order = with_dependencies(dir.path(), &["kvm-amd", "virtio_blk", "kvm"])?;
-        // rng-core and virtio_blk have no file here: built in.
+        // rng-core and virtio_blk are built in and have no file here.
         assert_eq!(
             order.iter().map(|m| &m.name[..]).collect::<Vec<_>>(),
             ["irqbypass", "kvm", "ccp", "kvm-amd"]

@@ -1,46 +1,46 @@
-//! The truth of a run: the live trees of the TDP MMU, walked in the page-table pages that were copied while the VMs were alive.
+//! The truth of a run: the live trees of the TDP MMU, found by walking the page-table pages that were copied while the VMs were alive.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context, Result};
 
-/// One non-empty leaf entry of a live tree.
+/// A non-empty leaf entry of a live tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Leaf {
-    /// Process of its VM; 0 where the trace's threads are not known.
+    /// The process of its VM; 0 where the trace's threads are not known.
     pub pid: u32,
-    /// Address space.
+    /// The address space (`as_id`).
     pub as_id: u32,
-    /// Level of the entry.
+    /// The level of the entry.
     pub level: u8,
-    /// First guest frame.
+    /// The first guest frame.
     pub gfn: u64,
-    /// Value.
+    /// The value of the entry.
     pub spte: u64,
 }
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub struct Truth {
-    /// Leaves in order.
+    /// The leaves in order.
     pub leaves: Vec<Leaf>,
-    /// Tables that a live entry points to but that were not copied: the walk is incomplete.
+    /// The number of tables to which a live entry points but which were not copied; with any, the walk is incomplete.
     pub missing: usize,
 }
 
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// The MMU-present bit, since 5.13. (An access-tracked entry has no permission bit, and is present all the same.)
+/// Whether the MMU-present bit is set (since 5.13). An access-tracked entry has no permission bit but is present.
 fn present(spte: u64) -> bool {
     spte & 1 << 11 != 0
 }
 
-/// Page-table pages by physical address.
+/// Page-table pages by physical address, each with its 512 entries.
 pub type Pages = BTreeMap<u64, Vec<u64>>;
-/// Threads' processes.
+/// The process of each thread.
 pub type Tasks = BTreeMap<u32, u32>;
 
-/// Page-table pages of a `ptpages.bin`, by physical address.
+/// Reads the page-table pages in a `ptpages.bin`, by physical address.
 pub fn read_pages(bytes: &[u8]) -> Pages {
     let word = |b: &[u8]| u64::from_le_bytes(b.try_into().unwrap_or_default());
     bytes
@@ -49,7 +49,7 @@ pub fn read_pages(bytes: &[u8]) -> Pages {
         .collect()
 }
 
-/// Threads' processes, from the `tid pid comm` lines of `tasks.txt`.
+/// Reads the process of each thread from the lines `tid pid comm` of `tasks.txt`.
 pub fn read_tasks(text: &str) -> Tasks {
     text.lines()
         .filter_map(|l| {
@@ -59,7 +59,7 @@ pub fn read_tasks(text: &str) -> Tasks {
         .collect()
 }
 
-/// Walks the live trees. Where their tops are is what the trace says last about the uppermost level.
+/// Walks the live trees. Their tops are where the trace's last events of the uppermost level point.
 pub fn walk(trace: &str, pages: &Pages, tasks: &Tasks) -> Truth {
     let changes: Vec<Change> = trace.lines().filter_map(|l| Change::parse(l, tasks)).collect();
     let top = changes.iter().map(|c| c.level).max().unwrap_or(0);
@@ -69,7 +69,7 @@ pub fn walk(trace: &str, pages: &Pages, tasks: &Tasks) -> Truth {
         if present(c.new) {
             tops.insert(key, c.new);
         } else if tops.get(&key).is_some_and(|t| (t ^ c.old) & ADDRESS == 0) {
-            // Not so where a new tree has taken the place of the one being torn down.
+            // This does not hold where a new tree has taken the place of the one that is torn down.
             tops.remove(&key);
         }
     }
@@ -84,7 +84,7 @@ pub fn walk(trace: &str, pages: &Pages, tasks: &Tasks) -> Truth {
 fn descend(entry: Leaf, pages: &Pages, truth: &mut Truth) {
     let Leaf { level, gfn, spte, .. } = entry;
     if !present(spte) || level == 1 || spte & 0x80 != 0 {
-        // Nothing, or nothing with the "suppress #VE" bit.
+        // The entry is empty, or has only the bit "suppress #VE".
         if spte & !(1 << 63) != 0 {
             truth.leaves.push(entry);
         }
@@ -121,7 +121,7 @@ impl Change {
             return None;
         };
         let hex = |w| u64::from_str_radix(w, 16).ok();
-        // The thread's number stands between the last '-' and the CPU's bracket.
+        // The thread's number is between the last '-' and the CPU's bracket.
         let tid = head
             .split_once('[')
             .and_then(|(task, _)| task.trim_end().rsplit_once('-')?.1.parse::<u32>().ok());
@@ -137,8 +137,8 @@ impl Change {
     }
 }
 
-/// Walks what lies in `dir` (`trace.txt`, `ptpages.bin`, `tasks.txt`), writes `truth-leaves.csv` and `truth-trees.csv` beside it, and says in
-/// a line how it agrees with KVM's own counters.
+/// Walks the pages in `dir` (`trace.txt`, `ptpages.bin`, `tasks.txt`) and writes `truth-leaves.csv` and `truth-trees.csv` beside them. It
+/// returns a line that says how the result agrees with KVM's own counters.
 pub fn of_folder(dir: &Path) -> Result<String> {
     let trace = fs::read(dir.join("trace.txt")).context("trace.txt")?;
     let pages = read_pages(&fs::read(dir.join("ptpages.bin")).context("ptpages.bin")?);
@@ -208,7 +208,7 @@ mod tests {
             }),
             (0x4000, leaf),
         ]);
-        let truth = walk(&trace, &pages, &read_tasks("7 7 vm\n8 7 vcpu0\n9 9 doomed"));
+        let truth = walk(&trace, &pages, &read_tasks("7 7 vm\n8 7 vcpu0\n9 9 killed"));
         assert_eq!(truth.missing, 0);
         assert_eq!(
             truth.leaves,

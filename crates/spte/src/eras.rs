@@ -106,7 +106,8 @@ pub(crate) fn era_of(kernel: &Kernel, eras: &[Era], notes: &mut Vec<String>) -> 
             return by_id(id);
         }
         Distro::Suse => {
-            notes.push("SUSE kernels backport KVM fixes: the release alone does not determine the era".into())
+            notes
+                .push("SUSE kernels backport KVM fixes: the release alone does not determine the era".into());
         }
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! The flight recorder: the rings overwrite themselves until something happens that is worth keeping.
+//! The flight recorder: the rings overwrite themselves until a trigger fires, and then their content is saved. The main function is [`run`].
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,19 +17,19 @@ use crate::sys::{self, RingMap, Signals, Watch};
 use crate::trigger::{Hit, Watched, Watcher};
 use crate::{Error, Output, host, untraced};
 
-/// Ring of the trigger's own events on each CPU.
+/// The bytes of ring for the trigger's own events on each CPU.
 const WATCH_RING: usize = 1 << 20;
-/// Two snapshots are at least so far apart: the rings need time to fill with something new.
+/// The least time between two snapshots. The rings need time to fill with new events.
 const REST: Duration = Duration::from_millis(500);
 
-/// One CPU's watched events.
+/// The events of one CPU that the trigger watches.
 struct Sentry {
     cpu: u32,
     ring: Ring<RingMap>,
     fds: Vec<OwnedFd>,
 }
 
-/// Watches the CPUs that are recorded and are not watched yet; those that have gone no longer.
+/// Watches the CPUs that are recorded and not watched yet, and stops watching those that went offline.
 fn post(sentries: &mut Vec<Sentry>, r: &Recorder<'_>, watched: &[Watched]) -> Result<(), Error> {
     let online = |nr: u32| r.cpus.iter().any(|c| c.nr == nr && !c.gone);
     sentries.retain(|s| online(s.cpu));
@@ -48,7 +48,7 @@ fn post(sentries: &mut Vec<Sentry>, r: &Recorder<'_>, watched: &[Watched]) -> Re
 }
 
 fn sentry(cpu: u32, watched: &[Watched]) -> Result<Option<Sentry>, Error> {
-    // Rare events wake us at once, frequent ones (rates) a few hundred at a time.
+    // A rare event wakes the reader at once, a frequent one (for a rate) only once for a few hundred.
     let style = Style { backward: false, lost: false, watermark: 4096 };
     let Ok(owner) = sys::open(&attr::dummy(Style { watermark: 4096, ..style }), Watch::Cpu(cpu)) else {
         return Ok(None);
@@ -73,7 +73,7 @@ fn sentry(cpu: u32, watched: &[Watched]) -> Result<Option<Sentry>, Error> {
     Ok(Some(Sentry { cpu, ring: Ring::new(map), fds }))
 }
 
-/// Reads the watched events; the first fulfilled condition and its time.
+/// Reads the watched events, and returns the first fulfilled condition and its time.
 fn look(sentries: &mut [Sentry], watcher: &mut Watcher, buf: &mut Vec<u8>) -> Option<String> {
     let mut found = None;
     for s in sentries {
@@ -97,7 +97,7 @@ fn look(sentries: &mut [Sentry], watcher: &mut Watcher, buf: &mut Vec<u8>) -> Op
     found
 }
 
-/// What one snapshot held.
+/// The content of one snapshot.
 struct Snapshot {
     path: PathBuf,
     written: u64,
@@ -105,13 +105,13 @@ struct Snapshot {
     counts: Vec<u64>,
 }
 
-/// Saves what the rings hold into a capture of its own.
+/// Saves the content of the rings into a capture of its own.
 fn save(r: &mut Recorder<'_>, n: u32, why: &str) -> Result<Snapshot, Error> {
     let Output::File(base) = &r.options.output else {
         return Err(Error::Usage("snapshots need a file name".into()));
     };
     let path = numbered(base, n);
-    // Pause first, everything else after: what matters is already in the rings.
+    // The rings are paused first, because everything of interest is already in them.
     for c in &r.cpus {
         let _ = sys::pause(&c.fds[0], true);
     }
@@ -172,13 +172,13 @@ fn write_snapshot(
     Ok((written, raw, counts))
 }
 
-/// Runs until told to stop.
+/// Records until a signal, the time, the command or the number of snapshots ends it.
 pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
     let options = r.options;
     let (mut watcher, watched) = match &options.trigger {
         Some(t) => {
             let (w, e) = Watcher::new(t, &r.fs).map_err(Error::Usage)?;
-            // Snapshots on SIGUSR1 and at the end come all the same: this is no reason not to begin.
+            // Snapshots on SIGUSR1 and at the end are still made, so recording begins anyway.
             for sentence in untraced::impossible(t) {
                 eprintln!("mmuscope: {sentence}");
                 r.notes.push(sentence);
@@ -240,7 +240,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
             && let Some(why) = look(&mut sentries, w, &mut buf)
             && due.is_none()
         {
-            // Too soon after the last one: not forgotten, only later.
+            // It is too soon after the last snapshot, so this one is made later.
             let earliest = last.map_or_else(Instant::now, |l: Instant| l + REST);
             due = Some(((Instant::now() + options.after).max(earliest), format!("trigger: {why}")));
         }

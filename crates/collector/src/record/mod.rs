@@ -1,4 +1,4 @@
-//! A recording from start to end.
+//! A recording from start to end. The main function is [`record`].
 
 mod flight;
 mod plan;
@@ -22,7 +22,7 @@ pub fn record(options: &RecordOptions) -> Result<Summary, Error> {
     if options.trigger.is_some() && !options.flight {
         return Err(Error::Usage("--trigger belongs to the flight recorder: add --flight".into()));
     }
-    // Before anything else, and before any thread: a signal that comes early waits, and no other thread takes it.
+    // Signals are blocked before anything else and before any thread starts: an early one waits, and no other thread gets it.
     let signals = Signals::new().map_err(|source| Error::System { what: "blocking signals", source })?;
     let recorder = plan::prepare(options)?;
     if options.flight { flight::run(recorder, signals) } else { run::run(recorder, signals) }

@@ -1,4 +1,4 @@
-//! From options to open events: everything that can fail does so before anything is written or started.
+//! From options to open events. Everything that can fail does so here, before anything is written or started. The main type is [`Recorder`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -24,19 +24,19 @@ pub(crate) struct Recorder<'a> {
     pub cpus: Vec<Cpu>,
     pub sieve: Sieve,
     pub host: Host,
-    /// What the facts say about this recording.
+    /// The facts about the recording itself.
     pub about: Vec<Fact>,
-    /// Tasks by tid: `(pid, name)`.
+    /// The tasks by tid: `(pid, name)`.
     pub tasks: BTreeMap<u32, (u32, String)>,
     pub notes: Vec<String>,
 }
 
-/// Kernel threads that work on everybody's memory: what they zap belongs to a VM's story too.
+/// Whether a kernel thread works on the memory of all processes. What it zaps belongs to the story of a VM, too.
 fn works_for_all(comm: &str) -> bool {
     ["kswapd", "khugepaged", "ksmd", "kcompactd", "kvm-nx-lpage-re"].iter().any(|p| comm.starts_with(p))
 }
 
-/// The directory of a cgroup given by path.
+/// Opens the directory of a cgroup that is given by path.
 fn cgroup_dir(path: &Path) -> Result<OwnedFd, Error> {
     use rustix::fs::{Mode, OFlags, open};
     let relative = path.strip_prefix("/").unwrap_or(path);
@@ -60,7 +60,7 @@ fn tgid(pid: u32) -> Option<u32> {
     status.lines().find_map(|l| l.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
-/// Threads of the VMs that are not asked for.
+/// The threads of VMs that are not recorded.
 fn others(vmms: &[Vmm], pid: u32) -> Vec<u32> {
     vmms.iter().filter(|v| v.pid != pid).flat_map(|v| v.threads.iter().map(|t| t.0)).collect()
 }
@@ -116,7 +116,7 @@ fn scope(
     })
 }
 
-/// Finds tracefs or says what is wrong.
+/// Finds tracefs, or returns an error that says what is wrong.
 pub(crate) fn open_tracefs() -> Result<Tracefs, Error> {
     match Tracefs::find() {
         (_, Some(fs)) => Ok(fs),
@@ -126,7 +126,7 @@ pub(crate) fn open_tracefs() -> Result<Tracefs, Error> {
     }
 }
 
-/// Opens everything, disabled.
+/// Opens all events, disabled.
 pub(crate) fn prepare(options: &RecordOptions) -> Result<Recorder<'_>, Error> {
     let fs = open_tracefs()?;
     let chosen = tracefs::choose(&fs, &options.events)?;
@@ -170,7 +170,7 @@ pub(crate) fn prepare(options: &RecordOptions) -> Result<Recorder<'_>, Error> {
     };
     let cpus = loop {
         match open_all(&plan, &online) {
-            // Without a wish of the user's, take what the kernel gives.
+            // The user asked for no size, so a smaller ring is tried.
             Err(Error::Refused { what, .. })
                 if what.starts_with("a ring") && options.buffer.is_none() && ring > 128 << 10 =>
             {
@@ -245,7 +245,7 @@ fn total_mem_kb() -> u64 {
         .unwrap_or_default()
 }
 
-/// Adds the tasks that there are now.
+/// Adds the tasks that exist now.
 pub(crate) fn scan_tasks(tasks: &mut BTreeMap<u32, (u32, String)>) {
     for (pid, tid, comm) in vms::tasks(Path::new("/proc")) {
         tasks.insert(tid, (pid, comm));
@@ -253,7 +253,7 @@ pub(crate) fn scan_tasks(tasks: &mut BTreeMap<u32, (u32, String)>) {
 }
 
 impl Recorder<'_> {
-    /// What stands before the events of a capture that starts now.
+    /// The preamble of a capture that starts now.
     pub(crate) fn preamble(&self) -> Preamble {
         let (clock, real, mono) = host::clocks();
         let anonymise = self.options.anonymise;
@@ -318,7 +318,7 @@ impl Recorder<'_> {
         }
     }
 
-    /// Makes every CPU's events run.
+    /// Starts the events of every CPU.
     pub(crate) fn enable(&self) -> Result<(), Error> {
         for c in &self.cpus {
             c.enable().map_err(|source| Error::System { what: "starting the events", source })?;
@@ -326,7 +326,7 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    /// CPUs that came or went since the last look. `Ok(true)` if any did.
+    /// Follows CPUs that came online or went offline since the last call. The result is `Ok(true)` if any did.
     pub(crate) fn follow_hotplug(&mut self) -> Result<bool, Error> {
         let online = host::online();
         let mut changed = false;
@@ -342,7 +342,7 @@ impl Recorder<'_> {
                 continue;
             }
             if let Some(mut new) = rings::open(&self.plan, cpu)? {
-                // The capture's head names the ids of the CPUs it started with.
+                // The head of the capture names the ids of the CPUs with which it started.
                 if let Some(first) = self.cpus.first() {
                     new.translate = new.ids.iter().copied().zip(first.ids.iter().copied()).collect();
                 }
@@ -361,7 +361,7 @@ fn configured() -> u32 {
     (host::cpu_list(&list).len() as u32).max(1)
 }
 
-/// Path of the n-th snapshot: `x.perf.data` → `x.3.perf.data`.
+/// The path of the n-th snapshot: `x.perf.data` → `x.3.perf.data`.
 pub(crate) fn numbered(path: &Path, n: u32) -> PathBuf {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let (stem, rest) = match name.strip_suffix(".perf.data") {

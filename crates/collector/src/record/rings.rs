@@ -1,4 +1,4 @@
-//! One CPU's ring and the events that write into it.
+//! The ring of one CPU and the events that write into it. The main type is [`Cpu`].
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -15,39 +15,39 @@ use crate::tracefs::Tracepoint;
 
 /// What is opened on every CPU.
 pub(crate) struct Plan {
-    /// The tracepoints, each with its filter (empty: none).
+    /// The tracepoints, each with its filter (empty for none).
     pub events: Vec<(Tracepoint, String)>,
     pub style: Style,
-    /// Bytes of ring per CPU.
+    /// The bytes of ring for each CPU.
     pub ring: usize,
-    /// Directory of the cgroup to watch.
+    /// The directory of the cgroup to watch.
     pub cgroup: Option<OwnedFd>,
 }
 
-/// One CPU.
+/// One CPU with its ring.
 pub(crate) struct Cpu {
-    /// Its number.
+    /// The number of the CPU.
     pub nr: u32,
     pub ring: Ring<RingMap>,
-    /// The dummy event (owner of the ring) first, then the plan's events in its order.
+    /// The dummy event (the owner of the ring) first, then the events of the plan in their order.
     pub fds: Vec<OwnedFd>,
     pub ids: Vec<u64>,
-    /// Records seen per fd.
+    /// The number of records seen of each event.
     pub seen: Vec<u64>,
-    /// Sum of the LOST records seen.
+    /// The sum of the LOST records seen.
     pub lost_seen: u64,
-    /// The CPU has gone.
+    /// Whether the CPU went offline.
     pub gone: bool,
-    /// Ids of this CPU's events to those of the CPU whose ids the capture's head names (for CPUs that came later).
+    /// For a CPU that came online later: the ids of its events, mapped to those of the CPU whose ids the head of the capture names.
     pub translate: HashMap<u64, u64>,
 }
 
-/// Counts of one event on one CPU, read from the kernel.
+/// The kernel's counts of one event on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Hits, including lost ones.
+    /// The number of hits, including lost ones.
     pub value: u64,
-    /// Records that found no room; `None` where the kernel does not count them.
+    /// The number of records that found no room; `None` where the kernel does not count them.
     pub lost: Option<u64>,
 }
 
@@ -60,9 +60,9 @@ pub(crate) fn counts(fd: &OwnedFd, with_lost: bool) -> io::Result<Counts> {
 }
 
 impl Cpu {
-    /// Index of the fd with this id.
+    /// The index of the event with this id.
     pub(crate) fn index(&self, id: u64) -> Option<usize> {
-        // Ids of one CPU are handed out one after the other: usually the distance is the index.
+        // The ids of one CPU are given out one after the other, so the distance usually is the index.
         let guess = id.wrapping_sub(*self.ids.first()?) as usize;
         if self.ids.get(guess) == Some(&id) {
             return Some(guess);
@@ -71,7 +71,7 @@ impl Cpu {
     }
 
     pub(crate) fn enable(&self) -> io::Result<()> {
-        // The ring's owner last to stop and first to start: task records frame the events.
+        // The owner of the ring starts first and stops last, so that task records surround the events.
         self.fds.iter().try_for_each(sys::enable)
     }
 
@@ -83,7 +83,7 @@ impl Cpu {
     }
 }
 
-/// Whether this kernel counts lost events per event (6.0 and later).
+/// Whether this kernel counts lost events for each event (6.0 and later).
 pub(crate) fn kernel_counts_lost() -> bool {
     let style = Style { backward: false, lost: true, watermark: 0 };
     match sys::open(&attr::dummy(style), Watch::SelfOnly) {
@@ -92,7 +92,7 @@ pub(crate) fn kernel_counts_lost() -> bool {
     }
 }
 
-/// Opens everything on one CPU. `Ok(None)`: the CPU went away meanwhile.
+/// Opens all events on one CPU. The result is `Ok(None)` if the CPU went offline meanwhile.
 pub(crate) fn open(plan: &Plan, cpu: u32) -> Result<Option<Cpu>, Error> {
     let watch = match &plan.cgroup {
         Some(dir) => Watch::Cgroup(dir, cpu),
@@ -143,7 +143,7 @@ pub(crate) fn open(plan: &Plan, cpu: u32) -> Result<Option<Cpu>, Error> {
     Ok(Some(Cpu { nr: cpu, ring, fds, ids, seen, lost_seen: 0, gone: false, translate: HashMap::new() }))
 }
 
-/// What the kernel's refusal of an event means.
+/// The meaning of the kernel's refusal of an event.
 pub(crate) fn refused(what: &str, e: &io::Error) -> Error {
     let paranoid = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
     let paranoid = paranoid.trim();
@@ -187,14 +187,14 @@ pub(crate) fn want_files(n: u64) {
     let now = getrlimit(Resource::Nofile);
     if now.current.is_some_and(|c| c < n) {
         let maximum = now.maximum.map(|m| m.max(n));
-        // root may raise the hard limit too; others get as far as it goes.
+        // root may raise the hard limit as well; other users get as many as it allows.
         if setrlimit(Resource::Nofile, Rlimit { current: Some(n), maximum }).is_err() {
             let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
         }
     }
 }
 
-/// Ring bytes per CPU: a power of two of pages. The default is generous but leaves a big host its memory.
+/// The bytes of ring for each CPU: a power of two of pages. The default is large, but limited on a host with many CPUs.
 pub(crate) fn ring_size(asked: Option<u64>, cpus: usize, total_mem_kb: u64) -> usize {
     let page = rustix::param::page_size() as u64;
     let wanted = asked.unwrap_or_else(|| {
@@ -202,11 +202,11 @@ pub(crate) fn ring_size(asked: Option<u64>, cpus: usize, total_mem_kb: u64) -> u
         (all / cpus.max(1) as u64).clamp(512 << 10, 8 << 20)
     });
     let pages = (wanted / page).clamp(2, 1 << 18);
-    // Round down: a limit that the user knows is kept.
+    // The size is rounded down, so that a limit which the user gave is kept.
     ((1u64 << pages.ilog2()) * page) as usize
 }
 
-/// `PERF_FORMAT_LOST` bit, for the facts.
+/// The bit `PERF_FORMAT_LOST`, which the facts mention.
 pub(crate) const COUNTS_LOST: u32 = b::PERF_FORMAT_LOST;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The ordinary recording: drain the rings into one capture until it ends.
+//! The ordinary recording: it drains the rings into one capture until it ends. The main function is [`run`].
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -25,20 +25,20 @@ use crate::scrub::Sieve;
 use crate::sys::{self, Signals};
 use crate::{Error, Output, RecordOptions, vms};
 
-/// Niceness of the draining thread where it may not have real-time priority.
+/// The niceness of the draining thread where it may not have real-time priority.
 const NICE: i32 = -15;
 
-/// How long the reader of a pipe is waited for when the recording is over. A recorder ends when it was told to, whoever reads; a reader that
-/// only was busy for a moment, or is a little behind, still gets everything.
+/// How long the end of a recording waits for the reader of a pipe. The recorder ends when it is asked to, whatever the reader does; a reader
+/// that was only busy for a moment, or is a little behind, still gets everything.
 const GRACE: Grace = Grace { stuck: Duration::from_secs(2), whole: Duration::from_secs(10) };
 
-/// How often is looked whether a full feed has room again.
+/// How often a feed without room is asked whether it has room again.
 const HELD_BACK: Duration = Duration::from_millis(10);
 
-/// How often CPUs are counted.
+/// How often the online CPUs are counted.
 const HOTPLUG: Duration = Duration::from_secs(1);
 
-/// Opens a capture file; what was there is kept as `NAME.old`, as perf does.
+/// Makes a capture file. An existing file is renamed to `NAME.old`, as perf does.
 pub(crate) fn create(path: &Path) -> Result<File, Error> {
     let fail = |source| Error::Write { path: path.to_owned(), source };
     if let Ok(m) = std::fs::symlink_metadata(path)
@@ -49,24 +49,24 @@ pub(crate) fn create(path: &Path) -> Result<File, Error> {
         old.push(".old");
         std::fs::rename(path, &old).map_err(fail)?;
     }
-    // A capture shows what a guest does: nobody else's to read.
+    // A capture shows what a guest does, so no other user may read it.
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(fail)
 }
 
-/// The command, started, and a descriptor that becomes readable when it ends.
+/// The command that was started, with a descriptor that becomes readable when it ends.
 pub(crate) struct Task {
     child: Child,
     pidfd: Option<OwnedFd>,
 }
 
 impl Task {
-    /// Starts it. The events are running already: nothing of it is missed.
+    /// Starts the command. The events run already, so nothing of the command is missed.
     pub(crate) fn start(o: &RecordOptions) -> Result<Option<Self>, Error> {
         let Some((program, args)) = o.command.split_first() else { return Ok(None) };
         let mut c = Command::new(program);
         c.args(args);
         if o.output == Output::Stdout {
-            // The capture has standard output to itself.
+            // The capture is the only thing on standard output.
             let err = io::stderr().as_fd().try_clone_to_owned();
             c.stdout(err.map_or_else(|_| Stdio::null(), Stdio::from));
         }
@@ -78,7 +78,7 @@ impl Task {
         Ok(Some(Self { child, pidfd }))
     }
 
-    /// How it ended, if it has.
+    /// How the command ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
         Some(match (status.code(), status.signal()) {
@@ -93,13 +93,13 @@ impl Task {
         self.pidfd.as_ref()
     }
 
-    /// Waits for its end (the recording is over already).
+    /// Waits for the end of the command after the recording is over.
     pub(crate) fn wait(mut self) {
         let _ = self.child.wait();
     }
 }
 
-/// The signal's name, as a reason to end.
+/// The name of the signal, as a reason to end.
 pub(crate) fn signal_name(s: i32) -> &'static str {
     match s {
         libc::SIGINT => "interrupted (Ctrl-C)",
@@ -109,17 +109,17 @@ pub(crate) fn signal_name(s: i32) -> &'static str {
     }
 }
 
-/// Waits until something happens; `true` at an index means that descriptor has something.
+/// Waits until something happens; `true` at an index means that this descriptor has something to read.
 pub(crate) fn wait(fds: &[&dyn AsFdDyn], timeout: Duration) -> Vec<bool> {
     let mut polled: Vec<PollFd<'_>> =
         fds.iter().map(|f| PollFd::from_borrowed_fd(f.fd(), PollFlags::IN)).collect();
     let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
-    // An interrupted poll is a short one.
+    // An interrupted poll counts as a short one.
     let _ = poll(&mut polled, Some(&timeout));
     polled.iter().map(|p| !p.revents().is_empty()).collect()
 }
 
-/// `AsFd` that can be put into a list.
+/// `AsFd` as a trait object, so that different descriptors can be in one list.
 pub(crate) trait AsFdDyn {
     fn fd(&self) -> std::os::fd::BorrowedFd<'_>;
 }
@@ -186,18 +186,18 @@ fn note<M: RingMemory>(
     }
 }
 
-/// When a capture is as large as it may be.
+/// Decides when a capture has reached its size.
 struct SizeLimit {
     most: u64,
-    /// Bytes before the first event.
+    /// The number of bytes before the first event.
     head: u64,
-    /// Bytes at the last look, and how many had come since the one before.
+    /// The number of bytes at the last look, and how many had come since the look before.
     last: u64,
     step: u64,
 }
 
 impl SizeLimit {
-    /// What is written at the end: facts that are known only then.
+    /// The bytes reserved for what is written at the end: facts that are known only then.
     const TAIL: u64 = 1024;
 
     fn new(most: u64, head: u64) -> Result<Self, Error> {
@@ -210,7 +210,7 @@ impl SizeLimit {
         Ok(Self { most, head, last: head, step: 0 })
     }
 
-    /// How long to wait until the next look, so that not much more comes meanwhile than may: half of what is left, at the rate until now.
+    /// How long to wait until the next look: half of the time in which the rest would be filled at the present rate.
     fn patience(&self, written: u64, elapsed: Duration, rhythm: Duration) -> Duration {
         const SHORTEST: Duration = Duration::from_millis(1);
         let came = written.saturating_sub(self.head);
@@ -222,7 +222,7 @@ impl SizeLimit {
         time.clamp(SHORTEST, rhythm.max(SHORTEST))
     }
 
-    /// Whether what the rings gather until they are stopped will fill the capture.
+    /// Whether what the rings collect until they are stopped will fill the capture.
     fn is_reached(&mut self, written: u64) -> bool {
         self.step = written.saturating_sub(self.last);
         self.last = written;
@@ -230,13 +230,13 @@ impl SizeLimit {
     }
 }
 
-/// What each event lost on each CPU: `(cpu index, event index, count)`, from the kernel's counts.
+/// The losses of each event on each CPU by the kernel's counts: `(cpu index, event index, count)`.
 fn losses(r: &Recorder<'_>) -> Vec<(usize, usize, u64)> {
     let mut out = Vec::new();
     for (ci, c) in r.cpus.iter().enumerate() {
         for (i, fd) in c.fds.iter().enumerate() {
             let Ok(Counts { value, lost }) = counts(fd, r.plan.style.lost) else { continue };
-            // Without the kernel's own count: hits that were not seen. Task records (event 0) are not hits.
+            // Where the kernel does not count losses, they are the hits that were not seen. Task records (event 0) are not hits.
             let n = lost.unwrap_or_else(|| if i == 0 { 0 } else { value.saturating_sub(c.seen[i]) });
             if n > 0 {
                 out.push((ci, i, n));
@@ -246,7 +246,7 @@ fn losses(r: &Recorder<'_>) -> Vec<(usize, usize, u64)> {
     out
 }
 
-/// Writes what was lost into the capture and returns it per event and per CPU.
+/// Writes the losses into the capture, and returns them for each event and for each CPU.
 fn account(r: &Recorder<'_>, to: &mut Feed) -> (Vec<u64>, BTreeMap<u32, u64>) {
     let now = host::monotonic();
     let mut by_event = vec![0u64; r.plan.events.len() + 1];
@@ -276,7 +276,7 @@ fn account(r: &Recorder<'_>, to: &mut Feed) -> (Vec<u64>, BTreeMap<u32, u64>) {
     (by_event, by_cpu)
 }
 
-/// Records.
+/// Records until the command, the time, the size, a signal or the reader ends it.
 pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
     let o = r.options;
     let (out, files) = match &o.output {
@@ -287,14 +287,14 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         }
     };
     let path = files.first().cloned().unwrap_or_else(|| "standard output".into());
-    // A file is read now and then, a pipe by somebody who is watching.
+    // A file is read now and then; a pipe is read by somebody who watches.
     let rhythm = Duration::from_millis(if o.output == Output::Stdout { 100 } else { 250 });
     let pipe = is_pipe(&out);
     let mut to = Feed::start(out, &r.preamble(), rhythm / 2, if pipe.is_some() { SIP } else { usize::MAX })
         .map_err(|source| Error::Write { path: path.clone(), source })?;
     let mut size = None;
     if let Some(most) = o.max_size {
-        // What stands before the first event counts too.
+        // The bytes before the first event count towards the size.
         to.settle(0);
         size = Some(SizeLimit::new(most, to.written())?);
     }
@@ -303,9 +303,9 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
     let cpu0 = cpu_time();
     r.enable()?;
     let mut task = Task::start(o)?;
-    // Only this thread, and only now, so that the command does not inherit it: the rings must be emptied in time on a host whose CPUs
-    // are all busy. It copies for some microseconds and sleeps again; what takes CPU time (compressing, writing) is an ordinary thread's.
-    // Without the right to do so it works as well, with larger rings.
+    // Only this thread gets the priority, and only now, so that the command does not inherit it. The rings must be emptied in time on a host whose
+    // CPUs are all busy. This thread copies for some microseconds and sleeps again; what takes CPU time (compressing, writing) is done by an
+    // ordinary thread. Where real-time priority is refused, a negative niceness is tried, and recording works in any case.
     if !o.realtime || sys::realtime().is_err() {
         let _ = rustix::process::setpriority_process(None, NICE);
     }
@@ -334,7 +334,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
             break Ended::ReaderGone;
         }
         if to.failed() {
-            // Why is known when the capture is finished.
+            // The reason is known when the capture is finished.
             break Ended::WriteFailed(String::new());
         }
         if let Some(how) = task.as_mut().and_then(Task::ended) {
@@ -369,7 +369,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
     }
     let time = began.elapsed();
     status.clear();
-    // A second Ctrl-C must be able to end even a write that hangs; everything flushed stays readable.
+    // A second Ctrl-C must be able to end the program even during a write that does not return; everything flushed stays readable.
     drop(signals);
     pass(&mut r, &mut to, &mut kept, &mut scratch);
     let (by_event, by_cpu) = account(&r, &mut to);
@@ -398,7 +398,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
     for n in &r.notes {
         facts.push(("note".into(), n.clone()));
     }
-    // VMs that have appeared since the start.
+    // These VMs have appeared since the start.
     if !o.anonymise {
         for v in vms::find().iter().filter(|v| !r.host.vmms.iter().any(|w| w.pid == v.pid)) {
             facts.push(("vm".into(), format!("{} {}", v.pid, v.comm)));
@@ -427,7 +427,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
     };
     drop(r);
     if let Some(t) = task {
-        // --duration or Ctrl-C: the recording is over, the command goes on; we stay its parent until it ends.
+        // With --duration or Ctrl-C the recording ends before the command; this process stays its parent until it ends.
         if !matches!(summary.ended, Ended::Signal(_)) {
             t.wait();
         }
@@ -435,14 +435,13 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
     Ok(summary)
 }
 
-/// The descriptor again, if it is a pipe (or a socket), which has a reader.
+/// A copy of the descriptor if it is a pipe or a socket, which has a reader.
 fn is_pipe(out: &File) -> Option<OwnedFd> {
     let kind = out.metadata().ok()?.file_type();
     if kind.is_fifo() || kind.is_socket() { out.as_fd().try_clone_to_owned().ok() } else { None }
 }
 
-/// Whether nobody can read from the other end any more: then nothing more needs to be recorded, even if nothing happens that would have to
-/// be written.
+/// Whether the other end of the pipe is closed. Then recording can end, even if no event happens that would have to be written.
 fn closed(pipe: &OwnedFd) -> bool {
     let mut polled = [PollFd::new(pipe, PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -468,7 +467,7 @@ mod tests {
 
     #[test]
     fn a_capture_ends_near_its_size() {
-        // 60,000 bytes before the first event, then 300 bytes a millisecond, with bursts.
+        // The capture has 60,000 bytes before the first event, then 300 bytes a millisecond, with bursts.
         for most in [100_000, 1_000_000] {
             let mut size = SizeLimit::new(most, 60_000).expect("there is room");
             let (mut written, mut at) = (60_000u64, Duration::ZERO);

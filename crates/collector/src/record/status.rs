@@ -1,4 +1,4 @@
-//! The status line: on a terminal, once a second, never in a log.
+//! The status line, which is drawn once a second on a terminal and never into a log.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::summary::{bytes, grouped};
 
-/// CPU time of this process so far.
+/// The CPU time that this process has used so far.
 pub(crate) fn cpu_time() -> Duration {
     let t = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
@@ -22,7 +22,7 @@ fn writable() -> bool {
     poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().contains(PollFlags::OUT)
 }
 
-/// Draws the line.
+/// The state of the status line.
 pub(crate) struct Status {
     on: bool,
     drawn: bool,
@@ -30,11 +30,11 @@ pub(crate) struct Status {
     last: (Instant, u64, Duration),
 }
 
-/// What it shows.
+/// What the line shows.
 pub(crate) struct Now {
     pub events: u64,
     pub lost: u64,
-    /// Fullest ring, 0 to 1.
+    /// How full the fullest ring is, 0 to 1.
     pub fill: f64,
     pub written: u64,
 }
@@ -46,15 +46,15 @@ impl Status {
         Self { on, drawn: false, start: now, last: (now, 0, cpu_time()) }
     }
 
-    /// Whether a second has passed since the last line (and there is a terminal).
+    /// Whether a second has passed since the last line, and there is a terminal.
     pub(crate) fn due(&self) -> bool {
         self.on && self.last.0.elapsed() >= Duration::from_secs(1)
     }
 
-    /// Time until then; a day where nothing is ever drawn.
+    /// The time until the next line; a day where no line is ever drawn.
     pub(crate) fn next(&self) -> Duration {
         if self.on {
-            // Not shorter than this: a line that cannot be drawn now must not make the loop spin.
+            // The time has a lower limit, so that a line that cannot be drawn now does not make the loop spin.
             Duration::from_secs(1).saturating_sub(self.last.0.elapsed()).max(Duration::from_millis(20))
         } else {
             Duration::from_hours(24)
@@ -70,7 +70,7 @@ impl Status {
         let passed = self.last.0.elapsed().as_secs_f64().max(1e-3);
         let rate = (now.events - self.last.1.min(now.events)) as f64 / passed;
         let busy = cpu.saturating_sub(self.last.2).as_secs_f64() * 100.0 / passed;
-        // The line is cleared first; one write, so that it never tears.
+        // The line is cleared and drawn in one write, so that it is never shown half.
         let line = format!(
             "\r\x1b[K{:.0} s  {} events ({}/s)  ring {:.0} %  lost {}  {}  recorder {busy:.1} % CPU",
             self.start.elapsed().as_secs_f64(),

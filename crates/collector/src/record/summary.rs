@@ -1,21 +1,21 @@
-//! What a recording came to.
+//! The result of a recording. The main type is [`Summary`]; `record` prints it.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why it ended.
+/// Why the recording ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The command ended, with this status in words.
     Command(String),
-    /// `--duration` was over.
+    /// The time given with `--duration` was over.
     Duration,
-    /// `--max-size` was reached.
+    /// The size given with `--max-size` was reached.
     Size,
-    /// A signal (its name).
+    /// A signal of this name came.
     Signal(&'static str),
-    /// The reader of standard output went away.
+    /// The reader of standard output closed it.
     ReaderGone,
     /// Writing failed: the capture holds what was written before.
     WriteFailed(String),
@@ -40,43 +40,43 @@ impl fmt::Display for Ended {
 /// How often one event was recorded and lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventCount {
-    /// `kvmmmu:kvm_mmu_set_spte`
+    /// The full name of the event: `kvmmmu:kvm_mmu_set_spte`.
     pub name: String,
-    /// Records that reached the ring.
+    /// The number of records that reached the ring.
     pub recorded: u64,
-    /// Records that did not.
+    /// The number of records that did not.
     pub lost: u64,
 }
 
-/// The end of a recording.
+/// The result of a recording.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// Why it ended.
     pub ended: Ended,
     /// How long it took.
     pub time: Duration,
-    /// Each event of the recording.
+    /// The events that were recorded, with their counts.
     pub events: Vec<EventCount>,
-    /// Events lost, all together; `None`: the rings overwrite (flight recorder).
+    /// The number of lost events in total; `None` where the rings overwrite (flight recorder).
     pub lost: Option<u64>,
-    /// CPUs that lost events, with how many.
+    /// The CPUs that lost events, with how many.
     pub lost_by_cpu: Vec<(u32, u64)>,
-    /// At most so many events at the end were recorded and did not reach the reader of standard output, because it did not take them.
+    /// The most events at the end that were recorded and did not reach the reader of standard output, because it did not take them.
     pub left_behind: u64,
-    /// Bytes of records before compression.
+    /// The number of bytes of records before compression.
     pub raw: u64,
-    /// Bytes written.
+    /// The number of bytes written.
     pub written: u64,
-    /// Files written; empty: standard output.
+    /// The files written; empty for standard output.
     pub files: Vec<PathBuf>,
-    /// CPU time of the recorder itself.
+    /// The CPU time of the recorder itself.
     pub cpu: Duration,
-    /// Anything else worth saying.
+    /// Other remarks, one sentence each.
     pub notes: Vec<String>,
 }
 
 impl Summary {
-    /// Events that reached the rings.
+    /// The number of events that reached the rings.
     pub fn recorded(&self) -> u64 {
         self.events.iter().map(|e| e.recorded).sum()
     }

@@ -1,10 +1,10 @@
-//! Parts of a trace, and everything about one frame in one: for the programs that look for false facts.
+//! Parts of a trace, and a print of everything about one frame, for the programs that look for false facts.
 
 use mmuscope_replay::{Span, Timeline};
 use mmuscope_trace::{Body, EventStore, Trace};
 use std::ops::Range;
 
-/// Some of a trace's events, as a recording that began later and ended earlier.
+/// Takes a range of a trace's events, as if a recording had begun later and ended earlier.
 pub(crate) fn part_of(trace: &Trace, events: Range<usize>) -> Trace {
     let mut part = EventStore::new();
     for e in trace.events.range(events) {
@@ -18,7 +18,7 @@ pub(crate) fn part_of(trace: &Trace, events: Range<usize>) -> Trace {
     Trace { info, strings: trace.strings.clone(), events: part }
 }
 
-/// Numbers that look random and are the same each time.
+/// A generator of numbers that look random and are the same in each run.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -33,8 +33,8 @@ impl Random {
     }
 }
 
-/// Everything about one frame: its events, and what the replay made of them.
-pub(crate) fn tell(trace: &Trace, timeline: &Timeline, gfn: u64) {
+/// Prints everything about one frame: its events, and what the replay made of them.
+pub(crate) fn print_frame(trace: &Trace, timeline: &Timeline, gfn: u64) {
     for (i, e) in trace.events.iter().enumerate() {
         let (at, level) = match e.body {
             Body::TdpSpteChanged { gfn, level, .. } | Body::SetSpte { gfn, level, .. } => (gfn, level),
@@ -66,7 +66,7 @@ pub(crate) fn tell(trace: &Trace, timeline: &Timeline, gfn: u64) {
     }
 }
 
-/// How a span is known.
+/// How a span is known, in words.
 pub(crate) fn words(s: &Span) -> String {
     format!("{}: {}", s.certainty.name(), s.reason.words())
 }

@@ -1,4 +1,4 @@
-//! The code that runs inside the VMs: a loop driven by registers, so that it needs no memory of its own but the page it lies in.
+//! The code that runs inside the VMs. It is a loop driven by registers, so that it needs no memory except the page it lies in.
 //!
 //! | register | meaning |
 //! | --- | --- |
@@ -6,11 +6,11 @@
 //! | `esi`, `edx`, `ecx` | first address, step, how many |
 //! | `ebx`, `ebp` | value to write, its step |
 //!
-//! When it is done it writes to port 0x10, which ends KVM_RUN.
+//! When the loop is done, it writes to port 0x10, which ends KVM_RUN.
 
 use std::{arch::global_asm, slice};
 
-/// What the guest is told to do.
+/// What the guest does with each address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub(crate) enum Op {
@@ -28,7 +28,7 @@ pub(crate) enum Op {
     Add = 5,
 }
 
-/// `jmp *%rdi` (`%edi` in 32-bit code): what a page must begin with for [`Op::Execute`].
+/// `jmp *%rdi` (`%edi` in 32-bit code), with which a page must begin for [`Op::Execute`].
 pub(crate) const RETURN: [u8; 2] = [0xff, 0xe7];
 
 global_asm!(
@@ -80,7 +80,7 @@ global_asm!(
     "lab_guest64_end:",
     "lab_guest32: lab_loop 32, eax, ebx, ecx, edx, esi, edi, ebp",
     "lab_guest32_end:",
-    // System management mode starts in 16-bit code with flat data segments: write to sixteen pages from 2 MiB on, and leave.
+    // System management mode starts in 16-bit code with flat data segments. This code writes to sixteen pages from 2 MiB on, and leaves.
     ".globl lab_smm, lab_smm_end",
     ".code16",
     "lab_smm: mov esi, 0x200000",
@@ -95,7 +95,7 @@ global_asm!(
     ".popsection",
 );
 
-/// The loop's code for a guest in 64-bit or 32-bit mode.
+/// The code of the loop for a guest in 64-bit or 32-bit mode.
 pub(crate) fn code(long: bool) -> &'static [u8] {
     unsafe extern "C" {
         static lab_guest64: u8;
@@ -113,7 +113,7 @@ pub(crate) fn code(long: bool) -> &'static [u8] {
     }
 }
 
-/// The SMM handler's code.
+/// The code of the SMM handler.
 pub(crate) fn smm_code() -> &'static [u8] {
     unsafe extern "C" {
         static lab_smm: u8;
@@ -123,9 +123,9 @@ pub(crate) fn smm_code() -> &'static [u8] {
     unsafe { between(&raw const lab_smm, &raw const lab_smm_end) }
 }
 
-/// Offset in [`code`] where [`Op::Execute`] comes back to: behind its `jmp`.
+/// The offset in [`code`] to which [`Op::Execute`] returns: it is after its `jmp`.
 pub(crate) fn back(code: &[u8]) -> u64 {
-    // The only indirect jump of the loop: `jmp *%rsi`.
+    // It is the only indirect jump of the loop: `jmp *%rsi`.
     let at = code.windows(2).position(|w| w == [0xff, 0xe6]).unwrap_or(0);
     at as u64 + 2
 }

@@ -1,4 +1,4 @@
-//! Process 1 of the host.
+//! Process 1 of the host: it sets the host up, runs the workload, takes the truth and sends the results back.
 
 use std::{
     ffi::CString,
@@ -17,10 +17,10 @@ use mmuscope_lab::host::{Emulator, Host, Recorder, Workload};
 use crate::{kernel, vm::check};
 
 const TRACING: &str = "/sys/kernel/tracing";
-/// The text trace that truth belongs to has a buffer of its own, so that other recorders can watch the same run.
+/// The text trace to which the truth belongs has a buffer of its own, so that other recorders can watch the same run.
 const BUFFER: &str = "/sys/kernel/tracing/instances/lab";
 const RESULT: &str = "/tmp/o";
-/// Events of the `kvm` group that belong to the picture; the `kvmmmu` group is recorded whole.
+/// The events of the `kvm` group that are recorded; the `kvmmmu` group is recorded as a whole.
 const KVM_EVENTS: [&str; 15] = [
     "kvm_page_fault",
     "kvm_unmap_hva_range",
@@ -39,7 +39,7 @@ const KVM_EVENTS: [&str; 15] = [
     "kvm_pml_full",
 ];
 
-/// Does everything and powers off; never returns.
+/// Does everything and powers the host off; it never returns.
 pub(crate) fn boot() -> ! {
     let done = host();
     match &done {
@@ -63,7 +63,7 @@ fn mount(kind: &str, at: &str) -> Result<()> {
     check(unsafe { libc::mount(kind_c.as_ptr(), at_c.as_ptr(), kind_c.as_ptr(), 0, std::ptr::null()) }, at)
 }
 
-/// The guest is a KVM host, too: the phases in a VM of its own.
+/// Runs the phases in a VM of its own, in a guest that is a KVM host, too.
 fn nested() -> Result<()> {
     for (kind, at) in [("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp")] {
         mount(kind, at)?;
@@ -79,7 +79,7 @@ fn nested() -> Result<()> {
         let line = line?;
         println!("nested: {line}.");
         if line == "DONE" {
-            // It stays as long as its standard input does.
+            // The VM ends when its standard input is closed, so it is kept open.
             std::mem::forget(vm);
             return Ok(());
         }
@@ -87,7 +87,7 @@ fn nested() -> Result<()> {
     bail!("the nested VM ended early")
 }
 
-/// The guest's part: use some memory, give some back, and stay.
+/// The part of the guest: it uses some memory, gives some back, and stays.
 fn inside_linux() -> ! {
     if Path::new("/lab/host.toml").exists() {
         let ran = nested();
@@ -150,7 +150,7 @@ fn host() -> Result<()> {
     ran
 }
 
-/// Bochs writes what goes to port 0xe9 to its own standard output.
+/// Sends everything to port 0xe9, which Bochs writes to its own standard output.
 fn port_e9(from: &mut impl std::io::Read) -> Result<()> {
     // SAFETY: asks for the right to use ports; no memory is involved.
     check(unsafe { libc::iopl(3) }, "iopl")?;
@@ -175,7 +175,7 @@ fn run(program: &str, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Loads the modules in the order the initrd's maker found; each line of the list is a file and its name.
+/// Loads the modules in the order that the initrd's maker determined; each line of the list is a file and its name.
 fn load_modules(host: &Host) -> Result<()> {
     for line in fs::read_to_string("/lab/modules")?.lines() {
         let name = Path::new(line).file_stem().unwrap_or_default().to_string_lossy().replace('_', "-");
@@ -191,7 +191,7 @@ fn load_modules(host: &Host) -> Result<()> {
         let result =
             unsafe { libc::syscall(libc::SYS_init_module, image.as_ptr(), image.len(), words.as_ptr()) };
         if let Err(e) = check(result as i32, &name) {
-            // Drivers that are built in or have no device here are no loss; KVM is.
+            // A driver that is built in, or has no device here, is not needed; KVM is.
             if name.starts_with("kvm") {
                 return Err(e);
             }
@@ -200,7 +200,7 @@ fn load_modules(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// What a trace's reader wants to know of the host.
+/// Writes the facts about the host that a reader of the trace needs.
 fn facts() -> Result<()> {
     for f in ["cpuinfo", "version", "cmdline"] {
         fs::copy(format!("/proc/{f}"), format!("{RESULT}/{f}"))?;
@@ -225,7 +225,7 @@ fn facts() -> Result<()> {
     run("/bin/busybox", &["sh", "-c", &formats])
 }
 
-/// A second disk as swap space.
+/// Makes the second disk swap space.
 fn swap_on() {
     let on = run("/bin/busybox", &["mkswap", "/dev/vdb"])
         .and_then(|()| run("/bin/busybox", &["swapon", "/dev/vdb"]));
@@ -239,7 +239,7 @@ fn events(prefix: &str) -> Vec<String> {
     known.map(|e| format!("{prefix}{e}")).collect()
 }
 
-/// Runs the workload with all recorders watching, takes the truth while its VMs are alive, and lets them go.
+/// Runs the workload while all recorders watch, takes the truth while its VMs are alive, and then ends them.
 fn record(host: &Host) -> Result<()> {
     fs::create_dir(BUFFER).context("a trace buffer of our own")?;
     let set = |file: &str, value: &str| {
@@ -248,7 +248,7 @@ fn record(host: &Host) -> Result<()> {
     set("tracing_on", "0")?;
     set("buffer_size_kb", "60000")?;
     if host.record_tgid {
-        // Text then has a column for the process. Which level the option lives on depends on the kernel.
+        // With it the text has a column for the process. Where the option is depends on the kernel.
         let _ = set("options/record-tgid", "1")
             .or_else(|_| Ok::<_, anyhow::Error>(fs::write(format!("{TRACING}/options/record-tgid"), "1")?));
     }
@@ -260,8 +260,8 @@ fn record(host: &Host) -> Result<()> {
 
     let recorders = start_recorders(host)?;
     let ran = workload(host);
-    // Those who would go on changing idle VMs' tables between the end of the trace and the copy: access sampling (on by default in 7.x),
-    // page merging, the NX recovery worker.
+    // These would change the tables of idle VMs between the end of the trace and the copy: access sampling (on by default in 7.x), page merging, the
+    // NX recovery worker.
     for (file, value) in [
         ("/sys/module/damon_stat/parameters/enabled", "N"),
         ("/sys/kernel/mm/ksm/run", "0"),
@@ -332,7 +332,7 @@ fn start_recorders(host: &Host) -> Result<Vec<(&'static str, Child)>> {
     Ok(started)
 }
 
-/// A recorder watches once its file is there and it opens nothing more (an event is a file descriptor).
+/// Waits until a recorder watches: its file exists, and it opens no more events (each is a file descriptor).
 fn wait_until_watching(pid: u32, file: &str) {
     let end = Instant::now() + Duration::from_mins(10);
     let (mut open, mut steady) = (0, 0);
@@ -344,7 +344,7 @@ fn wait_until_watching(pid: u32, file: &str) {
     }
 }
 
-/// A VM's process.
+/// The process of a VM.
 struct Vm {
     role: &'static str,
     child: Child,
@@ -353,7 +353,7 @@ struct Vm {
 
 impl Vm {
     fn start(role: &'static str, plan: &Workload) -> Result<Self> {
-        // The process is named after its role: that is the task name in the trace.
+        // The process is named after its role, which becomes the task name in the trace.
         let (program, file) = (format!("/bin/vm-{role}"), format!("/lab/{role}.toml"));
         let _ = std::os::unix::fs::symlink("/init", &program);
         let host = Host { workload: plan.clone(), ..Host::load(Path::new("/lab/host.toml"))? };
@@ -377,7 +377,7 @@ impl Vm {
     }
 
     fn wait_for(&self, line: &str) -> Result<()> {
-        // Bochs is slow; a host that hangs altogether is ended from outside.
+        // Bochs is slow. A host that never answers is ended from outside.
         let patience = Duration::from_mins(20);
         while let Ok(got) = self.lines.recv_timeout(patience) {
             if got == line {
@@ -387,7 +387,7 @@ impl Vm {
         bail!("vm-{} ended before it said {line}", self.role)
     }
 
-    /// `tid pid comm` of each of its threads.
+    /// A line `tid pid comm` for each of its threads.
     fn threads(&self) -> String {
         let pid = self.child.id();
         let mut out = Vec::new();
@@ -410,7 +410,7 @@ impl Vm {
     }
 }
 
-/// Runs the plan's VMs to the ends of their phases; they are alive when this returns.
+/// Runs the VMs of the plan to the end of their phases; they are alive when this returns.
 fn workload(host: &Host) -> Result<Vec<Vm>> {
     let plan = &host.workload;
     let mut vms = Vec::new();
@@ -424,16 +424,16 @@ fn workload(host: &Host) -> Result<Vec<Vm>> {
                 phases: vec!["touch".into(), "mmio".into(), "huge".into(), "race".into()],
                 ..plan.clone()
             };
-            let mut doomed = Vm::start("doomed", &forever)?;
-            doomed.wait_for("PHASE race")?;
-            let (ms, pid) = (plan.race_ms, doomed.child.id() as i32);
-            threads += &doomed.threads();
+            let mut killed = Vm::start("killed", &forever)?;
+            killed.wait_for("PHASE race")?;
+            let (ms, pid) = (plan.race_ms, killed.child.id() as i32);
+            threads += &killed.threads();
             thread::spawn(move || {
                 thread::sleep(Duration::from_millis(ms));
                 // SAFETY: a signal to a child that is waited for only afterwards, here.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
-                let _ = doomed.child.wait();
-                crate::phases::mark("doomed-killed");
+                let _ = killed.child.wait();
+                crate::phases::mark("vm-killed");
             });
         }
         vms.push(Vm::start("main", plan)?);
@@ -446,12 +446,12 @@ fn workload(host: &Host) -> Result<Vec<Vm>> {
         threads += &vm.threads();
     }
     fs::write(format!("{RESULT}/tasks.txt"), threads)?;
-    // A killed VM's memory is given back by then.
+    // By then, the memory of a killed VM has been given back.
     thread::sleep(Duration::from_millis(if plan.killed_vm { plan.race_ms + 500 } else { 50 }));
     Ok(vms)
 }
 
-/// A whole Linux in a VM: QEMU, the host's own kernel, and this program as its init, which sees the word `lab-guest`.
+/// Boots a whole Linux in a VM: QEMU, the host's own kernel, and this program as its init, which sees the word `lab-guest`.
 fn linux_guest() -> Result<Vm> {
     let mut child = Command::new("/bin/qemu-system-x86_64")
         .args([
@@ -478,7 +478,7 @@ fn linux_guest() -> Result<Vm> {
     let mut out = child.stdout.take().context("no pipe")?;
     let (tx, lines) = mpsc::channel();
     thread::spawn(move || {
-        // A serial console's lines end in CR LF, and some never end.
+        // The lines of a serial console end in CR LF, and the last one may have no end.
         let (mut byte, mut line) = ([0], Vec::new());
         while out.read_exact(&mut byte).is_ok() {
             if byte[0] != b'\n' {

@@ -1,4 +1,4 @@
-//! What the running kernel holds: its variables and its page-table pages, read from /proc/kcore.
+//! Reads what the running kernel holds, its variables and its page-table pages, from /proc/kcore. The main type is [`Kcore`].
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// /proc/kcore: an ELF core file whose segments are the kernel's memory. 64-bit hosts only.
+/// /proc/kcore, an ELF core file whose segments are the kernel's memory. Only 64-bit hosts are supported.
 pub(crate) struct Kcore {
     file: File,
     segments: Vec<Segment>,
@@ -48,7 +48,7 @@ impl Kcore {
         Ok(Self { file, segments })
     }
 
-    /// Reads kernel-virtual memory.
+    /// Reads memory at a kernel-virtual address; the result is `false` if it cannot be read.
     pub(crate) fn read(&self, virt: u64, to: &mut [u8]) -> bool {
         self.segments
             .iter()
@@ -56,7 +56,7 @@ impl Kcore {
             .is_some_and(|s| self.file.read_exact_at(to, s.offset + (virt - s.virt)).is_ok())
     }
 
-    /// Where the direct map shows a physical page.
+    /// The address in the direct map of a physical page.
     fn direct(&self, phys: u64) -> Option<u64> {
         let s = self.segments.iter().find(|s| {
             s.virt < IMAGE && s.phys != u64::MAX && phys >= s.phys && phys - s.phys + 4096 <= s.len
@@ -64,7 +64,7 @@ impl Kcore {
         Some(s.virt + (phys - s.phys))
     }
 
-    /// The physical address behind one of the direct map.
+    /// The physical address of an address in the direct map.
     fn phys(&self, virt: u64) -> Option<u64> {
         let s = self
             .segments
@@ -74,7 +74,7 @@ impl Kcore {
     }
 }
 
-/// Writes `name ok value` lines of the kernel's `shadow_*` variables and the few others that say how SPTEs are made.
+/// Writes lines `name ok value` with the kernel's `shadow_*` variables and the few others that decide how SPTEs are made.
 pub(crate) fn dump_variables(to: &Path) -> Result<()> {
     const MORE: [&str; 9] = [
         "kvm_mmu_page_role_shift",
@@ -105,7 +105,8 @@ pub(crate) fn dump_variables(to: &Path) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Copies every page-table page that a text trace names: records of a physical address and 512 entries. How many were named and found.
+/// Copies every page-table page that a text trace names, as records of a physical address and 512 entries. It returns how many pages were
+/// named, and how many were found.
 pub(crate) fn dump_tables(trace: &Path, to: &Path) -> Result<(usize, usize)> {
     let core = Kcore::open()?;
     let mut pages = BTreeSet::new();
@@ -125,7 +126,7 @@ pub(crate) fn dump_tables(trace: &Path, to: &Path) -> Result<(usize, usize)> {
     Ok((pages.len(), found))
 }
 
-/// The page-table pages one line of ftrace text names: where an SPTE lies, and where a non-leaf SPTE points.
+/// The page-table pages that one line of ftrace text names: the page that holds an SPTE, and the page to which a non-leaf SPTE points.
 fn named_pages(line: &str, phys: impl Fn(u64) -> Option<u64>, pages: &mut BTreeSet<u64>) {
     const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
     let word = |key: &str| {
@@ -145,7 +146,7 @@ fn named_pages(line: &str, phys: impl Fn(u64) -> Option<u64>, pages: &mut BTreeS
     } else if line.contains("kvm_tdp_mmu_spte_changed: ") {
         word(" new_spte ").into_iter().for_each(&mut child);
     } else if line.contains("mark_mmio_spte: ") {
-        // Only where the trace shows it unhashed.
+        // The address is usable only where the trace shows it unhashed.
         pages.extend(word("sptep:").and_then(phys).map(|p| p & ADDRESS));
     } else if line.contains("fast_page_fault: ") {
         pages.extend(word(" sptep ").and_then(phys).map(|p| p & ADDRESS));
@@ -153,7 +154,7 @@ fn named_pages(line: &str, phys: impl Fn(u64) -> Option<u64>, pages: &mut BTreeS
     pages.remove(&0);
 }
 
-/// KVM's own counters, `name:value` a line; those of one VM under `PID-FD/`.
+/// Writes KVM's own counters, one `name:value` a line; those of one VM under `PID-FD/`.
 pub(crate) fn dump_counters(to: &Path) -> Result<()> {
     let root = Path::new("/sys/kernel/debug/kvm");
     let mut out = BufWriter::new(File::create(to)?);
@@ -164,7 +165,7 @@ pub(crate) fn dump_counters(to: &Path) -> Result<()> {
             let path = entry?.path();
             let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
             if path.is_dir() {
-                // The folders of vCPUs hold nothing about tables.
+                // The folders of vCPUs have no counters of tables.
                 if at == 0 {
                     folders.push(path);
                 }

@@ -1,6 +1,7 @@
-//! What runs inside a host of the lab: its `init`, the workload's VMs, and the dumps of what the kernel really holds. One static program.
+//! The program that runs inside a host of the lab: it is the host's `init`, runs the VMs of the workload, and dumps what the kernel holds. It is
+//! one static program.
 //!
-//! As process 1 it sets the host up, runs what the plan (`/lab/host.toml`) says, sends the results back and powers off. By hand:
+//! As process 1 it sets the host up, runs the plan in `/lab/host.toml`, sends the results back and powers off. It can also be started by hand:
 //!
 //! ```text
 //! mmuscope-lab-inside load [HOST.toml]        the workload's VM alone, on whatever /dev/kvm there is
@@ -43,7 +44,7 @@ fn run(args: &[String]) -> Result<()> {
             let vm = phases::machine(&plan)?;
             phases::run(&vm, &plan)?;
             if rest.get(1) == Some(&"--stay") {
-                // The VM must still be there when its tables are looked at: whoever started us says when to go.
+                // The VM must still exist when its tables are read, so it stays until the caller closes standard input.
                 println!("DONE");
                 std::io::stdout().flush()?;
                 std::io::stdin().read_line(&mut String::new())?;

@@ -1,4 +1,4 @@
-//! What the VMs do: named phases, each of which leads KVM's MMU down some of its paths. Every phase announces itself in trace_marker.
+//! What the VMs do: named phases, each of which exercises some paths of KVM's MMU. Every phase writes its name to trace_marker.
 
 use std::{
     ffi::CString,
@@ -20,7 +20,7 @@ use crate::{
     vm::{KIB4, MIB, Memory, ROOT, ROOT2, SMM_ENTRY, TABLES, Vm, WINDOW, Work, check},
 };
 
-/// The phases a workload runs that names none.
+/// The phases of a workload that names none.
 pub(crate) const STANDARD: [&str; 11] = [
     "touch",
     "mmio",
@@ -36,20 +36,20 @@ pub(crate) const STANDARD: [&str; 11] = [
 ];
 
 const MEMORY: u64 = 64 * MIB;
-/// Guest memory from here on asks for transparent huge pages.
+/// Guest memory from this address on asks for transparent huge pages.
 const HUGE: u64 = 32 * MIB;
 const HUGE_LEN: u64 = 16 * MIB;
-/// Where the vCPUs race each other and the zaps.
+/// The address at which the vCPUs race each other and the zaps.
 const RACE: u64 = 16 * MIB;
 const RACE_LEN: u64 = 8 * MIB;
 const DEVICE: u64 = 0xd000_0000;
 
-/// Announces a phase in every trace buffer that can be written, and on the console.
+/// Writes the name of a phase to every trace buffer that can be written, and to the console.
 pub(crate) fn mark(text: &str) {
     println!("PHASE {text}");
     for at in ["/sys/kernel/tracing/trace_marker", "/sys/kernel/tracing/instances/lab/trace_marker"] {
         if let Ok(mut f) = OpenOptions::new().write(true).open(at) {
-            // A marker is a courtesy to the reader of the trace; a run without one is still good.
+            // The marker only helps the reader of the trace; a run without one is still valid.
             let _ = f.write_all(text.as_bytes());
         }
     }
@@ -82,7 +82,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
     let go = |op, at, count| vm.run(0, Work::pages(op, at, count)).map(drop);
     let other = vm.vcpus() - 1;
     match name {
-        // First faults: 4 KiB pages by writing, by reading, and reading made writable afterwards.
+        // The first faults map 4 KiB pages by writing and by reading; the latter are made writable afterwards.
         "touch" => {
             go(Write, MIB, 256)?;
             go(Read, 4 * MIB, 256)?;
@@ -97,7 +97,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             vm.memory.fill(HUGE, HUGE_LEN, 1);
             vm.run(0, Work { step: 64 * KIB4, ..Work::pages(Write, HUGE, 256) }).map(drop)
         }
-        // Dirty logging as QEMU did it for years: the log's GET protects again.
+        // This is dirty logging as QEMU used it for years: GET of the log write-protects again.
         "dirty" => {
             vm.slot(0, 0, vm.memory.len(), vm.memory.address(), KVM_MEM_LOG_DIRTY_PAGES)?;
             for _ in 0..2 {
@@ -111,7 +111,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             vm.slot(0, 0, vm.memory.len(), vm.memory.address(), 0)?;
             go(Write, HUGE, 512)
         }
-        // Dirty logging that starts with everything dirty, cleared piece by piece, which splits piece by piece.
+        // This dirty logging starts with every page dirty. The log is cleared piece by piece, which splits huge pages piece by piece.
         "dirty-clear" => {
             let cap = kvm_bindings::kvm_enable_cap {
                 cap: kvm_bindings::KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
@@ -135,7 +135,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             vm.slot(0, 0, vm.memory.len(), vm.memory.address(), 0)?;
             go(Write, HUGE, 512)
         }
-        // Dirty logging begun and still on when the phase ends.
+        // Dirty logging is begun, and still on when the phase ends.
         "dirty-stay" => {
             vm.slot(0, 0, vm.memory.len(), vm.memory.address(), KVM_MEM_LOG_DIRTY_PAGES)?;
             go(Write, MIB, 128)?;
@@ -144,7 +144,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             go(Write, MIB, 64)?;
             go(Write, HUGE + MIB, 100)
         }
-        // Dirty logging that ends with nobody there to see: what the legacy MMU zaps then, it zaps without a word.
+        // Dirty logging ends, and nothing happens afterwards. What the legacy MMU zaps then is not traced.
         "dirty-end" => {
             vm.slot(0, 0, vm.memory.len(), vm.memory.address(), KVM_MEM_LOG_DIRTY_PAGES)?;
             go(Write, 2 * MIB, 128)?;
@@ -153,13 +153,13 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             go(Write, HUGE + MIB, 64)?;
             vm.slot(0, 0, vm.memory.len(), vm.memory.address(), 0)
         }
-        // The dirty log's GET protects everything once more, unseen, as the last thing that happens.
+        // The last thing that happens is GET of the dirty log, which write-protects everything once more and is not traced.
         "dirty-get" => {
             vm.slot(0, 0, vm.memory.len(), vm.memory.address(), KVM_MEM_LOG_DIRTY_PAGES)?;
             go(Write, MIB, 256)?;
             vm.fd.get_dirty_log(0, vm.memory.len() as usize).map(drop).context("KVM_GET_DIRTY_LOG")
         }
-        // Memory that is mapped twice: a second slot shows a part of the first at other guest addresses.
+        // Memory is mapped twice: a second slot shows a part of the first at other guest addresses.
         "slot-alias" => {
             vm.slot(4, 0x6000_0000, 2 * MIB, vm.memory.address() + 10 * MIB, 0)?;
             go(Write, 0x6000_0000, 256)?;
@@ -206,7 +206,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
         }
         "slot-delete" => {
             if vm.slot(1, 0x5000_0000, 0, 0, 0).is_err() {
-                // No phase before made the slot.
+                // No earlier phase made the slot.
                 let bank = Memory::new(2 * MIB, Backing::Anonymous)?;
                 vm.slot(1, 0x5000_0000, 2 * MIB, bank.address(), 0)?;
                 go(Write, 0x5000_0000, 64)?;
@@ -215,7 +215,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             go(Read, 0x5000_0000, 16)?;
             go(Read, MIB, 256)
         }
-        // The slot's guest addresses move: everything under it goes.
+        // The guest addresses of a slot move, so that everything in it is zapped.
         "slot-move" => {
             let bank = Memory::new(4 * MIB, Backing::Anonymous)?;
             vm.slot(2, 0x6000_0000, 4 * MIB, bank.address(), 0)?;
@@ -225,7 +225,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             go(Read, 0x6000_0000, 8)
         }
         "race" => race(vm, race_ms, |k| vm.memory.advise(RACE + k % 8 * MIB, MIB, libc::MADV_DONTNEED)),
-        // Memory slots come and go while the vCPUs run: with the usual quirk every one of them throws all tables away.
+        // Memory slots are added and deleted while the vCPUs run. With the usual quirk, each deletion zaps all tables.
         "race-slots" => {
             let bank = Memory::new(2 * MIB, Backing::Anonymous)?;
             race(vm, race_ms, |k| {
@@ -238,13 +238,13 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
                 }
             })
         }
-        // Dirty logging goes on and off while the vCPUs write.
+        // Dirty logging is switched on and off while the vCPUs write.
         "race-dirty" => race(vm, race_ms, |k| match k % 4 {
             0 => vm.slot(0, 0, vm.memory.len(), vm.memory.address(), KVM_MEM_LOG_DIRTY_PAGES),
             3 => vm.slot(0, 0, vm.memory.len(), vm.memory.address(), 0),
             _ => vm.fd.get_dirty_log(0, vm.memory.len() as usize).map(drop).context("KVM_GET_DIRTY_LOG"),
         }),
-        // Instruction fetches from huge pages: with nx_huge_pages they are split, and the kernel's worker undoes it later.
+        // The guest fetches instructions from huge pages. With nx_huge_pages they are split, and the kernel's worker recovers them later.
         "execute" => {
             for page in 0..HUGE_LEN / KIB4 {
                 vm.memory.write(HUGE + page * KIB4, &RETURN);
@@ -254,7 +254,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             go(Execute, HUGE + 2 * MIB, 40)?;
             vm.run(other, Work { step: 64 * KIB4, ..Work::pages(Execute, HUGE + 4 * MIB, 40) }).map(drop)
         }
-        // Gives the NX recovery worker time, touching huge pages now and then; stops it at the end so that the state holds still.
+        // This phase gives the NX recovery worker time, touches huge pages now and then, and stops the worker at the end so that the state is stable.
         "recovery" => {
             let end = Instant::now() + Duration::from_millis(race_ms.max(1500));
             while Instant::now() < end {
@@ -265,11 +265,11 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             thread::sleep(Duration::from_millis(150));
             Ok(())
         }
-        // The guest changes page tables of its own: shadow paging protects, unsyncs and syncs them.
+        // The guest changes its own page tables: shadow paging write-protects, unsyncs and syncs them.
         "guest-tables" => guest_tables(vm),
         // One vCPU changes page tables while the others use them.
         "race-tables" => race_tables(vm, race_ms),
-        // Two top-level tables in turn.
+        // The guest uses two top-level tables in turn.
         "roots" => {
             if !vm.long() && vm.guest != Guest::Paging32 || vm.guest == Guest::User {
                 return Ok(());
@@ -281,7 +281,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             }
             go(Op::Root, ROOT, 1)
         }
-        // System management mode has an address space of its own.
+        // The guest enters system management mode, which has an address space of its own.
         "smm" => {
             if !vm.can(Cap::X86Smm) {
                 println!("SKIP smm");
@@ -298,7 +298,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             vm.memory.advise(2 * MIB, 8 * KIB4, libc::MADV_DONTNEED)?;
             vm.smi(0, Work::pages(Read, 2 * MIB, 16)).map(drop)
         }
-        // Guest memory goes out to swap and comes back: aging, access tracking, asynchronous faults.
+        // Guest memory is swapped out and comes back: aging, access tracking, asynchronous faults.
         "swap" => {
             go(Write, 9 * MIB, 512)?;
             for _ in 0..2 {
@@ -309,7 +309,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             }
             Ok(())
         }
-        // Equal pages are merged (KSM) and torn apart again.
+        // Equal pages are merged (KSM) and separated again.
         "merge" => {
             vm.memory.fill(12 * MIB, 2 * MIB, 0x5a);
             go(Read, 12 * MIB, 512)?;
@@ -329,7 +329,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             }
             go(Write, 56 * MIB, 64)
         }
-        // The kernel moves pages about.
+        // The kernel moves pages (compaction).
         "compact" => {
             let _ = fs::write("/proc/sys/vm/compact_memory", "1");
             go(Read, MIB, 256)?;
@@ -341,11 +341,11 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             vm.memory.advise(HUGE + 16 * KIB4, 64 * KIB4, libc::MADV_DONTNEED)?;
             go(Write, HUGE, 512)?;
             vm.memory.advise(HUGE, 4 * MIB, libc::MADV_HUGEPAGE)?;
-            // MADV_COLLAPSE, since Linux 6.1.
+            // The advice is MADV_COLLAPSE, since Linux 6.1.
             let _ = vm.memory.advise(HUGE, 4 * MIB, 25);
             go(Write, HUGE, 512)
         }
-        // A small limit makes the legacy MMU throw out its oldest pages; reclaim shrinks it too.
+        // With a small limit the legacy MMU zaps its oldest pages; reclaim shrinks it, too.
         "few-pages" => {
             use std::os::fd::AsRawFd as _;
             // SAFETY: KVM_SET_NR_MMU_PAGES takes a plain number.
@@ -355,7 +355,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
             let _ = fs::write("/proc/sys/vm/drop_caches", "2");
             go(Write, HUGE, 64)
         }
-        // A little of everything, so that the end of a trace is not all of one kind.
+        // This phase does a little of everything, so that the end of a trace is not all of one kind.
         "settle" => {
             go(Read, 6 * MIB, 64)?;
             go(Write, 6 * MIB, 16)?;
@@ -369,7 +369,7 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
     }
 }
 
-/// Runs the guest under a limit that makes every fault evict what was mapped before.
+/// Runs the guest under a memory limit with which every fault evicts what was mapped before.
 fn squeeze(vm: &Vm) -> Result<()> {
     let group = Path::new("/tmp/squeeze-cgroup");
     let limit = || -> std::io::Result<PathBuf> {
@@ -422,7 +422,7 @@ fn race_tables(vm: &Vm, ms: u64) -> Result<()> {
     };
     guest_tables(vm)?;
     mark("race-tables");
-    // The other vCPUs stay inside what the first table maps at any time: its upper half is never unmapped.
+    // The other vCPUs stay inside what the first table maps at any time, because its upper half is never unmapped.
     let churn = WINDOW + KIB4 / bytes / 2 * KIB4;
     let table = |first: u64, count: u64, gpa: u64, flags: u64| {
         let at = TABLES + first * bytes;
@@ -452,7 +452,7 @@ fn clear_dirty(vm: &Vm, at: u64, len: u64) -> Result<()> {
     use std::os::fd::AsRawFd as _;
     let pages = len / KIB4;
     let bits = vec![u64::MAX; pages.div_ceil(64) as usize];
-    // struct kvm_clear_dirty_log: slot, number of pages, first page, bitmap.
+    // The argument is struct kvm_clear_dirty_log: slot, number of pages, first page, bitmap.
     let log = [pages << 32, at / KIB4, bits.as_ptr() as u64];
     // SAFETY: KVM_CLEAR_DIRTY_LOG reads these 24 bytes and the bitmap.
     check(unsafe { libc::ioctl(vm.fd.as_raw_fd(), 0xc018_aec0, log.as_ptr()) }, "KVM_CLEAR_DIRTY_LOG")
@@ -463,7 +463,7 @@ fn guest_tables(vm: &Vm) -> Result<()> {
     if vm.guest == Guest::User {
         return Ok(());
     }
-    // The guest itself writes the entries: `count` of table `table` from entry `first` on map what lies at `gpa`.
+    // The guest itself writes the entries: `count` entries of table `table` from `first` on map the memory at `gpa`.
     let map = |table: u64, first: u64, count: u64, gpa: u64, flags: u64| {
         let at = TABLES + table * KIB4 + first * bytes;
         vm.run(0, Work { op: Op::Write, at, step: bytes, count, value: gpa | flags, value_step: KIB4 })
@@ -497,7 +497,7 @@ fn guest_tables(vm: &Vm) -> Result<()> {
     vm.run(0, Work::pages(Op::Root, ROOT, 1))?;
     vm.run(vm.vcpus() - 1, Work::pages(Op::Write, window(1) + 32 * KIB4, 64))?;
     mark("guest-alias");
-    // The same table in two places, once read-only.
+    // The same table is used in two places, in one of them read-only.
     let entry = Work {
         op: Op::Write,
         at: vm.window_entry() + 3 * bytes,

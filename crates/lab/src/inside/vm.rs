@@ -1,4 +1,4 @@
-//! One VM: guest memory, vCPU threads that obey commands, and the memory slots.
+//! One VM: guest memory, vCPU threads that obey commands, and the memory slots. The main type is [`Vm`].
 
 use std::{
     sync::{
@@ -18,18 +18,18 @@ use crate::guest::{self, Op};
 
 pub(crate) const KIB4: u64 = 4096;
 pub(crate) const MIB: u64 = 1 << 20;
-/// Guest frames of the fixed things in low memory.
+/// The guest addresses of fixed items in low memory: the top-level table.
 pub(crate) const ROOT: u64 = 0x2000;
-/// A second top-level table, a copy of the first.
+/// A second top-level table, which is a copy of the first.
 pub(crate) const ROOT2: u64 = 0x4000;
 const POINTERS: u64 = 0x3000;
 const CODE: u64 = 0x6000;
 const DIRECTORIES: u64 = 0x10000;
-/// Sixteen page tables with 4 KiB entries for the phases that edit them.
+/// Sixteen page tables with 4 KiB entries, for the phases that edit them.
 pub(crate) const TABLES: u64 = 0x20000;
-/// Where SMM enters: SMBASE (as after reset) + 0x8000.
+/// The address at which SMM enters: SMBASE (as after reset) + 0x8000.
 pub(crate) const SMM_ENTRY: u64 = 0x38000;
-/// Guest-virtual window that the page tables at [`TABLES`] map.
+/// The guest-virtual window that the page tables at [`TABLES`] map.
 pub(crate) const WINDOW: u64 = 1 << 30;
 
 /// Memory of this process that guests use.
@@ -126,7 +126,7 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// `op` on `count` pages from `at` on.
+    /// Does `op` on `count` pages from `at` on.
     pub(crate) fn pages(op: Op, at: u64, count: u64) -> Self {
         Self { op, at, step: KIB4, count, value: 0x1234_5678, value_step: 1 }
     }
@@ -134,14 +134,14 @@ impl Work {
 
 enum Command {
     Once(Work),
-    /// Random short runs inside `0..len` bytes from `at` until told to stop.
+    /// Random short runs inside `0..len` bytes from `at`, until the vCPU is asked to stop.
     Churn {
         at: u64,
         len: u64,
         seed: u64,
         stop: Arc<AtomicBool>,
     },
-    /// Raises an SMI, then runs the work.
+    /// Raise an SMI, then run the work.
     Smi(Work),
     Prefault {
         at: u64,
@@ -182,7 +182,7 @@ impl Vm {
             };
             fd.enable_cap(&cap).context("disabling quirks")?;
         }
-        // Only Intel's real-mode emulation needs it; others refuse or ignore it.
+        // Only Intel's real-mode emulation needs it; other modules refuse or ignore it.
         let _ = fd.set_tss_address(0xfffb_d000);
         let memory = Arc::new(Memory::new(len, backing)?);
         let mut vm = Self { fd, memory, guest, kvm, cpus: Vec::new() };
@@ -199,7 +199,7 @@ impl Vm {
         self.cpus.len()
     }
 
-    /// Adds, changes or (length 0) deletes a memory slot.
+    /// Adds, changes or (with length 0) deletes a memory slot.
     pub(crate) fn slot(&self, slot: u32, gpa: u64, len: u64, address: u64, flags: u32) -> Result<()> {
         let region = kvm_userspace_memory_region {
             slot,
@@ -213,7 +213,7 @@ impl Vm {
             .with_context(|| format!("slot {slot:#x} at {gpa:#x}+{len:#x}"))
     }
 
-    /// The guest's page tables: identity over 4 GiB with 2 MiB (or 4 MiB) pages, in a form of its paging mode, twice.
+    /// Writes the guest's page tables twice: an identity map of 4 GiB with 2 MiB (or 4 MiB) pages, in the format of its paging mode.
     fn lay_out(&self) {
         let word = |at: u64, v: u64| self.memory.write(at, &v.to_le_bytes());
         match self.guest {
@@ -230,7 +230,7 @@ impl Vm {
             }
             Guest::Pae | Guest::Flat => {}
         }
-        // PAE pointers may not carry W or U.
+        // PAE pointers must not have W or U set.
         let (pointers, flags) =
             if self.guest == Guest::Pae { (&[ROOT, ROOT2][..], 1) } else { (&[POINTERS][..], 7) };
         if self.guest != Guest::Paging32 && self.guest != Guest::Flat {
@@ -251,7 +251,7 @@ impl Vm {
         matches!(self.guest, Guest::Long | Guest::User)
     }
 
-    /// Bytes of one of the guest's page-table entries; `None` without paging.
+    /// The size in bytes of one of the guest's page-table entries; `None` without paging.
     pub(crate) fn gpte_bytes(&self) -> Option<u64> {
         match self.guest {
             Guest::Flat => None,
@@ -260,7 +260,7 @@ impl Vm {
         }
     }
 
-    /// Guest-physical address of the directory entry that maps [`WINDOW`].
+    /// The guest-physical address of the directory entry that maps [`WINDOW`].
     pub(crate) fn window_entry(&self) -> u64 {
         match self.guest {
             Guest::Paging32 => ROOT + (WINDOW >> 22) * 4,
@@ -325,30 +325,30 @@ impl Vm {
         self.cpus[cpu].results.recv().map_err(|_| anyhow!("vCPU {cpu} died"))?
     }
 
-    /// Runs `work` on a vCPU to its end; how many times KVM_RUN returned.
+    /// Runs `work` on a vCPU to its end, and returns how many times KVM_RUN returned.
     pub(crate) fn run(&self, cpu: usize, work: Work) -> Result<u64> {
         self.send(cpu, Command::Once(work))?;
         self.wait(cpu)
     }
 
-    /// An SMI to a vCPU, which then runs `work`.
+    /// Sends an SMI to a vCPU, which then runs `work`.
     pub(crate) fn smi(&self, cpu: usize, work: Work) -> Result<u64> {
         self.send(cpu, Command::Smi(work))?;
         self.wait(cpu)
     }
 
-    /// KVM_PRE_FAULT_MEMORY; 0 where the kernel has no such thing.
+    /// Calls KVM_PRE_FAULT_MEMORY; the result is 0 where the kernel does not have it.
     pub(crate) fn prefault(&self, cpu: usize, at: u64, len: u64) -> Result<u64> {
         self.send(cpu, Command::Prefault { at, len })?;
         self.wait(cpu)
     }
 
-    /// All vCPUs touch pages of a range at random while `meanwhile` runs; how many rounds they made.
+    /// Lets all vCPUs touch pages of a range at random while `meanwhile` runs, and returns how many rounds they made.
     pub(crate) fn churn(&self, at: u64, len: u64, meanwhile: impl FnOnce() -> Result<()>) -> Result<u64> {
         self.churn_from(0, at, len, meanwhile)
     }
 
-    /// The same on all vCPUs but the first, which `meanwhile` may command.
+    /// Does the same on all vCPUs except the first, which `meanwhile` may command.
     pub(crate) fn churn_others(
         &self,
         at: u64,
@@ -378,7 +378,7 @@ impl Vm {
         result.map(|()| rounds)
     }
 
-    /// Whether this KVM can do `cap`.
+    /// Whether this KVM has the capability `cap`.
     pub(crate) fn can(&self, cap: Cap) -> bool {
         self.fd.check_extension(cap)
     }
@@ -396,7 +396,7 @@ impl Drop for Vm {
     }
 }
 
-/// What runs in a vCPU's thread.
+/// The state of a vCPU's thread.
 struct Runner {
     fd: VcpuFd,
     back: u64,
@@ -414,7 +414,7 @@ impl Runner {
             Command::Churn { at, len, mut seed, stop } => {
                 let mut rounds = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    // A linear congruential generator: the same pages in every run of the lab.
+                    // A linear congruential generator gives the same pages in every run of the lab.
                     seed =
                         seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                     let page = (seed >> 33) % (len / KIB4 - 16);
@@ -426,7 +426,7 @@ impl Runner {
             }
             Command::Prefault { at, len } => {
                 use std::os::fd::AsRawFd as _;
-                // struct kvm_pre_fault_memory; the kernel moves gpa and size on as it goes.
+                // The argument is struct kvm_pre_fault_memory; the kernel advances gpa and size.
                 let mut range = [at, len, 0, 0, 0, 0, 0, 0];
                 let (mut done, number) = (0, 0xc040_aed5);
                 while range[1] != 0 {
@@ -454,7 +454,7 @@ impl Runner {
     fn once(&mut self, work: Work) -> Result<u64> {
         let mut regs: kvm_regs = self.fd.get_regs().context("KVM_GET_REGS")?;
         regs.rip = CODE;
-        // IOPL 3 lets a guest at CPL 3 use its port.
+        // With IOPL 3, a guest at CPL 3 may use its port.
         regs.rflags = if self.user { 0x3202 } else { 2 };
         regs.rax = work.op as u64;
         (regs.rsi, regs.rdx, regs.rcx) = (work.at, work.step, work.count);

@@ -1,236 +1,20 @@
-//! Recording for real: on this machine's /dev/kvm, with perf as the second opinion. Where the machine lacks /dev/kvm, tracefs, perf or
-//! the privileges, each test says so in one line and passes.
+//! Real recordings on this machine's /dev/kvm, compared with perf. Where the machine lacks /dev/kvm, tracefs, perf or the privileges, each test
+//! prints one line that says so, and passes.
 
 #![allow(clippy::unwrap_used)] // a test may panic: also its helpers
 
-#[path = "../../cli/tests/it/ends.rs"]
+#[path = "../../../cli/tests/it/ends.rs"]
 mod ends;
+mod support;
 
-use ends::{ends, output, succeeds};
+use ends::{output, succeeds};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::Mutex;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-/// One recording at a time: they would see each other's VMs.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> std::sync::MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn example(name: &str) -> PathBuf {
-    let mut p = std::env::current_exe().unwrap();
-    p.pop();
-    p.pop();
-    p.join("examples").join(name)
-}
-
-fn collect(args: &[&str]) -> Command {
-    let mut c = Command::new(example("collect"));
-    c.args(args);
-    c
-}
-
-/// Whether a VM can be recorded here; if not, says why.
-fn possible(test: &str) -> bool {
-    let why = if !Path::new("/dev/kvm").exists() {
-        "no /dev/kvm"
-    } else if !Path::new("/sys/kernel/tracing/events/kvmmmu").exists() {
-        "no kvmmmu events (tracefs not mounted, or not root)"
-    } else if !output(Command::new(example("vm_load")).arg("0")).is_ok_and(|o| o.status.success()) {
-        "/dev/kvm does not run a guest at CPL 3"
-    } else if !succeeds(collect(&["-q", "-o", "/dev/null", "--duration", "10ms"]).stderr(Stdio::null())) {
-        "perf_event_open is not allowed"
-    } else {
-        return true;
-    };
-    eprintln!("SKIPPED {test}: {why}");
-    false
-}
-
-fn perf(test: &str) -> bool {
-    let there = output(Command::new("perf").arg("--version")).is_ok_and(|o| o.status.success());
-    if !there {
-        eprintln!("SKIPPED {test}: perf is not installed");
-    }
-    there
-}
-
-struct Rec {
-    kind: u32,
-    body: Vec<u8>,
-}
-
-#[derive(Default)]
-struct Parsed {
-    records: Vec<Rec>,
-    /// Bytes at the end that are no whole record.
-    rest: usize,
-    facts: Vec<(String, String)>,
-    names: HashMap<u64, String>,
-}
-
-fn u64_at(b: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(b[at..at + 8].try_into().unwrap())
-}
-
-fn u32_at(b: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(b[at..at + 4].try_into().unwrap())
-}
-
-/// Reads a capture with nothing of the collector's own code.
-fn parse(bytes: &[u8]) -> Parsed {
-    assert_eq!(&bytes[..8], b"PERFILE2");
-    assert_eq!(u64_at(bytes, 8), 16);
-    let mut p = Parsed::default();
-    let mut stream = Vec::new();
-    let mut limit = 0;
-    let mut z = zstd::stream::raw::Decoder::new().unwrap();
-    let mut at = 16;
-    while at + 8 <= bytes.len() {
-        let (kind, size) =
-            (u32_at(bytes, at), usize::from(u16::from_le_bytes([bytes[at + 6], bytes[at + 7]])));
-        assert!(size >= 8, "record of {size} bytes at {at}");
-        let tail = if kind == 66 && at + 12 <= bytes.len() { u32_at(bytes, at + 8) as usize } else { 0 };
-        if at + size + tail > bytes.len() {
-            break;
-        }
-        let body = &bytes[at + 8..at + size];
-        match kind {
-            81 => {
-                use zstd::stream::raw::{InBuffer, Operation, OutBuffer};
-                let mut out = vec![0u8; limit];
-                let mut input = InBuffer::around(body);
-                let mut output = OutBuffer::around(out.as_mut_slice());
-                z.run(&mut input, &mut output).expect("zstd data is whole");
-                assert_eq!(input.pos(), body.len(), "one record decompresses to at most what the head says");
-                let n = output.pos();
-                assert!(n > 0, "perf refuses a record that decompresses to nothing");
-                stream.extend_from_slice(&out[..n]);
-            }
-            // Feature COMPRESSED: version, type, level, ratio, bytes a record may decompress to.
-            80 if u64_at(body, 0) == 27 => limit = u32_at(body, 24) as usize,
-            65 => {
-                assert_eq!(&body[..8], b"MMUSCOPE");
-                let text = std::str::from_utf8(&body[8..]).unwrap().trim_end_matches('\0');
-                for l in text.lines() {
-                    let (k, v) = l.split_once(' ').unwrap();
-                    p.facts.push((k.into(), v.into()));
-                }
-            }
-            78 => {
-                let name = String::from_utf8_lossy(&body[16..]).trim_end_matches('\0').to_owned();
-                p.names.insert(u64_at(body, 8), name);
-            }
-            2 | 3 | 13 => p.records.push(Rec { kind, body: body.to_vec() }),
-            _ => {}
-        }
-        // All ids of an event follow its attr.
-        if kind == 64 {
-            assert_eq!(u32_at(body, 4), 112, "attr.size");
-        }
-        at += size + tail;
-    }
-    p.rest = bytes.len() - at;
-    let mut s = 0;
-    while s + 8 <= stream.len() {
-        let size = usize::from(u16::from_le_bytes([stream[s + 6], stream[s + 7]]));
-        assert!(size >= 8 && size % 8 == 0);
-        if s + size > stream.len() {
-            break;
-        }
-        p.records.push(Rec { kind: u32_at(&stream, s), body: stream[s + 8..s + size].to_vec() });
-        s += size;
-    }
-    p
-}
-
-impl Parsed {
-    fn samples(&self) -> usize {
-        self.records.iter().filter(|r| r.kind == 9).count()
-    }
-
-    fn fact(&self, key: &str) -> Option<&str> {
-        self.facts.iter().find(|f| f.0 == key).map(|f| f.1.as_str())
-    }
-}
-
-/// perf's own count of each event of a file.
-fn perf_counts(file: &Path) -> BTreeMap<String, u64> {
-    let out = output(Command::new("perf").args(["script", "-i"]).arg(file).args(["-F", "event"])).unwrap();
-    assert!(out.status.success(), "perf script: {}", String::from_utf8_lossy(&out.stderr));
-    let mut m = BTreeMap::new();
-    for l in String::from_utf8_lossy(&out.stdout).lines() {
-        *m.entry(l.trim().trim_end_matches(':').to_owned()).or_default() += 1;
-    }
-    m
-}
-
-/// A process that does not outlive its test, however that ends.
-struct Guard(Option<Child>);
-
-impl Guard {
-    fn load() -> Self {
-        Self::new(Command::new(example("vm_load")).arg("30").stdout(Stdio::null()))
-    }
-
-    fn new(c: &mut Command) -> Self {
-        Self(Some(c.spawn().unwrap()))
-    }
-
-    fn id(&self) -> u32 {
-        self.0.as_ref().unwrap().id()
-    }
-
-    fn signal(&self, name: &str) {
-        assert!(succeeds(Command::new("kill").args([&format!("-{name}"), &self.id().to_string()])));
-    }
-
-    fn ended(&mut self) -> bool {
-        self.0.as_mut().unwrap().try_wait().unwrap().is_some()
-    }
-
-    fn output(mut self) -> Output {
-        ends(self.0.take().unwrap(), "the recorder")
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(c) = &mut self.0 {
-            let _ = c.kill();
-            let _ = c.wait();
-        }
-    }
-}
-
-/// Reads the first bytes of what a program prints, and goes away.
-fn first_bytes(child: &mut Guard) {
-    let mut pipe = child.0.as_mut().unwrap().stdout.take().unwrap();
-    let (send, read) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut some = [0u8; 100];
-        send.send(pipe.read_exact(&mut some).is_ok()).ok();
-    });
-    assert_eq!(read.recv_timeout(ends::LONG), Ok(true), "it prints something");
-}
-
-fn stderr(o: &Output) -> String {
-    String::from_utf8_lossy(&o.stderr).into_owned()
-}
-
-fn wait_for(what: &str, mut f: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !f() {
-        assert!(Instant::now() < end, "timed out: {what}");
-        sleep(Duration::from_millis(10));
-    }
-}
+use support::*;
 
 const BOTH: &str = "kvm_mmu_set_spte,kvm_mmu_spte_requested,kvm_mmu_get_page,kvm_mmu_prepare_zap_page,kvm_page_fault,kvm_entry,\
                     kvm_userspace_exit,kvm_unmap_hva_range,kvm_mmio,kvm_mmu_paging_element";
@@ -254,7 +38,7 @@ fn counts_equal_perfs_on_the_same_run() {
             format!("{s}:{n}")
         })
         .collect();
-    // Ours outside: it sees all that perf sees, and perf's start and end lie inside.
+    // The collector runs outside of perf: it sees all that perf sees, and perf's start and end lie within its time.
     let out = output(
         collect(&["-e", BOTH, "--buffer", "16M", "-o"])
             .arg(&ours)
@@ -267,7 +51,7 @@ fn counts_equal_perfs_on_the_same_run() {
     .unwrap();
     assert!(out.status.success(), "{}", stderr(&out));
     assert!(stderr(&out).contains("lost: nothing"), "{}", stderr(&out));
-    // mmu notifier events of other processes with KVM VMs are in both; those of the short time before perf started only in ours.
+    // Both see the mmu_notifier events of other VMs; those from before perf started are only in ours.
     let (a, b) = (perf_counts(&ours), perf_counts(&theirs));
     assert!(a.get("kvmmmu:kvm_mmu_set_spte").is_some_and(|n| *n > 500), "{a:?}");
     assert_eq!(a, b, "ours left, perf's right");
@@ -327,7 +111,7 @@ fn losses_are_counted_and_placed() {
     let d = tempfile::tempdir().unwrap();
     let file = d.path().join("x");
     let load = Guard::load();
-    // Tiny rings, and a recorder that is stopped for a while.
+    // The rings are tiny, and the recorder is stopped for a while.
     let child = Guard::new(collect(&["--buffer", "64k", "-o"]).arg(&file).stderr(Stdio::piped()));
     wait_for("events", || fs::metadata(&file).is_ok_and(|m| m.len() > 80_000));
     child.signal("STOP");
@@ -351,8 +135,8 @@ fn losses_are_counted_and_placed() {
 }
 
 #[test]
-fn the_flight_recorder_saves_when_told() {
-    if !possible("the_flight_recorder_saves_when_told") {
+fn the_flight_recorder_saves_on_request() {
+    if !possible("the_flight_recorder_saves_on_request") {
         return;
     }
     let _alone = alone();
@@ -378,7 +162,7 @@ fn the_flight_recorder_saves_when_told() {
     child.signal("USR1");
     wait_for("the first snapshot", || name(1).exists());
     sleep(Duration::from_millis(700));
-    // This VM deletes a memory slot at its end, which throws all its page tables away at once: the trigger.
+    // At its end, this VM deletes a memory slot, which zaps all its page tables at once. That fires the trigger.
     assert!(output(Command::new(example("vm_load")).arg("0")).unwrap().status.success());
     wait_for("the triggered snapshot", || name(2).exists());
     sleep(Duration::from_millis(100));
@@ -392,18 +176,18 @@ fn the_flight_recorder_saves_when_told() {
         let bytes = fs::read(name(n)).unwrap_or_else(|e| panic!("snapshot {n}: {e}; {text}"));
         let p = parse(&bytes);
         assert!(p.samples() > 500, "snapshot {n} has {} events", p.samples());
-        // Every CPU's events are oldest first.
+        // The events of every CPU are in order, oldest first.
         let mut last: HashMap<u32, u64> = HashMap::new();
         for r in p.records.iter().filter(|r| r.kind == 9) {
             let (time, cpu) = (u64_at(&r.body, 16), u32_at(&r.body, 24));
             let before = last.insert(cpu, time).unwrap_or(0);
             assert!(before <= time, "snapshot {n}: CPU {cpu} goes back in time");
         }
-        // What it holds is the newest: it reaches up to the moment of the trigger.
+        // It holds the newest events, up to the moment of the trigger.
         let trigger: u64 = p.fact("record.trigger_time").unwrap().parse().unwrap();
         let newest = last.values().copied().max().unwrap();
         assert!(newest <= trigger + 5_000_000 && trigger < newest + 200_000_000, "{newest} {trigger}");
-        if perf("the_flight_recorder_saves_when_told (perf's part)") {
+        if perf("the_flight_recorder_saves_on_request (perf's part)") {
             assert_eq!(perf_counts(&name(n)).values().sum::<u64>(), p.samples() as u64);
         }
     }
@@ -436,13 +220,13 @@ fn a_pipe_carries_the_capture_and_nothing_else() {
         return;
     }
     let _alone = alone();
-    // The command prints to its standard output, which must not end up in the capture.
+    // The command prints to its standard output, which must not get into the capture.
     let out = output(collect(&["-q", "-o", "-", "--"]).arg(example("vm_load")).arg("0.1")).unwrap();
     assert!(out.status.success(), "{}", stderr(&out));
     assert!(stderr(&out).contains("touched"));
     let p = parse(&out.stdout);
     assert!(p.samples() > 500 && p.rest == 0);
-    // A reader that leaves ends the recording without fuss.
+    // A reader that closes the pipe ends the recording without an error.
     let mut child = Guard::new(collect(&["-o", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped()));
     first_bytes(&mut child);
     let load = Guard::load();
@@ -450,7 +234,7 @@ fn a_pipe_carries_the_capture_and_nothing_else() {
     drop(load);
     let out = child.output();
     assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
-    // It is noticed also when nothing happens that would have to be written.
+    // This is noticed even when nothing happens that would have to be written.
     let mut child =
         Guard::new(collect(&["-e", "kvm_set_irq", "-o", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped()));
     first_bytes(&mut child);
@@ -458,7 +242,7 @@ fn a_pipe_carries_the_capture_and_nothing_else() {
     assert_eq!(child.output().status.code(), Some(0));
 }
 
-/// Whoever reads the pipe: a recording ends when it was told to, and says what did not get through.
+/// Whoever reads the pipe: a recording ends when it is asked to, and reports what did not reach the reader.
 #[test]
 fn a_reader_that_does_not_read_does_not_hold_the_recording_up() {
     if !possible("a_reader_that_does_not_read_does_not_hold_the_recording_up") {
@@ -472,7 +256,7 @@ fn a_reader_that_does_not_read_does_not_hold_the_recording_up() {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped()),
     );
-    // Held open, and never read.
+    // The pipe is held open and never read.
     let pipe = child.0.as_mut().unwrap().stdout.take().unwrap();
     wait_for("the end of the recording", || child.ended());
     let took = begun.elapsed();
@@ -485,13 +269,13 @@ fn a_reader_that_does_not_read_does_not_hold_the_recording_up() {
         let (_, rest) = said.split_once(after).unwrap_or_else(|| panic!("no {after:?} in {said}"));
         rest.split(' ').next().unwrap().replace(',', "").parse().unwrap()
     };
-    // A pipe holds 64 KiB: all but some hundred events of 80 bytes are still here.
+    // A pipe holds 64 KiB, so all but a few hundred events of 80 bytes were not delivered.
     let (recorded, left) = (number("recorded "), number("NOT DELIVERED: up to "));
     assert!(recorded > 2000 && left <= recorded && left + 1000 > recorded, "{said}");
     assert!(said.contains("ended because the time was over") && !said.contains("lost: nothing"), "{said}");
 }
 
-/// A reader that is slower than the events come for a while gets all of them, or is told by the kernel's own marks what it misses.
+/// A reader that is slower than the events for a while gets all of them, or finds the kernel's records of the losses.
 #[test]
 fn a_reader_that_lags_gets_the_whole_capture() {
     if !possible("a_reader_that_lags_gets_the_whole_capture") {
@@ -501,7 +285,7 @@ fn a_reader_that_lags_gets_the_whole_capture() {
     let load = Guard::new(Command::new(example("vm_load")).arg("20").stdout(Stdio::null()));
     let child =
         Guard::new(collect(&["--duration", "1s", "-o", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped()));
-    // Nothing is taken until the time is all but over.
+    // Nothing is read until the time is nearly over.
     sleep(Duration::from_millis(900));
     let out = child.output();
     drop(load);
@@ -538,7 +322,7 @@ fn one_process_among_others() {
     }
     assert!(pids.get(&pid).is_some_and(|n| *n > 100), "{pids:?}");
     assert!(!pids.contains_key(&other_pid), "{pids:?}");
-    // Anonymised: no names.
+    // The capture is anonymised, so there are no names.
     for r in p.records.iter().filter(|r| r.kind == 3) {
         let name = String::from_utf8_lossy(&r.body[8..r.body.len() - 24]).into_owned();
         assert!(name.starts_with("task-"), "{name}");
@@ -565,7 +349,7 @@ fn filters_reach_the_kernel() {
     .unwrap();
     assert!(out.status.success(), "{}", stderr(&out));
     let p = parse(&fs::read(&file).unwrap());
-    // gfn lies at offset 8 of the raw record, which starts at 36 of the body (tracefs format of every kernel with this event).
+    // gfn is at offset 8 of the raw record, which starts at 36 in the body (tracefs format of every kernel with this event).
     let gfns: Vec<u64> = p.records.iter().filter(|r| r.kind == 9).map(|r| u64_at(&r.body, 36 + 8)).collect();
     assert!(!gfns.is_empty());
     assert!(gfns.iter().all(|g| (0x410..=0x41f).contains(g)), "{gfns:x?}");
@@ -575,13 +359,13 @@ fn filters_reach_the_kernel() {
 }
 
 #[test]
-fn an_ordinary_user_is_told_what_is_missing() {
+fn an_ordinary_user_learns_what_is_missing() {
     let root = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
     if !root {
-        eprintln!("SKIPPED an_ordinary_user_is_told_what_is_missing: only root can become nobody");
+        eprintln!("SKIPPED an_ordinary_user_learns_what_is_missing: only root can become nobody");
         return;
     }
-    // The build directory may be closed to others.
+    // Other users may not be able to enter the build directory, so a temporary one is used.
     let d = tempfile::tempdir().unwrap();
     let exe = d.path().join("collect");
     fs::copy(example("collect"), &exe).unwrap();
