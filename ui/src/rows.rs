@@ -2,7 +2,7 @@
 
 use mmuscope_analysis::Filter;
 use mmuscope_analysis::events::{self, EVENTS};
-use mmuscope_analysis::table::{Format, Rows, TableWriter, WriteOptions};
+use mmuscope_analysis::table::{Cell, Chunk, Rows, human};
 use mmuscope_replay::EventIx;
 
 use crate::capture::Capture;
@@ -56,37 +56,27 @@ pub(crate) fn rows_of(cap: &Capture, wanted: &[EventIx]) -> Vec<EventRow> {
             fields: String::new(),
         });
     }
-    if let Some(lines) = json_lines(rows) {
-        for (row, line) in out.iter_mut().zip(lines) {
-            row.fields = fields(&line);
-        }
+    let chunk = rows.take();
+    for (n, row) in out.iter_mut().enumerate() {
+        row.fields = fields(&chunk, n);
     }
     out
 }
 
-fn json_lines(mut rows: Rows) -> Option<Vec<serde_json::Map<String, serde_json::Value>>> {
-    let chunk = rows.take();
-    let mut writer = TableWriter::new(&EVENTS, Format::Jsonl, WriteOptions::default(), Vec::new()).ok()?;
-    writer.write(&chunk).ok()?;
-    let bytes = writer.finish().ok()?;
-    let text = String::from_utf8(bytes).ok()?;
-    Some(text.lines().map(|l| serde_json::from_str(l).unwrap_or_default()).collect())
-}
-
-fn fields(line: &serde_json::Map<String, serde_json::Value>) -> String {
+/// What a row holds beside the columns that have a place of their own.
+fn fields(chunk: &Chunk, row: usize) -> String {
     let mut out = String::new();
-    for c in EVENTS.columns.iter().filter(|c| !OWN.contains(&c.name)) {
-        let text = match line.get(c.name) {
-            None | Some(serde_json::Value::Null) => continue,
-            Some(serde_json::Value::String(s)) => fmt::clean(s),
-            Some(v) => v.to_string(),
-        };
+    for (n, c) in EVENTS.columns.iter().enumerate().filter(|(_, c)| !OWN.contains(&c.name)) {
+        let cell = chunk.cell(row, n);
+        if cell == Cell::Null {
+            continue;
+        }
         if !out.is_empty() {
             out.push_str("  ");
         }
         out.push_str(c.name);
         out.push('=');
-        out.push_str(&text);
+        out.push_str(&human(c, cell, false));
     }
     out
 }

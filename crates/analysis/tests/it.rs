@@ -1,16 +1,10 @@
-//! Tables, their formats and their filters.
+//! Tables and their filters.
 
 use mmuscope_analysis::Filter;
 use mmuscope_analysis::events::{self, EVENTS, Who};
-use mmuscope_analysis::table::{
-    CHUNK_ROWS, Cell, Chunk, Format, Rows, Table, TableWriter, WriteOptions, describe,
-};
+use mmuscope_analysis::table::{Rows, Table, describe};
 use mmuscope_analysis::timeline::{FAULTS, MEMORY, SPANS, STATE};
 use mmuscope_trace::Trace;
-use polars_arrow::array::{Array, BooleanArray, PrimitiveArray, Utf8Array};
-use polars_arrow::datatypes::ArrowDataType;
-use polars_arrow::io::ipc::read::{FileReader, read_file_metadata};
-use std::io::Cursor;
 use std::path::Path;
 
 const TABLES: [&Table; 5] = [&STATE, &SPANS, &FAULTS, &EVENTS, &MEMORY];
@@ -34,13 +28,6 @@ fn rows(text: &str) -> (Rows, Trace) {
     (rows, trace)
 }
 
-fn write(format: Format) -> Vec<u8> {
-    let (mut rows, _) = rows(TEXT);
-    let mut w = TableWriter::new(&EVENTS, format, WriteOptions::default(), Vec::new()).expect("a writer");
-    w.write(&rows.take()).expect("writes");
-    w.finish().expect("finishes")
-}
-
 fn passing(expr: &str) -> Vec<usize> {
     let (mut rows, _) = rows(TEXT);
     let chunk = rows.take();
@@ -48,35 +35,6 @@ fn passing(expr: &str) -> Vec<usize> {
     let passing = filter.matches(&chunk);
     assert_eq!(filter.apply(chunk).height(), passing.iter().filter(|p| **p).count());
     passing.iter().enumerate().filter(|(_, p)| **p).map(|(n, _)| n).collect()
-}
-
-#[test]
-fn every_event_has_its_fields_in_columns() {
-    let text = String::from_utf8(write(Format::Csv)).expect("UTF-8");
-    let mut r = csv::Reader::from_reader(text.as_bytes());
-    let names = r.headers().expect("names").clone();
-    let all: Vec<csv::StringRecord> = r.records().map(|r| r.expect("a record")).collect();
-    let cell = |row: usize, name: &str| {
-        all[row].get(names.iter().position(|n| n == name).expect("a column")).expect("a cell").to_string()
-    };
-    assert_eq!(all.len(), 6);
-    assert_eq!(
-        (cell(1, "error_code"), cell(1, "gpa"), cell(1, "gfn"), cell(1, "vcpu")),
-        ("0x100000006".into(), "0x100000".into(), "0x100".into(), "1".into())
-    );
-    assert_eq!(
-        (cell(3, "old_spte"), cell(3, "new_spte"), cell(3, "as_id"), cell(3, "level")),
-        ("0x0".into(), "0x7ea1e67".into(), "0".into(), "1".into())
-    );
-    assert_eq!(
-        (cell(4, "spte"), cell(4, "sptep"), cell(4, "u"), cell(4, "pfn")),
-        ("0x7ea1e67".into(), "0x55fe800".into(), "true".into(), String::new())
-    );
-    assert_eq!((cell(2, "pfn"), cell(2, "ts")), ("0x7ea1".into(), "2000".into()));
-    assert_eq!(
-        (cell(5, "text"), cell(5, "comm"), cell(5, "tid")),
-        ("a \"mark\", with commas".into(), "a,b \"c\"".into(), "7".into())
-    );
 }
 
 #[test]
@@ -127,73 +85,6 @@ fn what_is_wrong_in_an_expression_is_pointed_at() {
     let deep = format!("{}level == 1{}", "(".repeat(10_000), ")".repeat(10_000));
     assert!(Filter::new(&deep, &EVENTS).is_err(), "no stack is overrun");
     assert!(Filter::new(&"not ".repeat(10_000), &EVENTS).is_err());
-}
-
-/// A cell of an Arrow array, as ours would be.
-fn cell(array: &dyn Array, row: usize) -> Cell<'_> {
-    let any = array.as_any();
-    if array.is_null(row) {
-        Cell::Null
-    } else if let Some(a) = any.downcast_ref::<PrimitiveArray<u64>>() {
-        Cell::U64(a.value(row))
-    } else if let Some(a) = any.downcast_ref::<PrimitiveArray<u32>>() {
-        Cell::U64(a.value(row).into())
-    } else if let Some(a) = any.downcast_ref::<PrimitiveArray<i32>>() {
-        Cell::I32(a.value(row))
-    } else if let Some(a) = any.downcast_ref::<BooleanArray>() {
-        Cell::Bool(a.value(row))
-    } else {
-        Cell::Text(any.downcast_ref::<Utf8Array<i64>>().expect("a type that columns have").value(row))
-    }
-}
-
-/// What is in Parquet files is compared by the command line's tests, which ask DuckDB.
-#[test]
-fn arrow_reads_back_the_same() {
-    let (mut rows, _) = rows(TEXT);
-    let made: Chunk = rows.take();
-    let mut file = Cursor::new(write(Format::Arrow));
-    let head = read_file_metadata(&mut file).expect("the end of an Arrow file");
-    let mut reader = FileReader::new(file, head, None, None);
-    let back = reader.next().expect("one batch").expect("reads");
-    assert!(reader.next().is_none());
-    assert_eq!((back.len(), back.arrays().len()), (made.height(), EVENTS.columns.len()));
-    for (n, (array, spec)) in back.arrays().iter().zip(EVENTS.columns).enumerate() {
-        let want = match spec.kind.type_name() {
-            "u64" => ArrowDataType::UInt64,
-            "u32" => ArrowDataType::UInt32,
-            "i32" => ArrowDataType::Int32,
-            "bool" => ArrowDataType::Boolean,
-            _ => ArrowDataType::LargeUtf8,
-        };
-        assert_eq!(array.dtype(), &want, "{}", spec.name);
-        for row in 0..made.height() {
-            assert_eq!(cell(array.as_ref(), row), made.cell(row, n), "{} in row {row}", spec.name);
-        }
-    }
-}
-
-#[test]
-fn chunks_follow_each_other() {
-    let mut out =
-        TableWriter::new(&EVENTS, Format::Parquet, WriteOptions::default(), Vec::new()).expect("a writer");
-    let trace = Trace::from_text(TEXT).expect("a trace");
-    let (who, e) = (Who::of(&trace), trace.events.get(3));
-    let mut rows = Rows::new(&EVENTS);
-    let total = 2 * CHUNK_ROWS + 17;
-    for _ in 0..total {
-        events::push(&mut rows, 3, &e, &trace.strings, &who, 0);
-        if rows.is_full() {
-            assert_eq!(rows.len(), CHUNK_ROWS);
-            out.write(&rows.take()).expect("writes");
-        }
-    }
-    out.write(&rows.take()).expect("writes");
-    let bytes = out.finish().expect("finishes");
-    let back =
-        polars_parquet::read::read_metadata(&mut Cursor::new(&bytes)).expect("the end of a Parquet file");
-    assert_eq!((back.num_rows, back.row_groups.len()), (total, 3));
-    assert!(bytes.len() < total, "equal rows cost little: {} bytes", bytes.len());
 }
 
 #[test]

@@ -2,8 +2,7 @@
 
 use crate::progress;
 use anyhow::{Context, Result, bail};
-use mmuscope_analysis::Error;
-use mmuscope_analysis::table::Format;
+use mmuscope_tables::{Error, Format};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};

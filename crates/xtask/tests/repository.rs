@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// ring or file → trace → replay → analysis → cli, report, ui; spte is a dictionary on the side, units a style guide. See ARCHITECTURE.md.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("mmuscope-units", &[]),
     ("mmuscope-spte", &[]),
     ("mmuscope-trace", &[]),
     ("mmuscope-replay", &["mmuscope-units", "mmuscope-spte", "mmuscope-trace"]),
     ("mmuscope-analysis", &["mmuscope-units", "mmuscope-spte", "mmuscope-trace", "mmuscope-replay"]),
+    ("mmuscope-tables", &["mmuscope-analysis"]),
     (
         "mmuscope-report",
         &["mmuscope-units", "mmuscope-spte", "mmuscope-trace", "mmuscope-replay", "mmuscope-analysis"],
@@ -34,6 +35,7 @@ const EDGES: [(&str, &[&str]); 12] = [
             "mmuscope-trace",
             "mmuscope-replay",
             "mmuscope-analysis",
+            "mmuscope-tables",
             "mmuscope-report",
             "mmuscope-collector",
             "mmuscope-ui",
@@ -47,9 +49,9 @@ const EDGES: [(&str, &[&str]); 12] = [
 
 /// Libraries that only one crate may depend on, which keeps the build of the others light.
 const PRIVATE: [(&str, &[&str]); 8] = [
-    ("polars-arrow", &["mmuscope-analysis"]),
-    ("polars-error", &["mmuscope-analysis"]),
-    ("polars-parquet", &["mmuscope-analysis"]),
+    ("polars-arrow", &["mmuscope-tables"]),
+    ("polars-error", &["mmuscope-tables"]),
+    ("polars-parquet", &["mmuscope-tables"]),
     ("egui", &["mmuscope-ui"]),
     ("eframe", &["mmuscope-ui"]),
     ("winit", &["mmuscope-ui"]),

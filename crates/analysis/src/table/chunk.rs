@@ -1,6 +1,6 @@
 //! A [`Chunk`]: some rows of a table in memory, column by column.
 //!
-//! [`Rows`](super::Rows) makes chunks, filters thin them out, and [`TableWriter`](super::TableWriter) writes them. A chunk never holds a column that
+//! [`Rows`](super::Rows) makes chunks, filters thin them out, and `mmuscope-tables` writes them. A chunk never holds a column that
 //! its table does not have, and never more than one type in a column.
 
 use super::{Kind, Table};
@@ -15,7 +15,7 @@ pub struct Chunk {
 
 /// The cells of one column. Rows beyond the last cell that was set are null: most columns of most events have no cell at all.
 #[derive(Clone, Debug)]
-pub(crate) enum Cells {
+pub(super) enum Cells {
     U64(Vec<Option<u64>>),
     U32(Vec<Option<u32>>),
     I32(Vec<Option<i32>>),
@@ -81,7 +81,7 @@ impl Cells {
     }
 
     #[inline]
-    pub(crate) fn get(&self, row: usize) -> Cell<'_> {
+    pub(super) fn get(&self, row: usize) -> Cell<'_> {
         let cell = match self {
             Self::U64(v) => v.get(row).copied().flatten().map(Cell::U64),
             Self::U32(v) => v.get(row).copied().flatten().map(|v| Cell::U64(v.into())),
@@ -120,18 +120,14 @@ impl Chunk {
     }
 
     /// One cell; null outside of the chunk.
-    pub fn cell(&self, row: usize, column: impl Into<usize>) -> Cell<'_> {
-        self.column(column.into()).filter(|_| row < self.rows).map_or(Cell::Null, |c| c.get(row))
-    }
-
     #[inline]
-    pub(crate) fn column(&self, column: usize) -> Option<&Cells> {
-        self.columns.get(column)
+    pub fn cell(&self, row: usize, column: impl Into<usize>) -> Cell<'_> {
+        self.columns.get(column.into()).filter(|_| row < self.rows).map_or(Cell::Null, |c| c.get(row))
     }
 
     /// Whether every cell of a column is null.
-    pub(super) fn is_null(&self, column: usize) -> bool {
-        self.column(column).is_none_or(|c| (0..c.len()).all(|row| c.get(row) == Cell::Null))
+    pub fn is_null(&self, column: usize) -> bool {
+        self.columns.get(column).is_none_or(|c| (0..c.len()).all(|row| c.get(row) == Cell::Null))
     }
 
     /// The first `rows` rows, or all if there are fewer.

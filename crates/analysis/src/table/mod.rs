@@ -1,20 +1,17 @@
-//! Tables: named, typed columns, built in chunks and written in any format.
+//! Tables: named, typed columns, built in chunks.
 //!
 //! A [`Chunk`] holds some rows of a [`Table`], column by column. Tables that stream are made and written chunk by chunk, so that memory stays
-//! bounded however long the input is; in Parquet each chunk is a row group, in Arrow IPC a record batch.
+//! bounded however long the input is. `mmuscope-tables` writes them; the viewer and filters read cells.
 
+use crate::words;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-mod binary;
 mod build;
 mod chunk;
-mod markdown;
-mod text;
-mod write;
 
 pub use build::Rows;
 pub use chunk::{Cell, Chunk};
-pub use write::{Format, TableWriter, WriteOptions};
 
 /// Rows in a chunk: enough for good compression, small enough to stream.
 pub const CHUNK_ROWS: usize = 64 * 1024;
@@ -140,6 +137,25 @@ macro_rules! table {
     };
 }
 pub(crate) use table;
+
+/// What people see of a cell, in the unit of its column: `-` where it is null. Times count from the first event, or are those of the trace's
+/// clock where `absolute` is set.
+pub fn human<'a>(column: &Column, cell: Cell<'a>, absolute: bool) -> Cow<'a, str> {
+    match cell {
+        Cell::Null => Cow::Borrowed("-"),
+        Cell::U64(v) => Cow::Owned(match column.kind {
+            Kind::Time if absolute => words::clock(v),
+            Kind::Time => words::seconds(v),
+            Kind::Duration => words::duration(v),
+            Kind::Hex => format!("{v:#x}"),
+            Kind::Bytes => words::bytes(v),
+            _ => v.to_string(),
+        }),
+        Cell::I32(v) => Cow::Owned(v.to_string()),
+        Cell::Bool(v) => Cow::Borrowed(if v { "yes" } else { "no" }),
+        Cell::Text(v) => words::printable(v),
+    }
+}
 
 /// A Markdown table of a table's columns, for the documentation.
 pub fn describe(table: &Table) -> String {

@@ -3,7 +3,8 @@
 use crate::output::{Output, format_for};
 use anyhow::{Result, bail};
 use mmuscope_analysis::Filter;
-use mmuscope_analysis::table::{Chunk, Format, Rows, Table, TableWriter, WriteOptions};
+use mmuscope_analysis::table::{Chunk, Rows, Table};
+use mmuscope_tables::{Format, TableWriter, WriteOptions};
 use std::path::PathBuf;
 
 /// How a table is printed.

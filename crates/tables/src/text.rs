@@ -1,16 +1,13 @@
 //! Aligned columns for people.
 
-use super::chunk::Cell;
-use super::write::{ColumnView, View, WriteOptions};
-use super::{Column, Kind, Table};
-use crate::words;
-use std::borrow::Cow;
+use crate::write::{ColumnView, View, WriteOptions};
+use mmuscope_analysis::table::{Cell, Column, Kind, Table, human};
 use std::io::{self, Write};
 
 /// Rows from which the widths of the columns are taken when a chunk is longer: enough to be right almost always.
 const LOOK_AHEAD: usize = 4096;
 
-pub(super) struct TextWriter<W> {
+pub(crate) struct TextWriter<W> {
     table: &'static Table,
     options: WriteOptions,
     out: W,
@@ -19,11 +16,11 @@ pub(super) struct TextWriter<W> {
 }
 
 impl<W: Write> TextWriter<W> {
-    pub(super) fn new(table: &'static Table, options: WriteOptions, out: W) -> Self {
+    pub(crate) fn new(table: &'static Table, options: WriteOptions, out: W) -> Self {
         Self { table, options, out, widths: Vec::new() }
     }
 
-    pub(super) fn write(&mut self, view: &View<'_>) -> io::Result<()> {
+    pub(crate) fn write(&mut self, view: &View<'_>) -> io::Result<()> {
         let lead = self.table.lead.min(view.columns.len());
         let absolute = self.options.absolute;
         if self.widths.is_empty() {
@@ -48,7 +45,7 @@ impl<W: Write> TextWriter<W> {
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> io::Result<W> {
+    pub(crate) fn finish(mut self) -> io::Result<W> {
         // A table without rows still says what its columns are.
         if self.widths.is_empty() {
             let lead = self.table.lead.min(self.table.columns.len());
@@ -88,7 +85,7 @@ impl<W: Write> TextWriter<W> {
 }
 
 /// Appends what the other columns hold, as `name=value`. The number of an event is for joins: people see it where they ask for the column.
-pub(super) fn rest(line: &mut String, columns: &[ColumnView<'_>], row: usize, absolute: bool) {
+pub(crate) fn rest(line: &mut String, columns: &[ColumnView<'_>], row: usize, absolute: bool) {
     for column in columns.iter().filter(|c| c.spec.name != "event_id") {
         let cell = column.get(row);
         if cell != Cell::Null {
@@ -99,22 +96,5 @@ pub(super) fn rest(line: &mut String, columns: &[ColumnView<'_>], row: usize, ab
             line.push('=');
             line.push_str(&human(column.spec, cell, absolute));
         }
-    }
-}
-
-pub(super) fn human<'a>(column: &Column, cell: Cell<'a>, absolute: bool) -> Cow<'a, str> {
-    match cell {
-        Cell::Null => Cow::Borrowed("-"),
-        Cell::U64(v) => Cow::Owned(match column.kind {
-            Kind::Time if absolute => words::clock(v),
-            Kind::Time => words::seconds(v),
-            Kind::Duration => words::duration(v),
-            Kind::Hex => format!("{v:#x}"),
-            Kind::Bytes => words::bytes(v),
-            _ => v.to_string(),
-        }),
-        Cell::I32(v) => Cow::Owned(v.to_string()),
-        Cell::Bool(v) => Cow::Borrowed(if v { "yes" } else { "no" }),
-        Cell::Text(v) => words::printable(v),
     }
 }

@@ -13,9 +13,6 @@ pub enum Error {
     /// A Parquet or Arrow file could not be written.
     #[error("{0}")]
     Table(#[from] polars_error::PolarsError),
-    /// A filter expression cannot be read.
-    #[error("{0}")]
-    Filter(#[from] crate::filter::FilterError),
 }
 
 impl Error {
@@ -26,7 +23,7 @@ impl Error {
             Self::Write(e) => kind(e),
             Self::Csv(e) => matches!(e.kind(), csv::ErrorKind::Io(e) if kind(e)),
             Self::Table(polars_error::PolarsError::IO { error, .. }) => kind(error),
-            Self::Table(_) | Self::Filter(_) => false,
+            Self::Table(_) => false,
         }
     }
 }

@@ -1,19 +1,19 @@
 //! A table in Markdown, for a mail or a bug report: what people see as columns, and the rest as one column of `name=value`.
 
-use super::text::{human, rest};
-use super::write::{View, WriteOptions};
-use super::{Kind, Table};
+use crate::text::rest;
+use crate::write::{View, WriteOptions};
+use mmuscope_analysis::table::{Kind, Table, human};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-pub(super) struct MarkdownWriter<W> {
+pub(crate) struct MarkdownWriter<W> {
     table: &'static Table,
     options: WriteOptions,
     out: W,
 }
 
 impl<W: Write> MarkdownWriter<W> {
-    pub(super) fn new(table: &'static Table, options: WriteOptions, mut out: W) -> io::Result<Self> {
+    pub(crate) fn new(table: &'static Table, options: WriteOptions, mut out: W) -> io::Result<Self> {
         let lead = table.lead.min(table.columns.len());
         let mut names = String::from("|");
         let mut rule = String::from("|");
@@ -30,7 +30,7 @@ impl<W: Write> MarkdownWriter<W> {
         Ok(Self { table, options, out })
     }
 
-    pub(super) fn write(&mut self, view: &View<'_>) -> io::Result<()> {
+    pub(crate) fn write(&mut self, view: &View<'_>) -> io::Result<()> {
         let lead = self.table.lead.min(view.columns.len());
         let absolute = self.options.absolute;
         for row in 0..view.rows {
@@ -48,7 +48,7 @@ impl<W: Write> MarkdownWriter<W> {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> W {
+    pub(crate) fn finish(self) -> W {
         self.out
     }
 }

@@ -1,11 +1,10 @@
 //! Writing chunks in a format.
 
-use super::binary::{ArrowWriter, ParquetWriter};
-use super::chunk::{Cell, Cells, Chunk};
-use super::markdown::MarkdownWriter;
-use super::text::TextWriter;
-use super::{Column, Kind, Table};
 use crate::Error;
+use crate::binary::{ArrowWriter, ParquetWriter};
+use crate::markdown::MarkdownWriter;
+use crate::text::TextWriter;
+use mmuscope_analysis::table::{Cell, Chunk, Column, Kind, Table};
 use rayon::prelude::*;
 use std::fmt;
 use std::io::{self, Write};
@@ -200,15 +199,16 @@ impl<W: Write> TableWriter<W> {
 }
 
 /// The columns of a chunk that are written, in the order in which they are.
-pub(super) struct View<'a> {
-    pub(super) columns: Vec<ColumnView<'a>>,
-    pub(super) rows: usize,
+pub(crate) struct View<'a> {
+    pub(crate) columns: Vec<ColumnView<'a>>,
+    pub(crate) rows: usize,
 }
 
-pub(super) struct ColumnView<'a> {
-    pub(super) spec: &'static Column,
-    /// `None` where every cell is null.
-    pub(super) cells: Option<&'a Cells>,
+pub(crate) struct ColumnView<'a> {
+    pub(crate) spec: &'static Column,
+    chunk: &'a Chunk,
+    /// The column's place in the chunk; `None` where every cell is null.
+    pub(crate) at: Option<usize>,
 }
 
 impl<'a> View<'a> {
@@ -216,7 +216,7 @@ impl<'a> View<'a> {
     fn new(table: &'static Table, chunk: &'a Chunk) -> Self {
         let columns = table.columns.iter().map(|spec| {
             let at = chunk.table().position(spec.name).filter(|n| !chunk.is_null(*n));
-            ColumnView { spec, cells: at.and_then(|n| chunk.column(n)) }
+            ColumnView { spec, chunk, at }
         });
         Self { columns: columns.collect(), rows: chunk.height() }
     }
@@ -243,8 +243,8 @@ impl View<'_> {
 const PART: usize = 4096;
 
 impl<'a> ColumnView<'a> {
-    pub(super) fn get(&self, row: usize) -> Cell<'a> {
-        self.cells.map_or(Cell::Null, |c| c.get(row))
+    pub(crate) fn get(&self, row: usize) -> Cell<'a> {
+        self.at.map_or(Cell::Null, |n| self.chunk.cell(row, n))
     }
 }
 
