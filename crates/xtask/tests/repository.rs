@@ -160,6 +160,17 @@ fn every_crate_takes_the_lints_of_the_workspace() {
     }
 }
 
+#[test]
+fn every_crate_has_a_readme() {
+    let crates = fs::read_dir(root().join("crates")).expect("a folder of crates").flatten().map(|e| e.path());
+    for dir in crates.chain([root().join("ui")]) {
+        let text = fs::read_to_string(dir.join("README.md")).unwrap_or_default();
+        for part in ["**Main types:**", "**It never**", "**Start reading**", "**Test:**"] {
+            assert!(text.contains(part), "{}/README.md does not say {part}", dir.display());
+        }
+    }
+}
+
 /// The files below a folder whose names end in one of these, without what is built and what git holds.
 fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
     let mut out = Vec::new();
@@ -182,7 +193,7 @@ const NOT_YET: [&str; 5] = ["crates/replay", "crates/analysis", "crates/report",
 
 /// Lines in which a word of the glossary's second table is right: the end of the file's path, and a part of the line.
 const RIGHT: [(&str, &str); 1] = [
-    // The names of exit reasons for the instruction MONITOR, as the kernel and trace-cmd print them.
+    // The names of the exit reason for the instruction `MONITOR`, as the kernel and trace-cmd print them.
     ("crates/trace/src/exits.rs", "(0x8a,"),
 ];
 
