@@ -240,7 +240,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
             && let Some(why) = look(&mut sentries, w, &mut buf)
             && due.is_none()
         {
-            // It is too soon after the last snapshot, so this one is made later.
+            // A snapshot that would come too soon after the last one is made later.
             let earliest = last.map_or_else(Instant::now, |l: Instant| l + REST);
             due = Some(((Instant::now() + options.after).max(earliest), format!("trigger: {why}")));
         }

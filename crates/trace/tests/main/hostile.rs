@@ -272,7 +272,7 @@ fn damage_in_few_lines() {
 }
 
 #[test]
-fn compression_inside_is_told() {
+fn compression_inside_is_reported() {
     let raw = small(40);
     let inside = |bytes: Vec<u8>| read(bytes).unwrap().info.files[0].inside;
     assert_eq!(inside(perf(&raw, true, true)), Compression::Zstd);
@@ -286,10 +286,11 @@ fn compression_inside_is_told() {
 fn an_empty_text_knows_nothing_of_losses() {
     let t = read(b"# tracer: nop\n#\n# entries-in-buffer/entries-written: 0/0   #P:2\n".to_vec()).unwrap();
     assert_eq!((t.events.len(), t.info.lost.known, t.info.lost.total), (0, false, None));
-    let t = read(text(5).into_bytes()).unwrap();
-    assert_eq!((t.info.lost.known, t.info.lost.total), (false, None));
+    let fragment: String = text(5).lines().filter(|l| !l.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
+    let t = read(fragment.clone().into_bytes()).unwrap();
+    assert_eq!((t.events.len(), t.info.lost.known, t.info.lost.total), (5, false, None));
     for head in ["# entries-in-buffer/entries-written: 5/5   #P:2\n", "cpus=2\n"] {
-        let t = read([head, &text(5)].concat().into_bytes()).unwrap();
+        let t = read([head, &fragment].concat().into_bytes()).unwrap();
         assert_eq!((t.info.lost.known, t.info.lost.total), (true, Some(0)), "{head}");
     }
 }

@@ -179,7 +179,7 @@ fn quotes_blanks_and_prefixes_are_taken_away() {
 
 /// Prose, prompts and stacks between events are counted, and belong to no event.
 #[test]
-fn other_lines_are_told_of() {
+fn other_lines_are_reported() {
     let lines = some("6.1-npt/trace.txt.zst");
     let whole = events(&read(&lines));
     let mut mixed = Vec::new();
@@ -198,9 +198,9 @@ fn other_lines_are_told_of() {
     let prose = mixed.iter().filter(|l| l.starts_with("This") || l.starts_with("[root")).count();
     let stacks = mixed.iter().filter(|l| l.starts_with(" =>")).count();
     assert!(
-        notes.iter().any(|n| n.contains(&format!("{prose} lines are no event"))
+        notes.iter().any(|n| n.contains(&format!("{prose} lines are not events"))
             && n.ends_with("This is the interesting part.")),
         "{notes:?}"
     );
-    assert!(notes.iter().any(|n| n.contains(&format!("{stacks} lines of stacks"))), "{notes:?}");
+    assert!(notes.iter().any(|n| n.contains(&format!("{stacks} lines of stack traces"))), "{notes:?}");
 }

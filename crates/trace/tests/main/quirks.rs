@@ -48,7 +48,7 @@ fn pages_of_every_text() {
 }
 
 #[test]
-fn a_plugin_that_drops_gfns_is_told_of() {
+fn a_plugin_that_drops_gfns_is_reported() {
     let (_, t) =
         one("load-1   [000]     8.196902: kvm_mmu_prepare_zap_page: 1 q0 direct wux !pae nxe wp root 0 sync");
     assert!(t.info.notes.iter().any(|n| n.contains("dropped the gfn of 1 ")), "{:?}", t.info.notes);
