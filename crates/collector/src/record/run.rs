@@ -328,7 +328,7 @@ pub(crate) fn run(r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
             break ended;
         }
     };
-    session.finish(ended, signals, files, &path)
+    Ok(session.finish(ended, signals, files, &path))
 }
 
 /// A recording that runs.
@@ -419,13 +419,7 @@ impl Session<'_> {
     }
 
     /// Stops the events, takes what the rings still hold, and writes the end of the capture.
-    fn finish(
-        mut self,
-        ended: Ended,
-        signals: Signals,
-        files: Vec<PathBuf>,
-        path: &Path,
-    ) -> Result<Summary, Error> {
+    fn finish(mut self, ended: Ended, signals: Signals, files: Vec<PathBuf>, path: &Path) -> Summary {
         for c in &self.r.cpus {
             c.disable();
         }
@@ -469,7 +463,7 @@ impl Session<'_> {
                 t.wait();
             }
         }
-        Ok(summary)
+        summary
     }
 }
 
