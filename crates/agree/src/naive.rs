@@ -164,6 +164,17 @@ fn faults(trace: &Trace, seen: &Seen, said: &mut Numbers) {
         }
     }
     all.extend(open.into_values().map(|o| (o.event, o.mmio)));
+    // Without exits, an EPT misconfiguration is recognised only by the events that follow it, if there are any.
+    compare(trace, seen, said, (&all, &reserved, exits_are_recorded || !other));
+}
+
+/// Adds the counts of faults, of those with reserved bits, and, where the trace shows all of them, of MMIO faults.
+fn compare(
+    trace: &Trace,
+    seen: &Seen,
+    said: &mut Numbers,
+    (all, reserved, complete): (&[(u64, bool)], &[u64], bool),
+) {
     let page_faults =
         all.iter().filter(|f| matches!(trace.events.get(f.0 as usize).body, Body::PageFault { .. }));
     let of_face = seen.faults.iter().filter(|f| {
@@ -179,9 +190,7 @@ fn faults(trace: &Trace, seen: &Seen, said: &mut Numbers) {
         "faults, MMIO and not emulated without an entry",
         reserved.iter().filter(hit).count(),
     );
-    // Without exits, an EPT misconfiguration is recognised only by the events that follow it, if there are any.
-    let nothing_else = exits_are_recorded || !other;
-    if nothing_else && !all.is_empty() {
+    if complete && !all.is_empty() {
         let mmio_page_faults =
             |i: u64, mmio: bool| mmio && matches!(trace.events.get(i as usize).body, Body::PageFault { .. });
         let n = all.iter().filter(|(i, mmio)| mmio_page_faults(*i, *mmio)).count();

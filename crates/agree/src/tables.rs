@@ -1,7 +1,7 @@
 //! The page tables of the TDP MMU, rebuilt from its change events in the plainest way.
 //!
 //! The main type is [`Tables`]; [`crate::naive`] feeds it every event. No event names the table of the entry that changes. Tables that cover
-//! the same frames are told apart by the value the entry held, by what the thread is doing, and afterwards by `kvm_mmu_set_spte`, which
+//! the same frames are distinguished by the value the entry held, by what the thread is doing, and afterwards by `kvm_mmu_set_spte`, which
 //! names the physical page. Nothing here uses the replay or the layouts of `mmuscope-spte`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -242,5 +242,5 @@ fn the_point_of_a_fragment_comes_first() {
     let first: Vec<String> = text(&out).lines().take(10).map(str::to_owned).collect();
     let says = |what: &str| first.iter().any(|l| l.contains(what));
     assert!(says("2 read faults of vCPU 1 on gfn 0xabc") && says("-EFAULT to user space"), "{first:#?}");
-    assert!(says("6 joined to the line before") && says("12 freed from quote marks"), "{first:#?}");
+    assert!(says("6 joined to the line before") && says("12 stripped of quote marks"), "{first:#?}");
 }

@@ -139,6 +139,31 @@ pub fn gather(g: Gather) -> Host {
             add("kernel.cmdline", c);
         }
     }
+    cpu_facts(&mut add);
+    for (k, v) in parameters(Path::new("/sys/module")) {
+        add(&format!("param.{k}"), v);
+    }
+    kernel_facts(g, &mut add);
+    for (key, path) in [
+        ("setting.thp", "/sys/kernel/mm/transparent_hugepage/enabled"),
+        ("setting.thp_shmem", "/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
+        ("setting.ksm", "/sys/kernel/mm/ksm/run"),
+        ("setting.numa_balancing", "/proc/sys/kernel/numa_balancing"),
+        ("setting.lru_gen", "/sys/kernel/mm/lru_gen/enabled"),
+    ] {
+        if let Some(v) = read(path) {
+            add(key, selected(&v).to_owned());
+        }
+    }
+    let vmms = vms::find();
+    for v in &vmms {
+        vmm_facts(v, g, &mut add);
+    }
+    Host { facts: f, vmms }
+}
+
+/// Adds the facts about the CPU: /proc/cpuinfo, CPUID, which CPUs are online.
+fn cpu_facts(add: &mut impl FnMut(&str, String)) {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = cpuinfo(&text);
     for (key, field) in [
@@ -176,9 +201,10 @@ pub fn gather(g: Gather) -> Host {
     if let Some(v) = read("/sys/devices/system/cpu/online") {
         add("cpu.online", v);
     }
-    for (k, v) in parameters(Path::new("/sys/module")) {
-        add(&format!("param.{k}"), v);
-    }
+}
+
+/// Adds what the running kernel's memory and BTF hold: masks, other variables, the role word, the numbers of RET_PF_*.
+fn kernel_facts(g: Gather, add: &mut impl FnMut(&str, String)) {
     let vars = kernelvars::read();
     for (k, v) in &vars.masks {
         add(&format!("mask.{k}"), format!("{v:#018x}"));
@@ -203,45 +229,34 @@ pub fn gather(g: Gather) -> Host {
     if let Some(r) = d.ret_pf {
         add("btf.ret_pf", r);
     }
-    for (key, path) in [
-        ("setting.thp", "/sys/kernel/mm/transparent_hugepage/enabled"),
-        ("setting.thp_shmem", "/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
-        ("setting.ksm", "/sys/kernel/mm/ksm/run"),
-        ("setting.numa_balancing", "/proc/sys/kernel/numa_balancing"),
-        ("setting.lru_gen", "/sys/kernel/mm/lru_gen/enabled"),
-    ] {
-        if let Some(v) = read(path) {
-            add(key, selected(&v).to_owned());
+}
+
+/// Adds the facts about one VMM: its threads, its kernel threads, its descriptors and, if asked for, its memory maps.
+fn vmm_facts(v: &Vmm, g: Gather, add: &mut impl FnMut(&str, String)) {
+    let name = |s: &str| if g.anonymise { "-".to_owned() } else { s.to_owned() };
+    add("vm", format!("{} {}", v.pid, name(&v.comm)));
+    if let (Some(n), false) = (&v.guest, g.anonymise) {
+        add("vm.name", format!("{} {n}", v.pid));
+    }
+    for (tid, comm, vcpu) in &v.threads {
+        if let Some(n) = vcpu {
+            add("vcpu", format!("{} {tid} {n} {}", v.pid, name(comm)));
         }
     }
-    let vmms = vms::find();
-    for v in &vmms {
-        let name = |s: &str| if g.anonymise { "-".to_owned() } else { s.to_owned() };
-        add("vm", format!("{} {}", v.pid, name(&v.comm)));
-        if let (Some(n), false) = (&v.guest, g.anonymise) {
-            add("vm.name", format!("{} {n}", v.pid));
-        }
-        for (tid, comm, vcpu) in &v.threads {
-            if let Some(n) = vcpu {
-                add("vcpu", format!("{} {tid} {n} {}", v.pid, name(comm)));
-            }
-        }
-        for (tid, comm) in &v.kthreads {
-            add("kthread", format!("{} {tid} {comm}", v.pid));
-        }
-        for (fd, what) in &v.fds {
-            add("kvmfd", format!("{} {fd} {what}", v.pid));
-        }
-        if g.maps
-            && !g.anonymise
-            && let Ok(maps) = fs::read_to_string(format!("/proc/{}/maps", v.pid))
-        {
-            for line in maps.lines() {
-                add("maps", format!("{} {line}", v.pid));
-            }
+    for (tid, comm) in &v.kthreads {
+        add("kthread", format!("{} {tid} {comm}", v.pid));
+    }
+    for (fd, what) in &v.fds {
+        add("kvmfd", format!("{} {fd} {what}", v.pid));
+    }
+    if g.maps
+        && !g.anonymise
+        && let Ok(maps) = fs::read_to_string(format!("/proc/{}/maps", v.pid))
+    {
+        for line in maps.lines() {
+            add("maps", format!("{} {line}", v.pid));
         }
     }
-    Host { facts: f, vmms }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Records that are not taken as they are: those of other VMs are left out, identifying fields are set to zero, and the ids of a CPU that came
-//! online later are translated. The main type is [`Scrub`].
+//! online later are translated. The main type is [`Sieve`].
 
 use std::collections::{HashMap, HashSet};
 

@@ -157,7 +157,7 @@ fn releases_and_what_they_leave_open() {
     assert!(resolve("4.18.0-348.el8.x86_64", Mode::Npt).notes.iter().any(|n| n.contains("RHEL 8")));
 }
 
-/// The masks that real kernels computed, read from their memory, also follow from release and host alone.
+/// The masks that real kernels computed, read from their memory, also follow from release and host alone. (The function is a table of hosts.)
 #[test]
 fn masks_of_real_hosts() {
     // (release, mode, vendor, MAXPHYADDR, cache bits, L1TF, variables as the kernel held them)

@@ -1,4 +1,4 @@
-//! Speed of the readers against the tools people use, on one large file each, in one run: `cargo xtask bench formats`.
+//! Compares the speed of the readers with the tools people use, on one large file each, in one run: `cargo xtask bench formats`.
 //!
 //! `bench_formats [--events N] [--dir DIR] [--sample trace.dat]` makes a trace.dat v6, a perf.data and a tracefs text of about N events by
 //! repeating the sample with shifted times, reads each with mmuscope (load into the packed store, and as a stream) and, if they are
@@ -40,7 +40,7 @@ fn main() -> Outcome {
     let mut raw = RawTrace::read_dat(&sample)?;
     if let Some((out, n)) = small {
         raw.records.sort_by_key(|r| (r.ts, r.cpu));
-        // The stretch in which the CPUs are busiest together, and its formats only.
+        // Take the stretch in which the CPUs are busiest together, and only the formats that it needs.
         let all = std::mem::take(&mut raw.records);
         let other = |from: usize| all[from..from + n].iter().filter(|r| r.cpu != 0).count().min(n / 2);
         let from = (0..all.len().saturating_sub(n)).step_by(n).max_by_key(|i| other(*i)).unwrap_or(0);
@@ -105,13 +105,13 @@ fn load(path: &Path, threads: usize) -> Result<Trace, Box<dyn std::error::Error>
     Ok(Trace::load(&[path.to_path_buf()], &ReadOptions { threads, ..ReadOptions::default() })?)
 }
 
-/// What `--load` does: a program of its own that loads a file, as the tools are programs of their own.
+/// Does what `--load` asks for in a program of its own, because the tools are programs of their own, too.
 fn in_a_process(path: &Path) -> Outcome {
     println!("{}", load(path, 0)?.events.len());
     Ok(())
 }
 
-/// Loads and streams a file; gives the time of a program that loads it, from its start to its end.
+/// Loads and streams a file, and returns the time of a program that loads it, from its start to its end.
 fn measure(name: &str, path: &Path, events: u64) -> Result<Duration, Box<dyn std::error::Error>> {
     let mut memory = 0.0;
     let mut read = 0;
@@ -147,7 +147,7 @@ fn measure(name: &str, path: &Path, events: u64) -> Result<Duration, Box<dyn std
     Ok(whole)
 }
 
-/// Runs a tool over the same file, its text thrown away.
+/// Runs a tool over the same file and discards its output.
 fn tool(name: &str, command: &mut Command, events: u64, own: Duration) {
     let start = Instant::now();
     match command.stdout(Stdio::null()).stderr(Stdio::null()).status() {
@@ -164,7 +164,7 @@ fn tool(name: &str, command: &mut Command, events: u64, own: Duration) {
     }
 }
 
-/// tracefs' text of a trace, as far as the events of the sample need it.
+/// Writes the text that tracefs would print for a trace, for the events that the sample has.
 fn write_text(dat: &Path, out: &Path, lines: u64) -> Result<u64, Box<dyn std::error::Error>> {
     use mmuscope_trace::Body;
     let mut w = BufWriter::new(File::create(out)?);

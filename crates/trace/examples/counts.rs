@@ -1,4 +1,4 @@
-//! Prints what is known of a trace and the number of its events by name: `cargo run -p mmuscope-trace --example counts -- FILE…`.
+//! Prints what is known about a trace and the number of its events by name: `cargo run -p mmuscope-trace --example counts -- FILE…`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

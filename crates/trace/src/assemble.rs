@@ -376,13 +376,9 @@ impl Assembler {
         }
         if self.unordered > 0 {
             info.notes.push(format!(
-                "{} events {}",
+                "{} events came after an event with a later time, and {}",
                 self.unordered,
-                if self.as_they_come {
-                    "came after one with a later time, and stand where they came"
-                } else {
-                    "came before the time of an earlier one and were sorted in"
-                }
+                if self.as_they_come { "are shown in the order of the file" } else { "were sorted by time" }
             ));
         }
         self.people(info, strings);

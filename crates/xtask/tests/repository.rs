@@ -135,7 +135,7 @@ fn no_network_client_comes_in() {
 #[test]
 fn only_the_collector_has_unsafe_code() {
     let mut seen = 0;
-    for file in rust_files(&root()) {
+    for file in files(&root(), &["rs"]) {
         let inside = file.strip_prefix(root()).expect("below the root").to_path_buf();
         let text = fs::read_to_string(&file).expect("a source file is text");
         seen += 1;
@@ -162,17 +162,187 @@ fn every_crate_takes_the_lints_of_the_workspace() {
     }
 }
 
-fn rust_files(dir: &Path) -> Vec<PathBuf> {
+#[test]
+fn every_crate_has_a_readme() {
+    let crates = fs::read_dir(root().join("crates")).expect("a folder of crates").flatten().map(|e| e.path());
+    for dir in crates.chain([root().join("ui")]) {
+        let text = fs::read_to_string(dir.join("README.md")).unwrap_or_default();
+        for part in ["**Main types:**", "**It never**", "**Start reading**", "**Test:**"] {
+            assert!(text.contains(part), "{}/README.md does not say {part}", dir.display());
+        }
+    }
+}
+
+/// The files below a folder whose names end in one of these, without what is built and what git holds.
+fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
     let mut out = Vec::new();
     for e in fs::read_dir(dir).expect("a folder").flatten() {
+        let path = e.path();
         let name = e.file_name();
-        if e.path().is_dir() {
+        if path.is_dir() {
             if name != "target" && !name.to_string_lossy().starts_with('.') {
-                out.extend(rust_files(&e.path()));
+                out.extend(files(&path, endings));
             }
-        } else if name.to_string_lossy().ends_with(".rs") {
-            out.push(e.path());
+        } else if path.extension().is_some_and(|x| endings.iter().any(|y| x == *y)) {
+            out.push(path);
         }
     }
     out
+}
+
+/// Crates whose prose is not held to the glossary yet. A crate is taken out of this list when it has been rewritten.
+const NOT_YET: [&str; 5] = ["crates/replay", "crates/analysis", "crates/report", "crates/cli", "ui"];
+
+/// Lines in which a word of the glossary's second table is right: the end of the file's path, and a part of the line.
+const RIGHT: [(&str, &str); 1] = [
+    // The names of the exit reason for the instruction `MONITOR`, as the kernel and trace-cmd print them.
+    ("crates/trace/src/exits.rs", "(0x8a,"),
+];
+
+/// Comments, documentation and messages use the words of the glossary in CONTRIBUTING.md, and none of its second table.
+#[test]
+fn prose_uses_the_words_of_the_glossary() {
+    let banned = banned_words();
+    assert!(banned.len() > 5, "this test reads the glossary: {banned:?}");
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for file in files(&root(), &["rs", "md", "toml"]) {
+        let inside = file.strip_prefix(root()).expect("below the root").to_path_buf();
+        if NOT_YET.iter().any(|d| inside.starts_with(d)) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("a source file is text");
+        seen += 1;
+        let prose = if inside.extension().is_some_and(|e| e == "rs") {
+            prose_of_rust(&text)
+        } else {
+            prose_of_text(&text)
+        };
+        for (line, word) in find_words(&prose, &banned) {
+            let all = text.lines().nth(line - 1).unwrap_or_default();
+            if !RIGHT.iter().any(|(end, part)| inside.ends_with(end) && all.contains(part)) {
+                wrong.push(format!("{}:{line}: `{word}`: {}", inside.display(), all.trim()));
+            }
+        }
+    }
+    assert!(seen > 100, "this test finds the files");
+    assert!(wrong.is_empty(), "CONTRIBUTING.md says what to write instead:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_check_of_words_finds_what_it_looks_for() {
+    let banned = ["quux".to_owned(), "out of a hat".to_owned()];
+    let lines =
+        |rust: &str| find_words(&prose_of_rust(rust), &banned).iter().map(|f| f.0).collect::<Vec<_>>();
+    assert_eq!(lines("fn quux() {}\n/// It is quux.\nlet quux = 1;"), [2], "names are not prose");
+    assert_eq!(lines("// zapped out of\n// a hat\n"), [1], "a phrase may be broken over lines");
+    assert_eq!(lines("let c = '\"';\nf(\"it was Quux\"); // fine\ng(r#\"a \"quux\" b\"#);"), [2, 3]);
+    assert_eq!(lines("fn f<'a>(s: &'a str) {} // `quux` is a name here, quuxy is no word\n"), [0usize; 0]);
+    assert_eq!(find_words(&prose_of_text("a\nb `quux`\nquux\n"), &banned), [(3, "quux".to_owned())]);
+}
+
+/// The words in the first column of the glossary's table of words that are not used.
+fn banned_words() -> Vec<String> {
+    let text = fs::read_to_string(root().join("CONTRIBUTING.md")).expect("CONTRIBUTING.md");
+    let table = text.split("| not |").nth(1).expect("the glossary has a table of words that are not used");
+    let rows = table.lines().skip(2).take_while(|l| l.starts_with('|'));
+    let first = rows.filter_map(|row| row.split('|').nth(1));
+    first.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_lowercase).collect()
+}
+
+/// Text with the number of the line from which each part of it comes.
+type Prose = Vec<(usize, String)>;
+
+/// Everything but code between backticks.
+fn prose_of_text(text: &str) -> Prose {
+    text.lines().enumerate().map(|(n, line)| (n + 1, without_code(line))).collect()
+}
+
+fn without_code(line: &str) -> String {
+    line.split('`').step_by(2).collect::<Vec<_>>().join(" ")
+}
+
+/// The comments and the string literals of a Rust source.
+fn prose_of_rust(text: &str) -> Prose {
+    let mut out = Prose::new();
+    let mut rest = text;
+    let mut line = 1;
+    while let Some(c) = rest.chars().next() {
+        let (taken, kept) = if rest.starts_with("//") {
+            let end = rest.find('\n').unwrap_or(rest.len());
+            (end, Some(rest[..end].trim_start_matches(['/', '!'])))
+        } else if let Some((start, close)) = raw_string(rest) {
+            let end = rest[start..].find(&close).map_or(rest.len(), |n| start + n);
+            ((end + close.len()).min(rest.len()), Some(&rest[start..end]))
+        } else if c == '"' {
+            let end = end_of_string(rest);
+            (end, Some(rest[1..end].trim_end_matches('"')))
+        } else if c == '\'' {
+            (end_of_char(rest), None)
+        } else if c.is_alphanumeric() || c == '_' {
+            (rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len()), None)
+        } else {
+            (c.len_utf8(), None)
+        };
+        for (n, part) in kept.unwrap_or_default().lines().enumerate() {
+            out.push((line + n, without_code(part)));
+        }
+        line += rest[..taken].matches('\n').count();
+        rest = &rest[taken..];
+    }
+    out
+}
+
+/// Where the content of a raw string begins, and what closes it.
+fn raw_string(rest: &str) -> Option<(usize, String)> {
+    let after = rest.strip_prefix('r').or_else(|| rest.strip_prefix("br"))?;
+    let hashes = after.len() - after.trim_start_matches('#').len();
+    let start = rest.len() - after.len() + hashes + 1;
+    after[hashes..].starts_with('"').then(|| (start, format!("\"{}", "#".repeat(hashes))))
+}
+
+fn end_of_string(rest: &str) -> usize {
+    let mut escaped = false;
+    for (n, c) in rest.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return n + 1,
+            _ => {}
+        }
+    }
+    rest.len()
+}
+
+/// The length of a character literal, or 1 for the quote of a lifetime.
+fn end_of_char(rest: &str) -> usize {
+    let mut chars = rest.char_indices().skip(1);
+    match chars.next() {
+        Some((_, '\\')) => {
+            rest[2..].char_indices().skip(1).find(|(_, c)| *c == '\'').map_or(1, |(n, _)| n + 3)
+        }
+        Some(_) => chars.next().filter(|(_, c)| *c == '\'').map_or(1, |(n, _)| n + 1),
+        None => 1,
+    }
+}
+
+/// The lines on which the words begin. Parts are read as one text, so that a phrase may be broken over lines.
+fn find_words(prose: &Prose, words: &[String]) -> Vec<(usize, String)> {
+    let (mut text, mut starts) = (String::new(), Vec::new());
+    for (line, part) in prose {
+        starts.push((text.len(), *line));
+        text.push_str(part.trim().to_lowercase().as_str());
+        text.push(' ');
+    }
+    let letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let mut found = Vec::new();
+    for word in words {
+        for (at, _) in text.match_indices(word.as_str()) {
+            if !letter(text[..at].chars().next_back()) && !letter(text[at + word.len()..].chars().next()) {
+                let line = starts[starts.partition_point(|s| s.0 <= at) - 1].1;
+                found.push((line, word.clone()));
+            }
+        }
+    }
+    found.sort();
+    found
 }

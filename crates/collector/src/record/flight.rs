@@ -175,18 +175,7 @@ fn write_snapshot(
 /// Records until a signal, the time, the command or the number of snapshots ends it.
 pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
     let options = r.options;
-    let (mut watcher, watched) = match &options.trigger {
-        Some(t) => {
-            let (w, e) = Watcher::new(t, &r.fs).map_err(Error::Usage)?;
-            // Snapshots on SIGUSR1 and at the end are still made, so recording begins anyway.
-            for sentence in untraced::impossible(t) {
-                eprintln!("mmuscope: {sentence}");
-                r.notes.push(sentence);
-            }
-            (Some(w), e)
-        }
-        None => (None, Vec::new()),
-    };
+    let (mut watcher, watched) = watch(&mut r)?;
     let mut sentries = Vec::new();
     let began = Instant::now();
     let cpu0 = cpu_time();
@@ -240,7 +229,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
             && let Some(why) = look(&mut sentries, w, &mut buf)
             && due.is_none()
         {
-            // It is too soon after the last snapshot, so this one is made later.
+            // A snapshot that would come too soon after the last one is made later.
             let earliest = last.map_or_else(Instant::now, |l: Instant| l + REST);
             due = Some(((Instant::now() + options.after).max(earliest), format!("trigger: {why}")));
         }
@@ -278,6 +267,29 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         c.disable();
     }
     drop(signals);
+    let cpu = cpu_time().saturating_sub(cpu0);
+    Ok(summary(&mut r, taken, ended, (began.elapsed(), cpu)))
+}
+
+/// The watcher of the trigger, if there is one, and what it must watch.
+fn watch(r: &mut Recorder<'_>) -> Result<(Option<Watcher>, Vec<Watched>), Error> {
+    let Some(trigger) = &r.options.trigger else { return Ok((None, Vec::new())) };
+    let (watcher, watched) = Watcher::new(trigger, &r.fs).map_err(Error::Usage)?;
+    // Snapshots on SIGUSR1 and at the end are still made, so recording begins anyway.
+    for sentence in untraced::impossible(trigger) {
+        eprintln!("mmuscope: {sentence}");
+        r.notes.push(sentence);
+    }
+    Ok((Some(watcher), watched))
+}
+
+/// The result of a recording of this length, which took this CPU time.
+fn summary(
+    r: &mut Recorder<'_>,
+    taken: Vec<Snapshot>,
+    ended: Ended,
+    (time, cpu): (Duration, Duration),
+) -> Summary {
     let mut events: Vec<EventCount> =
         r.plan.events.iter().map(|e| EventCount { name: e.0.full_name(), recorded: 0, lost: 0 }).collect();
     for s in &taken {
@@ -285,9 +297,9 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
             e.recorded += n;
         }
     }
-    Ok(Summary {
+    Summary {
         ended,
-        time: began.elapsed(),
+        time,
         events,
         lost: None,
         lost_by_cpu: Vec::new(),
@@ -295,7 +307,7 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         raw: taken.iter().map(|s| s.raw).sum(),
         written: taken.iter().map(|s| s.written).sum(),
         files: taken.into_iter().map(|s| s.path).collect(),
-        cpu: cpu_time().saturating_sub(cpu0),
+        cpu,
         notes: std::mem::take(&mut r.notes),
-    })
+    }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -277,7 +277,7 @@ fn account(r: &Recorder<'_>, to: &mut Feed) -> (Vec<u64>, BTreeMap<u32, u64>) {
 }
 
 /// Records until the command, the time, the size, a signal or the reader ends it.
-pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
+pub(crate) fn run(r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
     let o = r.options;
     let (out, files) = match &o.output {
         Output::File(p) => (create(p)?, vec![p.clone()]),
@@ -298,92 +298,193 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
         to.settle(0);
         size = Some(SizeLimit::new(most, to.written())?);
     }
-    let mut status = Status::new(o.quiet);
-    let began = Instant::now();
-    let cpu0 = cpu_time();
+    let status = Status::new(o.quiet);
+    let (began, cpu_before) = (Instant::now(), cpu_time());
     r.enable()?;
-    let mut task = Task::start(o)?;
-    // Only this thread gets the priority, and only now, so that the command does not inherit it. The rings must be emptied in time on a host whose
-    // CPUs are all busy. This thread copies for some microseconds and sleeps again; what takes CPU time (compressing, writing) is done by an
-    // ordinary thread. Where real-time priority is refused, a negative niceness is tried, and recording works in any case.
+    let task = Task::start(o)?;
+    // Only this thread gets the priority, and only now, so that the command does not inherit it. The rings must be emptied in time on a
+    // host whose CPUs are all busy. This thread copies for some microseconds and sleeps again; what takes CPU time (compressing, writing)
+    // is done by an ordinary thread. Where real-time priority is refused, a negative niceness is tried, and recording works in any case.
     if !o.realtime || sys::realtime().is_err() {
         let _ = rustix::process::setpriority_process(None, NICE);
     }
-    let mut kept = vec![0u64; r.plan.events.len() + 1];
-    let mut scratch = Vec::new();
-    let mut fill = 0f64;
-    let mut looked = Instant::now();
+    let mut session = Session {
+        kept: vec![0u64; r.plan.events.len() + 1],
+        scratch: Vec::new(),
+        fill: 0.0,
+        looked: Instant::now(),
+        r,
+        to,
+        pipe,
+        size,
+        status,
+        task,
+        began,
+        cpu_before,
+        rhythm,
+    };
     let ended = loop {
-        let left = o.duration.map_or(rhythm, |d| d.saturating_sub(began.elapsed()));
-        let mut fds: Vec<&dyn AsFdDyn> = vec![&signals];
-        if let Some(p) = task.as_ref().and_then(Task::pidfd) {
-            fds.push(p);
+        if let Some(ended) = session.step(&signals)? {
+            break ended;
         }
-        let room = to.has_room();
+    };
+    Ok(session.finish(ended, signals, files, &path))
+}
+
+/// A recording that runs.
+struct Session<'a> {
+    r: Recorder<'a>,
+    to: Feed,
+    /// The reader's end of standard output, if that is a pipe.
+    pipe: Option<OwnedFd>,
+    size: Option<SizeLimit>,
+    status: Status,
+    task: Option<Task>,
+    began: Instant,
+    /// The CPU time that the process had used when the recording began.
+    cpu_before: Duration,
+    /// How often the rings are emptied if nothing asks for it earlier.
+    rhythm: Duration,
+    /// The number of records taken of each event.
+    kept: Vec<u64>,
+    scratch: Vec<u8>,
+    /// How full the fullest ring was lately, 0 to 1.
+    fill: f64,
+    /// When the online CPUs were last counted.
+    looked: Instant,
+}
+
+impl Session<'_> {
+    /// Waits until something happens, and empties the rings. The result is `Some` when the recording has ended.
+    fn step(&mut self, signals: &Signals) -> Result<Option<Ended>, Error> {
+        let o = self.r.options;
+        let room = self.wait(signals);
+        let fullest = self.r.cpus.iter().map(|c| c.ring.fill()).fold(self.fill * 0.9, f64::max);
+        self.fill = fullest;
         if room {
-            fds.extend(r.cpus.iter().filter(|c| !c.gone).map(|c| &c.fds[0] as &dyn AsFdDyn));
+            pass(&mut self.r, &mut self.to, &mut self.kept, &mut self.scratch);
         }
-        let patience = size.as_ref().map_or(rhythm, |s| s.patience(to.written(), began.elapsed(), rhythm));
-        let rest = if room { patience } else { HELD_BACK };
-        wait(&fds, rest.min(left).min(status.next()));
-        fill = r.cpus.iter().map(|c| c.ring.fill()).fold(fill * 0.9, f64::max);
-        if room {
-            pass(&mut r, &mut to, &mut kept, &mut scratch);
+        if self.pipe.as_ref().is_some_and(closed) {
+            return Ok(Some(Ended::ReaderGone));
         }
-        if pipe.as_ref().is_some_and(closed) {
-            break Ended::ReaderGone;
-        }
-        if to.failed() {
+        if self.to.failed() {
             // The reason is known when the capture is finished.
-            break Ended::WriteFailed(String::new());
+            return Ok(Some(Ended::WriteFailed(String::new())));
         }
-        if let Some(how) = task.as_mut().and_then(Task::ended) {
-            task = None;
-            break Ended::Command(how);
+        if let Some(how) = self.task.as_mut().and_then(Task::ended) {
+            self.task = None;
+            return Ok(Some(Ended::Command(how)));
         }
         match signals.next() {
             Some(libc::SIGUSR1) | None => {}
-            Some(s) => break Ended::Signal(signal_name(s)),
+            Some(s) => return Ok(Some(Ended::Signal(signal_name(s)))),
         }
-        if o.duration.is_some_and(|d| began.elapsed() >= d) {
-            break Ended::Duration;
+        if o.duration.is_some_and(|d| self.began.elapsed() >= d) {
+            return Ok(Some(Ended::Duration));
         }
-        if let Some(s) = &mut size {
-            to.settle(kept.iter().sum());
-            if s.is_reached(to.written()) {
-                break Ended::Size;
+        if let Some(s) = &mut self.size {
+            self.to.settle(self.kept.iter().sum());
+            if s.is_reached(self.to.written()) {
+                return Ok(Some(Ended::Size));
             }
         }
-        if looked.elapsed() >= HOTPLUG {
-            looked = Instant::now();
-            r.follow_hotplug()?;
+        if self.looked.elapsed() >= HOTPLUG {
+            self.looked = Instant::now();
+            self.r.follow_hotplug()?;
         }
-        if status.due() {
-            let events = kept.iter().sum();
-            let lost = r.cpus.iter().map(|c| c.lost_seen).sum();
-            status.draw(&Now { events, lost, fill, written: to.written() });
+        if self.status.due() {
+            let events = self.kept.iter().sum();
+            let lost = self.r.cpus.iter().map(|c| c.lost_seen).sum();
+            self.status.draw(&Now { events, lost, fill: self.fill, written: self.to.written() });
         }
-    };
-    for c in &r.cpus {
-        c.disable();
+        Ok(None)
     }
-    let time = began.elapsed();
-    status.clear();
-    // A second Ctrl-C must be able to end the program even during a write that does not return; everything flushed stays readable.
-    drop(signals);
-    pass(&mut r, &mut to, &mut kept, &mut scratch);
-    let (by_event, by_cpu) = account(&r, &mut to);
-    let lost: u64 = by_cpu.values().sum();
-    let names = || std::iter::once("dummy:u".to_owned()).chain(r.plan.events.iter().map(|e| e.0.full_name()));
-    let events: Vec<EventCount> = names()
-        .zip(kept.iter().zip(&by_event))
+
+    /// Waits for a signal, the end of the command, or a ring that fills, but no longer than until something is due. The result says whether
+    /// the feed had room, without which the rings are not emptied.
+    fn wait(&self, signals: &Signals) -> bool {
+        let left = self.r.options.duration.map_or(self.rhythm, |d| d.saturating_sub(self.began.elapsed()));
+        let mut fds: Vec<&dyn AsFdDyn> = vec![signals];
+        if let Some(p) = self.task.as_ref().and_then(Task::pidfd) {
+            fds.push(p);
+        }
+        let room = self.to.has_room();
+        if room {
+            fds.extend(self.r.cpus.iter().filter(|c| !c.gone).map(|c| &c.fds[0] as &dyn AsFdDyn));
+        }
+        let patience = |s: &SizeLimit| s.patience(self.to.written(), self.began.elapsed(), self.rhythm);
+        let rest = if room { self.size.as_ref().map_or(self.rhythm, patience) } else { HELD_BACK };
+        wait(&fds, rest.min(left).min(self.status.next()));
+        room
+    }
+
+    /// Stops the events, takes what the rings still hold, and writes the end of the capture.
+    fn finish(mut self, ended: Ended, signals: Signals, files: Vec<PathBuf>, path: &Path) -> Summary {
+        for c in &self.r.cpus {
+            c.disable();
+        }
+        let time = self.began.elapsed();
+        self.status.clear();
+        // A second Ctrl-C must be able to end the program even during a write that does not return; everything flushed stays readable.
+        drop(signals);
+        let Self { mut r, mut to, mut kept, mut scratch, .. } = self;
+        pass(&mut r, &mut to, &mut kept, &mut scratch);
+        let (by_event, by_cpu) = account(&r, &mut to);
+        let events = event_counts(&r, &kept, &by_event);
+        let skipped: u64 = r.cpus.iter().map(|c| c.ring.skipped).sum();
+        if skipped > 0 {
+            r.notes.push(format!("{skipped} bytes of the rings were not valid records and were skipped"));
+        }
+        let facts = end_facts(&r, &ended, &events, &by_cpu);
+        let raw = to.raw;
+        let end = to.finish(facts, kept.iter().sum(), self.pipe.is_some().then_some(GRACE));
+        let ended = match (end.error, ended) {
+            (Some(e), _) if e.kind() == io::ErrorKind::BrokenPipe => Ended::ReaderGone,
+            (Some(e), _) => Ended::WriteFailed(write_error(path, &e)),
+            (None, ended) => ended,
+        };
+        let summary = Summary {
+            ended,
+            time,
+            events,
+            lost: Some(by_cpu.values().sum()),
+            lost_by_cpu: by_cpu.into_iter().collect(),
+            left_behind: end.left_behind,
+            raw,
+            written: end.written,
+            files,
+            cpu: cpu_time().saturating_sub(self.cpu_before),
+            notes: std::mem::take(&mut r.notes),
+        };
+        drop(r);
+        if let Some(t) = self.task {
+            // With --duration or Ctrl-C the recording ends before the command; this process stays its parent until it ends.
+            if !matches!(summary.ended, Ended::Signal(_)) {
+                t.wait();
+            }
+        }
+        summary
+    }
+}
+
+/// The counts of each event. The software event that owns the rings is listed only if it lost something.
+fn event_counts(r: &Recorder<'_>, kept: &[u64], lost: &[u64]) -> Vec<EventCount> {
+    let names = std::iter::once("dummy:u".to_owned()).chain(r.plan.events.iter().map(|e| e.0.full_name()));
+    names
+        .zip(kept.iter().zip(lost))
         .map(|(name, (&recorded, &lost))| EventCount { name, recorded, lost })
         .filter(|e| e.name != "dummy:u" || e.lost > 0)
-        .collect();
-    let skipped: u64 = r.cpus.iter().map(|c| c.ring.skipped).sum();
-    if skipped > 0 {
-        r.notes.push(format!("{skipped} bytes of the rings made no sense and were skipped"));
-    }
+        .collect()
+}
+
+/// The facts that are known only at the end: how it ended, what was lost, remarks, and VMs that appeared since the start.
+fn end_facts(
+    r: &Recorder<'_>,
+    ended: &Ended,
+    events: &[EventCount],
+    by_cpu: &BTreeMap<u32, u64>,
+) -> Vec<(String, String)> {
+    let lost: u64 = by_cpu.values().sum();
     let mut facts = vec![
         ("clock.end".to_owned(), host::clocks().0),
         ("record.end".to_owned(), ended.to_string()),
@@ -392,47 +493,18 @@ pub(crate) fn run(mut r: Recorder<'_>, signals: Signals) -> Result<Summary, Erro
     for e in events.iter().filter(|e| e.lost > 0) {
         facts.push(("lost.event".into(), format!("{} {}", e.name, e.lost)));
     }
-    for (cpu, n) in &by_cpu {
+    for (cpu, n) in by_cpu {
         facts.push(("lost.cpu".into(), format!("{cpu} {n}")));
     }
     for n in &r.notes {
         facts.push(("note".into(), n.clone()));
     }
-    // These VMs have appeared since the start.
-    if !o.anonymise {
+    if !r.options.anonymise {
         for v in vms::find().iter().filter(|v| !r.host.vmms.iter().any(|w| w.pid == v.pid)) {
             facts.push(("vm".into(), format!("{} {}", v.pid, v.comm)));
         }
     }
-    let raw = to.raw;
-    let end = to.finish(facts, kept.iter().sum(), pipe.is_some().then_some(GRACE));
-    let ended = match (end.error, ended) {
-        (Some(e), _) if e.kind() == io::ErrorKind::BrokenPipe => Ended::ReaderGone,
-        (Some(e), _) => Ended::WriteFailed(write_error(&path, &e)),
-        (None, ended) => ended,
-    };
-    let cpu = cpu_time().saturating_sub(cpu0);
-    let summary = Summary {
-        ended,
-        time,
-        events,
-        lost: Some(lost),
-        lost_by_cpu: by_cpu.into_iter().collect(),
-        left_behind: end.left_behind,
-        raw,
-        written: end.written,
-        files,
-        cpu,
-        notes: std::mem::take(&mut r.notes),
-    };
-    drop(r);
-    if let Some(t) = task {
-        // With --duration or Ctrl-C the recording ends before the command; this process stays its parent until it ends.
-        if !matches!(summary.ended, Ended::Signal(_)) {
-            t.wait();
-        }
-    }
-    Ok(summary)
+    facts
 }
 
 /// A copy of the descriptor if it is a pipe or a socket, which has a reader.

@@ -77,6 +77,7 @@ pub(crate) fn run(vm: &Vm, plan: &Workload) -> Result<()> {
     Ok(())
 }
 
+/// Runs one phase. The function is longer than 100 lines because it is a table: one arm for each phase, and nothing shared between the arms.
 fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
     use Op::{Add, Execute, Read, Write};
     let go = |op, at, count| vm.run(0, Work::pages(op, at, count)).map(drop);

@@ -18,7 +18,7 @@ use crate::{
 mod rules;
 mod settings;
 
-use rules::{bad_mt_xwr, generation, l1tf, reserved, width};
+use rules::{bad_mt_xwr, caching, computed_masks, generation, mask_follows_value, reserved, width};
 use settings::{Settings, Terms, When};
 
 /// Why no layout could be made.
@@ -362,101 +362,7 @@ impl LayoutSpec {
     ) -> Result<(Layout, Vec<Provenance>), Error> {
         let terms = Terms { host, width: width(s, host)? };
         let mask = |section: &str, key: &str| s.mask(section, key, &terms);
-        let computed = host.maxphyaddr.from.min(host.phys_bits.from).max(Provenance::Assumed);
-        let mut from: Vec<Provenance> = MaskName::ALL.iter().map(|_| Provenance::Inferred).collect();
-        let mut set_from = |name: MaskName, p: Provenance| {
-            if let Some(at) = MaskName::ALL.iter().position(|&m| m == name) {
-                from[at] = p;
-            }
-        };
-
-        let (split, lower) = l1tf(s, host)?;
-        let mut m = Masks {
-            nonpresent_or_rsvd_mask: split,
-            nonpresent_or_rsvd_lower_gfn_mask: lower,
-            me_value: mask("masks", "me_value")?,
-            me_mask: mask("masks", "me")?,
-            base_addr_mask: mask("bits", "address")? & !terms.sme(),
-            user_mask: mask("masks", "user")?,
-            nx_mask: mask("masks", "nx")?,
-            x_mask: mask("masks", "x")?,
-            xu_mask: mask("masks", "xu")?,
-            accessed_mask: mask("masks", "accessed")?,
-            dirty_mask: mask("masks", "dirty")?,
-            present_mask: mask("masks", "present")?,
-            acc_track_mask: mask("masks", "acc_track")?,
-            host_writable_mask: mask("masks", "host_writable")?,
-            mmu_writable_mask: mask("masks", "mmu_writable")?,
-            mmio_access_mask: mask("mmio", "access")?,
-            ..Masks::default()
-        };
-        for name in [
-            MaskName::NonpresentOrRsvd,
-            MaskName::NonpresentOrRsvdLowerGfn,
-            MaskName::MmioValue,
-            MaskName::Mmio,
-            MaskName::VmMmioValue,
-        ] {
-            if mode.format() == Format::Legacy
-                || !matches!(name, MaskName::MmioValue | MaskName::Mmio | MaskName::VmMmioValue)
-            {
-                set_from(name, computed);
-            }
-        }
-
-        // The MMIO value is the default, or the one that SVM sets where memory encryption is on.
-        let encrypted = host.vendor.value == Vendor::Amd && host.c_bit.is_some() && host.mem_encrypt.value;
-        let value_item =
-            if encrypted && s.has("mmio", "value_mem_encrypt") { "value_mem_encrypt" } else { "value" };
-        m.mmio_value = mask("mmio", value_item)?;
-        let mask_follows_value = !s.has("mmio", "mask");
-        m.mmio_mask = if mask_follows_value { m.mmio_value } else { mask("mmio", "mask")? };
-        let caching = s.word("mmio", "caching", &["always", "nonzero", "narrow", "never"])?;
-        if caching != "always" {
-            if !host.mmio_caching.value {
-                m.mmio_value = 0;
-            }
-            if m.mmio_value & (split << mmio::GfnRule::SHIFT) != 0 {
-                m.mmio_value = 0;
-                notes.push(
-                    "the MMIO value collides with the L1TF bits: this kernel then uses no MMIO SPTEs".into(),
-                );
-            }
-        } else if !host.mmio_caching.value {
-            notes.push("kernels before 5.13 cannot turn MMIO caching off".into());
-        }
-        let overridden = |name: MaskName| self.masks.iter().any(|(n, _)| *n == name);
-        for (name, known) in &self.masks {
-            m.set(*name, known.value);
-            set_from(*name, known.from);
-        }
-        if overridden(MaskName::MmioValue) && mask_follows_value && !overridden(MaskName::Mmio) {
-            m.mmio_mask = m.mmio_value;
-        }
-        if overridden(MaskName::MeValue) && !overridden(MaskName::BaseAddr) {
-            m.base_addr_mask &= !m.me_value;
-        }
-        if overridden(MaskName::BaseAddr) {
-            m.base_addr_mask &= mask("bits", "address")?;
-        }
-        if !overridden(MaskName::VmMmioValue) {
-            m.vm_mmio_value =
-                if s.has("mmio", "vm_value") { mask("mmio", "vm_value")? } else { m.mmio_value };
-        }
-        if !overridden(MaskName::EnableMmioCaching) {
-            m.enable_mmio_caching = match caching {
-                "always" => true,
-                "never" => false,
-                "narrow" => m.mmio_value != 0 && host.maxphyaddr.value < 52,
-                _ => m.mmio_value != 0,
-            };
-            if caching == "narrow" && host.maxphyaddr.value >= 52 {
-                notes.push(
-                    "5.19.0 wrongly turned MMIO caching off on hosts with 52 physical address bits".into(),
-                );
-            }
-        }
-
+        let m = self.override_masks(computed_masks(s, host, &terms, notes)?, s, &terms, notes)?;
         let (mmio_test_mask, mmio_test_value) = match s.find("mmio", "test") {
             Some((_, Item { value: Value::Text("mask"), .. })) | None => (m.mmio_mask, m.vm_mmio_value),
             Some(_) => {
@@ -519,7 +425,80 @@ impl LayoutSpec {
             host_entries_at_root: s.flag("bits", "host_entries_at_root")?,
             page_state: Field::covering(s.mask_or_zero("bits", "page_state", &terms)?),
         };
-        Ok((layout, from))
+        Ok((layout, self.masks_from(mode, host)))
+    }
+
+    /// The masks with those that are known in place of the computed ones, and what follows from them.
+    fn override_masks(
+        &self,
+        mut m: Masks,
+        s: &Settings<'_>,
+        terms: &Terms<'_>,
+        notes: &mut Vec<String>,
+    ) -> Result<Masks, Error> {
+        let host = terms.host;
+        let mask = |section: &str, key: &str| s.mask(section, key, terms);
+        let overridden = |name: MaskName| self.masks.iter().any(|(n, _)| *n == name);
+        for (name, known) in &self.masks {
+            m.set(*name, known.value);
+        }
+        if overridden(MaskName::MmioValue) && mask_follows_value(s) && !overridden(MaskName::Mmio) {
+            m.mmio_mask = m.mmio_value;
+        }
+        if overridden(MaskName::MeValue) && !overridden(MaskName::BaseAddr) {
+            m.base_addr_mask &= !m.me_value;
+        }
+        if overridden(MaskName::BaseAddr) {
+            m.base_addr_mask &= mask("bits", "address")?;
+        }
+        if !overridden(MaskName::VmMmioValue) {
+            m.vm_mmio_value =
+                if s.has("mmio", "vm_value") { mask("mmio", "vm_value")? } else { m.mmio_value };
+        }
+        if !overridden(MaskName::EnableMmioCaching) {
+            let caching = caching(s)?;
+            m.enable_mmio_caching = match caching {
+                "always" => true,
+                "never" => false,
+                "narrow" => m.mmio_value != 0 && host.maxphyaddr.value < 52,
+                _ => m.mmio_value != 0,
+            };
+            if caching == "narrow" && host.maxphyaddr.value >= 52 {
+                notes.push(
+                    "5.19.0 wrongly turned MMIO caching off on hosts with 52 physical address bits".into(),
+                );
+            }
+        }
+        Ok(m)
+    }
+
+    /// The origin of each mask, in the order of [`MaskName::ALL`].
+    fn masks_from(&self, mode: Mode, host: &Host) -> Vec<Provenance> {
+        let computed = host.maxphyaddr.from.min(host.phys_bits.from).max(Provenance::Assumed);
+        let mut from: Vec<Provenance> = MaskName::ALL.iter().map(|_| Provenance::Inferred).collect();
+        let mut set_from = |name: MaskName, p: Provenance| {
+            if let Some(at) = MaskName::ALL.iter().position(|&m| m == name) {
+                from[at] = p;
+            }
+        };
+        for name in [
+            MaskName::NonpresentOrRsvd,
+            MaskName::NonpresentOrRsvdLowerGfn,
+            MaskName::MmioValue,
+            MaskName::Mmio,
+            MaskName::VmMmioValue,
+        ] {
+            if mode.format() == Format::Legacy
+                || !matches!(name, MaskName::MmioValue | MaskName::Mmio | MaskName::VmMmioValue)
+            {
+                set_from(name, computed);
+            }
+        }
+
+        for (name, known) in &self.masks {
+            set_from(*name, known.from);
+        }
+        from
     }
 }
 

@@ -1,8 +1,11 @@
 //! What follows from a host: address widths, the L1TF split, generations, reserved bits. [`super::LayoutSpec::resolve`] calls it.
 
-use alloc::format;
+use alloc::{format, string::String, vec::Vec};
 
-use super::{Error, settings::Settings};
+use super::{
+    Error,
+    settings::{Settings, Terms},
+};
 use crate::{Host, Masks, Vendor, bits, mmio};
 
 pub(super) fn width(s: &Settings<'_>, host: &Host) -> Result<u32, Error> {
@@ -61,6 +64,66 @@ pub(super) fn generation(s: &Settings<'_>, mmio_mask: u64) -> Result<mmio::Gener
         read: pieces("generation_read", false)?,
         clear,
     })
+}
+
+/// The masks that the kernel computes at module load, with the MMIO value it starts with.
+pub(super) fn computed_masks(
+    s: &Settings<'_>,
+    host: &Host,
+    terms: &Terms<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Masks, Error> {
+    let mask = |section: &str, key: &str| s.mask(section, key, terms);
+    let (split, lower) = l1tf(s, host)?;
+    let mut m = Masks {
+        nonpresent_or_rsvd_mask: split,
+        nonpresent_or_rsvd_lower_gfn_mask: lower,
+        me_value: mask("masks", "me_value")?,
+        me_mask: mask("masks", "me")?,
+        base_addr_mask: mask("bits", "address")? & !terms.sme(),
+        user_mask: mask("masks", "user")?,
+        nx_mask: mask("masks", "nx")?,
+        x_mask: mask("masks", "x")?,
+        xu_mask: mask("masks", "xu")?,
+        accessed_mask: mask("masks", "accessed")?,
+        dirty_mask: mask("masks", "dirty")?,
+        present_mask: mask("masks", "present")?,
+        acc_track_mask: mask("masks", "acc_track")?,
+        host_writable_mask: mask("masks", "host_writable")?,
+        mmu_writable_mask: mask("masks", "mmu_writable")?,
+        mmio_access_mask: mask("mmio", "access")?,
+        ..Masks::default()
+    };
+    // The MMIO value is the default, or the one that SVM sets where memory encryption is on.
+    let encrypted = host.vendor.value == Vendor::Amd && host.c_bit.is_some() && host.mem_encrypt.value;
+    let value_item =
+        if encrypted && s.has("mmio", "value_mem_encrypt") { "value_mem_encrypt" } else { "value" };
+    m.mmio_value = mask("mmio", value_item)?;
+    m.mmio_mask = if mask_follows_value(s) { m.mmio_value } else { mask("mmio", "mask")? };
+    if caching(s)? != "always" {
+        if !host.mmio_caching.value {
+            m.mmio_value = 0;
+        }
+        if m.mmio_value & (split << mmio::GfnRule::SHIFT) != 0 {
+            m.mmio_value = 0;
+            notes.push(
+                "the MMIO value collides with the L1TF bits: this kernel then uses no MMIO SPTEs".into(),
+            );
+        }
+    } else if !host.mmio_caching.value {
+        notes.push("kernels before 5.13 cannot turn MMIO caching off".into());
+    }
+    Ok(m)
+}
+
+/// Whether the kernel uses the MMIO value as the mask as well.
+pub(super) fn mask_follows_value(s: &Settings<'_>) -> bool {
+    !s.has("mmio", "mask")
+}
+
+/// When the kernel uses MMIO SPTEs: one of the words of the key `caching`.
+pub(super) fn caching(s: &Settings<'_>) -> Result<&'static str, Error> {
+    s.word("mmio", "caching", &["always", "nonzero", "narrow", "never"])
 }
 
 /// Parses `g[8:0] -> b[11:3]`, or the same with both sides exchanged.

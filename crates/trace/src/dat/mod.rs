@@ -388,7 +388,7 @@ impl Reader for DatReader {
         info.clock = Clock { name: clock, unit };
         if self.time.shift.is_some() {
             info.notes.push(
-                "The times of this guest's trace were brought to its host's clock by the samples that trace-cmd took of the difference"
+                "The times of this guest's trace were converted to its host's clock, by the samples that trace-cmd took of the difference"
                     .to_owned(),
             );
         }

@@ -501,7 +501,7 @@ impl State {
         }
         if self.queues.clamped() > 0 {
             info.notes.push(format!(
-                "{} events had a stamp before that of the event before them on the same CPU (taken in an interrupt) and were given that one's",
+                "{} events had a time before that of the previous event on the same CPU (they were recorded in an interrupt), and got its time",
                 self.queues.clamped()
             ));
         }

@@ -31,17 +31,18 @@ impl Mended {
     pub(crate) fn words(&self) -> Option<String> {
         let parts: Vec<String> = [
             (self.joined, "joined to the line before (they had been wrapped)"),
-            (self.unquoted, "freed from quote marks"),
-            (self.blanks, "given plain blanks for damaged or non-breaking ones"),
+            (self.unquoted, "stripped of quote marks"),
+            (self.blanks, "given plain blanks in place of damaged or non-breaking ones"),
             (self.decoded, "decoded from quoted-printable or HTML"),
-            (self.prefixed, "freed from the prefix of a log"),
+            (self.prefixed, "stripped of the prefix of a log"),
         ]
         .into_iter()
         .filter(|(n, _)| *n > 0)
         .map(|(n, what)| format!("{n} {what}"))
         .collect();
-        (!parts.is_empty())
-            .then(|| format!("The text was not as its tool printed it. Of its lines, {}", parts.join("; ")))
+        (!parts.is_empty()).then(|| {
+            format!("The text is not as its tool printed it, and its lines were mended: {}", parts.join("; "))
+        })
     }
 }
 

@@ -48,7 +48,7 @@ impl State {
                 &r.path,
                 at,
                 "an event",
-                format!("{} lines are no events of any known text", self.junk),
+                format!("{} lines are not events of any known format", self.junk),
                 true,
             ));
         }

@@ -29,13 +29,17 @@ impl Skipped {
     pub(super) fn notes(&self, info: &mut TraceInfo) {
         if self.lines > 0 {
             info.notes.push(format!(
-                "{} no event and skipped, the first: {}",
-                if self.lines == 1 { "1 line is".to_owned() } else { format!("{} lines are", self.lines) },
+                "{}, the first: {}",
+                if self.lines == 1 {
+                    "1 line is not an event and was skipped".to_owned()
+                } else {
+                    format!("{} lines are not events and were skipped", self.lines)
+                },
                 self.first
             ));
         }
         if self.stack > 0 {
-            info.notes.push(format!("{} lines of stacks between the events were left out", self.stack));
+            info.notes.push(format!("{} lines of stack traces between the events were left out", self.stack));
         }
         if self.graph > 0 {
             info.notes.push(format!(

@@ -1,4 +1,4 @@
-//! One run in several formats gives the same events.
+//! Recordings of one run in several formats must give the same events.
 
 use std::ops::ControlFlow;
 
@@ -8,17 +8,17 @@ use mmuscope_trace::{
 
 use crate::support::{counts, dat, load, perf, plain, sample, small};
 
-/// What a text can say of an event: stamps in microseconds, no field that is not printed.
+/// The part of an event that a text can have: times in microseconds, and only fields that are printed.
 fn as_text(e: &Event, round: u64) -> Event {
     let body = match e.body {
         Body::Entry { vcpu, rip, immediate_exit, intr_info, error_code } => {
-            // Printed only when set.
+            // The flag is printed only when it is set.
             Body::Entry { vcpu, rip, immediate_exit: immediate_exit.filter(|i| *i), intr_info, error_code }
         }
         Body::UserspaceExit { errno, .. } if errno < 0 => Body::UserspaceExit { reason: 0, errno },
         b => b,
     };
-    // Task lists are perf's own; texts of events have no process id.
+    // Task lists exist only in perf.data, and the text of an event has no process id.
     Event { ts: (e.ts + round) / 1000 * 1000, pid: None, body, ..*e }
 }
 
@@ -47,7 +47,7 @@ fn trace_dat_in_all_versions() {
 
 #[test]
 fn trace_cmd_text_is_the_trace_dat() {
-    // trace-cmd rounds to microseconds, perf cuts.
+    // trace-cmd rounds to microseconds, perf truncates.
     same(&load("6.1-npt/trace.dat"), &load("6.1-npt/dat-report.txt.zst"), |e| as_text(e, 500));
 }
 
@@ -56,7 +56,7 @@ fn perf_text_is_the_perf_data() {
     same(&load("6.1-npt/perf.data.zst"), &load("6.1-npt/perf-script.txt.zst"), |e| as_text(e, 0));
 }
 
-/// The numbers are `perf script`'s for this file, by name.
+/// The numbers are those that `perf script` prints for this file, by event name.
 #[test]
 fn pipe_mode() {
     let t = load("6.1-npt/perf-pipe.data.zst");
@@ -175,7 +175,7 @@ fn people() {
     assert_eq!(vcpus, [0, 1], "two vCPUs, known by their faults alone");
 }
 
-/// However a file is read, it says the same: on one thread, on several, as a stream, and together with another file.
+/// A file gives the same events however it is read: on one thread, on several, as a stream, and together with another file.
 #[test]
 fn threads_and_streams_agree() {
     let mut checked = 0;

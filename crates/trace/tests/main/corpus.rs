@@ -1,4 +1,4 @@
-//! The fuzzers' corpus, every file through every target.
+//! Runs every file of the fuzzers' corpus through every target.
 
 use std::path::PathBuf;
 

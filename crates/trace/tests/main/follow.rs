@@ -1,4 +1,4 @@
-//! Inputs that grow, streams, and bounded reading.
+//! Inputs that grow, streams, and reading in bounded memory.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -39,7 +39,7 @@ fn a_file_that_grows() {
         }
         assert!(grew > 5, "{name}: events come while it grows ({grew})");
         let whole = Trace::from_bytes(bytes, "x").unwrap();
-        // Of perf, the last round waits for the next.
+        // In a perf.data, the last round is released only by the next one.
         let n = t.events.len();
         assert!(n * 10 >= whole.events.len() * 8, "{name}: {n} of {}", whole.events.len());
         assert_eq!(all(&t), all(&whole)[..n], "{name}");
@@ -95,7 +95,7 @@ fn folders() {
     let raw = small(2_000);
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path();
-    // Pages of each CPU out of a trace.dat v6, with the formats beside them.
+    // The pages of each CPU are taken out of a trace.dat v6, with the formats beside them.
     let dat = crate::support::dat(&raw);
     let tag = dat.windows(10).position(|w| w == b"flyrecord\0").unwrap() + 10;
     let word = |at: usize| u64::from_le_bytes(dat[at..at + 8].try_into().unwrap()) as usize;
@@ -116,13 +116,13 @@ fn folders() {
     let t = crate::support::load_paths(&[dir.join("raw")]);
     assert_eq!((all(&t), t.info.damage.len()), (all(&whole), 0));
 
-    // perf record --threads: the samples of the file apart from its head.
+    // As perf record --threads does, the samples are put into files apart from the head.
     let mut file = perf(&raw, false, false);
     let at = |n: usize| u64::from_le_bytes(file[n..n + 8].try_into().unwrap());
     let (data_at, data_len) = (at(40) as usize, at(48) as usize);
     let data = file[data_at..data_at + data_len].to_vec();
     let sections = file[data_at + data_len..].to_vec();
-    // Head with a single empty round; the feature table moves up.
+    // The head has a single empty round, and the feature table moves up.
     let moved = data_len as u64 - 8;
     file.truncate(data_at);
     file.extend([68, 0, 0, 0, 0, 0, 8, 0]);
@@ -145,7 +145,7 @@ fn folders() {
                 p.extend(&data[i..i + size]);
             }
         } else {
-            // The CPU of the sample.
+            // This is the CPU of the sample.
             parts[usize::from(data[i + 32])].extend(&data[i..i + size]);
         }
         i += size;
@@ -157,7 +157,7 @@ fn folders() {
     assert_eq!((all(&t), t.info.damage.len()), (all(&whole), 0), "{:?}", t.info.damage);
 }
 
-/// What has its index at the end is read once, and that is said.
+/// A file that has its index at the end is read once, and a note says so.
 #[test]
 fn what_does_not_grow() {
     let path = crate::support::sample("6.1-npt/trace.dat");
@@ -172,7 +172,7 @@ fn what_does_not_grow() {
     );
 }
 
-/// Who opens a file and follows it may stop the opening; what is handed on after that is followed on.
+/// A caller that opens a file to follow it may cancel the opening; a follower that is passed on is not cancelled by that.
 #[test]
 fn what_cancels_the_first_look_does_not_cancel_the_following() {
     let lines = text(40);
@@ -196,7 +196,7 @@ fn what_cancels_the_first_look_does_not_cancel_the_following() {
     assert!(matches!(f.poll(&mut t), Err(Error::Cancelled)), "by whom it was handed to");
 }
 
-/// Lines without an end, as fast as they can be read.
+/// A source of lines without an end, as fast as they can be read.
 struct Endless {
     line: Vec<u8>,
     at: usize,
@@ -229,7 +229,7 @@ fn a_writer_that_never_pauses_does_not_keep_a_poll_from_returning() {
     assert!((POLL_EVENTS..2 * POLL_EVENTS + 20_000).contains(&n) && !done, "{n} events");
 }
 
-/// A pipe that held more than one poll takes before it was closed loses nothing.
+/// A pipe that held more than one poll reads before it was closed loses nothing.
 #[test]
 fn what_is_more_than_one_poll_takes_comes_with_the_next() {
     let line = "q-1 [000] 1.000000: kvm_entry: vcpu 0, rip 0x6000\n";
@@ -245,11 +245,11 @@ fn what_is_more_than_one_poll_takes_comes_with_the_next() {
     assert_eq!(t.events.len(), n);
 }
 
-/// A file has no end that could be seen; mmuscope's recorder writes one.
+/// The end of a growing file cannot be seen, so mmuscope's recorder writes one.
 #[test]
 fn a_capture_whose_recorder_has_ended_is_read_to_its_last_event() {
     let mut bytes = perf(&small(1_500), true, false);
-    // A recorder has no round to end when nothing happens any more.
+    // When nothing happens any more, the recorder has no round to end.
     while bytes.ends_with(&[68, 0, 0, 0, 0, 0, 8, 0]) {
         bytes.truncate(bytes.len() - 8);
     }

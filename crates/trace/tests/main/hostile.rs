@@ -1,4 +1,5 @@
-//! Bad input: cut anywhere, bits flipped, made on purpose. Never a panic or a hang; what is there is read, and the rest is told.
+//! Bad input: cut anywhere, with flipped bits, or made on purpose. Reading must not panic or hang, it must give what is there, and it must
+//! report the rest.
 
 use std::time::Instant;
 
@@ -11,10 +12,10 @@ fn read(bytes: Vec<u8>) -> Result<Trace, Error> {
     Trace::from_bytes_with(bytes, "hostile", &ReadOptions { threads: 1, ..ReadOptions::default() })
 }
 
-/// Small files of every kind, with a name.
+/// Small files of every kind, each with a name.
 fn files() -> Vec<(&'static str, Vec<u8>)> {
     let mut raw = small(40);
-    // The exits' tables of names are most of the formats; without them there are fewer bytes to cut at.
+    // The tables of exit names are most of the formats; without them there are fewer offsets to cut at.
     for f in &mut raw.formats {
         f.print_fmt.truncate(100);
     }
@@ -67,8 +68,8 @@ fn cut_at_every_byte() {
                 }
             }
         }
-        // What has an index at its end cannot be read without it; everything else gives what is before the cut.
-        // So is a text so small that zstd makes a single block of it.
+        // A file with its index at the end cannot be read without it, and neither can a text so small that zstd makes a single block of it. Everything
+        // else gives what is before the cut.
         if !matches!(name, "trace.dat v7 zstd" | "trace.dat v7 zlib" | "trace.dat v7 none" | "text in zstd") {
             assert!(most > 0, "{name}: nothing of a cut file was read");
         }
@@ -87,7 +88,7 @@ fn a_cut_file_says_so() {
     }
 }
 
-/// xorshift: the same flips in every run.
+/// A xorshift generator, which makes the same flips in every run.
 struct Rng(u64);
 
 impl Rng {
@@ -115,7 +116,7 @@ fn a_hundred_thousand_flips() {
             }
             let before = Instant::now();
             if let Ok(t) = read(b) {
-                // Memory: no more events than the bytes could hold.
+                // There must be no more events than the bytes could hold.
                 assert!(t.events.len() < 100_000, "{name}: {} events", t.events.len());
             }
             slowest = slowest.max(before.elapsed().as_millis());
@@ -127,11 +128,11 @@ fn a_hundred_thousand_flips() {
 
 #[test]
 fn flipped_whole_runs() {
-    // Resuming: a large file with a few wounds keeps nearly all of its events.
+    // A large file with a few damaged places gives nearly all of its events.
     let raw = small(3_000);
     let mut bytes = perf(&raw, true, false);
     let n = bytes.len();
-    // The size of a record in the middle becomes 0: found by walking the records from the start.
+    // The size of a record in the middle becomes 0; it is found by walking the records from the start.
     let mut at = 16;
     while at < n / 2 {
         let kind = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -154,7 +155,7 @@ fn flipped_whole_runs() {
 
 #[test]
 fn bombs_and_lies() {
-    // A gigabyte of zeros in a few kilobytes, as a perf.data that needs random access.
+    // This is a gigabyte of zeros in a few kilobytes, as a perf.data that needs random access.
     let mut z = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
     std::io::Write::write_all(&mut z, b"PERFILE2\x68\0\0\0\0\0\0\0").unwrap();
     for _ in 0..256 {
@@ -162,7 +163,7 @@ fn bombs_and_lies() {
     }
     let e = read(z.finish().unwrap()).err().unwrap();
     assert!(matches!(e, Error::Unsupported { .. }), "{e}");
-    // More CPUs than there can be.
+    // This file claims more CPUs than there can be.
     let raw = small(40);
     let mut d = dat(&raw);
     let tag = d.windows(10).position(|w| w == b"options  \0").unwrap();
@@ -192,13 +193,13 @@ fn errors_are_one_sentence() {
     }
 }
 
-/// A v7 file has its index at the end; what is before a cut is read all the same.
+/// A v7 file has its index at the end; what is before a cut is read nevertheless.
 #[test]
 fn cut_before_the_index() {
     let none =
         zstd::decode_all(std::fs::File::open(sample("6.1-npt/trace-v7-none.dat.zst")).unwrap()).unwrap();
     let packed = std::fs::read(sample("6.1-npt/trace.dat")).unwrap();
-    // The index of the buffers is the options section behind them: id 0 (u16), flags, string, and size.
+    // The index of the buffers is the options section after them: id 0 (u16), flags, string, and size.
     for whole in [packed, none] {
         let all = Trace::from_bytes(whole.clone(), "whole").unwrap();
         let text = |t: &Trace, cpu| {
@@ -218,7 +219,7 @@ fn cut_before_the_index() {
     }
 }
 
-/// A perf.data whose tail is cut has lost its formats; a folder of them brings its events back.
+/// A perf.data whose end is cut has lost its formats; with a folder of them its events can be read.
 #[test]
 fn formats_from_a_folder() {
     let raw = small(400);
@@ -254,7 +255,7 @@ fn formats_from_a_folder() {
     );
 }
 
-/// Many places that are damaged alike are told in one line.
+/// Many places with the same damage share one line.
 #[test]
 fn damage_in_few_lines() {
     let mut bytes = dat(&small(2_000));
@@ -271,7 +272,7 @@ fn damage_in_few_lines() {
 }
 
 #[test]
-fn compression_inside_is_told() {
+fn compression_inside_is_reported() {
     let raw = small(40);
     let inside = |bytes: Vec<u8>| read(bytes).unwrap().info.files[0].inside;
     assert_eq!(inside(perf(&raw, true, true)), Compression::Zstd);
@@ -280,15 +281,16 @@ fn compression_inside_is_told() {
     assert_eq!(inside(dat(&raw)), Compression::None);
 }
 
-/// Only a text with events and the head of its tool shows that nothing was lost: a fragment was cut out of more.
+/// Only a text that has events and the head of its tool shows that nothing was lost, because a fragment was cut out of a longer text.
 #[test]
 fn an_empty_text_knows_nothing_of_losses() {
     let t = read(b"# tracer: nop\n#\n# entries-in-buffer/entries-written: 0/0   #P:2\n".to_vec()).unwrap();
     assert_eq!((t.events.len(), t.info.lost.known, t.info.lost.total), (0, false, None));
-    let t = read(text(5).into_bytes()).unwrap();
-    assert_eq!((t.info.lost.known, t.info.lost.total), (false, None));
+    let fragment: String = text(5).lines().filter(|l| !l.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
+    let t = read(fragment.clone().into_bytes()).unwrap();
+    assert_eq!((t.events.len(), t.info.lost.known, t.info.lost.total), (5, false, None));
     for head in ["# entries-in-buffer/entries-written: 5/5   #P:2\n", "cpus=2\n"] {
-        let t = read([head, &text(5)].concat().into_bytes()).unwrap();
+        let t = read([head, &fragment].concat().into_bytes()).unwrap();
         assert_eq!((t.info.lost.known, t.info.lost.total), (true, Some(0)), "{head}");
     }
 }

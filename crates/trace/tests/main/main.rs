@@ -1,4 +1,4 @@
-//! Tests over real traces (`samples/`) and over files made from them. One program, a module a subject.
+//! Tests over real traces (`samples/`) and over files made from them. They are one program with a module for each subject.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its sample has failed")]
 

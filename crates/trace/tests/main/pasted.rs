@@ -1,4 +1,4 @@
-//! What people paste: texts that a mail program wrapped, quoted or damaged give the events that they gave before.
+//! Pasted texts: a text that a mail program wrapped, quoted or damaged must give the same events as before.
 
 use std::io::Read as _;
 
@@ -6,7 +6,7 @@ use mmuscope_trace::{Event, ReadOptions, Trace};
 
 use crate::support::{plain, sample};
 
-/// Texts of every tool and kernel, a few hundred lines of each.
+/// Texts of every tool and kernel, of which a few hundred lines each are used.
 const TEXTS: &[&str] = &[
     "5.10-ept-ad/trace.txt.zst",
     "5.10-shadow64/trace.txt.zst",
@@ -20,7 +20,7 @@ const TEXTS: &[&str] = &[
     "7.3-npt/trace.txt.zst",
 ];
 
-/// Some lines of a text: its beginning, and of each hundred lines behind it a few.
+/// Some lines of a text: its beginning, and a few of each hundred lines after that.
 fn some(name: &str) -> Vec<String> {
     let file = std::fs::File::open(sample(name)).expect("a sample");
     let mut text = String::new();
@@ -31,7 +31,7 @@ fn some(name: &str) -> Vec<String> {
     some.take(900).collect()
 }
 
-/// What events say; blanks within the text of one are not counted.
+/// The content of events. Blanks within the text of an event are not compared.
 fn events(t: &Trace) -> Vec<String> {
     let one = |e: Event| plain(&e, &t.strings).split_whitespace().collect::<Vec<_>>().join(" ");
     t.events.iter().map(one).collect()
@@ -55,7 +55,7 @@ fn wrapped(lines: &[String], width: usize) -> Vec<String> {
     out
 }
 
-/// Breaks lines in a column, as a terminal does.
+/// Breaks lines at a column, as a terminal does.
 fn cut(lines: &[String], width: usize) -> Vec<String> {
     let mut out = Vec::new();
     for line in lines {
@@ -79,7 +79,7 @@ fn same(name: &str, how: &str, whole: &[String], lines: &[String]) {
     assert_eq!(t.info.damage, [], "{name}, {how}");
 }
 
-/// Every line of every text, wrapped at the widths of mail programs.
+/// Wraps every line of every text at the widths of mail programs.
 #[test]
 fn wrapped_lines_are_joined() {
     for name in TEXTS {
@@ -114,7 +114,7 @@ fn lines_broken_by_a_terminal_are_joined() {
     }
 }
 
-/// A text of several pieces: an event that is broken over their ends is one.
+/// In a text of several pieces, an event that is broken across their ends is read as one.
 #[test]
 fn pieces_end_where_events_do() {
     let lines: Vec<String> = some("6.1-npt/trace.txt.zst").iter().cycle().take(12_000).cloned().collect();
@@ -140,10 +140,10 @@ fn pieces_end_where_events_do() {
     }
 }
 
-/// What is made of a line.
+/// A way to change a line.
 type Way<'a> = &'a dyn Fn(&str) -> String;
 
-/// What a reply, a web page, a log and other systems make of the lines, alone and after a wrap.
+/// Makes of the lines what a reply, a web page, a log and other systems make of them, alone and after a wrap.
 #[test]
 fn quotes_blanks_and_prefixes_are_taken_away() {
     let each = |lines: &[String], f: &dyn Fn(&str) -> String| lines.iter().map(|l| f(l)).collect::<Vec<_>>();
@@ -177,9 +177,9 @@ fn quotes_blanks_and_prefixes_are_taken_away() {
     }
 }
 
-/// Prose, prompts and stacks between events are counted, and are no part of any.
+/// Prose, prompts and stacks between events are counted, and belong to no event.
 #[test]
-fn other_lines_are_told_of() {
+fn other_lines_are_reported() {
     let lines = some("6.1-npt/trace.txt.zst");
     let whole = events(&read(&lines));
     let mut mixed = Vec::new();
@@ -198,9 +198,9 @@ fn other_lines_are_told_of() {
     let prose = mixed.iter().filter(|l| l.starts_with("This") || l.starts_with("[root")).count();
     let stacks = mixed.iter().filter(|l| l.starts_with(" =>")).count();
     assert!(
-        notes.iter().any(|n| n.contains(&format!("{prose} lines are no event"))
+        notes.iter().any(|n| n.contains(&format!("{prose} lines are not events"))
             && n.ends_with("This is the interesting part.")),
         "{notes:?}"
     );
-    assert!(notes.iter().any(|n| n.contains(&format!("{stacks} lines of stacks"))), "{notes:?}");
+    assert!(notes.iter().any(|n| n.contains(&format!("{stacks} lines of stack traces"))), "{notes:?}");
 }

@@ -1,4 +1,4 @@
-//! Texts with their peculiarities, line by line; the lines are the kernel's, trace-cmd's and perf's own.
+//! Peculiar texts, line by line. The lines were printed by the kernel, trace-cmd and perf.
 
 use mmuscope_trace::{Body, ClockUnit, Event, FastPfResult, Isa, Trace};
 
@@ -37,7 +37,7 @@ fn pages_of_every_text() {
     assert_eq!((without_gen.mmu_valid_gen, without_gen.role.invalid), (None, true));
     let plugin = page(body("kvm_mmu_prepare_zap_page: 1 q0 direct wux !pae nxe wp root 0 sync"));
     assert_eq!((plugin.gfn, plugin.role.level, plugin.role.direct), (None, 1, true));
-    // Decimal: 8192 = 0x2000, 14209 = 0x3781.
+    // The numbers are decimal: 8192 = 0x2000, 14209 = 0x3781.
     let unparsed = page(body(
         "kvm_mmu_prepare_zap_page: [FAILED TO PARSE] mmu_valid_gen=0 gfn=8192 role=14209 root_count=0 unsync=0",
     ));
@@ -48,7 +48,7 @@ fn pages_of_every_text() {
 }
 
 #[test]
-fn a_plugin_that_drops_gfns_is_told_of() {
+fn a_plugin_that_drops_gfns_is_reported() {
     let (_, t) =
         one("load-1   [000]     8.196902: kvm_mmu_prepare_zap_page: 1 q0 direct wux !pae nxe wp root 0 sync");
     assert!(t.info.notes.iter().any(|n| n.contains("dropped the gfn of 1 ")), "{:?}", t.info.notes);
@@ -108,7 +108,7 @@ fn fast_faults() {
         (0x1_0000_0007, 0x3c5_8825, 0x3c5_8827, FastPfResult::Fixed)
     );
     assert_eq!(get("fast_page_fault: vcpu 0 gva 2000 error_code  sptep 00000000d017d220 old 0x0 new 0 spurious 0 fixed 0").3, FastPfResult::Invalid);
-    // 6.1 numbers INVALID 3; the value that still forbids writing shows it.
+    // 6.1 gives INVALID the number 3, which the value that still forbids writing shows.
     assert_eq!(
         get("fast_page_fault: vcpu_id=0 cr2_or_gpa=400000 error_code=7 sptep=0xffff8880094cd000 old_spte=0x32b1825 new_spte=32b1825 ret=3").3,
         FastPfResult::Invalid

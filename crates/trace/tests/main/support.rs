@@ -1,4 +1,4 @@
-//! What the tests share: samples, small files made from them, and events in a form that can be compared across files.
+//! What the tests share: samples, small files made from them, and a form of events that can be compared across files.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -27,7 +27,7 @@ pub(crate) fn counts(t: &Trace) -> BTreeMap<String, u64> {
     c
 }
 
-/// An event without ids of strings.
+/// An event in a form that does not depend on the ids of strings.
 pub(crate) fn plain(e: &Event, s: &Strings) -> String {
     let body = match e.body {
         Body::Marker { text } => format!("Marker {}", s.text(text)),
@@ -61,17 +61,17 @@ fn strip(b: Body) -> Body {
     }
 }
 
-/// The first `n` records of a sample's trace.dat, a few of every CPU.
+/// The first `n` records of a sample's trace.dat, with some of every CPU.
 pub(crate) fn small(n: usize) -> RawTrace {
     let mut raw = RawTrace::read_dat(&sample("6.1-npt/trace.dat")).unwrap();
     let mut all = std::mem::take(&mut raw.records);
     all.sort_by_key(|r| (r.ts, r.cpu));
-    // The stretch in which the CPUs are busiest together.
+    // Take the stretch in which the CPUs are busiest together.
     let other = |from: usize| all[from..from + n].iter().filter(|r| r.cpu != 0).count().min(n / 2);
     let from = (0..all.len() - n).step_by(n).max_by_key(|i| other(*i)).unwrap_or(0);
     raw.records = all[from..from + n].to_vec();
     raw.records.sort_by_key(|r| (r.cpu, r.ts));
-    // The formats in use, so that every byte of a small file matters.
+    // Only formats that are used are included, so that every byte of a small file matters.
     let used: Vec<u32> =
         raw.records.iter().map(|r| u32::from(u16::from_le_bytes([r.data[0], r.data[1]]))).collect();
     raw.formats.retain(|f| used.contains(&f.id));

@@ -1,5 +1,5 @@
-//! Counts and events against what `trace-cmd report` and `perf script` print for the same file. Where the tools are not installed the
-//! tests say so and pass.
+//! Compares counts and events with what `trace-cmd report` and `perf script` print for the same file. Where the tools are not installed, the
+//! tests print that they skip, and pass.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ fn output(program: &str, args: &[&str]) -> Option<String> {
     }
 }
 
-/// Events by name in the tool's text: the word behind the time stamp.
+/// The number of events by name in a tool's text; the name is the word after the time.
 fn by_name(text: &str) -> BTreeMap<String, u64> {
     let mut c = BTreeMap::new();
     for line in text.lines() {
@@ -61,7 +61,7 @@ fn trace_cmd(path: &Path) {
 }
 
 fn perf_script(path: &Path) {
-    // perf reads only files of root or of the user who runs it.
+    // perf reads only files that belong to root or to the user who runs it.
     if let Some(text) = output("perf", &["script", "-f", "-i", path.to_str().unwrap()]) {
         let t = load_paths(&[path.to_path_buf()]);
         assert_eq!(own(&t), by_name(&text), "{}", path.display());
@@ -94,7 +94,7 @@ fn perf_counts_the_same() {
     }
 }
 
-/// The writers of the tests and benchmarks write what perf reads.
+/// perf must be able to read what the writers of the tests and benchmarks write.
 #[test]
 fn what_we_write_is_what_perf_reads() {
     let raw = small(2_000);
@@ -104,7 +104,7 @@ fn what_we_write_is_what_perf_reads() {
     }
 }
 
-/// Another view of the same file: the plugin's text and the raw text give the same events but for what they leave out.
+/// The plugin's text and the raw text of the same file give the same events, apart from the fields that they leave out.
 #[test]
 fn other_texts_of_trace_cmd() {
     let path = sample("6.1-npt/trace.dat");
@@ -115,7 +115,7 @@ fn other_texts_of_trace_cmd() {
         let Some(text) = output("trace-cmd", &all) else { return };
         let t = Trace::from_text(&text).unwrap();
         assert_eq!((own(&t), t.info.damage.len()), (own(&whole), 0), "{args:?}");
-        // The value of every change agrees, whatever the dress.
+        // The values of every change agree in both forms.
         let changes = |t: &Trace| -> Vec<mmuscope_trace::Body> {
             t.events
                 .iter()
