@@ -81,6 +81,9 @@ mod tests {
 
     #[test]
     fn the_system_cpio_reads_it() -> anyhow::Result<()> {
+        if !mmuscope_needs::met!("cpio") {
+            return Ok(());
+        }
         let mut a = Archive::new(Vec::new());
         a.file("/init", 0o755, b"one")?;
         a.file("/lab/deep/file", 0o644, b"twelve bytes")?;
@@ -88,15 +91,11 @@ mod tests {
         a.folder("/proc")?;
         let bytes = a.finish()?;
         let dir = tempfile::tempdir()?;
-        let Ok(mut cpio) = Command::new("cpio")
+        let mut cpio = Command::new("cpio")
             .args(["-i", "--quiet"])
             .current_dir(dir.path())
             .stdin(Stdio::piped())
-            .spawn()
-        else {
-            eprintln!("SKIPPED: no cpio on this machine");
-            return Ok(());
-        };
+            .spawn()?;
         cpio.stdin.take().expect("piped").write_all(&bytes)?;
         assert!(cpio.wait()?.success());
         assert_eq!(std::fs::read(dir.path().join("lab/deep/file"))?, b"twelve bytes");

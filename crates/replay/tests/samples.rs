@@ -1,5 +1,9 @@
 //! Every sample against what the kernel's memory held when its trace ended.
 
+#[path = "support/replayed.rs"]
+mod replayed;
+
+use replayed::load;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +12,7 @@ use mmuscope_replay::{
     Bin, Certainty, Entry, EventIx, ReplayOptions, SeriesKind, Shade, Span, SpanFilter, State, StateFilter,
     Timeline, VmId, replay,
 };
-use mmuscope_trace::{Body, ErrorEncoding, Event, EventStore, Isa, Page, ReadOptions, Trace};
+use mmuscope_trace::{Body, ErrorEncoding, Event, EventStore, Isa, Page, Trace};
 
 fn samples() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");
@@ -19,12 +23,6 @@ fn samples() -> Vec<PathBuf> {
         .collect();
     v.sort();
     v
-}
-
-fn load(file: &Path) -> (Trace, Timeline) {
-    let trace = Trace::load(&[file.to_path_buf()], &ReadOptions::default()).expect("a readable sample");
-    let t = replay(&trace, &ReplayOptions::default());
-    (trace, t)
 }
 
 fn hex(s: &str) -> u64 {
@@ -183,7 +181,7 @@ fn a_prefix_replays_to_the_state_of_its_end() {
                     .map(|(e, s)| (e.vm, e.as_id, e.level, e.gfn, e.sptep, s.state, s.spte, s.start))
                     .collect()
             };
-            assert_eq!(rows(&t), rows(&whole), "{name}, {part}0 %");
+            assert_eq!(rows(&t), rows(whole), "{name}, {part}0 %");
         }
     }
 }
@@ -277,7 +275,7 @@ fn rows_are_what_counting_one_by_one_gives() {
                 2 => "zapped twice".to_owned(),
                 n => format!("zapped {n} times"),
             };
-            let story = t.page_story(&trace, z.vm, z.as_id, z.gfn).headline;
+            let story = t.page_story(trace, z.vm, z.as_id, z.gfn).headline;
             assert!(story.contains(&told), "{name}: {told} in {story}");
         }
         assert!(trace.events.len() > 1000);
@@ -340,7 +338,7 @@ fn a_story_tells_of_every_event_that_names_its_page() {
             all.iter().copied().step_by(all.len().div_ceil(8).max(1)).collect::<Vec<_>>()
         };
         for gfn in [some(&pages), some(&large)].concat() {
-            let story = t.page_story(&trace, VmId(0), 0, gfn);
+            let story = t.page_story(trace, VmId(0), 0, gfn);
             let n = ranges.iter().filter(|r| r.0 <= gfn && gfn < r.1).count();
             let said = match n {
                 1 => "one event names this page, ".to_owned(),
@@ -356,7 +354,7 @@ fn a_story_tells_of_every_event_that_names_its_page() {
         // And of one that none names.
         let unnamed = 1u64 << 46;
         assert!(!ranges.iter().any(|r| r.0 <= unnamed && unnamed < r.1));
-        let story = t.page_story(&trace, VmId(0), 0, unnamed);
+        let story = t.page_story(trace, VmId(0), 0, unnamed);
         assert_eq!(story.notes.last().map(String::as_str), Some("no event names this page"), "{name}");
         assert!(story.headline.ends_with("never seen") && story.lines.is_empty(), "{name}: {story:?}");
     }

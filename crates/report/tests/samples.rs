@@ -1,19 +1,21 @@
 //! Reports of the samples against what the kernel held when they ended.
 
+#[path = "../../replay/tests/support/replayed.rs"]
+mod replayed;
+
 use std::path::{Path, PathBuf};
 
-use mmuscope_replay::{ReplayOptions, Shade, replay};
+use mmuscope_replay::Shade;
 use mmuscope_report::{Options, Report, render_html, render_markdown};
-use mmuscope_trace::{ReadOptions, Trace};
+use replayed::load;
 
 fn sample(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples").join(path)
 }
 
 fn report(path: &str, options: &Options) -> Report {
-    let trace = Trace::load(&[sample(path)], &ReadOptions::default()).expect("the sample is readable");
-    let timeline = replay(&trace, &ReplayOptions::default());
-    Report::new(&trace, &timeline, options)
+    let (trace, timeline) = load(&sample(path));
+    Report::new(trace, timeline, options)
 }
 
 /// KVM's own counters at the end of the text trace: 4 KiB and 2 MiB pages present.
@@ -91,9 +93,8 @@ fn the_boot_is_told() {
 
 #[test]
 fn sums_over_time_agree_with_the_replay() {
-    let trace = Trace::load(&[sample("6.1-npt/trace.txt.zst")], &ReadOptions::default()).expect("readable");
-    let timeline = replay(&trace, &ReplayOptions::default());
-    let r = Report::new(&trace, &timeline, &Options { pictures: false, ..Options::default() });
+    let (trace, timeline) = load(&sample("6.1-npt/trace.txt.zst"));
+    let r = Report::new(trace, timeline, &Options { pictures: false, ..Options::default() });
     let (t0, _) = timeline.range();
     let step = r.vms[0].spaces[0].over_time.step;
     for (shade, id) in [(Shade::Writable, "writable"), (Shade::ReadOnly, "read-only"), (Shade::Mmio, "mmio")]

@@ -1,12 +1,14 @@
 //! The chores of this repository: `cargo xtask test`, `samples`, `bench`, `cuts`, `lab`, `agree`, `screenshot`.
 //!
-//! It builds quickly because it depends on no other crate of mmuscope: it runs the programs it needs.
+//! It builds quickly because of mmuscope it depends on the table of needs alone (`crates/needs`): it runs the programs it needs.
 
 mod bench;
 mod run;
 mod samples;
 mod screenshot;
 mod test;
+mod tested;
+mod tools;
 
 use std::process::{Command, ExitCode};
 
@@ -15,7 +17,7 @@ The chores of this repository.
 
 usage: cargo xtask <COMMAND>
 
-  test                    every check: packages, formatting, clippy, deny, typos, documentation, tests
+  test                    every check: formatting, spelling, licences, dependencies, clippy, documentation, tests
   samples --check         every sample has its provenance and its checksum, and all together stay small
   samples --update        write samples/SHA256SUMS anew
   bench                   all of the following, which can be named one by one

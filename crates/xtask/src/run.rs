@@ -48,12 +48,16 @@ pub(crate) fn output(c: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-/// Whether a program of this name is in PATH.
-pub(crate) fn have(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|p| std::env::split_paths(&p).any(|d| d.join(program).is_file()))
+/// CI never builds anything twice, so incremental state would only cost disk and time.
+pub(crate) fn lean(mut c: Command) -> Command {
+    if std::env::var_os("CI").is_some() {
+        c.env("CARGO_INCREMENTAL", "0");
+    }
+    c
 }
 
-fn words(c: &Command) -> String {
+/// A command as it is shown: the name of the program without its folder, and the arguments.
+pub(crate) fn words(c: &Command) -> String {
     let mut s = Path::new(c.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
     for a in c.get_args() {
         s.push(' ');

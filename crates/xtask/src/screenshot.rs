@@ -1,12 +1,14 @@
 //! `cargo xtask screenshot`: the picture of the viewer in the README.
 
-use crate::run::{cargo, have, root, show};
+use crate::run::{cargo, root, show};
 use anyhow::{Result, bail};
+use mmuscope_needs::need;
 
 /// Opens the viewer on the Linux boot under a virtual display and stores a picture of its window.
 pub(crate) fn screenshot() -> Result<()> {
-    if !have("xvfb-run") {
-        bail!("needs a virtual display: apt-get install xvfb xauth libgl1-mesa-dri");
+    let display = need("xvfb");
+    if let Err(why) = display.probe() {
+        bail!("needs a virtual display: {why}; {}", display.install());
     }
     show(&mut cargo(&["build", "--release", "--package", "mmuscope-cli"]))?;
     let picture = root().join("docs/images/viewer.png");

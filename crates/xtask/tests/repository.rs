@@ -4,6 +4,7 @@
 #[path = "../../cli/tests/it/ends.rs"]
 mod ends;
 
+use mmuscope_needs::NEEDS;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// ring or file → trace → replay → analysis → cli, report, ui; spte is a dictionary on the side, units a style guide. See ARCHITECTURE.md.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 15] = [
     ("mmuscope-units", &[]),
     ("mmuscope-spte", &[]),
     ("mmuscope-trace", &[]),
@@ -44,7 +45,10 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("mmuscope-lab", &[]),
     // This crate must not depend on the replay, so that its counts are independent.
     ("mmuscope-agree", &["mmuscope-trace"]),
-    ("mmuscope-xtask", &[]),
+    ("mmuscope-fuzzing", &["mmuscope-spte", "mmuscope-trace", "mmuscope-replay"]),
+    // Tests depend on it, which is not counted here, and the chores.
+    ("mmuscope-needs", &[]),
+    ("mmuscope-xtask", &["mmuscope-needs"]),
 ];
 
 /// Libraries that only one crate may depend on, which keeps the build of the others light.
@@ -171,6 +175,45 @@ fn every_crate_has_a_readme() {
             assert!(text.contains(part), "{}/README.md does not say {part}", dir.display());
         }
     }
+}
+
+/// A test that skips says so through `mmuscope_needs`, which lets nothing pass in silence.
+#[test]
+fn only_one_crate_skips_tests() {
+    let mut asked = BTreeSet::new();
+    for file in files(&root(), &["rs"]) {
+        let inside = file.strip_prefix(root()).expect("below the root").to_path_buf();
+        let text = fs::read_to_string(&file).expect("a source file is text");
+        let names = NEEDS.iter().map(|n| n.name);
+        asked.extend(names.filter(|n| needs_asked(&text).any(|a| a == *n)));
+        if inside.starts_with("crates/needs") || inside == Path::new("crates/xtask/tests/repository.rs") {
+            continue;
+        }
+        for (i, line) in text.lines().enumerate() {
+            let lower = line.to_lowercase();
+            let says =
+                ["print!(", "println!("].iter().any(|p| lower.contains(p)) || lower.trim().starts_with('"');
+            assert!(
+                !line.contains("SKIPPED") && !(says && lower.contains("skipped:")),
+                "{}:{}: only crates/needs skips tests: ask with needs!(…) for what the test needs",
+                inside.display(),
+                i + 1
+            );
+        }
+    }
+    let table: BTreeSet<&str> = NEEDS.iter().map(|n| n.name).collect();
+    assert_eq!(asked, table, "needs that tests ask for, and the table of them");
+}
+
+/// The names in `needs!("a", "b")` and the like.
+fn needs_asked(text: &str) -> impl Iterator<Item = &str> {
+    let calls = ["needs!(", "met!(", "needs_recording!(", "needs_display!("];
+    calls.into_iter().flat_map(move |call| {
+        text.split(call).skip(1).flat_map(|rest| {
+            let list = rest.split(')').next().unwrap_or("");
+            list.split('"').skip(1).step_by(2)
+        })
+    })
 }
 
 /// The files below a folder whose names end in one of these, without what is built and what git holds.

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-fn have(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|p| std::env::split_paths(&p).any(|d| d.join(program).is_file()))
-}
-
 /// The example that cargo builds beside the tests.
-fn example() -> Option<PathBuf> {
-    let exe = std::env::current_exe().ok()?;
-    let path = exe.parent()?.parent()?.join("examples/view");
-    path.is_file().then_some(path)
+fn example() -> PathBuf {
+    let exe = std::env::current_exe().expect("the test is a file");
+    let path = exe.ancestors().nth(2).expect("a folder of the build").join("examples/view");
+    assert!(
+        path.is_file(),
+        "run `cargo test -p mmuscope-ui`, which builds the example `view`, or build it first"
+    );
+    path
 }
 
 /// What eframe keeps of a window somebody used: another size and place, larger text, and panels that were moved.
@@ -22,20 +22,14 @@ const ODD_STATE: &str = r#"{
     "mmuscope-session": "recent /tmp/somebodys trace.dat\ndetails false\ntables false\narea false\nfaults false\nlegend false\nmemory true\n",
 }"#;
 
-/// A picture of the small trace, taken by a user with this home; `None` where there can be no window.
-fn picture(home: &Path) -> Option<(u32, u32, Vec<u8>)> {
-    let (Some(view), true) = (example(), have("xvfb-run")) else {
-        eprintln!(
-            "SKIPPED: no real window was opened: it needs xvfb-run (apt-get install xvfb xauth) and the example `view`"
-        );
-        return None;
-    };
+/// A picture of the small trace, taken by a user with this home.
+fn picture(home: &Path) -> (u32, u32, Vec<u8>) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let (trace, picture) = (dir.path().join("trace.txt"), dir.path().join("picture.png"));
     std::fs::write(&trace, super::TEXT).expect("written");
     let mut child = Command::new("xvfb-run")
         .args(["-a", "-s", "-screen 0 1600x1000x24"])
-        .arg(view)
+        .arg(example())
         .arg("--screenshot")
         .args([&picture, &trace])
         .env("HOME", home)
@@ -62,13 +56,14 @@ fn picture(home: &Path) -> Option<(u32, u32, Vec<u8>)> {
     let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().expect("a PNG");
     let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
     let info = reader.next_frame(&mut pixels).expect("pixels");
-    Some((info.width, info.height, pixels))
+    (info.width, info.height, pixels)
 }
 
 #[test]
 fn a_real_window_opens_draws_and_closes_whatever_is_in_the_users_home() {
+    mmuscope_needs::needs!("xvfb");
     let empty = tempfile::tempdir().expect("a temporary folder");
-    let Some((width, height, pixels)) = picture(empty.path()) else { return };
+    let (width, height, pixels) = picture(empty.path());
     assert_eq!((width, height), (1600, 1000));
     let colours: std::collections::HashSet<&[u8]> = pixels.chunks_exact(3).collect();
     assert!(colours.len() > 50, "only {} colours: the window is empty", colours.len());
@@ -77,7 +72,7 @@ fn a_real_window_opens_draws_and_closes_whatever_is_in_the_users_home() {
     let state = used.path().join("data/mmuscope/app.ron");
     std::fs::create_dir_all(state.parent().expect("a folder")).expect("made");
     std::fs::write(&state, ODD_STATE).expect("written");
-    let (width, height, other) = picture(used.path()).expect("as before");
+    let (width, height, other) = picture(used.path());
     assert_eq!((width, height), (1600, 1000), "the size is the picture's own");
     let differ = pixels.chunks_exact(3).zip(other.chunks_exact(3)).filter(|(a, b)| a != b).count();
     assert_eq!(differ, 0, "pixels that depend on what was in the home");

@@ -30,19 +30,15 @@ struct Display {
     dir: tempfile::TempDir,
 }
 
-fn skip(test: &str, why: &str) {
-    eprintln!("SKIPPED {test}: {why}");
+/// Ends a test where there can be no display, or where the other needs are not met.
+macro_rules! needs_display {
+    ($($more:expr),*) => {
+        mmuscope_needs::needs!("xvfb", "xwininfo" $(, $more)*)
+    };
 }
 
 impl Display {
-    fn open(test: &str) -> Option<Self> {
-        for (program, package) in [("Xvfb", "xvfb"), ("xwininfo", "x11-utils")] {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            if !std::env::split_paths(&path).any(|d| d.join(program).is_file()) {
-                skip(test, &format!("no {program} (apt-get install {package})"));
-                return None;
-            }
-        }
+    fn open() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let mut server = Command::new("Xvfb")
             .args(["-displayfd", "1", "-screen", "0", "1600x1000x24", "-nolisten", "tcp", "-fbdir"])
@@ -63,7 +59,7 @@ impl Display {
             std::io::copy(&mut said, &mut std::io::sink()).ok();
         });
         let number = number.recv_timeout(LONG).expect("Xvfb says which display it is");
-        Some(Self { _server: server, name: format!(":{}", number.trim()), dir })
+        Self { _server: server, name: format!(":{}", number.trim()), dir }
     }
 
     /// The viewer on this display, for a user who has never used it.
@@ -171,7 +167,8 @@ fn feed(display: &Display, parts: &[Vec<u8>], mut to: impl Write) -> Vec<u64> {
 
 #[test]
 fn a_pipe_is_shown_as_it_comes_and_whole_when_it_ends() {
-    let Some(display) = Display::open("a_pipe_is_shown_as_it_comes_and_whole_when_it_ends") else { return };
+    needs_display!();
+    let display = Display::open();
     let mut view = Guard(display.view(&["-"]).stdin(Stdio::piped()).spawn().expect("the viewer starts"));
     let pipe = view.0.stdin.take().expect("a pipe");
     // A pipe in which nothing is yet is a live view of nothing.
@@ -188,7 +185,8 @@ fn a_pipe_is_shown_as_it_comes_and_whole_when_it_ends() {
 
 #[test]
 fn a_growing_file_is_followed() {
-    let Some(display) = Display::open("a_growing_file_is_followed") else { return };
+    needs_display!();
+    let display = Display::open();
     let path = display.dir.path().join("growing.txt");
     let file = File::create(&path).expect("a file");
     let view = display.view(&["--follow", path.to_str().expect("a path")]).spawn();
@@ -202,7 +200,8 @@ fn a_growing_file_is_followed() {
 /// A picture of a stream is of the whole stream.
 #[test]
 fn a_screenshot_of_a_pipe_waits_for_its_end() {
-    let Some(display) = Display::open("a_screenshot_of_a_pipe_waits_for_its_end") else { return };
+    needs_display!();
+    let display = Display::open();
     let png = display.dir.path().join("picture.png");
     let shot = |input: Stdio| {
         display.view(&["-", "--screenshot"]).arg(&png).stdin(input).stderr(Stdio::piped()).spawn()
@@ -221,28 +220,22 @@ fn a_screenshot_of_a_pipe_waits_for_its_end() {
 }
 
 /// The load that the collector's tests use; cargo builds it beside them.
-fn vm_load() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_BIN_EXE_mmuscope")).parent()?.join("examples/vm_load");
-    path.is_file().then_some(path)
+fn vm_load() -> PathBuf {
+    let bin = Path::new(env!("CARGO_BIN_EXE_mmuscope"));
+    bin.parent().expect("a folder").join("examples/vm_load")
 }
 
 /// `mmuscope record -o - | mmuscope view -`, with somebody in between who keeps what goes through.
 #[test]
 fn a_recording_is_seen_live_and_ends_as_it_was_recorded() {
-    let test = "a_recording_is_seen_live_and_ends_as_it_was_recorded";
-    let Some(load) = vm_load() else { return skip(test, "the example vm_load is not built") };
-    if !succeeds(Command::new(&load).arg("0").stdout(Stdio::null()).stderr(Stdio::null())) {
-        return skip(test, "/dev/kvm does not run a guest at CPL 3");
-    }
+    needs_display!("kvm", "kvmmmu", "guest", "record");
+    let load = vm_load();
     let record = |duration: &str| {
         let mut c = mmuscope(&["record", "-o", "-", "--duration", duration]);
         c.stdout(Stdio::piped()).stderr(Stdio::piped());
         c
     };
-    if !output(&mut record("10ms")).is_ok_and(|o| o.status.success()) {
-        return skip(test, "this machine cannot be recorded (mmuscope doctor)");
-    }
-    let Some(display) = Display::open(test) else { return };
+    let display = Display::open();
     let mut view = Guard(display.view(&["-"]).stdin(Stdio::piped()).spawn().expect("the viewer starts"));
     let mut to = view.0.stdin.take().expect("a pipe");
     display.wait_for("the window", |n, live| n == 0 && live);

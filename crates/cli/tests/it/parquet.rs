@@ -14,27 +14,9 @@ fn written(dir: &Path, args: &[&str], format: &str) -> PathBuf {
     file
 }
 
-/// A Python that has DuckDB: where `cargo xtask test` put it, or the system's.
-fn python() -> Option<Command> {
-    let tools = root().join("target/tools");
-    let mut c = Command::new("python3");
-    c.env("PYTHONPATH", &tools).args(["-c", "import duckdb"]);
-    let there = output(&mut c).is_ok_and(|o| o.status.success());
-    there.then(|| {
-        let mut c = Command::new("python3");
-        c.env("PYTHONPATH", tools).arg("-c");
-        c
-    })
-}
-
 #[test]
 fn duckdb_reads_parquet_with_the_documented_types() {
-    let Some(mut duckdb) = python() else {
-        eprintln!(
-            "SKIPPED: no python3 with duckdb (python3 -m pip install --target target/tools duckdb): Parquet is not read by another program"
-        );
-        return;
-    };
+    mmuscope_needs::needs!("duckdb");
     let dir = tempfile::tempdir().expect("a directory");
     let events = written(dir.path(), &["events", TRACE], "parquet");
     let state = written(dir.path(), &["state", TRACE], "parquet");
@@ -53,7 +35,7 @@ duckdb.sql(f"copy (select * from '{{e}}') to '{}' (header, delimiter ',')")
         state.display(),
         dir.path().join("back.csv").display()
     );
-    let out = output(duckdb.arg(script)).expect("python runs");
+    let out = output(mmuscope_needs::python().arg("-c").arg(script)).expect("python runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let rows = Csv::of(&["events", TRACE]).rows;
     let csv = Csv::of(&["events", TRACE]);

@@ -1,5 +1,4 @@
-//! Real recordings on this machine's /dev/kvm, compared with perf. Where the machine lacks /dev/kvm, tracefs, perf or the privileges, each test
-//! prints one line that says so, and passes.
+//! Real recordings on this machine's /dev/kvm, compared with perf.
 
 #![allow(clippy::unwrap_used)] // a test may panic: also its helpers
 
@@ -8,6 +7,7 @@ mod ends;
 mod support;
 
 use ends::{output, succeeds};
+use mmuscope_needs::{met, needs};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
@@ -16,14 +16,19 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use support::*;
 
+/// Ends a test where no VM can be recorded, or where the other needs are not met.
+macro_rules! needs_recording {
+    ($($more:expr),*) => {
+        needs!("kvm", "kvmmmu", "guest", "record" $(, $more)*)
+    };
+}
+
 const BOTH: &str = "kvm_mmu_set_spte,kvm_mmu_spte_requested,kvm_mmu_get_page,kvm_mmu_prepare_zap_page,kvm_page_fault,kvm_entry,\
                     kvm_userspace_exit,kvm_unmap_hva_range,kvm_mmio,kvm_mmu_paging_element";
 
 #[test]
 fn counts_equal_perfs_on_the_same_run() {
-    if !possible("counts_equal_perfs_on_the_same_run") || !perf("counts_equal_perfs_on_the_same_run") {
-        return;
-    }
+    needs_recording!("perf");
     let _alone = alone();
     let d = tempfile::tempdir().unwrap();
     let (ours, theirs) = (d.path().join("ours"), d.path().join("theirs"));
@@ -66,11 +71,9 @@ fn counts_equal_perfs_on_the_same_run() {
 
 #[test]
 fn killed_at_any_moment_the_capture_is_readable() {
-    if !possible("killed_at_any_moment_the_capture_is_readable") {
-        return;
-    }
+    needs_recording!();
     let _alone = alone();
-    let with_perf = perf("killed_at_any_moment_the_capture_is_readable (perf's part)");
+    let with_perf = met!("perf");
     let rounds: u32 = std::env::var("MMUSCOPE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
     let d = tempfile::tempdir().unwrap();
     let mut load = Guard::load();
@@ -104,9 +107,7 @@ fn killed_at_any_moment_the_capture_is_readable() {
 
 #[test]
 fn losses_are_counted_and_placed() {
-    if !possible("losses_are_counted_and_placed") {
-        return;
-    }
+    needs_recording!();
     let _alone = alone();
     let d = tempfile::tempdir().unwrap();
     let file = d.path().join("x");
@@ -136,9 +137,7 @@ fn losses_are_counted_and_placed() {
 
 #[test]
 fn the_flight_recorder_saves_on_request() {
-    if !possible("the_flight_recorder_saves_on_request") {
-        return;
-    }
+    needs_recording!();
     let _alone = alone();
     let d = tempfile::tempdir().unwrap();
     let name = |n: u32| d.path().join(format!("f.{n}.perf.data"));
@@ -187,7 +186,7 @@ fn the_flight_recorder_saves_on_request() {
         let trigger: u64 = p.fact("record.trigger_time").unwrap().parse().unwrap();
         let newest = last.values().copied().max().unwrap();
         assert!(newest <= trigger + 5_000_000 && trigger < newest + 200_000_000, "{newest} {trigger}");
-        if perf("the_flight_recorder_saves_on_request (perf's part)") {
+        if met!("perf") {
             assert_eq!(perf_counts(&name(n)).values().sum::<u64>(), p.samples() as u64);
         }
     }
@@ -195,15 +194,10 @@ fn the_flight_recorder_saves_on_request() {
 
 #[test]
 fn a_full_disk_ends_the_recording_readably() {
-    if !possible("a_full_disk_ends_the_recording_readably") {
-        return;
-    }
+    needs_recording!("mount");
     let _alone = alone();
     let d = tempfile::tempdir().unwrap();
-    if !succeeds(Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k", "nodev"]).arg(d.path())) {
-        eprintln!("SKIPPED a_full_disk_ends_the_recording_readably: may not mount");
-        return;
-    }
+    assert!(succeeds(Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k", "nodev"]).arg(d.path())));
     let file = d.path().join("x");
     let out = output(collect(&["-e", "all", "-o"]).arg(&file).arg("--").arg(example("vm_load")).arg("1.5"));
     let bytes = fs::read(&file);
@@ -216,9 +210,7 @@ fn a_full_disk_ends_the_recording_readably() {
 
 #[test]
 fn a_pipe_carries_the_capture_and_nothing_else() {
-    if !possible("a_pipe_carries_the_capture_and_nothing_else") {
-        return;
-    }
+    needs_recording!();
     let _alone = alone();
     // The command prints to its standard output, which must not get into the capture.
     let out = output(collect(&["-q", "-o", "-", "--"]).arg(example("vm_load")).arg("0.1")).unwrap();
@@ -245,9 +237,7 @@ fn a_pipe_carries_the_capture_and_nothing_else() {
 /// Whoever reads the pipe: a recording ends when it is asked to, and reports what did not reach the reader.
 #[test]
 fn a_reader_that_does_not_read_does_not_hold_the_recording_up() {
-    if !possible("a_reader_that_does_not_read_does_not_hold_the_recording_up") {
-        return;
-    }
+    needs_recording!();
     let _alone = alone();
     let load = Guard::new(Command::new(example("vm_load")).arg("20").stdout(Stdio::null()));
     let begun = Instant::now();
@@ -278,9 +268,7 @@ fn a_reader_that_does_not_read_does_not_hold_the_recording_up() {
 /// A reader that is slower than the events for a while gets all of them, or finds the kernel's records of the losses.
 #[test]
 fn a_reader_that_lags_gets_the_whole_capture() {
-    if !possible("a_reader_that_lags_gets_the_whole_capture") {
-        return;
-    }
+    needs_recording!();
     let _alone = alone();
     let load = Guard::new(Command::new(example("vm_load")).arg("20").stdout(Stdio::null()));
     let child =
@@ -300,9 +288,7 @@ fn a_reader_that_lags_gets_the_whole_capture() {
 
 #[test]
 fn one_process_among_others() {
-    if !possible("one_process_among_others") {
-        return;
-    }
+    needs_recording!();
     let _alone = alone();
     let (wanted, other) = (Guard::load(), Guard::load());
     sleep(Duration::from_millis(200));
@@ -333,9 +319,7 @@ fn one_process_among_others() {
 
 #[test]
 fn filters_reach_the_kernel() {
-    if !possible("filters_reach_the_kernel") {
-        return;
-    }
+    needs_recording!();
     let _alone = alone();
     let d = tempfile::tempdir().unwrap();
     let file = d.path().join("x");
@@ -360,11 +344,7 @@ fn filters_reach_the_kernel() {
 
 #[test]
 fn an_ordinary_user_learns_what_is_missing() {
-    let root = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
-    if !root {
-        eprintln!("SKIPPED an_ordinary_user_learns_what_is_missing: only root can become nobody");
-        return;
-    }
+    needs!("root", "setpriv");
     // Other users may not be able to enter the build directory, so a temporary one is used.
     let d = tempfile::tempdir().unwrap();
     let exe = d.path().join("collect");

@@ -30,31 +30,6 @@ pub(crate) fn collect(args: &[&str]) -> Command {
     c
 }
 
-/// Whether a VM can be recorded here; if not, it prints why.
-pub(crate) fn possible(test: &str) -> bool {
-    let why = if !Path::new("/dev/kvm").exists() {
-        "no /dev/kvm"
-    } else if !Path::new("/sys/kernel/tracing/events/kvmmmu").exists() {
-        "no kvmmmu events (tracefs not mounted, or not root)"
-    } else if !output(Command::new(example("vm_load")).arg("0")).is_ok_and(|o| o.status.success()) {
-        "/dev/kvm does not run a guest at CPL 3"
-    } else if !succeeds(collect(&["-q", "-o", "/dev/null", "--duration", "10ms"]).stderr(Stdio::null())) {
-        "perf_event_open is not allowed"
-    } else {
-        return true;
-    };
-    eprintln!("SKIPPED {test}: {why}");
-    false
-}
-
-pub(crate) fn perf(test: &str) -> bool {
-    let there = output(Command::new("perf").arg("--version")).is_ok_and(|o| o.status.success());
-    if !there {
-        eprintln!("SKIPPED {test}: perf is not installed");
-    }
-    there
-}
-
 pub(crate) struct Rec {
     pub(crate) kind: u32,
     pub(crate) body: Vec<u8>,

@@ -276,7 +276,7 @@ impl Timeline {
                     let what = if s.state == State::Mmio { "MMIO" } else { size };
                     let lived = match s.reason {
                         Reason::OldValue => String::new(),
-                        _ => format!(" after {}", duration(t - held.since)),
+                        _ => format!(" after {}", duration(t.saturating_sub(held.since))),
                     };
                     // The event that ends it is that of its table.
                     let why = Why::Unlink(entry.level + 1);

@@ -1,7 +1,7 @@
 //! Grouping of candidates that give the same answer, what the groups agree on, and which fact would decide between them. The judge
 //! ([`super::judge`]) calls it; it never scores anything.
 
-use alloc::{format, string::String, vec::Vec};
+use alloc::{format, string::String, vec, vec::Vec};
 
 use super::{Candidate, Evidence, MARGIN, Reading};
 use crate::{Decoded, Era, Format, LayoutSpec, Mode};
@@ -64,7 +64,7 @@ pub(super) fn group(candidates: &[Candidate], eras: &[Era]) -> Vec<Reading> {
         }
         match readings.iter_mut().find(|r| same_answer(&candidates[r.candidates[0]], candidate)) {
             Some(reading) => reading.candidates.push(at),
-            None => readings.push(Reading { candidates: alloc::vec![at], whose: String::new() }),
+            None => readings.push(Reading { candidates: vec![at], whose: String::new() }),
         }
     }
     for reading in &mut readings {
@@ -149,18 +149,17 @@ pub(super) fn settle(
     let all: Vec<&Candidate> =
         plausible.iter().flat_map(|r| &r.candidates).map(|&at| &candidates[at]).collect();
     // A fact decides if, for each of its values, only one answer remains.
-    let settles = |key: &dyn Fn(&Candidate) -> u64| {
+    let settles = |key: &dyn Fn(&Candidate) -> Vec<u8>| {
         all.iter()
             .enumerate()
             .all(|(n, a)| all[n + 1..].iter().all(|b| key(a) != key(b) || same_answer(a, b)))
     };
-    let narrows = |key: &dyn Fn(&Candidate) -> u64| all.iter().any(|c| key(c) != key(all[0]));
+    let narrows = |key: &dyn Fn(&Candidate) -> Vec<u8>| all.iter().any(|c| key(c) != key(all[0]));
     let word = |settles: bool| if settles { "would settle it" } else { "would narrow it down" };
-    let era =
-        |c: &Candidate| c.resolved.era.map_or(0, |e| e.value.bytes().fold(0, |n, b| n << 8 | u64::from(b)));
-    let format = |c: &Candidate| u64::from(c.resolved.layout.format == Format::Ept);
-    let mode = |c: &Candidate| c.resolved.layout.mode as u64;
-    let level = |c: &Candidate| c.readings.iter().fold(0, |n, d| n * 8 + u64::from(d.level));
+    let era = |c: &Candidate| c.resolved.era.map_or(Vec::new(), |e| e.value.as_bytes().to_vec());
+    let format = |c: &Candidate| vec![u8::from(c.resolved.layout.format == Format::Ept)];
+    let mode = |c: &Candidate| vec![c.resolved.layout.mode as u8];
+    let level = |c: &Candidate| c.readings.iter().map(|d| d.level).collect();
     if evidence.values.iter().any(|v| v.level.is_none()) && narrows(&level) {
         facts.push(format!("the level of the entry {} (--level)", word(settles(&level))));
     }

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its sample has failed")]
 
 mod agree;
-mod corpus;
 #[path = "../../../cli/tests/it/ends.rs"]
 mod ends;
 mod follow;

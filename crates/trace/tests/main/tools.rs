@@ -1,5 +1,4 @@
-//! Compares counts and events with what `trace-cmd report` and `perf script` print for the same file. Where the tools are not installed, the
-//! tests print that they skip, and pass.
+//! Counts and events against what `trace-cmd report` and `perf script` print for the same file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,14 +9,11 @@ use mmuscope_trace::Trace;
 use crate::ends;
 use crate::support::{counts, dat, load_paths, perf, sample, small};
 
-fn output(program: &str, args: &[&str]) -> Option<String> {
+fn output(program: &str, args: &[&str]) -> String {
     match ends::output(Command::new(program).args(args)) {
-        Ok(o) if o.status.success() => Some(String::from_utf8_lossy(&o.stdout).into_owned()),
+        Ok(o) if o.status.success() => String::from_utf8_lossy(&o.stdout).into_owned(),
         Ok(o) => panic!("{program} {args:?}: {}", String::from_utf8_lossy(&o.stderr)),
-        Err(e) => {
-            eprintln!("SKIPPED: {program} is not installed ({e}); install it to compare with it");
-            None
-        }
+        Err(e) => panic!("{program}: {e}"),
     }
 }
 
@@ -55,22 +51,21 @@ fn temp(bytes: &[u8]) -> tempfile::NamedTempFile {
 }
 
 fn trace_cmd(path: &Path) {
-    if let Some(text) = output("trace-cmd", &["report", "-N", path.to_str().unwrap()]) {
-        assert_eq!(own(&load_paths(&[path.to_path_buf()])), by_name(&text), "{}", path.display());
-    }
+    let text = output("trace-cmd", &["report", "-N", path.to_str().unwrap()]);
+    assert_eq!(own(&load_paths(&[path.to_path_buf()])), by_name(&text), "{}", path.display());
 }
 
 fn perf_script(path: &Path) {
-    // perf reads only files that belong to root or to the user who runs it.
-    if let Some(text) = output("perf", &["script", "-f", "-i", path.to_str().unwrap()]) {
-        let t = load_paths(&[path.to_path_buf()]);
-        assert_eq!(own(&t), by_name(&text), "{}", path.display());
-        assert!(!t.events.is_empty());
-    }
+    // perf reads only files of root or of the user who runs it.
+    let text = output("perf", &["script", "-f", "-i", path.to_str().unwrap()]);
+    let t = load_paths(&[path.to_path_buf()]);
+    assert_eq!(own(&t), by_name(&text), "{}", path.display());
+    assert!(!t.events.is_empty());
 }
 
 #[test]
 fn trace_cmd_counts_the_same() {
+    mmuscope_needs::needs!("trace-cmd");
     for name in
         ["6.1-npt/trace.dat", "6.1-ept-ad/trace.dat", "6.1-shadow32/trace.dat", "linux-boot/trace.dat"]
     {
@@ -82,6 +77,7 @@ fn trace_cmd_counts_the_same() {
 
 #[test]
 fn perf_counts_the_same() {
+    mmuscope_needs::needs!("perf");
     for name in [
         "6.1-npt/perf.data.zst",
         "6.1-npt/perf-pipe.data.zst",
@@ -97,6 +93,7 @@ fn perf_counts_the_same() {
 /// perf must be able to read what the writers of the tests and benchmarks write.
 #[test]
 fn what_we_write_is_what_perf_reads() {
+    mmuscope_needs::needs!("perf");
     let raw = small(2_000);
     for (pipe, zstd) in [(false, false), (false, true), (true, false)] {
         let p = temp(&perf(&raw, pipe, zstd));
@@ -107,12 +104,13 @@ fn what_we_write_is_what_perf_reads() {
 /// The plugin's text and the raw text of the same file give the same events, apart from the fields that they leave out.
 #[test]
 fn other_texts_of_trace_cmd() {
+    mmuscope_needs::needs!("trace-cmd");
     let path = sample("6.1-npt/trace.dat");
     let whole = load_paths(std::slice::from_ref(&path));
     for args in [&["report"][..], &["report", "-R"], &["report", "-N", "-t"], &["report", "-N", "-l"]] {
         let mut all = args.to_vec();
         all.push(path.to_str().unwrap());
-        let Some(text) = output("trace-cmd", &all) else { return };
+        let text = output("trace-cmd", &all);
         let t = Trace::from_text(&text).unwrap();
         assert_eq!((own(&t), t.info.damage.len()), (own(&whole), 0), "{args:?}");
         // The values of every change agree in both forms.
