@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mmuscope_replay::{ReplayOptions, Shade, replay};
+use mmuscope_replay::{MemoryKind, ReplayOptions, Shade, replay};
 use mmuscope_report::{Options, Report, render_html, render_markdown};
 use mmuscope_trace::{ReadOptions, Trace};
 
@@ -53,7 +53,7 @@ fn present_memory_at_the_end_is_what_kvm_counted() {
             .iter()
             .flat_map(|v| &v.spaces)
             .flat_map(|s| &s.memory)
-            .filter(|m| m.kind == "ram")
+            .filter(|m| m.kind == MemoryKind::Ram)
             .map(|m| m.bytes)
             .sum();
         assert_eq!(ranges, small * 4096 + (large << 21), "{folder}: ranges");
@@ -96,8 +96,7 @@ fn sums_over_time_agree_with_the_replay() {
     let r = Report::new(&trace, &timeline, &Options { pictures: false, ..Options::default() });
     let (t0, _) = timeline.range();
     let step = r.vms[0].spaces[0].over_time.step;
-    for (shade, id) in [(Shade::Writable, "writable"), (Shade::ReadOnly, "read-only"), (Shade::Mmio, "mmio")]
-    {
+    for shade in [Shade::Writable, Shade::ReadOnly, Shade::Mmio] {
         for i in [10u64, 100, 200, 300, 400] {
             // Buckets hold the state just before the next one begins.
             let at = timeline.counts_at(t0 + (i + 1) * step - 1).total(shade);
@@ -106,10 +105,10 @@ fn sums_over_time_agree_with_the_replay() {
                 .iter()
                 .flat_map(|v| &v.spaces)
                 .flat_map(|s| &s.over_time.entries)
-                .filter(|e| e.state == id)
+                .filter(|e| e.shade == shade)
                 .map(|e| e.counts[i as usize])
                 .sum();
-            assert_eq!(mine, at, "{id} in stretch {i}");
+            assert_eq!(mine, at, "{shade:?} in stretch {i}");
         }
     }
 }
