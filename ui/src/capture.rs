@@ -1,34 +1,36 @@
-//! A loaded trace and its replay, behind the few questions the panels share. What can be asked of a replay lives in `mmuscope-replay`;
-//! here are only the ways from what the screen knows (a row, a moment since the start) to what the replay knows, and back.
+//! [`Capture`]: a loaded trace and its replay, with the questions that several panels ask. Conclusions are in `mmuscope-replay`; here are
+//! only conversions between the screen (a row, a time since the start) and the replay (a frame, a time on the trace's clock).
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use mmuscope_analysis::events::Who;
-use mmuscope_replay::{Entry, EntryId, EventIx, Shade, Span, State, Timeline, Vm, VmId, VmThreads};
+use mmuscope_replay::{
+    AxisSegment, Entry, EntryId, EventIx, Shade, Span, State, Timeline, Vm, VmId, VmThreads,
+};
 use mmuscope_trace::{Body, Event, Trace};
 
 use crate::view::Range;
 use crate::widgets::bits::FieldRow;
 
-/// A loaded trace.
+/// A loaded trace and its replay.
 pub(crate) struct Capture {
-    /// The events.
+    /// The events and what the reader knows of the recording.
     pub(crate) trace: Trace,
-    /// The page tables over time.
+    /// The page tables over time, as the replay concludes them.
     pub(crate) timeline: Timeline,
-    /// What it was opened from; empty for standard input.
+    /// Files of the trace; empty for standard input.
     pub(crate) paths: Vec<PathBuf>,
-    /// Counts up whenever a growing trace has grown.
+    /// A number that goes up whenever a growing trace has grown, so that pictures and lists know that they are outdated.
     pub(crate) version: u64,
-    /// More may come.
+    /// Whether more events may come.
     pub(crate) growing: bool,
-    /// How long reading and replaying took.
+    /// Time that reading and replaying took.
     pub(crate) took: Duration,
 }
 
-/// One address space of one VM, as the chooser lists it.
+/// One address space of one VM, with its label in the chooser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Space {
     pub(crate) vm: VmId,
@@ -36,67 +38,54 @@ pub(crate) struct Space {
     pub(crate) label: String,
 }
 
-/// A stretch of guest frames that the axis shows without a break.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Segment {
-    /// First frame.
-    pub(crate) gfn: u64,
-    /// One past the last frame.
-    pub(crate) end: u64,
-    /// Row of the first frame.
-    pub(crate) y0: f64,
-    /// Row past the last frame.
-    pub(crate) y1: f64,
-}
-
-/// What a value means.
+/// The meaning of an SPTE value under a layout.
 pub(crate) struct Explained {
-    /// Name of the layout it was read under.
+    /// Name of the layout under which the value is read.
     pub(crate) layout: String,
-    /// In one line.
+    /// The meaning in one line.
     pub(crate) headline: String,
-    /// The fields.
+    /// The fields of the value.
     pub(crate) fields: Vec<FieldRow>,
-    /// Kind of access, whether it passes, what happens.
+    /// For each kind of access its name, whether the entry allows it, and what happens.
     pub(crate) effects: Vec<(&'static str, bool, String)>,
-    /// What else should be said.
+    /// Further remarks on the value.
     pub(crate) notes: Vec<String>,
 }
 
-/// Looks at a capture that another thread may be adding to. A panic there leaves what was appended before readable.
+/// Locks a capture to read it while another thread may append to it. A panic in that thread leaves the capture readable.
 pub(crate) fn read(capture: &Arc<RwLock<Capture>>) -> RwLockReadGuard<'_, Capture> {
     capture.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Capture {
-    /// First moment.
+    /// Time of the first event, in nanoseconds on the trace's clock.
     pub(crate) fn start(&self) -> u64 {
         self.timeline.range().0
     }
 
-    /// Which thread is which vCPU of which VM, with the numbers of the replay.
+    /// The VM and the vCPU of each thread, with the replay's numbers of VMs.
     pub(crate) fn who(&self) -> Who {
         let threads = |vm: &Vm| VmThreads { pid: vm.pid, tids: vm.vcpus.iter().map(|v| v.tid).collect() };
         Who::new(&self.trace.info, &self.timeline.vms().iter().map(threads).collect::<Vec<_>>())
     }
 
-    /// A moment as nanoseconds since the first event.
+    /// A time on the trace's clock as nanoseconds since the first event.
     pub(crate) fn rel(&self, t: u64) -> f64 {
         t.saturating_sub(self.start()) as f64
     }
 
-    /// The moment of a number of nanoseconds since the first event.
+    /// Nanoseconds since the first event as a time on the trace's clock.
     pub(crate) fn abs(&self, rel: f64) -> u64 {
         self.start().saturating_add(rel.max(0.0) as u64)
     }
 
-    /// All of the time axis. One past the last event, so that the last moment can be seen.
+    /// The whole time axis. It ends one nanosecond after the last event, so that this event can be seen.
     pub(crate) fn full_time(&self) -> Range {
         let (a, b) = self.timeline.range();
         Range::new(0.0, (b.saturating_sub(a) as f64 + 1.0).max(crate::doc::MIN_TIME))
     }
 
-    /// A short name for the window's title.
+    /// A short name of the trace, for the title of the window.
     pub(crate) fn title(&self) -> String {
         match self.paths.as_slice() {
             [] => "standard input".to_owned(),
@@ -107,7 +96,7 @@ impl Capture {
         }
     }
 
-    /// Everything the chooser offers.
+    /// All address spaces of all VMs, for the chooser.
     pub(crate) fn spaces(&self) -> Vec<Space> {
         let vms = self.timeline.vms();
         let mut out = Vec::new();
@@ -132,40 +121,35 @@ impl Capture {
     }
 
     /// The stretches of an address space's GFN axis, lowest first; between two of them frames are left out.
-    pub(crate) fn segments(&self, vm: VmId, as_id: u8) -> Vec<Segment> {
-        let space = self.timeline.gfn_axis().space(vm, as_id);
-        let segments = space.map_or(&[][..], |s| &s.segments);
-        segments
-            .iter()
-            .map(|s| Segment { gfn: s.gfn_start, end: s.gfn_end, y0: s.y_start, y1: s.y_end })
-            .collect()
+    pub(crate) fn segments(&self, vm: VmId, as_id: u8) -> &[AxisSegment] {
+        self.timeline.gfn_axis().space(vm, as_id).map_or(&[], |s| &s.segments)
     }
 
-    /// All of the GFN axis.
+    /// The whole GFN axis, in rows.
     pub(crate) fn full_rows(&self, vm: VmId, as_id: u8) -> Range {
         let height = self.timeline.gfn_axis().space(vm, as_id).map_or(0.0, |s| s.height);
         Range::new(0.0, height.max(crate::doc::MIN_ROWS))
     }
 
-    /// Where a frame lies on the axis; `None` inside a fold or outside.
+    /// The row of a guest frame on the axis; `None` inside of a fold or outside of the axis.
     pub(crate) fn row_of(&self, vm: VmId, as_id: u8, gfn: u64) -> Option<f64> {
-        self.segments(vm, as_id)
-            .into_iter()
-            .find(|s| (s.gfn..=s.end).contains(&gfn))
-            .map(|s| s.y0 + (gfn - s.gfn) as f64 / (s.end - s.gfn).max(1) as f64 * (s.y1 - s.y0))
+        self.segments(vm, as_id).iter().find(|s| (s.gfn_start..=s.gfn_end).contains(&gfn)).map(|s| {
+            let part = (gfn - s.gfn_start) as f64 / (s.gfn_end - s.gfn_start).max(1) as f64;
+            s.y_start + part * (s.y_end - s.y_start)
+        })
     }
 
-    /// The frame at a row; `None` in a fold.
+    /// The guest frame at a row; `None` in a fold.
     pub(crate) fn gfn_at(&self, vm: VmId, as_id: u8, row: f64) -> Option<u64> {
         self.timeline.gfn_axis().space(vm, as_id)?.gfn_at(row)
     }
 
-    /// The tracepoint's name.
+    /// Name of an event's tracepoint.
     pub(crate) fn event_name(&self, event: &Event) -> &str {
         mmuscope_trace::event_name(&event.body, &self.trace.strings)
     }
 
-    /// What an entry's value means, field by field.
+    /// Explains the value `raw` of an entry, field by field.
     pub(crate) fn explain(&self, entry: &Entry, raw: u64) -> Explained {
         let info = self.timeline.layout(entry.vm);
         let e = mmuscope_spte::explain(&info.resolved, raw, entry.level);
@@ -186,12 +170,12 @@ impl Capture {
             headline: e.headline,
             fields,
             effects: e.effects.into_iter().map(|f| (f.access, f.allowed, f.text)).collect(),
-            // Those about the layout as a whole stand in the layout's own tab.
+            // Notes on the layout as a whole are shown in the Layout tab.
             notes: e.notes.into_iter().filter(|n| n.kind != layout_notes).map(|n| n.text).collect(),
         }
     }
 
-    /// The entry that tells most about a frame at a moment: a leaf if one covers it, else the lowest table entry.
+    /// The entry that says most about a frame at a time: the leaf that covers it, else the lowest entry that leads to it.
     pub(crate) fn pick(&self, vm: VmId, as_id: u8, gfn: u64, t: u64) -> Option<(Entry, Span)> {
         self.timeline
             .entries_at(vm, as_id, gfn)
@@ -200,24 +184,24 @@ impl Capture {
             .min_by_key(|(entry, span)| (rank(span), entry.level, std::cmp::Reverse(span.start)))
     }
 
-    /// The span of an entry before the one that covers a moment.
+    /// The span of an entry before the one that covers a time.
     pub(crate) fn prev_span(&self, entry: EntryId, t: u64) -> Option<Span> {
         let here = self.timeline.span_at(entry, t).map_or(t, |s| s.start);
         self.timeline.span_at(entry, here.checked_sub(1)?)
     }
 
-    /// One event.
+    /// An event by its number; `None` after the last one.
     pub(crate) fn event(&self, ix: EventIx) -> Option<Event> {
         let i = ix as usize;
         (i < self.trace.events.len()).then(|| self.trace.events.get(i))
     }
 
-    /// The frame an event is about.
+    /// The guest frame that an event names.
     pub(crate) fn gfn_of(event: &Event) -> Option<u64> {
         mmuscope_analysis::events::gfn_of(&event.body)
     }
 
-    /// The address space an event is about, where the thread tells the VM.
+    /// The VM and the address space of an event, where its thread belongs to a known VM.
     pub(crate) fn space_of(&self, event: &Event) -> Option<(VmId, u8)> {
         let tid = event.tid?;
         let vm = self
@@ -233,7 +217,7 @@ impl Capture {
         Some((vm.id, as_id))
     }
 
-    /// A page and a moment that say much at first sight, for a picture: among the pages that changed most often, the longest stay.
+    /// A frame and a time that show much at first sight, for a picture: the longest present span of the pages that were zapped most often.
     pub(crate) fn telling_moment(&self, vm: VmId, as_id: u8) -> Option<(u64, u64)> {
         let end = self.timeline.range().1;
         let length = |s: &Span| s.end.unwrap_or(end).saturating_sub(s.start);
@@ -249,7 +233,7 @@ impl Capture {
     }
 }
 
-/// Present and MMIO leaves first, then removed, then nothing, then tables, then what is not known.
+/// How little a span says about a page: 0 for present and MMIO leaves, then removed, nonpresent, unknown and tables.
 fn rank(span: &Span) -> u8 {
     match span.state {
         State::Present | State::Mmio => 0,

@@ -1,4 +1,5 @@
-//! Everything a user can ask for, once: menus, palette, shortcuts and the key help are all drawn from [`TABLE`].
+//! [`Command`] and [`TABLE`]: everything that a user can ask for. Menus, palette, shortcuts and the key help are all drawn from the table, so
+//! that a command stands in one place.
 
 use egui::{Key, KeyboardShortcut, Modifiers};
 
@@ -55,7 +56,7 @@ pub(crate) enum Command {
     Help,
 }
 
-/// Where a command stands in menus and in the key help.
+/// The menu, and the part of the key help, in which a command is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
     File,
@@ -66,10 +67,10 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    /// In the order of the menu bar.
+    /// All groups in the order of the menu bar.
     pub(crate) const ALL: [Self; 5] = [Self::File, Self::Look, Self::Go, Self::Panels, Self::Help];
 
-    /// What the menu is called.
+    /// Name of the menu.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::File => "File",
@@ -81,19 +82,19 @@ impl Group {
     }
 }
 
-/// One row of the table.
+/// One row of [`TABLE`]: a command with everything that is shown about it.
 pub(crate) struct Spec {
-    /// Which.
+    /// The command that the row describes.
     pub(crate) command: Command,
-    /// Where it is listed.
+    /// Menu in which the command is listed.
     pub(crate) group: Group,
-    /// What it is called.
+    /// Name of the command in menus, palette and key help.
     pub(crate) name: &'static str,
-    /// What it does, in a sentence.
+    /// What the command does, in a sentence without a full stop.
     pub(crate) help: &'static str,
-    /// Keys that ask for it.
+    /// Keys that run the command; may be empty.
     pub(crate) keys: &'static [KeyboardShortcut],
-    /// Needs an open trace.
+    /// Whether the command needs an open trace.
     pub(crate) needs_trace: bool,
 }
 
@@ -128,7 +129,7 @@ const fn always(spec: Spec) -> Spec {
     Spec { needs_trace: false, ..spec }
 }
 
-/// All commands. Movement keys are held down and handled by the map itself; they are listed here so that help shows them.
+/// All commands. The map itself handles movement keys, because they are held down; they are listed here so that the help shows them.
 pub(crate) const TABLE: &[Spec] = &[
     always(row(Command::Open, Group::File, "Open…", "Choose a trace to open", &[ctrl(Key::O)])),
     row(Command::Reload, Group::File, "Reload", "Read the same trace again", &[ctrl(Key::R)]),
@@ -203,7 +204,7 @@ pub(crate) const TABLE: &[Spec] = &[
         Command::Back,
         Group::Go,
         "Back",
-        "Return to the view before",
+        "Return to the previous view",
         &[alt(Key::ArrowLeft), ctrl(Key::OpenBracket)],
     ),
     row(
@@ -217,39 +218,51 @@ pub(crate) const TABLE: &[Spec] = &[
         Command::NextChange,
         Group::Go,
         "Next change",
-        "The selected entry's next change",
+        "Select the next change of the selected entry",
         &[key(Key::Period)],
     ),
     row(
         Command::PrevChange,
         Group::Go,
         "Previous change",
-        "The selected entry's change before",
+        "Select the change of the selected entry before this one",
         &[key(Key::Comma)],
     ),
-    row(Command::NextEvent, Group::Go, "Next event", "The next row of the event table", &[key(Key::J)]),
-    row(Command::PrevEvent, Group::Go, "Previous event", "The row above in the event table", &[key(Key::K)]),
+    row(
+        Command::NextEvent,
+        Group::Go,
+        "Next event",
+        "Select the next row of the event table",
+        &[key(Key::J)],
+    ),
+    row(
+        Command::PrevEvent,
+        Group::Go,
+        "Previous event",
+        "Select the row above in the event table",
+        &[key(Key::K)],
+    ),
     row(Command::NextPhase, Group::Go, "Next phase", "Show the next marked phase", &[key(Key::N)]),
-    row(Command::PrevPhase, Group::Go, "Previous phase", "Show the marked phase before", &[key(Key::P)]),
+    row(Command::PrevPhase, Group::Go, "Previous phase", "Show the previous marked phase", &[key(Key::P)]),
     row(
         Command::GoTo,
         Group::Go,
         "Go to…",
-        "A time, a guest frame or an event, by typing it",
+        "Type a time, a guest frame or an event to show",
         &[key(Key::G), ctrl(Key::G)],
     ),
     row(
         Command::Filter,
         Group::Go,
         "Filter events…",
-        "Type what the event table shall show",
+        "Type an expression that selects the events of the table",
         &[key(Key::Slash), ctrl(Key::F)],
     ),
     row(
         Command::Deselect,
         Group::Go,
         "Close or deselect",
-        "Close what is open on top; then drop the selection",
+        "Close what is open on top; if nothing is, drop the selection",
         &[key(Key::Escape)],
     ),
     row(
@@ -299,49 +312,49 @@ pub(crate) const TABLE: &[Spec] = &[
         Command::ToggleArea,
         Group::Panels,
         "States over time",
-        "Show or hide entries per state over time",
+        "Show or hide the number of entries per state over time",
         &[],
     ),
     row(Command::ToggleFaults, Group::Panels, "Fault rates", "Show or hide the rows of faults per vCPU", &[]),
     row(Command::ToggleLegend, Group::Panels, "Legend", "Show or hide the legend", &[]),
-    row(Command::TabEvents, Group::Panels, "Events table", "The events, one a row", &[alt(Key::Num1)]),
+    row(Command::TabEvents, Group::Panels, "Events table", "Show the events, one per row", &[alt(Key::Num1)]),
     row(
         Command::TabStory,
         Group::Panels,
         "Life of the page",
-        "What happened to the selected guest page",
+        "Show what happened to the selected guest page",
         &[alt(Key::Num2)],
     ),
     row(
         Command::TabChanges,
         Group::Panels,
         "Spans of the page",
-        "Every span of every entry that covers the selected page",
+        "Show every span of every entry that covers the selected page",
         &[alt(Key::Num3)],
     ),
     row(
         Command::TabLayout,
         Group::Panels,
         "Layout",
-        "What the bits mean here, and where each constant came from",
+        "Show what the bits mean in this trace, and where each constant came from",
         &[alt(Key::Num4)],
     ),
     row(
         Command::TabRecording,
         Group::Panels,
         "Recording",
-        "Host, files, losses and notes of this recording",
+        "Show host, files, losses and notes of this recording",
         &[alt(Key::Num5)],
     ),
     always(row(
         Command::ThemeSystem,
         Group::Panels,
         "System colours",
-        "Dark or light as the desktop says",
+        "Use the desktop's choice of dark or light",
         &[],
     )),
-    always(row(Command::ThemeDark, Group::Panels, "Dark colours", "Light ink on a dark page", &[])),
-    always(row(Command::ThemeLight, Group::Panels, "Light colours", "Dark ink on a light page", &[])),
+    always(row(Command::ThemeDark, Group::Panels, "Dark colours", "Use light ink on a dark page", &[])),
+    always(row(Command::ThemeLight, Group::Panels, "Light colours", "Use dark ink on a light page", &[])),
     always(row(
         Command::Larger,
         Group::Panels,
@@ -367,12 +380,12 @@ pub(crate) const TABLE: &[Spec] = &[
         Command::Help,
         Group::Help,
         "Keys",
-        "All keys and what the mouse does",
+        "Show all keys and what the mouse does",
         &[key(Key::Questionmark), key(Key::F1)],
     )),
 ];
 
-/// What the mouse does, for the key help.
+/// Mouse actions and what they do, for the key help.
 pub(crate) const MOUSE: &[(&str, &str)] = &[
     ("Wheel", "Zoom both axes at the pointer"),
     ("Ctrl + wheel", "Zoom time only"),
@@ -385,13 +398,13 @@ pub(crate) const MOUSE: &[(&str, &str)] = &[
 ];
 
 impl Command {
-    /// Its row of the table.
+    /// The row of the command in [`TABLE`].
     pub(crate) fn spec(self) -> &'static Spec {
-        // Every command has a row: a test goes through them.
+        // A test checks that every command has a row.
         TABLE.iter().find(|s| s.command == self).unwrap_or(&TABLE[0])
     }
 
-    /// Movement that goes on while a key is down; the map handles these.
+    /// Whether the command is a movement that goes on while its key is down; the map handles those.
     pub(crate) fn is_movement(self) -> bool {
         matches!(
             self,
@@ -400,7 +413,7 @@ impl Command {
     }
 }
 
-/// A key as people write it: `Ctrl+Shift+P`.
+/// A shortcut as text: `Ctrl+Shift+P`.
 pub(crate) fn key_text(shortcut: KeyboardShortcut) -> String {
     let m = shortcut.modifiers;
     let mut out = String::new();
@@ -429,15 +442,15 @@ pub(crate) fn key_text(shortcut: KeyboardShortcut) -> String {
     out
 }
 
-/// Keys of a command, as the menus show them.
+/// All shortcuts of a command as text, as menus show them.
 pub(crate) fn keys_text(spec: &Spec) -> String {
     spec.keys.iter().copied().map(key_text).collect::<Vec<_>>().join("  ")
 }
 
-/// The commands whose keys were pressed in this frame; the events are taken. Movement is left to the map.
+/// The commands whose keys were pressed in this frame. Their key events are removed from the input; movement is left to the map.
 pub(crate) fn pressed(input: &mut egui::InputState) -> Vec<Command> {
     let mut found = Vec::new();
-    // Longer chords first: Ctrl+Shift+P must not be taken for Ctrl+P.
+    // Longer chords are looked for first, so that Ctrl+Shift+P is not taken for Ctrl+P.
     let mut rows: Vec<(&Spec, &KeyboardShortcut)> = TABLE
         .iter()
         .filter(|s| !s.command.is_movement())
@@ -456,7 +469,7 @@ pub(crate) fn pressed(input: &mut egui::InputState) -> Vec<Command> {
 }
 
 fn consume(input: &mut egui::InputState, shortcut: KeyboardShortcut) -> bool {
-    // Punctuation needs Shift on some keyboards and not on others, so for a plain sign Shift does not matter.
+    // Punctuation needs Shift on some keyboards and not on others, so Shift is ignored for punctuation.
     let sign = matches!(
         shortcut.logical_key,
         Key::Questionmark

@@ -1,18 +1,18 @@
-//! A panel that panics shows an error box in its own place; the rest of the window goes on.
+//! [`Contained`]: a panel that panics shows an error box in its place, and the rest of the window keeps working.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use egui::Ui;
 
-/// Panels that failed, with what they said.
+/// The panels that failed, with their panic messages.
 #[derive(Debug, Default)]
 pub(crate) struct Contained {
     failed: BTreeMap<&'static str, String>,
 }
 
 impl Contained {
-    /// Draws a panel, or the reason why it cannot be drawn.
+    /// Draws a panel, or an error box if it failed.
     pub(crate) fn show(&mut self, ui: &mut Ui, panel: &'static str, draw: impl FnOnce(&mut Ui)) {
         if let Some(message) = self.failed.get(panel) {
             if error_box(ui, panel, message) {
@@ -20,7 +20,7 @@ impl Contained {
             }
             return;
         }
-        // What a panel leaves half-done is its own view state; the trace behind it is only read.
+        // A panic can leave only the panel's own state inconsistent, because panels do not write to the trace.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| draw(ui))) {
             let message = payload
                 .downcast_ref::<&str>()
@@ -32,7 +32,7 @@ impl Contained {
         }
     }
 
-    /// Whether a panel is out of order.
+    /// Whether a panel failed.
     #[cfg(test)]
     pub(crate) fn has_failed(&self, panel: &str) -> bool {
         self.failed.contains_key(panel)

@@ -1,4 +1,4 @@
-//! One open trace and how it is looked at.
+//! [`Doc`]: one open trace and how it is looked at. Panels read and change it; it never draws.
 
 use std::sync::{Arc, RwLock};
 
@@ -9,17 +9,17 @@ use crate::panels::tables::Tables;
 use crate::picture::Pictures;
 use crate::view::{History, Range, Selection};
 
-/// The narrowest window of time: below that two events of one CPU do not come.
+/// Shortest time that the view can show, in nanoseconds: two events of one CPU are farther apart.
 pub(crate) const MIN_TIME: f64 = 200.0;
-/// The narrowest window of GFN rows.
+/// Smallest number of rows of the GFN axis that the view can show.
 pub(crate) const MIN_ROWS: f64 = 1.0;
 
-/// Which address space is shown, and which part of it.
+/// The address space that is shown, and the part of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct View {
-    /// VM.
+    /// VM that is shown.
     pub(crate) vm: VmId,
-    /// Address space (1 = SMM).
+    /// Address space that is shown: 0 is the normal one, 1 is SMM.
     pub(crate) as_id: u8,
     /// Time shown, in nanoseconds since the first event.
     pub(crate) time: Range,
@@ -27,23 +27,23 @@ pub(crate) struct View {
     pub(crate) rows: Range,
 }
 
-/// A view and what was selected in it.
+/// A view and the selection in it, as Back and Forward restore them.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Place {
     view: View,
     selection: Option<Selection>,
 }
 
-/// What is under the pointer, for the status line and the crosshair.
+/// The place under the pointer, for the status line and the crosshair.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Hover {
-    /// Time since the first event.
+    /// Time in nanoseconds since the first event, where the pointer is over a plot.
     pub(crate) time: Option<f64>,
-    /// Guest frame.
+    /// Guest frame number, where the pointer is over a frame of the map.
     pub(crate) gfn: Option<u64>,
 }
 
-/// Panels that can be hidden.
+/// The panels that can be hidden, and whether each is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shown {
     pub(crate) details: bool,
@@ -51,7 +51,7 @@ pub(crate) struct Shown {
     pub(crate) area: bool,
     pub(crate) faults: bool,
     pub(crate) legend: bool,
-    /// The area shows memory instead of entries.
+    /// Whether the area over time shows bytes of memory instead of numbers of entries.
     pub(crate) memory: bool,
 }
 
@@ -61,40 +61,40 @@ impl Default for Shown {
     }
 }
 
-/// One open trace and how it is looked at.
+/// One open trace, the part of it that is shown, and the state of its panels.
 pub(crate) struct Doc {
     /// The trace and its replay.
     pub(crate) capture: Arc<RwLock<Capture>>,
-    /// What is shown.
+    /// The part of the trace that is shown.
     pub(crate) view: View,
-    /// What is selected.
+    /// The page, entry or event that is selected.
     pub(crate) selection: Option<Selection>,
-    /// The way back.
+    /// Earlier views, for Back and Forward.
     pub(crate) history: History<Place>,
-    /// The pictures.
+    /// Pictures of the view, computed in the background.
     pub(crate) pictures: Pictures,
-    /// Cursors A and B, times since the first event.
+    /// Times of the cursors A and B, in nanoseconds since the first event.
     pub(crate) cursors: [Option<f64>; 2],
-    /// Under the pointer in the last frame.
+    /// The place that was under the pointer in the last frame.
     pub(crate) hover: Hover,
-    /// A rectangle being drawn to zoom into, in screen points.
+    /// The corner, in screen points, at which a rectangle to zoom into was begun, and whether it covers frames as well as time.
     pub(crate) rubber: Option<(egui::Pos2, bool)>,
     /// Movement keys that are down.
     pub(crate) held: Vec<egui::Key>,
     /// State of the tables.
     pub(crate) tables: Tables,
-    /// Bits that the pointer is over in the details panel.
+    /// Mask of the bits under the pointer in the details panel.
     pub(crate) lit: u64,
-    /// Keep the newest events in view.
+    /// Whether the view follows the newest events.
     pub(crate) follow: bool,
-    /// How far the file is read, while it is.
+    /// The part of the file that has been read, 0 to 1; `None` once all of it is read.
     pub(crate) reading: Option<f32>,
     /// Panels that are open.
     pub(crate) shown: Shown,
 }
 
 impl Doc {
-    /// Opens a capture with everything in view.
+    /// Opens a capture and shows all of it.
     pub(crate) fn new(capture: Capture, ctx: &egui::Context, inline: bool) -> Self {
         let (vm, as_id) = capture.spaces().first().map_or((VmId::default(), 0), |s| (s.vm, s.as_id));
         let view = View { vm, as_id, time: capture.full_time(), rows: capture.full_rows(vm, as_id) };
@@ -123,13 +123,13 @@ impl Doc {
         Place { view: self.view, selection: self.selection }
     }
 
-    /// Remembers where we are before a jump.
+    /// Remembers the view before a jump.
     pub(crate) fn leave(&mut self) {
         let place = self.place();
         self.history.leave(place);
     }
 
-    /// Back or forward.
+    /// Returns to the previous view (`back`), or to the one that was left by that.
     pub(crate) fn travel(&mut self, back: bool) {
         let here = self.place();
         let to = if back { self.history.back(here) } else { self.history.forward(here) };
@@ -143,13 +143,13 @@ impl Doc {
     /// Shows this time and these rows, as far as they exist.
     pub(crate) fn show(&mut self, cap: &Capture, time: Range, rows: Range) {
         let time = time.within(cap.full_time(), MIN_TIME);
-        // Who looks away from the end does not want to be taken back to it.
+        // A user who moves away from the end does not want to follow it any more.
         self.follow = self.follow && time.end >= cap.full_time().end - 0.5;
         self.view.time = time;
         self.view.rows = rows.within(cap.full_rows(self.view.vm, self.view.as_id), MIN_ROWS);
     }
 
-    /// Shows another address space from bottom to top.
+    /// Shows all frames of another address space.
     pub(crate) fn enter_space(&mut self, cap: &Capture, vm: VmId, as_id: u8) {
         if (self.view.vm, self.view.as_id) != (vm, as_id) {
             self.leave();
@@ -160,7 +160,7 @@ impl Doc {
         }
     }
 
-    /// Selects what lies at a frame at a moment.
+    /// Selects a frame at a time (on the trace's clock), and the entry that covers it.
     pub(crate) fn select_at(&mut self, cap: &Capture, gfn: u64, time: u64, entry: Option<EntryId>) {
         let found = entry.or_else(|| cap.pick(self.view.vm, self.view.as_id, gfn, time).map(|(e, _)| e.id));
         let event = found.and_then(|e| cap.timeline.span_at(e, time)).and_then(|s| s.opened_by);
@@ -170,7 +170,7 @@ impl Doc {
         }
     }
 
-    /// Selects an event, and the page it is about; moves the view if it is not in sight.
+    /// Selects an event and the page that it names, and moves the view if these are not in sight.
     pub(crate) fn select_event(&mut self, cap: &Capture, ix: EventIx) {
         let Some(event) = cap.event(ix) else { return };
         if let Some((vm, as_id)) = cap.space_of(&event)
@@ -191,7 +191,7 @@ impl Doc {
         self.reveal(cap, gfn);
     }
 
-    /// Moves the view just far enough that the selection (and the frame, if given) is in sight.
+    /// Moves the view just far enough that the selected time (and the frame, if given) is in sight.
     pub(crate) fn reveal(&mut self, cap: &Capture, gfn: Option<u64>) {
         let Some(s) = self.selection else { return };
         let time = self.view.time.reveal(cap.rel(s.time));
@@ -205,7 +205,7 @@ impl Doc {
         }
     }
 
-    /// The next or previous change of the selected entry.
+    /// Selects the next or previous change of the selected entry; false if there is none.
     pub(crate) fn step_change(&mut self, cap: &Capture, forward: bool) -> bool {
         let Some(Selection { gfn, time, entry: Some(entry), .. }) = self.selection else { return false };
         let to = if forward { cap.timeline.next_change(entry, time) } else { cap.prev_span(entry, time) };

@@ -1,11 +1,11 @@
-//! Numbers for people, as `mmuscope_units` writes them for every face, and what is the viewer's own.
+//! How the viewer writes numbers and texts of a trace. Numbers are written by `mmuscope_units`, for every face alike.
 
-/// A length of time. What the axis gives as a fraction of a nanosecond is cut.
+/// A length of time in nanoseconds, with a unit. Fractions of a nanosecond are cut off.
 pub(crate) fn time(ns: f64) -> String {
     mmuscope_units::duration(ns.max(0.0) as u64)
 }
 
-/// A time since the first event to the nanosecond, in seconds with all their digits: `1.234567890 s`.
+/// A time since the first event in seconds, to the nanosecond: `1.234567890 s`.
 pub(crate) fn exact(ns: u64) -> String {
     format!("{} s", mmuscope_units::seconds(ns))
 }
@@ -15,7 +15,7 @@ pub(crate) use mmuscope_units::{
     time_with_step as time_at,
 };
 
-/// Text from a trace on one line: control characters made visible, so that a task name cannot draw or break lines.
+/// A text of a trace on one line: control characters are replaced by U+FFFD, so that a task name can neither draw nor break lines.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

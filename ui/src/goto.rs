@@ -1,13 +1,13 @@
-//! What was typed into the go-to box: a time, a guest frame, a guest-physical address or an event.
+//! [`parse`]: reads what was typed into the go-to box: a time, a guest frame, a guest-physical address or an event.
 
-/// A place in the trace.
+/// A place in the trace that the user wants to see.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Place {
-    /// Nanoseconds since the first event.
+    /// A time, in nanoseconds since the first event.
     Time(f64),
-    /// A guest frame.
+    /// A guest frame number.
     Gfn(u64),
-    /// A number of an event.
+    /// The number of an event in the trace, from 0.
     Event(u64),
     /// The start of the trace.
     Start,
@@ -15,10 +15,10 @@ pub(crate) enum Place {
     End,
 }
 
-/// What can be typed, for the hint of the box and for error messages.
+/// Examples of places, for error messages.
 pub(crate) const HINT: &str = "1.5s  ·  gfn 0x1a2b  ·  gpa 0xfee00000  ·  #123  ·  end";
 
-/// Reads one place. The message says what would be understood.
+/// Reads one place. The error says what can be typed.
 pub(crate) fn parse(text: &str) -> Result<Place, String> {
     let t = text.trim();
     let lower = t.to_ascii_lowercase();
@@ -65,7 +65,7 @@ pub(crate) fn parse(text: &str) -> Result<Place, String> {
     time(&lower).map(Place::Time).ok_or_else(|| format!("“{t}” is not understood; try {HINT}"))
 }
 
-/// A time since the first event, as `mmuscope_units` reads it: `1.5s`, `20 ms`, `12us`; without a unit it is in seconds.
+/// Reads a time as `mmuscope_units` does, in nanoseconds: `1.5s`, `20 ms`, `12us`; a number without a unit is in seconds.
 pub(crate) fn time(text: &str) -> Option<f64> {
     mmuscope_units::time(text).ok().map(|ns| ns as f64)
 }

@@ -1,8 +1,8 @@
 //! The desktop viewer of mmuscope: what KVM's MMU did to every guest page, over time.
 //!
-//! [`run`] opens a window on one trace (or none, with a way to choose) and returns when it is closed. The window is made of panels on top
-//! of `mmuscope-replay` and `mmuscope-analysis`; it holds no knowledge of its own about traces or SPTEs. Reading and replaying run on a
-//! thread of their own, pictures on another, so that the window answers at once however large the trace is.
+//! `mmuscope view` calls [`run`], which opens a window on a trace (or on a file chooser) and returns when the window is closed. The window is
+//! made of panels on top of `mmuscope-replay` and `mmuscope-analysis`; it never interprets an event or an SPTE itself. A thread reads and
+//! replays, another one draws pictures, so that the window responds at once however large the trace is.
 //!
 //! ```no_run
 //! use mmuscope_ui::{Input, ViewOptions};
@@ -38,19 +38,19 @@ use mmuscope_replay::LayoutOverride;
 /// What to show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Input {
-    /// Nothing yet: the window offers to choose.
+    /// No trace yet: the window offers a file chooser.
     #[default]
     Nothing,
-    /// Files that belong together, on one clock.
+    /// Files that are read as one trace.
     Files(Vec<PathBuf>),
-    /// Standard input, shown as it comes.
+    /// Standard input, shown while it is read.
     Stdin,
 }
 
-/// Colours of the window.
+/// Colour scheme of the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ThemeChoice {
-    /// As the desktop says.
+    /// The scheme of the desktop.
     #[default]
     System,
     /// Light ink on a dark page.
@@ -64,38 +64,38 @@ pub enum ThemeChoice {
 pub struct ViewOptions {
     /// What to show.
     pub input: Input,
-    /// Keep reading a file that is still being written. Standard input always is.
+    /// Whether to keep reading a file while it is being written. Standard input is always read to its end.
     pub follow: bool,
-    /// What is known about the layout; the rest is inferred.
+    /// What the user says about the layout; the rest is inferred.
     pub layout: LayoutOverride,
-    /// A moment to go to, in nanoseconds since the first event; what lies behind the end means the end.
+    /// A time to show, in nanoseconds since the first event. A time after the end of the trace means the end.
     pub at: Option<u64>,
-    /// A guest frame to select.
+    /// The guest frame to select.
     pub gfn: Option<u64>,
-    /// Write a picture of the window (1600 x 1000 points) to this PNG and close: for documents and tests.
+    /// File to which a picture of the window (1600 x 1000 points) is written as PNG before the window closes: for documents and tests.
     pub screenshot: Option<PathBuf>,
-    /// Colours; `None` takes what was chosen last time.
+    /// Colour scheme; `None` takes the one that was chosen last.
     pub theme: Option<ThemeChoice>,
 }
 
-/// Why there is no window, or no picture of it. What is wrong with a trace is shown in the window instead.
+/// Why the window, or a picture of it, could not be made. Errors of a trace are shown in the window instead.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ViewError {
-    /// No display, or no OpenGL on it.
+    /// There is no display, or no OpenGL on it.
     #[error(
         "cannot open a window: {0}; the viewer needs X11 or Wayland with OpenGL 2.1 or later (over ssh: `ssh -X`; without a screen: `xvfb-run`); `mmuscope report` needs neither"
     )]
     Window(String),
-    /// The trace could not be read, and there is nobody to show that to (`--screenshot`).
+    /// The trace could not be read, and only a picture was wanted, so that the window cannot show that.
     #[error("{0}")]
     Trace(String),
     /// The picture could not be written.
     #[error("{}: cannot write the picture: {message}", path.display())]
     Picture {
-        /// Where to.
+        /// File of the picture.
         path: PathBuf,
-        /// What went wrong.
+        /// The error of the system.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Reading and replaying on a thread of their own, with progress and a way to stop; and following a capture that still grows.
+//! [`Loading`] and [`Following`]: the thread that reads and replays a trace, and the one that appends to a capture that still grows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -11,17 +11,17 @@ use mmuscope_trace::{Error, Follower, POLL_EVENTS, Progress, ReadOptions, Trace}
 
 use crate::capture::{self, Capture};
 
-/// Where events come from.
+/// The input of a load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// Files that belong together.
+    /// Files that are read as one trace.
     Files(Vec<PathBuf>),
     /// Standard input, followed until it ends.
     Stdin,
 }
 
 impl Source {
-    /// What messages call it.
+    /// Name of the input in messages.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Stdin => "standard input".to_owned(),
@@ -34,18 +34,18 @@ impl Source {
     }
 }
 
-/// What to open, and how.
+/// An input to load, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
-    /// From where.
+    /// The input.
     pub(crate) source: Source,
-    /// Keep reading while it grows.
+    /// Whether to keep reading while the input grows.
     pub(crate) follow: bool,
     /// What the user says about the layout.
     pub(crate) layout: LayoutOverride,
 }
 
-/// Steps of loading.
+/// The steps of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Reading,
@@ -54,36 +54,36 @@ pub(crate) enum Step {
 
 /// A load that is under way.
 pub(crate) struct Loading {
-    /// What is being loaded.
+    /// The input that is being loaded.
     pub(crate) job: Job,
-    /// Since when.
+    /// Time at which the load began.
     pub(crate) since: Instant,
     progress: Arc<Progress>,
     step: Arc<AtomicU8>,
     result: mpsc::Receiver<News>,
 }
 
-/// What a load has to tell.
+/// A result of a load.
 pub(crate) enum News {
-    /// What could be read and replayed so far; more will come.
+    /// The part that has been read and replayed so far; more will come.
     SoFar(Box<Capture>),
-    /// All of it, or why not.
+    /// The whole trace, or why it could not be loaded.
     Done(Box<Result<Loaded, String>>),
 }
 
-/// Larger parts are not shown before the whole: showing one means to have it twice.
+/// Most events of a part that is shown before the whole is read. Showing a part needs a copy of it.
 const GLIMPSE: usize = 3_000_000;
 
 /// A finished load.
 pub(crate) struct Loaded {
-    /// The trace.
+    /// The trace and its replay.
     pub(crate) capture: Capture,
-    /// What goes on reading, if the trace grows.
+    /// The reader that goes on, if the trace grows.
     pub(crate) follower: Option<Follower>,
 }
 
 impl Loading {
-    /// Starts. `wake` is called when there is something to tell; with `glimpses`, also of what can be shown before everything is read.
+    /// Starts a load, which calls `wake` for each result. With `glimpses`, parts are results too, before the whole is read.
     pub(crate) fn start(
         job: Job,
         glimpses: bool,
@@ -97,15 +97,15 @@ impl Loading {
             .name("mmuscope-load".to_owned())
             .spawn(move || {
                 let begun = Instant::now();
-                let tell = |news| {
-                    // Nobody waits any more if the window was closed or another file opened.
+                let report = |news| {
+                    // Sending fails if the window was closed or another file was opened, and then nobody waits.
                     send.send(news).ok();
                     wake();
                 };
-                let Source::Files(paths) = &j.source else { return tell(News::done(&j, &p, &s, None)) };
+                let Source::Files(paths) = &j.source else { return report(News::done(&j, &p, &s, None)) };
                 let mut so_far = |trace: &Trace, timeline: &Timeline| {
                     if trace.events.len() <= GLIMPSE {
-                        tell(News::SoFar(Box::new(Capture {
+                        report(News::SoFar(Box::new(Capture {
                             trace: trace.clone(),
                             timeline: timeline.clone(),
                             paths: paths.clone(),
@@ -116,42 +116,42 @@ impl Loading {
                     }
                 };
                 let news = News::done(&j, &p, &s, glimpses.then_some(&mut so_far));
-                tell(news);
+                report(news);
             })
             .map_err(|e| format!("cannot start a thread to read with: {e}"))?;
         Ok(Self { job, since: Instant::now(), progress, step, result })
     }
 
-    /// A load of which a test tells the news.
+    /// A load whose results a test sends.
     #[cfg(test)]
-    pub(crate) fn told_by(result: mpsc::Receiver<News>, progress: Arc<Progress>) -> Self {
+    pub(crate) fn fed_by(result: mpsc::Receiver<News>, progress: Arc<Progress>) -> Self {
         let job = Job { source: Source::Stdin, follow: false, layout: LayoutOverride::default() };
         Self { job, since: Instant::now(), progress, step: Arc::new(AtomicU8::new(0)), result }
     }
 
-    /// What there is to tell, each once.
+    /// Takes the next result, if there is one.
     pub(crate) fn take(&self) -> Option<News> {
         self.result.try_recv().ok()
     }
 
-    /// Asks it to stop.
+    /// Asks the thread to stop.
     pub(crate) fn cancel(&self) {
         self.progress.cancel();
     }
 
-    /// Which step it is at.
+    /// The current step.
     pub(crate) fn step(&self) -> Step {
         if self.step.load(Ordering::Relaxed) == 0 { Step::Reading } else { Step::Replaying }
     }
 
-    /// How far reading is, 0 to 1; `None` where the size is not known.
+    /// The part of the input that has been read, 0 to 1; `None` where its size is not known.
     pub(crate) fn fraction(&self) -> Option<f32> {
         self.progress.fraction()
     }
 }
 
 impl Drop for Loading {
-    /// What nobody waits for any more is not read to its end.
+    /// Stops the thread, because nobody waits for its result any more.
     fn drop(&mut self) {
         self.cancel();
     }
@@ -167,7 +167,7 @@ impl News {
     }
 }
 
-/// Reads and replays in place: what tests and screenshots call.
+/// Reads and replays on the caller's thread, for tests.
 #[cfg(test)]
 pub(crate) fn load(job: &Job) -> Result<Loaded, String> {
     load_with(job, None, None, None)
@@ -216,14 +216,14 @@ fn load_with(
     Ok(Loaded { capture, follower })
 }
 
-/// What is there already of a growing input; it may be nothing.
+/// Reads what a growing input contains already, which may be nothing.
 fn first_look(path: &Path, options: &ReadOptions) -> Result<(Trace, Follower), String> {
     let stopped = |e: Error| if matches!(e, Error::Cancelled) { "stopped".to_owned() } else { e.to_string() };
     let mut follower = Follower::open(path, options).map_err(stopped)?;
     let mut trace = Trace::default();
-    // All of a file that is there; a pipe may never pause.
+    // A file is read to its current end; a pipe may never pause, so it is polled once.
     while follower.poll(&mut trace).map_err(stopped)? >= POLL_EVENTS && path.as_os_str() != "-" {}
-    // The progress is the load's, and whoever lets go of that cancels it.
+    // Dropping the load cancels its progress, which must not stop the follower.
     follower.report_to(None);
     Ok((trace, follower))
 }
@@ -234,14 +234,14 @@ pub(crate) struct Following {
     message: mpsc::Receiver<String>,
 }
 
-/// How often a file is looked at for more; a person sees no delay, an idle file costs nothing.
+/// Time between two looks at a file for more: short enough that nobody sees a delay, long enough that an idle file costs nothing.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Events that are taken in at a time: some 20 ms.
+/// Number of events that are replayed while the capture is locked, which takes about 20 ms.
 const BIT: usize = 100_000;
 
 impl Following {
-    /// Starts to append.
+    /// Starts the thread, which calls `wake` whenever the capture has grown.
     pub(crate) fn start(
         capture: &Arc<RwLock<Capture>>,
         mut follower: Follower,
@@ -257,7 +257,7 @@ impl Following {
                 let follow = || append(&capture, &mut follower, &halt.cancelled, &wake);
                 let ended = catch_unwind(AssertUnwindSafe(follow))
                     .unwrap_or_else(|_| Err("following failed: this is a bug in mmuscope".to_owned()));
-                // However it ended: nothing more comes, and nothing shall look as if it did.
+                // However following ended, the capture does not grow any more, and the window must show that.
                 let mut cap = capture.write().unwrap_or_else(PoisonError::into_inner);
                 cap.growing = false;
                 cap.version += 1;
@@ -271,20 +271,20 @@ impl Following {
         Ok(Self { stop, message })
     }
 
-    /// Why it ended, if it did badly.
+    /// Why following ended, if it failed.
     pub(crate) fn message(&self) -> Option<String> {
         self.message.try_recv().ok()
     }
 }
 
-/// Appends what comes until nothing more can, or until it shall stop.
+/// Appends events to the capture until the input ends or `halt` is set.
 fn append(
     capture: &Arc<RwLock<Capture>>,
     follower: &mut Follower,
     halt: &AtomicBool,
     wake: &(impl Fn() + Send),
 ) -> Result<(), String> {
-    // A copy shares what is packed, so reading keeps nobody from looking.
+    // The copy shares its packed events with the capture, so that reading needs no lock.
     let mut trace = capture::read(capture).trace.clone();
     while !halt.load(Ordering::Relaxed) && !follower.is_done() {
         let more = match follower.poll(&mut trace) {
@@ -294,7 +294,7 @@ fn append(
         };
         let mut left = more > 0;
         while left && !halt.load(Ordering::Relaxed) {
-            // Much is taken in bit by bit: the window looks at it between.
+            // Many events are appended in parts, so that the window can draw in between.
             let mut guard = capture.write().unwrap_or_else(PoisonError::into_inner);
             let cap = &mut *guard;
             cap.trace = trace.clone();
@@ -304,7 +304,7 @@ fn append(
             wake();
         }
         if follower.is_done() {
-            // What is told only at the end: losses, how the recording ended.
+            // Some facts are known only at the end of the input: losses, how the recording ended.
             capture.write().unwrap_or_else(PoisonError::into_inner).trace.info = trace.info.clone();
         } else if more < POLL_EVENTS {
             std::thread::sleep(POLL);

@@ -1,4 +1,5 @@
-//! What the middle of the window shows for one view, computed off the UI thread: the map and the area as pixels, the fault rows as bins.
+//! [`Pictures`]: the contents of the middle of the window for one view, computed off the UI thread. The map and the area are pixels, the fault
+//! rows bins.
 
 use std::sync::{Arc, RwLock};
 
@@ -10,70 +11,70 @@ use crate::capture::{self, Capture};
 use crate::view::Range;
 use crate::worker::Worker;
 
-/// Shades of the area, from the bottom up.
+/// States that the area stacks, from the bottom up.
 pub(crate) const STACK: [Shade; 5] =
     [Shade::Writable, Shade::ReadOnly, Shade::AccessTracked, Shade::Mmio, Shade::Removed];
 
-/// A view of which a picture is wanted.
+/// The view of which a picture is wanted, and everything else that the picture depends on.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Wanted {
-    /// VM.
+    /// VM to show.
     pub(crate) vm: VmId,
-    /// Address space.
+    /// Address space to show: 0 is the normal one, 1 is SMM.
     pub(crate) as_id: u8,
-    /// Time, in nanoseconds since the first event; whole numbers.
+    /// Time to show, in whole nanoseconds since the first event.
     pub(crate) time: Range,
-    /// Rows of the GFN axis.
+    /// Rows of the GFN axis to show.
     pub(crate) rows: Range,
-    /// Device pixels of the map.
+    /// Width and height of the map in device pixels.
     pub(crate) map: [u32; 2],
-    /// Device pixels of the area; nothing if it is hidden.
+    /// Width and height of the area in device pixels; 0 if it is hidden.
     pub(crate) area: [u32; 2],
-    /// Threads with a row of faults.
+    /// Threads whose faults are shown, one row each.
     pub(crate) lanes: Vec<u32>,
-    /// Bins of a fault row.
+    /// Number of bins of a fault row.
     pub(crate) bins: usize,
-    /// Dark or light.
+    /// Colour scheme.
     pub(crate) theme: Theme,
-    /// Device pixels of a pattern's pixel.
+    /// Width and height in device pixels of one pixel of a pattern.
     pub(crate) scale: u32,
-    /// The area shows memory instead of entries.
+    /// Whether the area shows bytes of memory instead of numbers of entries.
     pub(crate) memory: bool,
-    /// State of a growing trace.
+    /// Version of the capture, which changes when the trace grows.
     pub(crate) version: u64,
 }
 
 /// The area under the map.
 #[derive(Clone, Debug)]
 pub(crate) struct Area {
-    /// One per bucket.
+    /// Number of entries per state, one element per column.
     pub(crate) counts: Vec<Counts>,
-    /// Top of its axis.
+    /// Upper end of the axis, in entries or bytes.
     pub(crate) top: f64,
-    /// Picture.
+    /// Picture of the area.
     pub(crate) pixels: ColorImage,
 }
 
 /// A finished picture.
 pub(crate) struct Picture {
-    /// What was asked.
+    /// The view that the picture is of.
     pub(crate) wanted: Wanted,
-    /// Cells, for what is under the pointer.
+    /// Cells of the map, to look up what is under the pointer.
     pub(crate) map: MapImage,
-    /// The map's pixels, until they are on the graphics card.
+    /// Pixels of the map, until they are on the graphics card.
     pub(crate) pixels: Option<ColorImage>,
-    /// The area.
+    /// The area, unless it is hidden.
     pub(crate) area: Option<Area>,
-    /// Faults per bin, a row a thread.
+    /// Number of faults per bin, one row per thread.
     pub(crate) lanes: Vec<Vec<Bin>>,
-    /// Events per bin over the whole trace.
+    /// Number of events per bin over the whole trace.
     pub(crate) overview: Vec<Bin>,
 }
 
-/// Bins of the overview: enough for any screen, few enough to draw as one mesh.
+/// Number of bins of the overview: enough for any screen, and few enough to draw as one mesh.
 pub(crate) const OVERVIEW_BINS: usize = 600;
 
-/// Computes a picture.
+/// Computes the picture of a view.
 pub(crate) fn compute(capture: &Arc<RwLock<Capture>>, w: Wanted) -> Picture {
     let cap = capture::read(capture);
     let (t0, t1) = (cap.abs(w.time.start), cap.abs(w.time.end));
@@ -108,7 +109,7 @@ pub(crate) fn compute(capture: &Arc<RwLock<Capture>>, w: Wanted) -> Picture {
     Picture { wanted: w, map, pixels: Some(pixels), area, lanes, overview }
 }
 
-/// What the area counts of a shade.
+/// Number of entries in a state, or bytes that they cover, as the area shows it.
 pub(crate) fn amount(counts: &Counts, shade: Shade, memory: bool) -> f64 {
     if memory { counts.bytes(shade) as f64 } else { counts.total(shade) as f64 }
 }
@@ -131,7 +132,7 @@ fn area(counts: Vec<Counts>, w: &Wanted) -> Area {
                 continue;
             }
             below += n;
-            // A state that is there at all gets a pixel: one MMIO page among thousands shall not vanish.
+            // Every state that occurs gets at least one pixel, so that one MMIO page among thousands is seen.
             let until = ((below / top * height as f64).round() as usize).max(filled + 1).min(height);
             let style = visual.shade_style(shade);
             for y in filled..until {
@@ -145,7 +146,7 @@ fn area(counts: Vec<Counts>, w: &Wanted) -> Area {
     Area { counts, top, pixels: ColorImage::new([width, height], pixels) }
 }
 
-/// A round number a little above `most`, so that the axis has room and says something simple.
+/// A round number a little above `most`, as the upper end of an axis.
 fn nice_top(most: f64, binary: bool) -> f64 {
     let most = (most * 1.05).max(1.0);
     if binary {
@@ -162,22 +163,22 @@ fn nice_top(most: f64, binary: bool) -> f64 {
     [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0].into_iter().find(|n| *n >= v).unwrap_or(v) * unit
 }
 
-/// The picture that is shown and the one that is on its way.
+/// The picture that is shown and the one that is being computed.
 pub(crate) struct Pictures {
     worker: Worker<Wanted, Picture>,
     asked: Option<Wanted>,
-    /// The newest finished picture.
+    /// The newest picture that is finished.
     pub(crate) shown: Option<Picture>,
     /// The map on the graphics card.
     pub(crate) map: Option<egui::TextureHandle>,
     /// The area on the graphics card.
     pub(crate) area: Option<egui::TextureHandle>,
-    /// Why the last one failed.
+    /// The error of the last picture, if it failed.
     pub(crate) error: Option<String>,
 }
 
 impl Pictures {
-    /// Pictures of a capture; in place (`inline`) where the caller needs them in the same frame.
+    /// Pictures of a capture. With `inline` they are computed on the caller's thread, so that they are ready in the same frame.
     pub(crate) fn new(capture: &Arc<RwLock<Capture>>, ctx: &egui::Context, inline: bool) -> Self {
         let capture = Arc::clone(capture);
         let compute = move |w| compute(&capture, w);
@@ -190,7 +191,7 @@ impl Pictures {
         Self { worker, asked: None, shown: None, map: None, area: None, error: None }
     }
 
-    /// Asks for a view unless it is what was last asked, and takes over what has become ready.
+    /// Asks for the picture of a view unless it was the last one asked for, and takes over a picture that has become ready.
     pub(crate) fn want(&mut self, ctx: &egui::Context, wanted: Wanted) {
         if self.asked.as_ref() != Some(&wanted) {
             self.asked = Some(wanted.clone());
@@ -212,7 +213,7 @@ impl Pictures {
         }
     }
 
-    /// Whether the picture shown is the one wanted.
+    /// Whether the picture that is shown is the one that is wanted.
     pub(crate) fn settled(&self) -> bool {
         !self.worker.busy() && self.shown.as_ref().is_some_and(|p| Some(&p.wanted) == self.asked.as_ref())
     }

@@ -1,4 +1,5 @@
-//! Events as rows of text, and which of them pass a filter: the columns and the language of `mmuscope events`, from `mmuscope-analysis`.
+//! [`rows_of`] and [`filter_events`]: the rows of the event table as text, and the events that pass a filter. Columns and filters are those of
+//! `mmuscope events`.
 
 use mmuscope_analysis::Filter;
 use mmuscope_analysis::events::{self, EVENTS};
@@ -8,29 +9,29 @@ use mmuscope_replay::EventIx;
 use crate::capture::Capture;
 use crate::fmt;
 
-/// One row of the event table.
+/// One row of the event table as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EventRow {
-    /// Nanoseconds since the first event.
+    /// Time in nanoseconds since the first event.
     pub(crate) time: u64,
     pub(crate) cpu: String,
     pub(crate) task: String,
     pub(crate) vcpu: String,
     pub(crate) event: String,
     pub(crate) gfn: String,
-    /// Everything else, as `name=value`.
+    /// All other fields of the event, as `name=value`.
     pub(crate) fields: String,
 }
 
-/// Columns with a place of their own in the table.
+/// Columns that are not repeated in `fields`.
 const OWN: [&str; 10] = ["ts", "cpu", "tid", "comm", "vm", "vcpu", "event", "pid", "gfn", "event_id"];
 
-/// What a filter can name.
+/// Names of the columns that a filter can use.
 pub(crate) fn column_names() -> String {
     EVENTS.columns.iter().map(|c| c.name).collect::<Vec<_>>().join(" ")
 }
 
-/// Rows for some events. An event that cannot be shown becomes a row that says so.
+/// The rows of some events.
 pub(crate) fn rows_of(cap: &Capture, wanted: &[EventIx]) -> Vec<EventRow> {
     let who = cap.who();
     let mut rows = Rows::new(&EVENTS);
@@ -81,7 +82,7 @@ fn fields(chunk: &Chunk, row: usize) -> String {
     out
 }
 
-/// The events that pass `text` and lie in `window` (nanoseconds since the first event).
+/// Numbers of the events that pass the filter `text` and lie in `window` (start and end in nanoseconds since the first event).
 pub(crate) fn filter_events(
     cap: &Capture,
     text: &str,

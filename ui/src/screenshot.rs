@@ -1,16 +1,16 @@
-//! Pictures of the window: for documents (`--screenshot`), for a file beside the trace, for the clipboard.
+//! [`write_png`]: writes pictures of the window, for `--screenshot` and for the command "Save picture".
 
 use std::io::BufWriter;
 use std::path::Path;
 
 use egui::ColorImage;
 
-/// Writes a picture as PNG. The file is whole or not there.
+/// Writes a picture as a PNG file, which appears under its name only once it is complete.
 pub(crate) fn write_png(path: &Path, image: &ColorImage) -> Result<(), String> {
     let part = path.with_extension("png.part");
     let written = encode(&part, image).and_then(|()| std::fs::rename(&part, path).map_err(|e| e.to_string()));
     if written.is_err() {
-        // What is left of a failed attempt is of no use to anybody.
+        // An unfinished file is of no use.
         std::fs::remove_file(&part).ok();
     }
     written

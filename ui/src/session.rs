@@ -1,16 +1,16 @@
-//! What is remembered from one start to the next: recent files and which panels are open.
+//! [`Session`]: what the viewer remembers from one start to the next: recent files and which panels are open.
 
 use std::path::{Path, PathBuf};
 
 use crate::doc::Shown;
 
-/// How many recent files are kept.
+/// Most recent files that are kept.
 const RECENT: usize = 12;
 
-/// Remembered between starts.
+/// What is remembered between starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Session {
-    /// Newest first.
+    /// Recent files, the newest first.
     pub(crate) recent: Vec<PathBuf>,
     /// Panels that are open.
     pub(crate) shown: Shown,
@@ -27,21 +27,21 @@ impl Session {
         self.recent.truncate(RECENT);
     }
 
-    /// From what eframe keeps.
+    /// Reads the session from eframe's storage.
     pub(crate) fn load(storage: Option<&dyn eframe::Storage>) -> Self {
         storage.and_then(|s| s.get_string(KEY)).map_or_else(Self::default, |text| Self::parse(&text))
     }
 
-    /// To what eframe keeps.
+    /// Writes the session to eframe's storage.
     pub(crate) fn save(&self, storage: &mut dyn eframe::Storage) {
         storage.set_string(KEY, self.text());
     }
 
-    /// One `name value` a line: readable, and a line that a later version writes is skipped by this one.
+    /// The session as lines `name value`. Unknown names are skipped when they are read, so that a later version may add some.
     fn text(&self) -> String {
         let mut out = String::new();
         for path in &self.recent {
-            // A path with a line break cannot be kept in lines; it is merely not remembered.
+            // A path with a line break cannot be written as a line and is not remembered.
             if let Some(p) = path.to_str().filter(|p| !p.contains('\n')) {
                 out.extend(["recent ", p, "\n"]);
             }

@@ -1,4 +1,4 @@
-//! Colours and sizes of the window, all derived from the visual language that the report uses too. No other module names a colour.
+//! [`Tokens`]: colours and sizes of the window, derived from the visual language that the report uses too. No other module names a colour.
 
 use egui::{
     Color32, CornerRadius, FontFamily, FontId, Margin, Shadow, Stroke, TextStyle, Theme as EguiTheme, Vec2,
@@ -7,10 +7,10 @@ use egui::{
 use mmuscope_analysis::visual::{Color, Theme, Visual};
 use mmuscope_replay::Shade;
 
-/// The colours of one theme as egui wants them.
+/// The colours of one theme as egui needs them; see [`ThemeColors`](mmuscope_analysis::visual::ThemeColors) for what each is for.
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens {
-    /// Light or dark.
+    /// Theme that the colours are of.
     pub(crate) theme: Theme,
     pub(crate) background: Color32,
     pub(crate) page: Color32,
@@ -38,7 +38,7 @@ fn c(color: Color) -> Color32 {
 }
 
 impl Tokens {
-    /// Of a theme.
+    /// The colours of a theme.
     pub(crate) fn of(theme: Theme) -> Self {
         let v = Visual::builtin();
         let t = v.theme(theme);
@@ -64,16 +64,16 @@ impl Tokens {
         }
     }
 
-    /// Of what the context shows.
+    /// The colours of the theme that the context shows.
     pub(crate) fn current(ctx: &egui::Context) -> Self {
         Self::of(theme_of(ctx.theme()))
     }
 
-    /// Colour of a state, for text marks and small squares.
+    /// Colour of a state, for text and small squares.
     pub(crate) fn shade(&self, shade: Shade) -> Color32 {
         let style = Visual::builtin().shade_style(shade);
         c(match shade {
-            // These are drawn as background with marks: the mark is what can be seen.
+            // These states are drawn as background with marks, so that their own colour cannot be seen in a small square.
             Shade::Nonpresent => Visual::builtin().theme(self.theme).axis,
             Shade::Unknown | Shade::AccessTracked => style.mark(self.theme),
             _ => style.fill(self.theme),
@@ -81,7 +81,7 @@ impl Tokens {
     }
 }
 
-/// The visual language's theme for egui's.
+/// The theme of the visual language for one of egui's.
 pub(crate) fn theme_of(theme: EguiTheme) -> Theme {
     match theme {
         EguiTheme::Dark => Theme::Dark,
@@ -89,17 +89,17 @@ pub(crate) fn theme_of(theme: EguiTheme) -> Theme {
     }
 }
 
-/// Monospaced digits of tables and values.
+/// Font of tables and values, monospaced.
 pub(crate) fn mono(size: f32) -> FontId {
     FontId::new(size, FontFamily::Monospace)
 }
 
-/// Labels of axes.
+/// Font of the labels of axes.
 pub(crate) fn small() -> FontId {
     FontId::new(11.0, FontFamily::Proportional)
 }
 
-/// Gives both of egui's themes our colours and sizes.
+/// Sets the colours and sizes of both of egui's themes.
 pub(crate) fn install(ctx: &egui::Context) {
     for theme in [EguiTheme::Dark, EguiTheme::Light] {
         let t = Tokens::of(theme_of(theme));

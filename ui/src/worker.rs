@@ -1,4 +1,4 @@
-//! One background thread that computes the newest request only: what was asked for before it is not worth computing any more.
+//! [`Worker`]: a background thread that computes the newest request. Requests that a newer one replaced before they were begun are dropped.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -16,19 +16,19 @@ struct Shared<Q, R> {
 
 impl<Q, R> Shared<Q, R> {
     fn lock(&self) -> MutexGuard<'_, Slot<Q, R>> {
-        // The slot is only ever replaced as a whole, so a panic elsewhere leaves nothing half-written in it.
+        // Each field of the slot is replaced as a whole, so that a panic elsewhere leaves it consistent.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A function on its own thread.
+/// A function that runs on a thread of its own, on the newest request.
 pub(crate) struct Worker<Q, R> {
     shared: Arc<Shared<Q, R>>,
     inline: Option<Box<dyn Fn(Q) -> R + Send>>,
 }
 
 impl<Q: Send + 'static, R: Send + 'static> Worker<Q, R> {
-    /// Starts the thread; `wake` is called after each result. Without a thread (the system refused one) it computes in place.
+    /// Starts the thread, which calls `wake` after each result. If the system refuses a thread, requests are computed on the caller's.
     pub(crate) fn start(
         name: &str,
         compute: impl Fn(Q) -> R + Send + Clone + 'static,
@@ -67,7 +67,7 @@ impl<Q: Send + 'static, R: Send + 'static> Worker<Q, R> {
         Self { shared, inline }
     }
 
-    /// A worker that computes in place: what tests and screenshots need.
+    /// A worker that computes on the caller's thread, for tests and screenshots.
     pub(crate) fn inline(compute: impl Fn(Q) -> R + Send + 'static) -> Self {
         let shared = Arc::new(Shared {
             slot: Mutex::new(Slot { wanted: None, busy: false, done: None, quit: false }),
@@ -76,7 +76,7 @@ impl<Q: Send + 'static, R: Send + 'static> Worker<Q, R> {
         Self { shared, inline: Some(Box::new(compute)) }
     }
 
-    /// Asks; an older question that was not begun is forgotten.
+    /// Asks for a result. An older request that was not begun is dropped.
     pub(crate) fn ask(&self, query: Q) {
         if let Some(compute) = &self.inline {
             let result = compute(query);
@@ -87,12 +87,12 @@ impl<Q: Send + 'static, R: Send + 'static> Worker<Q, R> {
         self.shared.wake.notify_one();
     }
 
-    /// The newest result, once.
+    /// Takes the newest result, if there is one that was not taken yet.
     pub(crate) fn take(&self) -> Option<Result<R, String>> {
         self.shared.lock().done.take()
     }
 
-    /// Whether a result is on its way.
+    /// Whether a request is waiting or being computed.
     pub(crate) fn busy(&self) -> bool {
         let slot = self.shared.lock();
         slot.busy || slot.wanted.is_some()
@@ -119,7 +119,7 @@ mod tests {
     fn the_newest_question_is_answered_and_the_ones_between_are_not() {
         let (gate_in, gate) = mpsc::channel::<()>();
         let gate = Arc::new(Mutex::new(gate));
-        let (told, tell) = mpsc::channel();
+        let (woke, wakes) = mpsc::channel();
         let w = Worker::start(
             "test",
             move |q: u32| {
@@ -127,7 +127,7 @@ mod tests {
                 q * 2
             },
             move || {
-                told.send(()).ok();
+                woke.send(()).ok();
             },
         );
         w.ask(1);
@@ -139,17 +139,17 @@ mod tests {
         w.ask(2);
         w.ask(3);
         gate_in.send(()).ok();
-        tell.recv_timeout(SOON).expect("an answer");
+        wakes.recv_timeout(SOON).expect("an answer");
         assert_eq!(w.take(), Some(Ok(2)));
         gate_in.send(()).ok();
-        tell.recv_timeout(SOON).expect("an answer");
+        wakes.recv_timeout(SOON).expect("an answer");
         assert_eq!(w.take(), Some(Ok(6)));
         assert!(!w.busy());
     }
 
     #[test]
     fn a_panic_becomes_a_message_and_the_thread_lives() {
-        let (told, tell) = mpsc::channel();
+        let (woke, wakes) = mpsc::channel();
         let w = Worker::start(
             "test",
             |q: u32| {
@@ -157,14 +157,14 @@ mod tests {
                 q
             },
             move || {
-                told.send(()).ok();
+                woke.send(()).ok();
             },
         );
         w.ask(0);
-        tell.recv_timeout(SOON).expect("an answer");
+        wakes.recv_timeout(SOON).expect("an answer");
         assert!(matches!(w.take(), Some(Err(_))));
         w.ask(5);
-        tell.recv_timeout(SOON).expect("an answer");
+        wakes.recv_timeout(SOON).expect("an answer");
         assert_eq!(w.take(), Some(Ok(5)));
     }
 

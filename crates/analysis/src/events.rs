@@ -1,4 +1,7 @@
-//! The table of events: one row an event, one column a field.
+//! The table `events`: one row per event, one column per field.
+//!
+//! [`push`] adds an event to a table and [`EventFilter`] selects events; `mmuscope events` and the viewer's event table call both. Nothing
+//! here looks at a replay: an event is shown with what its own record holds, plus the VM and vCPU that [`Who`] finds for its thread.
 
 use crate::table::{Rows, table};
 use mmuscope_replay::{VmSearch, VmThreads};
@@ -9,74 +12,74 @@ use mmuscope_trace::{
 use std::collections::{BTreeMap, BTreeSet};
 
 table! {
-    /// Events, in time order. A cell is null where the event has no such field or the format did not carry it.
-    pub C / EVENTS = "events", lead 7, "An event of the trace." {
-        ts: Time, "when";
-        cpu: Number, "CPU that recorded it";
-        tid: Number, "thread that was running";
-        comm: Text, "its name";
-        vm: Number, "VM it belongs to, as far as threads tell";
-        vcpu: Number, "vCPU, from the event or from its thread";
-        event: Text, "name of the tracepoint; lost, damage, tracing_mark_write, fork, comm and exit for what is none";
-        pid: Number, "process (thread group) of the thread";
-        as_id: Number, "address space: 1 is SMM";
-        level: Number, "level of the entry or table: 1 is 4K";
-        gfn: Hex, "guest frame";
-        old_spte: Hex, "value before";
-        new_spte: Hex, "value after";
-        spte: Hex, "value read";
-        sptep: Hex, "where the entry lies: physical in kvm_mmu_set_spte, virtual elsewhere";
-        pfn: Hex, "host frame";
-        error_code: Hex, "error code of a fault or a page walk, in the encoding that `encoding` names";
-        encoding: Text, "ept (exit qualification), npf, pf (#PF), or ambiguous";
-        gpa: Hex, "guest physical address";
-        gva: Hex, "guest virtual address";
-        address: Hex, "address of a fault or walk; virtual or physical as the event has it";
-        rip: Hex, "guest instruction pointer";
-        reason: Number, "exit reason";
-        reason_name: Text, "its name";
-        isa: Text, "instruction set of the exit reason: vmx or svm";
-        info1: Hex, "exit_info1 or exit qualification";
-        info2: Hex, "exit_info2";
-        intr_info: Hex, "event being delivered";
-        requests: Hex, "pending requests of the vCPU";
-        result: Text, "how the fast path ended";
-        errno: Signed, "error, negative";
-        access: Number, "ACC bits: 1 exec, 2 write, 4 user";
-        r: Flag, "readable";
-        w: Flag, "writable";
-        x: Flag, "executable";
-        u: Flag, "user";
-        generation: Number, "MMIO generation";
-        kvm_generation: Number, "generation of the memslots";
-        valid: Flag, "the MMIO generations agree";
-        role: Text, "role of the page: direct, guest_mode, smm, invalid …";
-        role_word: Hex, "the raw role word";
-        created: Flag, "the page was made, not found";
-        unsync: Flag, "the page may be out of sync";
-        root_count: Signed, "root count";
-        mmu_valid_gen: Count, "generation of the MMU's pages";
-        used_pages: Number, "page-table pages in use";
-        kind: Text, "read, write, unsatisfied read; fork, comm, exec, exit; 4-byte read of a table …";
-        length: Number, "bytes accessed";
-        value: Hex, "data, or a guest page-table entry";
-        start: Hex, "first address or frame of a range";
-        end: Hex, "one past the last";
-        flag: Flag, "young, failed, entering, repeated, gpa match, immediate exit: what the event is about";
-        token: Hex, "token of an asynchronous fault";
-        nested_rip: Hex, "instruction pointer of L2";
-        nested_pgd: Hex, "L1's EPT or NPT pointer";
-        slot: Number, "memslot";
-        index: Signed, "index in the dirty ring";
-        offset: Hex, "page in the slot";
-        attributes: Hex, "memory attributes: bit 3 is private";
-        count: Count, "how many events were lost";
-        text: Text, "marker text, a task's new name, or the fields of an event without columns of its own";
-        event_id: Number, "number of the event in the trace, from 0: what `event` in faults and `opened_event` in spans name";
+        /// Events, in time order. A cell is null where the event has no such field or the format did not carry it.
+        pub C / EVENTS = "events", lead 7, "An event of the trace." {
+            ts: Time, "time at which the event was recorded";
+            cpu: Number, "CPU that recorded the event";
+            tid: Number, "thread that was running";
+            comm: Text, "name of the thread";
+            vm: Number, "VM that the thread belongs to, numbered as in every other table; null where that is not known";
+            vcpu: Number, "vCPU, from the event or from its thread";
+            event: Text, "name of the tracepoint; lost, damage, tracing_mark_write, fork, comm and exit for records that are no tracepoint";
+            pid: Number, "process (thread group) of the thread";
+            as_id: Number, "address space: 0 is the normal one, 1 is SMM";
+            level: Number, "level of the entry or table: 1 is 4K, 2 is 2M, 3 is 1G";
+            gfn: Hex, "guest frame number, in pages of 4 KiB";
+            old_spte: Hex, "value of the entry before the change";
+            new_spte: Hex, "value of the entry after the change";
+            spte: Hex, "value of the entry, where the event has only one";
+            sptep: Hex, "address of the entry: host-physical in kvm_mmu_set_spte, host-virtual elsewhere";
+            pfn: Hex, "host frame number, in pages of 4 KiB";
+            error_code: Hex, "error code of a fault or a page walk, in the encoding that `encoding` names";
+            encoding: Text, "encoding of the error code: ept (exit qualification), npf, pf (#PF), or ambiguous";
+            gpa: Hex, "guest-physical address";
+            gva: Hex, "guest-virtual address";
+            address: Hex, "address of a fault, a walk or a host page; virtual or physical as the event has it";
+            rip: Hex, "guest instruction pointer";
+            reason: Number, "exit reason";
+            reason_name: Text, "name of the exit reason";
+            isa: Text, "instruction set of the exit reason: vmx or svm";
+            info1: Hex, "exit_info1 or exit qualification";
+            info2: Hex, "exit_info2";
+            intr_info: Hex, "interrupt or exception that was being delivered";
+            requests: Hex, "pending requests of the vCPU, one bit each";
+            result: Text, "how the lockless fast path ended: invalid, fixed, spurious, retry or emulate";
+            errno: Signed, "error number, negative; 0 is success";
+            access: Number, "ACC bits: 1 exec, 2 write, 4 user";
+            r: Flag, "whether the entry allows reads";
+            w: Flag, "whether the entry allows writes";
+            x: Flag, "whether the entry allows instruction fetches";
+            u: Flag, "whether the entry allows user-mode accesses";
+            generation: Number, "MMIO generation in the entry";
+            kvm_generation: Number, "generation of the memslots";
+            valid: Flag, "whether both MMIO generations agree";
+            role: Text, "role of the shadow page: direct, guest_mode, smm, invalid …";
+            role_word: Hex, "role of the shadow page as the kernel stores it";
+            created: Flag, "whether the shadow page was created; false: an existing one was used";
+            unsync: Flag, "whether the shadow page may be out of sync with the guest's table";
+            root_count: Signed, "how many vCPUs use the page as a root";
+            mmu_valid_gen: Count, "generation of the MMU's pages";
+            used_pages: Number, "page-table pages in use";
+            kind: Text, "MMIO: read, write or unsatisfied-read; tasks: fork, comm, exec or exit";
+            length: Number, "bytes accessed";
+            value: Hex, "data of an MMIO access, or a guest page-table entry";
+            start: Hex, "first address or frame of a range";
+            end: Hex, "one past the last address or frame of a range";
+            flag: Flag, "the event's yes or no: young (aging), failed (emulation), entering (SMM), repeated (asynchronous fault), GPA matched, immediate exit";
+            token: Hex, "token of an asynchronous page fault";
+            nested_rip: Hex, "instruction pointer of L2";
+            nested_pgd: Hex, "L1's EPT or NPT pointer";
+            slot: Number, "memslot";
+            index: Signed, "index in the dirty ring";
+            offset: Hex, "page within the memslot, from 0";
+            attributes: Hex, "memory attributes: bit 3 is private";
+            count: Count, "how many events were lost";
+            text: Text, "text of a marker, new name of a task, or the fields of an event that has no columns of its own";
+            event_id: Number, "number of the event in the trace, from 0: `event` in faults and `opened_event` in spans refer to it";
     }
 }
 
-/// Which thread is which vCPU of which VM. VMs have the numbers that a replay gives them, so that `events` and every other table agree.
+/// The VM and the vCPU of each thread. VMs have the numbers that a replay gives them, so that `events` and every other table agree.
 #[derive(Clone, Debug, Default)]
 pub struct Who {
     vm: BTreeMap<u32, u32>,
@@ -87,12 +90,12 @@ pub struct Who {
 }
 
 impl Who {
-    /// Of a trace in memory.
+    /// Finds the VMs and vCPUs of a trace in memory.
     pub fn of(trace: &Trace) -> Self {
         Self::new(&trace.info, &VmSearch::of(trace))
     }
 
-    /// From what the reader says of threads, and the VMs that were found.
+    /// Takes the vCPUs from the reader's `info`, and the VMs that a search found; a VM's place in `vms` is its number.
     pub fn new(info: &TraceInfo, vms: &[VmThreads]) -> Self {
         let only = (vms.len() == 1).then_some(0);
         let mut who = Self { only, vms: vms.len() as u32, ..Self::default() };
@@ -108,26 +111,26 @@ impl Who {
         who
     }
 
-    /// How many VMs there are.
+    /// Number of VMs in the trace.
     pub fn vms(&self) -> u32 {
         self.vms
     }
 
-    /// VM of an event's thread.
+    /// The VM of an event's thread: by thread, else by process, else the only VM there is.
     pub fn vm(&self, e: &Event) -> Option<u32> {
         let by_tid = e.tid.and_then(|t| self.vm.get(&t));
         let by_pid = || e.pid.and_then(|p| self.vm_of_pid.get(&p));
-        by_tid.or_else(by_pid).copied().or_else(|| self.only.filter(|_| says_something_of_a_vm(&e.body)))
+        by_tid.or_else(by_pid).copied().or_else(|| self.only.filter(|_| can_belong_to_a_vm(&e.body)))
     }
 
-    /// vCPU of an event: its own word, or its thread's.
+    /// The vCPU of an event: the number in the event itself, else the one of its thread.
     pub fn vcpu(&self, e: &Event) -> Option<u32> {
         own_vcpu(&e.body).or_else(|| e.tid.and_then(|t| self.vcpu.get(&t)).copied())
     }
 }
 
-/// Markers, task names and notes of loss happen to the host, not to a VM.
-fn says_something_of_a_vm(body: &Body) -> bool {
+/// Whether an event can belong to a VM. Markers, task names, losses and events of other systems concern the host.
+fn can_belong_to_a_vm(body: &Body) -> bool {
     !matches!(
         body,
         Body::Marker { .. }
@@ -151,7 +154,7 @@ fn own_vcpu(body: &Body) -> Option<u32> {
     }
 }
 
-/// The guest frame an event is about, where it names one.
+/// The guest frame number that an event names, or that its guest-physical address lies in.
 pub fn gfn_of(body: &Body) -> Option<u64> {
     match *body {
         Body::GetPage { page, .. }
@@ -179,7 +182,7 @@ pub fn gfn_of(body: &Body) -> Option<u64> {
     }
 }
 
-/// Guest frames an event covers, one past the last at the end: a huge page covers more than its first.
+/// The guest frames that an event covers: the first and one past the last. An entry of level 2 covers 512 frames.
 pub fn gfns_of(body: &Body) -> Option<(u64, u64)> {
     let level = match *body {
         Body::SetSpte { level, .. }
@@ -198,7 +201,7 @@ pub fn gfns_of(body: &Body) -> Option<(u64, u64)> {
     Some((gfn, gfn.saturating_add(pages)))
 }
 
-/// Adds an event as a row. `id` is its number in the trace, `base` the moment that times count from.
+/// Adds an event as a row. `id` is its number in the trace, from 0; `base` is the time on the trace's clock that `ts` counts from.
 pub fn push(rows: &mut Rows, id: u64, e: &Event, strings: &Strings, who: &Who, base: u64) {
     rows.row();
     rows.set(C::ts, e.ts.saturating_sub(base));
@@ -217,6 +220,7 @@ pub fn push(rows: &mut Rows, id: u64, e: &Event, strings: &Strings, who: &Who, b
     fields(rows, &e.body, strings);
 }
 
+/// Sets the cells of an event's own fields. Tracepoints of the MMU are here, the others in the functions that this one ends in.
 fn fields(rows: &mut Rows, body: &Body, strings: &Strings) {
     match *body {
         Body::PagetableWalk { addr, pferr } => {
@@ -297,6 +301,13 @@ fn fields(rows: &mut Rows, body: &Body, strings: &Strings) {
             rows.set(C::level, level);
             rows.set(C::errno, errno);
         }
+        _ => vcpu_fields(rows, body, strings),
+    }
+}
+
+/// Sets the cells of events of a running vCPU: exits, entries, faults, emulation.
+fn vcpu_fields(rows: &mut Rows, body: &Body, strings: &Strings) {
+    match *body {
         Body::PageFault { vcpu: _, rip, address, error_code, encoding: how } => {
             rows.set(C::rip, rip);
             rows.set(C::address, address);
@@ -350,6 +361,39 @@ fn fields(rows: &mut Rows, body: &Body, strings: &Strings) {
             rows.set(C::kind, if write { "write" } else { "read" });
             rows.set(C::flag, gpa_match);
         }
+        Body::NestedVmexit { vcpu: _, reason, isa, rip, info1, info2 } => {
+            exit(rows, reason, isa, "");
+            rows.set(C::rip, rip);
+            rows.set(C::info1, info1);
+            rows.set(C::info2, info2);
+        }
+        Body::NestedVmenter { rip, nested_rip, nested_pgd } => {
+            rows.set(C::rip, rip);
+            rows.set(C::nested_rip, nested_rip);
+            rows.set(C::nested_pgd, nested_pgd);
+        }
+        Body::RmpFault { vcpu: _, gpa, pfn, error_code, rmp_level, psmash_ret } => {
+            rows.set(C::gpa, gpa);
+            rows.set(C::pfn, pfn);
+            rows.set(C::error_code, error_code);
+            rows.set(C::level, rmp_level);
+            rows.set(C::errno, psmash_ret);
+        }
+        Body::SmmTransition { vcpu: _, smbase, entering } => {
+            rows.set(C::address, smbase);
+            rows.set(C::flag, entering);
+        }
+        Body::EmulateInsn { rip, failed } => {
+            rows.set(C::rip, rip);
+            rows.set(C::flag, failed);
+        }
+        _ => host_fields(rows, body, strings),
+    }
+}
+
+/// Sets the cells of events of the host: notifiers, asynchronous faults, dirty rings, and records that are no tracepoint.
+fn host_fields(rows: &mut Rows, body: &Body, strings: &Strings) {
+    match *body {
         Body::UnmapHvaRange { start, end } | Body::AgeHva { start, end } => {
             rows.set(C::start, start);
             rows.set(C::end, end);
@@ -378,36 +422,10 @@ fn fields(rows: &mut Rows, body: &Body, strings: &Strings) {
             rows.set(C::offset, offset);
         }
         Body::DirtyRingReset { index, .. } => rows.set(C::index, index),
-        Body::NestedVmexit { vcpu: _, reason, isa, rip, info1, info2 } => {
-            exit(rows, reason, isa, "");
-            rows.set(C::rip, rip);
-            rows.set(C::info1, info1);
-            rows.set(C::info2, info2);
-        }
-        Body::NestedVmenter { rip, nested_rip, nested_pgd } => {
-            rows.set(C::rip, rip);
-            rows.set(C::nested_rip, nested_rip);
-            rows.set(C::nested_pgd, nested_pgd);
-        }
-        Body::RmpFault { vcpu: _, gpa, pfn, error_code, rmp_level, psmash_ret } => {
-            rows.set(C::gpa, gpa);
-            rows.set(C::pfn, pfn);
-            rows.set(C::error_code, error_code);
-            rows.set(C::level, rmp_level);
-            rows.set(C::errno, psmash_ret);
-        }
         Body::SetMemAttributes { start, end, attributes } => {
             rows.set(C::start, start);
             rows.set(C::end, end);
             rows.set(C::attributes, attributes);
-        }
-        Body::SmmTransition { vcpu: _, smbase, entering } => {
-            rows.set(C::address, smbase);
-            rows.set(C::flag, entering);
-        }
-        Body::EmulateInsn { rip, failed } => {
-            rows.set(C::rip, rip);
-            rows.set(C::flag, failed);
         }
         Body::Marker { text } => rows.set(C::text, &*strings.text(text)),
         Body::Lost { count, event } => {
@@ -449,7 +467,7 @@ fn page(rows: &mut Rows, p: &Page) {
     rows.set(C::mmu_valid_gen, p.mmu_valid_gen);
 }
 
-/// A role in words, the kernel's where it has one.
+/// A role in words, in the kernel's terms.
 fn role(r: &Role) -> String {
     let mut words: Vec<String> = Vec::new();
     if r.direct {
@@ -513,27 +531,27 @@ fn task_kind(kind: TaskKind) -> &'static str {
     }
 }
 
-/// Which events a question is about. Empty and `None` match everything; an event must pass all of them.
+/// Conditions on events. A condition that is empty or `None` lets every event pass; an event must pass all of them.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
-    /// First moment, on the trace's clock.
+    /// Earliest time, in nanoseconds on the trace's clock.
     pub from: Option<u64>,
-    /// Last moment, on the trace's clock.
+    /// Latest time, included, in nanoseconds on the trace's clock.
     pub to: Option<u64>,
-    /// CPUs.
+    /// Numbers of the CPUs that recorded the event.
     pub cpus: BTreeSet<u16>,
-    /// Threads.
+    /// Ids of the threads that were running.
     pub tids: BTreeSet<u32>,
-    /// VMs.
+    /// Numbers of the VMs, as [`Who`] counts them.
     pub vms: BTreeSet<u32>,
-    /// Ranges of guest frames, one past the last at their end; an event that names no frame does not match.
+    /// Ranges of guest frames, each the first and one past the last. An event that names no frame does not match.
     pub gfns: Vec<(u64, u64)>,
-    /// Event names, with `*` and `?`; a leading `kvm:` or `kvmmmu:` does not matter.
+    /// Patterns of event names, as [`name_fits`] reads them.
     pub names: Vec<String>,
 }
 
 impl EventFilter {
-    /// Whether the event passes.
+    /// Whether the event passes all conditions.
     pub fn passes(&self, e: &Event, strings: &Strings, who: &Who) -> bool {
         self.from.is_none_or(|t| e.ts >= t)
             && self.to.is_none_or(|t| e.ts <= t)
@@ -546,17 +564,17 @@ impl EventFilter {
                 || self.names.iter().any(|n| name_fits(event_name(&e.body, strings), n)))
     }
 
-    /// Whether nothing after `ts` can pass: the rest of the trace need not be read.
+    /// Whether no event at `ts` or later can pass, so that the rest of the trace need not be read.
     pub fn is_past(&self, ts: u64) -> bool {
         self.to.is_some_and(|t| ts > t)
     }
 }
 
-/// Whether an event's name fits a pattern with `*` and `?`; a leading `kvm:` or `kvmmmu:` does not matter.
+/// Whether an event's name matches a pattern with `*` and `?`. The system before a colon (`kvm:`, `kvmmmu:`) may be left out on either side.
 pub fn name_fits(name: &str, pattern: &str) -> bool {
     let bare = |s: &'_ str| s.split_once(':').map_or(s.len(), |(_, rest)| rest.len());
     let (n, p) = (&name[name.len() - bare(name)..], &pattern[pattern.len() - bare(pattern)..]);
-    crate::filter::like(name, pattern) || crate::filter::like(n, p)
+    mmuscope_units::like(name, pattern) || mmuscope_units::like(n, p)
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! Questions over a replay: tables, filters, summaries, and the visual language of the pictures.
 //!
-//! A [`Table`](table::Table) names its columns, whose names and types are a contract with scripts; [`table::Rows`] builds chunks of it, a chunk at a
-//! time, so that input larger than memory can pass through, and `mmuscope-tables` writes them. What the report and the viewer need of all this is
-//! here, and it is light to build: no file format, no polars.
+//! The command line, the report and the viewer call this crate. Its main type is [`Table`](table::Table), which names its columns: their names and
+//! types are a contract with scripts. [`table::Rows`] builds chunks of a table, one at a time, so that input larger than memory can pass through;
+//! `mmuscope-tables` writes them.
+//!
+//! This crate never reads or writes a file and never decides what an event means: readers are in `mmuscope-trace`, conclusions in
+//! `mmuscope-replay`. It is light to build: it links no file format of tables.
 
 pub mod events;
 pub mod filter;

@@ -1,36 +1,40 @@
-//! What a trace holds, at a glance: counted while its events pass, in memory that does not grow with their number.
+//! [`EventCounts`]: what a trace holds, counted while its events pass.
+//!
+//! `mmuscope summary` feeds it every event, also of a trace that is too large to keep: its memory does not grow with the number of events.
+//! It never replays; what only a replay knows (zaps, address spaces) is not here.
 
 use crate::events::{Who, gfn_of};
 use mmuscope_replay::MmioAccesses;
 use mmuscope_trace::{Body, Event, StrId, Strings, event_name};
 use std::collections::HashMap;
 
-/// Pages that are counted one by one; more than that and the least seen are dropped (the counts of the busiest stay close).
+/// Most pages, and most threads, that are counted one by one. Beyond that the pages with the fewest events are dropped, and the counts of
+/// the busiest become lower bounds.
 const TRACKED: usize = 1 << 16;
 
-/// Counts over the events of a trace.
+/// Numbers of events of a trace, by name, thread and page.
 #[derive(Clone, Debug, Default)]
 pub struct EventCounts {
-    /// Events by name, unsorted.
+    /// Number of events by event name.
     by_name: HashMap<String, u64>,
-    /// Events by thread and name of the thread, unsorted.
+    /// Name of the thread and number of events, by thread id and name.
     by_task: HashMap<(u32, StrId), (String, u64)>,
     faults: Busiest,
     mmio: Busiest,
     accesses: MmioAccesses,
-    /// All events ([`Body::is_event`]).
+    /// Number of all events ([`Body::is_event`]).
     pub events: u64,
-    /// `kvm_page_fault` events.
+    /// Number of `kvm_page_fault` events.
     pub page_faults: u64,
-    /// Markers and when they were written, the first few.
+    /// Texts of the first markers and the times they were written, in nanoseconds on the trace's clock; at most 1,000.
     pub marks: Vec<(String, u64)>,
 }
 
-/// How many markers [`EventCounts`] keeps.
+/// Most markers that [`EventCounts`] keeps.
 const MARKS: usize = 1000;
 
 impl EventCounts {
-    /// Counts an event.
+    /// Counts an event. Records that are no event (losses, damage) are passed over.
     pub fn add(&mut self, e: &Event, strings: &Strings, who: &Who) {
         if !e.body.is_event() {
             return;
@@ -69,14 +73,14 @@ impl EventCounts {
         }
     }
 
-    /// Event names with their counts, the most frequent first.
+    /// Event names with their numbers of events, the most frequent first.
     pub fn names(&self) -> Vec<(&str, u64)> {
         let mut all: Vec<(&str, u64)> = self.by_name.iter().map(|(k, v)| (k.as_str(), *v)).collect();
         all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         all
     }
 
-    /// Threads (tid, name) with their counts, the busiest first.
+    /// Thread id, thread name and number of events of each thread, the busiest first.
     pub fn tasks(&self) -> Vec<(u32, &str, u64)> {
         let mut all: Vec<_> =
             self.by_task.iter().map(|((tid, _), (comm, v))| (*tid, comm.as_str(), *v)).collect();
@@ -84,18 +88,19 @@ impl EventCounts {
         all
     }
 
-    /// The `n` frames with the most `kvm_page_fault` events: VM, frame, count. A replay knows more faults and more of their frames.
+    /// The `n` guest frames with the most `kvm_page_fault` events: VM, frame, number of events. A replay knows more faults, and the frames of
+    /// more of them.
     pub fn top_faults(&self, n: usize) -> Vec<(u32, u64, u64)> {
         self.faults.top(n)
     }
 
-    /// The `n` frames most often accessed as MMIO: VM, frame, count.
+    /// The `n` guest frames with the most MMIO accesses: VM, frame, number of accesses.
     pub fn top_mmio(&self, n: usize) -> Vec<(u32, u64, u64)> {
         self.mmio.top(n)
     }
 }
 
-/// Counts per page in bounded memory.
+/// Number of events per page (VM and frame), in bounded memory.
 #[derive(Clone, Debug, Default)]
 struct Busiest(HashMap<(u32, u64), u64>);
 
@@ -104,7 +109,7 @@ impl Busiest {
         let Some(page) = page else { return };
         *self.0.entry(page).or_insert(0) += 1;
         if self.0.len() > TRACKED {
-            // Halves the table: what has been seen least goes first.
+            // This halves the table: pages with at most the median number of events are dropped.
             let mut counts: Vec<u64> = self.0.values().copied().collect();
             let middle = counts.len() / 2;
             let (_, median, _) = counts.select_nth_unstable(middle);

@@ -1,26 +1,28 @@
-//! Moments as people type them, and what they mean in a trace.
+//! [`Moment`], a point in time as people type it, and [`Clock`], which turns it into a time of a trace.
+//!
+//! The options `--at`, `--from` and `--to` of every command are read here. Writing times is not: see `mmuscope_units`.
 
 use crate::words;
 use mmuscope_units::NotATime;
 use std::fmt;
 use std::str::FromStr;
 
-/// A moment as it is asked for: `1.5s`, `20ms`, `1.5` (seconds), `end`, `start`, or the name of a phase.
+/// A point in time as a user writes it: `1.5s`, `20ms`, `1.5` (seconds), `end`, `start`, or the name of a phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// The first event.
+    /// The time of the first event.
     Start,
-    /// The last event.
+    /// The time of the last event.
     End,
-    /// Nanoseconds since the first event, or on the trace's clock where times are absolute.
+    /// Nanoseconds since the first event, or on the trace's clock where times are absolute ([`Clock::absolute`]).
     At(u64),
-    /// A whole number without a unit: seconds, as every time without one.
+    /// A whole number without a unit: seconds, or nanoseconds where it can only have been copied from a column ([`Clock::remark`]).
     Bare(u64),
-    /// The phase of this name: `NAME` for its beginning, `NAME:end` for its end; `NAME#2` and `NAME#2:end` for the second of that name.
+    /// A phase by name: `NAME` is its beginning, `NAME:end` its end; `NAME#2` and `NAME#2:end` are those of the second phase of that name.
     Phase(String),
 }
 
-/// A text that is no moment.
+/// A text that cannot be read as a [`Moment`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotAMoment(String);
 
@@ -54,55 +56,55 @@ impl FromStr for Moment {
     }
 }
 
-/// Nanoseconds.
+/// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// What moments are held against: the time that a trace covers and its phases.
+/// The time that a trace covers and its phases. All times are nanoseconds on the trace's clock.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// The first event, on the trace's clock.
+    /// Time of the first event.
     pub first: u64,
-    /// The last event, on the trace's clock.
+    /// Time of the last event.
     pub last: u64,
-    /// Times are asked for and shown on the trace's clock, not since the first event.
+    /// Whether times are typed and shown on the trace's clock; else they count from the first event.
     pub absolute: bool,
-    /// Texts of the markers and when they were written, in time order. Each begins a phase that lasts to the next, or to the end.
+    /// Texts of the markers and the times they were written, in time order. Each begins a phase that lasts to the next, or to the end.
     pub marks: Vec<(String, u64)>,
 }
 
-/// Why a moment is none of the trace's.
+/// Why a [`Moment`] is no time of the trace.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoMoment {
-    /// It lies before the first event or after the last.
+    /// The moment lies before the first event or after the last.
     #[error("{asked} is outside of the trace, which goes from {first} to {last}{hint}")]
     Outside {
-        /// The moment that was asked for, as it is written.
+        /// The moment that was typed.
         asked: String,
-        /// The first event.
+        /// Time of the first event, with its unit.
         first: String,
-        /// The last event.
+        /// Time of the last event, with its unit.
         last: String,
-        /// What was meant instead, perhaps.
+        /// Advice to append, or nothing.
         hint: String,
     },
     /// No marker has this text.
     #[error("there is no phase `{name}`: {known}")]
     NoPhase {
-        /// What was asked for.
+        /// The name that was typed.
         name: String,
-        /// What there is.
+        /// The names that the trace has, as a clause.
         known: String,
     },
 }
 
 impl Clock {
-    /// The moment on the trace's clock. One that lies outside of the trace is refused: what it shows would be no answer.
+    /// The time of a moment. A moment outside of the trace is refused, because nothing is known of it.
     pub fn at(&self, m: &Moment) -> Result<u64, NoMoment> {
         let at = self.unbounded(m)?;
         if (self.first..=self.last).contains(&at) { Ok(at) } else { Err(self.outside(at, m)) }
     }
 
-    /// Two moments between which to look. Such a stretch may reach over the ends of the trace, but not lie outside of it.
+    /// The times of two moments that bound a stretch. The stretch may reach over the ends of the trace, but must not lie outside of it.
     pub fn between(
         &self,
         from: Option<&Moment>,
@@ -128,25 +130,25 @@ impl Clock {
         })
     }
 
-    /// A time as it is asked for, on the trace's clock.
+    /// Turns typed nanoseconds into a time on the trace's clock.
     fn on(&self, ns: u64) -> u64 {
         if self.absolute { ns } else { self.first.saturating_add(ns) }
     }
 
-    /// Whether a number without a unit was copied from a column, which holds nanoseconds: as seconds it lies far behind the trace, as
-    /// nanoseconds within.
+    /// Whether a number without a unit must have been copied from a column, which holds nanoseconds: read as seconds it lies far after the
+    /// end of the trace, read as nanoseconds within.
     fn is_copied(&self, n: u64) -> bool {
         n >= 1_000_000
             && self.on(n.saturating_mul(SECOND)) > self.last
             && (self.first..=self.last).contains(&self.on(n))
     }
 
-    /// What should be said of how a moment was read.
+    /// A remark for the user where a number without a unit is read as nanoseconds.
     pub fn remark(&self, m: &Moment) -> Option<String> {
         let Moment::Bare(n) = m else { return None };
         self.is_copied(*n).then(|| {
             format!(
-                "{n} is taken for nanoseconds, as columns hold them: {n} s lie behind the trace; write {n}ns"
+                "{n} is read as nanoseconds, the unit of the columns, because {n} s is after the end of the trace; to say so, write {n}ns"
             )
         })
     }
@@ -173,9 +175,9 @@ impl Clock {
         }
     }
 
-    /// The beginning of a phase, or its end where the name says so.
+    /// The time at which a phase begins, or ends where the text is `NAME:end`.
     fn phase(&self, text: &str) -> Result<u64, NoMoment> {
-        // A marker may itself end in `:end` or `#2`: what is written wins.
+        // A marker may itself end in `:end` or `#2`; the marker of exactly that text wins.
         if let Some(n) = self.nth(text) {
             return Ok(self.marks[n].1);
         }
@@ -186,7 +188,7 @@ impl Clock {
         Err(NoMoment::NoPhase { name: text.to_string(), known: self.known() })
     }
 
-    /// The place of a mark: `NAME` for the first of this name, `NAME#2` for the second.
+    /// The place of a marker in `marks`: `NAME` is the first of that name, `NAME#2` the second.
     fn nth(&self, text: &str) -> Option<usize> {
         let of = |name: &str, skip: usize| {
             self.marks.iter().enumerate().filter(|(_, (t, _))| t == name).nth(skip).map(|(n, _)| n)
@@ -197,7 +199,7 @@ impl Clock {
         })
     }
 
-    /// The names of the phases, for people.
+    /// The names of the phases, as a clause of an error message.
     fn known(&self) -> String {
         const SHOWN: usize = 40;
         let mut names: Vec<(&str, usize)> = Vec::new();

@@ -1,26 +1,29 @@
-//! Tables over a replay: `state`, `spans`, `faults`, `memory`.
+//! The tables over a replay: `state`, `spans`, `faults`, `memory`.
+//!
+//! Each table has a constant with its columns and a function that adds a row; the commands of the same names call them. They only write
+//! down what the replay concluded.
 
 use crate::table::{Rows, table};
-use mmuscope_replay::{Entry, EventIx, Fault, MemoryRange, Span, Timeline};
+use mmuscope_replay::{Entry, EventIx, Fault, MemoryKind, MemoryRange, Span, Timeline};
 use mmuscope_trace::{Trace, event_name};
 
 table! {
     /// Entries of the live page tables at one moment.
     pub State / STATE = "state", lead 15, "An entry of a live page table at the moment asked for." {
-        vm: Number, "VM";
-        as_id: Number, "address space: 1 is SMM";
-        level: Number, "level of the entry: 1 is 4K";
-        gfn: Hex, "first guest frame it covers";
+        vm: Number, "number of the VM, as in `mmuscope summary`";
+        as_id: Number, "address space: 0 is the normal one, 1 is SMM";
+        level: Number, "level of the entry: 1 is 4K, 2 is 2M, 3 is 1G";
+        gfn: Hex, "first guest frame that the entry covers";
         state: Text, "present, mmio, removed or table; with --all also nonpresent and unknown";
-        spte: Hex, "value; null where only the state is known";
-        pfn: Hex, "host frame it points to";
-        size: Bytes, "bytes of guest memory it covers";
-        r: Flag, "readable";
-        w: Flag, "writable";
-        x: Flag, "executable";
-        u: Flag, "user, where the paging mode has it";
-        since: Time, "since when";
-        certainty: Text, "exact, observed, implied, assumed or stale";
+        spte: Hex, "value of the entry; null where only the state is known";
+        pfn: Hex, "host frame that the entry points to";
+        size: Bytes, "bytes of guest memory that the entry covers";
+        r: Flag, "whether the entry allows reads";
+        w: Flag, "whether the entry allows writes";
+        x: Flag, "whether the entry allows instruction fetches";
+        u: Flag, "whether the entry allows user-mode accesses, where the paging mode has such a bit";
+        since: Time, "time at which the entry took this state and value";
+        certainty: Text, "how surely this is known: exact, observed, implied, assumed or stale";
         sptep: Hex, "host-physical address of the entry";
         reason: Text, "how this is known, in words";
     }
@@ -29,22 +32,22 @@ table! {
 table! {
     /// Stretches of time in which one entry held one state and value.
     pub Spans / SPANS = "spans", lead 11, "A stretch of time in which one entry held one state and value." {
-        vm: Number, "VM";
-        as_id: Number, "address space: 1 is SMM";
-        level: Number, "level of the entry: 1 is 4K";
-        gfn: Hex, "first guest frame it covers";
-        state: Text, "state of the entry";
-        spte: Hex, "value; null where only the state is known";
-        start: Time, "when it began; where `opened_by` is empty, the value is the old value of the entry's first event, and it is taken to have stood since the trace began or last lost events, or for no time at all where that is not known either";
-        end: Time, "when it ended; null where it lasts";
-        certainty: Text, "exact, observed, implied, assumed or stale";
-        opened_by: Text, "event that began it";
-        closed_by: Text, "event that ended it";
-        duration: Duration, "how long it lasted; to the last event where it has not ended";
-        opened_event: Number, "number of the event that began it, from 0";
-        closed_event: Number, "number of the event that ended it";
-        opened_tid: Number, "thread that began it";
-        closed_tid: Number, "thread that ended it";
+        vm: Number, "number of the VM, as in `mmuscope summary`";
+        as_id: Number, "address space: 0 is the normal one, 1 is SMM";
+        level: Number, "level of the entry: 1 is 4K, 2 is 2M, 3 is 1G";
+        gfn: Hex, "first guest frame that the entry covers";
+        state: Text, "state of the entry: present, mmio, removed, table, nonpresent or unknown";
+        spte: Hex, "value of the entry; null where only the state is known";
+        start: Time, "time at which the span began; where `opened_by` is empty, the value is the old value of the entry's first event, and it is taken to have stood since the trace began or last lost events, or for no time at all where that is not known either";
+        end: Time, "time at which the span ended; null where it lasts to the end of the trace";
+        certainty: Text, "how surely this is known: exact, observed, implied, assumed or stale";
+        opened_by: Text, "name of the event that began the span";
+        closed_by: Text, "name of the event that ended the span";
+        duration: Duration, "how long the span lasted; up to the last event where it has not ended";
+        opened_event: Number, "number of the event that began the span, from 0";
+        closed_event: Number, "number of the event that ended the span, from 0";
+        opened_tid: Number, "thread that recorded the event that began the span";
+        closed_tid: Number, "thread that recorded the event that ended the span";
         sptep: Hex, "host-physical address of the entry";
         reason: Text, "how this is known, in words";
     }
@@ -53,47 +56,47 @@ table! {
 table! {
     /// Faults, from exit to entry.
     pub Faults / FAULTS = "faults", lead 11, "A page fault or MMIO access, from the exit to the next entry." {
-        ts: Time, "when";
-        vm: Number, "VM";
-        vcpu: Number, "vCPU";
-        tid: Number, "its thread";
-        gfn: Hex, "guest frame";
-        gva: Hex, "guest virtual address, where known";
-        access: Text, "read, write or fetch";
-        outcome: Text, "how it ended";
-        duration: Duration, "from the exit to the next entry";
-        level: Number, "level that was installed";
+        ts: Time, "time of the event that reports the fault";
+        vm: Number, "number of the VM, as in `mmuscope summary`";
+        vcpu: Number, "number of the vCPU, as KVM counts them";
+        tid: Number, "thread of the vCPU";
+        gfn: Hex, "guest frame that was accessed, where known";
+        gva: Hex, "guest-virtual address, where known";
+        access: Text, "kind of access: read, write or fetch";
+        outcome: Text, "how the fault ended, as `mmuscope report` explains it";
+        duration: Duration, "time from the exit to the next entry into the guest";
+        level: Number, "level of the entry that was installed: 1 is 4K, 2 is 2M, 3 is 1G";
         rip: Hex, "guest instruction pointer";
-        gpa: Hex, "guest physical address, where known";
-        as_id: Number, "address space";
-        level_wanted: Number, "level that was asked for";
-        pfn: Hex, "host frame that was found";
-        error_code: Hex, "raw error code";
-        retries: Number, "faults of the same vCPU at the same address directly before";
-        mmio: Flag, "an MMIO access";
-        errno: Signed, "error that KVM_RUN returned";
-        event: Number, "number of its event, from 0";
+        gpa: Hex, "guest-physical address, where known";
+        as_id: Number, "address space: 0 is the normal one, 1 is SMM";
+        level_wanted: Number, "level that KVM asked for";
+        pfn: Hex, "host frame that KVM found for the access";
+        error_code: Hex, "error code of the fault, in the hardware's encoding";
+        retries: Number, "how many faults of the same vCPU at the same address came directly before";
+        mmio: Flag, "whether the fault was an MMIO access";
+        errno: Signed, "error that KVM_RUN returned, negative; null where it returned none";
+        event: Number, "number of the event that reports the fault, from 0";
     }
 }
 
 table! {
     /// The guest's memory as ranges.
     pub Memory / MEMORY = "memory", lead 10, "A stretch of guest frames that are of one kind at the end of the trace." {
-        vm: Number, "VM";
-        as_id: Number, "address space: 1 is SMM";
-        gfn_start: Hex, "first frame";
-        gfn_end: Hex, "one past the last";
-        bytes: Bytes, "how much that is";
-        kind: Text, "ram, gone (was mapped, is not now), mmio; with --all also unseen (no event names it)";
-        shade: Text, "what its entries allow";
-        level: Number, "level of the entries; 0: mixed";
-        entries: Count, "how many";
-        certainty: Text, "the worst certainty among them";
+        vm: Number, "number of the VM, as in `mmuscope summary`";
+        as_id: Number, "address space: 0 is the normal one, 1 is SMM";
+        gfn_start: Hex, "first guest frame of the range";
+        gfn_end: Hex, "one past the last guest frame of the range";
+        bytes: Bytes, "size of the range in bytes";
+        kind: Text, "ram (mapped), gone (was mapped before, is not mapped now) or mmio; with --all also unseen (no event names these frames)";
+        shade: Text, "what the entries of the range allow, as the legend of the pictures calls it";
+        level: Number, "level of the entries: 1 is 4K, 2 is 2M, 3 is 1G; 0 where they differ";
+        entries: Count, "number of entries in the range";
+        certainty: Text, "the weakest certainty among the entries";
         slot: Number, "a guess at the memslot: ranges of one number have no MMIO and no long untouched stretch between them; null for MMIO";
     }
 }
 
-/// Adds an entry at a moment to a `state` table. `base` is the moment that times count from.
+/// Adds an entry at a moment to a `state` table. `base` is the time on the trace's clock that times count from.
 pub fn push_state(rows: &mut Rows, timeline: &Timeline, entry: &Entry, span: &Span, base: u64) {
     use State as C;
     rows.row();
@@ -117,7 +120,7 @@ pub fn push_state(rows: &mut Rows, timeline: &Timeline, entry: &Entry, span: &Sp
     rows.set(C::reason, span.reason.words());
 }
 
-/// Adds a span to a `spans` table.
+/// Adds a span to a `spans` table. `base` is the time on the trace's clock that times count from.
 pub fn push_span(rows: &mut Rows, trace: &Trace, entry: &Entry, span: &Span, base: u64) {
     use Spans as C;
     rows.row();
@@ -147,7 +150,7 @@ pub fn push_span(rows: &mut Rows, trace: &Trace, entry: &Entry, span: &Span, bas
     rows.set(C::reason, span.reason.words());
 }
 
-/// Adds a fault to a `faults` table.
+/// Adds a fault to a `faults` table. `base` is the time on the trace's clock that times count from.
 pub fn push_fault(rows: &mut Rows, fault: &Fault, base: u64) {
     use Faults as C;
     rows.row();
@@ -173,25 +176,26 @@ pub fn push_fault(rows: &mut Rows, fault: &Fault, base: u64) {
     rows.set(C::event, fault.event);
 }
 
+/// Name of a kind of range in the column `kind` of `memory`, and in every other machine-readable output.
+pub const fn kind_name(kind: MemoryKind) -> &'static str {
+    match kind {
+        MemoryKind::Ram => "ram",
+        MemoryKind::Gone => "gone",
+        MemoryKind::Mmio => "mmio",
+        MemoryKind::Unseen => "unseen",
+    }
+}
+
 /// Adds a range to a `memory` table.
 pub fn push_memory(rows: &mut Rows, range: &MemoryRange) {
     use Memory as C;
-    use mmuscope_replay::MemoryKind;
     rows.row();
     rows.set(C::vm, range.vm.0);
     rows.set(C::as_id, range.as_id);
     rows.set(C::gfn_start, range.gfn_start);
     rows.set(C::gfn_end, range.gfn_end);
     rows.set(C::bytes, range.gfn_end.saturating_sub(range.gfn_start).saturating_mul(4096));
-    rows.set(
-        C::kind,
-        match range.kind {
-            MemoryKind::Ram => "ram",
-            MemoryKind::Gone => "gone",
-            MemoryKind::Mmio => "mmio",
-            MemoryKind::Unseen => "unseen",
-        },
-    );
+    rows.set(C::kind, kind_name(range.kind));
     rows.set(C::shade, range.shade.name());
     rows.set(C::level, range.level);
     rows.set(C::entries, range.entries);

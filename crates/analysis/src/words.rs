@@ -1,11 +1,11 @@
-//! Numbers and foreign text as people read them.
+//! Numbers and texts of a trace as people read them. Numbers are written by `mmuscope_units`, for every face alike.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 pub use mmuscope_units::{bytes, clock, count, counted, duration, gfn_range, moment, moments, seconds};
 
-/// Text from a trace, safe for a terminal: control characters (and what could reorder or hide text) are shown as escapes.
+/// A text of a trace, made safe for a terminal: control characters, and characters that reorder or hide text, become escapes.
 pub fn printable(s: &str) -> Cow<'_, str> {
     let bad = |c: char| {
         c.is_control()

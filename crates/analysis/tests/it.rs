@@ -76,7 +76,7 @@ fn what_is_wrong_in_an_expression_is_pointed_at() {
         ("ts > 1.5", 5, "needs a unit here: 1.5s"),
         ("gfn == xyz", 7, "no column `xyz`"),
         ("event + 1 == 2", 0, "calculated"),
-        ("level == 1 and §", 15, "means nothing"),
+        ("level == 1 and §", 15, "has no meaning"),
     ] {
         let e = Filter::new(text, &EVENTS).expect_err(text);
         assert_eq!(e.at, at, "{text}: {e}");

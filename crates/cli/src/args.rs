@@ -1,4 +1,4 @@
-//! What can be typed.
+//! [`Cli`]: the commands and how the arguments of the program are read.
 
 use crate::cmd;
 use clap::error::ContextKind;
@@ -23,14 +23,14 @@ Examples:
   mmuscope state trace.dat --at end --format csv
   mmuscope page trace.dat 0x7c00               the life of one guest page
 
-Exit status: 0 fine, 1 the answer is no, 2 could not do it."
+Exit status: 0 success, 1 the answer is no (differences found, a host that is not ready), 2 the command failed."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// The commands, in the order people meet them.
+/// The commands, in the order in which the help lists them.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Report(cmd::report::Args),
@@ -49,30 +49,30 @@ pub(crate) enum Command {
     Completions(cmd::completions::Args),
 }
 
-/// The command as clap sees it, for completions.
+/// The command line as clap sees it, for completions.
 pub(crate) fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Reads the arguments, or ends the program with what is wrong about them.
+/// Reads the arguments, or ends the program with an error message.
 pub(crate) fn read(mut args: Vec<OsString>) -> Cli {
     if args.get(1).is_some_and(is_trace) {
         args.insert(1, "summary".into());
     }
     Cli::try_parse_from(args).unwrap_or_else(|mut e| {
-        // Options are told apart by a few letters: what looks alike is rarely what was meant.
+        // Options differ by a few letters, so that a similar option is rarely the one that was meant.
         e.remove(ContextKind::SuggestedArg);
         e.remove(ContextKind::Suggested);
         e.exit()
     })
 }
 
-/// Whether the first argument is a trace and not a command: `mmuscope trace.dat` is `mmuscope summary trace.dat`.
+/// Whether the first argument is a trace and not a command: `mmuscope trace.dat` means `mmuscope summary trace.dat`.
 fn is_trace(first: &OsString) -> bool {
     if command().find_subcommand(first).is_some() {
         return false;
     }
     let text = first.to_string_lossy();
-    // A file that is not there is better told by `summary` than as an unknown command.
+    // What looks like a path is a file: `summary` reports a missing file better than clap reports an unknown command.
     text == "-" || !text.starts_with('-') && (Path::new(first).exists() || text.contains(['/', '.']))
 }

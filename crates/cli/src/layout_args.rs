@@ -1,11 +1,11 @@
-//! The options that say under which layout values are decoded. The same for every command that decodes or replays.
+//! [`LayoutArgs`]: the options that say under which layout values are decoded. Every command that decodes or replays has them.
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mmuscope_spte::{Kernel, Known, LayoutSpec, Mode, Provenance, Vendor};
 use std::path::PathBuf;
 
-/// Options that override what the trace itself says (or, for `decode`, say it in the first place).
+/// Options about the layout. They override what the trace itself says; for `decode` they may be all that is known.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Layout (what the bits mean)")]
 pub(crate) struct LayoutArgs {
@@ -18,37 +18,37 @@ pub(crate) struct LayoutArgs {
     /// CPU vendor of the host: intel, amd
     #[arg(long)]
     pub(crate) vendor: Option<String>,
-    /// MAXPHYADDR of the host
+    /// MAXPHYADDR of the host's CPU (CPUID 0x80000008, bits 7:0 of EAX)
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(32..=52))]
     pub(crate) maxphyaddr: Option<u8>,
     /// Physical address bits the kernel uses (fewer than MAXPHYADDR under SME, MKTME or TDX)
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(32..=52))]
     pub(crate) phys_bits: Option<u8>,
-    /// boot_cpu_data.x86_cache_bits
+    /// Physical address bits of the host's caches (boot_cpu_data.x86_cache_bits), which decide where the L1TF mitigation puts its bits
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(32..=64))]
     pub(crate) cache_bits: Option<u8>,
     /// The CPU has the L1TF bug (or has it not: --l1tf=no)
     #[arg(long, value_name = "yes|no", num_args = 0..=1, require_equals = true, default_missing_value = "yes", value_parser = yes_no)]
     pub(crate) l1tf: Option<bool>,
-    /// Position of AMD's C-bit
+    /// Bit number of AMD's C-bit (CPUID 0x8000001f, bits 5:0 of EBX)
     #[arg(long, value_name = "BIT", value_parser = clap::value_parser!(u8).range(32..=63))]
     pub(crate) c_bit: Option<u8>,
     /// The host runs with SME (or not: --sme=no)
     #[arg(long, value_name = "yes|no", num_args = 0..=1, require_equals = true, default_missing_value = "yes", value_parser = yes_no)]
     pub(crate) sme: Option<bool>,
-    /// EPT without execute-only entries
+    /// The CPU's EPT has no execute-only entries
     #[arg(long)]
     pub(crate) no_exec_only: bool,
-    /// kvm.mmio_caching=0
+    /// MMIO caching is off (module parameter kvm.mmio_caching=0)
     #[arg(long)]
     pub(crate) no_mmio_caching: bool,
-    /// A mask, by the kernel's name: shadow_mmio_value=0x8000000000000001 (repeatable)
+    /// A mask of the host, by the kernel's name: shadow_mmio_value=0x8000000000000001 (repeatable)
     #[arg(long = "mask", value_name = "NAME=VALUE")]
     pub(crate) masks: Vec<String>,
-    /// Masks from a file of lines `name value`
+    /// Read masks from a file of lines `name value`
     #[arg(long = "masks", value_name = "FILE")]
     pub(crate) masks_file: Option<PathBuf>,
-    /// Level of the root: 3, 4 or 5
+    /// Level of the root page table: 3, 4 or 5
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(2..=5))]
     pub(crate) root_level: Option<u8>,
     /// A layout by name (E10/ept, C/npt, 6.1/npt: see `mmuscope layout list`), or a layout file of your own
@@ -64,7 +64,7 @@ fn yes_no(s: &str) -> Result<bool, String> {
     }
 }
 
-/// A number as people write masks: 0x… hex, or decimal.
+/// Reads the value of a mask: hex with 0x, else decimal.
 fn parse_mask(s: &str) -> Option<u64> {
     match s.strip_prefix("0x").or_else(|| s.strip_prefix("0X")) {
         Some(hex) => u64::from_str_radix(&hex.replace('_', ""), 16).ok(),
@@ -73,11 +73,11 @@ fn parse_mask(s: &str) -> Option<u64> {
 }
 
 impl LayoutArgs {
-    /// What the options say, as a spec whose missing parts others may fill in.
+    /// The options as a layout spec; what no option says is left open.
     pub(crate) fn spec(&self) -> Result<LayoutSpec> {
         let mut spec = match &self.layout {
             None => LayoutSpec::default(),
-            // A name holds a slash like a path does: what exists as a file is a file.
+            // A layout's name contains a slash as a path does, so a name that exists as a file is taken for the file.
             Some(name) if std::path::Path::new(name).is_file() => {
                 let text = std::fs::read_to_string(name)
                     .with_context(|| format!("{name}: cannot read the layout file"))?;
@@ -139,7 +139,7 @@ impl LayoutArgs {
 }
 
 impl LayoutArgs {
-    /// Options of a replay that obeys the layout options.
+    /// Options of a replay under this layout.
     pub(crate) fn replay_options(&self) -> Result<mmuscope_replay::ReplayOptions> {
         Ok(mmuscope_replay::ReplayOptions {
             layout: mmuscope_replay::LayoutOverride { spec: self.spec()? },

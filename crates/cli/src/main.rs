@@ -1,6 +1,9 @@
-//! The mmuscope command line: arguments in, the crates of the workspace, exit status out. Glue only.
+//! The program `mmuscope`: it reads arguments, calls the other crates and returns an exit status.
 //!
-//! Exit status: 0 fine, 1 the answer is "no" (findings, differences), 2 could not do it. A reader that goes away (`… | head`) is no error.
+//! Each command is a file in `cmd`. This crate never computes a number that it prints; the other crates do.
+//!
+//! Exit status: 0 for success, 1 if the answer is "no" (differences, a host that is not ready), 2 if the command failed. A reader that closes
+//! its end of a pipe (`… | head`) is no error.
 
 mod args;
 mod cmd;
@@ -14,9 +17,9 @@ use std::process::ExitCode;
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Did what it was asked.
+    /// The command succeeded.
     Fine,
-    /// The answer is no.
+    /// The command succeeded, and its answer is "no".
     No,
 }
 

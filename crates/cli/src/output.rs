@@ -1,4 +1,4 @@
-//! Where output goes: standard output, or a file that is whole or not there.
+//! [`Output`]: standard output, or a file that appears under its name only once it is complete.
 
 use crate::progress;
 use anyhow::{Context, Result, bail};
@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-/// Whether the error is only that our reader went away.
+/// Whether the error is only that the reader closed its end of the pipe.
 pub(crate) fn is_broken_pipe(e: &anyhow::Error) -> bool {
     e.chain().any(|c| {
         c.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
@@ -16,8 +16,8 @@ pub(crate) fn is_broken_pipe(e: &anyhow::Error) -> bool {
     })
 }
 
-/// The format of an output: the one that was asked for, else what the file's name says, else `default`. A name that says something unknown is
-/// refused rather than filled with what its ending does not promise; `of` knows endings, `known` lists them for people.
+/// The format of an output: the one that `--format` names, else the one of the file's ending, else `default`. An unknown ending is refused,
+/// because a file of another format than its name promises misleads. `of` maps endings to formats; `known` lists the endings for the message.
 pub(crate) fn format_for<F: Copy + PartialEq + fmt::Display>(
     asked: Option<F>,
     path: Option<&Path>,
@@ -25,7 +25,7 @@ pub(crate) fn format_for<F: Copy + PartialEq + fmt::Display>(
     of: impl Fn(&str) -> Option<F>,
     known: &str,
 ) -> Result<F> {
-    // A device or a pipe has a name, but no ending that means anything.
+    // The ending of a device or a pipe has no meaning.
     let named = path.filter(|p| p.as_os_str() != "-" && !p.metadata().is_ok_and(|m| !m.is_file()));
     let ending = named.and_then(Path::extension).map(|e| e.to_string_lossy().into_owned());
     let by_name = ending.as_deref().map(|e| of(&e.to_ascii_lowercase()));
@@ -46,20 +46,20 @@ pub(crate) fn format_for<F: Copy + PartialEq + fmt::Display>(
     }
 }
 
-/// An output that is being written. [`Output::done`] keeps it; dropped before that, a file is not left behind half-written.
+/// An output that is being written. [`Output::done`] completes it; if it is dropped before that, the unfinished file is removed.
 pub(crate) struct Output {
     to: Option<BufWriter<Box<dyn Write>>>,
-    /// Written here, and moved there in the end.
+    /// The unfinished file and the name it gets in the end.
     moving: Option<(PathBuf, PathBuf)>,
 }
 
 impl Output {
-    /// Standard output, or the file, for text.
+    /// Opens standard output, or the file, for text.
     pub(crate) fn text(path: Option<&Path>) -> Result<Self> {
         Self::new(path, Format::Text)
     }
 
-    /// Standard output, or the file.
+    /// Opens standard output, or the file. Binary formats are not written to a terminal.
     pub(crate) fn new(path: Option<&Path>, format: Format) -> Result<Self> {
         let path = path.filter(|p| p.as_os_str() != "-");
         let Some(path) = path else {
@@ -72,7 +72,7 @@ impl Output {
             });
         };
         let there = |what: &str| format!("{}: {what}", path.display());
-        // A device or a pipe is written to as it is.
+        // A device or a pipe is written to directly.
         let in_place = path.metadata().is_ok_and(|m| !m.is_file());
         if path.is_dir() {
             bail!(there("a directory: name a file in it"));
@@ -93,7 +93,7 @@ impl Output {
         Ok(Self { to: Some(BufWriter::with_capacity(1 << 16, Box::new(file))), moving })
     }
 
-    /// Ends the output and puts a file in its place.
+    /// Completes the output: a file gets its name.
     pub(crate) fn done(mut self) -> Result<()> {
         if let Some(mut to) = self.to.take() {
             to.flush()?;
@@ -123,7 +123,7 @@ impl Drop for Output {
     fn drop(&mut self) {
         if let Some((part, _)) = self.moving.take() {
             self.to = None;
-            // What cannot be removed was never promised.
+            // The command failed already; a failure to remove its unfinished file adds nothing.
             let _ = std::fs::remove_file(&part);
             progress::part(&part, false);
         }

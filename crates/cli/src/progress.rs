@@ -1,4 +1,4 @@
-//! Progress on standard error, and Ctrl-C.
+//! [`Watch`]: a progress line on standard error for a piece of work, which Ctrl-C cancels.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -8,24 +8,24 @@ use std::sync::{Arc, Mutex, Once};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often the line is drawn.
+/// Time between two updates of the progress line.
 const EVERY: Duration = Duration::from_millis(100);
-/// Work that is done before this needs no progress line.
+/// Work that ends within this time shows no progress line.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// A progress line for one piece of work, which Ctrl-C cancels.
+/// Shows progress of one piece of work and lets Ctrl-C cancel it, until it is dropped.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
     line: Option<JoinHandle<()>>,
 }
 
-/// What is watched: how far it is and how to stop it.
+/// Work whose progress can be shown and that can be cancelled.
 pub(crate) trait Work: Send + Sync + 'static {
-    /// Part done, 0 to 1, where it can be told.
+    /// The part that is done, 0 to 1, where it is known.
     fn fraction(&self) -> Option<f32>;
-    /// Words about how far it is.
+    /// Text to show beside the bar.
     fn message(&self) -> String;
-    /// Ends it early.
+    /// Ends the work early.
     fn cancel(&self);
 }
 
@@ -42,21 +42,21 @@ impl Work for mmuscope_trace::Progress {
     }
 }
 
-/// What Ctrl-C has to end.
+/// The work that Ctrl-C cancels.
 static CURRENT: Mutex<Option<Arc<dyn Work>>> = Mutex::new(None);
-/// Half-written files that go when the program ends early.
+/// Unfinished files, which are removed when the program ends early.
 static PARTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-/// Ctrl-C came.
+/// Whether Ctrl-C was pressed.
 static STOPPED: AtomicBool = AtomicBool::new(false);
-/// How long work may take to end by itself after Ctrl-C.
+/// Time that work has to end by itself after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Whether the user asked to stop.
+/// Whether the user pressed Ctrl-C.
 pub(crate) fn stopped() -> bool {
     STOPPED.load(Ordering::Relaxed)
 }
 
-/// Keeps in mind (or forgets) a file to remove when the program ends early.
+/// Registers (or, with `exists` false, forgets) an unfinished file that is to be removed if the program ends early.
 pub(crate) fn part(path: &Path, exists: bool) {
     if let Ok(mut parts) = PARTS.lock() {
         parts.retain(|p| p != path);
@@ -66,7 +66,7 @@ pub(crate) fn part(path: &Path, exists: bool) {
     }
 }
 
-/// Takes over Ctrl-C: the work is cancelled, which ends it cleanly; what does not end so is ended here.
+/// Handles Ctrl-C: it cancels the work, which ends it cleanly, and ends the program if that takes too long.
 fn on_interrupt() {
     STOPPED.store(true, Ordering::Relaxed);
     if let Ok(current) = CURRENT.lock()
@@ -77,7 +77,7 @@ fn on_interrupt() {
     std::thread::sleep(GRACE);
     if let Ok(parts) = PARTS.lock() {
         for p in &*parts {
-            // What cannot be removed stays; there is nobody left to tell.
+            // The program ends, so that a failure can be neither handled nor reported.
             let _ = std::fs::remove_file(p);
         }
     }
@@ -85,10 +85,10 @@ fn on_interrupt() {
 }
 
 impl Watch {
-    /// Begins to watch: `doing` names the work, as `reading trace.dat`.
+    /// Begins to watch. `doing` names the work, such as `reading trace.dat`.
     pub(crate) fn new(doing: impl Into<String>, work: Arc<impl Work>) -> Self {
         static ONCE: Once = Once::new();
-        // Without a handler Ctrl-C ends the program by default: worse, and no reason to fail.
+        // Without a handler Ctrl-C ends the program at once, which is acceptable.
         ONCE.call_once(|| drop(ctrlc::set_handler(on_interrupt)));
         if let Ok(mut current) = CURRENT.lock() {
             *current = Some(work.clone());
@@ -113,7 +113,7 @@ impl Drop for Watch {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(line) = self.line.take() {
             line.thread().unpark();
-            // A progress line that failed has nothing more to say.
+            // A failed progress line does not concern the work.
             let _ = line.join();
         }
     }

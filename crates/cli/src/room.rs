@@ -1,23 +1,23 @@
-//! How much memory there is, and what a trace would take of it.
+//! How much memory is available, and how much a replay of a trace needs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Bytes of memory that a replay takes for an event, the packed event and the program itself included: on recordings of 0.5 to 3.3 million
-/// events it took 43 to 171.
+/// Bytes of memory that a replay needs per event, the packed event and the program itself included. On recordings of 0.5 to 3.3 million
+/// events it needed 43 to 171.
 const PER_EVENT: u64 = 200;
 
-/// Bytes of memory that a byte of a trace file may stand for when it is replayed: an event of a compressed capture takes 4 bytes and more, one of
-/// an uncompressed binary trace 24, a line of text 80.
+/// Bytes of memory that the replay of one byte of a trace file may need: an event takes at least 4 bytes in a compressed capture, 24 in an
+/// uncompressed binary trace and 80 as a line of text.
 const PER_COMPRESSED_BYTE: u64 = PER_EVENT / 4;
 const PER_BYTE: u64 = PER_EVENT / 20;
 
-/// What replaying so many events takes, about.
+/// Approximate memory in bytes that a replay of this many events needs.
 pub(crate) fn of_events(events: u64) -> u64 {
     events.saturating_mul(PER_EVENT)
 }
 
-/// What replaying these files takes at most, about.
+/// Upper estimate of the memory in bytes that a replay of these files needs.
 pub(crate) fn of_files(files: &[PathBuf]) -> u64 {
     let of = |f: &PathBuf| {
         let per = if may_be_compressed(f) { PER_COMPRESSED_BYTE } else { PER_BYTE };
@@ -26,7 +26,7 @@ pub(crate) fn of_files(files: &[PathBuf]) -> u64 {
     files.iter().map(of).fold(0, u64::saturating_add)
 }
 
-/// Whether a file begins like a gzip, zstd or xz file, or like one of perf's, whose records may be compressed.
+/// Whether a file begins like a gzip, zstd or xz file, or like a perf.data or trace.dat file, whose data may be compressed.
 fn may_be_compressed(path: &Path) -> bool {
     use std::io::Read;
     let mut head = [0; 7];
@@ -36,11 +36,12 @@ fn may_be_compressed(path: &Path) -> bool {
         || head.starts_with(&[0x1f, 0x8b])
         || head.starts_with(b"\xfd7zX")
         || head.starts_with(b"PERFILE")
-        // trace.dat: its version 7 may be.
+        // A trace.dat file may be compressed from version 7 on.
         || head.starts_with(&[0x17, 0x08, 0x44])
 }
 
-/// Memory that this process may still take without pressing others: half of what is available to it. `None`: the system does not say.
+/// Memory in bytes that this process may still use without putting pressure on others: half of what is available to it. `None` where the
+/// system does not say.
 pub(crate) fn available() -> Option<u64> {
     let host = field("/proc/meminfo", "MemAvailable:").map(|kb| kb.saturating_mul(1024));
     let used = field("/proc/self/status", "VmSize:").map_or(0, |kb| kb.saturating_mul(1024));
@@ -48,14 +49,14 @@ pub(crate) fn available() -> Option<u64> {
     [host, cgroup(), limit].into_iter().flatten().min().map(|n| n / 2)
 }
 
-/// The number behind a name in a file of the kernel's.
+/// The number after a name in a file of procfs.
 fn field(path: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let rest = text.lines().find_map(|l| l.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// What is left of the memory of the control groups (version 2) that the process is in.
+/// Bytes of memory that the control groups (version 2) of the process still allow.
 fn cgroup() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = groups.lines().find_map(|l| l.strip_prefix("0::/"))?;

@@ -242,28 +242,6 @@ pub struct Chosen {
     pub mmu_exits_only: bool,
 }
 
-fn glob(pattern: &str, s: &str) -> bool {
-    let (p, s) = (pattern.as_bytes(), s.as_bytes());
-    let (mut i, mut j, mut star, mut mark) = (0, 0, None, 0);
-    while j < s.len() {
-        if i < p.len() && (p[i] == b'?' || p[i] == s[j]) {
-            i += 1;
-            j += 1;
-        } else if i < p.len() && p[i] == b'*' {
-            star = Some(i);
-            mark = j;
-            i += 1;
-        } else if let Some(k) = star {
-            i = k + 1;
-            mark += 1;
-            j = mark;
-        } else {
-            return false;
-        }
-    }
-    p[i..].iter().all(|&c| c == b'*')
-}
-
 /// Resolves a list such as `mmu,kvm:kvm_msr,-kvm_age_hva` against the events of this kernel.
 pub fn choose(fs: &Tracefs, list: &str) -> Result<Chosen, Error> {
     let mut known: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -306,16 +284,16 @@ pub fn choose(fs: &Tracefs, list: &str) -> Result<Chosen, Error> {
                 from_set = false;
                 match item.split_once(':') {
                     Some((system, pattern)) if known.contains_key(system) => {
-                        push(system, &|n| glob(pattern, n));
+                        push(system, &|n| mmuscope_units::like(n, pattern));
                     }
                     Some((system, pattern)) => {
-                        for n in fs.names(system).iter().filter(|n| glob(pattern, n)) {
+                        for n in fs.names(system).iter().filter(|n| mmuscope_units::like(n, pattern)) {
                             hits.push((system.to_owned(), n.clone()));
                         }
                     }
                     None => {
-                        push("kvmmmu", &|n| glob(item, n));
-                        push("kvm", &|n| glob(item, n));
+                        push("kvmmmu", &|n| mmuscope_units::like(n, item));
+                        push("kvm", &|n| mmuscope_units::like(n, item));
                     }
                 }
             }
@@ -369,14 +347,6 @@ mod tests {
             fields(f),
             [("common_type", 0, 2), ("gfn", 8, 8), ("u", 35, 1), ("sptep", 40, 8), ("comm", 48, 16)]
         );
-    }
-
-    #[test]
-    fn globs() {
-        assert!(glob("kvm_mmu_*", "kvm_mmu_set_spte"));
-        assert!(glob("*page*", "kvm_mmu_get_page"));
-        assert!(!glob("kvm_mmu_?", "kvm_mmu_set"));
-        assert!(glob("*", ""));
     }
 
     fn fake() -> (tempfile::TempDir, Tracefs) {

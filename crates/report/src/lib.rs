@@ -1,12 +1,15 @@
 //! A finished replay as a page that anyone can read: self-contained HTML, Markdown, or JSON.
 //!
-//! [`Report::new`] gathers everything a report says into plain data; [`render_html`], [`render_markdown`] and [`render_json`] write it
-//! down. The HTML needs no network, no script and no font; every text that came out of a trace is escaped wherever it goes.
+//! `mmuscope report` calls this crate. [`Report::new`] gathers everything that a report says into plain data, [`Report`];
+//! [`render_html`], [`render_markdown`] and [`render_json`] write it down. Numbers stay numbers in the data and become text only there.
+//! The HTML never needs a network, a script or a font, and a text of a trace is never written unescaped.
 
 mod collect;
 mod html;
+mod json;
 mod markdown;
 mod model;
+mod picture;
 mod png;
 #[cfg(test)]
 mod sample;
@@ -14,6 +17,7 @@ mod story;
 mod svg;
 #[cfg(test)]
 mod tests;
+mod verdict;
 pub mod words;
 
 pub use collect::Options;
@@ -26,12 +30,12 @@ pub fn render_html(report: &Report) -> String {
     words::visible(&html::page(report, Visual::builtin()))
 }
 
-/// The report as Markdown, without the pictures.
+/// The report as Markdown, without pictures.
 pub fn render_markdown(report: &Report) -> String {
     words::visible(&markdown::document(report))
 }
 
-/// The report as JSON, without the pictures. Field names are stable within a [`SCHEMA`].
+/// The report as JSON, without pictures. Field names are stable within a [`SCHEMA`].
 pub fn render_json(report: &Report) -> Result<String, serde_json::Error> {
     let mut out = serde_json::to_string_pretty(report)?;
     out.push('\n');

@@ -1,19 +1,18 @@
-//! The report as Markdown: for issue trackers, mails and diffs.
+//! [`document`]: the report as Markdown, for issue trackers, mails and diffs. It never embeds pictures.
 
 use std::fmt::Write;
 
 use crate::{
-    html::{badges, events, kind_words, space_name},
-    model::{FaultClass, PageReport, Report, VmReport},
+    model::{FaultClass, PageReport, Report, SpaceReport, VmReport},
     story::tiles,
-    svg::overview::short_name,
+    verdict::verdicts,
     words,
 };
 
-/// Rows of a table before the rest is left to the JSON.
+/// Most rows of a table; further rows are only in the JSON.
 const ROWS: usize = 30;
 
-/// Escapes a text so that Markdown (and the HTML it may become) shows it as it is.
+/// Escapes a text so that Markdown, and the HTML that it may become, shows it as it is.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -29,11 +28,11 @@ pub(crate) fn escape(text: &str) -> String {
             c => out.push(c),
         }
     }
-    // A bare address would become a link of its own accord.
+    // Many renderers turn a bare address into a link.
     out.replace("://", "&#58;//").replace("www.", "www&#46;")
 }
 
-/// A text out of a trace: one line, bounded, escaped.
+/// A text of a trace, escaped, on one line of at most `max` characters.
 fn hostile(text: &str, max: usize) -> String {
     escape(&words::one_line(text, max))
 }
@@ -43,7 +42,7 @@ struct Table {
 }
 
 impl Table {
-    /// `head` starts with `>` for columns that are aligned to the right.
+    /// Begins a table. A head that starts with `>` is a column that is aligned to the right.
     fn new(head: &[&str]) -> Self {
         let mut out = String::from("\n|");
         for h in head {
@@ -80,12 +79,12 @@ impl Table {
 pub(crate) fn document(r: &Report) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "# {}\n", escape(&r.title));
-    let verdicts: Vec<String> = badges(r).into_iter().map(|(_, t)| escape(&t)).collect();
+    let verdicts: Vec<String> = verdicts(r).into_iter().map(|(_, t)| escape(&t)).collect();
     if !verdicts.is_empty() {
         let _ = writeln!(out, "*{}*\n", verdicts.join(" · "));
     }
     for fact in &r.stands_out {
-        let _ = writeln!(out, "**Stands out:** {} {}\n", escape(&fact.title), events(&fact.events));
+        let _ = writeln!(out, "**Stands out:** {} {}\n", escape(&fact.title), words::events(&fact.events));
     }
     for p in &r.story {
         let _ = writeln!(out, "{}\n", escape(p));
@@ -158,49 +157,10 @@ pub(crate) fn document(r: &Report) -> String {
 fn machine(out: &mut String, vm: &VmReport, several: bool) {
     let suffix = if several { format!(": {}", hostile(&vm.label(true), 60)) } else { String::new() };
     for s in &vm.spaces {
-        if s.over_time.entries.iter().all(|e| e.peak == 0) {
-            continue;
-        }
-        let space = if s.as_id == 0 { String::new() } else { format!(" ({})", space_name(s.as_id)) };
-        let _ = writeln!(out, "\n## Leaves by state{suffix}{space}");
-        let mut t = Table::new(&["state", ">at most", ">at the end"]);
-        for e in &s.over_time.entries {
-            t.row(&[
-                short_name(e.shade).to_owned(),
-                words::count(e.peak),
-                words::count(e.counts.last().copied().unwrap_or(0)),
-            ]);
-        }
-        out.push_str(&t.out);
-        let mut t = Table::new(&["page size", ">at most", ">at the end"]);
-        for l in &s.over_time.present_bytes {
-            let max = l.bytes.iter().copied().max().unwrap_or(0);
-            t.row(&[
-                l.size.to_owned(),
-                words::bytes(max),
-                words::bytes(l.bytes.last().copied().unwrap_or(0)),
-            ]);
-        }
-        if !s.over_time.present_bytes.is_empty() {
-            out.push_str(&t.out);
-        }
+        leaves(out, s, &suffix);
     }
     if vm.faults.total > 0 {
-        let _ = writeln!(out, "\n## Faults{suffix}");
-        classes(out, "outcome", &vm.faults.outcomes, vm.faults.total);
-        classes(out, "access", &vm.faults.accesses, vm.faults.total);
-        let mut t = Table::new(&["vCPU", "thread", ">faults", ">median", ">99 %"]);
-        for v in vm.vcpus.iter().take(ROWS) {
-            t.row(&[
-                v.vcpu.map_or_else(|| "?".to_owned(), |n| n.to_string()),
-                format!("{} {}", hostile(&v.name, 40), v.tid),
-                words::count(v.faults),
-                time(v.p50),
-                time(v.p99),
-            ]);
-        }
-        t.rest(vm.vcpus.len(), ROWS);
-        out.push_str(&t.out);
+        faults(out, vm, &suffix);
     }
     for (title, what, pages) in [
         ("Pages with the most faults", "faults", &vm.top_faults),
@@ -212,55 +172,99 @@ fn machine(out: &mut String, vm: &VmReport, several: bool) {
         }
     }
     if !vm.mmio.is_empty() {
-        let _ = writeln!(out, "\n## MMIO{suffix}");
-        let mut t = Table::new(&[
-            "address",
-            ">size",
-            "usually",
-            ">accesses",
-            ">faults",
-            ">installed",
-            ">first",
-            ">last",
-        ]);
-        for m in vm.mmio.iter().take(ROWS) {
-            t.row(&[
-                m.gpa.clone(),
-                words::bytes(m.bytes),
-                m.usually.clone().unwrap_or_default(),
-                m.accesses.map_or_else(|| "not recorded".to_owned(), words::count),
-                words::count(m.faults),
-                words::count(m.installs),
-                words::moments(&[m.first, m.last]).swap_remove(0),
-                words::at(m.last),
-            ]);
-        }
-        t.rest(vm.mmio.len(), ROWS);
-        out.push_str(&t.out);
+        mmio(out, vm, &suffix);
     }
     for s in vm.spaces.iter().filter(|s| !s.memory.is_empty()) {
-        let space = if s.as_id == 0 { String::new() } else { format!(" ({})", space_name(s.as_id)) };
-        let at = s.memory_at.map_or_else(|| "the end".to_owned(), words::at);
-        let _ = writeln!(out, "\n## Guest frames at {at}{suffix}{space}");
-        let mut t = Table::new(&["frames", ">size", "what", "state", ">page size", ">entries", "certainty"]);
-        for m in s.memory.iter().take(ROWS) {
-            t.row(&[
-                if m.gfn_start == m.gfn_last {
-                    m.gfn_start.clone()
-                } else {
-                    format!("{}–{}", m.gfn_start, m.gfn_last)
-                },
-                words::bytes(m.bytes),
-                kind_words(m.kind).to_owned(),
-                m.state.clone(),
-                m.size.to_owned(),
-                words::count(m.entries),
-                m.certainty.to_owned(),
-            ]);
-        }
-        t.rest(s.memory.len(), ROWS);
+        memory(out, s, &suffix);
+    }
+}
+
+/// Number of leaves by state, and bytes by page size, of one address space. `suffix` is appended to headings.
+fn leaves(out: &mut String, s: &SpaceReport, suffix: &str) {
+    if s.over_time.entries.iter().all(|e| e.peak == 0) {
+        return;
+    }
+    let space = if s.as_id == 0 { String::new() } else { format!(" ({})", words::space_name(s.as_id)) };
+    let _ = writeln!(out, "\n## Leaves by state{suffix}{space}");
+    let mut t = Table::new(&["state", ">at most", ">at the end"]);
+    for e in &s.over_time.entries {
+        t.row(&[
+            words::short_name(e.shade).to_owned(),
+            words::count(e.peak),
+            words::count(e.counts.last().copied().unwrap_or(0)),
+        ]);
+    }
+    out.push_str(&t.out);
+    let mut t = Table::new(&["page size", ">at most", ">at the end"]);
+    for l in &s.over_time.present_bytes {
+        let max = l.bytes.iter().copied().max().unwrap_or(0);
+        t.row(&[
+            words::level_size(l.level).to_owned(),
+            words::bytes(max),
+            words::bytes(l.bytes.last().copied().unwrap_or(0)),
+        ]);
+    }
+    if !s.over_time.present_bytes.is_empty() {
         out.push_str(&t.out);
     }
+}
+
+fn faults(out: &mut String, vm: &VmReport, suffix: &str) {
+    let _ = writeln!(out, "\n## Faults{suffix}");
+    classes(out, "outcome", &vm.faults.outcomes, vm.faults.total);
+    classes(out, "access", &vm.faults.accesses, vm.faults.total);
+    let mut t = Table::new(&["vCPU", "thread", ">faults", ">median", ">99 %"]);
+    for v in vm.vcpus.iter().take(ROWS) {
+        t.row(&[
+            v.vcpu.map_or_else(|| "?".to_owned(), |n| n.to_string()),
+            format!("{} {}", hostile(&v.name, 40), v.tid),
+            words::count(v.faults),
+            time(v.p50),
+            time(v.p99),
+        ]);
+    }
+    t.rest(vm.vcpus.len(), ROWS);
+    out.push_str(&t.out);
+}
+
+fn mmio(out: &mut String, vm: &VmReport, suffix: &str) {
+    let _ = writeln!(out, "\n## MMIO{suffix}");
+    let mut t =
+        Table::new(&["address", ">size", "usually", ">accesses", ">faults", ">installed", ">first", ">last"]);
+    for m in vm.mmio.iter().take(ROWS) {
+        t.row(&[
+            words::gpa(m.gfn_start),
+            words::bytes(m.bytes),
+            m.usually.clone().unwrap_or_default(),
+            m.accesses.map_or_else(|| "not recorded".to_owned(), words::count),
+            words::count(m.faults),
+            words::count(m.installs),
+            words::moments(&[m.first, m.last]).swap_remove(0),
+            words::at(m.last),
+        ]);
+    }
+    t.rest(vm.mmio.len(), ROWS);
+    out.push_str(&t.out);
+}
+
+fn memory(out: &mut String, s: &SpaceReport, suffix: &str) {
+    let space = if s.as_id == 0 { String::new() } else { format!(" ({})", words::space_name(s.as_id)) };
+    let at = s.memory_at.map_or_else(|| "the end".to_owned(), words::at);
+    let _ = writeln!(out, "\n## Guest frames at {at}{suffix}{space}");
+    let mut t = Table::new(&["frames", ">size", "what", "state", ">page size", ">entries", "certainty"]);
+    for m in s.memory.iter().take(ROWS) {
+        t.row(&[
+            words::gfn_range(m.gfn_start, m.gfn_last.saturating_add(1)),
+            words::bytes(m.bytes),
+            words::kind(m.kind).to_owned(),
+            m.shade.name().to_owned(),
+            words::page_size(m.level).to_owned(),
+            words::count(m.entries),
+            m.certainty.name().to_owned(),
+        ]);
+    }
+    t.rest(s.memory.len(), ROWS);
+    out.push_str(&t.out);
 }
 
 fn classes(out: &mut String, head: &str, rows: &[FaultClass], total: u64) {
@@ -284,8 +288,12 @@ fn page_table(out: &mut String, what: &str, pages: &[PageReport]) {
     let mut t = Table::new(&["frame", "size", &head, ">first", ">last", "life"]);
     for p in pages {
         t.row(&[
-            if p.as_id == 0 { p.gfn.clone() } else { format!("{} ({})", p.gfn, space_name(p.as_id)) },
-            p.size.to_owned(),
+            if p.as_id == 0 {
+                words::gfn(p.gfn)
+            } else {
+                format!("{} ({})", words::gfn(p.gfn), words::space_name(p.as_id))
+            },
+            words::level_size(p.level).to_owned(),
             words::count(p.count),
             words::at(p.first),
             words::at(p.last),
@@ -297,7 +305,7 @@ fn page_table(out: &mut String, what: &str, pages: &[PageReport]) {
 
 fn trust(out: &mut String, r: &Report) {
     out.push_str("\n## How far to trust this\n\n");
-    for (_, text) in badges(r) {
+    for (_, text) in verdicts(r) {
         let _ = writeln!(out, "- {}", escape(&text));
     }
     for d in r.recording.damage.iter().take(ROWS) {

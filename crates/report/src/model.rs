@@ -1,63 +1,68 @@
-//! What a report says, as plain data: HTML, Markdown and JSON are three ways to write it down.
+//! [`Report`]: what a report says, as plain data. HTML, Markdown and JSON are three ways to write it down.
 //!
-//! Field names are the JSON's: scripts rely on them. Times are nanoseconds since the first event unless a name says otherwise.
+//! Field names are those of the JSON, and scripts rely on them. Times are u64 nanoseconds since the first event, durations are u64
+//! nanoseconds, sizes are bytes, unless a field says otherwise.
 
 use std::collections::BTreeMap;
 
 use mmuscope_analysis::standout::StandOut;
-use mmuscope_replay::Shade;
-use serde::Serialize;
+use mmuscope_replay::{Certainty, MemoryKind, Shade};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-/// Version of the JSON's shape. Fields may be added to a version, never renamed or taken away.
+use crate::{json, words};
+
+pub use crate::picture::{MapPicture, MapSegment};
+
+/// Name and version of the JSON's shape. Fields may be added to a version, never renamed or removed.
 pub const SCHEMA: &str = "mmuscope-report/1";
 
 /// A finished report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// [`SCHEMA`].
+    /// Always [`SCHEMA`].
     pub schema: &'static str,
-    /// The program and its version.
+    /// The program that wrote the report and its version.
     pub generator: String,
-    /// One line.
+    /// Title of the page, one line.
     pub title: String,
-    /// The story in words, a paragraph each.
+    /// What happened in a few sentences, one string per paragraph.
     pub story: Vec<String>,
-    /// What stands out, what matters most first.
+    /// Facts that a reader should see first, the most severe first.
     pub stands_out: Vec<StandOut>,
-    /// What was recorded, where and how.
+    /// The trace itself: files, host, clock, losses.
     pub recording: Recording,
     /// Virtual machines, the busiest first.
     pub vms: Vec<VmReport>,
-    /// What was written to trace_marker.
+    /// Phases of the workload, begun by texts that were written to trace_marker; in time order.
     pub phases: Vec<PhaseReport>,
-    /// Moments at which the recorder lost events.
+    /// Moments at which the recorder lost events, in time order.
     pub lost: Vec<LostReport>,
-    /// Events by name, the most frequent first.
+    /// Number of events of each name, the most frequent first.
     pub events: Vec<EventCount>,
-    /// What does not fit together, by kind.
+    /// Disagreements between events, by kind, the most frequent kind first.
     pub evidence: Vec<EvidenceReport>,
-    /// Events that the page tables are known by, and that were not, or may not have been, recorded.
+    /// Events from which the page tables are known and that were not, or may not have been, recorded.
     pub unrecorded: Vec<UnrecordedReport>,
 }
 
-/// A class of events that is missing.
+/// A kind of event that the trace lacks, or may lack.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct UnrecordedReport {
-    /// The event.
+    /// Name of the event.
     pub event: &'static str,
     /// `not recorded`, or `not known to have been recorded`.
     pub coverage: &'static str,
-    /// What is not known without it.
+    /// What is not known without this event, as a clause.
     pub without: &'static str,
 }
 
 impl Report {
-    /// Phases, a list for each VM whose process marked them and one for those that other processes marked, each with what it is of: nothing
-    /// where there is one VM.
+    /// Phases in lists: one for each VM whose process marked some, and one for those that other processes marked. Each list comes with its
+    /// heading, which is empty where there is only one VM.
     pub fn phase_lists(&self) -> Vec<(String, Vec<&PhaseReport>)> {
         let mut lists: Vec<(Option<u16>, Vec<&PhaseReport>)> = Vec::new();
         for p in &self.phases {
-            // With one VM there is nothing to tell apart.
+            // With one VM all phases are in one list.
             let of = p.vm.filter(|_| self.vms.len() > 1);
             match lists.iter_mut().find(|l| l.0 == of) {
                 Some(l) => l.1.push(p),
@@ -76,516 +81,502 @@ impl Report {
     }
 }
 
-/// What was recorded.
+/// The trace: files, host, clock, losses.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Recording {
     /// Input files.
     pub files: Vec<FileReport>,
-    /// Format of the trace.
+    /// Format of the trace, such as `trace.dat v7`.
     pub format: String,
     /// The kernel's name of the clock; empty where the format does not say.
     pub clock: String,
-    /// What a unit of the clock is: `nanoseconds`, `cycles` or `ordinal`.
+    /// What one unit of the clock is: `nanoseconds`, `cycles` or `ordinal` (a counter of events).
     pub clock_unit: &'static str,
-    /// Steps of the time stamps in nanoseconds.
+    /// Smallest step between two time stamps, in nanoseconds.
     pub resolution_ns: u32,
-    /// Time of the first event on the trace's own clock.
+    /// Time of the first event on the trace's own clock, in nanoseconds.
     pub first_event_absolute: u64,
-    /// From the first event to the last.
+    /// Time from the first event to the last.
     pub duration: u64,
-    /// Events.
+    /// Number of events.
     pub events: u64,
-    /// Something was lost or could not be read.
+    /// Whether events were lost or part of the input could not be read.
     pub partial: bool,
-    /// Facts about the host: name and value, in the order of reading.
+    /// Facts about the host, in the order in which a page lists them.
     pub host: Vec<Fact>,
-    /// Module parameters.
+    /// Parameters of the kernel's modules (`kvm.mmio_caching`) and their values.
     pub params: BTreeMap<String, String>,
-    /// Sum of what was lost.
+    /// What the recorder lost, summed up.
     pub lost: LostTotal,
-    /// What could not be read.
+    /// Places of the input that could not be read, one sentence each.
     pub damage: Vec<String>,
-    /// What the reader of the trace should know.
+    /// Remarks on the recording, one sentence each.
     pub notes: Vec<String>,
-    /// Variants of the tracepoints: name, value and where that comes from.
+    /// Which variants of the tracepoints the kernel has, and how that is known.
     pub dialect: Vec<LayoutPart>,
 }
 
 /// One input file.
 #[derive(Clone, Debug, Serialize)]
 pub struct FileReport {
-    /// Path or name.
+    /// Path of the file, or the name of a stream.
     pub path: String,
-    /// Format and compression.
+    /// Format and compression of the file.
     pub format: String,
-    /// Size as stored.
+    /// Size of the file as stored; 0 for a stream.
     pub bytes: u64,
 }
 
-/// Something known about the host.
+/// A fact about the host.
 #[derive(Clone, Debug, Serialize)]
 pub struct Fact {
-    /// What.
+    /// Name of the fact, such as `kernel`.
     pub name: String,
-    /// Its value.
+    /// Value of the fact.
     pub value: String,
 }
 
-/// What the recorder lost, summed up.
+/// Events that the recorder lost.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LostTotal {
-    /// Whether the format can say at all that nothing was lost.
+    /// Whether the format records losses, so that zero losses mean that nothing was lost.
     pub known: bool,
-    /// How many events, where every loss was counted.
+    /// Number of lost events; `null` where a loss was not counted.
     pub events: Option<u64>,
-    /// How many moments of loss.
+    /// Number of moments at which events were lost.
     pub moments: u64,
-    /// Per CPU, where counted.
+    /// Number of lost events by CPU, where counted.
     pub per_cpu: BTreeMap<u16, u64>,
-    /// Per event name, where counted.
+    /// Number of lost events by event name, where counted.
     pub per_event: BTreeMap<String, u64>,
 }
 
-/// One moment of loss.
+/// One moment at which events were lost.
 #[derive(Clone, Debug, Serialize)]
 pub struct LostReport {
-    /// CPU.
+    /// CPU whose events were lost; `null` where that is not known.
     pub cpu: Option<u16>,
-    /// Last event of the CPU before.
+    /// Time of the CPU's last event before the loss.
     pub start: u64,
-    /// When the loss was noticed.
+    /// Time at which the loss was noticed.
     pub end: u64,
-    /// How many, where known.
+    /// Number of lost events, where counted.
     pub count: Option<u64>,
 }
 
 /// A phase of the workload.
 #[derive(Clone, Debug, Serialize)]
 pub struct PhaseReport {
-    /// The marker's text.
+    /// Text of the marker that begins the phase.
     pub text: String,
-    /// When.
+    /// Time of the marker.
     pub start: u64,
-    /// Until the next marker of the same process or the end.
+    /// Time of the next marker of the same process, or the end of the trace.
     pub end: u64,
-    /// Faults in it.
+    /// Number of faults in the phase.
     pub faults: u64,
-    /// Leaves that appeared.
+    /// Number of leaves that became present in the phase.
     pub installs: u64,
-    /// Leaves that were zapped.
+    /// Number of leaves that were zapped in the phase.
     pub zaps: u64,
-    /// Bytes present at its end.
+    /// Bytes of guest memory present at the end of the phase.
     pub present_bytes: u64,
-    /// The VM whose process wrote the marker, and of which alone the numbers are; `null` where another process did: then they are of all.
+    /// VM whose process wrote the marker, and to which all numbers above refer; `null` where another process wrote it: then they refer to all
+    /// VMs.
     pub vm: Option<u16>,
 }
 
-/// How often an event was recorded.
+/// How often events of one name were recorded.
 #[derive(Clone, Debug, Serialize)]
 pub struct EventCount {
-    /// Name.
+    /// Name of the event.
     pub event: String,
-    /// How often.
+    /// Number of events of this name.
     pub count: u64,
 }
 
-/// A kind of disagreement, with its first instances.
+/// A kind of disagreement between events, with its first instances.
 #[derive(Clone, Debug, Serialize)]
 pub struct EvidenceReport {
-    /// In words.
+    /// The disagreement in words.
     pub kind: String,
-    /// How often.
+    /// Number of instances.
     pub count: u64,
-    /// Of these, how many after events were lost, so that they prove nothing.
+    /// Number of these instances that came after lost events, so that they prove nothing.
     pub after_loss: u64,
-    /// The first few.
+    /// The first instances, at most eight.
     pub first: Vec<EvidenceCase>,
 }
 
-/// One disagreement.
+/// One instance of a disagreement.
 #[derive(Clone, Debug, Serialize)]
 pub struct EvidenceCase {
-    /// When.
+    /// Time of the event that disagrees.
     pub ts: u64,
-    /// VM.
+    /// Number of the VM.
     pub vm: u16,
-    /// Address space.
+    /// Address space: 0 is the normal one, 1 is SMM.
     pub as_id: u8,
-    /// Level.
+    /// Level of the entry, 1 (4K) to 5.
     pub level: u8,
-    /// Frame.
-    pub gfn: String,
-    /// What was expected.
-    pub expected: Option<String>,
-    /// What was found.
-    pub found: Option<String>,
+    /// First guest frame that the entry covers.
+    #[serde(serialize_with = "json::hex")]
+    pub gfn: u64,
+    /// Value that earlier events lead to, where it is known.
+    #[serde(serialize_with = "json::maybe_hex")]
+    pub expected: Option<u64>,
+    /// Value that the event shows, where it has one.
+    #[serde(serialize_with = "json::maybe_hex")]
+    pub found: Option<u64>,
 }
 
 /// One virtual machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct VmReport {
-    /// Its number in this trace.
+    /// Number of the VM in this trace, from 0.
     pub vm: u16,
-    /// Name of its VMM.
+    /// Name of the VMM's process.
     pub name: String,
-    /// Process id of its VMM.
+    /// Process id of the VMM.
     pub pid: Option<u32>,
-    /// Which MMU of KVM it uses.
+    /// The MMU of KVM that the VM uses, in words.
     pub mmu: String,
-    /// How the threads were put together.
+    /// How it is known which threads belong to the VM, in words.
     pub provenance: String,
-    /// vCPUs.
+    /// vCPUs and other threads that faulted, by number.
     pub vcpus: Vec<VcpuReport>,
-    /// How its SPTEs are read.
+    /// The layout under which the VM's SPTEs are read.
     pub layout: LayoutReport,
-    /// Address spaces, the normal one first.
+    /// Address spaces of the VM, the normal one first.
     pub spaces: Vec<SpaceReport>,
-    /// Faults.
+    /// Faults of the VM.
     pub faults: FaultReport,
-    /// Pages with the most faults.
+    /// Pages with the most faults, in descending order.
     pub top_faults: Vec<PageReport>,
-    /// Pages with the most zaps.
+    /// Pages with the most zaps, in descending order.
     pub top_zaps: Vec<PageReport>,
-    /// Where MMIO accesses went.
+    /// Ranges that MMIO accesses went to, the busiest first.
     pub mmio: Vec<MmioReport>,
-    /// That, when and by whom it was torn down, where the trace shows it.
+    /// When and by whom the VM was torn down; `null` where the trace does not show that.
     pub torn_down: Option<TeardownReport>,
 }
 
 impl VmReport {
-    /// How every part of a report calls it: by the name of its VMM, and by its number where there are several.
+    /// How every part of a report calls the VM: by the name of its VMM, and with its number where there are several VMs.
     pub fn label(&self, several: bool) -> String {
         if several { format!("VM {} ({})", self.vm, self.name) } else { self.name.clone() }
     }
 }
 
-/// The end of a VM: all of its page tables were zapped in one go.
+/// The end of a VM: all its page tables were zapped in one go.
 #[derive(Clone, Debug, Serialize)]
 pub struct TeardownReport {
-    /// First zap of it.
+    /// Time of the first zap of the teardown.
     pub start: u64,
-    /// Last zap of it.
+    /// Time of the last zap of the teardown.
     pub end: u64,
-    /// Thread that did it.
+    /// Thread that zapped.
     pub tid: u32,
-    /// By whom, in words.
+    /// Who tore the VM down, in words.
     pub by: String,
 }
 
-/// One vCPU.
+/// One vCPU, or a thread that faulted without being known as one.
 #[derive(Clone, Debug, Serialize)]
 pub struct VcpuReport {
-    /// KVM's number.
+    /// Number of the vCPU, as KVM counts them; `null` where no event names it.
     pub vcpu: Option<u32>,
-    /// Thread.
+    /// Thread id.
     pub tid: u32,
     /// Name of the thread.
     pub name: String,
-    /// Its faults.
+    /// Number of faults of the thread.
     pub faults: u64,
-    /// Half of them took at most so long.
+    /// Median time of a fault, where measured.
     pub p50: Option<u64>,
-    /// 99 % of them took at most so long.
+    /// 99th percentile of the time of a fault, where measured.
     pub p99: Option<u64>,
-    /// All of them together took so long.
+    /// Sum of the times of all faults.
     pub total: u64,
 }
 
-/// How SPTEs are read, and how that is known.
+/// The layout under which SPTEs are read, and how it is known.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LayoutReport {
-    /// Name of the layout.
+    /// Name of the layout, such as `E10/ept`.
     pub id: String,
-    /// How sure the choice is, in words.
+    /// How sure the choice of the layout is, in words.
     pub confidence: String,
-    /// Each part.
+    /// The parts of the layout, each with its source.
     pub parts: Vec<LayoutPart>,
-    /// Other layouts that fit.
+    /// Names of other layouts that fit what the trace shows.
     pub alternatives: Vec<String>,
-    /// Remarks.
+    /// Remarks on the layout.
     pub notes: Vec<String>,
 }
 
 /// A fact with its source.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayoutPart {
-    /// What.
+    /// Name of the fact, such as `MMIO mask`.
     pub name: String,
-    /// Its value.
+    /// Value of the fact.
     pub value: String,
-    /// `measured`, `given`, `inferred` or `assumed`.
+    /// Kind of source: `measured`, `given`, `inferred` or `assumed`; empty where the value stands in the trace itself.
     pub provenance: String,
-    /// What it follows from.
+    /// What the value follows from, in words.
     pub why: String,
 }
 
 /// One address space of a VM.
 #[derive(Clone, Debug, Serialize)]
 pub struct SpaceReport {
-    /// Its number; 1 is SMM's.
+    /// Number of the address space: 0 is the normal one, 1 is SMM.
     pub as_id: u8,
-    /// How its entries developed.
+    /// Numbers of entries, bytes, faults and zaps over time.
     pub over_time: OverTime,
-    /// Its frames as ranges.
+    /// Guest frames as ranges of one state.
     pub memory: Vec<MemoryReport>,
-    /// The moment that `memory` shows where that is not the end: a VM that is gone at the end is shown when it had most memory.
+    /// Time of `memory` where it is not the end of the trace: a VM that is gone by then is shown when most memory was present.
     pub memory_at: Option<u64>,
-    /// The picture.
+    /// The map, where pictures are wanted and something was mapped.
     #[serde(skip)]
     pub map: Option<MapPicture>,
 }
 
-/// Entries of one address space over time, sampled at the ends of equal stretches.
+/// One address space over time. The trace is cut into stretches of equal length; every list has one element per stretch.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct OverTime {
-    /// Length of one stretch.
+    /// Length of one stretch of time.
     pub step: u64,
-    /// Leaves per state; states that never occur are left out.
+    /// Number of leaves in each state at the ends of the stretches; a state that never occurs has no element.
     pub entries: Vec<StateSeries>,
-    /// Present bytes per page size.
+    /// Bytes of guest memory present by page size, at the ends of the stretches.
     pub present_bytes: Vec<LevelSeries>,
-    /// Faults in each stretch.
+    /// Number of faults in each stretch.
     pub faults: Vec<u64>,
-    /// Leaves zapped in each stretch.
+    /// Number of leaves zapped in each stretch.
     pub zaps: Vec<u64>,
-    /// Most bytes of guest memory present at any moment; here and below each frame counts once, however many entries map it.
+    /// Most bytes of guest memory present at any time. Here and below each frame counts once, however many entries map it.
     pub peak_bytes: u64,
-    /// When that was.
+    /// Time at which `peak_bytes` were present.
     pub peak_at: u64,
-    /// Bytes present at the end.
+    /// Bytes of guest memory present at the end of the trace.
     pub end_bytes: u64,
-    /// Of these, bytes whose entries may have changed without an event.
+    /// Those of `end_bytes` whose entries are stale: they may have changed without an event.
     pub end_stale_bytes: u64,
 }
 
-/// Entries of one state.
+/// Number of entries of one state over time.
 #[derive(Clone, Debug, Serialize)]
 pub struct StateSeries {
-    /// The state's id in the visual language.
-    pub state: String,
-    /// Which it is.
-    #[serde(skip)]
+    /// The state; its id in the visual language (`read-only`) in JSON.
+    #[serde(rename = "state", serialize_with = "json::shade_id")]
     pub shade: Shade,
-    /// Entries at the end of each stretch.
+    /// Number of entries at the end of each stretch.
     pub counts: Vec<u64>,
-    /// Of these, stale ones: they may have changed without an event.
+    /// Number of those entries that are stale: they may have changed without an event.
     pub stale: Vec<u64>,
-    /// Most at any moment, between samples as well.
+    /// Most entries at any time, also between the ends of the stretches.
     pub peak: u64,
 }
 
-/// Present bytes of one page size.
-#[derive(Clone, Debug, Serialize)]
+/// Bytes of guest memory present in pages of one size over time.
+#[derive(Clone, Debug)]
 pub struct LevelSeries {
-    /// Level.
+    /// Level of the entries, 1 to 5. JSON has the page size (`4K`, `2M`, `1G` …) beside it.
     pub level: u8,
-    /// `4K`, `2M` …
-    pub size: &'static str,
-    /// Bytes at the end of each stretch.
+    /// Bytes present at the end of each stretch.
     pub bytes: Vec<u64>,
-    /// Of these, stale ones.
+    /// Those bytes whose entries are stale.
     pub stale: Vec<u64>,
 }
 
-/// Faults of a VM.
+impl Serialize for LevelSeries {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut out = to.serialize_struct("LevelSeries", 4)?;
+        out.serialize_field("level", &self.level)?;
+        out.serialize_field("size", words::page_size(self.level))?;
+        out.serialize_field("bytes", &self.bytes)?;
+        out.serialize_field("stale", &self.stale)?;
+        out.end()
+    }
+}
+
+/// The faults of a VM.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct FaultReport {
-    /// How many.
+    /// Number of faults.
     pub total: u64,
-    /// Different frames they hit.
+    /// Number of different guest frames that faulted.
     pub frames: u64,
-    /// Entries into the guest were recorded, so that it is known how long faults took.
+    /// Whether entries into the guest were recorded, so that the times of faults are known.
     pub timed: bool,
-    /// Latency of all of them.
+    /// Times of all faults.
     pub latency: Latency,
-    /// By outcome.
+    /// Faults by outcome, the most frequent first.
     pub outcomes: Vec<FaultClass>,
-    /// By access.
+    /// Faults by kind of access, the most frequent first.
     pub accesses: Vec<FaultClass>,
-    /// Latency histogram: bucket `i` holds faults of `[2^(i/4), 2^((i+1)/4))` nanoseconds per outcome (index into `outcomes`).
+    /// Histogram of the times of faults. Bins are adjacent; the edges are 2^(i/4) nanoseconds, rounded up.
     pub histogram: Vec<HistogramBin>,
 }
 
-/// One bar of the latency histogram.
+/// One bin of the histogram of the times of faults.
 #[derive(Clone, Debug, Serialize)]
 pub struct HistogramBin {
-    /// From so many nanoseconds.
+    /// Shortest time of the bin.
     pub from: u64,
-    /// To so many.
+    /// Shortest time of the next bin.
     pub to: u64,
-    /// Faults, by index into [`FaultReport::outcomes`].
+    /// Number of faults in the bin, by index into [`FaultReport::outcomes`].
     pub counts: Vec<u64>,
 }
 
-/// How long faults took, from exit to entry.
+/// How long faults took, from the exit to the next entry into the guest.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Latency {
-    /// Faults whose end is known.
+    /// Number of faults whose end is known; all times below refer to them.
     pub measured: u64,
-    /// Median.
+    /// Median time.
     pub p50: Option<u64>,
-    /// 90th percentile.
+    /// 90th percentile of the times.
     pub p90: Option<u64>,
-    /// 99th percentile.
+    /// 99th percentile of the times.
     pub p99: Option<u64>,
-    /// Longest.
+    /// Longest time.
     pub max: Option<u64>,
-    /// Sum.
+    /// Sum of the times.
     pub total: u64,
 }
 
-/// Faults of one kind.
+/// The faults of one outcome, or of one kind of access.
 #[derive(Clone, Debug, Serialize)]
 pub struct FaultClass {
-    /// Which.
+    /// Name of the outcome or of the kind of access.
     pub name: String,
-    /// What that means.
+    /// Explanation of the outcome; empty for kinds of access.
     pub about: &'static str,
-    /// How many.
+    /// Number of faults.
     pub count: u64,
-    /// How long.
+    /// How long these faults took.
     pub latency: Latency,
 }
 
-/// A page with its story.
+/// A busy page with its story.
 #[derive(Clone, Debug, Serialize)]
 pub struct PageReport {
-    /// Address space.
+    /// Address space: 0 is the normal one, 1 is SMM.
     pub as_id: u8,
-    /// Frame.
-    pub gfn: String,
-    /// Its guest physical address.
-    pub gpa: String,
-    /// Page size.
-    pub size: &'static str,
-    /// How often.
+    /// First guest frame of the page.
+    #[serde(serialize_with = "json::hex")]
+    pub gfn: u64,
+    /// Guest-physical address of that frame.
+    #[serde(serialize_with = "json::hex")]
+    pub gpa: u64,
+    /// Level of the page, 1 to 5; the page size (`4K`, `2M`, `1G` …) in JSON.
+    #[serde(rename = "size", serialize_with = "json::page_size")]
+    pub level: u8,
+    /// Number of faults or zaps of the page, depending on the list.
     pub count: u64,
-    /// First time.
+    /// Time of the first of them.
     pub first: u64,
-    /// Last time.
+    /// Time of the last of them.
     pub last: u64,
-    /// One sentence.
+    /// The life of the page in one sentence.
     pub headline: String,
-    /// The life of the page.
+    /// The life of the page, line by line.
     pub story: Vec<StoryReport>,
-    /// Lines of the story that are left out after the first ones.
+    /// Number of lines that are left out of the middle of the story.
     pub omitted: u64,
-    /// Closing remarks.
+    /// Remarks after the story: how long the page was in each state, what is not known.
     pub notes: Vec<String>,
 }
 
 /// One line of a page's story.
 #[derive(Clone, Debug, Serialize)]
 pub struct StoryReport {
-    /// When.
+    /// Time of the line.
     pub ts: u64,
-    /// Who.
+    /// Thread that did it: `vcpu 0 (load-111)`.
     pub who: String,
-    /// What happened.
+    /// What happened, in a sentence.
     pub text: String,
-    /// State from then on.
-    pub state: Option<String>,
-    /// The same, for drawing.
-    #[serde(skip)]
+    /// State of the page from then on; `null` where the line does not change it.
+    #[serde(rename = "state", serialize_with = "json::maybe_shade")]
     pub shade: Option<Shade>,
-    /// How that is known.
-    pub certainty: Option<&'static str>,
+    /// How surely the state is known: `exact`, `observed`, `implied`, `assumed` or `stale` in JSON.
+    #[serde(serialize_with = "json::maybe_certainty")]
+    pub certainty: Option<Certainty>,
 }
 
-/// A range that MMIO accesses went to.
+/// A range of guest frames that MMIO accesses went to.
 #[derive(Clone, Debug, Serialize)]
 pub struct MmioReport {
-    /// First frame.
-    pub gfn_start: String,
-    /// Last frame.
-    pub gfn_last: String,
-    /// Guest physical address of the first frame.
-    pub gpa: String,
-    /// Bytes.
+    /// First guest frame of the range.
+    #[serde(serialize_with = "json::hex")]
+    pub gfn_start: u64,
+    /// Last guest frame of the range, included.
+    #[serde(serialize_with = "json::hex")]
+    pub gfn_last: u64,
+    /// Guest-physical address of the first frame.
+    #[serde(serialize_with = "json::hex")]
+    pub gpa: u64,
+    /// Size of the range.
     pub bytes: u64,
-    /// What lies there on most PCs; a guess from the address alone.
+    /// Device that lies there on most PCs, guessed from the address alone.
     pub usually: Option<String>,
-    /// Accesses: reads and writes of KVM's emulator, each once; `null` where the trace has no event of them.
+    /// Number of accesses: each read and write by KVM's emulator once; `null` where no event of such accesses was recorded.
     pub accesses: Option<u64>,
-    /// Faults that were MMIO.
+    /// Number of faults that were MMIO accesses.
     pub faults: u64,
-    /// MMIO SPTEs installed.
+    /// Number of MMIO SPTEs that were installed.
     pub installs: u64,
-    /// First access, fault or installation.
+    /// Time of the first access, fault or installation.
     pub first: u64,
-    /// Last one.
+    /// Time of the last access, fault or installation.
     pub last: u64,
-    /// Lowest and highest MMIO generation.
+    /// Lowest and highest MMIO generation in the SPTEs.
     pub generations: Option<(u32, u32)>,
 }
 
-/// A range of guest frames as it is at the end of the trace.
+/// A range of guest frames in one state.
 #[derive(Clone, Debug, Serialize)]
 pub struct MemoryReport {
-    /// First frame.
-    pub gfn_start: String,
-    /// Last frame.
-    pub gfn_last: String,
-    /// Guest physical address of the first frame.
-    pub gpa: String,
-    /// Bytes.
+    /// First guest frame of the range.
+    #[serde(serialize_with = "json::hex")]
+    pub gfn_start: u64,
+    /// Last guest frame of the range, included.
+    #[serde(serialize_with = "json::hex")]
+    pub gfn_last: u64,
+    /// Guest-physical address of the first frame.
+    #[serde(serialize_with = "json::hex")]
+    pub gpa: u64,
+    /// Size of the range.
     pub bytes: u64,
-    /// `ram`, `gone` or `mmio`.
-    pub kind: &'static str,
-    /// State of its entries.
-    pub state: String,
-    /// The same, for drawing.
-    #[serde(skip)]
+    /// What the range is: `ram` (mapped), `gone` (was mapped before, is not mapped now) or `mmio` in JSON.
+    #[serde(serialize_with = "json::memory_kind")]
+    pub kind: MemoryKind,
+    /// State of the entries of the range; its name in JSON.
+    #[serde(rename = "state", serialize_with = "json::shade_name")]
     pub shade: Shade,
-    /// Page size of its entries; `mixed` where they differ.
-    pub size: &'static str,
-    /// Worst certainty within.
-    pub certainty: &'static str,
-    /// Entries.
+    /// Level of the entries, 1 to 5, or 0 where they differ; the page size (`4K`, `2M`, `1G` …) or `mixed` in JSON.
+    #[serde(rename = "size", serialize_with = "json::page_size")]
+    pub level: u8,
+    /// Weakest certainty among the entries; `exact`, `observed`, `implied`, `assumed` or `stale` in JSON.
+    #[serde(serialize_with = "json::certainty")]
+    pub certainty: Certainty,
+    /// Number of entries.
     pub entries: u64,
-    /// A guess at the memslot: ranges of one number have no MMIO and no long untouched stretch between them; `null` for MMIO, and where that
-    /// was not looked at.
+    /// A guess at the memslot: ranges of one number have no MMIO and no long untouched stretch between them; `null` for MMIO and where no
+    /// guess was made.
     pub slot: Option<u32>,
 }
 
-/// The time x GFN picture of one address space.
-#[derive(Clone, Debug)]
-pub struct MapPicture {
-    /// Pixels across, folds and all.
-    pub width: u32,
-    /// Pixels down.
-    pub height: u32,
-    /// Stretches of the GFN space from the top of the picture down, so the highest frames first.
-    pub segments: Vec<MapSegment>,
-    /// PNG for light pages.
-    pub light: Vec<u8>,
-    /// PNG for dark pages.
-    pub dark: Vec<u8>,
-    /// States that occur in it.
-    pub shades: Vec<Shade>,
-    /// Some of it is stale.
-    pub stale: bool,
-    /// Some of it is assumed or implied.
-    pub assumed: bool,
-    /// Some of it is a leaf of 2 MiB or more.
-    pub large: bool,
-    /// Nanoseconds that a column stands for.
-    pub column: u64,
-    /// Most entries that one pixel stands for.
-    pub merged: u32,
-}
+/// Number of lines that are kept from the end of a story when its middle is left out.
+pub(crate) const TAIL: usize = 4;
 
-/// A stretch of the GFN space that is drawn without a break.
-#[derive(Clone, Debug)]
-pub struct MapSegment {
-    /// First frame.
-    pub gfn_start: u64,
-    /// One past the last.
-    pub gfn_end: u64,
-    /// Distance from the top of the picture.
-    pub top: u32,
-    /// Pixels.
-    pub height: u32,
-    /// Frames left out below it, down to the next stretch (or to frame 0).
-    pub fold_below: u64,
+/// The guest-physical address of a guest frame.
+pub(crate) fn gpa_of(gfn: u64) -> u64 {
+    gfn.wrapping_shl(12)
 }

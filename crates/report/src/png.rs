@@ -1,12 +1,12 @@
-//! Pictures as PNG and data URIs.
+//! [`encode`] and [`data_uri`]: pictures as PNG files, and as URIs that put them into the page.
 //!
-//! A map has a dozen colours, so it is written with a palette: a byte a pixel before compression instead of four.
+//! A map has a dozen colours, so it is written with a palette, which takes one byte per pixel before compression instead of four.
 
 use std::collections::HashMap;
 
 use mmuscope_analysis::visual::Pixels;
 
-/// Encodes a picture; `None` for an empty one.
+/// Encodes a picture as a PNG file; `None` for a picture without pixels.
 pub(crate) fn encode(pixels: &Pixels) -> Option<Vec<u8>> {
     if pixels.width == 0 || pixels.height == 0 {
         return None;

@@ -1,11 +1,11 @@
-//! A small report made by hand, for tests: two address spaces, hostile names, losses.
+//! A small report made by hand, for tests: hostile names, losses, every kind of table.
 
 use mmuscope_analysis::visual::{RasterOptions, Theme, Visual, raster_with};
-use mmuscope_replay::{Cell, MapImage, MapQuery, Shade, VmId};
+use mmuscope_replay::{Cell, Certainty, MapImage, MapQuery, MemoryKind, Shade, VmId};
 
 use crate::{model::*, png, story, svg::overview};
 
-/// Names that try to break out of wherever they are put.
+/// A name that tries to break out of HTML, Markdown and a terminal.
 pub(crate) const HOSTILE: &str =
     "</title></text><script>alert(1)</script>\"'&<img src=x>|`*_[a](b)\u{202e}\n# h";
 
@@ -89,26 +89,13 @@ pub(crate) fn sample() -> Report {
     let over_time = OverTime {
         step: 98_100_000,
         entries: vec![
-            StateSeries {
-                state: "writable".into(),
-                shade: Shade::Writable,
-                counts: ramp(100),
-                stale: ramp(20),
-                peak: 950,
-            },
-            StateSeries {
-                state: "mmio".into(),
-                shade: Shade::Mmio,
-                counts: vec![3; steps],
-                stale: vec![0; steps],
-                peak: 3,
-            },
+            StateSeries { shade: Shade::Writable, counts: ramp(100), stale: ramp(20), peak: 950 },
+            StateSeries { shade: Shade::Mmio, counts: vec![3; steps], stale: vec![0; steps], peak: 3 },
         ],
         present_bytes: vec![
-            LevelSeries { level: 1, size: "4K", bytes: ramp(100 * 4096), stale: ramp(4096) },
+            LevelSeries { level: 1, bytes: ramp(100 * 4096), stale: ramp(4096) },
             LevelSeries {
                 level: 2,
-                size: "2M",
                 bytes: vec![0, 0, 0, 0, 0, 2 << 20, 4 << 20, 64 << 20, 64 << 20, 64 << 20],
                 stale: vec![0; steps],
             },
@@ -123,9 +110,9 @@ pub(crate) fn sample() -> Report {
     let fault = |name: &str, about, n| FaultClass { name: name.into(), about, count: n, latency: latency(n) };
     let page = PageReport {
         as_id: 0,
-        gfn: "0x1234".into(),
-        gpa: "0x1234000".into(),
-        size: "4K",
+        gfn: 0x1234,
+        gpa: 0x123_4000,
+        level: 1,
         count: 17,
         first: 1_000_000,
         last: 900_000_000,
@@ -135,17 +122,15 @@ pub(crate) fn sample() -> Report {
                 ts: 1_000_000,
                 who: format!("vcpu 0 ({HOSTILE})"),
                 text: "write fault at 0x1234abc; a writable 4K page was installed".into(),
-                state: Some("writable".into()),
                 shade: Some(Shade::Writable),
-                certainty: Some("exact"),
+                certainty: Some(Certainty::Exact),
             },
             StoryReport {
                 ts: 2_000_000,
                 who: "vcpu 1".into(),
                 text: "zapped".into(),
-                state: Some("nonpresent".into()),
                 shade: Some(Shade::Nonpresent),
-                certainty: Some("assumed"),
+                certainty: Some(Certainty::Assumed),
             },
         ],
         omitted: 0,
@@ -238,9 +223,9 @@ pub(crate) fn sample() -> Report {
             vm: 0,
             as_id: 0,
             level: 1,
-            gfn: "0x12".into(),
-            expected: Some("0x5a0".into()),
-            found: Some("0x0".into()),
+            gfn: 0x12,
+            expected: Some(0x5a0),
+            found: Some(0),
         }],
     }];
     r.vms = vec![VmReport {
@@ -283,15 +268,14 @@ pub(crate) fn sample() -> Report {
             as_id: 0,
             over_time,
             memory: vec![MemoryReport {
-                gfn_start: "0x0".into(),
-                gfn_last: "0x3fff".into(),
-                gpa: "0x0".into(),
+                gfn_start: 0,
+                gfn_last: 0x3fff,
+                gpa: 0,
                 bytes: 64 << 20,
-                kind: "ram",
-                state: "present, writable".into(),
+                kind: MemoryKind::Ram,
                 shade: Shade::Writable,
-                size: "2M",
-                certainty: "exact",
+                level: 2,
+                certainty: Certainty::Exact,
                 entries: 32,
                 slot: Some(0),
             }],
@@ -313,9 +297,9 @@ pub(crate) fn sample() -> Report {
         top_faults: vec![page.clone()],
         top_zaps: vec![page],
         mmio: vec![MmioReport {
-            gfn_start: "0xfee00".into(),
-            gfn_last: "0xfee00".into(),
-            gpa: "0xfee00000".into(),
+            gfn_start: 0xfee00,
+            gfn_last: 0xfee00,
+            gpa: 0xfee0_0000,
             bytes: 4096,
             usually: Some("local APIC".into()),
             accesses: Some(1774),

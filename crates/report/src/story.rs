@@ -1,4 +1,5 @@
-//! The story of a recording in a few sentences, made from the same numbers as the tables.
+//! [`story`]: a recording in a few sentences, and [`tiles`], its most important numbers. Both are made from the numbers of the tables; neither
+//! looks at the trace.
 
 use std::fmt::Write;
 
@@ -14,14 +15,14 @@ macro_rules! say {
     };
 }
 
-/// A number large enough to be read across the room.
+/// A number that the top of the page shows in large type.
 pub(crate) struct Tile {
     pub(crate) name: &'static str,
     pub(crate) value: String,
     pub(crate) more: String,
 }
 
-/// The story, a paragraph each; the report's other parts must be there already.
+/// The story, one string per paragraph. All other parts of the report must be filled in already.
 pub(crate) fn story(r: &Report) -> Vec<String> {
     let mut out = Vec::new();
     if r.vms.is_empty() {
@@ -52,7 +53,7 @@ fn faults(r: &Report, vm: &VmReport) -> String {
     };
     let mut s = format!("In {}, {who} ", words::duration(r.recording.duration));
     if f.total == 0 {
-        // Where no VM has any, they were hardly recorded.
+        // Where no VM has any fault, faults probably were not recorded.
         return if r.vms.iter().any(|v| v.faults.total > 0) {
             format!("{s}took no page fault.")
         } else {
@@ -116,7 +117,7 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
                     .last()
                     .copied()
                     .filter(|b| *b > 0)
-                    .map(|b| format!("{} in {} pages", words::bytes(b), l.size))
+                    .map(|b| format!("{} in {} pages", words::bytes(b), words::level_size(l.level)))
             })
             .collect();
         if o.end_bytes == 0 {
@@ -150,7 +151,7 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
         } else if o.end_stale_bytes > 0 {
             say!(s, "{} of that may have changed since without an event. ", words::bytes(o.end_stale_bytes));
         }
-        // Those of every address space.
+        // Zaps of all address spaces are counted.
         let of = |o: &OverTime| o.zaps.iter().sum::<u64>();
         let zaps: u64 = vm.spaces.iter().map(|s| of(&s.over_time)).sum();
         if zaps > 0 {
@@ -182,12 +183,12 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
             s,
             "{what} to MMIO in {}, most of them at {}{}{}. ",
             words::counted(vm.mmio.len() as u64, "range", "ranges"),
-            top.gpa,
+            words::gpa(top.gfn_start),
             top.usually.as_ref().map(|u| format!(" (by its address: {u})")).unwrap_or_default(),
             if top.accesses.is_some() { "" } else { "; how many accesses that were was not recorded" }
         );
     }
-    // Of several VMs each has its own; what another process marked has the faults of all.
+    // With several VMs only phases that this VM's process marked count; the numbers of other phases refer to all VMs.
     let own = |p: &&PhaseReport| p.vm == Some(vm.vm) || r.vms.len() == 1 && p.vm.is_none();
     let phases = r.phases.iter().filter(own).count();
     if let Some(p) =
@@ -209,7 +210,7 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
     Some(if r.vms.len() > 1 { format!("{}: {s}", vm.label(true)) } else { s })
 }
 
-/// Half of everything in less than a fifth of the time is worth a word.
+/// A clause on the shortest stretch that holds half of all values, if it is less than a fifth of the time.
 fn burst(values: &[u64], step: u64) -> Option<String> {
     let total: u64 = values.iter().sum();
     let mut best: Option<(usize, usize)> = None;
@@ -267,7 +268,7 @@ fn trust(r: &Report) -> Option<String> {
     (!s.is_empty()).then(|| s.trim_end().to_owned())
 }
 
-/// The numbers at the top.
+/// The numbers at the top of the page.
 pub(crate) fn tiles(r: &Report) -> Vec<Tile> {
     let mut out = Vec::new();
     let faults: u64 = r.vms.iter().map(|v| v.faults.total).sum();
@@ -305,7 +306,7 @@ pub(crate) fn tiles(r: &Report) -> Vec<Tile> {
             },
         });
     }
-    // Of every address space, SMM's too.
+    // Zaps of all address spaces are counted, SMM's too.
     let spaces = || r.vms.iter().flat_map(|v| &v.spaces).map(|s| &s.over_time);
     let zaps: u64 = spaces().map(|o| o.zaps.iter().sum::<u64>()).sum();
     if zaps > 0 {

@@ -1,17 +1,70 @@
-//! Words of a report. Numbers, times, sizes and frames are written as `mmuscope_units` says, for every face alike.
+//! How a report writes numbers and texts. Numbers, times, sizes and frames are written by `mmuscope_units`, for every face alike.
 
 use std::fmt::Write;
+
+use mmuscope_replay::{MemoryKind, Shade};
 
 pub use mmuscope_units::{
     bytes, count, counted, duration, gfn, gfn_range, gpa, level_size, moment, moments, percent, rate,
 };
 
-/// A moment alone, in seconds since the first event: `1.103 s`.
+/// A time by itself, in seconds since the first event: `1.103 s`.
 pub fn at(ns: u64) -> String {
     moments(&[ns]).concat()
 }
 
-/// `a`, `a and b`, `a, b and c`.
+/// Page size of a level, or `mixed` for 0, which stands for several levels.
+pub fn page_size(level: u8) -> &'static str {
+    if level == 0 { "mixed" } else { level_size(level) }
+}
+
+/// The numbers of the first events that show a fact.
+pub fn events(events: &[u64]) -> String {
+    const SHOWN: usize = 5;
+    let first: Vec<String> = events.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = if events.len() > SHOWN { " …" } else { "" };
+    format!("(events {}{more})", first.join(", "))
+}
+
+/// Name of an address space, by its number.
+pub fn space_name(as_id: u8) -> &'static str {
+    match as_id {
+        0 => "Normal address space",
+        1 => "SMM address space",
+        _ => "Another address space",
+    }
+}
+
+/// Short name of a state, for labels with little room.
+pub fn short_name(shade: Shade) -> &'static str {
+    match shade {
+        Shade::Writable => "writable",
+        Shade::ReadOnly => "read-only",
+        Shade::AccessTracked => "access-tracked",
+        Shade::Mmio => "MMIO",
+        Shade::Removed => "removed",
+        Shade::Table => "tables",
+        Shade::Nonpresent => "nonpresent",
+        Shade::Unknown => "unknown",
+    }
+}
+
+/// Name of a kind of range of guest frames.
+pub fn kind(kind: MemoryKind) -> &'static str {
+    match kind {
+        MemoryKind::Ram => "mapped RAM",
+        MemoryKind::Gone => "was mapped",
+        MemoryKind::Mmio => "MMIO",
+        MemoryKind::Unseen => "",
+    }
+}
+
+/// A value in hex: `0x5a0`.
+pub fn hex(n: u64) -> String {
+    format!("{n:#x}")
+}
+
+/// A list as prose: `a`, `a and b`, `a, b and c`.
 pub fn list(items: &[String]) -> String {
     match items {
         [] => String::new(),
@@ -20,15 +73,15 @@ pub fn list(items: &[String]) -> String {
     }
 }
 
-/// First letter upper case.
+/// The text with its first letter in upper case.
 pub fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }
 
-/// A text out of a trace on one line of bounded length: control characters become visible, the rest is kept.
+/// A text of a trace on one line of at most `max` characters: control characters become visible escapes, the rest is kept.
 ///
-/// Bidirectional controls go as well: they could make one name look like another.
+/// Bidirectional controls become escapes too, because they could make one name look like another.
 pub fn one_line(text: &str, max: usize) -> String {
     let mut out = String::new();
     for (n, c) in text.trim().chars().enumerate() {
@@ -44,7 +97,7 @@ pub fn one_line(text: &str, max: usize) -> String {
     out
 }
 
-/// A whole document with what a reader could not see made visible: a last line of defence behind [`one_line`].
+/// A whole document with invisible characters turned into escapes: a last line of defence behind [`one_line`].
 pub(crate) fn visible(document: &str) -> String {
     let mut out = String::with_capacity(document.len());
     for c in document.chars() {

@@ -5,7 +5,7 @@ mod replayed;
 
 use std::path::{Path, PathBuf};
 
-use mmuscope_replay::Shade;
+use mmuscope_replay::{MemoryKind, Shade};
 use mmuscope_report::{Options, Report, render_html, render_markdown};
 use replayed::load;
 
@@ -55,7 +55,7 @@ fn present_memory_at_the_end_is_what_kvm_counted() {
             .iter()
             .flat_map(|v| &v.spaces)
             .flat_map(|s| &s.memory)
-            .filter(|m| m.kind == "ram")
+            .filter(|m| m.kind == MemoryKind::Ram)
             .map(|m| m.bytes)
             .sum();
         assert_eq!(ranges, small * 4096 + (large << 21), "{folder}: ranges");
@@ -97,8 +97,7 @@ fn sums_over_time_agree_with_the_replay() {
     let r = Report::new(trace, timeline, &Options { pictures: false, ..Options::default() });
     let (t0, _) = timeline.range();
     let step = r.vms[0].spaces[0].over_time.step;
-    for (shade, id) in [(Shade::Writable, "writable"), (Shade::ReadOnly, "read-only"), (Shade::Mmio, "mmio")]
-    {
+    for shade in [Shade::Writable, Shade::ReadOnly, Shade::Mmio] {
         for i in [10u64, 100, 200, 300, 400] {
             // Buckets hold the state just before the next one begins.
             let at = timeline.counts_at(t0 + (i + 1) * step - 1).total(shade);
@@ -107,10 +106,10 @@ fn sums_over_time_agree_with_the_replay() {
                 .iter()
                 .flat_map(|v| &v.spaces)
                 .flat_map(|s| &s.over_time.entries)
-                .filter(|e| e.state == id)
+                .filter(|e| e.shade == shade)
                 .map(|e| e.counts[i as usize])
                 .sum();
-            assert_eq!(mine, at, "{id} in stretch {i}");
+            assert_eq!(mine, at, "{shade:?} in stretch {i}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What can go wrong in this crate.
+//! [`Error`], what the functions of this crate return when they fail.
 
-/// An error of this crate.
+/// Why a table could not be filtered or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -16,7 +16,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the reader of our output went away (`… | head`): the end of the work, not a failure.
+    /// Whether the reader of our output closed its end of the pipe (`… | head`), which ends the work and is no failure.
     pub fn is_broken_pipe(&self) -> bool {
         let kind = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
         match self {

@@ -22,9 +22,11 @@
 //!
 //! Input is read exactly: times to the nanosecond, without floating point.
 
+mod like;
 mod read;
 mod write;
 
+pub use like::like;
 pub use read::{Frames, NotATime, frame, frames, number, size, time};
 pub use write::{
     bytes, clock, count, counted, duration, gfn, gfn_range, gpa, level_size, moment, moments, percent, rate,

@@ -1,4 +1,4 @@
-//! The selected entry: its state and why it is known, its value bit by bit, and where it stands in the page's life.
+//! The details of the selected entry: its state and how it is known, its value bit by bit, and the spans around the selected one.
 
 use egui::{RichText, ScrollArea, Ui, vec2};
 use mmuscope_replay::{Entry, Shade, Span};
@@ -9,7 +9,7 @@ use crate::fmt;
 use crate::theme::Tokens;
 use crate::widgets::bits;
 
-/// State, swatch and shade in one line.
+/// Draws the state of a span in one line, with a swatch.
 pub(crate) fn state_line(ui: &mut Ui, t: &Tokens, span: &Span) {
     ui.horizontal(|ui| {
         super::legend::swatch(ui, t, span.shade, vec2(20.0, 13.0));
@@ -22,7 +22,7 @@ pub(crate) fn state_line(ui: &mut Ui, t: &Tokens, span: &Span) {
     });
 }
 
-/// Draws the panel.
+/// Draws the details panel.
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let Some(s) = cx.doc.selection else {
         empty(ui, cx.tokens);
@@ -148,8 +148,10 @@ fn value(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
     let t = cx.tokens;
     let Some(raw) = span.spte else {
         ui.label(
-            RichText::new("The trace tells the state, not the value: there are no bits to show.")
-                .color(t.muted),
+            RichText::new(
+                "The trace shows the state of this entry but not its value, so there are no bits to show.",
+            )
+            .color(t.muted),
         );
         return;
     };
@@ -204,10 +206,10 @@ fn value(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
     }
 }
 
-/// The entry's spans around the selected one: enough to see where in its life it is.
+/// Draws up to four spans of the entry before the selected one and up to four after it.
 fn nearby(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
     let t = cx.tokens;
-    // A hot entry can have a great many spans; only those beside the selected one are looked up.
+    // An entry can have a great many spans, so only those beside the selected one are looked up.
     let mut spans = vec![*span];
     while spans.len() < 5
         && let Some(before) = cx.cap.prev_span(entry.id, spans[0].start)

@@ -1,4 +1,4 @@
-//! What opens on top: the command palette, the key help, the file chooser.
+//! The dialogs that open on top of the window: command palette, key help, file chooser.
 
 use std::path::{Path, PathBuf};
 
@@ -7,18 +7,18 @@ use egui::{Key, RichText, ScrollArea, Ui, vec2};
 use crate::command::{Command, Group, MOUSE, TABLE, keys_text};
 use crate::theme::Tokens;
 
-/// What is open on top of the window; one at a time.
+/// The dialog that is open; there is at most one.
 #[derive(Debug)]
 pub(crate) enum Dialog {
-    /// Any command by typing.
+    /// The command palette, which finds any command by typing.
     Palette(Palette),
-    /// All keys.
+    /// The list of all keys.
     Help,
     /// The file chooser.
     Open(Chooser),
 }
 
-/// State of the palette.
+/// State of the command palette.
 #[derive(Debug, Default)]
 pub(crate) struct Palette {
     text: String,
@@ -26,15 +26,15 @@ pub(crate) struct Palette {
     opened: bool,
 }
 
-/// What a dialog came to.
+/// What the user did with a dialog in this frame.
 pub(crate) enum Outcome {
-    /// Still open.
+    /// The dialog stays open.
     Stay,
-    /// Closed without anything.
+    /// The dialog was closed.
     Close,
-    /// A command was chosen.
+    /// The user chose a command.
     Run(Command),
-    /// A file was chosen.
+    /// The user chose a file.
     Open(PathBuf),
 }
 
@@ -49,7 +49,8 @@ pub(crate) fn show(ui: &mut Ui, t: &Tokens, dialog: &mut Dialog, has_trace: bool
     if modal.should_close() && matches!(modal.inner, Outcome::Stay) { Outcome::Close } else { modal.inner }
 }
 
-/// How well a name fits what was typed: all letters in order; fewer gaps and word starts are better. `None`: not at all.
+/// How badly a name matches what was typed; 0 is best. All letters must occur in order; gaps cost, and less so at the start of a word.
+/// `None` if the name does not match.
 fn fit(name: &str, typed: &str) -> Option<usize> {
     let name: Vec<char> = name.to_lowercase().chars().collect();
     let mut at = 0;
@@ -145,7 +146,7 @@ fn help(ui: &mut Ui, t: &Tokens) -> Outcome {
     ScrollArea::vertical().max_height(height).min_scrolled_height(height).show(ui, |ui| {
         ui.columns(2, |columns| {
             for (i, group) in Group::ALL.into_iter().enumerate() {
-                // The longest lists stand apart, so that both columns end at about the same height.
+                // The longest lists are in different columns, so that both columns have about the same height.
                 let ui = &mut columns[usize::from(i >= 2)];
                 ui.label(RichText::new(group.title()).strong().color(t.accent));
                 egui::Grid::new(("keys", i)).num_columns(2).spacing(vec2(12.0, 2.0)).show(ui, |ui| {
@@ -171,8 +172,8 @@ fn help(ui: &mut Ui, t: &Tokens) -> Outcome {
     outcome
 }
 
-/// State of the file chooser. Our own, because the portals that desktop choosers go through are not there over ssh -X or in containers,
-/// where this tool is used.
+/// State of the file chooser. mmuscope has a chooser of its own, because the desktop portals of others are missing over ssh -X and in
+/// containers.
 #[derive(Debug)]
 pub(crate) struct Chooser {
     text: String,

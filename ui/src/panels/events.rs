@@ -1,4 +1,4 @@
-//! The table of events: virtual rows, and the same filter language as the command line's `--where`.
+//! The table of events. Only rows in sight are made; the filter has the language of the command line's `--where`.
 
 use std::sync::Arc;
 
@@ -9,46 +9,46 @@ use super::Cx;
 use crate::capture::{self, Capture};
 use crate::fmt;
 use crate::rows::{EventRow, filter_events, rows_of};
-use crate::widgets::rows::{Column, Scroll, Text, table};
+use crate::widgets::rows::{Column, Scroll, Table, Text, table};
 use crate::worker::Worker;
 
-/// A filter to be run over all events.
+/// A filter to run over all events of a capture.
 pub(crate) struct Query {
     capture: Arc<std::sync::RwLock<Capture>>,
     key: Wish,
 }
 
-/// What a filtered list depends on.
+/// Everything that the result of a filter depends on.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Wish {
     text: String,
-    /// Only the time in view, in whole nanoseconds since the first event.
+    /// Start and end of the time in view, in nanoseconds since the first event, where only events of that time are wanted.
     window: Option<(u64, u64)>,
     version: u64,
 }
 
 type Answer = (Wish, Result<Vec<EventIx>, String>);
 
-/// State of the table.
+/// State of the table of events.
 pub(crate) struct EventTable {
     worker: Worker<Query, Answer>,
     asked: Wish,
-    /// Events that pass; `None` while everything passes.
+    /// Numbers of the events that pass the filter; `None` without a filter.
     passing: Option<Arc<Vec<EventIx>>>,
     error: Option<String>,
-    /// What is typed.
+    /// The filter as it is typed.
     text: String,
     window: bool,
-    /// Focus the box in the next frame.
+    /// Whether to focus the filter box in the next frame.
     pub(crate) focus: bool,
-    /// An event to bring into view.
+    /// The event to bring into view.
     pub(crate) reveal: Option<EventIx>,
     scroll: Scroll,
     cache: Option<(Vec<EventIx>, u64, Vec<EventRow>)>,
 }
 
 impl EventTable {
-    /// Everything, from the top.
+    /// A table of all events, scrolled to the top.
     pub(crate) fn new(ctx: &egui::Context, inline: bool) -> Self {
         let compute = |q: Query| {
             let cap = capture::read(&q.capture);
@@ -76,7 +76,7 @@ impl EventTable {
         }
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     pub(crate) fn len(&self, cap: &Capture) -> usize {
         self.passing.as_ref().map_or(cap.trace.events.len(), |p| p.len())
     }
@@ -88,12 +88,12 @@ impl EventTable {
         }
     }
 
-    /// Row of an event, or of the first one after it.
+    /// The row of an event, or of the first event after it that passes the filter.
     fn row_of(&self, ix: EventIx) -> usize {
         self.passing.as_ref().map_or(ix as usize, |p| p.partition_point(|e| *e < ix))
     }
 
-    /// The event `by` rows away from one.
+    /// The event one row after (`forward`) or before another.
     pub(crate) fn step(&self, cap: &Capture, from: Option<EventIx>, forward: bool) -> Option<EventIx> {
         let len = self.len(cap);
         let row = match from {
@@ -112,7 +112,7 @@ impl EventTable {
     }
 }
 
-/// The box to type a filter into.
+/// Draws the filter box and runs the filter.
 pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
     let t = cx.tokens;
     let table = &mut cx.doc.tables.events;
@@ -140,7 +140,7 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
         .inner;
     crate::widgets::name_edit(&response, "Filter events", &table.text);
     let response = response.on_hover_ui(|ui| {
-        ui.label("The words are the columns of `mmuscope events`; operators: and or not == != < > in contains like &.");
+        ui.label("A filter is an expression over the columns of `mmuscope events`, with the operators and or not == != < > in contains like &.");
         ui.label(RichText::new(crate::rows::column_names()).monospace().size(11.0));
     });
     if std::mem::take(&mut table.focus) {
@@ -154,7 +154,7 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
         table.text.clear();
     }
     ui.checkbox(&mut table.window, "only what is shown above")
-        .on_hover_text("Only events of the time that the map shows");
+        .on_hover_text("Show only events of the time that the map shows");
     let count = table.len(cx.cap) as u64;
     let words = if busy { "filtering…".to_owned() } else { fmt::plural(count, "event", "events") };
     ui.label(RichText::new(words).color(t.muted));
@@ -195,7 +195,7 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
     }
 }
 
-/// The rows.
+/// Draws the rows in sight.
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let columns = [
         Column { name: "#", width: 76.0, right: true },
@@ -219,7 +219,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         .map(|(r, _)| r);
     let len = table_state.len(cx.cap);
     let cap = cx.cap;
-    // Texts are made for the rows in sight only, and again only when those change.
+    // Texts are made only for the rows in sight, and again only when those change.
     let fit = (ui.available_height() / crate::widgets::rows::ROW) as usize + 2;
     let near = scroll.show.map_or(scroll.top as usize, |row| row.saturating_sub(fit)).min(len);
     let window: Vec<EventIx> = (near.saturating_sub(fit)..(near + 3 * fit).min(len))
@@ -233,7 +233,8 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let done = {
         let table_state = &cx.doc.tables.events;
         let cached = table_state.cache.as_ref();
-        table(ui, t, "Events", &columns, len, at, &mut scroll, |row| {
+        let of = Table { name: "Events", columns: &columns, count: len, selected: at };
+        table(ui, t, &of, &mut scroll, |row| {
             let Some(ix) = table_state.event_at(row) else { return Vec::new() };
             let found = cached.and_then(|(w, _, rows)| rows.get(w.binary_search(&ix).ok()?));
             let made;

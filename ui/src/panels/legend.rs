@@ -1,4 +1,4 @@
-//! What the colours and patterns mean.
+//! The legend: what the colours, patterns and marks of the map mean.
 
 use egui::{Color32, ColorImage, Id, Rect, Sense, TextureHandle, TextureOptions, Ui, Vec2, vec2};
 use mmuscope_analysis::visual::{self, Theme, Visual};
@@ -6,10 +6,10 @@ use mmuscope_replay::Shade;
 
 use crate::theme::Tokens;
 
-/// Pixels of a swatch's picture: drawn once a theme, cut to what is needed.
+/// Width and height in pixels of the picture of a swatch. It is drawn once per theme and cut to the size that is needed.
 const SIZE: [u32; 2] = [96, 48];
 
-/// A patch of a state in colour and pattern.
+/// Draws a patch in the colour and pattern of a state.
 pub(crate) fn swatch(ui: &mut Ui, t: &Tokens, shade: Shade, size: Vec2) {
     let (rect, _) = ui.allocate_exact_size(size, Sense::hover());
     paint(ui, t, shade, rect);
@@ -45,7 +45,7 @@ fn texture(ui: &Ui, theme: Theme, shade: Shade) -> TextureHandle {
     texture
 }
 
-/// One line (or more, where the window is narrow) with every state and what is drawn over them.
+/// Draws one line (or more, where the window is narrow) with all states and the marks that are drawn over them.
 pub(crate) fn show(ui: &mut Ui, t: &Tokens) {
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing = vec2(4.0, 2.0);
@@ -56,9 +56,9 @@ pub(crate) fn show(ui: &mut Ui, t: &Tokens) {
             (
                 Mark::Stale,
                 "faded: stale",
-                "a silent change is possible since: this kernel does not trace everything",
+                "the entry may have changed since without an event: this kernel does not trace all changes",
             ),
-            (Mark::Assumed, "dashed: assumed", "from a rule about this kernel, not from an event"),
+            (Mark::Assumed, "dashed: assumed", "known from a rule about this kernel, not from an event"),
             (Mark::Fold, "folded", "a stretch of the GFN space in which nothing happened is left out"),
             (Mark::Lost, "lost events", "the recorder lost events here"),
         ] {
@@ -67,7 +67,7 @@ pub(crate) fn show(ui: &mut Ui, t: &Tokens) {
     });
 }
 
-/// Sign and name stay together: what does not fit goes to the next line as a whole.
+/// Draws a sign and its name, on the next line if both do not fit on this one.
 fn item(ui: &mut Ui, name: &str, about: &str, sign: impl FnOnce(&mut Ui)) {
     let font = egui::FontId::proportional(11.5);
     let width =

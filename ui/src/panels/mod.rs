@@ -1,5 +1,5 @@
-//! The parts of the window, one module each. A panel draws from a [`Capture`] and changes the [`Doc`]; what concerns the whole program
-//! it asks for with a [`Command`].
+//! The parts of the window, one module each. A panel draws from a [`Capture`] and changes the [`Doc`]; it never changes the program, but
+//! asks for that with a [`Command`].
 
 pub(crate) mod details;
 pub(crate) mod dialogs;
@@ -18,14 +18,14 @@ use crate::command::Command;
 use crate::doc::Doc;
 use crate::theme::Tokens;
 
-/// What a panel draws from and changes.
+/// What a panel draws from and may change.
 pub(crate) struct Cx<'a> {
-    /// The trace; only read.
+    /// The trace and its replay.
     pub(crate) cap: &'a Capture,
-    /// How it is looked at.
+    /// The view of the trace and the state of the panels.
     pub(crate) doc: &'a mut Doc,
-    /// Colours.
+    /// Colours of the current theme.
     pub(crate) tokens: &'a Tokens,
-    /// Commands asked for.
+    /// Commands that the panel asks for; they run at the end of the frame.
     pub(crate) out: &'a mut Vec<Command>,
 }

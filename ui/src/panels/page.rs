@@ -1,13 +1,13 @@
-//! One guest page: its life as sentences, and every span of every entry that ever covered it.
+//! The tables on the selected guest page: its story, and every span of every entry that ever covered it.
 
 use egui::{RichText, Ui};
 use mmuscope_replay::{EntryId, PageStory, Span, VmId};
 
 use super::Cx;
 use crate::fmt;
-use crate::widgets::rows::{Column, Scroll, Text, table};
+use crate::widgets::rows::{Column, Scroll, Table, Text, table};
 
-/// The story of the page selected last: told once, not every frame.
+/// The story and spans of the page that was selected last, kept so that they are not made in every frame.
 #[derive(Default)]
 pub(crate) struct Cached {
     key: Option<(VmId, u8, u64, u64)>,
@@ -45,7 +45,7 @@ fn nothing(ui: &mut Ui, cx: &Cx<'_>) {
     );
 }
 
-/// The life of the selected page.
+/// Draws the story of the selected page.
 pub(crate) fn story(ui: &mut Ui, cx: &mut Cx<'_>) {
     if update(cx).is_none() {
         nothing(ui, cx);
@@ -71,7 +71,8 @@ pub(crate) fn story(ui: &mut Ui, cx: &mut Cx<'_>) {
     });
     let mut scroll = cx.doc.tables.story.scroll;
     let t = cx.tokens;
-    let done = table(ui, t, "Life of the page", &columns, story.lines.len(), at, &mut scroll, |row| {
+    let of = Table { name: "Life of the page", columns: &columns, count: story.lines.len(), selected: at };
+    let done = table(ui, t, &of, &mut scroll, |row| {
         let line = &story.lines[row];
         let gap = row.checked_sub(1).map_or_else(String::new, |p| {
             format!("+{}", fmt::time(line.ts.saturating_sub(story.lines[p].ts) as f64))
@@ -101,7 +102,7 @@ pub(crate) fn story(ui: &mut Ui, cx: &mut Cx<'_>) {
     cx.doc.tables.story.story = Some(story);
 }
 
-/// Every span of every entry that covers the selected page.
+/// Draws every span of every entry that covers the selected page.
 pub(crate) fn spans(ui: &mut Ui, cx: &mut Cx<'_>) {
     let Some(gfn) = update(cx) else {
         nothing(ui, cx);
@@ -123,7 +124,8 @@ pub(crate) fn spans(ui: &mut Ui, cx: &mut Cx<'_>) {
         .and_then(|s| spans.iter().position(|(e, sp)| Some(*e) == s.entry && sp.covers(s.time)));
     let mut scroll = cx.doc.tables.spans;
     let t = cx.tokens;
-    let done = table(ui, t, "Spans of the page", &columns, spans.len(), at, &mut scroll, |row| {
+    let of = Table { name: "Spans of the page", columns: &columns, count: spans.len(), selected: at };
+    let done = table(ui, t, &of, &mut scroll, |row| {
         let (entry, s) = &spans[row];
         let level = cx.cap.timeline.entry(*entry).level;
         vec![

@@ -1,4 +1,4 @@
-//! What is shown before a trace is: the welcome, the progress of loading, and what went wrong.
+//! The pages without a trace: the welcome page, an error, the progress of loading.
 
 use egui::{RichText, Ui, vec2};
 
@@ -6,15 +6,15 @@ use crate::fmt;
 use crate::load::{Loading, Step};
 use crate::theme::Tokens;
 
-/// What the user chose on the welcome page.
+/// The user's choice on the welcome page.
 pub(crate) enum Choice {
-    /// The chooser.
+    /// The user wants to browse for a file.
     Browse,
-    /// A recent file.
+    /// The user chose a recent file.
     Open(std::path::PathBuf),
 }
 
-/// The page without a trace. `error` is why the last one could not be opened.
+/// Draws the welcome page. `error` says why the last trace could not be opened.
 pub(crate) fn welcome(
     ui: &mut Ui,
     t: &Tokens,
@@ -32,7 +32,7 @@ pub(crate) fn welcome(
                 ui,
                 |ui| {
                     ui.set_max_width(640.0);
-                    ui.label(RichText::new("It could not be opened").color(t.bad).strong());
+                    ui.label(RichText::new("The trace could not be opened").color(t.bad).strong());
                     ui.add(egui::Label::new(e).wrap().selectable(true));
                 },
             );
@@ -66,7 +66,7 @@ pub(crate) fn welcome(
     choice
 }
 
-/// The page while a trace is being read. True: stop.
+/// Draws the page while a trace is being read. It returns true if the user wants to stop.
 pub(crate) fn loading(ui: &mut Ui, t: &Tokens, loading: &Loading) -> bool {
     let mut stop = false;
     ui.vertical_centered(|ui| {
@@ -93,7 +93,7 @@ pub(crate) fn loading(ui: &mut Ui, t: &Tokens, loading: &Loading) -> bool {
     stop
 }
 
-/// Covers the window while files are held over it.
+/// Covers the window while the user holds files over it.
 pub(crate) fn drop_hint(ui: &Ui, t: &Tokens, names: &[String]) {
     let rect = ui.ctx().content_rect();
     let layer = egui::LayerId::new(egui::Order::Foreground, egui::Id::unique("drop"));

@@ -1,11 +1,11 @@
-//! The line at the bottom: what the pointer is over, the cursors, and whether the picture can be trusted.
+//! The status line at the bottom: the place under the pointer, the cursors, and whether events were lost.
 
 use egui::{RichText, Ui};
 
 use super::Cx;
 use crate::fmt;
 
-/// Draws the line.
+/// Draws the status line.
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let t = cx.tokens;
     ui.horizontal(|ui| {
@@ -51,7 +51,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
             if let Some(share) = cx.doc.reading {
                 let text = format!("• reading, {:.0} %", share * 100.0);
                 ui.label(RichText::new(text).size(11.5).color(t.accent))
-                    .on_hover_text("What is shown is what was read until now; the rest is on its way");
+                    .on_hover_text("The window shows the part of the trace that has been read so far");
             } else if cx.cap.growing {
                 let text = if cx.doc.follow { "• live, following" } else { "• live" };
                 ui.label(RichText::new(text).size(11.5).color(t.accent));

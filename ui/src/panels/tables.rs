@@ -1,4 +1,4 @@
-//! The tables at the bottom: which one is open, and what they need to remember.
+//! The tables at the bottom of the window: which one is open, and the state of each.
 
 use egui::Ui;
 use mmuscope_replay::EventIx;
@@ -8,7 +8,7 @@ use crate::command::Command;
 use crate::contain::Contained;
 use crate::widgets::rows::Scroll;
 
-/// Tables to choose from.
+/// The tables that can be open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Tab {
     #[default]
@@ -34,20 +34,20 @@ impl Tab {
     }
 }
 
-/// What the tables remember.
+/// State of the tables.
 pub(crate) struct Tables {
-    /// Which one is open.
+    /// The table that is open.
     pub(crate) tab: Tab,
-    /// Events.
+    /// State of the event table.
     pub(crate) events: super::events::EventTable,
-    /// Where the story stands.
+    /// State of the story of the page.
     pub(crate) story: super::page::Cached,
-    /// Where the spans stand.
+    /// Scroll position of the spans of the page.
     pub(crate) spans: Scroll,
 }
 
 impl Tables {
-    /// Nothing filtered, everything at its top.
+    /// Tables without a filter, scrolled to the top.
     pub(crate) fn new(ctx: &egui::Context, inline: bool) -> Self {
         Self {
             tab: Tab::default(),
@@ -57,7 +57,7 @@ impl Tables {
         }
     }
 
-    /// Brings an event into view.
+    /// Brings an event into view in the event table.
     pub(crate) fn show_event(&mut self, ix: EventIx) {
         self.events.reveal = Some(ix);
     }
@@ -65,7 +65,7 @@ impl Tables {
 
 /// Draws the tabs and the open table.
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
-    // Beside the tabs if there is room, else a row of its own.
+    // The filter is beside the tabs if there is room, else in a row of its own.
     let wide = cx.doc.tables.tab == Tab::Events && ui.available_width() > 1080.0;
     ui.horizontal(|ui| {
         for (tab, command) in Tab::ALL {

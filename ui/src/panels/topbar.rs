@@ -1,4 +1,4 @@
-//! Menus, the chooser of the address space, the go-to box.
+//! The bar at the top of the window: menus, the chooser of the address space, the go-to box.
 
 use egui::{RichText, Ui};
 
@@ -6,7 +6,7 @@ use super::Cx;
 use crate::command::{Command, Group, TABLE, keys_text};
 use crate::goto;
 
-/// The menus; every command is in one of them.
+/// Draws the menus; every command is in one of them.
 pub(crate) fn menus(ui: &mut Ui, has_trace: bool, out: &mut Vec<Command>) {
     for group in Group::ALL {
         ui.menu_button(group.title(), |ui| {
@@ -23,16 +23,16 @@ pub(crate) fn menus(ui: &mut Ui, has_trace: bool, out: &mut Vec<Command>) {
     }
 }
 
-/// What the go-to box remembers.
+/// State of the go-to box.
 #[derive(Debug, Default)]
 pub(crate) struct GoTo {
     pub(crate) text: String,
     pub(crate) error: Option<String>,
-    /// Focus it in the next frame.
+    /// Whether to focus the box in the next frame.
     pub(crate) focus: bool,
 }
 
-/// Chooser, back and forward, go-to box.
+/// Draws Back and Forward, the chooser of the address space and the go-to box.
 pub(crate) fn tools(ui: &mut Ui, cx: &mut Cx<'_>, goto_box: &mut GoTo) {
     let t = cx.tokens;
     for (command, sign, there) in [
@@ -93,7 +93,7 @@ pub(crate) fn tools(ui: &mut Ui, cx: &mut Cx<'_>, goto_box: &mut GoTo) {
     }
 }
 
-/// Goes to a place; the message says why it cannot be shown.
+/// Shows a place. The error says why it cannot be shown.
 pub(crate) fn go(cx: &mut Cx<'_>, place: goto::Place) -> Result<(), String> {
     let full = cx.cap.full_time();
     match place {
@@ -124,7 +124,7 @@ pub(crate) fn go(cx: &mut Cx<'_>, place: goto::Place) -> Result<(), String> {
                 return Err(format!("no event is about guest frame {}", crate::fmt::gfn(gfn)));
             };
             cx.doc.leave();
-            // Without a moment to look at, the page's own first change is the most telling one that is there.
+            // Where nothing is known of the page at that time, its first present or MMIO span is shown.
             let now = cx.doc.selection.map(|s| s.time);
             let mid = cx.cap.abs(cx.doc.view.time.centre());
             let mut time = now.unwrap_or(mid);

@@ -411,7 +411,7 @@ fn a_file_is_shown_while_it_is_read() {
     let progress = Arc::new(Progress::default());
     progress.total.store(1000, Ordering::Relaxed);
     progress.done.store(430, Ordering::Relaxed);
-    let loading = Loading::told_by(news, Arc::clone(&progress));
+    let loading = Loading::fed_by(news, Arc::clone(&progress));
     send.send(News::SoFar(Box::new(first))).expect("it waits");
     let mut h = super::window(ThemeChoice::Dark, |_, viewer| viewer.wait_for(loading));
     // It asks for frames until everything is read, so it never comes to rest.

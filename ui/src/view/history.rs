@@ -1,13 +1,13 @@
-//! The way back: places that were looked at, as a browser keeps them.
+//! [`History`]: the places that were shown before, as a browser keeps them.
 
-/// Keeps the last places; going back and then elsewhere drops what was ahead.
+/// The last places. Going back and then to another place drops those ahead.
 #[derive(Clone, Debug)]
 pub(crate) struct History<T> {
     past: Vec<T>,
     ahead: Vec<T>,
 }
 
-/// More would only cost memory: nobody walks back further.
+/// Most places that are kept; nobody goes back further.
 const KEPT: usize = 100;
 
 impl<T> Default for History<T> {
@@ -29,26 +29,26 @@ impl<T: PartialEq + Clone> History<T> {
         self.ahead.clear();
     }
 
-    /// The place before, given where we are.
+    /// The previous place; `here` is the current one.
     pub(crate) fn back(&mut self, here: T) -> Option<T> {
         let place = self.past.pop()?;
         self.ahead.push(here);
         Some(place)
     }
 
-    /// The place that was left by going back.
+    /// The place that was left by going back; `here` is the current one.
     pub(crate) fn forward(&mut self, here: T) -> Option<T> {
         let place = self.ahead.pop()?;
         self.past.push(here);
         Some(place)
     }
 
-    /// Whether there is a way back.
+    /// Whether there is a previous place.
     pub(crate) fn can_back(&self) -> bool {
         !self.past.is_empty()
     }
 
-    /// Whether there is a way forward.
+    /// Whether there is a place ahead.
     pub(crate) fn can_forward(&self) -> bool {
         !self.ahead.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What is looked at, as plain values: the time axis, the GFN axis, the selection and the way back. No window, no trace.
+//! Plain values that describe a view: ranges of the axes, ticks, the selection, the history. Nothing here needs a window or a trace.
 
 mod history;
 mod range;

@@ -1,48 +1,48 @@
-//! A window onto one axis. Panning and zooming return a new window, so that nothing here needs a screen.
+//! [`Range`]: the part of an axis that is shown. Panning and zooming return a new range; nothing here needs a screen.
 
-/// The part of an axis that is looked at, in the axis' own units (nanoseconds since the first event; rows of the GFN axis).
+/// The part of an axis that is shown, in units of the axis: nanoseconds since the first event, or rows of the GFN axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Range {
-    /// First unit shown.
+    /// Start of the part that is shown.
     pub(crate) start: f64,
-    /// End of what is shown.
+    /// End of the part that is shown.
     pub(crate) end: f64,
 }
 
 impl Range {
-    /// A window; turned round if it is the wrong way round.
+    /// The range between two values in either order.
     pub(crate) fn new(a: f64, b: f64) -> Self {
         Self { start: a.min(b), end: a.max(b) }
     }
 
-    /// Length of the window.
+    /// Length of the range.
     pub(crate) fn span(self) -> f64 {
         self.end - self.start
     }
 
-    /// Middle of the window.
+    /// Middle of the range.
     pub(crate) fn centre(self) -> f64 {
         f64::midpoint(self.start, self.end)
     }
 
-    /// Where a value lies: 0 at the start, 1 at the end of the window.
+    /// Position of a value: 0 at the start and 1 at the end of the range.
     pub(crate) fn fraction(self, v: f64) -> f64 {
         (v - self.start) / self.span()
     }
 
-    /// The value at a fraction of the window.
+    /// The value at a fraction of the range.
     pub(crate) fn at(self, fraction: f64) -> f64 {
         self.start + fraction * self.span()
     }
 
-    /// Moved by a fraction of its own length.
+    /// The range, moved by a fraction of its length.
     #[must_use]
     pub(crate) fn pan(self, fraction: f64) -> Self {
         let d = fraction * self.span();
         Self { start: self.start + d, end: self.end + d }
     }
 
-    /// Scaled by `factor` (below 1 zooms in) so that what lies at `fraction` stays where it is.
+    /// The range, scaled by `factor` (below 1 zooms in) so that the value at `fraction` stays in place.
     #[must_use]
     pub(crate) fn zoom(self, fraction: f64, factor: f64) -> Self {
         let anchor = self.at(fraction);
@@ -50,7 +50,7 @@ impl Range {
         Self { start: anchor - fraction * span, end: anchor + (1.0 - fraction) * span }
     }
 
-    /// Pushed back into `bounds` and to a length of at least `min`; the length is kept where it can be.
+    /// The range, moved into `bounds` and at least `min` long; its length is kept where possible.
     #[must_use]
     pub(crate) fn within(self, bounds: Range, min: f64) -> Self {
         let full = bounds.span().max(min);
@@ -66,7 +66,7 @@ impl Range {
         Self { start, end: start + span }
     }
 
-    /// The same length, moved just far enough that `v` is inside with a margin.
+    /// The range, moved so that `v` is in its middle, unless `v` is inside already.
     #[must_use]
     pub(crate) fn reveal(self, v: f64) -> Self {
         let margin = self.span() * 0.1;
@@ -78,7 +78,7 @@ impl Range {
         }
     }
 
-    /// The whole of it with a margin on both sides.
+    /// The range with a margin on both sides, as a fraction of its length.
     #[must_use]
     pub(crate) fn padded(self, fraction: f64) -> Self {
         let d = self.span() * fraction;

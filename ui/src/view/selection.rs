@@ -1,16 +1,16 @@
-//! What is selected: one thing, shared by the map, the tables and the decoder.
+//! [`Selection`]: the page, entry and event that are selected. Map, tables and details share it.
 
 use mmuscope_replay::{EntryId, EventIx};
 
-/// A guest frame at a moment, and what was found there.
+/// A guest frame at a time, and the entry and event that were found there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Selection {
-    /// The frame.
+    /// Guest frame number.
     pub(crate) gfn: u64,
-    /// The moment, on the trace's clock.
+    /// Time in nanoseconds on the trace's clock.
     pub(crate) time: u64,
-    /// The entry, where one covers the frame.
+    /// Entry that covers the frame, if one does.
     pub(crate) entry: Option<EntryId>,
-    /// The event, where one was chosen or began what is selected.
+    /// Event that was chosen, or that began the selected span.
     pub(crate) event: Option<EventIx>,
 }

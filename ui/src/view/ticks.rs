@@ -1,4 +1,4 @@
-//! Where an axis has its ticks.
+//! The ticks of the time axis and the steps of the GFN axis.
 
 use super::Range;
 use crate::fmt;
@@ -6,13 +6,13 @@ use crate::fmt;
 /// One tick of an axis.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tick {
-    /// Where, in units of the axis.
+    /// Position in units of the axis.
     pub(crate) at: f64,
-    /// Its label.
+    /// Label of the tick.
     pub(crate) label: String,
 }
 
-/// Ticks for times: steps of 1, 2 or 5 times a power of ten nanoseconds, about `want` of them.
+/// About `want` ticks of a time axis, at steps of 1, 2 or 5 times a power of ten nanoseconds.
 pub(crate) fn time_ticks(range: Range, want: usize) -> Vec<Tick> {
     let step = nice_step(range.span() / want.max(1) as f64).max(1.0);
     let first = (range.start / step).ceil() as i64;
@@ -25,7 +25,7 @@ pub(crate) fn time_ticks(range: Range, want: usize) -> Vec<Tick> {
         .collect()
 }
 
-/// The smallest of 1, 2, 5 times a power of ten that is at least `raw`.
+/// The smallest number that is 1, 2 or 5 times a power of ten and at least `raw`.
 fn nice_step(raw: f64) -> f64 {
     if !(raw.is_finite() && raw > 0.0) {
         return 1.0;
@@ -44,7 +44,7 @@ fn nice_step(raw: f64) -> f64 {
     m * power
 }
 
-/// Step of GFN labels: a power of two, at least `raw` frames.
+/// Step between GFN labels in frames: the smallest power of two that is at least `raw`.
 pub(crate) fn gfn_step(raw: f64) -> u64 {
     let raw = if raw.is_finite() { raw.clamp(1.0, 9.0e15) } else { 1.0 };
     (raw.ceil() as u64).next_power_of_two()

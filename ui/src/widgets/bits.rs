@@ -1,25 +1,25 @@
-//! A 64-bit value as bits and as fields, each lighting up the other.
+//! A 64-bit value as bits ([`diagram`]) and as fields ([`list`]). Pointing at one highlights the other.
 
 use egui::{Align2, Color32, Rect, Sense, Stroke, StrokeKind, Ui, Vec2, pos2, vec2};
 
 use crate::theme::{Tokens, mono};
 
-/// One field of the value.
+/// One field of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FieldRow {
-    /// Its bits.
+    /// Mask of the bits of the field.
     pub(crate) mask: u64,
-    /// Its name, the kernel's where there is one.
+    /// Name of the field, the kernel's where it has one.
     pub(crate) name: String,
-    /// Its value here.
+    /// Value of the field.
     pub(crate) value: String,
     /// What the value means.
     pub(crate) meaning: String,
-    /// Something is wrong with it.
+    /// Whether the value of the field is wrong, such as a reserved bit that is set.
     pub(crate) bad: bool,
 }
 
-/// Bits of a mask as people write them: `63`, `51:12`, `11,9:8`.
+/// The bits of a mask as text: `63`, `51:12`, `11,9:8`.
 pub(crate) fn bit_text(mask: u64) -> String {
     let mut out = Vec::new();
     let mut bit = 64u32;
@@ -37,13 +37,13 @@ pub(crate) fn bit_text(mask: u64) -> String {
     out.join(",")
 }
 
-/// Colour of the n-th field: neighbours differ.
+/// Colour of the n-th field; neighbours differ.
 fn tint(t: &Tokens, n: usize) -> Color32 {
     t.series[n % t.series.len()]
 }
 
-/// Two rows of 32 bits. `lit` are the bits to light up, from the frame before; the new ones are returned when the pointer is over a bit.
-/// `before` is the value to compare with: bits that differ are marked.
+/// Draws two rows of 32 bits. `lit` is the mask of bits to highlight, from the frame before; the new mask is returned if the pointer is over a
+/// bit. `before` is the value to compare with: bits that differ are framed.
 pub(crate) fn diagram(
     ui: &mut Ui,
     t: &Tokens,
@@ -95,7 +95,7 @@ pub(crate) fn diagram(
         if changed & mask != 0 {
             painter.rect_stroke(cell_rect.shrink(0.5), 1.0, Stroke::new(1.5, t.warn), StrokeKind::Inside);
         }
-        // Numbers at both ends of nibbles would be a wall of digits: every fourth bit is enough to count from.
+        // Every fourth bit has a number, which is enough to count from.
         if bit % 4 == 3 || bit % 32 == 0 {
             let at = pos2(cell_rect.center().x, cell_rect.top() - 1.0);
             painter.text(
@@ -123,7 +123,7 @@ pub(crate) fn diagram(
     Some(field.map_or(mask, |f| f.mask))
 }
 
-/// The fields as a list; returns the bits of the one under the pointer.
+/// Draws the fields as a list and returns the bits of the one under the pointer.
 pub(crate) fn list(ui: &mut Ui, t: &Tokens, fields: &[FieldRow], lit: u64) -> Option<u64> {
     let mut hovered = None;
     let width = ui.available_width();

@@ -1,30 +1,30 @@
-//! A table of very many rows: only what is seen is laid out, and the position is a row number, not a pixel, so that ten million rows
-//! scroll as exactly as ten.
+//! [`table`]: a table of very many rows. Only rows in sight are laid out, and the position is a row number, not a pixel, so that ten million
+//! rows scroll as exactly as ten.
 
 use egui::{Align2, Color32, FontId, Key, Rect, Response, Sense, Stroke, Ui, pos2, vec2};
 
 use crate::theme::Tokens;
 
-/// Height of a row.
+/// Height of a row in points.
 pub(crate) const ROW: f32 = 18.0;
 
-/// A column.
+/// A column of a table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Column {
-    /// Its head.
+    /// Text of the head.
     pub(crate) name: &'static str,
-    /// Its width; the last column takes the rest.
+    /// Width in points; the last column takes the rest.
     pub(crate) width: f32,
-    /// Numbers lie right.
+    /// Whether the texts are aligned to the right.
     pub(crate) right: bool,
 }
 
-/// What a cell shows.
+/// The text of a cell and its colour.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Text {
-    /// The text.
+    /// Text of the cell.
     pub(crate) text: String,
-    /// Its colour, if not the usual one.
+    /// Colour of the text; `None` is the usual one.
     pub(crate) color: Option<Color32>,
 }
 
@@ -39,45 +39,55 @@ impl From<&str> for Text {
     }
 }
 
-/// Where a table stands.
+/// Scroll position of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Scroll {
-    /// First row shown; the fraction is how much of it is already above.
+    /// First row in sight; the fraction is the part of it that is above the top.
     pub(crate) top: f64,
-    /// Row to bring into view.
+    /// Row to bring into view in the next frame.
     pub(crate) show: Option<usize>,
 }
 
 impl Scroll {
-    /// Where the first row stands after moving by `rows`, with `fit` rows in sight.
+    /// The new `top` after moving by `rows`, with `count` rows in all and `fit` in sight.
     fn moved(self, rows: f64, count: usize, fit: usize) -> f64 {
         (self.top + rows).clamp(0.0, count.saturating_sub(fit) as f64)
     }
 }
 
-/// What happened to a table.
+/// What the user did with a table in this frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
-    /// Row that was clicked, or reached by key.
+    /// Row that was clicked or reached by a key.
     pub(crate) picked: Option<usize>,
-    /// It was a double click.
+    /// Whether it was a double click.
     pub(crate) twice: bool,
     /// Row under the pointer.
     pub(crate) hovered: Option<usize>,
 }
 
-/// Draws a table. `cells` makes the texts of one row; `name` is what a screen reader calls the table.
-#[expect(clippy::too_many_arguments, reason = "each is one plain fact; a builder would only spread them out")]
+/// What a table consists of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table<'a> {
+    /// Name of the table for screen readers.
+    pub(crate) name: &'a str,
+    /// Columns from left to right.
+    pub(crate) columns: &'a [Column],
+    /// Number of rows.
+    pub(crate) count: usize,
+    /// Row that is selected.
+    pub(crate) selected: Option<usize>,
+}
+
+/// Draws a table. `cells` makes the texts of one row.
 pub(crate) fn table(
     ui: &mut Ui,
     t: &Tokens,
-    name: &str,
-    columns: &[Column],
-    count: usize,
-    selected: Option<usize>,
+    of: &Table<'_>,
     scroll: &mut Scroll,
     mut cells: impl FnMut(usize) -> Vec<Text>,
 ) -> Done {
+    let Table { name, columns, count, selected } = *of;
     let full = ui.available_rect_before_wrap();
     let full = Rect::from_min_size(full.min, vec2(full.width(), full.height().max(ROW * 2.0)));
     ui.allocate_rect(full, Sense::hover());

@@ -1,4 +1,6 @@
-//! `--where`: a small expression language over a table's columns.
+//! [`Filter`], the language of `--where` and of the viewer's filter box: expressions over the columns of a table.
+//!
+//! A filter is checked against its table when it is made, so that no value of a chunk can make it fail later.
 //!
 //! ```text
 //! level == 1 and new_spte != 0
@@ -19,23 +21,24 @@ mod eval;
 mod parse;
 
 use crate::table::{Chunk, Table};
+use mmuscope_units::like;
 use parse::Expr;
 use std::fmt;
 
-/// A filter that is known to fit its table.
+/// An expression over the columns of one table, checked against them.
 #[derive(Clone, Debug)]
 pub struct Filter {
     expr: Expr,
 }
 
-/// Why a filter cannot be used, with the place.
+/// Why an expression is no filter of the table, and where in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterError {
-    /// The whole expression.
+    /// The whole expression as it was typed.
     pub text: String,
-    /// Byte offset of the trouble.
+    /// Byte offset in `text` at which the error was found.
     pub at: usize,
-    /// What is wrong.
+    /// What is wrong, as a sentence without a full stop.
     pub message: String,
 }
 
@@ -66,33 +69,4 @@ impl Filter {
     pub fn matches(&self, chunk: &Chunk) -> Vec<bool> {
         eval::mask(&self.expr, chunk)
     }
-}
-
-/// Whether `text` fits a pattern in which `*` stands for any characters and `?` for one.
-pub fn like(text: &str, pattern: &str) -> bool {
-    let (text, pattern): (Vec<char>, Vec<char>) = (text.chars().collect(), pattern.chars().collect());
-    let (mut t, mut p) = (0, 0);
-    // Where the last `*` is, and how far it reaches so far.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == '?' || *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match &mut star {
-                Some((at, reach)) => {
-                    *reach += 1;
-                    t = *reach;
-                    p = *at + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == '*')
 }

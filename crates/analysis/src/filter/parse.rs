@@ -1,9 +1,9 @@
-//! The grammar: text to a typed expression, with errors that point at the place.
+//! The grammar of [`Filter`](super::Filter): text to a typed expression. It never looks at rows; `eval` does.
 
 use super::FilterError;
 use crate::table::{Kind, Table};
 
-/// A typed expression. Columns are places in the table.
+/// A typed expression. A column is its place in the table.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Expr {
     Number(i128),
@@ -80,7 +80,7 @@ impl Expr {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Token {
-    /// As it is written: what it means depends on the column it is compared with.
+    /// The digits as they were typed; the column that they are compared with decides whether they are hex.
     Number(String),
     Quoted(String),
     Word(String),
@@ -137,13 +137,13 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, FilterError> {
             out.push((at, Token::Symbol(s)));
             at += s.len();
         } else {
-            return Err(fail(at, "this means nothing here"));
+            return Err(fail(at, "this character has no meaning in a filter"));
         }
     }
     Ok(out)
 }
 
-/// A number as it is written: in the unit of its column, or with a unit of time or size. `hex`: without a prefix it is in hex.
+/// Reads a number: in the unit of its column, or with a unit of time or size. With `hex`, digits without a prefix are hex.
 fn number(s: &str, hex: bool) -> Option<i128> {
     let plain = mmuscope_units::number(s, hex);
     // A unit of size is a capital: `m` is a minute.
@@ -159,7 +159,7 @@ struct Parser<'a> {
     tokens: Vec<(usize, Token)>,
     next: usize,
     depth: usize,
-    /// What is being read is compared with a column that is printed in hex: so are its numbers.
+    /// Whether the operand that is being read is compared with a hex column, so that numbers without a prefix are hex.
     hex: bool,
 }
 
@@ -182,14 +182,14 @@ impl Parser<'_> {
         if e.ty() == ty {
             return Ok(());
         }
-        self.fail_at(at, format!("{why}: {} is wanted here, and this is {}", ty.name(), e.ty().name()))
+        self.fail_at(at, format!("{why}: {} is needed here, and this is {}", ty.name(), e.ty().name()))
     }
 
     fn peek(&self) -> Option<&Token> {
         self.tokens.get(self.next).map(|(_, t)| t)
     }
 
-    /// Takes the next token if it is one of these symbols or words.
+    /// Takes the next token if it is one of these symbols or keywords.
     fn take(&mut self, any: &[&'static str]) -> Option<&'static str> {
         let found = match self.peek()? {
             Token::Symbol(s) => any.iter().find(|a| *a == s),
@@ -299,7 +299,7 @@ impl Parser<'_> {
         self.member(left, start)
     }
 
-    /// What may follow a column, besides an operator: `in (…)` and the searches in text; else the column alone.
+    /// Reads what may follow a column instead of a comparison operator: `in (…)` or a search in text. Without those it is the column alone.
     fn member(&mut self, left: Expr, start: usize) -> Parsed {
         if self.take(&["in"]).is_some() {
             self.expect("(")?;
@@ -323,7 +323,7 @@ impl Parser<'_> {
             self.want(&left, Type::Text, start, "only text can be searched")?;
             let at = self.at();
             let Expr::Words(pattern) = self.operand_like(&left)? else {
-                return self.fail_at(at, "words are wanted here");
+                return self.fail_at(at, "a text is needed here");
             };
             let how = match how {
                 "contains" => Match::Contains,
@@ -336,7 +336,7 @@ impl Parser<'_> {
         Ok(left)
     }
 
-    /// The right side of a comparison: next to text, a bare word that is no column is text.
+    /// Reads the right side of a comparison. On the right of text, a bare word that is no column is text.
     fn operand_like(&mut self, left: &Expr) -> Parsed {
         if left.ty() == Type::Text
             && let Some(Token::Word(w)) = self.peek()
@@ -353,12 +353,12 @@ impl Parser<'_> {
         right
     }
 
-    /// Whether it is a column that is printed in hex.
+    /// Whether an expression is a column that is printed in hex.
     fn is_hex(&self, e: &Expr) -> bool {
         matches!(e, Expr::NumberColumn(n) if self.table.columns[*n].kind == Kind::Hex)
     }
 
-    /// The number of a literal at `at`.
+    /// Reads the literal at byte `at` as a number.
     fn literal(&self, at: usize, text: &str) -> Result<i128, FilterError> {
         match number(text, self.hex) {
             Some(n) => Ok(n),
@@ -439,7 +439,7 @@ impl Parser<'_> {
                     None => self.fail_at(at, self.unknown_column(&w)),
                 },
             },
-            Token::Symbol(_) => self.fail_at(at, "a column, a number or words are wanted here"),
+            Token::Symbol(_) => self.fail_at(at, "a column, a number or a text is needed here"),
         }
     }
 

@@ -1,10 +1,10 @@
-//! Faults beyond what the page tables can map.
+//! The rule `beyond-tables`: faults at guest-physical addresses that four levels of page tables cannot map.
 
 use super::{Seen, Severity, StandOut, counted, vcpus};
 use mmuscope_replay::Fault;
 use std::collections::BTreeMap;
 
-/// Bits of a guest-physical address that four levels translate.
+/// Number of bits of a guest-physical address that four levels of page tables translate.
 const FOUR_LEVELS: u32 = 48;
 
 pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {

@@ -1,4 +1,4 @@
-//! Faults with which KVM_RUN returned an error, or KVM_EXIT_MEMORY_FAULT, to the VMM.
+//! The rule `fault-error`: faults on which KVM_RUN returned an error, or KVM_EXIT_MEMORY_FAULT, to the VMM.
 
 use super::{Seen, Severity, StandOut, counted, kind, place, vcpus};
 use mmuscope_replay::{Fault, Outcome};

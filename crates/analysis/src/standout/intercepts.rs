@@ -1,4 +1,4 @@
-//! Faults of shadow paging in a fragment, whose error codes are those of #PF: what they hit.
+//! The rule `pf-intercepts`: in a fragment whose faults all are intercepted #PFs, it says that the guest runs on shadow page tables.
 
 use super::{Seen, Severity, StandOut, counted, place};
 use mmuscope_replay::{Fault, Outcome};

@@ -1,4 +1,4 @@
-//! KVM_EXIT_INTERNAL_ERROR: KVM gave up on an instruction.
+//! The rule `internal-error`: KVM_EXIT_INTERNAL_ERROR, with which KVM gives up on an instruction.
 
 use super::{Seen, Severity, StandOut, counted, kind, place, vcpus};
 use mmuscope_replay::Outcome;
@@ -9,7 +9,7 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
     let who = vcpus(ends.iter().filter_map(|e| e.vcpu).collect());
     let who = if who.is_empty() { format!("thread {}", first.tid) } else { who };
     let failed = first.failed.map(|rip| format!(" after a failed emulation at rip {rip:#x}"));
-    // The fault in which it happened.
+    // The fault during which KVM gave up.
     let fault = seen.faults.iter().find(|f| f.outcome == Outcome::InternalError && f.tid == first.tid);
     let of = fault.map_or_else(String::new, |f| {
         let before = seen.faults.iter().filter(|o| {

@@ -1,7 +1,8 @@
-//! What stands out in a trace: plain facts that a reader should see first, each with its count and the events that show it.
+//! [`find`]: the facts of a trace that a reader should see first, each with its count and the events that show it.
 //!
-//! A rule is a file with a function that looks at the faults and at what `Noted` gathered in one pass over the events. A rule says what
-//! the events show, and a cause only where they leave no other.
+//! `mmuscope summary` and the report call [`find`] and print what it returns. Each rule is a file with a function that looks at the faults and
+//! at what `Noted` gathered in one pass over the events. A rule says what the events show; it names a cause only where the events leave no
+//! other. A rule never looks at the page tables.
 
 mod beyond;
 mod error;
@@ -18,44 +19,44 @@ use mmuscope_trace::Trace;
 use noted::Noted;
 use serde::Serialize;
 
-/// How much it matters.
+/// How much a fact matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Good to know.
+    /// The fact helps to read the trace.
     Info,
-    /// It costs time, or goes on without an end.
+    /// Something costs time, or goes on without end.
     Warning,
     /// The guest or the VMM got an error.
     Error,
 }
 
-/// A fact that stands out.
+/// A fact that a reader should see first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StandOut {
-    /// Name of the rule, which stays.
+    /// Name of the rule, such as `fault-loop`; it never changes.
     pub id: &'static str,
-    /// How much it matters.
+    /// How much the fact matters.
     pub severity: Severity,
-    /// One sentence.
+    /// The fact in one sentence, without a full stop.
     pub title: String,
-    /// VM, where it is about one.
+    /// Number of the VM, where the fact is about one.
     pub vm: Option<u16>,
-    /// Guest frame, where it is about one.
+    /// Guest frame number, where the fact is about one frame.
     pub gfn: Option<u64>,
-    /// How often.
+    /// Number of events that show the fact.
     pub count: u64,
-    /// First moment, on the trace's clock.
+    /// Time of the first of these events, in nanoseconds on the trace's clock.
     pub first: u64,
-    /// Last moment.
+    /// Time of the last of these events, in nanoseconds on the trace's clock.
     pub last: u64,
-    /// Numbers of the events that show it, the first few.
+    /// Numbers of the first of these events in the trace, from 0; at most 100.
     pub events: Vec<u64>,
 }
 
-/// Events named for a fact, at most.
+/// Most events that a fact names.
 const SHOWN: usize = 100;
-/// Facts of one rule that are told one by one.
+/// Most facts of one rule that are listed; the rule's facts with the highest counts come first.
 const EACH: usize = 3;
 
 impl StandOut {
@@ -63,7 +64,7 @@ impl StandOut {
         Self { id, severity, title, vm: None, gfn: None, count: 0, first: 0, last: 0, events: Vec::new() }
     }
 
-    /// Counts events that show it.
+    /// Counts events, given by time and number, that show the fact.
     fn see_all(&mut self, seen: impl IntoIterator<Item = (u64, u32)>) {
         for (ts, event) in seen {
             self.see(ts, event);
@@ -83,21 +84,21 @@ impl StandOut {
     }
 }
 
-/// What rules look at.
+/// What the rules look at.
 struct Seen<'a> {
     faults: &'a [Fault],
     noted: &'a Noted,
-    /// All there is, is a few events: what a reader of more finds in the other parts of a summary is told here.
+    /// Whether the trace is only a few events, so that the other parts of a summary say little and the rules say more.
     fragment: bool,
 }
 
-/// Events up to which a trace is a fragment.
+/// A trace of at most this many events is a fragment.
 const FRAGMENT: usize = 1000;
 
-/// A rule.
+/// A rule: the facts that it finds.
 type Rule = fn(&Seen<'_>) -> Vec<StandOut>;
 
-/// All rules.
+/// All rules; facts of equal severity are listed in this order.
 const RULES: [Rule; 8] = [
     error::find,
     internal::find,
@@ -109,7 +110,7 @@ const RULES: [Rule; 8] = [
     intercepts::find,
 ];
 
-/// What stands out in a trace, what matters most first.
+/// The facts of a trace that a reader should see first, the most severe first.
 pub fn find(trace: &Trace, timeline: &Timeline) -> Vec<StandOut> {
     let noted = Noted::gather(trace);
     let faults: Vec<Fault> = timeline.faults().collect();
@@ -127,7 +128,7 @@ pub fn find(trace: &Trace, timeline: &Timeline) -> Vec<StandOut> {
     all
 }
 
-/// `vCPU 1`, `vCPUs 4 and 7`, or nothing where no event says which.
+/// `vCPU 1`, `vCPUs 4 and 7`, or nothing where no event names a vCPU.
 fn vcpus(mut ids: Vec<u32>) -> String {
     ids.sort_unstable();
     ids.dedup();
@@ -139,7 +140,7 @@ fn vcpus(mut ids: Vec<u32>) -> String {
     }
 }
 
-/// What a fault is for: `read fault`, `write fault`, `fetch`.
+/// The kind of a fault in words: `read fault`, `write fault`, `fetch fault`.
 fn kind(f: &Fault) -> String {
     match f.access.name() {
         "unknown" => "fault".into(),
@@ -147,7 +148,7 @@ fn kind(f: &Fault) -> String {
     }
 }
 
-/// Where a fault is: its frame, or the guest-virtual address where that is all there is.
+/// The place of a fault: its guest frame, or the address where no frame is known.
 fn place(f: &Fault) -> String {
     match (f.gfn, f.gva, f.gpa) {
         (Some(gfn), ..) => format!("gfn {gfn:#x}"),
@@ -157,7 +158,7 @@ fn place(f: &Fault) -> String {
     }
 }
 
-/// `1 fault`, `2 faults`.
+/// `1 fault`, `2 faults`: a number and a noun whose plural ends in s.
 fn counted(n: u64, one: &str) -> String {
     format!("{} {one}{}", crate::words::count(n), if n == 1 { "" } else { "s" })
 }

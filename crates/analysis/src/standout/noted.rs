@@ -1,12 +1,12 @@
-//! What one pass over the events gathers for the rules, in little memory.
+//! [`Noted`]: what one pass over the events gathers for the rules, in bounded memory.
 
 use mmuscope_trace::{Body, Event, Isa, Strings, Trace, event_name};
 use std::collections::HashMap;
 
-/// Most pages and threads that are followed.
+/// Most pages, and most threads, that are followed.
 const MOST: usize = 1 << 14;
 
-/// A run of mmu_notifier events of one thread about one host page.
+/// The mmu_notifier events of one thread about one host page. `first` and `last` are nanoseconds on the trace's clock.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notifier {
     pub(super) unmaps: u64,
@@ -17,21 +17,21 @@ pub(super) struct Notifier {
     pub(super) comm: String,
 }
 
-/// Requests of a thread for one frame without one for another between.
+/// Consecutive kvm_mmu_spte_requested events of one thread for one frame.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Requests {
     pub(super) tid: u32,
     pub(super) gfn: u64,
     pub(super) level: u8,
     pub(super) asked: Vec<(u64, u32)>,
-    /// Installs of that frame, all of this value.
+    /// Number of installs in an entry of that frame, all of the same `value`.
     pub(super) sets: u64,
     pub(super) value: Option<u64>,
-    /// Something was taken away or set otherwise: the requests have a reason.
+    /// Whether an entry was zapped, or set to another value, since the first request, so that asking again has a reason.
     pub(super) changed: bool,
 }
 
-/// An end of a vCPU's run: its event, and what led there.
+/// An exit with which a vCPU stops for good, and what the thread did before it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct End {
     pub(super) ts: u64,
@@ -39,15 +39,15 @@ pub(super) struct End {
     pub(super) tid: u32,
     pub(super) vcpu: Option<u32>,
     pub(super) rip: Option<u64>,
-    /// The guest's own tables refused this access, by a walk of KVM's: address and error code.
+    /// The address and error code of an access that the guest's own page tables refused when KVM walked them.
     pub(super) walk: Option<(u64, u32)>,
-    /// An exception was injected into the guest after that.
+    /// Whether an exception was injected into the guest after that walk.
     pub(super) injected: bool,
-    /// The emulation that failed before.
+    /// Guest instruction pointer of the emulation that failed before.
     pub(super) failed: Option<u64>,
 }
 
-/// What a thread did last.
+/// What a thread did since its last exit.
 #[derive(Clone, Debug, Default)]
 struct Thread {
     vcpu: Option<u32>,
@@ -60,16 +60,16 @@ struct Thread {
     last_exit: u32,
 }
 
-/// See the module.
+/// What the rules need to know of the events.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     pub(super) notifier: HashMap<(u32, u64), Notifier>,
-    /// Notifier events of each thread.
+    /// Number of mmu_notifier events by thread.
     pub(super) notifiers: HashMap<u32, u64>,
     pub(super) requests: Vec<Requests>,
     pub(super) triple: Vec<End>,
     pub(super) internal: Vec<End>,
-    /// Tables of five levels are there.
+    /// Whether an event shows page tables of five levels.
     pub(super) five_levels: bool,
     threads: HashMap<u32, Thread>,
 }
@@ -89,7 +89,7 @@ impl Noted {
         noted
     }
 
-    /// The last exit of a thread.
+    /// Number of the event of a thread's last exit; 0 where there is none.
     pub(super) fn last_exit(&self, tid: u32) -> u32 {
         self.threads.get(&tid).map_or(0, |t| t.last_exit)
     }
@@ -188,7 +188,7 @@ impl Noted {
         }
     }
 
-    /// Something was taken away: whoever asks for a page again has a reason.
+    /// Notes for all threads that something was zapped, so that asking for a page again has a reason.
     fn changed(&mut self) {
         for t in self.threads.values_mut() {
             t.requests.changed |= t.requests.asked.len() > 1;
@@ -209,7 +209,7 @@ impl Noted {
     }
 
     fn end_of_requests(&mut self, r: Requests) {
-        // Far fewer than a rule asks for are not kept.
+        // A rule asks for at least three idle requests; shorter runs need not be kept.
         if r.asked.len() > 3 && self.requests.len() < MOST {
             self.requests.push(r);
         }

@@ -1,10 +1,11 @@
-//! The host changes one page of the VM's memory again and again.
+//! The rule `notifier-storm`: the host invalidates one page of the VM's memory again and again.
 
 use super::{Seen, Severity, StandOut};
 use crate::words::{count, duration, printable};
 
-/// Events about one page that are many, and the longest time between them on average.
+/// A storm is at least this many events about one page …
 const MANY: u64 = 16;
+/// … that on average follow each other within this many nanoseconds.
 const APART: u64 = 1_000_000;
 
 pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {

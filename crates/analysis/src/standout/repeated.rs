@@ -1,15 +1,15 @@
-//! The same fault again and again: no progress.
+//! The rule `fault-loop`: a vCPU takes the same fault again and again and makes no progress.
 
 use super::{Seen, Severity, StandOut, kind, place, vcpus};
 use mmuscope_replay::{Fault, Outcome};
 use std::collections::{BTreeMap, HashMap};
 
-/// Faults in a row that are too many for a race, wherever they stand, if they take this long: a fault meets an invalidation that is going
-/// on at every try, eighty times in two milliseconds on a slow host.
+/// At least this many equal faults in a row that together take at least `LONG` nanoseconds are a loop. Fewer, or faster ones, can be a
+/// race: while an invalidation is going on each try fails, eighty times in two milliseconds on a slow host.
 const MANY: usize = 16;
 const LONG: u64 = 100_000_000;
 
-/// Faults of one thread at one place with one code.
+/// Consecutive faults of one thread at one place with one error code.
 type Run<'a> = Vec<&'a Fault>;
 
 pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
@@ -19,7 +19,7 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
         let run = open.entry(f.tid).or_default();
         let in_vain = matches!(f.outcome, Outcome::Retry | Outcome::Spurious | Outcome::Untold);
         let same = run.last().is_some_and(|l| key(l) == key(f));
-        // One that is not over where the trace ends goes on with those before.
+        // A fault that has not ended when the trace ends continues the run.
         if !same || !in_vain && f.outcome != Outcome::Unfinished {
             let ended = std::mem::take(run);
             runs.extend(Some(ended).filter(|r| is_long(r)));
@@ -41,12 +41,12 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
 }
 
 fn is_long(run: &[&Fault]) -> bool {
-    // The first may have waited long for the host: what counts is what came after it.
+    // The first fault may have waited long for the host; the time of those after it counts.
     let took = run.last().zip(run.get(1)).map_or(0, |(last, second)| last.ts.saturating_sub(second.ts));
     run.len() >= MANY && took >= LONG
 }
 
-/// What makes two faults the same.
+/// Two faults with equal keys are the same fault again.
 fn key(f: &Fault) -> (Option<u64>, Option<u64>, Option<u64>, Option<u64>) {
     (f.gpa.map(|a| a >> 12), f.gva, f.error_code, f.rip)
 }

@@ -1,12 +1,12 @@
-//! A page that is asked for again while its entry stands.
+//! The rule `request-loop`: KVM is asked for a page again and again while its entry stays in place.
 
 use super::{Seen, Severity, StandOut};
 
-/// Requests without an install of their own that are no race.
+/// At least this many requests beyond the number of installs are no race.
 const IDLE: u64 = 3;
 
 pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
-    // Where faults were recorded, they tell it.
+    // Where faults were recorded, the rule `fault-loop` finds it.
     if !seen.faults.is_empty() {
         return Vec::new();
     }

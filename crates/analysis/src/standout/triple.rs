@@ -1,8 +1,8 @@
-//! Triple faults: the guest could not even handle its double fault, and its vCPU shuts down.
+//! The rule `triple-fault`: the guest could not handle its double fault, and its vCPU shuts down.
 
 use super::{Seen, Severity, StandOut, vcpus};
 
-/// Bits of a page fault's error code, in words.
+/// The access that a #PF error code describes, in words.
 fn access(pferr: u32) -> &'static str {
     match pferr {
         e if e & 16 != 0 => "fetch from",

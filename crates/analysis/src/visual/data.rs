@@ -1,11 +1,11 @@
-//! `visual.toml`, checked and ready to draw from.
+//! [`Visual`]: the contents of `visual.toml`, checked and ready to draw from.
 
 use std::{collections::BTreeMap, fmt, sync::LazyLock};
 
 use mmuscope_replay::Shade;
 use serde::Deserialize;
 
-/// Light or dark.
+/// The two colour schemes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Theme {
     /// Dark ink on a light page.
@@ -15,25 +15,25 @@ pub enum Theme {
     Dark,
 }
 
-/// An opaque sRGB colour.
+/// An opaque sRGB colour: red, green and blue, 0 to 255 each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Color(pub [u8; 3]);
 
 impl Color {
-    /// As CSS writes it: `#0072b2`.
+    /// The colour as CSS writes it: `#0072b2`.
     pub fn css(self) -> String {
         let [r, g, b] = self.0;
         format!("#{r:02x}{g:02x}{b:02x}")
     }
 
-    /// This colour laid over `below` with the given opacity.
+    /// This colour laid over `below` with the given opacity, 0 to 1.
     #[must_use]
     pub fn over(self, below: Color, opacity: f32) -> Color {
         let mix = |a: u8, b: u8| (f32::from(a) * opacity + f32::from(b) * (1.0 - opacity)).round() as u8;
         Color(std::array::from_fn(|i| mix(self.0[i], below.0[i])))
     }
 
-    /// With full opacity, as RGBA bytes.
+    /// The colour with full opacity, as RGBA bytes.
     pub const fn rgba(self) -> [u8; 4] {
         [self.0[0], self.0[1], self.0[2], 255]
     }
@@ -60,42 +60,42 @@ impl Color {
     }
 }
 
-/// Colours of everything that is not a state, for one theme.
+/// The colours of one theme of everything that is no state of an entry.
 #[derive(Clone, Debug)]
 pub struct ThemeColors {
-    /// Of a plot: what `nonpresent` looks like.
+    /// Background of a plot, which is also the colour of `nonpresent`.
     pub background: Color,
-    /// Of the page around the plots.
+    /// Background of the page around the plots.
     pub page: Color,
-    /// Text.
+    /// Colour of text.
     pub ink: Color,
-    /// Secondary text.
+    /// Colour of secondary text.
     pub muted: Color,
-    /// Tertiary text: labels of minor ticks.
+    /// Colour of tertiary text, such as labels of minor ticks.
     pub faint: Color,
-    /// Grid lines.
+    /// Colour of grid lines.
     pub grid: Color,
-    /// Axis lines and ticks.
+    /// Colour of axis lines and ticks.
     pub axis: Color,
-    /// Marks of a folded stretch of the GFN axis.
+    /// Colour of the zigzag that marks a folded stretch of the GFN axis.
     pub fold: Color,
-    /// Area of a folded stretch.
+    /// Colour of the area of a folded stretch.
     pub fold_fill: Color,
-    /// Lost events.
+    /// Colour of bands that mark lost events.
     pub lost: Color,
-    /// Edge line of a leaf of 2 MiB or more.
+    /// Colour of the edge line of a leaf of 2 MiB or more.
     pub edge: Color,
-    /// Links, the selection, the cursor.
+    /// Colour of links, the selection and the cursor.
     pub accent: Color,
-    /// Nothing wrong.
+    /// Colour of a good verdict.
     pub good: Color,
-    /// Worth a look.
+    /// Colour of a verdict that is worth a look.
     pub warn: Color,
-    /// Wrong.
+    /// Colour of a bad verdict.
     pub bad: Color,
-    /// Lines and bars that are not states, in order of use.
+    /// Colours of lines and bars that are no states, in order of use; never empty.
     pub series: Vec<Color>,
-    /// Bands of consecutive phases take turns.
+    /// Colours of phase bands; consecutive phases take turns.
     pub phase: [Color; 2],
 }
 
@@ -109,22 +109,22 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Its name in `visual.toml`.
+    /// Name of the pattern in `visual.toml`.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Width and height of one repetition.
+    /// Width and height of one repetition, in device pixels.
     pub const fn size(&self) -> (u32, u32) {
         (self.width, self.height)
     }
 
-    /// Whether the pattern marks this pixel; it repeats in both directions.
+    /// Whether the pattern marks this pixel. The pattern repeats in both directions.
     pub fn marks(&self, x: u32, y: u32) -> bool {
         self.marks[((y % self.height) * self.width + x % self.width) as usize]
     }
 
-    /// Whether it marks nothing at all.
+    /// Whether the pattern marks no pixel.
     pub fn is_plain(&self) -> bool {
         !self.marks.contains(&true)
     }
@@ -148,18 +148,18 @@ struct Tones {
     large: Color,
 }
 
-/// What a state looks like, and what legends say of it.
+/// How a state is drawn, and what legends say about it.
 #[derive(Clone, Debug)]
 pub struct ShadeStyle {
-    /// The state.
+    /// The state that this style is of.
     pub shade: Shade,
-    /// Short stable word (`read-only`), for file formats and CSS classes.
+    /// Short word that never changes (`read-only`), for file formats and CSS classes.
     pub id: String,
-    /// What legends call it.
+    /// Name of the state in legends.
     pub name: String,
-    /// One sentence of explanation.
+    /// Explanation of the state in one sentence.
     pub about: String,
-    /// Its pattern.
+    /// Bitmap that is drawn over areas in this state.
     pub pattern: Pattern,
     tones: [Tones; 2],
 }
@@ -193,16 +193,16 @@ impl ShadeStyle {
     }
 }
 
-/// Sizes of patterns divide this.
+/// The width and the height of every pattern divide this number of pixels.
 pub(super) const PERIOD: u32 = 60;
 
-/// What is drawn over a state.
+/// How what is drawn over a state looks.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Overlay {
-    /// Opacity of a stale state.
+    /// Opacity of a stale state, 0 to 1.
     pub stale_opacity: f32,
-    /// Opacity of the band that marks lost events.
+    /// Opacity of the band that marks lost events, 0 to 1.
     pub lost_opacity: f32,
     /// Length of a dash of an assumed state's edge, in device pixels.
     pub dash: u32,
@@ -210,14 +210,14 @@ pub struct Overlay {
     pub merged_corner: u32,
 }
 
-/// The whole visual language.
+/// The visual language: colours, patterns and names of the states, and the colours of everything else.
 #[derive(Clone, Debug)]
 pub struct Visual {
     themes: [ThemeColors; 2],
-    /// By `Shade as usize`.
+    /// Styles by `Shade as usize`.
     shades: Vec<ShadeStyle>,
     order: Vec<Shade>,
-    /// What is drawn over a state.
+    /// How stale, assumed and merged cells and lost events are drawn.
     pub overlay: Overlay,
 }
 
@@ -236,31 +236,31 @@ pub enum VisualError {
     /// A shade names a pattern that the file does not define.
     #[error("shade `{shade}` uses pattern `{pattern}`, which is not defined")]
     NoPattern {
-        /// The shade.
+        /// Id of the shade.
         shade: String,
-        /// What it names.
+        /// Name of the pattern that is missing.
         pattern: String,
     },
     /// A shade is missing, there twice or not one of the known ones.
     #[error("shade `{0}` is missing, repeated or not known")]
     Shade(String),
-    /// A list of colours has too few.
+    /// A list of colours has too few colours.
     #[error("`{0}` has too few colours")]
     TooFew(&'static str),
 }
 
 static BUILTIN: LazyLock<Visual> = LazyLock::new(|| {
-    // The file is part of the crate and a test reads it: it cannot be wrong at run time.
+    // The file is compiled into the crate and a test reads it, so it cannot be wrong at run time.
     Visual::parse(include_str!("../../visual.toml")).unwrap_or_else(|e| unreachable!("visual.toml: {e}"))
 });
 
 impl Visual {
-    /// The one that ships with mmuscope.
+    /// The visual language that ships with mmuscope.
     pub fn builtin() -> &'static Visual {
         &BUILTIN
     }
 
-    /// Reads a data file.
+    /// Reads a visual data file.
     pub fn parse(text: &str) -> Result<Visual, VisualError> {
         let file: File = toml::from_str(text)?;
         let themes = [file.theme.light.colors()?, file.theme.dark.colors()?];
@@ -289,12 +289,12 @@ impl Visual {
         Ok(Visual { themes, shades, order, overlay: file.overlay })
     }
 
-    /// Colours of everything that is not a state.
+    /// The colours of everything that is no state.
     pub fn theme(&self, theme: Theme) -> &ThemeColors {
         &self.themes[theme as usize]
     }
 
-    /// What a state looks like.
+    /// How a state is drawn.
     pub fn shade_style(&self, shade: Shade) -> &ShadeStyle {
         &self.shades[shade as usize]
     }

@@ -1,6 +1,6 @@
-//! The visual language: one data file (`visual.toml`), and the drawing of maps from it.
+//! [`Visual`], the visual language: one data file (`visual.toml`), and the drawing of maps from it.
 //!
-//! The report and the viewer ask this module what a state looks like, so that one legend explains every picture. Nothing here knows of a
+//! The report and the viewer ask this module what a state looks like, so that one legend explains every picture. Nothing here depends on a
 //! GUI toolkit: colours are plain sRGB bytes and a picture is a vector of RGBA pixels.
 //!
 //! ```

@@ -1,4 +1,4 @@
-//! Maps to pixels.
+//! [`raster_with`]: a map (cells of time x GFN) to pixels.
 //!
 //! Patterns are laid out in device pixels, not in cells: an area in one state shows its pattern at every zoom, down to cells of one pixel.
 //! A cell that holds several states shows all of them, mixed by an ordered dither in proportion to their numbers (each at least an eighth,
@@ -11,16 +11,16 @@ use super::data::{Color, PERIOD, Theme, Visual};
 /// A picture: rows from the top, four bytes (red, green, blue, alpha) a pixel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pixels {
-    /// Pixels across.
+    /// Width in pixels.
     pub width: u32,
-    /// Pixels down.
+    /// Height in pixels.
     pub height: u32,
     /// `width * height * 4` bytes, opaque.
     pub rgba: Vec<u8>,
 }
 
 impl Pixels {
-    /// The colour of one pixel; `None` outside.
+    /// The colour of one pixel, counted from the top left; `None` outside of the picture.
     pub fn at(&self, x: u32, y: u32) -> Option<Color> {
         if x >= self.width || y >= self.height {
             return None;
@@ -30,23 +30,23 @@ impl Pixels {
     }
 }
 
-/// How a map is drawn.
+/// How [`raster_with`] draws a map.
 #[derive(Clone, Debug)]
 pub struct RasterOptions<'a> {
-    /// Light or dark.
+    /// Colour scheme.
     pub theme: Theme,
-    /// Device pixels of a cell: across and up.
+    /// Width and height of a cell in device pixels; at least 1 each.
     pub cell: (u32, u32),
-    /// Device pixels of a pattern's pixel (2 on a screen with two device pixels a point).
+    /// Width and height in device pixels of one pixel of a pattern (2 on a screen with two device pixels per point).
     pub pattern_scale: u32,
-    /// Where the patterns begin, in device pixels: a view that pans by whole pixels keeps them still.
+    /// Place at which the patterns begin, in device pixels: a view that pans by whole pixels keeps them still.
     pub origin: (u32, u32),
-    /// Times in which events were lost, to be drawn as bands; empty where the caller draws them.
+    /// Stretches of time in which events were lost, to be drawn as bands; empty where the caller draws them.
     pub lost: &'a [(u64, u64)],
 }
 
 impl RasterOptions<'_> {
-    /// Cells of `scale` by `scale` device pixels, nothing else.
+    /// Options for cells of `scale` by `scale` device pixels and nothing drawn over them.
     pub fn new(theme: Theme, scale: u32) -> Self {
         Self { theme, cell: (scale.max(1), scale.max(1)), pattern_scale: 1, origin: (0, 0), lost: &[] }
     }
@@ -57,7 +57,7 @@ pub fn raster(map: &MapImage, theme: Theme, scale: u32) -> Pixels {
     raster_with(Visual::builtin(), map, &RasterOptions::new(theme, scale))
 }
 
-/// A patch of one state, for legends.
+/// A patch of one state, for legends; `width` and `height` are in pixels.
 pub fn swatch(visual: &Visual, shade: Shade, theme: Theme, large: bool, width: u32, height: u32) -> Pixels {
     let style = visual.shade_style(shade);
     let mut rgba = Vec::with_capacity(width as usize * height as usize * 4);
@@ -72,7 +72,7 @@ pub fn swatch(visual: &Visual, shade: Shade, theme: Theme, large: bool, width: u
 const LARGE: usize = 1;
 const STALE: usize = 2;
 
-/// Every shade's pattern, ready to copy from: plain, large, stale, stale and large.
+/// The pattern of every shade, ready to copy from, in four variants: plain, large, stale, stale and large.
 struct Tiles(Vec<[u8; 4]>);
 
 impl Tiles {
@@ -102,7 +102,7 @@ impl Tiles {
     }
 }
 
-/// How one cell is painted.
+/// How the pixels of one cell are painted.
 #[derive(Clone, Copy)]
 struct Paint {
     /// Shades of the cell; `steps[i]` sixteenths of the pixels up to there show `shades[..=i]`.
@@ -120,7 +120,7 @@ fn paint(cell: &Cell) -> Paint {
     let mut p = Paint { shades: [0; 8], steps: [16; 8], variant: 0 };
     let total: u32 = CONTENT.iter().map(|s| count(*s)).sum();
     if total == 0 {
-        // Where nothing was counted, the cell itself says whether that means empty or never seen.
+        // Where no entry was counted, the cell's own shade says whether it is empty or was never seen.
         let (unknown, nonpresent) = (count(Shade::Unknown), count(Shade::Nonpresent));
         let background = if unknown > nonpresent || (unknown == nonpresent && cell.shade() == Shade::Unknown)
         {
@@ -143,12 +143,12 @@ fn paint(cell: &Cell) -> Paint {
             n += 1;
         }
     }
-    // What rounding left over belongs to the last one, which is the commonest.
+    // The remainder of the rounding goes to the last state, which is the most frequent one in practice.
     p.steps[n - 1] = 16;
     p
 }
 
-/// Ordered dither: each of the sixteen ranks once in every 4 by 4 pixels, spread out.
+/// Ordered dither: each of the sixteen ranks occurs once in every 4 by 4 pixels, spread out.
 const BAYER: [[u8; 4]; 4] = [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]];
 
 /// Draws a map. The highest GFN is on top.
@@ -190,7 +190,7 @@ pub fn raster_with(visual: &Visual, map: &MapImage, options: &RasterOptions<'_>)
     pixels
 }
 
-/// Edge lines of large leaves, dashed edges of what is assumed, corners of merged cells.
+/// Draws edge lines of large leaves, dashed edges of what is assumed, and corners of merged cells.
 fn edges(visual: &Visual, map: &MapImage, options: &RasterOptions<'_>, pixels: &mut Pixels) {
     let theme = visual.theme(options.theme);
     let (cw, ch) = (options.cell.0.max(1), options.cell.1.max(1));
@@ -270,7 +270,7 @@ fn lost(visual: &Visual, map: &MapImage, options: &RasterOptions<'_>, pixels: &m
     }
     let color = visual.theme(options.theme).lost;
     let per_ns = f64::from(pixels.width) / (t1 - t0) as f64;
-    // Bands that overlap are one: the tint says that something is missing, not how often.
+    // Bands that overlap are drawn once: the tint says that something is missing, not how often.
     let mut columns = vec![false; pixels.width as usize];
     for &(start, end) in options.lost {
         if end < t0 || start >= t1 {

@@ -1,4 +1,5 @@
-//! `mmuscope decode`: what SPTE values mean.
+//! `mmuscope decode`: what SPTE values mean. It finds values in the input, the layout to read them under, and prints the explanation of
+//! `mmuscope_spte`.
 
 mod evidence;
 mod files;
@@ -34,11 +35,11 @@ Examples:
   mmuscope decode dmesg.txt
   mmuscope decode --from trace.dat 8600000123456b77")]
 pub(crate) struct Args {
-    /// Values in hex, perhaps with their levels (`0x8aa111e025 level 1`), text that holds some, or files of text or traces; none or `-`:
-    /// standard input
+    /// Values in hex, optionally with their levels (`0x8aa111e025 level 1`), text that contains values, or files of text or traces; without an
+    /// argument, or with `-`, standard input is read
     #[arg(value_name = "VALUE|TEXT|FILE")]
     values: Vec<String>,
-    /// Level of the entries: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB, 4, 5 (what the text says about a value wins)
+    /// Level of the entries: 1 = 4 KiB, 2 = 2 MiB, 3 = 1 GiB, 4, 5 (a level in the text takes precedence)
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
     level: Option<u8>,
     /// Take kernel, host and masks from a trace
@@ -47,54 +48,54 @@ pub(crate) struct Args {
     /// Take kernel, host and masks from this machine, as far as they can be read
     #[arg(long)]
     host: bool,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     #[command(flatten)]
     layout: LayoutArgs,
 }
 
-/// Output formats.
+/// Output formats of `decode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people
+    /// Text for people
     Text,
-    /// One array
+    /// One JSON array
     Json,
-    /// One object a line
+    /// One JSON object per line
     Jsonl,
 }
 
-/// Text is read up to this many bytes.
+/// Most bytes of text that are read.
 const MOST_INPUT: u64 = 64 << 20;
 
-/// Values and how to read them.
+/// The values to explain and what the input says about them.
 struct Question {
     pasted: Pasted,
     level: Option<u8>,
-    /// Values from arguments: explained one by one however many there are.
+    /// Whether the values are arguments, which are explained one by one however many they are.
     bare: bool,
-    /// The events of the text, where it has some.
+    /// Evidence of the events in the text, where it has some.
     events: Option<Gathered>,
-    /// Known bugs that what is seen looks like.
+    /// Known bugs that the values and events look like.
     bugs: Vec<Bug>,
-    /// What fits the values much better than the layout given.
+    /// A layout that fits the values much better than the one given.
     better: Option<String>,
 }
 
 impl Question {
-    /// A value of a dump that stands above the root of its walk.
+    /// Whether a value of a dump stands in a slot above the root of its walk.
     fn is_slot(&self, found: &Found, level: u8, resolved: &Resolved) -> bool {
         let kind = self.pasted.groups.get(found.group).map(|g| g.kind);
         kind == Some(paste::Kind::ReservedDump) && level > infer::walk_start(&resolved.layout)
     }
 }
 
-/// The layout to read them under.
+/// The layout under which the values are read.
 enum Answer {
-    /// It is known.
+    /// The layout is known from options, a capture or the host.
     Known(Box<Resolved>),
-    /// It was concluded from the values.
+    /// The layout was inferred from the values.
     Judged(Box<Judgement>),
 }
 
@@ -122,13 +123,13 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         for note in &question.pasted.left_alone {
             eprintln!("mmuscope: {note}");
         }
-        // Events without values may still look like something.
+        // Events without values may still look like a known bug.
         if question.events.is_some() {
             let judgement = infer::judge(&spec, &evidence, &library)?;
             question.bugs = bugs(&question, &evidence, &judgement)?;
         }
         if a.format == Format::Text && !question.bugs.is_empty() {
-            writeln!(out, "No SPTE value is in this text; what its events show:")?;
+            writeln!(out, "This text has no SPTE value; its events show:")?;
             text::Printer::new(&mut out).bugs(&question)?;
             out.flush()?;
             return Ok(Outcome::Fine);
@@ -147,7 +148,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-/// `0x…` or hex digits alone; as an argument any length counts.
+/// Reads an argument that is a value: hex digits, with or without 0x, of any length.
 fn argument(word: &str) -> Option<u64> {
     let digits = word.strip_prefix("0x").or(word.strip_prefix("0X")).unwrap_or(word);
     let digits = digits.replace('_', "");
@@ -159,7 +160,7 @@ fn is_bare(values: &[String]) -> bool {
     !values.is_empty() && values.iter().all(|v| argument(v).is_some())
 }
 
-/// The values of the input, and what its events say where it has some.
+/// The values of the input, and the evidence of its events where it has some.
 fn input(values: &[String]) -> Result<(Pasted, Option<Gathered>)> {
     if is_bare(values) {
         let found = |v: &String| argument(v).map(|value| Found { value, line: 1, ..Found::default() });
@@ -176,7 +177,7 @@ fn input(values: &[String]) -> Result<(Pasted, Option<Gathered>)> {
         let text = values.join(" ");
         let mut pasted = paste::scan(text.as_bytes());
         if pasted.values.is_empty() {
-            // `decode gfn 2 level 1 0x…`: the numbers among words are meant.
+            // In `decode gfn 2 level 1 0x…` the numbers with 0x are the values.
             let words = text.split(|c: char| c.is_whitespace() || c == ',');
             let hex = words.filter(|w| w.starts_with("0x")).filter_map(paste::number);
             let found = hex.map(|value| Found { value, line: 1, ..Found::default() });
@@ -198,7 +199,7 @@ fn input(values: &[String]) -> Result<(Pasted, Option<Gathered>)> {
     Ok((paste::scan(&text), evidence::events(&text)))
 }
 
-/// Everything known about the layout: options over capture or host. What the text says is evidence, not knowledge.
+/// The known parts of the layout: those of the options, else those of the capture or host. What the text says is evidence, not knowledge.
 fn spec(a: &Args) -> Result<LayoutSpec> {
     let mut spec = a.layout.spec()?;
     if let Some(path) = &a.from {
@@ -210,7 +211,7 @@ fn spec(a: &Args) -> Result<LayoutSpec> {
     Ok(spec)
 }
 
-/// How much better another layout must fit before one that was given is doubted: more than one misfit.
+/// Points by which another layout must fit better before the one given is called wrong: more than one misfit.
 const DOUBT: i32 = 90;
 
 fn answer(
@@ -258,7 +259,7 @@ fn judgement(
     if !memory || question.level.is_some() {
         return Ok(infer::judge(spec, evidence, library)?);
     }
-    // All words of one table have one level.
+    // All entries of one table have the same level, so each level is tried for all of them.
     let mut best: Option<Judgement> = None;
     for level in 1..=4 {
         let mut at = evidence.clone();
@@ -274,7 +275,7 @@ fn judgement(
     best.context("no layout was tried")
 }
 
-/// Known bugs that values and events look like.
+/// The known bugs that the values and events look like.
 fn bugs(question: &Question, evidence: &Evidence, judgement: &Judgement) -> Result<Vec<Bug>> {
     let known = Bugs::known().map_err(mmuscope_spte::Error::from)?;
     let mut traits = traits_of(evidence, judgement);
@@ -296,7 +297,7 @@ fn by_group(pasted: &Pasted) -> Vec<Vec<&Found>> {
     groups
 }
 
-/// The level a value is read at, and whether that was told.
+/// The level that a value is read at, and whether the input or an option gave it.
 fn level_of(found: &Found, question: &Question, answer: &Answer, resolved: &Resolved) -> (u8, bool) {
     if let Some(level) = found.level.or(question.level) {
         return (level, true);

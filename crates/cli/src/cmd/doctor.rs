@@ -1,12 +1,12 @@
-//! `mmuscope doctor`.
+//! `mmuscope doctor`: whether this host can be recorded.
 
 use crate::Outcome;
 use anyhow::{Result, bail};
 use std::io::Write;
 
-/// Can this host be recorded, and if not, the exact command that mends it
+/// Check whether this host can be recorded, and print the command that fixes each obstacle
 ///
-/// Exit status: 0 everything can be recorded, 1 it can with something missing (WARN), 2 it cannot (BAD).
+/// Exit status: 0 everything can be recorded, 1 something is missing (WARN), 2 this host cannot be recorded (BAD).
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {}
 

@@ -1,4 +1,4 @@
-//! `mmuscope events`.
+//! `mmuscope events`: the table of events. It streams, so that the trace may be larger than memory.
 
 use super::input::{Events, HELD, InputArgs, TimeArgs};
 use super::tables::TableArgs;
@@ -10,7 +10,7 @@ use mmuscope_analysis::words::printable;
 use mmuscope_units::Frames;
 use std::ops::ControlFlow;
 
-/// The events of a trace, a row each
+/// The events of a trace, one per row
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -27,27 +27,27 @@ pub(crate) struct Args {
     table: TableArgs,
 }
 
-/// Which events.
+/// The options that select events.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Which events")]
 pub(crate) struct FilterArgs {
     #[command(flatten)]
     time: TimeArgs,
-    /// On this CPU (repeatable, as the following)
+    /// Only recorded by this CPU (repeatable, as the following options)
     #[arg(long, value_name = "CPU", value_delimiter = ',')]
     cpu: Vec<u16>,
-    /// Of this thread
+    /// Only of this thread
     #[arg(long, value_name = "TID", value_delimiter = ',')]
     tid: Vec<u32>,
-    /// Of this VM (its number in `mmuscope summary`)
+    /// Only of this VM (its number in `mmuscope summary`)
     #[arg(long, value_name = "VM", value_delimiter = ',')]
     vm: Vec<u32>,
-    /// That cover this guest frame (hex), or a range of them: 7c00, 100-1ff, 100+16
+    /// Only those that cover this guest frame (hex), or a range of them: 7c00, 100-1ff, 100+16
     #[arg(long, value_name = "GFN", value_delimiter = ',')]
     gfn: Vec<Frames>,
     #[command(flatten)]
     decimal: DecimalArg,
-    /// Of this name; * and ? stand for any characters
+    /// Only of this name; * stands for any characters and ? for one
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     event: Vec<String>,
 }
@@ -96,7 +96,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
 }
 
 impl FilterArgs {
-    /// Refuses names and numbers that no event of the trace has: an empty answer would say that they are there and did nothing.
+    /// Refuses names and numbers that no event of the trace has, because an empty answer would mean that they exist and did nothing.
     fn check(&self, events: &Events, who: &Who) -> Result<()> {
         if let Some(n) = self.vm.iter().find(|n| **n >= who.vms()) {
             return no_vm(*n, &(0..who.vms()).map(|n| n.to_string()).collect::<Vec<_>>());
@@ -114,7 +114,7 @@ impl FilterArgs {
             let known: Vec<String> = names.cpus.iter().map(u16::to_string).collect();
             bail!("no event is of CPU {cpu}: the trace has {}", list(&known));
         }
-        // An event that was recorded and never happened has a right to an empty answer, and so has what is no tracepoint.
+        // An event that was recorded and did not happen gets an empty answer, and so do records that are no tracepoints.
         let exists = |pattern: &str| {
             let always =
                 ["lost", "damage", "marker", "tracing_mark_write", "task", "fork", "comm", "exec", "exit"];
@@ -129,7 +129,7 @@ impl FilterArgs {
     }
 }
 
-/// Names on one line, not without end.
+/// Names as a list for an error message, at most 60 of them.
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 60;
     let more = names.len().saturating_sub(SHOWN);

@@ -1,4 +1,4 @@
-//! `mmuscope faults`.
+//! `mmuscope faults`: the table of faults.
 
 use super::input::{InputArgs, TimeArgs, clock_of};
 use super::tables::TableArgs;
@@ -9,7 +9,7 @@ use anyhow::Result;
 use mmuscope_analysis::timeline::{FAULTS, push_fault};
 use mmuscope_units::Frames;
 
-/// Page faults and MMIO accesses: who, where, how it ended, how long it took
+/// Page faults and MMIO accesses: which vCPU, which page, how each ended, how long it took
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -21,10 +21,10 @@ pub(crate) struct Args {
     input: InputArgs,
     #[command(flatten)]
     time: TimeArgs,
-    /// Of this VM (its number in `mmuscope summary`)
+    /// Only of this VM (its number in `mmuscope summary`)
     #[arg(long)]
     vm: Option<u16>,
-    /// At this guest frame (hex), or a range of them: 7c00, 100-1ff, 100+16
+    /// Only at this guest frame (hex), or a range of them: 7c00, 100-1ff, 100+16
     #[arg(long, value_name = "GFN")]
     gfn: Option<Frames>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! Reading what the user named.
+//! [`InputArgs`]: the trace files of a command, and the ways to read them: whole, replayed, or streamed in bounded memory.
 
 use crate::layout_args::LayoutArgs;
 use crate::progress::{Watch, stopped};
@@ -17,21 +17,23 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The files of a trace.
+/// The arguments that name a trace.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct InputArgs {
-    /// A trace: perf.data, trace.dat, tracefs or perf or trace-cmd text, compressed or not; `-` is standard input. Several files are one trace
+    /// A trace: perf.data, trace.dat, or text of tracefs, perf or trace-cmd, compressed or not; `-` is standard input. Several files are read as
+    /// one trace
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// For a file without its event formats (a cut perf.data, raw ring pages): a copy of /sys/kernel/tracing/events of the same kernel
+    /// Event formats for a file that lacks them (a truncated perf.data, raw ring pages): a copy of /sys/kernel/tracing/events of the same kernel
     #[arg(long, value_name = "DIR")]
     pub(crate) formats: Option<PathBuf>,
 }
 
-/// A pipe up to this size is read into memory.
+/// A pipe of up to this many bytes is read into memory; a longer one is copied to a temporary file.
 const IN_MEMORY: u64 = 32 << 20;
 
-/// What takes this much memory at most is read once, into memory, whoever asks; more is read twice, in bounded memory, by commands that stream.
+/// A trace that needs at most this many bytes of memory is read once, into memory. Commands that stream read a larger one twice, in bounded
+/// memory.
 pub(crate) const HELD: u64 = 256 << 20;
 
 impl InputArgs {
@@ -54,47 +56,46 @@ impl InputArgs {
         let watch = Watch::new(format!("reading {}", self.name()), Arc::clone(&progress));
         let trace = Trace::load(&self.files, &self.options(progress))?;
         drop(watch);
-        tell_damage(&trace.info);
+        report_damage(&trace.info);
         Ok(trace)
     }
 
-    /// Reads the trace and replays it meanwhile.
+    /// Reads and replays the trace at the same time, and fails where it has no KVM event.
     pub(crate) fn replay(&self, layout: &LayoutArgs) -> Result<(Trace, Timeline)> {
         let (trace, timeline) = self.read(layout.replay_options()?)?;
-        tell_damage(&trace.info);
+        report_damage(&trace.info);
         if !trace.events.iter().any(|e| is_of_kvm(&e, &trace.strings)) {
             bail!("{}: {}", self.name(), no_kvm_event(trace.info.events));
         }
         Ok((trace, timeline))
     }
 
-    /// Reads the trace and replays it meanwhile, and says nothing of what could not be read.
+    /// Reads and replays the trace at the same time, without reporting damage.
     fn read(&self, mut options: ReplayOptions) -> Result<(Trace, Timeline)> {
         let progress = Arc::new(mmuscope_trace::Progress::default());
         options.progress = Some(Arc::clone(&progress));
         let watch = Watch::new(format!("reading {}", self.name()), Arc::clone(&progress));
         let (trace, timeline) = mmuscope_replay::load(&self.files, &self.options(progress), &options, None)?;
         drop(watch);
-        // A replay that was cancelled ends early; half an answer is none.
+        // A replay that was cancelled is incomplete and must not be shown.
         if stopped() {
             bail!("stopped");
         }
         Ok((trace, timeline))
     }
 
-    /// What is known about the trace, and a way to go through its events without holding them all where that would take more than
-    /// `room`, in bytes of memory.
+    /// The trace as a sequence of events, which are not all held in memory where that would need more than `room` bytes.
     pub(crate) fn events(&self, room: u64) -> Result<Events> {
         let mut input = self.clone();
         let mut spool = None;
         if let [one] = self.files.as_slice()
             && (is_stdin(one) || one.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir()))
         {
-            // What cannot be read twice is kept where it can.
+            // A pipe cannot be read twice, so it is kept in memory or in a temporary file.
             match Spool::new(one)? {
                 Spool::Small(bytes) => {
                     let trace = Trace::from_bytes_with(bytes, self.name(), &self.options(Arc::default()))?;
-                    tell_damage(&trace.info);
+                    report_damage(&trace.info);
                     return Ok(Events::Held(Box::new(trace)));
                 }
                 Spool::Large(file) => {
@@ -128,7 +129,7 @@ impl InputArgs {
                 f.size = 0;
             }
         }
-        tell_damage(&info);
+        report_damage(&info);
         let who = Who::new(&info, &vms.finish(&info));
         Ok(Events::Streamed(Box::new(Streamed { input, info, marks, names, who, _spool: spool })))
     }
@@ -146,10 +147,10 @@ impl InputArgs {
     }
 }
 
-/// A pipe that was read to its end.
+/// The contents of a pipe that was read to its end.
 enum Spool {
     Small(Vec<u8>),
-    /// A temporary file without a name: it goes when this program does.
+    /// The contents are in a temporary file without a name, which vanishes when this program ends.
     Large(File),
 }
 
@@ -184,16 +185,16 @@ impl Spool {
     }
 }
 
-/// Marks kept of a streamed trace, to name moments by.
+/// Most markers that are kept of a streamed trace, as names of moments.
 const MARKS: usize = 10_000;
 
-/// Replays a trace.
+/// Replays a trace that is in memory.
 pub(crate) fn replay(trace: &Trace, mut options: ReplayOptions) -> Result<Timeline> {
     let progress = Arc::new(mmuscope_trace::Progress::default());
     options.progress = Some(Arc::clone(&progress));
     let _watch = Watch::new("replaying", progress);
     let timeline = mmuscope_replay::replay(trace, &options);
-    // A replay that was cancelled ends early; half an answer is none.
+    // A replay that was cancelled is incomplete and must not be shown.
     if stopped() {
         bail!("stopped");
     }
@@ -205,8 +206,8 @@ pub(crate) fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Says once, on standard error, what of the input could not be read and that results are partial.
-fn tell_damage(info: &TraceInfo) {
+/// Reports on standard error which parts of the input could not be read, and that results are partial.
+fn report_damage(info: &TraceInfo) {
     const SHOWN: usize = 5;
     let lines = info.damage_lines();
     for line in lines.iter().take(SHOWN) {
@@ -216,11 +217,11 @@ fn tell_damage(info: &TraceInfo) {
         eprintln!("mmuscope: and {} more kinds of damage", lines.len() - SHOWN);
     }
     if !info.damage.is_empty() {
-        eprintln!("mmuscope: what could be read is shown; the result is partial");
+        eprintln!("mmuscope: the rest of the input was read; the result is partial");
     }
 }
 
-/// Whether an event says something of KVM.
+/// Whether an event is one of KVM's.
 fn is_of_kvm(e: &Event, strings: &Strings) -> bool {
     match e.body {
         Body::Marker { .. } | Body::Lost { .. } | Body::Damage { .. } | Body::Task { .. } => false,
@@ -232,7 +233,7 @@ fn is_of_kvm(e: &Event, strings: &Strings) -> bool {
     }
 }
 
-/// What to say of a trace that shows nothing of KVM.
+/// The message about a trace that has no KVM event.
 pub(crate) fn no_kvm_event(events: u64) -> String {
     let none = if events == 0 { "no event at all" } else { "no event of KVM" };
     format!(
@@ -240,7 +241,7 @@ pub(crate) fn no_kvm_event(events: u64) -> String {
     )
 }
 
-/// What the events of a trace are called, and on which CPUs they happened.
+/// The event names of a trace and the CPUs that recorded events.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     pub(crate) events: BTreeSet<String>,
@@ -261,25 +262,25 @@ impl Names {
     }
 }
 
-/// The events of a trace, held or read anew.
+/// The events of a trace, held in memory or read again each time.
 pub(crate) enum Events {
-    /// In memory.
+    /// The trace is in memory.
     Held(Box<Trace>),
-    /// Larger than is wise to hold.
+    /// The trace needs more memory than is wise to use.
     Streamed(Box<Streamed>),
 }
 
-/// A trace that was gone through once, to be read again.
+/// A trace that was read once for its facts and is read again for its events.
 pub(crate) struct Streamed {
-    /// To read it again.
+    /// The files to read again.
     input: InputArgs,
-    /// What the first reading found out.
+    /// The facts that the first reading found.
     info: TraceInfo,
-    /// Markers and when they were written.
+    /// Texts of the markers and the times they were written.
     marks: Vec<(String, u64)>,
     names: Names,
     who: Who,
-    /// The file that `input` names, where it has no name of its own.
+    /// Keeps the temporary file open that `input` names by its descriptor.
     _spool: Option<File>,
 }
 
@@ -291,7 +292,7 @@ impl Events {
         }
     }
 
-    /// Calls `sink` with every event in order, until it breaks.
+    /// Calls `sink` with every event in time order, until it breaks.
     pub(crate) fn each(&self, mut sink: impl FnMut(&Event, &Strings) -> ControlFlow<()>) -> Result<()> {
         match self {
             Self::Held(t) => {
@@ -308,7 +309,7 @@ impl Events {
         Ok(())
     }
 
-    /// The marks of the trace, in time order.
+    /// Texts of the markers and the times they were written, in time order.
     pub(crate) fn marks(&self) -> Vec<(String, u64)> {
         match self {
             Self::Held(t) => marks(t),
@@ -316,7 +317,7 @@ impl Events {
         }
     }
 
-    /// Which thread is of which VM.
+    /// The VM and the vCPU of each thread.
     pub(crate) fn who(&self) -> Who {
         match self {
             Self::Held(t) => Who::of(t),
@@ -324,7 +325,7 @@ impl Events {
         }
     }
 
-    /// What its events are called.
+    /// The event names of the trace and the CPUs that recorded events.
     pub(crate) fn names(&self) -> Names {
         match self {
             Self::Held(t) => {
@@ -336,13 +337,13 @@ impl Events {
         }
     }
 
-    /// Replays what was only gone through, where it takes no more than `room` bytes of memory. `None`: it would take more.
+    /// Replays a streamed trace where that needs at most `room` bytes of memory; `None` where it would need more.
     pub(crate) fn replay(&self, options: ReplayOptions, room: u64) -> Result<Option<(Trace, Timeline)>> {
         let Self::Streamed(s) = self else { return Ok(None) };
         if room::of_events(s.info.events) > room {
             return Ok(None);
         }
-        // What could not be read was said when it was gone through.
+        // Damage was reported after the first reading.
         s.input.read(options).map(Some)
     }
 
@@ -360,29 +361,39 @@ fn marks(trace: &Trace) -> Vec<(String, u64)> {
     trace.events.iter().filter_map(text).collect()
 }
 
-/// Between two moments.
+/// The options that bound a stretch of time.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct TimeArgs {
-    /// From this moment: 1.5s, 20ms, 1.5 (seconds), or the name of a phase (NAME#2: the second of that name)
+    /// Only from this moment on: 1.5s, 20ms, 1.5 (seconds), or the name of a phase (NAME#2: the second of that name)
     #[arg(long, value_name = "TIME")]
     from: Option<Moment>,
-    /// Up to this moment, included; NAME:end is the end of a phase
+    /// Only up to this moment, included; NAME:end is the end of a phase
     #[arg(long, value_name = "TIME")]
     to: Option<Moment>,
 }
 
 impl TimeArgs {
-    /// The two moments on the trace's clock, as far as they were given.
+    /// The two moments as times on the trace's clock, as far as they were given.
     pub(crate) fn on(&self, clock: &Clock) -> Result<(Option<u64>, Option<u64>)> {
         remark(clock, self.from.iter().chain(&self.to));
         Ok(clock.between(self.from.as_ref(), self.to.as_ref())?)
     }
 }
 
-/// The moment on the trace's clock.
-pub(crate) fn moment(clock: &Clock, m: &Moment) -> Result<u64> {
-    remark(clock, [m]);
-    Ok(clock.at(m)?)
+/// The option that names one moment.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct AtArg {
+    /// The moment to show: end, 1.5s, 20ms, 1.5 (seconds), or the name of a phase (NAME:end for its end, NAME#2 for the second of that name)
+    #[arg(long, value_name = "TIME", default_value = "end")]
+    at: Moment,
+}
+
+impl AtArg {
+    /// The moment as a time on the trace's clock.
+    pub(crate) fn on(&self, clock: &Clock) -> Result<u64> {
+        remark(clock, [&self.at]);
+        Ok(clock.at(&self.at)?)
+    }
 }
 
 fn remark<'a>(clock: &Clock, moments: impl IntoIterator<Item = &'a Moment>) {

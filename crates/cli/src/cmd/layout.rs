@@ -1,4 +1,4 @@
-//! `mmuscope layout`: the layouts, their diagrams, and what differs between two.
+//! `mmuscope layout`: lists layouts, shows one with its diagrams, and compares two.
 
 pub(crate) mod diagram;
 
@@ -23,32 +23,32 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum What {
-    /// All of them, by era
+    /// List all layouts, by era
     List {
-        /// Only the names, one a line
+        /// Print only the names, one per line
         #[arg(long)]
         names: bool,
     },
-    /// One of them: bit diagrams, rules and masks
+    /// Show one layout: bit diagrams, rules and masks
     Show {
-        /// Its name (E10/ept, C/npt, 6.1/npt), or a layout file of your own
+        /// Name of the layout (E10/ept, C/npt, 6.1/npt), or a layout file of your own
         #[arg(value_name = "NAME|FILE", add = ArgValueCompleter::new(complete))]
         name: String,
-        /// The diagrams as SVG
+        /// Print the diagrams as SVG
         #[arg(long)]
         svg: bool,
-        /// The layout file it comes from, to start your own
+        /// Print the layout file that it comes from, as a start for your own
         #[arg(long, conflicts_with = "svg")]
         source: bool,
         #[command(flatten)]
         layout: Box<LayoutArgs>,
     },
-    /// What differs between two (exit status 1 if anything does)
+    /// Compare two layouts (exit status 1 if they differ)
     Diff {
-        /// The first
+        /// Name or file of the first layout
         #[arg(value_name = "A", add = ArgValueCompleter::new(complete))]
         a: String,
-        /// The second
+        /// Name or file of the second layout
         #[arg(value_name = "B", add = ArgValueCompleter::new(complete))]
         b: String,
         #[command(flatten)]
@@ -56,7 +56,7 @@ enum What {
     },
 }
 
-/// Names of layouts, for shells.
+/// Names of layouts that begin with `current`, for shell completion.
 pub(crate) fn complete(current: &OsStr) -> Vec<CompletionCandidate> {
     let current = current.to_string_lossy();
     let names = Library::new().names().unwrap_or_default();
@@ -93,12 +93,12 @@ fn list(out: &mut impl Write, library: &Library, names: bool) -> Result<Outcome>
     }
     writeln!(
         out,
-        "\nA layout is called ERA/MODE, as E10/ept; FAMILY/MODE and RELEASE/MODE (C/npt, 6.1/npt) mean the same things."
+        "\nA layout is called ERA/MODE, such as E10/ept; FAMILY/MODE and RELEASE/MODE (C/npt, 6.1/npt) name layouts too."
     )?;
     Ok(Outcome::Fine)
 }
 
-/// The layout of that name, for the host the options describe.
+/// The layout of a name, for the host that the options describe.
 fn resolve(library: &Library, name: &str, args: &LayoutArgs) -> Result<Resolved> {
     let mut args = args.clone();
     args.layout = Some(name.to_owned());
@@ -106,7 +106,7 @@ fn resolve(library: &Library, name: &str, args: &LayoutArgs) -> Result<Resolved>
     spec.resolve_in(library).with_context(|| format!("layout {name}"))
 }
 
-/// The pictures of a layout: what each kind of entry looks like.
+/// The diagrams of a layout: a caption and the fields of each kind of entry.
 fn rows(resolved: &Resolved) -> Vec<(String, Vec<mmuscope_spte::BitRun>)> {
     let layout = &resolved.layout;
     let mut rows = vec![

@@ -1,4 +1,4 @@
-//! The commands: one file each, with its arguments and what it does.
+//! The commands, one file each: `Args` are a command's arguments, and `run` executes it.
 
 pub(crate) mod completions;
 pub(crate) mod decode;

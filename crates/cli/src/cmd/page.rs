@@ -1,4 +1,4 @@
-//! `mmuscope page`.
+//! `mmuscope page`: the stories of guest pages.
 
 use super::input::InputArgs;
 use super::which::{DecimalArg, check_vm};
@@ -30,26 +30,26 @@ pub(crate) struct Args {
     gfns: Vec<Frames>,
     #[command(flatten)]
     decimal: DecimalArg,
-    /// Of this VM (its number in `mmuscope summary`)
+    /// VM of the pages (its number in `mmuscope summary`)
     #[arg(long, default_value_t = 0)]
     vm: u16,
-    /// Of this address space (1 is SMM)
+    /// Address space of the pages (1 is SMM)
     #[arg(long, default_value_t = 0)]
     as_id: u8,
-    /// Times on the trace's clock instead of since the first event
+    /// Show times on the trace's clock instead of since the first event
     #[arg(long)]
     absolute: bool,
-    /// text or json; without it, as the ending of the output file says, or text
+    /// Output format: text or json; without this option the ending of the output file decides, else it is text
     #[arg(long, short, value_enum)]
     format: Option<TextOrJson>,
-    /// Write to a file instead of standard output; its ending says the format: .txt .json
+    /// Write to a file instead of standard output; its ending decides the format: .txt .json
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
     layout: LayoutArgs,
 }
 
-/// For people or for scripts.
+/// Formats of `page` and `summary`: for people or for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum TextOrJson {
     Text,
@@ -57,7 +57,7 @@ pub(crate) enum TextOrJson {
 }
 
 impl TextOrJson {
-    /// The format of an output.
+    /// The format of an output, from `--format` and the ending of the file.
     pub(crate) fn of(asked: Option<Self>, output: Option<&std::path::Path>) -> Result<Self> {
         let of_ending = |e: &str| match e {
             "txt" | "text" => Some(Self::Text),
@@ -74,7 +74,7 @@ impl fmt::Display for TextOrJson {
     }
 }
 
-/// Pages whose lives are told at a time: each is a list of its own, which nobody reads for more.
+/// Most pages in one call: each story is a list of its own, and nobody reads more of them.
 const MOST: u64 = 4096;
 
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
@@ -82,7 +82,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let pages = ranges.iter().map(|(first, end)| end - first).fold(0, u64::saturating_add);
     if pages > MOST {
         bail!(
-            "that is {} pages, and at most {} can be told at a time: for long ranges use `mmuscope spans --gfn {}`",
+            "{} pages were asked for, and `mmuscope page` prints at most {} at a time: for long ranges use `mmuscope spans --gfn {}`",
             count(pages),
             count(MOST),
             a.gfns[0]
@@ -99,7 +99,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let stories = stories.into_iter().map(|(story, _)| story);
     let base = if a.absolute { 0 } else { trace.info.first_ts };
     match format {
-        // One page is an object, as it always was; several are a list.
+        // The contract is an object for one page and a list for several.
         TextOrJson::Json => {
             let mut all: Vec<Value> = stories.map(|s| json(&timeline, &s, base)).collect();
             let value = if pages == 1 { all.swap_remove(0) } else { Value::Array(all) };
@@ -117,7 +117,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-/// The stories of several pages. Those with nothing to tell are named together.
+/// Prints the stories of several pages. Pages that no event names are listed together at the end.
 fn several(
     out: &mut impl Write,
     stories: impl Iterator<Item = PageStory>,
@@ -125,7 +125,7 @@ fn several(
     absolute: bool,
 ) -> Result<()> {
     let mut nothing: Vec<(u64, u64)> = Vec::new();
-    let mut told = false;
+    let mut printed = false;
     for story in stories {
         if story.lines.is_empty() {
             match nothing.last_mut() {
@@ -134,15 +134,15 @@ fn several(
             }
             continue;
         }
-        if told {
+        if printed {
             writeln!(out)?;
         }
-        told = true;
+        printed = true;
         text(out, &story, base, absolute)?;
     }
     if !nothing.is_empty() {
         let ranges: Vec<String> = nothing.iter().map(|(a, b)| gfn_range(*a, *b)).collect();
-        writeln!(out, "{}no event names {}", if told { "\n" } else { "" }, ranges.join(", "))?;
+        writeln!(out, "{}no event names {}", if printed { "\n" } else { "" }, ranges.join(", "))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `mmuscope record`.
+//! `mmuscope record`: records a trace of this host.
 
 use super::which::DecimalArg;
 use crate::Outcome;
@@ -164,7 +164,7 @@ impl Args {
     }
 }
 
-/// Records; what came of it goes to standard error, so that standard output is the capture's where it is asked for.
+/// Records a trace. The closing summary goes to standard error, because standard output may be the capture.
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let summary = match mmuscope_collector::record(&a.options()?) {
         Ok(s) => s,
@@ -172,7 +172,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
             e @ (Error::Usage(_) | Error::UnknownEvent { .. } | Error::Command { .. } | Error::Write { .. }),
         ) => return Err(e.into()),
         Err(e) => {
-            // One attempt finds one obstacle; the user wants to mend all of them.
+            // An attempt stops at the first obstacle; the doctor finds all of them.
             let missing = mmuscope_collector::doctor::examine().missing();
             if missing.lines.is_empty() {
                 return Err(e.into());

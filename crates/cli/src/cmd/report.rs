@@ -1,4 +1,4 @@
-//! `mmuscope report`.
+//! `mmuscope report`: the report of a trace as HTML, Markdown or JSON.
 
 use super::input::InputArgs;
 use crate::Outcome;
@@ -24,13 +24,13 @@ pub(crate) struct Args {
     /// Write to a file instead of standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Format; without it, by the ending of the output file, or html
+    /// Output format; without this option the ending of the output file decides, else it is html
     #[arg(long, short, value_enum)]
     format: Option<Format>,
     /// Title of the page
     #[arg(long)]
     title: Option<String>,
-    /// Pages in the lists of the busiest
+    /// Number of pages in the lists of the busiest pages
     #[arg(long, value_name = "N", default_value_t = 10)]
     pages: usize,
     #[command(flatten)]
@@ -42,9 +42,9 @@ pub(crate) struct Args {
 enum Format {
     /// One HTML file without scripts or links to anywhere
     Html,
-    /// Markdown
+    /// Markdown, without pictures
     Md,
-    /// JSON
+    /// JSON, without pictures
     Json,
 }
 

@@ -1,4 +1,4 @@
-//! `mmuscope spans`.
+//! `mmuscope spans`: the table of spans.
 
 use super::input::{InputArgs, TimeArgs, clock_of};
 use super::state::WhichArgs;
@@ -9,7 +9,7 @@ use anyhow::Result;
 use mmuscope_analysis::timeline::{SPANS, push_span};
 use mmuscope_replay::{SpanFilter, VmId};
 
-/// The stretches of time in which each entry held one state and value; with --from and --to those that last then
+/// The spans of the entries: stretches of time in which an entry held one state and value; with --from and --to those that overlap that time
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -34,7 +34,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let (trace, timeline) = a.input.replay(&a.layout)?;
     a.which.check(&timeline)?;
     let clock = clock_of(&trace, a.table.absolute);
-    // What overlaps these moments.
+    // A span is listed if it overlaps the stretch between the two moments.
     let time = match a.time.on(&clock)? {
         (None, None) => None,
         (from, to) => Some((from.unwrap_or(clock.first), to.unwrap_or(clock.last))),

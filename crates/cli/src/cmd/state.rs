@@ -1,20 +1,19 @@
-//! `mmuscope state`.
+//! `mmuscope state`: the table of all entries at a moment.
 
-use super::input::{InputArgs, clock_of, moment};
+use super::input::{AtArg, InputArgs, clock_of};
 use super::tables::TableArgs;
 use super::which::{DecimalArg, check_vm};
 use crate::Outcome;
 use crate::layout_args::LayoutArgs;
 use anyhow::Result;
-use mmuscope_analysis::time::Moment;
 use mmuscope_analysis::timeline::{STATE, push_state};
 use mmuscope_replay::{State, StateFilter, Timeline, VmId};
 use mmuscope_units::Frames;
 
 /// Every entry of every live page table at a moment
 ///
-/// Entries that are empty are not listed, unless --all asks for them: present, mmio and removed ones and those that point to tables are.
-/// Tables that were torn down are gone with their entries.
+/// Lists entries that are present, mmio or removed and entries that point to tables; --all adds those that are nonpresent or unknown.
+/// Entries of tables that were freed are not listed.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -24,12 +23,11 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     input: InputArgs,
-    /// The moment: end, 1.5s, 20ms, 1.5 (seconds), or the name of a phase (NAME:end for its end, NAME#2 for the second of that name)
-    #[arg(long, value_name = "TIME", default_value = "end")]
-    at: Moment,
+    #[command(flatten)]
+    at: AtArg,
     #[command(flatten)]
     which: WhichArgs,
-    /// Also entries that are nonpresent or unknown
+    /// Also list entries that are nonpresent or unknown
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -38,20 +36,20 @@ pub(crate) struct Args {
     layout: LayoutArgs,
 }
 
-/// Which entries.
+/// The options that select entries.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Which entries")]
 pub(crate) struct WhichArgs {
-    /// Of this VM (its number in `mmuscope summary`)
+    /// Only of this VM (its number in `mmuscope summary`)
     #[arg(long)]
     pub(crate) vm: Option<u16>,
-    /// Of this address space (1 is SMM)
+    /// Only of this address space (1 is SMM)
     #[arg(long)]
     pub(crate) as_id: Option<u8>,
-    /// Of this level (1 is 4K)
+    /// Only of this level (1 is 4K)
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub(crate) level: Option<u8>,
-    /// That cover this guest frame (hex), or a range of them: 7c00, 100-1ff, 100+16
+    /// Only those that cover this guest frame (hex), or a range of them: 7c00, 100-1ff, 100+16
     #[arg(long, value_name = "GFN")]
     gfn: Option<Frames>,
     #[command(flatten)]
@@ -59,7 +57,7 @@ pub(crate) struct WhichArgs {
 }
 
 impl WhichArgs {
-    /// The frames, if some were named.
+    /// The guest frames, if some were named: the first and one past the last.
     pub(crate) fn gfns(&self) -> Result<Option<(u64, u64)>> {
         self.decimal.maybe(self.gfn.as_ref())
     }
@@ -82,7 +80,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         gfns: a.which.gfns()?,
         state: None,
     };
-    let mut entries = timeline.state_at(moment(&clock, &a.at)?, &filter);
+    let mut entries = timeline.state_at(a.at.on(&clock)?, &filter);
     if !a.all {
         entries.retain(|(_, span)| !matches!(span.state, State::Nonpresent | State::Unknown));
     }

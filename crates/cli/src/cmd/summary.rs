@@ -1,4 +1,4 @@
-//! `mmuscope summary`.
+//! `mmuscope summary`: the most important facts of a trace on one screen.
 
 mod json;
 
@@ -24,31 +24,31 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-/// The terminal's one-screen answer: what was recorded, what the memory of each VM looks like at the end, what happened most
+/// One screen of text: what was recorded, what the memory of each VM looks like at the end, what happened most often
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
     input: InputArgs,
-    /// text or json; without it, as the ending of the output file says, or text
+    /// Output format: text or json; without this option the ending of the output file decides, else it is text
     #[arg(long, short, value_enum)]
     format: Option<TextOrJson>,
-    /// Write to a file instead of standard output; its ending says the format: .txt .json
+    /// Write to a file instead of standard output; its ending decides the format: .txt .json
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Only count events: no replay, so that input of any size needs little memory
+    /// Count events without a replay, so that input of any size needs little memory
     #[arg(long)]
     no_replay: bool,
     #[command(flatten)]
     layout: LayoutArgs,
 }
 
-/// Lists are this long.
+/// Most elements of a list.
 const TOP: usize = 5;
 
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let options = a.layout.replay_options()?;
     let format = TextOrJson::of(a.format, a.output.as_deref())?;
-    // Without a number nothing is known of the memory: what streams needs little.
+    // Where the available memory is not known, a large trace is streamed, which needs little.
     let room = if a.no_replay { HELD } else { room::available().unwrap_or(HELD) };
     let events = a.input.events(room)?;
     let who = events.who();
@@ -61,7 +61,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let replayed = match &events {
         _ if a.no_replay => None,
         Events::Held(trace) => Some((&**trace, super::input::replay(trace, options)?)),
-        // Now it is known how many events there are.
+        // The number of events is known now, so that the memory of a replay can be estimated.
         Events::Streamed(_) => match events.replay(options, room)? {
             Some((trace, timeline)) => {
                 again = trace;
@@ -95,17 +95,17 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-/// Why there is no replay, where one was wanted.
+/// The message that the trace was not replayed because that needs too much memory.
 fn not_replayed(events: u64, room: u64) -> String {
     format!(
-        "Not replayed: {} events would take about {} of memory, and {} are to be had. Events are only counted here; `state`, `spans` and `report` need that memory as well.",
+        "Not replayed: {} events would need about {} of memory, and {} are available. Events are only counted here; `state`, `spans` and `report` need that memory as well.",
         count(events),
         bytes(room::of_events(events)),
         bytes(room)
     )
 }
 
-/// A line of the summary: its name in a column of its own.
+/// Adds a line of the summary, with its name in the first column.
 fn line(out: &mut String, name: &str, text: &str) {
     // Writing to a string cannot fail.
     let _ = writeln!(out, "{name:<10} {}", printable(text));
@@ -149,7 +149,7 @@ fn recording(info: &TraceInfo, counts: &EventCounts, stands_out: &[StandOut]) ->
     out
 }
 
-/// What a reader should know: what the reader of the file says, and whether there is anything of KVM at all.
+/// Remarks of the file's reader, preceded by one that the trace has no KVM event where that is so.
 fn notes(info: &TraceInfo, counts: &EventCounts) -> Vec<String> {
     let of_kvm = |n: &str| n.rsplit(':').next().is_some_and(|n| n.starts_with("kvm"));
     let mut notes = info.notes.clone();
@@ -167,23 +167,27 @@ fn lost(info: &TraceInfo) -> String {
     match (info.lost.total, info.lost.moments) {
         (Some(0), 0) if info.lost.known => "nothing".into(),
         (None | Some(0), 0) => "not known: the recording does not say whether events were lost".into(),
-        (Some(n), m) => format!("{} events, at {} moments: what follows is partial", count(n), count(m)),
-        (None, m) => format!("events at {} moments, not counted: what follows is partial", count(m)),
+        (Some(n), m) => {
+            format!("{} events, at {} moments: what comes after them is partial", count(n), count(m))
+        }
+        (None, m) => format!("events at {} moments, not counted: what comes after them is partial", count(m)),
     }
 }
 
-/// How much of what maps something at a time is known.
+/// How many of the entries that map something at a time are known.
 #[derive(Default)]
 struct Known {
-    /// Entries that map something.
+    /// Number of entries that map something (present or MMIO).
     all: u64,
-    /// Of those, known for certain: an event stated it, or the kernel read it again.
+    /// Number of those that are facts: an event stated the value, or the kernel read it again.
     facts: u64,
-    /// Known except for whether they still are writable.
+    /// Number of those that are known except for whether they are still writable.
+    /// Number of those that follow from other events or from a rule.
+    /// Number of those that are stale: they may have changed without an event.
     writable: u64,
     implied: u64,
     stale: u64,
-    /// Why those are stale.
+    /// Number of stale entries by reason.
     why: BTreeMap<Reason, u64>,
 }
 
@@ -207,7 +211,7 @@ fn known(timeline: &Timeline, at: u64) -> Known {
     k
 }
 
-/// The same in words, where not all of it is known, and why the rest is not.
+/// [`known`] in words, with the most frequent reason of stale entries; empty where all entries are facts.
 fn known_words(timeline: &Timeline, at: u64) -> String {
     let Known { all, facts, writable, implied, stale, why } = known(timeline, at);
     if facts == all {
@@ -215,10 +219,10 @@ fn known_words(timeline: &Timeline, at: u64) -> String {
     }
     let mut out = format!("  known: {} of {} entries that map something", count(facts), count(all));
     if writable > 0 {
-        let _ = write!(out, ", {} more except for whether they still are writable", count(writable));
+        let _ = write!(out, ", {} known except for whether they are still writable", count(writable));
     }
     if implied > 0 {
-        let _ = write!(out, ", {} more follow from what was traced", count(implied));
+        let _ = write!(out, ", {} implied or assumed", count(implied));
     }
     out.push('\n');
     if let Some((reason, n)) = why.into_iter().max_by_key(|(_, n)| *n) {
@@ -228,7 +232,7 @@ fn known_words(timeline: &Timeline, at: u64) -> String {
     out
 }
 
-/// The era of the kernel whose layout is used, where it is known.
+/// Name of the kernel era whose layout is used, where it is known.
 fn layout_era(timeline: &Timeline, vm: VmId) -> Option<String> {
     timeline.layout(vm).resolved.era.as_ref().map(|e| e.value.to_string())
 }
@@ -283,7 +287,7 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
     if timeline.left_out() > 0 {
         let _ = writeln!(
             out,
-            "  left out: the last {} events, more than can be replayed",
+            "  left out: the last {} events, which are more than a replay can hold",
             count(timeline.left_out())
         );
     }
@@ -304,7 +308,7 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
     out
 }
 
-/// Phases in one list for each VM whose process marked them, and one for those that other processes marked.
+/// Phases in lists: one for each VM whose process marked some, and one for those that other processes marked.
 fn by_writer(phases: &[Phase]) -> Vec<Vec<&Phase>> {
     let mut out: Vec<Vec<&Phase>> = Vec::new();
     for p in phases {
@@ -317,7 +321,7 @@ fn by_writer(phases: &[Phase]) -> Vec<Vec<&Phase>> {
     out
 }
 
-/// One address space at the end, or at its peak where nothing is left; nothing if no event shows that it ever mapped anything.
+/// The text on one address space at the end, or at its peak where nothing is mapped at the end; empty where nothing was ever mapped.
 fn space(trace: &Trace, timeline: &Timeline, vm: &Vm, as_id: u8, whose: &str) -> String {
     let mut out = String::new();
     let counts = timeline.counts_of(vm.id, as_id, timeline.range().1);
@@ -370,7 +374,7 @@ fn mapped_again(counts: &Counts) -> u64 {
     entries.saturating_sub(frames).saturating_mul(4096)
 }
 
-/// As short as a column of the summary is wide.
+/// Name of a state that fits into a column of the summary.
 fn shade_word(shade: Shade) -> &'static str {
     match shade {
         Shade::Writable => "writable",
@@ -379,12 +383,12 @@ fn shade_word(shade: Shade) -> &'static str {
     }
 }
 
-/// What the table of states lists: entries that something is in.
+/// Whether the table of states lists this state: unknown and nonpresent entries are left out.
 fn is_shown(shade: Shade) -> bool {
     !matches!(shade, Shade::Unknown | Shade::Nonpresent)
 }
 
-/// A table of states and levels.
+/// Number of entries by state and page size as a table, with the memory that they map.
 fn states(counts: &Counts) -> String {
     let levels: Vec<u8> =
         (1..=5).filter(|l| Shade::ALL.iter().any(|s| is_shown(*s) && counts.at(*s, *l) > 0)).collect();
@@ -410,21 +414,21 @@ fn states(counts: &Counts) -> String {
     out
 }
 
-/// VM, address space, frame, and how often.
+/// Busiest guest frames: VM, address space, frame, number of occurrences.
 type Tops = Vec<(u32, u8, u64, u64)>;
 
-/// The frames with the most faults, zaps (`None`: only a replay knows) and MMIO accesses.
+/// The guest frames with the most faults, the most zaps (`None` without a replay, which alone knows them) and the most MMIO accesses.
 fn tops(counts: &EventCounts, timeline: Option<&Timeline>, n: usize) -> (Tops, Option<Tops>, Tops) {
     let one = |p: &TopPage| (u32::from(p.vm.0), p.as_id, p.gfn, p.count);
     let list = |top: Vec<TopPage>| top.iter().map(one).collect::<Tops>();
-    // Events alone do not name the address space.
+    // Events alone do not name the address space; they are listed under 0.
     let bare = |top: Vec<(u32, u64, u64)>| top.into_iter().map(|(vm, gfn, n)| (vm, 0, gfn, n)).collect();
     let faults = timeline.map_or_else(|| bare(counts.top_faults(n)), |t| list(t.top_faults(n)));
     let mmio = timeline.map_or_else(|| bare(counts.top_mmio(n)), |t| list(t.top_mmio(n)));
     (faults, timeline.map(|t| list(t.top_zaps(n))), mmio)
 }
 
-/// Zaps that were traced, and zaps that only follow from later events.
+/// Number of zaps that were traced, and of zaps that are only implied by later events.
 fn zaps_by_evidence(t: &Timeline) -> (u64, u64) {
     let (mut traced, mut implied) = (0, 0);
     for (cause, n) in t.zap_causes() {
@@ -454,7 +458,7 @@ fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
     if let Some((traced, implied)) = timeline.map(zaps_by_evidence).filter(|(a, b)| a + b > 0) {
         let implied = match implied {
             0 => String::new(),
-            n => format!(" + {} implied by what came after", count(n)),
+            n => format!(" + {} implied by later events", count(n)),
         };
         let _ = writeln!(out, "zaps: {} traced{implied}", count(traced));
     }

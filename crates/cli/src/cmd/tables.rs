@@ -1,4 +1,4 @@
-//! What commands that print a table have in common.
+//! [`TableArgs`] and [`Printer`]: the options of all commands that print a table, and how they print it.
 
 use crate::output::{Output, format_for};
 use anyhow::{Result, bail};
@@ -7,26 +7,27 @@ use mmuscope_analysis::table::{Chunk, Rows, Table};
 use mmuscope_tables::{Format, TableWriter, WriteOptions};
 use std::path::PathBuf;
 
-/// How a table is printed.
+/// The options of a command that prints a table.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct TableArgs {
-    /// table (for people), md, csv, json, jsonl, parquet, arrow; without it, as the ending of the output file says, or table
+    /// Output format: table (for people), md, csv, json, jsonl, parquet, arrow; without this option the ending of the output file decides, else it
+    /// is table
     #[arg(long, short, value_parser = |s: &str| s.parse::<Format>())]
     format: Option<Format>,
-    /// Write to a file instead of standard output; its ending says the format: .txt .md .csv .json .jsonl .parquet .arrow
+    /// Write to a file instead of standard output; its ending decides the format: .txt .md .csv .json .jsonl .parquet .arrow
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Only rows for which an expression over the columns is true: 'level == 1 and new_spte != 0'
+    /// Print only rows for which an expression over the columns is true: 'level == 1 and new_spte != 0'
     #[arg(long = "where", value_name = "EXPR")]
     pub(crate) filter: Option<String>,
-    /// Only these columns, in this order
+    /// Print only these columns, in this order
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     columns: Vec<String>,
-    /// At most so many rows
+    /// Print at most this many rows
     #[arg(long, short = 'n', value_name = "ROWS")]
     pub(crate) limit: Option<usize>,
-    /// Times on the trace's clock instead of since the first event
+    /// Show times on the trace's clock instead of since the first event
     #[arg(long)]
     pub(crate) absolute: bool,
     /// Leave out the line of column names
@@ -35,12 +36,12 @@ pub(crate) struct TableArgs {
 }
 
 impl TableArgs {
-    /// The moment that times count from.
+    /// The time on the trace's clock that times count from.
     pub(crate) fn base(&self, first_ts: u64) -> u64 {
         if self.absolute { 0 } else { first_ts }
     }
 
-    /// Opens the output. What is wrong with the arguments is said before any work is done.
+    /// Checks the arguments and opens the output, before any work is done.
     pub(crate) fn open(&self, table: &'static Table) -> Result<Printer> {
         let filter = self.filter.as_deref().map(|f| Filter::new(f, table)).transpose()?;
         let printed = if self.columns.is_empty() { table } else { table.select(&self.columns)? };
@@ -63,25 +64,25 @@ impl TableArgs {
     }
 }
 
-/// A table on its way out.
+/// A table that is being printed, row by row.
 pub(crate) struct Printer {
-    /// Rows to be filled; call [`flush_full`](Self::flush_full) now and then.
+    /// The rows to add to. Call [`flush_full`](Self::flush_full) after each row.
     pub(crate) rows: Rows,
     writer: Option<Begun>,
     filter: Option<Filter>,
     left: usize,
 }
 
-/// An output before and after its first byte: where nothing can be said, no header is printed either.
+/// The output before and after its first chunk. A command that fails before its first chunk prints no header.
 enum Begun {
     Not(&'static Table, Format, WriteOptions, Output),
     Yes(Box<TableWriter<Output>>),
 }
 
 impl Printer {
-    /// Writes what has gathered once it is a chunk. `false`: no more rows are wanted.
+    /// Writes the rows once they fill a chunk. It returns false when no more rows are wanted.
     pub(crate) fn flush_full(&mut self) -> Result<bool> {
-        // Without a filter the rows are what is printed: no more need be made than are wanted.
+        // Without a filter every row is printed, so that no more rows than wanted need be made.
         let enough = self.filter.is_none() && self.rows.len() >= self.left;
         if self.rows.is_full() || enough {
             self.flush()?;
@@ -112,7 +113,7 @@ impl Printer {
         }
     }
 
-    /// Writes the rest and ends the output.
+    /// Writes the remaining rows and completes the output.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.flush()?;
         self.begin()?.finish()?.done()

@@ -1,4 +1,4 @@
-//! `mmuscope view`.
+//! `mmuscope view`: opens the desktop viewer.
 
 use super::input::is_stdin;
 use super::which::DecimalArg;
@@ -19,12 +19,12 @@ Examples:
   mmuscope view --follow capture.perf.data                  a capture that is still being written
   mmuscope record -o - | mmuscope view -                    live, without privileges for the viewer")]
 pub(crate) struct Args {
-    /// A trace; several files are one trace; `-` is standard input. Without one the window offers to choose
+    /// A trace; several files are read as one trace; `-` is standard input. Without a file the window offers a file chooser
     files: Vec<PathBuf>,
-    /// Keep reading a file that is still being written
+    /// Keep reading a file while it is being written
     #[arg(long)]
     follow: bool,
-    /// Go to this moment: 1.5s, 20ms, 1.5 (seconds since the first event), start or end
+    /// Show this moment: 1.5s, 20ms, 1.5 (seconds since the first event), start or end
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<u64>,
     /// Select this guest frame (hex)
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     gfn: Option<Frames>,
     #[command(flatten)]
     decimal: DecimalArg,
-    /// Colours; without this, those chosen last
+    /// Colours of the window; without this option, those that were chosen last
     #[arg(long, value_enum)]
     theme: Option<Theme>,
     /// Write a picture of the window to this PNG file and close
@@ -49,7 +49,7 @@ enum Theme {
     Light,
 }
 
-/// The viewer takes what lies behind the end for the end.
+/// Reads a moment as nanoseconds since the first event; the viewer takes a time after the end of the trace for the end.
 fn moment(s: &str) -> Result<u64, String> {
     match s {
         "start" => Ok(0),

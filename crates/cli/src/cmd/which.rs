@@ -1,25 +1,26 @@
-//! Which VMs, address spaces and frames: names that a trace does not have are refused, with those that it has.
+//! Arguments that name VMs, address spaces and guest frames. Those that a trace does not have are refused, and the message lists those that it
+//! has.
 
 use anyhow::{Result, bail};
 use mmuscope_analysis::words::printable;
 use mmuscope_replay::Timeline;
 use mmuscope_units::Frames;
 
-/// How numbers of guest frames are read.
+/// The option that decides how numbers of guest frames are read.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub(crate) struct DecimalArg {
-    /// Frame numbers without a prefix are decimal, not hex
+    /// Read frame numbers without a prefix as decimal instead of hex
     #[arg(long)]
     decimal: bool,
 }
 
 impl DecimalArg {
-    /// The frames: the first and one past the last.
+    /// The guest frames that were typed: the first and one past the last.
     pub(crate) fn frames(self, typed: &Frames) -> Result<(u64, u64)> {
         typed.get(self.decimal).map_err(anyhow::Error::msg)
     }
 
-    /// The same of what may not have been typed.
+    /// As [`frames`](Self::frames), for an option that may be absent.
     pub(crate) fn maybe(self, typed: Option<&Frames>) -> Result<Option<(u64, u64)>> {
         typed.map(|f| self.frames(f)).transpose()
     }
@@ -53,7 +54,7 @@ pub(crate) fn check_vm(timeline: &Timeline, vm: Option<u16>, as_id: Option<u8>) 
     Ok(())
 }
 
-/// Says that there is no such VM, and which there are.
+/// Fails with a message that there is no VM `n`, and which VMs there are.
 pub(crate) fn no_vm(n: u32, known: &[String]) -> Result<()> {
     if known.is_empty() {
         bail!("there is no VM {n}: no event of the trace is of a VM");

@@ -137,6 +137,6 @@ fn summary_replays_where_memory_allows_and_says_where_it_does_not() {
     assert!(whole.contains("at the end") && !whole.contains("Not replayed"), "{whole}");
     // Three million events at 200 bytes do not fit into half of this.
     let counted = summary("ulimit -v 900000;");
-    assert!(counted.contains("Not replayed: 3,") && counted.contains(" are to be had"), "{counted}");
+    assert!(counted.contains("Not replayed: 3,") && counted.contains(" are available"), "{counted}");
     assert!(counted.contains("most frequent: ") && !counted.contains("at the end"), "{counted}");
 }

@@ -1,4 +1,4 @@
-//! Faults by outcome, access and vCPU, with their latencies.
+//! The report's data on faults: by outcome, access and vCPU, with their times.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::{
     words,
 };
 
-/// Percentiles by the nearest-rank method: a value that was really measured.
+/// Percentiles by the nearest-rank method, so that each is a value that was measured. `durations` are in nanoseconds.
 pub(crate) fn latency(mut durations: Vec<u64>) -> Latency {
     durations.sort_unstable();
     let n = durations.len();
@@ -66,10 +66,10 @@ fn classes(faults: &[&Fault], class: impl Fn(&Fault) -> (u8, &'static str, &'sta
         .collect()
 }
 
-/// No fault is handled faster: what seems so (a coarse clock, one time stamp for two events) goes into the first bar.
+/// No fault is handled in fewer nanoseconds. A shorter time (from a coarse clock, or one time stamp for two events) goes into the first bin.
 const SHORTEST: u64 = 256;
 
-/// Buckets in which time grows by the fourth root of two.
+/// Adjacent bins, each wider than the one before by the fourth root of two.
 fn histogram(faults: &[&Fault], outcomes: &[FaultClass]) -> Vec<HistogramBin> {
     let index: HashMap<&str, usize> =
         outcomes.iter().enumerate().map(|(i, o)| (o.name.as_str(), i)).collect();
@@ -93,7 +93,7 @@ fn histogram(faults: &[&Fault], outcomes: &[FaultClass]) -> Vec<HistogramBin> {
 
 fn bucket(ns: u64) -> u32 {
     let mut b = (((ns.max(1) as f64).log2() * 4.0) as u32).min(255);
-    // The edges are whole nanoseconds: rounding must not put a value outside of its bucket.
+    // The edges are whole nanoseconds; rounding must not put a value outside of its bin.
     while b > 0 && ns < edge(b) {
         b -= 1;
     }
@@ -131,7 +131,7 @@ pub(super) fn vcpus(trace: &Trace, vm: &Vm, faults: &[&Fault]) -> Vec<VcpuReport
             }
         })
         .collect();
-    // Threads that faulted although no event makes them a vCPU.
+    // Threads that faulted and that no event shows to be a vCPU come last.
     for (tid, (faults, durations)) in by {
         let l = latency(durations);
         let name = thread_name(trace, tid);
@@ -146,19 +146,21 @@ fn about(outcome: Outcome) -> &'static str {
         Outcome::Fixed => "an entry was installed or changed",
         Outcome::FixedFast => "fixed by the lockless fast path",
         Outcome::Spurious => {
-            "the entry already allowed the access: another vCPU may have been faster; again and again at one address, the CPU does not see it"
+            "the entry already allowed the access: another vCPU may have been faster; if this repeats at one address, the CPU does not use the entry"
         }
         Outcome::Retry => "nothing was done, the guest tries again",
         Outcome::Async => "an asynchronous page fault was queued",
         Outcome::Emulated => "the instruction was emulated",
         Outcome::MmioInstalled => "an MMIO SPTE was installed and the access emulated",
         Outcome::MmioHit => "an MMIO SPTE was hit and the access emulated",
-        Outcome::Guest => "the guest's own tables did not allow it: handed on to the guest",
+        Outcome::Guest => {
+            "the guest's own page tables did not allow the access: the fault was handed on to the guest"
+        }
         Outcome::Error => "KVM_RUN returned an error",
         Outcome::MemoryFault => "KVM_RUN returned KVM_EXIT_MEMORY_FAULT",
         Outcome::InternalError => "KVM_RUN returned KVM_EXIT_INTERNAL_ERROR",
-        Outcome::Unfinished => "the trace ends, or events were lost, before the fault does",
-        Outcome::Untold => "the trace has no event that shows what faults install",
+        Outcome::Unfinished => "the trace ends, or events were lost, before the fault ends",
+        Outcome::Untold => "not recorded: the trace has no event that shows what faults install",
         _ => "",
     }
 }

@@ -1,7 +1,7 @@
-//! The time x GFN picture of an address space.
+//! [`map`]: the picture of time x GFN of an address space.
 //!
-//! The GFN axis of a picture on paper is not the viewer's: nobody can zoom into it. So stretches that are mapped by small pages get more
-//! room than their size would give them, and a lone MMIO page gets a row that can be labelled.
+//! The GFN axis of a page differs from the viewer's, because nobody can zoom into a page: stretches that are mapped by small pages get more
+//! room than their size would give them, and a single MMIO page gets a row that is high enough for a label.
 
 use mmuscope_analysis::visual::{Pixels, RasterOptions, Theme, Visual, raster_with};
 use mmuscope_replay::{MapImage, MapQuery, Shade, Timeline, VmId, pages_of};
@@ -13,13 +13,13 @@ use crate::{
     svg::overview::{FOLD, PLOT},
 };
 
-/// Rows of a map that hold frames; folds come on top.
+/// Height in pixels of the stretches of a map, without folds.
 const ROWS: u32 = 420;
-/// Smallest height of a stretch: a line of text.
+/// Smallest height of a stretch in pixels: a line of text.
 const LEAST: u32 = 17;
-/// Stretches of one map.
+/// Most stretches of one map.
 const MOST: usize = 18;
-/// Frames in a 2 MiB page.
+/// Number of frames in a page of 2 MiB.
 const LARGE: u64 = 512;
 
 /// An entry that mapped a page or marked MMIO at some time.
@@ -27,7 +27,7 @@ const LARGE: u64 = 512;
 pub(super) struct Leaf {
     pub(super) gfn: u64,
     pub(super) level: u8,
-    /// It mapped a page at some time.
+    /// Whether the entry mapped a page at some time.
     pub(super) ram: bool,
 }
 
@@ -35,23 +35,23 @@ pub(super) struct Leaf {
 struct Stretch {
     start: u64,
     end: u64,
-    /// How much room it should get.
+    /// Share of the height that the stretch should get, relative to the others.
     weight: f64,
-    /// Mapped by 4 KiB pages (or MMIO) at some time.
+    /// Whether the stretch was mapped by pages of 4 KiB, or was MMIO, at some time.
     fine: bool,
-    /// A page was mapped at its last frame at some time.
+    /// Whether a page was mapped at the last frame at some time.
     ram: bool,
 }
 
-/// Cuts the frames that leaves ever covered (sorted by frame) into stretches.
+/// Cuts the frames that leaves ever covered into stretches. The leaves must be sorted by frame.
 fn stretches(leaves: &[Leaf]) -> Vec<Stretch> {
-    // First by what covers a frame, so that a few small pages among large ones get the room to be seen.
+    // Stretches are cut by page size first, so that a few small pages among large ones get enough room to be seen.
     let mut runs: Vec<Stretch> = Vec::new();
     for Leaf { gfn, level, ram } in leaves {
         let end = gfn.saturating_add(pages_of(*level));
         let fine = *level == 1;
         match runs.last_mut() {
-            // A small page of a region that was a large page as well: the region is shown finely.
+            // A region that was mapped by a large page and by small ones is drawn as small ones.
             Some(r) if *gfn < r.end && r.fine != fine => {
                 if fine {
                     let region = gfn / LARGE * LARGE;
@@ -87,7 +87,7 @@ fn stretches(leaves: &[Leaf]) -> Vec<Stretch> {
             _ => join(&mut runs, Stretch { start: *gfn, end, weight: 0.0, fine, ram: *ram }),
         }
     }
-    // Then together again until there are few enough to draw.
+    // Then the closest stretches are joined until there are few enough to draw.
     let mut gap = 128;
     while runs.len() > MOST {
         let mut out: Vec<Stretch> = Vec::new();
@@ -113,8 +113,8 @@ fn stretches(leaves: &[Leaf]) -> Vec<Stretch> {
     runs
 }
 
-/// Appends a stretch, to the last one where they are alike and close. Memory is joined over gaps that a device register page is not:
-/// neighbouring devices have nothing to do with each other.
+/// Appends a stretch, or joins it to the last one where both are of one kind and close to each other. Memory is joined over larger gaps than
+/// MMIO, because neighbouring devices are unrelated.
 fn join(runs: &mut Vec<Stretch>, s: Stretch) {
     let gap = match (s.fine, s.ram) {
         (false, _) => 4 * LARGE,
@@ -132,7 +132,7 @@ fn join(runs: &mut Vec<Stretch>, s: Stretch) {
     }
 }
 
-/// Draws the map; `None` when nothing was ever mapped.
+/// Draws the map; `None` where nothing was ever mapped.
 pub(super) fn map(
     timeline: &Timeline,
     vm: VmId,
@@ -231,7 +231,7 @@ impl Sheet {
     }
 
     fn map(&mut self, image: &MapImage) {
-        // Patterns go on where the last stretch ended.
+        // The patterns continue from the last stretch.
         let options = RasterOptions { origin: (0, self.height), ..RasterOptions::new(self.theme, 1) };
         let p = raster_with(Visual::builtin(), image, &options);
         self.rgba.extend_from_slice(&p.rgba);
@@ -249,7 +249,7 @@ impl Sheet {
         self.rows(FOLD, Visual::builtin().theme(self.theme).fold_fill.rgba());
     }
 
-    /// A line where the scale of the axis changes.
+    /// Draws a line where the scale of the axis changes.
     fn seam(&mut self) {
         self.rows(1, Visual::builtin().theme(self.theme).axis.rgba());
     }

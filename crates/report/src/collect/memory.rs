@@ -1,11 +1,11 @@
-//! Guest frames as ranges of one state.
+//! [`memory`]: guest frames as ranges of one state.
 
-use mmuscope_replay::{Certainty, Entry, MemoryKind, MemoryRange, Span, State, StateFilter, Timeline, VmId};
+use mmuscope_replay::{Entry, MemoryKind, MemoryRange, Span, State, StateFilter, Timeline, VmId};
 
-use crate::{model::MemoryReport, words};
+use crate::model::{MemoryReport, gpa_of};
 
-/// Frames of an address space at the end; where nothing is mapped then although something was, at the moment `peak_at` of most memory.
-/// The second value tells which.
+/// The guest frames of an address space at the end of the trace, or, where nothing is mapped by then although something was before, at
+/// `peak_at`, the time when most memory was present. The second value is true for `peak_at`.
 pub(super) fn memory(
     timeline: &Timeline,
     vm: VmId,
@@ -24,74 +24,45 @@ pub(super) fn memory(
 
 fn range(m: &MemoryRange) -> MemoryReport {
     MemoryReport {
-        gfn_start: words::gfn(m.gfn_start),
-        gfn_last: words::gfn(m.gfn_end.saturating_sub(1).max(m.gfn_start)),
-        gpa: words::gpa(m.gfn_start),
+        gfn_start: m.gfn_start,
+        gfn_last: m.gfn_end.saturating_sub(1).max(m.gfn_start),
+        gpa: gpa_of(m.gfn_start),
         bytes: m.gfn_end.saturating_sub(m.gfn_start).saturating_mul(4096),
-        kind: kind(m.kind),
-        state: m.shade.name().to_owned(),
+        kind: m.kind,
         shade: m.shade,
-        size: if m.level == 0 { "mixed" } else { words::level_size(m.level) },
-        certainty: m.certainty.name(),
+        level: m.level,
+        certainty: m.certainty,
         entries: m.entries,
         slot: m.slot,
     }
 }
 
-/// A range that may still grow.
-struct Run {
-    start: u64,
-    end: u64,
-    level: u8,
-    certainty: Certainty,
-    report: MemoryReport,
-}
-
-/// Neighbours of one state and size become one range.
+/// Joins adjacent entries of one state and size into ranges.
 fn join(mut live: Vec<(Entry, Span)>) -> Vec<MemoryReport> {
     live.retain(|(_, s)| matches!(s.state, State::Present | State::Mmio));
     live.sort_by_key(|(e, _)| (e.gfn, e.level));
-    let mut out: Vec<Run> = Vec::new();
+    let mut out: Vec<MemoryRange> = Vec::new();
     for (e, s) in live {
         let end = e.gfn.saturating_add(e.pages());
         match out.last_mut() {
-            Some(r) if r.end == e.gfn && r.level == e.level && r.report.shade == s.shade => {
-                r.end = end;
+            Some(r) if r.gfn_end == e.gfn && r.level == e.level && r.shade == s.shade => {
+                r.gfn_end = end;
                 r.certainty = r.certainty.max(s.certainty);
-                r.report.gfn_last = words::gfn(end - 1);
-                r.report.bytes = (end - r.start).saturating_mul(4096);
-                r.report.entries += 1;
-                r.report.certainty = r.certainty.name();
+                r.entries += 1;
             }
-            _ => out.push(Run {
-                start: e.gfn,
-                end,
+            _ => out.push(MemoryRange {
+                vm: e.vm,
+                as_id: e.as_id,
+                gfn_start: e.gfn,
+                gfn_end: end,
+                kind: if s.state == State::Mmio { MemoryKind::Mmio } else { MemoryKind::Ram },
                 level: e.level,
+                shade: s.shade,
                 certainty: s.certainty,
-                report: MemoryReport {
-                    gfn_start: words::gfn(e.gfn),
-                    gfn_last: words::gfn(end.saturating_sub(1)),
-                    gpa: words::gpa(e.gfn),
-                    bytes: e.pages().saturating_mul(4096),
-                    kind: kind(if s.state == State::Mmio { MemoryKind::Mmio } else { MemoryKind::Ram }),
-                    state: s.shade.name().to_owned(),
-                    shade: s.shade,
-                    size: words::level_size(e.level),
-                    certainty: s.certainty.name(),
-                    entries: 1,
-                    slot: None,
-                },
+                entries: 1,
+                slot: None,
             }),
         }
     }
-    out.into_iter().map(|r| r.report).collect()
-}
-
-fn kind(kind: MemoryKind) -> &'static str {
-    match kind {
-        MemoryKind::Ram => "ram",
-        MemoryKind::Gone => "gone",
-        MemoryKind::Mmio => "mmio",
-        MemoryKind::Unseen => "unseen",
-    }
+    out.iter().map(range).collect()
 }

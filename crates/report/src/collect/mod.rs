@@ -1,4 +1,4 @@
-//! From a replayed trace to the data of a report.
+//! [`Report::new`]: from a replayed trace to the data of a report. It never formats a number; that is done where the report is written.
 
 mod faults;
 mod map;
@@ -12,26 +12,25 @@ use mmuscope_replay::{Fault, PageStory, Timeline, TopPage, Vm, VmId};
 use mmuscope_trace::{ClockUnit, Trace};
 
 use crate::{
-    html::TAIL,
     model::{
         EvidenceCase, EvidenceReport, LayoutPart, LayoutReport, LostReport, MmioReport, PageReport,
-        PhaseReport, Report, SCHEMA, StoryReport, TeardownReport, UnrecordedReport, VmReport,
+        PhaseReport, Report, SCHEMA, StoryReport, TAIL, TeardownReport, UnrecordedReport, VmReport, gpa_of,
     },
     story, words,
 };
 
-/// What a report shows.
+/// What a report contains.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Title; made from the VM and the kernel where `None`.
+    /// Title of the page; `None` makes one from the VM and the kernel.
     pub title: Option<String>,
-    /// Pages in each list of busiest pages.
+    /// Most pages in each list of busiest pages.
     pub pages: usize,
-    /// Lines of a page's story before its middle is left out.
+    /// Most lines of a page's story; the middle of a longer one is left out.
     pub story_lines: usize,
-    /// Draw the maps. Markdown and JSON have no use for them.
+    /// Whether the maps are drawn. Markdown and JSON do not contain them.
     pub pictures: bool,
-    /// VMs that get sections of their own, the busiest first.
+    /// Most VMs that get sections of their own; those with the most faults come first.
     pub vms: usize,
 }
 
@@ -41,17 +40,17 @@ impl Default for Options {
     }
 }
 
-/// Names out of a trace are cut here once and for all: nothing in a report is longer, or has control characters.
+/// Most characters of a name of a trace. Names are cut here, so that no part of a report has to.
 const NAME: usize = 80;
 
 impl Report {
-    /// Gathers what the report of a trace says.
+    /// Gathers the data of the report of a trace.
     pub fn new(trace: &Trace, timeline: &Timeline, options: &Options) -> Report {
         let clock = Clock::new(trace, timeline);
         let mut vms: Vec<&Vm> = timeline.vms().iter().collect();
         let mut faults: Vec<Fault> = timeline.faults().collect();
         let events = recording::events(trace);
-        // Without entries into the guest the end of a fault is some later event: that is no latency.
+        // Where entries into the guest were not recorded, the replay ends a fault at a later event, which is no measure of its time.
         let timed = events.iter().any(|e| e.event == "kvm_entry" && e.count > 0)
             && trace.info.clock.unit == ClockUnit::Nanoseconds;
         if !timed {
@@ -119,7 +118,7 @@ impl Report {
     }
 }
 
-/// What stands out, in times of the report.
+/// The facts that stand out, with times as the report counts them.
 fn stands_out(trace: &Trace, timeline: &Timeline, clock: &Clock) -> Vec<StandOut> {
     let mut all = standout::find(trace, timeline);
     for fact in &mut all {
@@ -129,7 +128,7 @@ fn stands_out(trace: &Trace, timeline: &Timeline, clock: &Clock) -> Vec<StandOut
     all
 }
 
-/// The time axis of a report.
+/// The time axis of a report: first and last time on the trace's clock, in nanoseconds.
 pub(crate) struct Clock {
     pub(crate) start: u64,
     pub(crate) end: u64,
@@ -144,7 +143,7 @@ impl Clock {
         Self { start: a, end: b.max(a) }
     }
 
-    /// Nanoseconds since the first event.
+    /// Nanoseconds from the first event to `t`, within the trace.
     pub(crate) fn rel(&self, t: u64) -> u64 {
         t.clamp(self.start, self.end) - self.start
     }
@@ -172,7 +171,7 @@ fn title(trace: &Trace, vms: &[&Vm], faults: &[Fault]) -> String {
     }
 }
 
-/// Name of the VMM, or of a thread that faulted where no event names the process.
+/// Name of the VMM's process, or of a thread that faulted where no event names the process.
 fn vm_name(trace: &Trace, vm: &Vm, faults: &[Fault]) -> String {
     let own = Some(words::one_line(&vm.comm, NAME)).filter(|n| !n.is_empty());
     own.or_else(|| {
@@ -206,7 +205,7 @@ fn phases(timeline: &Timeline, faults: &[Fault], clock: &Clock) -> Vec<PhaseRepo
         .collect()
 }
 
-/// What the report of a VM is made from.
+/// The sources of the report of a VM.
 struct Machine<'a> {
     trace: &'a Trace,
     timeline: &'a Timeline,
@@ -214,14 +213,14 @@ struct Machine<'a> {
     clock: &'a Clock,
     spaces: &'a space::Spaces,
     options: &'a Options,
-    /// It is known how long faults took.
+    /// Whether the times of faults are known.
     timed: bool,
 }
 
 fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
     let Machine { timeline, clock, options, .. } = *from;
     let faults: Vec<_> = from.faults.iter().filter(|f| f.vm == vm.id).collect();
-    // The lists are over all VMs: a quiet one is only found in the whole list.
+    // The replay's lists are over all VMs, so that the pages of a quiet VM may only be far down.
     let many = if timeline.vms().len() > 1 { usize::MAX } else { options.pages };
     let own = |pages: Vec<TopPage>| {
         pages.into_iter().filter(|p| p.vm == vm.id).take(options.pages).collect::<Vec<_>>()
@@ -286,7 +285,7 @@ fn confidence(c: f32) -> &'static str {
 }
 
 fn pages(from: &Machine<'_>, vm: VmId, top: &[TopPage]) -> Vec<PageReport> {
-    // A long story keeps its beginning and its end.
+    // The middle of a long story is left out; its beginning and its end are kept.
     let most = from.options.story_lines.max(TAIL + 1);
     let places: Vec<(u8, u64)> = top.iter().map(|p| (p.as_id, p.gfn)).collect();
     let stories = from.timeline.page_stories(from.trace, vm, &places, (most, TAIL));
@@ -296,9 +295,9 @@ fn pages(from: &Machine<'_>, vm: VmId, top: &[TopPage]) -> Vec<PageReport> {
 fn page(clock: &Clock, p: &TopPage, story: &PageStory, omitted: usize) -> PageReport {
     PageReport {
         as_id: p.as_id,
-        gfn: words::gfn(p.gfn),
-        gpa: words::gpa(p.gfn),
-        size: words::level_size(p.level),
+        gfn: p.gfn,
+        gpa: gpa_of(p.gfn),
+        level: p.level,
         count: p.count,
         first: clock.rel(p.first),
         last: clock.rel(p.last),
@@ -310,9 +309,8 @@ fn page(clock: &Clock, p: &TopPage, story: &PageStory, omitted: usize) -> PageRe
                 ts: clock.rel(l.ts),
                 who: words::one_line(&l.who, NAME),
                 text: words::one_line(&l.text, 400),
-                state: l.shade.map(|s| s.name().to_owned()),
                 shade: l.shade,
-                certainty: l.certainty.map(mmuscope_replay::Certainty::name),
+                certainty: l.certainty,
             })
             .collect(),
         omitted: omitted as u64,
@@ -320,7 +318,7 @@ fn page(clock: &Clock, p: &TopPage, story: &PageStory, omitted: usize) -> PageRe
     }
 }
 
-/// The story in a sentence, without the frame that stands beside it anyway.
+/// The story in one sentence, without the frame, which the page shows beside it.
 fn headline(story: &PageStory) -> String {
     let prefix = format!("gfn {:#x}: ", story.gfn);
     words::one_line(story.headline.strip_prefix(&prefix).unwrap_or(&story.headline), 400)
@@ -331,9 +329,9 @@ fn mmio(timeline: &Timeline, vm: VmId, clock: &Clock) -> Vec<MmioReport> {
     out.sort_by_key(|m| (std::cmp::Reverse((m.accesses, m.faults)), m.gfn_start));
     out.iter()
         .map(|m| MmioReport {
-            gfn_start: words::gfn(m.gfn_start),
-            gfn_last: words::gfn(m.gfn_end.saturating_sub(1).max(m.gfn_start)),
-            gpa: words::gpa(m.gfn_start),
+            gfn_start: m.gfn_start,
+            gfn_last: m.gfn_end.saturating_sub(1).max(m.gfn_start),
+            gpa: gpa_of(m.gfn_start),
             bytes: (m.gfn_end - m.gfn_start).saturating_mul(4096),
             usually: places::usually_in(m.gfn_start, m.gfn_end),
             accesses: m.accesses,
@@ -363,9 +361,9 @@ fn evidence(timeline: &Timeline, clock: &Clock) -> Vec<EvidenceReport> {
                 vm: e.vm.0,
                 as_id: e.as_id,
                 level: e.level,
-                gfn: words::gfn(e.gfn),
-                expected: e.expected.map(|v| format!("{v:#x}")),
-                found: e.found.map(|v| format!("{v:#x}")),
+                gfn: e.gfn,
+                expected: e.expected,
+                found: e.found,
             });
         }
     }

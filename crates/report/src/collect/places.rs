@@ -1,6 +1,6 @@
-//! What usually lies at an address of a PC. A guess from the address alone, and called so wherever it is shown.
+//! [`usually_in`]: what usually lies at a guest-physical address of a PC. It is a guess from the address alone, and every face says so.
 
-/// First and last frame, and what most chipsets and firmwares put there.
+/// First and last guest frame of a range, and what most chipsets and firmwares put there. The first match counts.
 const PLACES: &[(u64, u64, &str)] = &[
     (0xa0, 0xbf, "VGA memory"),
     (0xc0, 0xef, "option ROMs"),
@@ -16,12 +16,12 @@ const PLACES: &[(u64, u64, &str)] = &[
     (0xc0000, 0xfebff, "PCI device"),
 ];
 
-/// What lies at this frame on most PCs.
+/// What lies at this guest frame on most PCs.
 fn usually(gfn: u64) -> Option<&'static str> {
     PLACES.iter().find(|(a, b, _)| (*a..=*b).contains(&gfn)).map(|p| p.2)
 }
 
-/// What lies in a range of frames (`end` is one past the last), at most three names.
+/// What lies in a range of guest frames (`end` is one past the last) on most PCs, at most three names. Only the first 64 frames are looked up.
 pub(crate) fn usually_in(start: u64, end: u64) -> Option<String> {
     let mut names: Vec<&str> = Vec::new();
     for gfn in start..end.min(start.saturating_add(64)).max(start.saturating_add(1)) {

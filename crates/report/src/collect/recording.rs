@@ -1,4 +1,4 @@
-//! What was recorded: files, host, clock, losses, event counts.
+//! The report's data on the recording: files, host, clock, losses, event counts.
 
 use std::collections::HashMap;
 
@@ -151,7 +151,7 @@ fn isa(i: mmuscope_trace::Isa) -> String {
     }
 }
 
-/// Events by name, the most frequent first.
+/// Number of events by name, the most frequent first.
 pub(super) fn events(trace: &mmuscope_trace::Trace) -> Vec<EventCount> {
     let mut counts: HashMap<&str, u64> = HashMap::new();
     for e in &trace.events {

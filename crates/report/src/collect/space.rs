@@ -1,4 +1,4 @@
-//! What the spans of each address space add up to over time.
+//! [`Spaces`]: numbers of entries, bytes, faults and zaps of each address space over time.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +8,25 @@ use super::{Clock, Options, map, memory};
 use crate::{
     model::{LevelSeries, OverTime, PhaseReport, SpaceReport, StateSeries},
     svg::overview::STEPS,
-    words,
 };
 
 /// Shades in the order in which they are stacked, from the bottom.
 const STACK: [Shade; 5] =
     [Shade::Writable, Shade::ReadOnly, Shade::AccessTracked, Shade::Mmio, Shade::Removed];
 
-/// Up to so many changes peaks are exact; beyond, they are the highest of as many samples.
+/// Up to this many changes of entries, peaks are exact; beyond it, a peak is the highest value at the end of a stretch or among the changes
+/// so far.
 const EXACT: usize = 4_000_000;
 
 /// Sums of one address space.
 #[derive(Default)]
 pub(super) struct Sums {
-    /// Change of the number of stale entries per shade in each stretch.
+    /// Change of the number of stale entries in each stretch, by shade.
     stale_entries: [Vec<i64>; 8],
     zaps: Vec<u64>,
-    /// Changes of entries per shade, for the peaks.
+    /// Changes of the number of entries as time, shade and +1 or -1, for the peaks.
     shade_steps: Vec<(u64, u8, i8)>,
-    /// Everything that ever mapped a page or marked MMIO.
+    /// All entries that mapped a page or marked MMIO at some time.
     pub(super) leaves: Vec<map::Leaf>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Spaces {
     step: u64,
 }
 
-/// Phases by the VM whose process marked them: those of one follow each other.
+/// Start and place of each phase, by the VM whose process marked it. Phases of one list do not overlap.
 struct PhaseLists(BTreeMap<Option<u16>, Vec<(u64, usize)>>);
 
 impl PhaseLists {
@@ -48,7 +48,7 @@ impl PhaseLists {
         Self(lists)
     }
 
-    /// The phases that a moment of a VM lies in: one of its own process, one that another marked.
+    /// The phases that a time of a VM lies in: at most one that its process marked and one that another process marked.
     fn at(&self, vm: VmId, t: u64) -> impl Iterator<Item = usize> + '_ {
         [Some(vm.0), None].into_iter().filter_map(move |v| {
             let list = self.0.get(&v)?;
@@ -66,7 +66,7 @@ fn leaf(s: &Span) -> bool {
 }
 
 impl Spaces {
-    /// Walks every span once; also fills in what happened in each phase.
+    /// Walks all spans once, and also fills in the numbers of each phase.
     pub(super) fn new(timeline: &Timeline, clock: &Clock, phases: &mut [PhaseReport]) -> Self {
         let step = clock.duration().div_ceil(STEPS as u64).max(1);
         let mut out = Self { spaces: BTreeMap::new(), step };
@@ -94,7 +94,7 @@ impl Spaces {
                 if !leaf(&s) {
                     continue;
                 }
-                // A removed entry alone says nothing of a page: whole tables are swept with it when they are torn down.
+                // A removed entry alone does not show that a page was mapped: teardown writes REMOVED into all entries of a table.
                 seen |= s.state != State::Removed;
                 ram |= present(&s);
                 let end = s.end.map(|e| clock.rel(e));
@@ -114,7 +114,7 @@ impl Spaces {
             }
         }
         for p in phases.iter_mut() {
-            // What changes as the next phase begins is part of that one.
+            // A change at the time the next phase begins belongs to the next phase.
             let at = clock.start + if p.end < clock.duration() { p.end.saturating_sub(1) } else { p.end };
             let vms = timeline.vms().iter().filter(|vm| p.vm.is_none_or(|v| v == vm.id.0));
             p.present_bytes = vms
@@ -189,7 +189,7 @@ impl Sums {
     }
 
     fn over_time(&self, timeline: &Timeline, (vm, as_id): (VmId, u8), clock: &Clock, step: u64) -> OverTime {
-        // Each stretch shows what held just before the next one begins, the last one the end.
+        // The value of a stretch is the one just before the next stretch begins; that of the last one is the one at the end.
         let at = |i: usize| {
             if i + 1 < STEPS { (clock.start + (i as u64 + 1) * step).saturating_sub(1) } else { clock.end }
         };
@@ -212,7 +212,6 @@ impl Sums {
                 let peak =
                     (peaks[*shade as usize].max(0) as u64).max(counts.iter().copied().max().unwrap_or(0));
                 (peak > 0).then(|| StateSeries {
-                    state: mmuscope_analysis::visual::Visual::builtin().shade_style(*shade).id.clone(),
                     shade: *shade,
                     counts,
                     stale: running(&self.stale_entries[*shade as usize]),
@@ -226,7 +225,6 @@ impl Sums {
                 let bytes = series(&|c| c.present_bytes(Some(level)));
                 bytes.iter().any(|b| *b > 0).then(|| LevelSeries {
                     level,
-                    size: words::level_size(level),
                     bytes,
                     stale: series(&|c| c.stale_bytes(Some(level))),
                 })

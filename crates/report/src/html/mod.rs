@@ -1,13 +1,9 @@
-//! The report as one HTML file that needs nothing else: no network, no script, no font.
+//! [`page`]: the report as one HTML file, which never loads or runs anything.
 
 mod pages;
 mod recording;
 mod style;
 mod tables;
-
-pub(crate) use pages::TAIL;
-pub(crate) use recording::badges;
-pub(crate) use tables::kind_words;
 
 use maud::{DOCTYPE, Markup, html};
 use mmuscope_analysis::visual::{ShadeStyle, Visual};
@@ -16,7 +12,7 @@ use crate::{
     model::{MapPicture, Report, SpaceReport, VmReport},
     story::tiles,
     svg::overview::overview,
-    words,
+    verdict, words,
 };
 
 /// Writes the page.
@@ -31,7 +27,7 @@ pub(crate) fn page(report: &Report, visual: &Visual) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="generator" content=(report.generator);
                 meta name="color-scheme" content="light dark";
-                // Nothing is loaded from anywhere, and nothing runs, whatever a name in a trace looks like.
+                // The policy forbids loading and running anything, whatever a name in a trace looks like.
                 meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'";
                 title { (words::one_line(&report.title, 160)) " · mmuscope" }
                 (style::style(visual))
@@ -111,12 +107,12 @@ fn header(report: &Report) -> Markup {
                 " · " (words::counted(r.events, "event", "events"))
             }
             ul class="badges" {
-                @for (class, text) in recording::badges(report) { li class=(format!("badge {class}")) { (text) } }
+                @for (class, text) in verdict::verdicts(report) { li class=(format!("badge {class}")) { (text) } }
             }
             @if !report.stands_out.is_empty() {
                 ul class="standout" {
                     @for fact in &report.stands_out {
-                        li { strong { "Stands out: " } (fact.title) " " span class="sub2" { (events(&fact.events)) } }
+                        li { strong { "Stands out: " } (fact.title) " " span class="sub2" { (words::events(&fact.events)) } }
                     }
                 }
             }
@@ -135,14 +131,6 @@ fn header(report: &Report) -> Markup {
             }
         }
     }
-}
-
-/// The events that show a fact, the first few.
-pub(crate) fn events(events: &[u64]) -> String {
-    const SHOWN: usize = 5;
-    let first: Vec<String> = events.iter().take(SHOWN).map(ToString::to_string).collect();
-    let more = if events.len() > SHOWN { " …" } else { "" };
-    format!("(events {}{more})", first.join(", "))
 }
 
 fn nothing(report: &Report) -> Markup {
@@ -174,7 +162,7 @@ fn vm_section(report: &Report, vm: &VmReport, visual: &Visual, several: bool) ->
             }
             @for space in &vm.spaces {
                 @if vm.spaces.len() > 1 || space.as_id != 0 {
-                    h3 { (space_name(space.as_id)) small { "as_id " (space.as_id) } }
+                    h3 { (words::space_name(space.as_id)) small { "as_id " (space.as_id) } }
                 }
                 figure class="figure" {
                     (overview(report, vm, space, &format!("map{}-{}", vm.vm, space.as_id)))
@@ -183,15 +171,6 @@ fn vm_section(report: &Report, vm: &VmReport, visual: &Visual, several: bool) ->
                 }
             }
         }
-    }
-}
-
-/// What an address space is for.
-pub(crate) fn space_name(as_id: u8) -> &'static str {
-    match as_id {
-        0 => "Normal address space",
-        1 => "SMM address space",
-        _ => "Another address space",
     }
 }
 
@@ -215,7 +194,7 @@ fn caption(space: &SpaceReport) -> String {
 }
 
 fn legend(visual: &Visual, map: &MapPicture, lost: bool) -> Markup {
-    // Background states are always explained: to tell them apart is what most readers get wrong.
+    // The background states are always explained, because they are easily mistaken for each other.
     let shown: Vec<&ShadeStyle> = visual
         .legend()
         .filter(|s| {
@@ -255,7 +234,7 @@ fn legend(visual: &Visual, map: &MapPicture, lost: bool) -> Markup {
     }
 }
 
-/// A patch of a state's colour and pattern.
+/// A patch in the colour and pattern of a state.
 pub(crate) fn swatch(s: &ShadeStyle) -> Markup {
     html! {
         svg class="sw" viewBox="0 0 22 14" width="22" height="14" aria-hidden="true" {

@@ -1,12 +1,13 @@
-//! The pages with the most faults and zaps, each with the story of its life.
+//! The pages with the most faults and zaps, each with its story.
 
 use maud::{Markup, html};
 use mmuscope_analysis::visual::Visual;
+use mmuscope_replay::Certainty;
 
 use super::swatch;
 use super::tables::of_vm;
 use crate::{
-    model::{PageReport, VmReport},
+    model::{PageReport, TAIL, VmReport},
     words,
 };
 
@@ -38,7 +39,7 @@ fn page(p: &PageReport, one: &str, many: &str) -> Markup {
     html! {
         details class="page" {
             summary {
-                span class="n" { span class="mono" { (p.gfn) } " " span class="fa" { (p.size) @if p.as_id != 0 { " " (super::space_name(p.as_id)) } } }
+                span class="n" { span class="mono" { (words::gfn(p.gfn)) } " " span class="fa" { (words::level_size(p.level)) @if p.as_id != 0 { " " (words::space_name(p.as_id)) } } }
                 span class="n" { (words::counted(p.count, one, many)) }
                 span { (p.headline) }
                 span class="when" {
@@ -58,7 +59,7 @@ fn page(p: &PageReport, one: &str, many: &str) -> Markup {
                             span class="who" { (words::one_line(&l.who, 60)) }
                             span {
                                 (words::one_line(&l.text, 400))
-                                @if let Some(c) = l.certainty.filter(|c| *c != "exact" && *c != "observed") { " " span class=(format!("prov {c}")) { (c) } }
+                                @if let Some(c) = l.certainty.filter(|c| *c > Certainty::Observed) { " " span class=(format!("prov {}", c.name())) { (c.name()) } }
                             }
                         }
                     }
@@ -68,9 +69,6 @@ fn page(p: &PageReport, one: &str, many: &str) -> Markup {
         }
     }
 }
-
-/// Lines of a story that are kept from its end when its middle is left out.
-pub(crate) const TAIL: usize = 4;
 
 fn small(visual: &Visual, shade: mmuscope_replay::Shade) -> Markup {
     let s = visual.shade_style(shade);

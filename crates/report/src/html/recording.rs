@@ -1,75 +1,19 @@
-//! What was recorded, how it is read, and how far it can be trusted.
+//! The sections on the recording: its verdicts, what was recorded, how it is read, and how far it can be trusted.
 
 use maud::{Markup, html};
-use mmuscope_replay::Coverage;
 
 use super::tables::number;
 use crate::{
-    model::{LayoutPart, Recording, Report, VmReport},
-    words,
+    model::{LayoutPart, Report, VmReport},
+    verdict, words,
 };
-
-/// Short verdicts for the top of the page: a class and a text.
-pub(crate) fn badges(report: &Report) -> Vec<(&'static str, String)> {
-    let r = &report.recording;
-    let mut out = Vec::new();
-    out.push(lost_verdict(r));
-    if !r.damage.is_empty() {
-        out.push(("bad", format!("{} unreadable", words::counted(r.damage.len() as u64, "place", "places"))));
-    }
-    let wrong: u64 = report.evidence.iter().map(|e| e.count - e.after_loss.min(e.count)).sum();
-    if wrong > 0 {
-        out.push((
-            "warn",
-            words::counted(wrong, "disagreement between events", "disagreements between events"),
-        ));
-    } else if !report.vms.is_empty() {
-        out.push(("good", "events agree with each other".to_owned()));
-    }
-    let missing = |c: Coverage| {
-        let of = report.unrecorded.iter().filter(|u| u.coverage == c.name());
-        of.map(|u| u.event).collect::<Vec<_>>().join(", ")
-    };
-    for (class, c) in [("warn", Coverage::NotRecorded), ("", Coverage::NotKnown)] {
-        let events = missing(c);
-        if !events.is_empty() {
-            out.push((class, format!("{}: {events}", c.name())));
-        }
-    }
-    for vm in &report.vms {
-        if !vm.layout.id.is_empty() {
-            let sure = if vm.layout.confidence.is_empty() {
-                String::new()
-            } else {
-                format!(" ({})", vm.layout.confidence)
-            };
-            let text = format!("SPTE layout {}{sure}", vm.layout.id);
-            if !out.iter().any(|(_, t)| *t == text) {
-                out.push(("", text));
-            }
-        }
-    }
-    out
-}
-
-fn lost_verdict(r: &Recording) -> (&'static str, String) {
-    match r.lost.events {
-        _ if r.events == 0 && r.lost.moments == 0 => ("warn", "no events".to_owned()),
-        Some(0) | None if r.lost.moments == 0 && r.lost.known => ("good", "no event lost".to_owned()),
-        Some(n) if n > 0 => ("bad", format!("{} lost", words::counted(n, "event", "events"))),
-        _ if r.lost.moments > 0 => {
-            ("bad", format!("events lost at {}", words::counted(r.lost.moments, "moment", "moments")))
-        }
-        _ => ("warn", "the recording does not say whether events were lost".to_owned()),
-    }
-}
 
 pub(super) fn integrity(report: &Report) -> Markup {
     let r = &report.recording;
     html! {
         section id="integrity" {
             h2 { "How far to trust this" }
-            @let (class, verdict) = lost_verdict(r);
+            @let (class, verdict) = verdict::lost(r);
             p class=(format!("note {class}")) { (words::sentence(&verdict)) "." @if class == "bad" { " Red bands mark where; what may have changed there is shown as stale until an event proves it." } }
             @if r.lost.per_cpu.len() > 1 || !r.lost.per_event.is_empty() {
                 table {
@@ -99,9 +43,9 @@ pub(super) fn integrity(report: &Report) -> Markup {
                             td class="r" { (number(e.count)) } td class="r" { (number(e.after_loss)) }
                             td class="w" {
                                 @for c in e.first.iter().take(3) {
-                                    div { (words::at(c.ts)) ", frame " span class="mono" { (c.gfn) } " (" (words::level_size(c.level)) ")"
-                                        @if let Some(x) = &c.expected { ", expected " span class="mono" { (x) } }
-                                        @if let Some(x) = &c.found { ", found " span class="mono" { (x) } }
+                                    div { (words::at(c.ts)) ", frame " span class="mono" { (words::gfn(c.gfn)) } " (" (words::level_size(c.level)) ")"
+                                        @if let Some(x) = c.expected { ", expected " span class="mono" { (words::hex(x)) } }
+                                        @if let Some(x) = c.found { ", found " span class="mono" { (words::hex(x)) } }
                                     }
                                 }
                             }

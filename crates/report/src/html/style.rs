@@ -1,4 +1,4 @@
-//! The style sheet, with the colours and patterns of the visual language.
+//! The style sheet of the page and its SVG patterns, made from the visual language. No other file of this crate names a colour.
 
 use std::fmt::Write;
 
@@ -22,7 +22,7 @@ pub(crate) fn sheet(visual: &Visual) -> String {
         let _ = write!(css, ".series-{i}{{fill:var(--series-{i})}}");
     }
     css.push_str(include_str!("style.css"));
-    // Dark only on screens: paper stays white.
+    // Dark colours are for screens only; a printed page stays white.
     let _ = write!(
         css,
         "@media screen and (prefers-color-scheme:dark){{:root{{{}}}.only-light{{display:none}}.only-dark{{display:inline}}}}",
@@ -71,7 +71,7 @@ fn variables(visual: &Visual, theme: Theme) -> String {
     out
 }
 
-/// SVG patterns for every state that has one, from the same bitmaps that maps are drawn with.
+/// SVG patterns of all states that have one, from the bitmaps that maps are drawn with.
 pub(crate) fn patterns(visual: &Visual) -> Markup {
     html! {
         svg class="defs" xmlns="http://www.w3.org/2000/svg" width="0" height="0" aria-hidden="true" focusable="false" {
@@ -92,7 +92,7 @@ fn pattern(s: &ShadeStyle) -> Markup {
     }
 }
 
-/// The marks of a bitmap as runs of pixels.
+/// The marks of a bitmap as an SVG path of runs of pixels.
 fn marks(pattern: &Pattern) -> String {
     let (width, height) = pattern.size();
     let mut path = String::new();
@@ -111,7 +111,7 @@ fn marks(pattern: &Pattern) -> String {
 
 /// The style element.
 pub(crate) fn style(visual: &Visual) -> Markup {
-    // The sheet is ours and holds nothing out of a trace.
+    // The sheet holds nothing from a trace, so it need not be escaped.
     html! { style { (PreEscaped(sheet(visual))) } }
 }
 

@@ -1,4 +1,4 @@
-//! Tables: phases, faults, memory, events.
+//! The tables of the page: phases, faults, MMIO and memory, events.
 
 use maud::{Markup, html};
 use mmuscope_analysis::visual::Visual;
@@ -10,7 +10,7 @@ use crate::{
     words,
 };
 
-/// Rows of a table before the rest is summed up.
+/// Most rows of a table; the last row then says how many are left out.
 const ROWS: usize = 40;
 
 pub(super) fn of_vm(vm: &VmReport, several: bool) -> Markup {
@@ -160,7 +160,7 @@ pub(super) fn memory(vm: &VmReport, several: bool) -> Markup {
             h2 { "MMIO and memory" (of_vm(vm, several)) }
             @if !vm.mmio.is_empty() { div class="wide" { (mmio(vm)) } }
             @for s in vm.spaces.iter().filter(|s| !s.memory.is_empty()) {
-                @if s.as_id != 0 { h3 { (super::space_name(s.as_id)) } }
+                @if s.as_id != 0 { h3 { (words::space_name(s.as_id)) } }
                 div class="wide" { (ranges(s)) }
             }
         }
@@ -181,7 +181,7 @@ fn mmio(vm: &VmReport) -> Markup {
             } }
             tbody {
                 @for m in vm.mmio.iter().take(ROWS) { tr {
-                    td class="t mono" { (frames(&m.gfn_start, &m.gfn_last)) } td class="t mono" { (m.gpa) } td class="r" { (words::bytes(m.bytes)) }
+                    td class="t mono" { (words::gfn_range(m.gfn_start, m.gfn_last.saturating_add(1))) } td class="t mono" { (words::gpa(m.gfn_start)) } td class="r" { (words::bytes(m.bytes)) }
                     td { (m.usually.as_deref().unwrap_or("")) }
                     td class="r" { @match m.accesses { Some(n) => (number(n)), None => span class="fa" { "–" } } }
                     td class="barcell" { span class="bar" style=(format!("width:{:.1}%", part(m.accesses))) {} }
@@ -214,25 +214,15 @@ fn ranges(space: &SpaceReport) -> Markup {
             } }
             tbody {
                 @for m in memory.iter().take(ROWS) { tr {
-                    td class="t mono" { (frames(&m.gfn_start, &m.gfn_last)) } td class="t mono" { (m.gpa) } td class="r" { (words::bytes(m.bytes)) }
-                    td { (kind_words(m.kind)) }
-                    td class="t" { (swatch(visual.shade_style(m.shade))) " " (m.state) }
-                    td class="r" { (m.size) } td class="r" { (number(m.entries)) } @if slots { td class="r" { @if let Some(slot) = m.slot { (slot) } } }
-                    td { span class=(format!("prov {}", m.certainty)) { (m.certainty) } }
+                    td class="t mono" { (words::gfn_range(m.gfn_start, m.gfn_last.saturating_add(1))) } td class="t mono" { (words::gpa(m.gfn_start)) } td class="r" { (words::bytes(m.bytes)) }
+                    td { (words::kind(m.kind)) }
+                    td class="t" { (swatch(visual.shade_style(m.shade))) " " (m.shade.name()) }
+                    td class="r" { (words::page_size(m.level)) } td class="r" { (number(m.entries)) } @if slots { td class="r" { @if let Some(slot) = m.slot { (slot) } } }
+                    td { span class=(format!("prov {}", m.certainty.name())) { (m.certainty.name()) } }
                 } }
                 (more(memory.len(), ROWS, if slots { 9 } else { 8 }, "range", "ranges"))
             }
         }
-    }
-}
-
-/// What a kind of range is called.
-pub(crate) fn kind_words(kind: &str) -> &'static str {
-    match kind {
-        "ram" => "mapped RAM",
-        "gone" => "was mapped",
-        "mmio" => "MMIO",
-        _ => "",
     }
 }
 
@@ -261,17 +251,13 @@ pub(super) fn events(report: &Report) -> Markup {
     }
 }
 
-/// A number, or a faint zero: what is there stands out.
+/// A number with separators; zero is faint, so that other numbers stand out.
 pub(super) fn number(n: u64) -> Markup {
     html! { @if n == 0 { span class="fa" { "0" } } @else { (words::count(n)) } }
 }
 
 fn time(t: Option<u64>) -> Markup {
     html! { @match t { Some(t) => (words::duration(t)), None => span class="fa" { "–" } } }
-}
-
-fn frames(start: &str, last: &str) -> String {
-    if start == last { start.to_owned() } else { format!("{start}–{last}") }
 }
 
 fn more(len: usize, shown: usize, columns: usize, one: &str, many: &str) -> Markup {

@@ -1,4 +1,4 @@
-//! How long faults took, on a logarithmic axis.
+//! [`histogram`]: how long faults took, on a logarithmic axis.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ const LEFT: f64 = 52.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 34.0;
 
-/// Bars stacked by outcome; `None` when no fault's end is known.
+/// Draws bars stacked by outcome; `None` where the end of no fault is known.
 pub(crate) fn histogram(faults: &FaultReport, id: &str) -> Option<Markup> {
     let bins = &faults.histogram;
     let (first, last) = (bins.first()?, bins.last()?);
@@ -77,7 +77,7 @@ pub(crate) fn histogram(faults: &FaultReport, id: &str) -> Option<Markup> {
     })
 }
 
-/// Class of the bars of an outcome: the first ones have a colour each, the rest share one.
+/// CSS class of the bars of the `i`-th outcome: the first seven have a colour each, the rest share one.
 pub(crate) fn outcome_class(i: usize) -> String {
     format!("series-{}", i.min(7))
 }

@@ -1,4 +1,4 @@
-//! Charts as inline SVG: scales, ticks and the pieces that all charts share.
+//! Charts as inline SVG: the scales, ticks and coordinates that all charts share.
 //!
 //! Everything is written through `maud`, which escapes texts and attributes: names of tasks and markers come out of a trace and are not
 //! trusted. Colours are CSS classes only, so that one drawing serves light and dark pages and print.
@@ -6,7 +6,7 @@
 pub(crate) mod histogram;
 pub(crate) mod overview;
 
-/// A linear mapping from data to pixels.
+/// A linear mapping from values to pixels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
     d0: f64,
@@ -16,12 +16,12 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// `d0..d1` onto `r0..r1`. An empty domain maps to the middle.
+    /// Maps `d0..d1` onto `r0..r1`. An empty `d0..d1` is mapped to the middle.
     pub(crate) fn new(d0: f64, d1: f64, r0: f64, r1: f64) -> Self {
         Self { d0, d1, r0, r1 }
     }
 
-    /// Where `v` is drawn.
+    /// The coordinate at which the value `v` is drawn.
     pub(crate) fn at(&self, v: f64) -> f64 {
         if (self.d1 - self.d0).abs() < f64::EPSILON {
             return f64::midpoint(self.r0, self.r1);
@@ -30,7 +30,7 @@ impl Scale {
     }
 }
 
-/// A coordinate with one decimal at most: enough for a drawing, and short.
+/// A coordinate in pixels as SVG writes it, with one decimal at most.
 pub(crate) fn px(v: f64) -> String {
     let s = format!("{v:.1}");
     match s.strip_suffix(".0") {
@@ -40,7 +40,7 @@ pub(crate) fn px(v: f64) -> String {
     }
 }
 
-/// How wide a text is drawn, a little more than most sans-serif fonts need.
+/// Estimated width of a text in pixels, a little more than most sans-serif fonts need.
 pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     let em: f64 = text
         .chars()
@@ -57,7 +57,7 @@ pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     em * size
 }
 
-/// Steps of 1, 2 or 5 times a power of ten, at most `n` of them, covering `0..=max`; the last is at least `max`.
+/// Ticks from 0 to at least `max` at steps of 1, 2 or 5 times a power of ten; at most `n` steps.
 pub(crate) fn count_ticks(max: u64, n: u64) -> Vec<u64> {
     let max = max.max(1);
     let n = n.max(1);
@@ -75,7 +75,7 @@ pub(crate) fn count_ticks(max: u64, n: u64) -> Vec<u64> {
     (0..=max.div_ceil(step)).map(|k| k.saturating_mul(step)).collect()
 }
 
-/// Steps of a power of two bytes, covering `0..=max`.
+/// Ticks from 0 to at least `max` bytes at steps of a power of two; at most `n` steps.
 pub(crate) fn byte_ticks(max: u64, n: u64) -> Vec<u64> {
     let max = max.max(1);
     let mut step = 4096u64;
@@ -85,11 +85,11 @@ pub(crate) fn byte_ticks(max: u64, n: u64) -> Vec<u64> {
     (0..=max.div_ceil(step)).map(|k| k.saturating_mul(step)).collect()
 }
 
-/// Ticks of a time axis from 0, at most `n`, with their labels: one unit for all of them.
+/// Ticks of a time axis from 0 to at most `duration` nanoseconds, with their labels, which all have one unit; at most `n` steps.
 pub(crate) fn time_ticks(duration: u64, n: u64) -> Vec<(u64, String)> {
     let n = n.max(1);
     let mut step = 1u64;
-    // 1, 2, 5, 10 … nanoseconds, then seconds of a minute and an hour.
+    // Steps are 1, 2, 5, 10 … nanoseconds up to ten seconds, then parts of a minute, an hour and a day.
     let mut i = 0;
     while duration / step > n && step < 1 << 61 {
         step = if step >= 10_000_000_000 {
@@ -134,7 +134,7 @@ pub(crate) fn time_ticks(duration: u64, n: u64) -> Vec<(u64, String)> {
     (0..=duration / step).map(|k| k * step).map(|t| (t, label(t))).collect()
 }
 
-/// Puts labels that want to be at `ys` at least `gap` apart within `lo..=hi`, moving each as little as needed; the order stays.
+/// Moves labels at `ys` so that they are at least `gap` apart and within `lo..=hi`, each as little as needed, and keeps their order.
 pub(crate) fn spread(ys: &mut [f64], gap: f64, lo: f64, hi: f64) {
     let mut order: Vec<usize> = (0..ys.len()).collect();
     order.sort_by(|a, b| ys[*a].total_cmp(&ys[*b]));

@@ -1,9 +1,10 @@
-//! The picture a reader looks at first: the time x GFN map, and under it, on the same time axis, what it adds up to.
+//! [`overview`]: the picture that a reader looks at first. It shows the map of time x GFN, and under it, on the same time axis, numbers of
+//! entries, bytes, faults and zaps.
 
 use std::fmt::Write;
 
 use maud::{Markup, html};
-use mmuscope_replay::Shade;
+use mmuscope_analysis::visual::Visual;
 
 use super::{Scale, byte_ticks, count_ticks, px, spread, text_width, time_ticks};
 use crate::model::{MapPicture, MapSegment, PhaseReport, Report, SpaceReport, VmReport};
@@ -14,11 +15,11 @@ use crate::words;
 pub(crate) const WIDTH: f64 = 1200.0;
 const LEFT: f64 = 104.0;
 const RIGHT: f64 = 148.0;
-/// Width of the plots. A map's picture is exactly as wide, so that its patterns stay sharp.
+/// Width of the plots in CSS pixels. The picture of a map is exactly as wide, so that its patterns stay sharp.
 pub(crate) const PLOT: u32 = 948;
-/// Stretches that a time series is sampled in: a bar is two pixels wide.
+/// Number of stretches of time in a series: a bar is two pixels wide.
 pub(crate) const STEPS: usize = PLOT as usize / 2;
-/// Height of a fold mark in the map.
+/// Height in pixels of a fold in the map.
 pub(crate) const FOLD: u32 = 13;
 
 const GAP: f64 = 26.0;
@@ -30,11 +31,11 @@ struct Figure<'a> {
     x: Scale,
     y: f64,
     parts: Vec<Markup>,
-    /// Vertical extents of plots, for bands and grid lines that cross them.
+    /// Top and bottom of each plot, for bands and lines that cross all of them.
     plots: Vec<(f64, f64)>,
 }
 
-/// The figure for one address space of one VM.
+/// Draws the figure of one address space of one VM. `id` is the id of the SVG element.
 pub(crate) fn overview(report: &Report, vm: &VmReport, space: &SpaceReport, id: &str) -> Markup {
     let duration = report.recording.duration;
     let mut f = Figure {
@@ -56,7 +57,7 @@ pub(crate) fn overview(report: &Report, vm: &VmReport, space: &SpaceReport, id: 
         f.heading("Leaves by state", "entries that map a page or mark MMIO, whatever their size");
         f.states(space);
     }
-    // SMM's few entries need no plot of their bytes.
+    // SMM has few entries, so that a plot of their bytes says nothing.
     let whole = space.as_id == 0;
     if o.peak_bytes > 0 && whole {
         f.heading("Guest memory present, by page size", "");
@@ -89,7 +90,7 @@ impl<'a> Figure<'a> {
         });
     }
 
-    /// The phases that the process of this VM marked; where it marked none, those of all others.
+    /// The phases that the process of this VM marked, or, where it marked none, those that no VM's process marked.
     fn own_phases(&self) -> Vec<&'a PhaseReport> {
         if self.report.vms.len() < 2 {
             return self.report.phases.iter().collect();
@@ -123,7 +124,7 @@ impl<'a> Figure<'a> {
             }
             let row = (1..ROWS).find(|r| x0 + 3.0 + w + 8.0 <= ends[*r].min(right));
             if let Some(r) = row {
-                // Its leader goes down through the rows below, so nothing further left may reach across it there.
+                // The leader goes down through the rows below, so that no label further left may reach across it there.
                 for end in &mut ends[1..=r] {
                     *end = end.min(x0);
                 }
@@ -182,12 +183,11 @@ impl<'a> Figure<'a> {
                     .push(html! { path d=(format!("M{} {}h4", px(LEFT - 4.5), px(y))) class="axis" {} });
                 labels.push((y, words::gfn(gfn), "e n"));
             }
-            if let Some(what) = segment_words(s, vm) {
-                for (i, line) in what.iter().enumerate() {
-                    let lines = what.len() as f64;
-                    let middle = f64::midpoint(y0, y1) - (lines - 1.0) * 6.5 + i as f64 * 13.0;
-                    self.text(right + 8.0, middle + 3.5, if i == 0 { "n" } else { "u" }, line);
-                }
+            let what = segment_words(s, vm);
+            for (i, line) in what.iter().enumerate() {
+                let lines = what.len() as f64;
+                let middle = f64::midpoint(y0, y1) - (lines - 1.0) * 6.5 + i as f64 * 13.0;
+                self.text(right + 8.0, middle + 3.5, if i == 0 { "n" } else { "u" }, line);
             }
             if s.fold_below > 0 {
                 self.fold(y1, s.fold_below);
@@ -204,7 +204,7 @@ impl<'a> Figure<'a> {
         self.y = top + h;
     }
 
-    /// The mark of a break in the GFN axis.
+    /// Draws the mark of a fold of the GFN axis, which leaves out `frames` frames.
     fn fold(&mut self, y: f64, frames: u64) {
         let mid = y + f64::from(FOLD) / 2.0;
         let mut zigzag = format!("M{} {}", px(LEFT - 6.0), px(mid));
@@ -237,7 +237,7 @@ impl<'a> Figure<'a> {
         self.y += 20.0;
     }
 
-    /// Axis and grid of a plot whose values go up from 0; the upper end of the axis.
+    /// Draws axis and grid of a plot whose values go up from 0, and returns the scale of the values.
     fn values(&mut self, ticks: &[(u64, String)], height: f64) -> Scale {
         let (top, bottom) = (self.y, self.y + height);
         let max = ticks.last().map_or(1, |t| t.0).max(1);
@@ -252,7 +252,7 @@ impl<'a> Figure<'a> {
         y
     }
 
-    /// Layers on top of each other, each with a class and a label at its right end.
+    /// Draws layers on top of each other, each with a label at its right end.
     fn stack(&mut self, layers: &[Layer<'_>], y: Scale, height: f64) {
         let step = f64::from(PLOT) / layers.first().map_or(1, |l| l.values.len()).max(1) as f64;
         let bottom = self.y;
@@ -284,7 +284,7 @@ impl<'a> Figure<'a> {
             base = upper;
         }
         let mut ys: Vec<f64> = labels.iter().map(|l| l.0).collect();
-        // Downwards in the order of the layers, the topmost first.
+        // The labels keep the order of the layers.
         spread(&mut ys, 15.0, bottom - height + 2.0, bottom - 2.0);
         let right = LEFT + f64::from(PLOT);
         for ((_, layer), y) in labels.iter().zip(ys) {
@@ -311,8 +311,8 @@ impl<'a> Figure<'a> {
         let layers: Vec<Layer<'_>> = series
             .iter()
             .map(|s| Layer {
-                class: format!("s-{}", s.state),
-                name: short_name(s.shade).to_owned(),
+                class: format!("s-{}", Visual::builtin().shade_style(s.shade).id),
+                name: words::short_name(s.shade).to_owned(),
                 end: words::count(s.counts.last().copied().unwrap_or(0)),
                 peak: (s.counts.last() != Some(&s.peak)).then(|| words::count(s.peak)),
                 values: &s.counts,
@@ -338,7 +338,7 @@ impl<'a> Figure<'a> {
             .iter()
             .map(|l| Layer {
                 class: format!("level-{}", l.level),
-                name: format!("in {}", l.size),
+                name: format!("in {}", words::level_size(l.level)),
                 end: words::bytes(l.bytes.last().copied().unwrap_or(0)),
                 peak: l.bytes.iter().max().filter(|m| l.bytes.last() != Some(m)).map(|m| words::bytes(*m)),
                 values: &l.bytes,
@@ -376,7 +376,7 @@ impl<'a> Figure<'a> {
         if !rules.is_empty() {
             self.parts.push(html! { path d=(rules) class="rule" {} });
         }
-        // A lossy recording can have very many moments of loss: those that touch on the screen become one band.
+        // A recording can have very many moments of loss: those that touch each other on the screen become one band.
         let mut bands: Vec<(f64, f64, u64, Option<u64>)> = Vec::new();
         for l in &self.report.lost {
             let x0 = self.x.at(l.start as f64);
@@ -425,10 +425,10 @@ struct Layer<'a> {
     class: String,
     name: String,
     end: String,
-    /// The most there ever was, where that is not the end.
+    /// The highest value, where it is not the one at the end.
     peak: Option<String>,
     values: &'a [u64],
-    /// Of these, stale ones.
+    /// The stale part of `values`.
     stale: &'a [u64],
 }
 
@@ -443,12 +443,12 @@ impl Layer<'_> {
     }
 }
 
-/// A stepped area between two series: what is drawn is what was counted, nothing is interpolated.
+/// The path of a stepped area between two series. Every step is a counted value; nothing is interpolated.
 fn area(lower: &[u64], upper: &[u64], step: f64, y: Scale) -> String {
     let mut path = String::new();
     let n = upper.len();
     let mut from = 0;
-    // Stretches where both agree are left out, so that a thin outline does not suggest a value.
+    // Stretches where both series are equal are left out, so that no thin outline suggests a value.
     while from < n {
         if upper[from] == lower[from] {
             from += 1;
@@ -477,12 +477,12 @@ fn area(lower: &[u64], upper: &[u64], step: f64, y: Scale) -> String {
     path
 }
 
-/// Ticks of one stretch of frames: its first frame, its last where there is room, and round ones between.
+/// Ticks of one stretch of frames as frame and height: its first frame, and, where there is room, its last and round ones between.
 fn frame_ticks(s: &MapSegment, top: f64, bottom: f64) -> Vec<(u64, f64)> {
     let height = bottom - top;
     let y = Scale::new(s.gfn_start as f64, s.gfn_end as f64, bottom, top);
     if height < 22.0 {
-        // One row of text: the first frame, in the middle of what is drawn of it.
+        // There is room for one label: the first frame, at half height.
         return vec![(s.gfn_start, f64::midpoint(top, bottom))];
     }
     let mut out = vec![(s.gfn_start, bottom - 0.5)];
@@ -506,13 +506,12 @@ fn frame_ticks(s: &MapSegment, top: f64, bottom: f64) -> Vec<(u64, f64)> {
     out
 }
 
-/// What a stretch of frames is, for the right margin.
-fn segment_words(s: &MapSegment, vm: &VmReport) -> Option<Vec<String>> {
+/// Lines of text for the right margin: the size of a stretch of frames and the devices that usually lie there.
+fn segment_words(s: &MapSegment, vm: &VmReport) -> Vec<String> {
     let size = words::bytes((s.gfn_end - s.gfn_start).saturating_mul(4096));
     let mut names: Vec<&str> = Vec::new();
     for m in &vm.mmio {
-        let start = u64::from_str_radix(m.gfn_start.trim_start_matches("0x"), 16).ok()?;
-        if (s.gfn_start..s.gfn_end).contains(&start) {
+        if (s.gfn_start..s.gfn_end).contains(&m.gfn_start) {
             for name in m.usually.as_deref().unwrap_or("MMIO").split(", ") {
                 if !names.contains(&name) {
                     names.push(name);
@@ -535,29 +534,15 @@ fn segment_words(s: &MapSegment, vm: &VmReport) -> Option<Vec<String>> {
     } else {
         lines.extend(names.iter().take(left).map(|n| (*n).to_owned()));
     }
-    Some(lines)
+    lines
 }
 
 fn label(text: &str) -> String {
     words::one_line(text, 28)
 }
 
-/// The word for a state where there is little room.
-pub(crate) fn short_name(shade: Shade) -> &'static str {
-    match shade {
-        Shade::Writable => "writable",
-        Shade::ReadOnly => "read-only",
-        Shade::AccessTracked => "access-tracked",
-        Shade::Mmio => "MMIO",
-        Shade::Removed => "removed",
-        Shade::Table => "tables",
-        Shade::Nonpresent => "nonpresent",
-        Shade::Unknown => "unknown",
-    }
-}
-
 fn map_alt(map: &MapPicture, vm: &VmReport) -> String {
-    let names: Vec<String> = map.shades.iter().map(|s| short_name(*s).to_owned()).collect();
+    let names: Vec<String> = map.shades.iter().map(|s| words::short_name(*s).to_owned()).collect();
     format!(
         "Map of {}: time from left to right, guest frames from bottom to top in {}, coloured by state ({})",
         vm.name,
@@ -579,7 +564,7 @@ fn figure_words(report: &Report, vm: &VmReport, space: &SpaceReport) -> String {
         let _ = write!(
             s,
             " {}: at most {}, {} at the end.",
-            words::sentence(short_name(e.shade)),
+            words::sentence(words::short_name(e.shade)),
             words::count(e.peak),
             words::count(e.counts.last().copied().unwrap_or(0))
         );

@@ -1,4 +1,4 @@
-//! Entries per state over time, stacked, on the map's time axis.
+//! The area under the map: number of entries, or bytes of guest memory, per state over time, stacked.
 
 use egui::{Align2, Color32, Mesh, Rect, Sense, Shape, Stroke, StrokeKind, Ui, pos2, vec2};
 

@@ -1,20 +1,20 @@
-//! Faults over time, a row per vCPU.
+//! The fault rows: number of faults over time, one row per vCPU.
 
 use egui::{Align2, Rect, Sense, Stroke, StrokeKind, Ui, pos2, vec2};
 
 use super::{Axis, Cx, gutter_text, nav, strips};
 use crate::fmt;
 
-/// One row.
+/// One row of faults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lane {
-    /// The thread.
+    /// Thread of the vCPU.
     pub(super) tid: Option<u32>,
-    /// What the gutter says.
+    /// Label in the gutter.
     pub(super) label: String,
 }
 
-/// The rows of the VM that is shown.
+/// The fault rows of the VM that is shown; empty where they are hidden.
 pub(super) fn list(cx: &Cx<'_>) -> Vec<Lane> {
     if !cx.doc.shown.faults {
         return Vec::new();
@@ -24,7 +24,7 @@ pub(super) fn list(cx: &Cx<'_>) -> Vec<Lane> {
     vm.vcpus
         .iter()
         .map(|c| {
-            // One number can be two threads in turn: a VM that was started again in the same process.
+            // One vCPU number can be two threads in turn, if a VM was started again in the same process.
             let alone = vm.vcpus.iter().filter(|o| o.vcpu_id == c.vcpu_id).count() == 1;
             let label = match c.vcpu_id {
                 Some(id) if alone => format!("vCPU {id} faults"),
@@ -36,7 +36,7 @@ pub(super) fn list(cx: &Cx<'_>) -> Vec<Lane> {
         .collect()
 }
 
-/// Draws the rows.
+/// Draws the fault rows.
 pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rects: &[Rect], lanes: &[Lane], axis: &Axis) {
     let t = cx.tokens;
     let top = cx

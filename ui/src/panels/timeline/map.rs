@@ -1,10 +1,9 @@
-//! The GFN x time map: one texture, and over it what must stay sharp while the picture behind is still on its way.
+//! The map of time x GFN. The cells are one texture, computed in the background; labels, folds and the selection are drawn over it.
 
 use egui::{Align2, Color32, CursorIcon, Mesh, Pos2, Rect, Sense, Shape, Stroke, StrokeKind, Ui, pos2, vec2};
-use mmuscope_replay::{Cell, Entry, Span, State};
+use mmuscope_replay::{AxisSegment, Cell, Entry, Span, State};
 
 use super::{Axis, Cx, nav, row_at};
-use crate::capture::Segment;
 use crate::fmt;
 use crate::theme::{mono, small};
 use crate::view::{Range, gfn_step};
@@ -37,8 +36,8 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, side: Rect, axis: &
         }
     }
     let segments = cx.cap.segments(cx.doc.view.vm, cx.doc.view.as_id);
-    folds(&painter, cx, &segments, rect);
-    gfn_labels(ui, cx, &segments, rect);
+    folds(&painter, cx, segments, rect);
+    gfn_labels(ui, cx, segments, rect);
     selected(&painter, cx, rect, &axis);
     if segments.is_empty() {
         let text = "No event of this address space names a guest frame.";
@@ -48,16 +47,16 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, side: Rect, axis: &
         painter.text(rect.left_top() + vec2(8.0, 8.0), Align2::LEFT_TOP, error, small(), t.bad);
     }
     painter.rect_stroke(rect, 0.0, Stroke::new(1.0, t.axis), StrokeKind::Inside);
-    space_overview(ui, cx, &segments, side);
+    space_overview(ui, cx, segments, side);
     pointer(ui, cx, &response, rect, &axis);
 }
 
-/// Height at which a row lies.
+/// The coordinate of a row of the GFN axis.
 pub(super) fn y_of(rect: Rect, rows: Range, row: f64) -> f32 {
     rect.bottom() - rect.height() * rows.fraction(row).clamp(-4.0, 5.0) as f32
 }
 
-/// The part of a stretched picture that is inside `clip`: far zooms would otherwise ask for quads beyond what floats can place.
+/// Draws the part of a stretched picture that is inside of `clip`, because a deep zoom needs coordinates beyond the precision of floats.
 fn draw_clipped(painter: &egui::Painter, texture: egui::TextureId, dest: Rect, clip: Rect) {
     let seen = dest.intersect(clip);
     if !seen.is_positive() || !dest.is_positive() {
@@ -69,13 +68,13 @@ fn draw_clipped(painter: &egui::Painter, texture: egui::TextureId, dest: Rect, c
     painter.add(Shape::mesh(mesh));
 }
 
-/// Marks where the GFN axis leaves out an empty stretch.
-fn folds(painter: &egui::Painter, cx: &Cx<'_>, segments: &[Segment], rect: Rect) {
+/// Draws the marks of folds, where the GFN axis leaves out an empty stretch.
+fn folds(painter: &egui::Painter, cx: &Cx<'_>, segments: &[AxisSegment], rect: Rect) {
     let t = cx.tokens;
     let rows = cx.doc.view.rows;
     let mut last = f32::INFINITY;
     for pair in segments.windows(2) {
-        let (low, high) = (y_of(rect, rows, pair[0].y1), y_of(rect, rows, pair[1].y0));
+        let (low, high) = (y_of(rect, rows, pair[0].y_end), y_of(rect, rows, pair[1].y_start));
         if low < rect.top() || high > rect.bottom() {
             continue;
         }
@@ -87,7 +86,7 @@ fn folds(painter: &egui::Painter, cx: &Cx<'_>, segments: &[Segment], rect: Rect)
         let half = ((low - high) / 2.0).max(2.5);
         let band = Rect::from_x_y_ranges(rect.x_range(), (mid - half)..=(mid + half));
         painter.rect_filled(band, 0.0, t.fold_fill);
-        // A zigzag is what says "something is left out here" without words.
+        // A zigzag is the usual sign of a broken axis.
         let step = 5.0;
         let n = (rect.width() / step) as usize + 1;
         let points = (0..=n)
@@ -97,7 +96,7 @@ fn folds(painter: &egui::Painter, cx: &Cx<'_>, segments: &[Segment], rect: Rect)
     }
 }
 
-fn gfn_labels(ui: &Ui, cx: &Cx<'_>, segments: &[Segment], rect: Rect) {
+fn gfn_labels(ui: &Ui, cx: &Cx<'_>, segments: &[AxisSegment], rect: Rect) {
     let t = cx.tokens;
     let rows = cx.doc.view.rows;
     let painter = ui.painter().clone();
@@ -120,32 +119,32 @@ fn gfn_labels(ui: &Ui, cx: &Cx<'_>, segments: &[Segment], rect: Rect) {
         let text = fmt::gfn(gfn);
         painter.text(pos2(rect.left() - 8.0, at), Align2::RIGHT_CENTER, text, mono(10.5), color);
     };
-    // Where segments begin matters most; then round numbers inside them.
+    // The starts of segments are the most important labels; round numbers inside of them come next.
     for s in segments {
-        label(y_of(rect, rows, s.y0), s.gfn, true);
+        label(y_of(rect, rows, s.y_start), s.gfn_start, true);
     }
     for s in segments {
-        let frames = (s.end - s.gfn).max(1) as f64;
-        let per_frame = (s.y1 - s.y0) / frames;
+        let frames = (s.gfn_end - s.gfn_start).max(1) as f64;
+        let per_frame = (s.y_end - s.y_start) / frames;
         let px = f64::from(rect.height()) / rows.span() * per_frame;
         if px <= 0.0 {
             continue;
         }
         let step = gfn_step(30.0 / px);
-        // Only what can be seen: a segment may hold a great many steps.
-        let low = s.gfn as f64 + ((rows.start - s.y0) / per_frame).max(0.0);
-        let high = s.gfn as f64 + ((rows.end - s.y0) / per_frame).clamp(0.0, frames);
+        // Only steps in sight are walked, because a segment may have a great many.
+        let low = s.gfn_start as f64 + ((rows.start - s.y_start) / per_frame).max(0.0);
+        let high = s.gfn_start as f64 + ((rows.end - s.y_start) / per_frame).clamp(0.0, frames);
         let mut gfn = (low as u64).div_ceil(step).saturating_mul(step);
         let mut guard = 0;
         while (gfn as f64) < high && guard < 400 {
-            label(y_of(rect, rows, s.y0 + (gfn - s.gfn) as f64 * per_frame), gfn, false);
+            label(y_of(rect, rows, s.y_start + (gfn - s.gfn_start) as f64 * per_frame), gfn, false);
             gfn = gfn.saturating_add(step);
             guard += 1;
         }
     }
 }
 
-/// Outline of the selected span.
+/// Draws the outline of the selected span.
 fn selected(painter: &egui::Painter, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
     let Some(s) = cx.doc.selection else { return };
     let rows = cx.doc.view.rows;
@@ -164,8 +163,8 @@ fn selected(painter: &egui::Painter, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
     painter.rect_stroke(r, 1.0, Stroke::new(1.5, cx.tokens.accent), StrokeKind::Outside);
 }
 
-/// The whole GFN space as a narrow strip, with the window in it.
-fn space_overview(ui: &mut Ui, cx: &mut Cx<'_>, segments: &[Segment], side: Rect) {
+/// Draws the whole GFN space as a narrow strip, with the part that is shown in it.
+fn space_overview(ui: &mut Ui, cx: &mut Cx<'_>, segments: &[AxisSegment], side: Rect) {
     let t = cx.tokens;
     let full = cx.cap.full_rows(cx.doc.view.vm, cx.doc.view.as_id);
     let response = ui
@@ -182,8 +181,8 @@ fn space_overview(ui: &mut Ui, cx: &mut Cx<'_>, segments: &[Segment], side: Rect
     painter.rect_filled(side, 2.0, t.background);
     for s in segments {
         let r = Rect::from_min_max(
-            pos2(side.left(), y_of(side, full, s.y1)),
-            pos2(side.right(), y_of(side, full, s.y0)),
+            pos2(side.left(), y_of(side, full, s.y_end)),
+            pos2(side.right(), y_of(side, full, s.y_start)),
         );
         painter.rect_filled(r.shrink2(vec2(3.0, 0.5)), 1.0, t.axis);
     }
@@ -210,7 +209,7 @@ fn space_overview(ui: &mut Ui, cx: &mut Cx<'_>, segments: &[Segment], side: Rect
     }
 }
 
-/// Click, double click and tooltip.
+/// Handles click and double click, and draws the tooltip.
 fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis: &Axis) {
     let Some(pos) = response.hover_pos() else { return };
     let (vm, as_id) = (cx.doc.view.vm, cx.doc.view.as_id);
@@ -218,7 +217,7 @@ fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis
     let time = cx.cap.abs(axis.t(pos.x));
     let gfn = cx.cap.gfn_at(vm, as_id, row);
     let cell = cell_under(cx, axis, row, pos.x);
-    // Over a cell that shows a span, that span is what the eye sees; the exact moment under the pointer may fall between two.
+    // A cell stands for a stretch of time. The exact time under the pointer may lie between spans, so the span whose colour is shown counts.
     let exact = gfn.and_then(|g| cx.cap.pick(vm, as_id, g, time));
     let known = |s: &Span| !matches!(s.state, State::Unknown | State::Table | State::Nonpresent);
     let seen = exact.filter(|(_, s)| known(s)).or_else(|| shown_by(cx, cell.as_ref(), axis, pos.x)).or(exact);
@@ -260,7 +259,7 @@ fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis
         ui.set_max_width(380.0);
         match gfn {
             None => {
-                ui.label("a stretch of the GFN space in which nothing happened is left out here");
+                ui.label("A stretch of the GFN space in which nothing happened is left out here.");
             }
             Some(g) => tip(ui, cx, g, seen, cell.as_ref()),
         }
@@ -277,7 +276,7 @@ fn cell_under(cx: &Cx<'_>, axis: &Axis, row: f64, x: f32) -> Option<Cell> {
     p.map.at((fx * p.map.cols as f64) as usize, (fy * p.map.rows as f64) as usize).copied()
 }
 
-/// The span that a pixel's colour comes from, if it reaches into the pixel's time.
+/// The span that the colour of a pixel comes from, if it overlaps the time of the pixel.
 fn shown_by(cx: &Cx<'_>, cell: Option<&Cell>, axis: &Axis, x: f32) -> Option<(Entry, Span)> {
     let cell = cell?;
     let span = cx.cap.timeline.span(cell.span()?);
@@ -310,7 +309,7 @@ fn tip(ui: &mut Ui, cx: &Cx<'_>, gfn: u64, seen: Option<(Entry, Span)>, cell: Op
             None => format!("from {from} to the end of the trace"),
         });
     } else {
-        ui.label("unknown: no event has shown this page yet");
+        ui.label("unknown: no event has shown an entry of this page yet");
     }
     if let Some(cell) = cell {
         let merged = u64::from(cell.merged());

@@ -1,4 +1,4 @@
-//! The middle of the window: overview, phases, ruler, map, states over time and fault rows, all over one time axis.
+//! The middle of the window: overview, phases, ruler, map, states over time and fault rows, all on one time axis.
 
 mod area;
 mod lanes;
@@ -13,42 +13,42 @@ use crate::contain::Contained;
 use crate::picture::Wanted;
 use crate::view::Range;
 
-/// Width of the labels left of the plots.
+/// Width in points of the labels left of the plots.
 const GUTTER: f32 = 96.0;
-/// Width of the GFN overview right of the map.
+/// Width in points of the GFN overview right of the map.
 const SIDE: f32 = 14.0;
 
-/// Where time lies on the screen.
+/// The time axis on the screen. `x` coordinates are in points, times in nanoseconds since the first event.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Axis {
     /// Left end of the plots.
     pub(crate) x0: f32,
-    /// Right end.
+    /// Right end of the plots.
     pub(crate) x1: f32,
-    /// Time shown.
+    /// Time between both ends.
     pub(crate) time: Range,
 }
 
 impl Axis {
-    /// Where a time lies.
+    /// The coordinate of a time.
     pub(crate) fn x(&self, t: f64) -> f32 {
-        // Far outside the window the exact place does not matter, but a float that overflows does.
+        // Far outside of the window the exact place does not matter, but a float must not overflow.
         let f = self.time.fraction(t).clamp(-2.0, 3.0);
         self.x0 + (self.x1 - self.x0) * f as f32
     }
 
-    /// The time at a place.
+    /// The time at a coordinate.
     pub(crate) fn t(&self, x: f32) -> f64 {
         self.time.at(f64::from((x - self.x0) / (self.x1 - self.x0)))
     }
 
-    /// Length of a point in time.
+    /// Nanoseconds per point.
     pub(crate) fn per_point(&self) -> f64 {
         self.time.span() / f64::from((self.x1 - self.x0).max(1.0))
     }
 }
 
-/// Heights of what stands under and over the map.
+/// Places of all parts of the middle of the window.
 struct Rects {
     overview: Rect,
     phases: Rect,
@@ -73,7 +73,7 @@ fn rects(full: Rect, ppp: f32, phases: bool, area: bool, lanes: usize) -> Rects 
     let overview = take(&mut y, 30.0, 4.0);
     let phase_rect = take(&mut y, if phases { 20.0 } else { 0.0 }, 0.0);
     let ruler = take(&mut y, 20.0, 0.0);
-    // Many vCPUs share a limited height: the map is what people came for.
+    // Many vCPUs share a limited height, because the map is the most important part.
     let room = full.bottom() - y;
     let area_h = if area { (room * 0.22).clamp(48.0, 150.0) } else { 0.0 };
     let lane_h = if lanes == 0 { 0.0 } else { (room * 0.25 / lanes as f32).clamp(9.0, 26.0) };
@@ -117,7 +117,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     strips::over_all(ui, cx, Rect::from_min_max(pos2(axis.x0, r.ruler.top()), pos2(axis.x1, bottom)), &axis);
 }
 
-/// What the pointer is over, from the view of this frame.
+/// The place under the pointer in the view of this frame.
 fn pointer(ui: &Ui, cx: &Cx<'_>, r: &Rects) -> crate::doc::Hover {
     let mut hover = crate::doc::Hover::default();
     let Some(pos) = ui.ctx().pointer_hover_pos() else { return hover };
@@ -133,7 +133,7 @@ fn pointer(ui: &Ui, cx: &Cx<'_>, r: &Rects) -> crate::doc::Hover {
     hover
 }
 
-/// The row of the GFN axis at a height: rows go up.
+/// The row of the GFN axis at a position. Rows go up.
 fn row_at(map: Rect, rows: Range, pos: Pos2) -> f64 {
     rows.at(f64::from((map.bottom() - pos.y) / map.height()))
 }
@@ -163,7 +163,7 @@ fn ask(ui: &Ui, cx: &mut Cx<'_>, r: &Rects, lanes: &[lanes::Lane], ppp: f32) {
     cx.doc.pictures.want(ui.ctx(), wanted);
 }
 
-/// Text of the gutter, right-aligned against the plots.
+/// Draws a text in the gutter, right-aligned against the plots.
 fn gutter_text(ui: &Ui, at: Pos2, align: egui::Align2, text: &str, color: egui::Color32) {
     ui.painter().text(at + vec2(-8.0, 0.0), align, text, crate::theme::small(), color);
 }

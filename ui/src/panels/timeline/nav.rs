@@ -1,4 +1,4 @@
-//! Wheel, drag and keys to movement. The same handling for every plot; `rows` says whether the plot has the GFN axis too.
+//! Movement of the view by wheel, drag and keys, for all plots. `rows` says whether a plot has the GFN axis as well as the time axis.
 
 use egui::{Event, Key, MouseWheelUnit, PointerButton, Rect, Response, Ui, pos2};
 
@@ -6,14 +6,14 @@ use super::{Axis, Cx, row_at};
 use crate::command::Command;
 use crate::view::Range;
 
-/// A notch of the wheel.
+/// Zoom factor of one notch of the wheel.
 const NOTCH: f64 = 1.22;
-/// A tap of a movement key, as a part of the window.
+/// Movement by one tap of a key, as a part of the window.
 const TAP: f64 = 0.08;
-/// Windows per second while a movement key is held.
+/// Movement while a key is held, in windows per second.
 const SPEED: f64 = 0.9;
 
-/// Handles pointer and wheel over a plot.
+/// Moves the view by pointer and wheel over a plot.
 pub(super) fn plot(ui: &Ui, cx: &mut Cx<'_>, response: &Response, rect: Rect, axis: &Axis, rows: bool) {
     let mut view = cx.doc.view;
     let pointer = response.hover_pos().or_else(|| response.interact_pointer_pos());
@@ -31,7 +31,7 @@ pub(super) fn plot(ui: &Ui, cx: &mut Cx<'_>, response: &Response, rect: Rect, ax
                             MouseWheelUnit::Page => 4.0,
                             MouseWheelUnit::Point => 1.0 / 50.0,
                         };
-                        // Some systems turn a wheel with Shift sideways by themselves.
+                        // Some systems report the wheel with Shift as a sideways movement.
                         let (mut dx, mut dy) = (f64::from(delta.x) * per, f64::from(delta.y) * per);
                         if modifiers.shift && dy == 0.0 {
                             std::mem::swap(&mut dx, &mut dy);
@@ -116,8 +116,8 @@ fn draw_rubber(ui: &Ui, cx: &Cx<'_>, response: &Response, rect: Rect, axis: &Axi
     );
 }
 
-/// Movement by keys: a tap moves a little, holding goes on. Letters are taken by their place on the keyboard, so that WASD lies where
-/// it should on every layout.
+/// Moves the view by keys: a tap moves a little, a held key goes on. Letters count by their place on the keyboard, so that WASD is in the
+/// same place on every keyboard layout.
 pub(super) fn keys(ui: &Ui, cx: &mut Cx<'_>) {
     if ui.ctx().egui_wants_keyboard_input() {
         cx.doc.held.clear();
@@ -187,7 +187,7 @@ fn step(view: &mut crate::doc::View, key: Key, amount: f64, shift: bool) {
     }
 }
 
-/// The same movement, asked for from a menu or the palette.
+/// Moves the view by a command of a menu or the palette.
 pub(crate) fn by_command(cx: &mut Cx<'_>, command: Command) {
     let mut view = cx.doc.view;
     let key = match command {

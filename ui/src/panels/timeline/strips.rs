@@ -1,4 +1,4 @@
-//! The strips over the map: events over the whole trace with the window in it, phases, the ruler; and what runs across all plots.
+//! The strips over the map (overview of all events, phases, ruler), and the marks that cross all plots.
 
 use egui::{Align2, Color32, CursorIcon, Mesh, Pos2, Rect, Sense, Shape, Stroke, StrokeKind, Ui, pos2, vec2};
 use mmuscope_replay::Bin;
@@ -8,8 +8,8 @@ use crate::fmt;
 use crate::theme::small;
 use crate::view::{Range, time_ticks};
 
-/// Bars from the bottom of `rect`, one a bin, as one mesh. `top` is the count of a full bar; heights go with the square root, so that a
-/// single event stays visible beside a storm.
+/// Bars from the bottom of `rect`, one per bin, as one mesh. `top` is the count of a full bar. The height is proportional to the square root
+/// of the count, so that a single event stays visible beside a storm.
 pub(super) fn bars(bins: &[Bin], rect: Rect, clip: Rect, top: u64, color: Color32, min_px: f32) -> Shape {
     let mut mesh = Mesh::default();
     let w = rect.width() / bins.len().max(1) as f32;
@@ -25,7 +25,7 @@ pub(super) fn bars(bins: &[Bin], rect: Rect, clip: Rect, top: u64, color: Color3
     Shape::mesh(mesh)
 }
 
-/// Events over the whole trace; the window can be dragged.
+/// Draws the number of events over the whole trace, and the part that is shown, which can be dragged.
 #[expect(clippy::many_single_char_names, reason = "x, y, t, r, a and b are what a plot is made of")]
 pub(super) fn overview(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect) {
     let t = cx.tokens;
@@ -82,7 +82,7 @@ pub(super) fn overview(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect) {
     }
 }
 
-/// Bands of the phases that trace_marker told, with their texts.
+/// Draws the phases, which texts written to trace_marker begin, as bands with these texts.
 #[expect(clippy::many_single_char_names, reason = "x, y, t, r, a and b are what a plot is made of")]
 pub(super) fn phases(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
     let t = cx.tokens;
@@ -127,7 +127,7 @@ pub(super) fn phases(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
     }
 }
 
-/// The time axis.
+/// Draws the time axis.
 pub(super) fn ruler(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
     let t = cx.tokens;
     let response = ui.interact(rect, ui.scope_id().with("ruler"), Sense::click_and_drag());
@@ -143,7 +143,7 @@ pub(super) fn ruler(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
     gutter_text(ui, pos2(rect.left() - 30.0, rect.center().y), Align2::RIGHT_CENTER, "GFN", t.muted);
 }
 
-/// What crosses every plot: lost events, cursors, the selected moment and the crosshair.
+/// Draws what crosses all plots: lost events, cursors, the selected time and the crosshair.
 pub(super) fn over_all(ui: &Ui, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
     let t = cx.tokens;
     let painter = ui.painter().with_clip_rect(rect);

@@ -1,4 +1,4 @@
-//! From pasted text to the evidence that the judge weighs. Events are read as the replay reads them.
+//! [`gather`]: from pasted text to the evidence that `mmuscope_spte::infer` judges. Events are read as the replay reads them.
 
 use mmuscope_replay::Gathered;
 use mmuscope_spte::infer::{Claim, Evidence, Fact, Letters, Modes, Role, Value, Walk};
@@ -6,7 +6,7 @@ use mmuscope_spte::{Kernel, Mode, Vendor};
 use mmuscope_trace::Trace;
 use mmuscope_trace::paste::{self, Found, Group, Kind, Pasted, Stated};
 
-/// The events of a text, if it has any that a trace reader understands.
+/// The evidence of the trace events in a text, if it has any.
 pub(super) fn events(text: &[u8]) -> Option<Gathered> {
     let text = String::from_utf8_lossy(text);
     if !text.contains("kvm_") && !text.contains("fast_page_fault") && !text.contains("mmio_spte") {
@@ -16,16 +16,16 @@ pub(super) fn events(text: &[u8]) -> Option<Gathered> {
     Some(mmuscope_replay::evidence(&trace))
 }
 
-/// Whether the text says of a dump that reserved bits were found.
+/// Whether the text says that reserved bits were found in this dump.
 pub(super) fn says_reserved(group: &Group, values: &[&Found]) -> bool {
     group.kind == Kind::ReservedDump
         && (group.address.is_some() || values.iter().any(|v| v.rsvd_mask.is_some()))
 }
 
-/// Values judged to find a layout; more of them only cost time.
+/// Most values that are judged to find a layout; more would only cost time.
 const MOST_JUDGED: usize = 256;
 
-/// Everything the text says. Values of events come with the events where those could be read.
+/// All evidence of a text. Values of events are taken from `events` where those could be read.
 pub(super) fn gather(pasted: &Pasted, level: Option<u8>, events: Option<&Gathered>) -> Evidence {
     let mut evidence = events.map(|g| g.evidence.clone()).unwrap_or_default();
     for (group, found) in pasted.groups.iter().zip(super::by_group(pasted)) {
@@ -39,7 +39,7 @@ pub(super) fn gather(pasted: &Pasted, level: Option<u8>, events: Option<&Gathere
             .extend(found.iter().filter(|v| zeroes || v.value != 0).map(|v| value(v, group, level)));
         evidence.values.truncate(MOST_JUDGED);
         if matches!(group.kind, Kind::ReservedDump | Kind::VeDump | Kind::Walk) {
-            // 5.10 prints all slots of an array, also those above the root of the walk.
+            // Linux 5.10 prints all slots of its array, also those above the root of the walk.
             let slots =
                 pasted.clues.iter().any(|c| (*c.releases.start(), *c.releases.end()) == ((5, 10), (5, 12)));
             evidence.walks.push(Walk {
@@ -92,7 +92,7 @@ fn facts(pasted: &Pasted, evidence: &mut Evidence) {
     };
     for (stated, words) in &pasted.stated {
         let modes = match *stated {
-            // A mail may name the other vendor's.
+            // A text that names both vendors' paging proves neither.
             Stated::Ept | Stated::Npt if both(Stated::Ept, Stated::Npt) => continue,
             Stated::Ept => Modes::ept(),
             Stated::Npt => Modes::of(&[Mode::Npt, Mode::NestedNpt]),

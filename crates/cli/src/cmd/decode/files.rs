@@ -1,4 +1,4 @@
-//! Files among the arguments of `decode`: pasted text, or a trace of any format, whose values are printed as the kernel prints them.
+//! Files among the arguments of `decode`: text, or a trace of any format, whose events are turned into the text that the kernel prints.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -11,23 +11,23 @@ use mmuscope_trace::{Body, ReadOptions, Trace};
 
 use super::{MOST_INPUT, argument};
 
-/// What the files among the arguments hold.
+/// Contents of the files among the arguments.
 #[derive(Default)]
 pub(super) struct Files {
-    /// Their text; of a trace in a binary format, its events with SPTE values as the kernel prints them.
+    /// Text of the files. A binary trace contributes its events with SPTE values, as the kernel prints them.
     pub(super) text: Vec<u8>,
-    /// What a binary trace says about its host and layout.
+    /// Evidence of a binary trace on its host and layout.
     pub(super) events: Option<Gathered>,
 }
 
-/// Reads the files named, where the arguments name files.
+/// Reads the files that the arguments name; `None` where no argument is a file.
 pub(super) fn read(values: &[String]) -> Result<Option<Files>> {
     let is_file = |v: &String| argument(v).is_none() && Path::new(v).is_file();
     if !values.iter().any(is_file) {
         return Ok(None);
     }
     if let Some(other) = values.iter().find(|v| !is_file(v)) {
-        bail!("`{other}` is no file: give files alone, or values and text alone");
+        bail!("`{other}` is not a file, but another argument is: give either files or values and text");
     }
     let mut files = Files::default();
     for path in values {
@@ -47,19 +47,23 @@ fn add(files: &mut Files, path: &Path) -> Result<()> {
         .with_context(cannot)?;
     if is_text(&text[..text.len().min(4096)]) {
         if text.len() as u64 > MOST_INPUT {
-            bail!("{}: longer than {} MiB: cut out what is of interest", path.display(), MOST_INPUT >> 20);
+            bail!(
+                "{}: longer than {} MiB: give only the part with SPTE values",
+                path.display(),
+                MOST_INPUT >> 20
+            );
         }
         files.text.extend(text);
         return Ok(());
     }
-    // Not text as it is: a trace, or a compressed text.
+    // The file is not plain text, so it is a trace or a compressed text.
     let trace = Trace::load(&[PathBuf::from(path)], &ReadOptions::default())?;
     files.text.extend(lines(&trace));
     files.events.get_or_insert_with(|| mmuscope_replay::evidence(&trace));
     Ok(())
 }
 
-/// Whether bytes are UTF-8, but for a character that is cut at their end.
+/// Whether bytes are UTF-8; a character may be cut at their end.
 fn is_text(bytes: &[u8]) -> bool {
     !bytes.contains(&0) && std::str::from_utf8(bytes).err().is_none_or(|e| e.error_len().is_none())
 }

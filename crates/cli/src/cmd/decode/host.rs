@@ -1,4 +1,4 @@
-//! What a capture or this machine says about its layout.
+//! The layout that a capture or this machine implies, for `decode --from` and `decode --host`.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use mmuscope_replay::{ReplayOptions, VmId};
 use mmuscope_spte::{Kernel, Known, LayoutSpec, Mode, Provenance, Vendor};
 use mmuscope_trace::{ReadOptions, Trace};
 
-/// Takes from `other` what `spec` does not say.
+/// Fills the parts of `spec` that are open from `other`.
 pub(super) fn fill(spec: &mut LayoutSpec, other: LayoutSpec) {
     let dated = spec.kernel.is_some() || spec.era.is_some() || spec.file.is_some();
     if !dated {
@@ -42,14 +42,14 @@ pub(super) fn fill(spec: &mut LayoutSpec, other: LayoutSpec) {
     }
 }
 
-/// The layout a trace was written under, as the replay concludes it.
+/// The layout of the host of a trace, as the replay concludes it.
 pub(super) fn of_capture(path: &Path) -> Result<LayoutSpec> {
     let trace = Trace::load(&[path.to_path_buf()], &ReadOptions::default())?;
     let timeline = mmuscope_replay::replay(&trace, &ReplayOptions::default());
     Ok(timeline.layout(VmId(0)).spec.clone())
 }
 
-/// This machine: kernel, CPU, module parameters, and the masks themselves where kernel memory may be read.
+/// The layout of this machine: from its kernel, CPU and module parameters, and from the masks themselves where kernel memory can be read.
 pub(super) fn of_this_machine() -> LayoutSpec {
     let host = mmuscope_collector::host::gather(mmuscope_collector::host::Gather::default());
     of_facts(&host.facts)
@@ -60,7 +60,7 @@ fn of_facts(facts: &[(String, String)]) -> LayoutSpec {
     let hex = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok();
     let on = |key: &str| get(key).map(|v| matches!(v, "Y" | "1" | "y"));
     let mut spec = LayoutSpec::default();
-    // Debian tells the stable release only in `version`.
+    // On Debian only `version` contains the stable release.
     let release = get("kernel.release").unwrap_or_default();
     let long = format!("Linux version {release} {}", get("kernel.version").unwrap_or_default());
     spec.kernel = Kernel::parse(&long).map(Known::measured);
@@ -71,7 +71,7 @@ fn of_facts(facts: &[(String, String)]) -> LayoutSpec {
     if let Some(bugs) = get("cpu.bugs") {
         let l1tf = bugs.split_whitespace().any(|b| b == "l1tf");
         h.l1tf = Some(Known::measured(l1tf));
-        // Nehalem to Kaby Lake: the L1 cache compares at least 44 bits, whatever CPUID says.
+        // On Nehalem to Kaby Lake the L1 cache compares at least 44 bits, whatever CPUID says.
         if l1tf && let Some(width) = h.maxphyaddr.or(h.phys_bits) {
             h.cache_bits = Some(Known { value: width.value.max(44), from: Provenance::Inferred });
         }

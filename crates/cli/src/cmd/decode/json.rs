@@ -1,4 +1,4 @@
-//! `decode` for programs. The first fields are the contract, in its order; further ones follow.
+//! The answer of `decode` as JSON, for programs. The first fields are the contract, in its order; further ones follow.
 
 use std::io::Write;
 
@@ -9,7 +9,7 @@ use mmuscope_trace::paste::Found;
 
 use super::{Answer, Question, level_of};
 
-/// An object under construction: fields keep their order.
+/// A JSON object under construction, whose fields keep their order.
 struct Object(String);
 
 impl Object {
@@ -54,7 +54,7 @@ impl Object {
     }
 }
 
-/// A JSON string.
+/// A text as a JSON string.
 fn string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -79,7 +79,7 @@ pub(super) fn array(out: &mut impl Write, question: &Question, answer: &Answer) 
 }
 
 fn object(found: &Found, question: &Question, answer: &Answer, resolved: &Resolved) -> String {
-    let (level, told) = level_of(found, question, answer, resolved);
+    let (level, given) = level_of(found, question, answer, resolved);
     let explanation = explain(resolved, found.value, level);
     let mut notes: Vec<String> = Vec::new();
     for note in &explanation.notes {
@@ -88,7 +88,8 @@ fn object(found: &Found, question: &Question, answer: &Answer, resolved: &Resolv
         }
     }
     if question.is_slot(found, level, resolved) {
-        notes.push("no SPTE: an array slot above the root, which the walk never wrote".to_owned());
+        notes
+            .push("not an SPTE: a slot of the array above the root, which the walk did not write".to_owned());
     }
     notes.extend(question.bugs.iter().map(|b| format!("looks like {} (kernels {})", b.title, b.releases())));
     notes.extend(
@@ -97,7 +98,7 @@ fn object(found: &Found, question: &Question, answer: &Answer, resolved: &Resolv
             .iter()
             .map(|b| format!("the layout given does not fit these values; what would: {b}")),
     );
-    if !told {
+    if !given {
         notes.push(format!("the level was not given: read as level {level}"));
     }
     let mut alternatives = Vec::new();

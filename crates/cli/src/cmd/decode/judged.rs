@@ -1,4 +1,4 @@
-//! What `decode` says of its own answer: known bugs it looks like, options that do not fit, and why this reading and not the next.
+//! The parts of the answer of `decode` that judge it: known bugs that it looks like, options that do not fit, and why one reading was chosen.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use mmuscope_trace::paste::{Found, Stated};
 use super::text::{Printer, SHOWN, summary};
 use super::{Answer, Question};
 
-/// Errors of KVM_RUN that say something of the host, and what.
+/// Errors of KVM_RUN that reveal something about the host, with an explanation.
 const RUN_ERRORS: [(u32, &str); 2] = [
     (
         14,
@@ -21,11 +21,12 @@ const RUN_ERRORS: [(u32, &str); 2] = [
 ];
 
 impl<W: Write> Printer<'_, W> {
-    /// Values that are all zero: nothing is to be judged.
+    /// Prints the answer where all values are zero, which every layout reads alike.
     pub(super) fn zeroes(&mut self, question: &Question) -> Result<()> {
         let zero = self.bold("0x0000000000000000");
         writeln!(self.out, "{zero}  nonpresent under every layout: zapped, or never filled")?;
-        let newer = "  kernels 6.10 and later put 0x8000000000000000 there, and take zero for not present just the same";
+        let newer =
+            "  kernels 6.10 and later write 0x8000000000000000 instead, and still take zero for not present";
         writeln!(self.out, "{}", self.dim(newer))?;
         let mut places: Vec<(String, usize)> = Vec::new();
         for v in &question.pasted.values {
@@ -53,7 +54,7 @@ impl<W: Write> Printer<'_, W> {
         self.run_errors(question)
     }
 
-    /// What KVM_RUN returned, where that explains what is seen.
+    /// Prints what an error of KVM_RUN in the text means.
     pub(super) fn run_errors(&mut self, question: &Question) -> Result<()> {
         for (stated, words) in &question.pasted.stated {
             if let Stated::RunError(errno) = stated
@@ -65,7 +66,7 @@ impl<W: Write> Printer<'_, W> {
         Ok(())
     }
 
-    /// Known bugs that what is seen looks like.
+    /// Prints the known bugs that the values and events look like.
     pub(super) fn bugs(&mut self, question: &Question) -> Result<()> {
         for bug in &question.bugs {
             let lead = self.paint("1;33", "looks like");
@@ -76,7 +77,7 @@ impl<W: Write> Printer<'_, W> {
         Ok(())
     }
 
-    /// Options that were given and do not fit.
+    /// Prints that the options given do not fit the values, and what would.
     pub(super) fn misfit(&mut self, question: &Question) -> Result<()> {
         if let Some(better) = &question.better {
             writeln!(
@@ -88,7 +89,7 @@ impl<W: Write> Printer<'_, W> {
         Ok(())
     }
 
-    /// One of many changes, on one line: what there is now, or what there was where nothing is.
+    /// Prints one of many changes on one line: the new value, or the old one where the entry is empty now.
     pub(super) fn brief_change(&mut self, new: &Found, was: &Explanation, is: &Explanation) -> Result<()> {
         let gfn = new.gfn.map_or_else(String::new, |g| format!("gfn {g:<#9x} "));
         let (was_state, is_state) = (was.decoded.state, is.decoded.state);
@@ -108,7 +109,7 @@ impl<W: Write> Printer<'_, W> {
         Ok(())
     }
 
-    /// What a printed mask says: the bits the kernel complained about.
+    /// Prints which bits of the value the printed mask of reserved bits covers.
     pub(super) fn printed_mask(&mut self, v: &Found) -> Result<()> {
         let Some(mask) = v.rsvd_mask else { return Ok(()) };
         let hit = v.value & mask;
@@ -122,7 +123,7 @@ impl<W: Write> Printer<'_, W> {
         Ok(())
     }
 
-    /// Why this reading, and what the others are.
+    /// Prints why this reading was chosen, and which other ones fit.
     pub(super) fn alternatives(&mut self, question: &Question, answer: &Answer) -> Result<()> {
         let Answer::Judged(judgement) = answer else { return Ok(()) };
         writeln!(self.out)?;

@@ -1,4 +1,4 @@
-//! `decode` for people.
+//! [`Printer`]: the answer of `decode` as text for people. It never decodes; `mmuscope_spte::explain` does.
 #![allow(clippy::format_push_string, reason = "text for people; `write!` would only add results to ignore")]
 
 use std::collections::HashMap;
@@ -12,16 +12,16 @@ use mmuscope_trace::paste::{Found, Group, Kind, Role};
 use super::{Answer, Question, by_group, level_of};
 use crate::cmd::layout::diagram;
 
-/// Prints with colour where a terminal reads.
+/// Prints the answer, with colours if standard output is a terminal.
 pub(super) struct Printer<'o, W: Write> {
     pub(super) out: &'o mut W,
     colour: bool,
 }
 
-/// Readings listed where several fit.
+/// Most readings that are listed where several fit.
 pub(super) const SHOWN: usize = 6;
 
-/// Values of one group that are explained in full; more become a list.
+/// Most values of one group that are explained in full; more are printed one per line.
 const FULL: usize = 4;
 
 impl<'o, W: Write> Printer<'o, W> {
@@ -76,7 +76,7 @@ impl<'o, W: Write> Printer<'o, W> {
                 Kind::Bare if question.bare && values.len() == 2 => {
                     self.full(group, values[0], resolved, &read(values[0]))?;
                     self.full(group, values[1], resolved, &read(values[1]))?;
-                    // Two levels are two entries, not two values of one.
+                    // Values of two levels belong to two entries, so that there is no change to show.
                     if read(values[0]).decoded.level == read(values[1]).decoded.level {
                         self.change(group, values[0], values[1], resolved, &read, false)?;
                     }
@@ -138,7 +138,7 @@ impl<'o, W: Write> Printer<'o, W> {
         self.paint(code, &e.headline)
     }
 
-    /// One value in full.
+    /// Prints one value in full: diagram, fields, effects, notes.
     pub(super) fn full(
         &mut self,
         group: &Group,
@@ -226,14 +226,14 @@ impl<'o, W: Write> Printer<'o, W> {
         if (ours.r, ours.w, ours.x) != (letters.r, letters.w, letters.x) {
             writeln!(
                 self.out,
-                "  {} the event printed other permissions than this layout reads: likely another kernel or paging mode",
+                "  {} the permissions that the event printed differ from those under this layout: the kernel or the paging mode is likely another one",
                 self.paint("1;31", "!")
             )?;
         }
         Ok(())
     }
 
-    /// One value on one line.
+    /// Prints one value on one line.
     fn brief(&mut self, v: &Found, e: &Explanation) -> Result<()> {
         let code = if e.refused { "1;31" } else { state_colour(e.decoded.state) };
         let place = match (v.index, v.gfn) {
@@ -250,7 +250,7 @@ impl<'o, W: Write> Printer<'o, W> {
         Ok(())
     }
 
-    /// A table out of a debugger.
+    /// Prints a page table from a debugger's memory dump.
     fn memory(
         &mut self,
         group: &Group,
@@ -286,7 +286,7 @@ impl<'o, W: Write> Printer<'o, W> {
         Ok(())
     }
 
-    /// Two values of one entry.
+    /// Prints what changed between two values of one entry.
     fn change(
         &mut self,
         group: &Group,
@@ -297,7 +297,7 @@ impl<'o, W: Write> Printer<'o, W> {
         full: bool,
     ) -> Result<()> {
         let (a, b) = (read(old), read(new));
-        // A table entry that appears tells the level of the zero before it.
+        // A zero has no level of its own, so the level of the other value counts.
         let level = if old.value == 0 || new.value != 0 { b.decoded.level } else { a.decoded.level };
         let c = changes(&resolved.layout, old.value, new.value, level);
         writeln!(self.out)?;
@@ -318,7 +318,7 @@ impl<'o, W: Write> Printer<'o, W> {
         match group.kind {
             Kind::InvalidChange => writeln!(
                 self.out,
-                "  The TDP MMU stopped here: a present leaf must be zapped before it maps another page. The kernel calls BUG() on this."
+                "  The TDP MMU stopped here: a present leaf must be zapped before it maps another page. The kernel calls BUG() if it is not."
             )?,
             Kind::UnexpectedChange => writeln!(
                 self.out,
@@ -350,7 +350,7 @@ impl<'o, W: Write> Printer<'o, W> {
     }
 }
 
-/// The groups of a text; trace events that say the same of the same entry are one, with how often it was said.
+/// The groups of a text, each with the number of its occurrences. Trace events that show the same values of the same entry are one group.
 fn distinct(question: &Question) -> Vec<(Vec<&Found>, usize)> {
     let mut list: Vec<(Vec<&Found>, usize)> = Vec::new();
     let mut said: HashMap<Vec<_>, usize> = HashMap::new();
@@ -371,7 +371,7 @@ fn distinct(question: &Question) -> Vec<(Vec<&Found>, usize)> {
     list
 }
 
-/// Colours of the pictures, as near as terminals have them.
+/// The terminal's colour of a state, as close as possible to the colour in pictures.
 pub(super) fn state_colour(state: State) -> &'static str {
     match state {
         State::Present => "1;34",
@@ -409,7 +409,7 @@ fn host_facts(resolved: &Resolved) -> Vec<String> {
     facts
 }
 
-/// What a line of a list says of a value.
+/// A value in a few words, for one line.
 pub(super) fn summary(d: &Decoded, refused: bool) -> String {
     match d.state {
         State::Present => {
@@ -446,7 +446,9 @@ pub(super) fn summary(d: &Decoded, refused: bool) -> String {
             format!("gfn {:#x} generation {:#x}", d.gfn.unwrap_or(0), d.mmio_generation.unwrap_or(0))
         }
         State::Removed => String::from("being changed or torn down"),
-        State::Nonpresent if d.nonzero_nonpresent => String::from("non-present, non-zero: no known word"),
+        State::Nonpresent if d.nonzero_nonpresent => {
+            String::from("non-present but not zero: no value that KVM is known to write")
+        }
         State::Nonpresent => String::from("empty"),
     }
 }

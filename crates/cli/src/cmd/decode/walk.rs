@@ -1,4 +1,4 @@
-//! Walks of the page tables as texts dump them: what each entry is, and what the dump complains about.
+//! Page-table walks that the kernel dumped: what each entry is, and which one the dump complains about.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ use super::evidence::says_reserved;
 use super::text::{Printer, state_colour, summary};
 
 impl<W: Write> Printer<'_, W> {
-    /// A dumped walk, told as a story.
+    /// Prints a dumped walk, entry by entry, and the verdict on it.
     pub(super) fn walk(
         &mut self,
         group: &Group,
@@ -34,13 +34,14 @@ impl<W: Write> Printer<'_, W> {
         let start = walk_start(&resolved.layout);
         for (v, e) in values.iter().zip(&readings) {
             if e.decoded.level > start {
-                let why =
-                    format!("no SPTE: this walk begins at level {start}, the slot above was never written");
+                let why = format!(
+                    "not an SPTE: this walk begins at level {start}, and the slot above was not written"
+                );
                 let state = self.paint("33", &format!("{:<10}", "unwritten"));
                 writeln!(self.out, "  level {}  {:#018x}  {state}  {why}", e.decoded.level, v.value)?;
                 continue;
             }
-            // The kernel prints the mask of the level; what offends is the value under it.
+            // The kernel prints the mask of reserved bits of the level; those bits of the value that are under it are wrong.
             let printed = v.rsvd_mask.map_or(0, |mask| v.value & mask);
             let bad = e.refused || printed != 0;
             let code = if bad { "1;31" } else { state_colour(e.decoded.state) };
@@ -59,7 +60,7 @@ impl<W: Write> Printer<'_, W> {
             if above.state != State::Table || above.level != below.level + 1 {
                 writeln!(
                     self.out,
-                    "  {} the lines between level {} and {} do not follow each other: lines are missing or mixed",
+                    "  {} the entry of level {} does not lead to that of level {}: lines are missing or mixed up",
                     self.paint("33", "!"),
                     above.level,
                     below.level
@@ -90,7 +91,7 @@ impl<W: Write> Printer<'_, W> {
                 "  The CPU reported a malformed entry, KVM looked for an MMIO SPTE at the end of the walk and checked what it met there."
             )?;
         } else {
-            // Somebody's own print: nothing says that something was wrong.
+            // A debug print of the user's own does not mean that something is wrong.
             return Ok(());
         }
         let mut culprit = None;
@@ -153,7 +154,7 @@ impl<W: Write> Printer<'_, W> {
         let Some((v, e)) = culprit else {
             writeln!(
                 self.out,
-                "  No entry has a reserved bit or a bad memory type set under this layout: the entry may have changed between fault and dump,\n  or the kernel, the paging mode or the host's width is not the one assumed here."
+                "  No entry has a reserved bit or a bad memory type set under this layout: the entry may have changed between fault and dump,\n  or the kernel, the paging mode or the host's MAXPHYADDR is not the one assumed here."
             )?;
             return Ok(());
         };
@@ -161,27 +162,27 @@ impl<W: Write> Printer<'_, W> {
         if high.is_power_of_two() {
             writeln!(
                 self.out,
-                "    One single bit: without it the value would be {:#018x}, pfn {:#x}. A flipped bit in memory looks like this.",
+                "    It is a single bit: without it the value would be {:#018x}, pfn {:#x}. A bit that flipped in memory looks like this.",
                 v.value & !high,
                 (v.value & !high & 0x000f_ffff_ffff_f000) >> 12
             )?;
         } else if high != 0 {
             writeln!(
                 self.out,
-                "    A frame number this large is no memory of the host: something wrote over the page table, or the frame was wrong from the start."
+                "    The host has no memory at a frame number this large: something overwrote the page table, or the frame was wrong from the start."
             )?;
         }
         self.full(group, v, resolved, e)
     }
 }
 
-/// What the entries say of a #VE.
+/// How the entries explain a #VE.
 fn cause_of_ve(readings: &[Explanation], resolved: &Resolved) -> &'static str {
     let bit = resolved.layout.suppress_ve;
     let start = walk_start(&resolved.layout);
     match readings.iter().map(|e| &e.decoded).rfind(|d| d.level <= start) {
         _ if bit == 0 => {
-            "The CPU raised #VE, which this layout knows nothing of: suppress-#VE came with 6.10."
+            "The CPU raised #VE, but this layout has no suppress-#VE bit: KVM sets it since 6.10."
         }
         Some(d) if d.raw & bit == 0 => {
             "The CPU raised #VE in the guest: the last entry lacks suppress-#VE (bit 63), which KVM sets in all of them."

@@ -1,4 +1,4 @@
-//! Bit diagrams: boxes in text, and SVG.
+//! Diagrams of the bits of an SPTE, as text and as SVG.
 #![allow(
     clippy::format_push_string,
     reason = "a picture is one string; `write!` would only add results to ignore"
@@ -6,7 +6,7 @@
 
 use mmuscope_spte::{BitRun, FieldKind};
 
-/// A diagram of 64 bits in boxes: bit numbers, labels, and the bits of `raw` if there is a value.
+/// A diagram of 64 bits as lines of text: boxes with bit numbers, labels, and the bits of `raw` if there is a value.
 pub(crate) fn text(runs: &[BitRun], raw: Option<u64>) -> Vec<String> {
     let cells: Vec<[String; 3]> = runs
         .iter()
@@ -47,7 +47,7 @@ pub(crate) fn text(runs: &[BitRun], raw: Option<u64>) -> Vec<String> {
     lines
 }
 
-/// Fill of a field: the colours of the pictures where a field stands for a state, quiet ones elsewhere.
+/// Fill colour of a field: that of the pictures where a field stands for a state, a pale one elsewhere.
 const fn colour(kind: FieldKind) -> &'static str {
     match kind {
         FieldKind::Unused => "#ffffff",

@@ -1,4 +1,4 @@
-//! The summary for scripts: everything that the text says, as numbers.
+//! The summary for scripts: every number of the text, as JSON.
 
 use super::{
     TOP, Tops, is_shown, known, layout_era, lost, mapped_again, not_replayed, notes, shade_word, tops,
@@ -11,7 +11,7 @@ use mmuscope_trace::TraceInfo;
 use mmuscope_units::level_size;
 use serde_json::{Map, Value, json};
 
-/// The whole summary. `room` is the memory that a replay may take, where it would have taken more.
+/// The whole summary. `too_large_for` is the memory in bytes that a replay may use, where it was left out because it would need more.
 pub(super) fn value(
     info: &TraceInfo,
     counts: &EventCounts,
@@ -96,7 +96,7 @@ fn replay(v: &mut Value, info: &TraceInfo, t: &Timeline) {
     v["left_out"] = t.left_out().into();
     let accesses = t.mmio_ranges().iter().filter_map(|r| r.accesses).sum::<u64>();
     v["mmio"] = json!({
-        // What is not recorded is not none.
+        // `null` where accesses were not recorded: their number is not known.
         "accesses": (t.mmio_accesses_told() || t.mmio_ranges().is_empty()).then_some(accesses),
         "faults": t.faults().filter(|f| f.mmio).count(),
         "ranges": t.mmio_ranges().len(),
@@ -127,7 +127,7 @@ fn vm(info: &TraceInfo, t: &Timeline, vm: &Vm) -> Value {
     })
 }
 
-/// What `state` counts at the end, and what the entries map, each frame once.
+/// One address space at the end: the number of entries by state, and the bytes that they map, each frame once.
 fn space(t: &Timeline, vm: VmId, as_id: u8) -> Value {
     let (start, end) = t.range();
     let c = t.counts_of(vm, as_id, end);
@@ -150,7 +150,7 @@ fn space(t: &Timeline, vm: VmId, as_id: u8) -> Value {
     })
 }
 
-/// Entries by what they allow, and by the size that they map; and how much guest memory that is (none for tables).
+/// Number of entries by what they allow and by page size, and the bytes of guest memory that they map (`null` for tables).
 fn by_size(counts: &Counts) -> Value {
     Shade::ALL
         .into_iter()

@@ -1,0 +1,199 @@
+//! What arrives from other threads: finished loads, larger parts of a trace that is being read, the end of a followed capture. The viewer
+//! calls these functions at the start of each frame.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use egui::Context;
+
+use super::{Page, Viewer};
+use crate::ViewError;
+use crate::capture::{self, Capture};
+use crate::doc::Doc;
+use crate::load::{Following, Loaded, News};
+use crate::panels::{Cx, topbar};
+use crate::theme::Tokens;
+use crate::view::Range;
+
+impl Viewer {
+    /// Shows a finished load.
+    pub(crate) fn show(&mut self, ctx: &Context, loaded: Loaded) {
+        for path in &loaded.capture.paths {
+            self.session.opened(path);
+        }
+        // Computing on this thread would lock the capture twice, and the follower may wait to write in between.
+        let inline = self.inline && !loaded.capture.growing;
+        let mut doc = Doc::new(loaded.capture, ctx, inline);
+        doc.shown = self.session.shown;
+        if let Some(follower) = loaded.follower {
+            let wake = ctx.clone();
+            match Following::start(&doc.capture, follower, move || wake.request_repaint()) {
+                Ok(f) => self.following = Some(f),
+                Err(e) => self.toast(e, true),
+            }
+        }
+        self.page = Page::Open(Box::new(doc));
+    }
+
+    /// Takes over what other threads have finished.
+    pub(super) fn progress(&mut self, ctx: &Context) {
+        if let Page::Loading(loading) = &self.page {
+            match loading.take() {
+                Some(News::SoFar(capture)) => {
+                    let begun = std::mem::replace(&mut self.page, Page::Welcome { error: None });
+                    self.show(ctx, Loaded { capture: *capture, follower: None });
+                    if let Page::Loading(loading) = begun {
+                        self.reading = Some(loading);
+                    }
+                }
+                Some(News::Done(loaded)) => match *loaded {
+                    Ok(loaded) => self.show(ctx, loaded),
+                    Err(e) => {
+                        if self.options.screenshot.is_some() {
+                            self.finish(ctx, Err(ViewError::Trace(e.clone())));
+                        }
+                        self.page = Page::Welcome { error: (e != "stopped").then_some(e) };
+                    }
+                },
+                // The progress bar has to move.
+                None => ctx.request_repaint_after(Duration::from_millis(50)),
+            }
+        }
+        self.read_on(ctx);
+        if let Some(message) = self.following.as_ref().and_then(Following::message) {
+            let nothing =
+                matches!(&self.page, Page::Open(d) if capture::read(&d.capture).trace.events.is_empty());
+            if nothing {
+                // No trace is shown beside which a message could appear.
+                self.following = None;
+                self.page = Page::Welcome { error: Some(message) };
+            } else {
+                self.toast(format!("following ended: {message}"), true);
+            }
+        }
+        self.follow_end();
+    }
+
+    /// Takes over a larger part of a trace that is shown while it is read.
+    fn read_on(&mut self, ctx: &Context) {
+        if let Some(loading) = &self.reading {
+            let mut done = false;
+            while let Some(news) = loading.take() {
+                match news {
+                    News::SoFar(capture) => self.arrived = Some(capture),
+                    News::Done(loaded) => {
+                        done = true;
+                        match *loaded {
+                            Ok(l) => self.arrived = Some(Box::new(l.capture)),
+                            Err(e) => self.toast = Some((Instant::now(), e, true)),
+                        }
+                        break;
+                    }
+                }
+            }
+            if let Page::Open(doc) = &mut self.page {
+                doc.reading = if done { None } else { Some(loading.fraction().unwrap_or(0.0)) };
+            }
+            if done {
+                self.reading = None;
+            } else {
+                ctx.request_repaint_after(Duration::from_millis(50));
+            }
+        }
+        let (Page::Open(doc), Some(arrived)) = (&mut self.page, self.arrived.take()) else { return };
+        let shared = Arc::clone(&doc.capture);
+        // A picture may be computed from the capture at this moment; the UI thread does not wait for it.
+        let Ok(mut cap) = shared.try_write() else {
+            self.arrived = Some(arrived);
+            ctx.request_repaint_after(Duration::from_millis(10));
+            return;
+        };
+        let version = cap.version + 1;
+        let old = std::mem::replace(&mut *cap, Capture { version, ..*arrived });
+        // Freeing much memory takes longer than a frame, so another thread does it.
+        std::thread::spawn(move || drop(old));
+        // The numbers of entries may have changed, so the selected entry is looked for again.
+        if let Some(s) = doc.selection {
+            let entry = s.entry.and_then(|_| cap.pick(doc.view.vm, doc.view.as_id, s.gfn, s.time));
+            doc.selection = Some(crate::view::Selection { entry: entry.map(|(e, _)| e.id), ..s });
+        }
+    }
+
+    /// Moves the view of a trace that is followed to its newest events.
+    fn follow_end(&mut self) {
+        if let Page::Open(doc) = &mut self.page
+            && doc.follow
+        {
+            let shared = Arc::clone(&doc.capture);
+            let cap = capture::read(&shared);
+            let full = cap.full_time();
+            let span = doc.view.time.span();
+            let whole = doc.view.time.start <= 0.0;
+            let time = if whole { full } else { Range::new(full.end - span, full.end) };
+            let rows = cap.full_rows(doc.view.vm, doc.view.as_id);
+            if doc.view.time != time {
+                // The first VM may appear after the window was opened.
+                let first = cap.spaces().first().map(|s| (s.vm, s.as_id));
+                if cap.segments(doc.view.vm, doc.view.as_id).is_empty()
+                    && let Some((vm, as_id)) = first
+                {
+                    (doc.view.vm, doc.view.as_id) = (vm, as_id);
+                }
+                let all = doc.view.rows.start <= 0.0;
+                let shown = if all { rows } else { doc.view.rows };
+                doc.show(&cap, time, shown);
+            }
+            // Following ends with a trace that does not grow any more.
+            doc.follow &= cap.growing;
+        }
+    }
+
+    /// Whether a screenshot has to wait for the end of a stream, because it shows the whole.
+    pub(super) fn awaits_end(&self, cap: &Capture) -> bool {
+        self.options.screenshot.is_some() && cap.growing && cap.paths.is_empty()
+    }
+
+    /// Shows the place that the command line named, once. A screenshot without a place selects a page that shows much.
+    pub(super) fn apply_place(&mut self) {
+        let Page::Open(doc) = &self.page else { return };
+        let shared = Arc::clone(&doc.capture);
+        let cap = capture::read(&shared);
+        // In a stream the place is looked for once there are events.
+        if self.applied || self.awaits_end(&cap) || cap.growing && cap.trace.events.is_empty() {
+            return;
+        }
+        self.applied = true;
+        let Page::Open(doc) = &mut self.page else { return };
+        let full = cap.full_time();
+        let at = self.options.at.map(|t| (t as f64).min(full.end - 1.0));
+        if let Some(t) = at {
+            let half = full.span() * 0.05;
+            let time = Range::new(t - half, t + half);
+            doc.show(&cap, time, doc.view.rows);
+        }
+        let tokens = Tokens::of(mmuscope_analysis::visual::Theme::Dark);
+        let mut failed = None;
+        if let Some(gfn) = self.options.gfn {
+            if let Some(t) = at {
+                doc.select_at(&cap, gfn, cap.abs(t), None);
+                doc.reveal(&cap, Some(gfn));
+            } else {
+                let mut out = Vec::new();
+                let mut cx = Cx { cap: &cap, doc, tokens: &tokens, out: &mut out };
+                failed = topbar::go(&mut cx, crate::goto::Place::Gfn(gfn)).err();
+            }
+        } else if let Some(t) = at {
+            let ix = cap.trace.events.first_at_or_after(cap.abs(t));
+            doc.tables.show_event(ix as u32);
+        } else if self.options.screenshot.is_some()
+            && let Some((gfn, time)) = cap.telling_moment(doc.view.vm, doc.view.as_id)
+        {
+            doc.select_at(&cap, gfn, time, None);
+        }
+        doc.history = crate::view::History::default();
+        drop(cap);
+        if let Some(e) = failed {
+            self.toast(e, true);
+        }
+    }
+}

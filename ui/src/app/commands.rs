@@ -1,0 +1,251 @@
+//! What the commands of [`command::TABLE`] do, and which of them the keys of a frame ask for.
+
+use std::sync::Arc;
+
+use egui::{Context, ThemePreference, ViewportCommand};
+
+use super::pictures::PictureFor;
+use super::{Page, Viewer};
+use crate::capture::{self, Capture};
+use crate::command::{self, Command};
+use crate::doc::Doc;
+use crate::fmt;
+use crate::load::Source;
+use crate::panels::dialogs::{Dialog, Palette};
+use crate::panels::{Cx, tables, timeline};
+use crate::theme::Tokens;
+use crate::view::Range;
+
+impl Viewer {
+    /// The commands whose keys were pressed in this frame, as far as they can be run now.
+    pub(super) fn shortcuts(&mut self, ctx: &Context) -> Vec<Command> {
+        let typing = ctx.egui_wants_keyboard_input();
+        let has_trace = matches!(self.page, Page::Open(_));
+        let mut pressed = Vec::new();
+        ctx.input_mut(|i| {
+            if typing {
+                // Plain keys belong to the text. A key with Ctrl or Alt that is no editing key is still a command.
+                let keep: Vec<egui::Event> = std::mem::take(&mut i.events);
+                let (mine, theirs): (Vec<_>, Vec<_>) = keep.into_iter().partition(|e| {
+                    matches!(e, egui::Event::Key { key, modifiers, .. }
+                        if (modifiers.command || modifiers.ctrl || (modifiers.alt && key.name().chars().all(|c| c.is_ascii_digit())))
+                            && !matches!(key, egui::Key::A | egui::Key::C | egui::Key::V | egui::Key::X | egui::Key::Z | egui::Key::Y
+                                | egui::Key::ArrowLeft | egui::Key::ArrowRight | egui::Key::Backspace | egui::Key::Delete))
+                });
+                i.events = mine;
+                pressed = command::pressed(i);
+                i.events.extend(theirs);
+            } else {
+                pressed = command::pressed(i);
+            }
+        });
+        if self.dialog.is_some() {
+            pressed.retain(|c| matches!(c, Command::Quit | Command::Deselect));
+            if pressed.contains(&Command::Deselect) {
+                self.dialog = None;
+                pressed.clear();
+            }
+        }
+        pressed.retain(|c| has_trace || !c.spec().needs_trace || *c == Command::Deselect);
+        pressed
+    }
+
+    /// Runs a command.
+    pub(super) fn run_command(&mut self, ctx: &Context, tokens: &Tokens, command: Command) {
+        match command {
+            Command::Open => self.browse(),
+            Command::Quit => ctx.send_viewport_cmd(ViewportCommand::Close),
+            Command::Reload => {
+                if let Some(job) = self.job.clone() {
+                    if job.source == Source::Stdin {
+                        self.toast("standard input can be read only once", true);
+                    } else {
+                        self.open(ctx, job);
+                    }
+                }
+            }
+            Command::Palette => self.dialog = Some(Dialog::Palette(Palette::default())),
+            Command::Help => self.dialog = Some(Dialog::Help),
+            Command::GoTo => self.goto_box.focus = true,
+            Command::ThemeSystem => ctx.set_theme(ThemePreference::System),
+            Command::ThemeDark => ctx.set_theme(ThemePreference::Dark),
+            Command::ThemeLight => ctx.set_theme(ThemePreference::Light),
+            Command::Larger => egui::gui_zoom::zoom_in(ctx),
+            Command::Smaller => egui::gui_zoom::zoom_out(ctx),
+            Command::SavePicture => self.save_picture(ctx),
+            Command::CopyImage => self.take_picture(ctx, PictureFor::Clipboard),
+            _ => self.trace_command(ctx, tokens, command),
+        }
+    }
+
+    /// Runs a command that needs an open trace.
+    fn trace_command(&mut self, ctx: &Context, tokens: &Tokens, command: Command) {
+        let Page::Open(doc) = &mut self.page else { return };
+        let shared = Arc::clone(&doc.capture);
+        let cap = capture::read(&shared);
+        let message = match command {
+            Command::Fit => {
+                doc.leave();
+                let rows = cap.full_rows(doc.view.vm, doc.view.as_id);
+                doc.show(&cap, cap.full_time(), rows);
+                None
+            }
+            Command::FitSelection => {
+                doc.fit_selection(&cap);
+                None
+            }
+            Command::Back | Command::Forward => {
+                doc.travel(command == Command::Back);
+                None
+            }
+            Command::NextChange | Command::PrevChange => {
+                step_change(&cap, doc, command == Command::NextChange)
+            }
+            Command::NextEvent | Command::PrevEvent => {
+                let from = doc.selection.and_then(|s| s.event);
+                if let Some(ix) = doc.tables.events.step(&cap, from, command == Command::NextEvent) {
+                    doc.select_event(&cap, ix);
+                }
+                None
+            }
+            Command::NextPhase | Command::PrevPhase => step_phase(&cap, doc, command == Command::NextPhase),
+            Command::CursorA | Command::CursorB => set_cursor(&cap, doc, command == Command::CursorB),
+            Command::CopyValue => Some(copy_value(ctx, &cap, doc)),
+            Command::CopyLink => {
+                let link = link(&cap, doc);
+                ctx.copy_text(link.clone());
+                Some(format!("copied: {link}"))
+            }
+            command if command.is_movement() => {
+                let mut out = Vec::new();
+                timeline::nav::by_command(&mut Cx { cap: &cap, doc, tokens, out: &mut out }, command);
+                None
+            }
+            _ => {
+                look_command(&cap, doc, command);
+                None
+            }
+        };
+        self.session.shown = doc.shown;
+        drop(cap);
+        if let Some(text) = message {
+            self.toast(text, false);
+        }
+    }
+}
+
+/// Selects the next or previous change of the selected entry. The text says why that is not possible.
+fn step_change(cap: &Capture, doc: &mut Doc, next: bool) -> Option<String> {
+    if doc.selection.is_none() {
+        Some("select a page first".to_owned())
+    } else if !doc.step_change(cap, next) {
+        Some(format!("the entry has no {} change", if next { "later" } else { "earlier" }))
+    } else {
+        None
+    }
+}
+
+/// Shows the next or previous phase. The text says that there is no phase.
+fn step_phase(cap: &Capture, doc: &mut Doc, next: bool) -> Option<String> {
+    let phases = cap.timeline.phases_of(doc.view.vm);
+    let here = doc.view.time.centre();
+    let at = phases.iter().rposition(|p| cap.rel(p.start) <= here);
+    let whole = doc.view.time.span() >= cap.full_time().span() * 0.99;
+    let to = match (next, at) {
+        (true, _) if whole => Some(0),
+        (true, Some(i)) => Some(i + 1),
+        (true, None) => Some(0),
+        (false, i) => i.and_then(|i| i.checked_sub(1)),
+    };
+    if let Some(p) = to.and_then(|i| phases.get(i)) {
+        doc.leave();
+        let time = Range::new(cap.rel(p.start), cap.rel(p.end)).padded(0.02);
+        doc.show(cap, time, doc.view.rows);
+        return None;
+    }
+    phases
+        .is_empty()
+        .then(|| "no phase is marked in this trace (write to trace_marker to mark one)".to_owned())
+}
+
+/// Puts cursor A or B at the pointer, else at the selection. The text says that there is neither.
+fn set_cursor(cap: &Capture, doc: &mut Doc, b: bool) -> Option<String> {
+    let at = doc.hover.time.or_else(|| doc.selection.map(|s| cap.rel(s.time)));
+    let Some(at) = at else { return Some("point at a moment, or select one".to_owned()) };
+    doc.cursors[usize::from(b)] = Some(at.clamp(0.0, cap.full_time().end));
+    None
+}
+
+/// Copies the value of the selected entry. The text says what was copied.
+fn copy_value(ctx: &Context, cap: &Capture, doc: &Doc) -> String {
+    let raw = doc.selection.and_then(|s| cap.timeline.span_at(s.entry?, s.time)?.spte);
+    match raw {
+        Some(raw) => {
+            ctx.copy_text(fmt::spte(raw));
+            format!("copied {}", fmt::spte(raw))
+        }
+        None => "nothing with a known value is selected".to_owned(),
+    }
+}
+
+/// Runs a command that changes what is shown and has nothing to report: panels, tabs, address spaces, following, the selection.
+fn look_command(cap: &Capture, doc: &mut Doc, command: Command) {
+    match command {
+        Command::Filter => {
+            doc.shown.tables = true;
+            doc.tables.tab = tables::Tab::Events;
+            doc.tables.events.focus = true;
+        }
+        Command::Deselect => {
+            if doc.rubber.take().is_none() {
+                if doc.selection.is_some() {
+                    doc.selection = None;
+                } else {
+                    doc.cursors = [None; 2];
+                }
+            }
+        }
+        Command::ClearCursors => doc.cursors = [None; 2],
+        Command::NextSpace => {
+            let spaces = cap.spaces();
+            let here =
+                spaces.iter().position(|s| (s.vm, s.as_id) == (doc.view.vm, doc.view.as_id)).unwrap_or(0);
+            if let Some(s) = spaces.get((here + 1) % spaces.len().max(1)) {
+                doc.enter_space(cap, s.vm, s.as_id);
+            }
+        }
+        Command::Follow => {
+            doc.follow = cap.growing && !doc.follow;
+            let (end, span) = (cap.full_time().end, doc.view.time.span());
+            doc.show(cap, Range::new(end - span, end), doc.view.rows);
+        }
+        Command::ToggleDetails => doc.shown.details = !doc.shown.details,
+        Command::ToggleTables => doc.shown.tables = !doc.shown.tables,
+        Command::ToggleArea => doc.shown.area = !doc.shown.area,
+        Command::ToggleFaults => doc.shown.faults = !doc.shown.faults,
+        Command::ToggleLegend => doc.shown.legend = !doc.shown.legend,
+        _ => {
+            if let Some(tab) = tables::Tab::of(command) {
+                doc.shown.tables = true;
+                doc.tables.tab = tab;
+            }
+        }
+    }
+}
+
+/// The command line that opens this view again.
+fn link(cap: &Capture, doc: &Doc) -> String {
+    let quote = |s: String| {
+        let plain = s.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c));
+        if plain && !s.is_empty() { s } else { format!("'{}'", s.replace('\'', r"'\''")) }
+    };
+    let mut out = "mmuscope view".to_owned();
+    for path in &cap.paths {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        out.push(' ');
+        out.push_str(&quote(path.display().to_string()));
+    }
+    let at = doc.selection.map_or_else(|| doc.view.time.centre() as u64, |s| cap.rel(s.time) as u64);
+    let gfn = doc.selection.map_or_else(String::new, |s| format!(" --gfn 0x{:x}", s.gfn));
+    format!("{out} --at {at}ns{gfn}")
+}

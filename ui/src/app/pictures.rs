@@ -1,0 +1,113 @@
+//! Pictures of the window: the commands that save or copy one, and the one that `--screenshot` asks for.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use egui::{Context, ViewportCommand};
+
+use super::{Page, Viewer};
+use crate::ViewError;
+use crate::capture;
+
+/// A screenshot that is not ready after this time is given up.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Where a picture of the window goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PictureFor {
+    File(PathBuf),
+    Clipboard,
+}
+
+/// The picture, once egui has taken it.
+pub(super) type Taken = Arc<Mutex<Option<Arc<egui::ColorImage>>>>;
+
+impl Viewer {
+    /// Takes a picture and saves it beside the trace.
+    pub(super) fn save_picture(&mut self, ctx: &Context) {
+        let Page::Open(doc) = &self.page else { return };
+        let cap = capture::read(&doc.capture);
+        let base = cap.paths.first().cloned().unwrap_or_else(|| PathBuf::from("mmuscope"));
+        drop(cap);
+        // The first free number is taken, so that no older picture is overwritten.
+        let path = (1..1000).map(|n| base.with_extension(format!("view-{n}.png"))).find(|p| !p.exists());
+        match path {
+            Some(path) => self.take_picture(ctx, PictureFor::File(path)),
+            None => {
+                self.toast(
+                    "the picture was not saved: there are 999 pictures beside the trace already",
+                    true,
+                );
+            }
+        }
+    }
+
+    /// Asks egui for a picture of the window.
+    pub(super) fn take_picture(&mut self, ctx: &Context, purpose: PictureFor) {
+        let taken: Taken = Arc::default();
+        let theirs = Arc::clone(&taken);
+        let wake = ctx.clone();
+        ctx.request_screenshot(move |image| {
+            *theirs.lock().unwrap_or_else(PoisonError::into_inner) = Some(image);
+            wake.request_repaint();
+        });
+        self.picture = Some((purpose, taken));
+    }
+
+    /// Saves or copies a picture that was taken, and takes the one that `--screenshot` asks for once the window is complete.
+    pub(super) fn pictures(&mut self, ctx: &Context) {
+        let image =
+            self.picture.as_ref().and_then(|(_, t)| t.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(image) = image
+            && let Some((purpose, _)) = self.picture.take()
+        {
+            match purpose {
+                PictureFor::Clipboard => {
+                    ctx.copy_image((*image).clone());
+                    self.toast("picture copied", false);
+                }
+                PictureFor::File(path) => {
+                    let written = crate::screenshot::write_png(&path, &image);
+                    if self.options.screenshot.is_some() {
+                        let result = written.map_err(|message| ViewError::Picture { path, message });
+                        self.finish(ctx, result);
+                        return;
+                    }
+                    match written {
+                        Ok(()) => self.toast(format!("saved {}", path.display()), false),
+                        Err(e) => self.toast(format!("{}: {e}", path.display()), true),
+                    }
+                }
+            }
+        }
+        let Some(path) = self.options.screenshot.clone() else { return };
+        ctx.request_repaint();
+        if self.picture.is_some() {
+            return;
+        }
+        let awaits_end =
+            matches!(&self.page, Page::Open(doc) if self.awaits_end(&capture::read(&doc.capture)));
+        if awaits_end {
+            // The time limit is for drawing; the stream may take any time.
+            self.begun = Instant::now();
+        }
+        if self.begun.elapsed() > PATIENCE {
+            let e = format!("no picture after {} s", PATIENCE.as_secs());
+            self.finish(ctx, Err(ViewError::Picture { path, message: e }));
+            return;
+        }
+        let ready = !awaits_end && matches!(&self.page, Page::Open(doc) if doc.pictures.settled());
+        self.steady = if ready { self.steady + 1 } else { 0 };
+        // Fonts, panel sizes and animations need some frames until they do not change any more.
+        if self.steady == 20 {
+            self.take_picture(ctx, PictureFor::File(path));
+        }
+    }
+
+    /// Closes the window; the program returns `result`.
+    pub(super) fn finish(&mut self, ctx: &Context, result: Result<(), ViewError>) {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = result;
+        ctx.send_viewport_cmd(ViewportCommand::Close);
+    }
+}
