@@ -41,7 +41,7 @@ pub fn look(trace: &Trace, t: &Timeline) {
     for top in t.top_faults(5).into_iter().chain(t.top_zaps(5)).chain(t.top_mmio(5)).take(STORIES) {
         t.page_story(trace, top.vm, top.as_id, top.gfn);
     }
-    (t.phases().len(), t.lost().len(), t.unrecorded().len(), t.evidence().len(), t.mmio_ranges().len());
+    t.unrecorded();
 }
 
 /// Compares what can be known of a timeline in two ways: spans of an entry follow each other, and sums are those of the state.
