@@ -3,7 +3,7 @@
 use mmuscope_replay::{MapQuery, Reason, SeriesKind, Shade, Span, SpanFilter, State, StateFilter, Timeline};
 use mmuscope_trace::Trace;
 
-/// Frames whose story is told: a story is long, and there may be many frames.
+/// The most frames whose stories are made: a story is long, and there may be many frames.
 const STORIES: usize = 3;
 
 /// Moments to look at: five between the ends, the ends, and both ends of time.
@@ -66,7 +66,7 @@ pub fn compare(t: &Timeline) {
             if shade == Shade::Nonpresent {
                 continue;
             }
-            // An old value, which only a later event tells, is in the state of this moment and not in the sums.
+            // An old value, which only a later event states, is in the state of this moment and not in the sums.
             let told = |s: &Span| s.reason != Reason::OldValue;
             let n = state.iter().filter(|(_, s)| s.shade == shade && told(s)).count() as u64;
             let sum = counts.entries[shade as usize].iter().fold(0, |a: u64, n| a.wrapping_add(*n));
