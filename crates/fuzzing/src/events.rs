@@ -118,6 +118,10 @@ impl Scenario {
     }
 
     /// The trace, and how it is replayed.
+    ///
+    /// # Panics
+    ///
+    /// If a name in [`LAYOUTS`] is of no layout.
     pub fn trace(&self) -> (Trace, ReplayOptions) {
         let name = LAYOUTS.get(usize::from(self.head.layout) % (LAYOUTS.len() + 1));
         let spec = name.map(|n| LayoutSpec::named(n).unwrap_or_else(|e| panic!("{n}: {e}")));

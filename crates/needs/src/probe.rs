@@ -97,14 +97,9 @@ pub(crate) fn nobody() -> Result<(), String> {
 }
 
 pub(crate) fn mount() -> Result<(), String> {
-    let dir = std::env::temp_dir().join(format!("mmuscope-needs-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    let done = succeeds(Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "nodev"]).arg(&dir));
-    if done.is_ok() {
-        succeeds(Command::new("umount").arg(&dir))?;
-    }
-    std::fs::remove_dir(&dir).ok();
-    done
+    let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+    succeeds(Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "nodev"]).arg(dir.path()))?;
+    succeeds(Command::new("umount").arg(dir.path()))
 }
 
 pub(crate) fn perf() -> Result<(), String> {
@@ -126,8 +121,8 @@ pub(crate) fn duckdb() -> Result<(), String> {
 pub(crate) fn vulkan() -> Result<(), String> {
     let named = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"].iter().any(|v| std::env::var_os(v).is_some());
     let folders = ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"];
-    let any = |d: &&str| std::fs::read_dir(d).is_ok_and(|mut files| files.next().is_some());
-    if named || folders.iter().any(|d| any(&d)) {
+    let any = |d: &str| std::fs::read_dir(d).is_ok_and(|mut files| files.next().is_some());
+    if named || folders.iter().any(|d| any(d)) {
         return Ok(());
     }
     Err(format!("no Vulkan driver in {}", folders.join(", ")))

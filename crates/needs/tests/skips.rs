@@ -22,10 +22,10 @@ fn run(env: &[(&str, &str)]) -> Output {
 
 #[test]
 fn a_skip_is_on_record() {
-    let file = std::env::temp_dir().join(format!("mmuscope-skips-{}", std::process::id()));
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("skips");
     let out = run(&[(SKIP_FILE, file.to_str().expect("text")), (REQUIRE, "perf,kvm")]);
     let lines = std::fs::read_to_string(&file);
-    std::fs::remove_file(&file).ok();
     assert!(out.status.success());
     let lines = lines.expect("a file");
     let skips: Vec<Skip> = lines.lines().filter_map(Skip::parse).collect();

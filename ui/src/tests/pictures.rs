@@ -1,7 +1,7 @@
 //! Pictures, drawn by a software Vulkan driver. `UPDATE_SNAPSHOTS=1 cargo test -p mmuscope-ui pictures` takes new ones.
 
 use egui_kittest::kittest::Queryable;
-use egui_kittest::{Harness, SnapshotOptions, SnapshotResults};
+use egui_kittest::{SnapshotOptions, SnapshotResults};
 use mmuscope_analysis::visual::{Theme, Visual};
 use mmuscope_replay::Shade;
 

@@ -1,7 +1,7 @@
 //! The live view as users start it: the real program, a real pipe or a growing file, and a real window. The window is looked at from outside:
 //! its title tells how many events are there, the display's memory what is drawn.
 
-use crate::ends::{LONG, ends, output, succeeds};
+use crate::ends::{LONG, ends, output};
 use crate::{mmuscope, root};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};

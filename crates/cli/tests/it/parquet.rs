@@ -1,9 +1,8 @@
 //! Parquet and Arrow as others read them.
 
 use crate::ends::output;
-use crate::{Csv, mmuscope, root};
+use crate::{Csv, mmuscope};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const TRACE: &str = "samples/6.1-npt/trace.txt.zst";
 
