@@ -3,7 +3,7 @@
 use mmuscope_replay::{MapQuery, Reason, SeriesKind, Shade, Span, SpanFilter, State, StateFilter, Timeline};
 use mmuscope_trace::Trace;
 
-/// The most frames whose stories are made: a story is long, and there may be many frames.
+/// The number of frames whose story is made: a story is long, and there may be many frames.
 const STORIES: usize = 3;
 
 /// Moments to look at: five between the ends, the ends, and both ends of time.
@@ -66,9 +66,9 @@ pub fn compare(t: &Timeline) {
             if shade == Shade::Nonpresent {
                 continue;
             }
-            // An old value, which only a later event states, is in the state of this moment and not in the sums.
-            let told = |s: &Span| s.reason != Reason::OldValue;
-            let n = state.iter().filter(|(_, s)| s.shade == shade && told(s)).count() as u64;
+            // An old value, which only a later event shows, is in the state of this moment and not in the sums.
+            let shown_then = |s: &Span| s.reason != Reason::OldValue;
+            let n = state.iter().filter(|(_, s)| s.shade == shade && shown_then(s)).count() as u64;
             let sum = counts.entries[shade as usize].iter().fold(0, |a: u64, n| a.wrapping_add(*n));
             assert_eq!(sum, n, "{shade:?} at {at}, by sum and by counting");
         }

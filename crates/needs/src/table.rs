@@ -57,7 +57,7 @@ pub const NEEDS: &[Need] = &[
     },
     Need {
         name: "nobody",
-        purpose: "what `record` says to an ordinary user: programs of the build directory run as the user nobody",
+        purpose: "the messages for an ordinary user: programs of the build directory run as the user nobody",
         packages: &[],
         otherwise: "run the tests as root, with a build directory that everybody may enter",
         probe: Probe::Function(probe::nobody),
