@@ -1,4 +1,4 @@
-//! Tests of the panels, by what a screen reader would be told; pictures only where the picture is the point.
+//! Tests of the panels by their labels for screen readers; pictures are compared only where the drawing itself is tested.
 
 mod panels;
 mod pictures;

@@ -1,4 +1,4 @@
-//! What every panel tells and does.
+//! Tests of what every panel shows and does.
 
 use std::io::Write;
 use std::sync::Arc;

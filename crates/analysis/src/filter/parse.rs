@@ -209,28 +209,31 @@ impl Parser<'_> {
         if self.depth > MAX_DEPTH {
             return self.fail("this nests too deeply");
         }
-        let start = self.at();
-        let mut left = self.and()?;
-        while self.take(&["or", "||"]).is_some() {
-            self.want(&left, Type::Truth, start, "`or` joins comparisons")?;
-            let at = self.at();
-            let right = self.and()?;
-            self.want(&right, Type::Truth, at, "`or` joins comparisons")?;
-            left = Expr::Or(left.into(), right.into());
-        }
+        let e = self.joined(&["or", "||"], "`or` joins comparisons", Self::and, Expr::Or)?;
         self.depth -= 1;
-        Ok(left)
+        Ok(e)
     }
 
     fn and(&mut self) -> Parsed {
+        self.joined(&["and", "&&"], "`and` joins comparisons", Self::not, Expr::And)
+    }
+
+    /// Reads conditions that one operator joins, from left to right.
+    fn joined(
+        &mut self,
+        operator: &[&'static str],
+        why: &str,
+        tighter: fn(&mut Self) -> Parsed,
+        make: fn(Box<Expr>, Box<Expr>) -> Expr,
+    ) -> Parsed {
         let start = self.at();
-        let mut left = self.not()?;
-        while self.take(&["and", "&&"]).is_some() {
-            self.want(&left, Type::Truth, start, "`and` joins comparisons")?;
+        let mut left = tighter(self)?;
+        while self.take(operator).is_some() {
+            self.want(&left, Type::Truth, start, why)?;
             let at = self.at();
-            let right = self.not()?;
-            self.want(&right, Type::Truth, at, "`and` joins comparisons")?;
-            left = Expr::And(left.into(), right.into());
+            let right = tighter(self)?;
+            self.want(&right, Type::Truth, at, why)?;
+            left = make(left.into(), right.into());
         }
         Ok(left)
     }

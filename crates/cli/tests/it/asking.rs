@@ -274,7 +274,7 @@ fn a_vm_has_one_number_in_every_table() {
 fn a_trace_alone_is_summarised() {
     assert_eq!(stdout(&[TRACE]), stdout(&["summary", TRACE]));
     assert!(refused(&["missing.dat"]).contains("missing.dat"));
-    assert!(refused(&["sumary"]).contains("similar subcommand"), "a mistyped command is still told");
+    assert!(refused(&["sumary"]).contains("similar subcommand"), "a similar command is suggested");
     // An option of another command is not called similar to anything.
     let said = refused(&["summary", TRACE, "--at", "1s"]);
     assert!(said.contains("unexpected argument '--at'") && !said.contains("tip:"), "{said}");

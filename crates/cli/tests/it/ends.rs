@@ -27,7 +27,7 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 
 /// [`Child::wait_with_output`] with an end: what is not over by then is killed, and the test fails.
 pub(crate) fn ends(mut child: Child, what: &str) -> Output {
-    // It shall not wait for more input than it was given.
+    // The program must not wait for more input than it was given.
     drop(child.stdin.take());
     let stdout = child.stdout.take().map(read);
     let stderr = child.stderr.take().map(read);

@@ -81,7 +81,7 @@ fn a_truncated_trace_gives_what_is_before_the_damage_or_says_why_not() {
             assert!(said.contains(name) && said.contains("byte"), "{name} at {part}0 %: {said}");
             let events = String::from_utf8_lossy(&out.stdout).lines().count().saturating_sub(1);
             match out.status.code() {
-                // A pipe tells everything before the data; trace.dat and a perf.data file tell it behind them.
+                // A pipe has its facts before the data; trace.dat and perf.data files have them after it.
                 Some(0) => assert!(
                     said.contains("partial") && (name == "cut.dat" || events > 3000 * part),
                     "{events}: {said}"

@@ -1,5 +1,5 @@
-//! The live view as users start it: the real program, a real pipe or a growing file, and a real window. The window is looked at from outside:
-//! its title tells how many events are there, the display's memory what is drawn.
+//! The live view as users start it: the real program, a real pipe or a growing file, and a real window. The window is observed from outside:
+//! its title has the number of events, and the display's memory has the picture.
 
 use crate::ends::{LONG, ends, output};
 use crate::{mmuscope, root};
@@ -84,7 +84,7 @@ impl Display {
         titles.max_by_key(|t| t.len()).unwrap_or_default().to_owned()
     }
 
-    /// Events the title tells, and whether more may come.
+    /// Number of events in the title, and whether more may come.
     fn events(&self) -> Option<(u64, bool)> {
         let title = self.title();
         let (_, rest) = title.split_once(": ")?;
@@ -92,7 +92,7 @@ impl Display {
         Some((number, rest.contains(" so far ")))
     }
 
-    /// Waits until the title tells what is wanted.
+    /// Waits until the title satisfies the condition.
     fn wait_for(&self, what: &str, mut wanted: impl FnMut(u64, bool) -> bool) -> u64 {
         let until = Instant::now() + LONG;
         loop {
