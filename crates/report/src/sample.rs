@@ -83,10 +83,10 @@ fn map() -> MapPicture {
     }
 }
 
-pub(crate) fn sample() -> Report {
+fn over_time() -> OverTime {
     let steps = 10usize;
     let ramp = |k: u64| (0..steps as u64).map(|i| i * k).collect::<Vec<_>>();
-    let over_time = OverTime {
+    OverTime {
         step: 98_100_000,
         entries: vec![
             StateSeries { shade: Shade::Writable, counts: ramp(100), stale: ramp(20), peak: 950 },
@@ -106,9 +106,11 @@ pub(crate) fn sample() -> Report {
         peak_at: 800_000_000,
         end_bytes: 70_795_264,
         end_stale_bytes: 4096,
-    };
-    let fault = |name: &str, about, n| FaultClass { name: name.into(), about, count: n, latency: latency(n) };
-    let page = PageReport {
+    }
+}
+
+fn page() -> PageReport {
+    PageReport {
         as_id: 0,
         gfn: 0x1234,
         gpa: 0x123_4000,
@@ -135,16 +137,15 @@ pub(crate) fn sample() -> Report {
         ],
         omitted: 0,
         notes: vec![format!("a note about {HOSTILE}")],
-    };
-    let part = |name: &str, value: &str, provenance: &str, why: &str| LayoutPart {
-        name: name.into(),
-        value: value.into(),
-        provenance: provenance.into(),
-        why: why.into(),
-    };
-    let mut r = empty();
-    r.title = format!("{HOSTILE} on Linux 6.12.107");
-    r.recording = Recording {
+    }
+}
+
+fn part(name: &str, value: &str, provenance: &str, why: &str) -> LayoutPart {
+    LayoutPart { name: name.into(), value: value.into(), provenance: provenance.into(), why: why.into() }
+}
+
+fn recording() -> Recording {
+    Recording {
         files: vec![FileReport {
             path: format!("/tmp/{HOSTILE}.dat"),
             format: "trace.dat v7".into(),
@@ -173,8 +174,11 @@ pub(crate) fn sample() -> Report {
         damage: vec![format!("{HOSTILE}: byte 77: expected a page header")],
         notes: vec![HOSTILE.into()],
         dialect: vec![part("role word", HOSTILE, "inferred", HOSTILE)],
-    };
-    r.phases = vec![
+    }
+}
+
+fn phases() -> Vec<PhaseReport> {
+    vec![
         PhaseReport {
             text: "boot".into(),
             start: 0,
@@ -205,30 +209,12 @@ pub(crate) fn sample() -> Report {
             present_bytes: 70_795_264,
             vm: None,
         },
-    ];
-    r.lost = vec![
-        LostReport { cpu: Some(0), start: 300_000_000, end: 340_000_000, count: Some(1000) },
-        LostReport { cpu: Some(1), start: 700_000_000, end: 700_000_000, count: None },
-    ];
-    r.events = vec![
-        EventCount { event: "kvm_tdp_mmu_spte_changed".into(), count: 40_000 },
-        EventCount { event: HOSTILE.into(), count: 4683 },
-    ];
-    r.evidence = vec![EvidenceReport {
-        kind: "the old value is not the last new value".into(),
-        count: 3,
-        after_loss: 2,
-        first: vec![EvidenceCase {
-            ts: 350_000_000,
-            vm: 0,
-            as_id: 0,
-            level: 1,
-            gfn: 0x12,
-            expected: Some(0x5a0),
-            found: Some(0),
-        }],
-    }];
-    r.vms = vec![VmReport {
+    ]
+}
+
+fn vm() -> VmReport {
+    let fault = |name: &str, about, n| FaultClass { name: name.into(), about, count: n, latency: latency(n) };
+    VmReport {
         vm: 0,
         name: HOSTILE.into(),
         pid: Some(170),
@@ -266,7 +252,7 @@ pub(crate) fn sample() -> Report {
         },
         spaces: vec![SpaceReport {
             as_id: 0,
-            over_time,
+            over_time: over_time(),
             memory: vec![MemoryReport {
                 gfn_start: 0,
                 gfn_last: 0x3fff,
@@ -294,8 +280,8 @@ pub(crate) fn sample() -> Report {
                 HistogramBin { from: 19_484, to: 23_170, counts: vec![400, 134] },
             ],
         },
-        top_faults: vec![page.clone()],
-        top_zaps: vec![page],
+        top_faults: vec![page()],
+        top_zaps: vec![page()],
         mmio: vec![MmioReport {
             gfn_start: 0xfee00,
             gfn_last: 0xfee00,
@@ -310,7 +296,37 @@ pub(crate) fn sample() -> Report {
             generations: Some((40, 0x5a)),
         }],
         torn_down: None,
+    }
+}
+
+pub(crate) fn sample() -> Report {
+    let mut r = empty();
+    r.title = format!("{HOSTILE} on Linux 6.12.107");
+    r.recording = recording();
+    r.phases = phases();
+    r.lost = vec![
+        LostReport { cpu: Some(0), start: 300_000_000, end: 340_000_000, count: Some(1000) },
+        LostReport { cpu: Some(1), start: 700_000_000, end: 700_000_000, count: None },
+    ];
+    r.events = vec![
+        EventCount { event: "kvm_tdp_mmu_spte_changed".into(), count: 40_000 },
+        EventCount { event: HOSTILE.into(), count: 4683 },
+    ];
+    r.evidence = vec![EvidenceReport {
+        kind: "the old value is not the last new value".into(),
+        count: 3,
+        after_loss: 2,
+        first: vec![EvidenceCase {
+            ts: 350_000_000,
+            vm: 0,
+            as_id: 0,
+            level: 1,
+            gfn: 0x12,
+            expected: Some(0x5a0),
+            found: Some(0),
+        }],
     }];
+    r.vms = vec![vm()];
     r.story = story::story(&r);
     r
 }
