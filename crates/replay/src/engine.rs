@@ -1,7 +1,7 @@
 //! The replay itself: events in, spans out. One pass, in order, without looking ahead, so that a prefix of a trace gives a prefix of the
 //! result.
 
-use mmuscope_spte::{Layout, State as SpteState};
+use mmuscope_spte::{Layout, State as SpteState, Traces};
 use mmuscope_trace::{Body, Event, FastPfResult, Page, TaskKind, Trace};
 use rustc_hash::FxHashMap;
 
@@ -166,6 +166,8 @@ pub(crate) enum Fit {
 pub(crate) struct Engine {
     pub(crate) store: Store,
     pub(crate) layout: Layout,
+    /// What the kernel traces.
+    pub(crate) traces: Traces,
     pub(crate) vms: VmMap,
     pub(crate) threads: Vec<Thread>,
     thread_ix: FxHashMap<u32, u32>,
@@ -211,7 +213,6 @@ pub(crate) struct Engine {
     cpu_last: Vec<u64>,
     /// Implied children made so far (bounded against made-up files).
     pub(crate) implied: u64,
-    pub(crate) releases_silently: bool,
     /// Threads whose teardown was told to its last entry.
     pub(crate) torn: Vec<usize>,
     /// How MMIO entries are made here is confirmed, so that their values may be computed.
@@ -219,14 +220,14 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(layout: Layout, trace: &Trace) -> Self {
+    pub(crate) fn new(layout: Layout, traces: Traces, trace: &Trace) -> Self {
         let recorded = Recorded::of(trace);
         let mut silent = Silent::new(trace);
         silent.ranges_recorded(recorded.has(crate::recorded::kind::UNMAP_HVA));
-        let releases_silently = layout.removed.is_some_and(|r| r >> 63 == 0);
         Self {
             store: Store::default(),
             layout,
+            traces,
             vms: VmMap::new(trace),
             threads: Vec::new(),
             thread_ix: FxHashMap::default(),
@@ -257,7 +258,6 @@ impl Engine {
             last_ts: 0,
             cpu_last: Vec::new(),
             implied: 0,
-            releases_silently,
             torn: Vec::new(),
             mmio_sure: false,
         }
@@ -554,7 +554,7 @@ impl Engine {
             self.store.bury(t, ev, ts);
         }
         let frozen = std::mem::take(&mut self.threads[th].frozen);
-        if !self.releases_silently {
+        if !self.traces.releases_silently() {
             return;
         }
         for e in frozen {

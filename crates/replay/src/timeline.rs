@@ -77,7 +77,7 @@ pub struct Timeline {
 /// Replays a trace.
 pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
     let layout = infer(trace, &opts.layout);
-    let mut engine = Engine::new(layout.layout, trace);
+    let mut engine = Engine::new(layout.layout, layout.resolved.traces, trace);
     engine.mmio_sure = layout.mmio_sure;
     let mut t = Timeline {
         engine,

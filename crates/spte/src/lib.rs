@@ -55,6 +55,7 @@ mod layout;
 mod masks;
 pub mod mmio;
 mod mode;
+mod traces;
 
 #[cfg(feature = "alloc")]
 pub mod bugs;
@@ -86,6 +87,7 @@ pub use layout::{AdRule, FixRule, Layout, Leaf, Name, PresentRule};
 pub use masks::{MaskName, Masks};
 pub use mmio::GfnRule;
 pub use mode::{Format, Mode};
+pub use traces::{MarkMmio, PageLevel, Resize, SetSpte, Traces, Unlink, ZapAll};
 
 #[cfg(feature = "alloc")]
 pub use diff::{Change, Changes, WriteLoss, changes, write_loss};

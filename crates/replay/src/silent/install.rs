@@ -215,7 +215,7 @@ impl Engine {
         }
         let known = self.known(entry);
         self.silent.fresh.entry(vm).or_default().insert(known);
-        if !self.boundaries_recorded() || !self.silent.ranges.told && self.is_5_13() {
+        if !self.boundaries_recorded() || !self.silent.ranges.told && self.ranges_traced() {
             // When the thread goes on, or what another takes away meanwhile, will not show.
             self.unguard(entry, ev);
             return;

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use mmuscope_spte::Mode;
-use mmuscope_spte::PresentRule;
 use mmuscope_trace::{Body, Event, Trace};
 
 use crate::engine::{At, Engine};
@@ -324,8 +323,8 @@ impl Engine {
         }
     }
 
-    /// Kernels that trace what their notifiers hit (since 5.13) also have the MMU-present bit, and no root of theirs goes without a word.
-    pub(super) fn is_5_13(&self) -> bool {
-        self.silent.ranges.told || self.layout.present != PresentRule::NotSpecial
+    /// This kernel has tracepoints for the ranges of mmu_notifiers, recorded or not.
+    pub(super) fn ranges_traced(&self) -> bool {
+        self.silent.ranges.told || self.traces.notifiers
     }
 }

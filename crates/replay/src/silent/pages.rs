@@ -48,8 +48,14 @@ impl Engine {
             }
             return;
         };
-        if created && page.role.direct && page.role.level >= 4 && !self.is_5_13() && !self.vms.is_tdp(vm) {
-            // A new root: the TDP MMU of 5.10 frees the one before it, with everything below, without a word.
+        if created
+            && page.role.direct
+            && page.role.level >= 4
+            && !self.ranges_traced()
+            && !self.vms.is_tdp(vm)
+        {
+            // A new root: the TDP MMU of 5.10, which traces no ranges either, frees the one before it with everything below, and no event
+            // says so.
             let vms = self.meant(vm);
             let hit = vms.iter().filter_map(|v| self.silent.fresh.get(v)).flat_map(Fresh::all);
             let gone = |x: &u32| {

@@ -36,9 +36,10 @@ impl Engine {
         ages || guests || synced || opened
     }
 
-    /// Whether what is taken for the legacy MMU may be the TDP MMU, its changes not recorded.
+    /// Whether what is taken for the legacy MMU may be the TDP MMU, its changes not recorded. Kernels that trace no ranges are left out: there
+    /// every value of either MMU is stale once its thread goes on (`unguard`).
     fn may_be_tdp(&self, vm: u16) -> bool {
-        !self.recorded.has(kind::CHANGED) && self.is_5_13() && !self.silent.legacy.contains(&vm)
+        !self.recorded.has(kind::CHANGED) && self.ranges_traced() && !self.silent.legacy.contains(&vm)
     }
 
     /// The TDP MMU makes each of its pages anew, and gives them no generation; a VM whose first root shadows a guest's table has none.

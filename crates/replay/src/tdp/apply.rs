@@ -24,11 +24,11 @@ impl Engine {
             self.apply_dying(c, found, shade, careful);
             return;
         }
-        // Where releases are traced (6.10 and later) a frozen value is only ever told of a table being torn down: that its link was cut
-        // must have been lost.
+        // Where freezes are not traced, the removed value is traced only in a table that is being torn down: the event that its link was
+        // cut must have been lost.
         let t = &self.store.tables[table as usize];
         let (mirror, unseen) = (t.mirror, !t.born);
-        if shade == Shade::Removed && !self.releases_silently && t.lossy && !mirror {
+        if shade == Shade::Removed && !self.traces.freeze && t.lossy && !mirror {
             self.detach_tree(table, ev, ts);
             self.threads[th].tearing.push(table);
             self.apply_dying(c, found, shade, careful);
@@ -52,7 +52,7 @@ impl Engine {
         let old_child = self.child_of.get(&entry).copied();
         let old_state = l.state(old, level);
         let new_state = l.state(new, level);
-        let (certainty, reason) = if shade == Shade::Removed && !self.releases_silently && !mirror && unseen {
+        let (certainty, reason) = if shade == Shade::Removed && !self.traces.freeze && !mirror && unseen {
             // As above, of a table that was made before the trace began: so its link may have been cut before.
             (Certainty::Implied, Reason::PageZapped)
         } else {

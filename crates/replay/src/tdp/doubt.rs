@@ -80,7 +80,7 @@ impl Engine {
             let fit = self.fit(p.table, c.idx, c.old, c.key.level);
             return Some(Found { table: p.table, fit, sure: known });
         }
-        if l.is_removed(c.new) && !self.releases_silently {
+        if l.is_removed(c.new) && !self.traces.freeze {
             // Frozen for good, in a table that is being torn down.
             return None;
         }

@@ -119,7 +119,7 @@ impl Engine {
                 }
                 // Frozen for good in a table that is being torn down, which one whose link was not cut is not, unless that is told last.
                 let announced = thread.announced.contains(&(key.level, key.gfn));
-                if r.alive && l.is_removed(new) && !self.releases_silently && !announced {
+                if r.alive && l.is_removed(new) && !self.traces.freeze && !announced {
                     continue;
                 }
                 let fit = self.fit(t, idx, old, level);

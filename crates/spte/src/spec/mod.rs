@@ -7,7 +7,7 @@ use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 
 use crate::{
     AdRule, Era, FixRule, Format, Host, HostSpec, Kernel, Known, Layout, MaskName, Masks, Mode, Name,
-    PresentRule, Provenance, Vendor,
+    PresentRule, Provenance, Traces, Vendor,
     bits::Field,
     eras,
     file::{File, FileError, Item, SCHEMA, Value},
@@ -89,6 +89,8 @@ pub struct LayoutSpec {
 pub struct Resolved {
     /// The layout.
     pub layout: Layout,
+    /// What the kernel traces.
+    pub traces: Traces,
     /// The name of its era (`E10`), where it has one.
     pub era: Option<Known<&'static str>>,
     /// The kernel release, where known.
@@ -256,6 +258,8 @@ impl LayoutSpec {
 
         let mut settings = Settings { list: [None; SCHEMA.len()], notes: Vec::new(), depth: 0 };
         let when = When { library, eras, era: era.value, kernel: &kernel };
+        settings.add_file(library.traces()?, &when)?;
+        settings.depth = 0;
         let name;
         if let Some(file) = &user_file {
             settings.add_file(file, &when)?;
@@ -271,6 +275,7 @@ impl LayoutSpec {
         let (layout, masks_from) = self.build(name, mode.value, &settings, &host, &mut notes)?;
         Ok(Resolved {
             layout,
+            traces: rules::traces(&settings)?,
             era: Some(Known { value: eras[era.value].id, from: era.from }),
             kernel: self.kernel,
             mode_from: mode.from,
