@@ -8,7 +8,8 @@ use std::hint::black_box;
 
 use mmuscope_trace::{Body, Event};
 
-use crate::engine::{Engine, index_of, key_of};
+use crate::engine::Engine;
+use crate::keys::{index_of, key_of};
 use crate::store::{CHUNK, NONE, Store};
 
 /// Events looked at together: more than a processor's outstanding reads is of no use.

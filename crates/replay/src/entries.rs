@@ -1,8 +1,11 @@
-//! Entries, tables and spans, one by one.
+//! Entries, tables, spans and zaps, one by one.
 
-use crate::engine::{index_of, key_of};
-use crate::model::{Entry, EntryId, Span, SpanFilter, SpanId, Table, TableId, VmId, pages_of};
+use std::collections::BTreeMap;
+
+use crate::keys::{index_of, key_of};
+use crate::model::{Entry, EntryId, Span, SpanFilter, SpanId, Table, TableId, VmId, Zap, ZapCause, pages_of};
 use crate::timeline::Timeline;
+use crate::zaps::zaps_of;
 
 impl Timeline {
     /// All entries that any event showed.
@@ -145,5 +148,27 @@ impl Timeline {
                 _ => Some(span),
             }
         })
+    }
+}
+
+impl Timeline {
+    /// When an entry was zapped, and how that is known, in time order.
+    pub fn zaps(&self, entry: EntryId) -> impl Iterator<Item = Zap> + '_ {
+        zaps_of(self.store(), entry.0)
+    }
+
+    /// Every zap of every entry, entry by entry.
+    pub fn all_zaps(&self) -> impl Iterator<Item = Zap> + '_ {
+        let s = self.store();
+        (0..s.slots()).filter(|e| s.used(*e)).flat_map(move |e| zaps_of(s, e))
+    }
+
+    /// How many zaps there were, by cause.
+    pub fn zap_causes(&self) -> BTreeMap<ZapCause, u64> {
+        let mut out = BTreeMap::new();
+        for z in self.all_zaps() {
+            *out.entry(z.cause).or_default() += 1;
+        }
+        out
     }
 }

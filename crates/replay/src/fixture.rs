@@ -31,7 +31,7 @@ use mmuscope_trace::{
     VmGuess,
 };
 
-use crate::series::KINDS;
+use crate::kinds::KINDS;
 
 /// A line that is not of the language.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::engine::key_of;
+use crate::keys::key_of;
 use crate::model::{Entry, Shade, Span, StateFilter, VmId, pages_of};
 use crate::store::Store;
 use crate::timeline::Timeline;

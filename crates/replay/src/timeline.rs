@@ -11,9 +11,11 @@ use crate::ahead::AHEAD;
 use crate::axis::GfnAxis;
 use crate::counts::{CountIndex, Of};
 use crate::ends::phases;
-use crate::engine::{Engine, Key, key_of};
-use crate::faults::Packed;
+use crate::engine::Engine;
+use crate::faults::state::Packed;
 use crate::infer::{LayoutInfo, LayoutOverride, infer, infer_again};
+use crate::keys::{Key, key_of};
+use crate::kinds::{INSTALLS, MMIO_ACCESSES, NOTES, kind_by_name, kind_of};
 use crate::map::{self, Scene};
 use crate::mmio::MmioSeen;
 use crate::model::{
@@ -22,7 +24,7 @@ use crate::model::{
 };
 use crate::pyramid::{Layer, Pyramid, live_before};
 use crate::recorded::Recorded;
-use crate::series::{INSTALLS, KindSums, NOTES, Sums, kind_by_name, kind_of};
+use crate::series::{KindSums, Sums};
 use crate::store::Store;
 
 /// Events that can be numbered.
@@ -280,13 +282,23 @@ impl Timeline {
         self.axis = GfnAxis::build(store, &[]);
         self.evidence.clone_from(&self.engine.evidence);
         for g in self.engine.gaps.iter() {
-            self.evidence.push(crate::engine::gap_evidence(g, self.engine.loss_seen));
+            self.evidence.push(crate::gaps::gap_evidence(g, self.engine.loss_seen));
         }
         for r in &self.engine.rereads {
-            self.evidence.push(crate::engine::reread_evidence(r, self.engine.loss_seen));
+            self.evidence.push(crate::gaps::reread_evidence(r, self.engine.loss_seen));
         }
         self.find_stuck();
         self.evidence.sort_by_key(|e| e.event);
+    }
+
+    /// Where MMIO accesses and faults went.
+    pub fn mmio_ranges(&self) -> &[MmioRange] {
+        &self.mmio
+    }
+
+    /// Some event of the trace tells of MMIO accesses, so that their number is known.
+    pub fn mmio_accesses_told(&self) -> bool {
+        MMIO_ACCESSES.iter().any(|k| self.kind_total(*k) > 0)
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -589,7 +601,7 @@ impl Timeline {
 
     /// Events of each name that occurs, most frequent first.
     pub fn event_counts(&self) -> Vec<(Cow<'static, str>, u64)> {
-        let mut v: Vec<_> = crate::series::KINDS
+        let mut v: Vec<_> = crate::kinds::KINDS
             .iter()
             .map(|(k, n)| (Cow::Borrowed(*n), self.kinds.total(self.store(), *k)))
             .filter(|x| x.1 > 0)

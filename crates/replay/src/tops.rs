@@ -7,6 +7,11 @@ use crate::timeline::Timeline;
 use crate::zaps::zaps_of;
 
 impl Timeline {
+    /// Frames with the most MMIO accesses; none where [nothing tells of them](Self::mmio_accesses_told).
+    pub fn top_mmio(&self, n: usize) -> Vec<TopPage> {
+        top(self.mmio_seen.accessed().collect(), n)
+    }
+
     /// Frames with the most faults.
     pub fn top_faults(&self, n: usize) -> Vec<TopPage> {
         let mut m: FxHashMap<(u16, u8, u64), TopPage> = FxHashMap::default();

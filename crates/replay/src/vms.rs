@@ -3,9 +3,10 @@
 use mmuscope_trace::{Body, Event, Role, StrId, Trace};
 use rustc_hash::FxHashMap;
 
-use crate::engine::{At, NewPage, Thread};
 use crate::grouping;
 use crate::model::{MmuKind, Vcpu, Vm, VmEnd, VmId};
+use crate::moment::At;
+use crate::threads::{NewPage, Thread};
 
 /// What is known of one VM while replaying.
 #[derive(Clone, Debug)]

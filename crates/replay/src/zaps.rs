@@ -1,11 +1,8 @@
 //! Zaps: leaves, present or MMIO, that stopped mapping what they mapped. Whoever counts them asks here.
 
-use std::collections::BTreeMap;
-
+use crate::kinds::kind_by_name;
 use crate::model::{EntryId, EventIx, Reason, Shade, State, Zap, ZapCause};
-use crate::series::kind_by_name;
 use crate::store::{Store, TableRec};
-use crate::timeline::Timeline;
 
 fn is_mapping(shade: Shade) -> bool {
     matches!(shade.state(), State::Present | State::Mmio)
@@ -62,26 +59,4 @@ pub(crate) fn zaps_of(store: &Store, entry: u32) -> impl Iterator<Item = Zap> + 
         Zap { ts: t.detach_ts, event: t.detach_ev, entry: EntryId(entry), cause }
     });
     own.chain(last)
-}
-
-impl Timeline {
-    /// When an entry was zapped, and how that is known, in time order.
-    pub fn zaps(&self, entry: EntryId) -> impl Iterator<Item = Zap> + '_ {
-        zaps_of(self.store(), entry.0)
-    }
-
-    /// Every zap of every entry, entry by entry.
-    pub fn all_zaps(&self) -> impl Iterator<Item = Zap> + '_ {
-        let s = self.store();
-        (0..s.slots()).filter(|e| s.used(*e)).flat_map(move |e| zaps_of(s, e))
-    }
-
-    /// How many zaps there were, by cause.
-    pub fn zap_causes(&self) -> BTreeMap<ZapCause, u64> {
-        let mut out = BTreeMap::new();
-        for z in self.all_zaps() {
-            *out.entry(z.cause).or_default() += 1;
-        }
-        out
-    }
 }

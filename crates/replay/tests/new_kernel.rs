@@ -33,7 +33,7 @@ fn recorded(trace: &Trace) -> Trace {
     let mut format = Format::parse(include_str!("kernels/7.9.format")).expect("a format file");
     format.system = "kvmmmu".into();
     let mut raw = RawTrace::default();
-    for e in trace.events.iter() {
+    for e in &trace.events {
         let Body::TdpSpteChanged { as_id, gfn, level, old_spte, new_spte } = e.body else { continue };
         let pid = e.tid.expect("a thread");
         let mut data = vec![0; 48];

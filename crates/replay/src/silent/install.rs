@@ -3,10 +3,13 @@
 use mmuscope_spte::State as SpteState;
 use mmuscope_trace::FastPfResult;
 
-use crate::engine::{At, Engine, FastFault, Key, MarkMmio, SetSpte};
+use crate::engine::Engine;
+use crate::keys::Key;
 use crate::model::{Certainty, EvidenceKind, MmuKind, Reason, Shade, State, pages_of};
-use crate::silent::SpKey;
+use crate::moment::At;
+use crate::reported::{FastFault, MarkMmio, SetSpte};
 use crate::silent::live::Walked;
+use crate::silent::shadow::SpKey;
 use crate::store::TableRec;
 
 impl Engine {
@@ -260,7 +263,7 @@ impl Engine {
                 && page != 0
                 && self.virt_minus_phys.is_none()
             {
-                let d = v.wrapping_sub(page + u64::from(crate::engine::index_of(i.level, gfn)) * 8);
+                let d = v.wrapping_sub(page + u64::from(crate::keys::index_of(i.level, gfn)) * 8);
                 if d & 0x3fff_ffff == 0 {
                     self.virt_minus_phys = Some(d);
                 }

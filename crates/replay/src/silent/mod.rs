@@ -5,129 +5,24 @@
 //! follows for the user, are in `docs/guide/certainty.md`.
 
 mod fresh;
+mod gone;
 mod install;
 mod live;
 mod notifiers;
 mod pages;
 mod places;
+mod ranges;
+pub(crate) mod shadow;
+pub(crate) mod state;
 mod unseen;
 
-use std::collections::BTreeMap;
+use mmuscope_trace::{Body, Event, Isa};
 
-use mmuscope_trace::{Body, Event, Isa, Page, Role, Trace};
-use rustc_hash::{FxHashMap, FxHashSet};
-
-use crate::engine::{At, Engine};
+use crate::engine::Engine;
 use crate::model::{Certainty, Reason, Shade};
+use crate::moment::At;
 use crate::recorded::kind;
 use fresh::{Fresh, Known};
-use live::{Live, ZapAll};
-use notifiers::{Cow, Ranges};
-use places::Places;
-
-/// What makes a shadow page: its frame and role, without what changes while it lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct SpKey {
-    vm: u16,
-    gfn: Option<u64>,
-    role: Role,
-    generation: Option<u64>,
-}
-
-impl SpKey {
-    /// The frame of the guest's table that a page shadows, and what it allows; `None` for pages that map guest-physical addresses.
-    pub(crate) fn shadows(&self) -> Option<(u64, Role)> {
-        self.gfn.filter(|_| !self.role.direct).map(|g| (g, self.role))
-    }
-
-    fn of(vm: u16, p: &Page) -> Self {
-        Self {
-            vm,
-            gfn: p.gfn,
-            role: Role { raw: None, invalid: false, ..p.role },
-            generation: p.mmu_valid_gen,
-        }
-    }
-}
-
-/// A walk of a guest's page tables, and the frames that walks since the last exit led to.
-#[derive(Clone, Debug, Default)]
-struct Walks {
-    addr: u64,
-    frames: Vec<u64>,
-    /// Frames of the guest's tables that the last one went through, by level; the root's is not told.
-    tables: [Option<u64>; 6],
-    /// Some of them led nowhere that is known.
-    dark: bool,
-    /// The last one has not come to its end.
-    open: bool,
-    /// The last one ended in a fault for the guest: that the guest's entry was present.
-    fault: Option<bool>,
-}
-
-/// State of the silent MMUs.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Silent {
-    /// Entry of a slot, by the slot's physical address.
-    slots: FxHashMap<u64, u32>,
-    /// Entries whose value is known, per VM.
-    pub(crate) fresh: FxHashMap<u16, Fresh>,
-    /// Pages that a thread made or looked up in the fault it is in, and whether it made them: the install that follows goes to the last.
-    made: FxHashMap<u32, Vec<(SpKey, bool)>>,
-    /// Pages that exist, located or not.
-    live: Live,
-    /// VMs whose pages are named by the level of the entry that points to them: the TDP MMU of 5.10.
-    above: FxHashSet<u16>,
-    /// VMs whose pages show that they are not the TDP MMU's, and those that have a direct root.
-    legacy: FxHashSet<u16>,
-    direct_root: FxHashSet<u16>,
-    table_of: FxHashMap<SpKey, u32>,
-    key_of_table: FxHashMap<u32, SpKey>,
-    /// What each table was when it was last known, for those who tell of it later.
-    pub(crate) was: FxHashMap<u32, SpKey>,
-    /// Roles that two tables at once were of, as far as they are printed.
-    twins: FxHashSet<SpKey>,
-    /// Tables by the frame they shadow.
-    shadows: FxHashMap<(u16, u64), Vec<u32>>,
-    /// Guest tables that have shadow pages, located or not, and by frame how many.
-    pages: FxHashSet<SpKey>,
-    guest_tables: BTreeMap<(u16, u64), u32>,
-    /// Pages that are out of sync with the guest's.
-    unsync: FxHashSet<SpKey>,
-    /// Tables of each VM in use, and of those the ones whose making was not seen.
-    tables: FxHashMap<u16, FxHashSet<u32>>,
-    unnamed: FxHashMap<u16, FxHashSet<u32>>,
-    ranges: Ranges,
-    cows: FxHashMap<u32, Cow>,
-    places: FxHashMap<u16, Places>,
-    walks: FxHashMap<u32, Walks>,
-    /// VMs whose guests have tables of 4-byte entries.
-    narrow: FxHashSet<u16>,
-    /// MMIO entries known only by frame.
-    mmio: FxHashMap<(u16, u64), u32>,
-    mmio_tables: FxHashMap<u16, u32>,
-    /// All pages of a VM were made obsolete, and the thread that zaps them is not known to be done.
-    zaps: Vec<ZapAll>,
-    /// What a thread set since it came out of the guest: once it goes on, others may have changed it.
-    set: FxHashMap<u32, Vec<u32>>,
-    /// A (virtual, frame) pair waiting for the physical address of the same entry.
-    virt: Option<(u32, u64, u64)>,
-    /// Entries of tables that are, or may be, direct, by level and frame.
-    direct_at: FxHashMap<(u16, u8, u64), Vec<u32>>,
-    /// VMs with any silent table.
-    active: bool,
-}
-
-impl Silent {
-    pub(crate) fn new(trace: &Trace) -> Self {
-        Self { ranges: Ranges::of(trace), ..Self::default() }
-    }
-
-    /// The recorder was asked for the ranges of mmu_notifiers.
-    pub(crate) fn ranges_recorded(&mut self, asked: bool) {
-        self.ranges.told |= asked && !self.ranges.deaf;
-    }
-}
 
 impl Engine {
     /// Every event, for what it says about silent tables.

@@ -2,12 +2,13 @@
 
 use mmuscope_trace::Page;
 
-use crate::engine::{At, Engine};
+use crate::engine::Engine;
 use crate::model::{Certainty, Reason, Shade, pages_of};
+use crate::moment::At;
 use crate::recorded::kind;
-use crate::silent::SpKey;
 use crate::silent::fresh::Fresh;
 use crate::silent::places::Places;
+use crate::silent::shadow::SpKey;
 use crate::store::TableRec;
 
 impl Engine {

@@ -4,11 +4,14 @@
 use mmuscope_spte::Mode;
 use mmuscope_trace::{Body, ErrorEncoding, Event, Page};
 
-use crate::engine::{At, Engine, NewPage, index_of, key_of};
+use crate::engine::Engine;
+use crate::keys::{index_of, key_of};
 use crate::model::{Reason, Shade};
+use crate::moment::At;
 use crate::recorded::kind;
-use crate::silent::SpKey;
 use crate::silent::fresh::Fresh;
+use crate::silent::shadow::SpKey;
+use crate::threads::NewPage;
 
 impl Engine {
     /// Whether it shows when a vCPU thread goes on after a fault, and why it came out of the guest.

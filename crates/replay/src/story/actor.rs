@@ -7,8 +7,8 @@ use mmuscope_spte::State;
 use mmuscope_trace::{BLOCK, Body, Cursor, ErrorEncoding, Event, Trace};
 
 use crate::ends::{Ends, after, is_one_page};
+use crate::kinds::kind_by_name;
 use crate::model::{NX_RECOVERY, VmId, pages_of};
-use crate::series::kind_by_name;
 use crate::timeline::Timeline;
 use mmuscope_units::duration;
 

@@ -8,7 +8,7 @@ mod words;
 use mmuscope_spte::WriteLoss;
 use mmuscope_trace::Trace;
 
-use crate::faults::Packed;
+use crate::faults::state::Packed;
 use crate::model::{
     Certainty, Entry, EntryId, EventIx, Fault, FaultId, PageStory, Reason, Shade, Span, State, StoryLine,
     TableId, VmId, ZapCause, pages_of,
@@ -320,7 +320,7 @@ impl Timeline {
     fn table_words(&self, id: TableId) -> String {
         let page = self.store().tables[id.0 as usize].page;
         let at = if page == 0 { String::new() } else { format!(" at {page:#x}") };
-        match self.engine.silent.was.get(&id.0).and_then(crate::silent::SpKey::shadows) {
+        match self.engine.silent.was.get(&id.0).and_then(crate::silent::shadow::SpKey::shadows) {
             Some((gfn, role)) => {
                 let access: String = [('r', role.r), ('w', role.w), ('x', role.x), ('u', role.u)]
                     .iter()

@@ -6,8 +6,8 @@ use mmuscope_trace::{BLOCK, Body, ErrorEncoding, Event, Isa, Page, Trace};
 use rayon::prelude::*;
 
 use super::level_size;
+use crate::kinds::{KINDS, kind_of};
 use crate::model::{EventIx, VmId, pages_of};
-use crate::series::{KINDS, kind_of};
 use crate::timeline::Timeline;
 
 /// `kvm_exit` of a nested page fault on SVM, which names the guest physical address.

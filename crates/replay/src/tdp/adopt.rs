@@ -1,7 +1,9 @@
 //! Tables that were taken for those of another MMU, until the first change event told that the VM has the TDP MMU.
 
-use crate::engine::{At, Engine, index_of, key_of};
+use crate::engine::Engine;
+use crate::keys::{index_of, key_of};
 use crate::model::{Certainty, MmuKind, Reason, Shade, State};
+use crate::moment::At;
 use crate::store::NONE;
 
 impl Engine {

@@ -2,11 +2,16 @@
 
 use mmuscope_spte::State as SpteState;
 
-use crate::engine::{At, Engine, Fit, Install, Key, Reread};
+use crate::engine::Engine;
 use crate::gaps::Gap;
+use crate::gaps::Reread;
+use crate::keys::Key;
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
+use crate::moment::At;
 use crate::store::NONE;
-use crate::tdp::{Change, Found};
+use crate::tdp::change::Fit;
+use crate::tdp::change::{Change, Found};
+use crate::threads::Install;
 
 /// Most children that splits may imply: what a file can make us store stays in proportion to it.
 const IMPLIED_BASE: u64 = 4 << 20;

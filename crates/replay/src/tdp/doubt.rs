@@ -12,11 +12,13 @@
 //!
 //! Any other change may be in any table of its place: where the old value fits, that entry's value is no longer known.
 
-use crate::engine::{At, Engine, Fit};
+use crate::engine::Engine;
 use crate::gaps::Gaps;
 use crate::model::{Certainty, Reason, Shade};
+use crate::moment::At;
 use crate::store::NONE;
-use crate::tdp::{Change, Found};
+use crate::tdp::change::Fit;
+use crate::tdp::change::{Change, Found};
 
 impl Engine {
     /// Whether tables may be alive in this VM that the trace has not shown, or gone without a word.
@@ -36,7 +38,7 @@ impl Engine {
             return;
         }
         let (vm, root, page) = (r.vm, r.root, r.page);
-        let key = crate::engine::Key { as_id: r.as_id, level: r.level, gfn: r.gfn };
+        let key = crate::keys::Key { as_id: r.as_id, level: r.level, gfn: r.gfn };
         // One valid root has one table at a place.
         for t in self.live.get(&key).into_iter().flatten().copied() {
             let o = &mut self.store.tables[t as usize];

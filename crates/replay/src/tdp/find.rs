@@ -2,10 +2,14 @@
 
 use mmuscope_spte::State as SpteState;
 
-use crate::engine::{At, Engine, Fit, Key, NewPage, index_of, key_of};
+use crate::engine::Engine;
+use crate::keys::{Key, index_of, key_of};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade};
+use crate::moment::At;
 use crate::store::{NONE, TableRec};
-use crate::tdp::{Change, Found};
+use crate::tdp::change::Fit;
+use crate::tdp::change::{Change, Found};
+use crate::threads::NewPage;
 
 impl Engine {
     /// Same value but for what hardware sets.

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod apply;
+mod change;
 mod doubt;
 mod find;
 mod reread;
@@ -9,30 +10,11 @@ mod teardown;
 
 use mmuscope_spte::State as SpteState;
 
-use crate::engine::{At, Engine, Fit, Key, index_of, key_of};
+use crate::engine::Engine;
+use crate::keys::{Key, index_of, key_of};
 use crate::model::{EvidenceKind, MmuKind};
-
-/// One `kvm_tdp_mmu_spte_changed`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Change {
-    /// When, in which thread, and in which VM as far as the thread tells.
-    pub(crate) at: At,
-    /// The table the entry lies in, as far as its place tells.
-    pub(crate) key: Key,
-    pub(crate) idx: u16,
-    pub(crate) gfn: u64,
-    pub(crate) old: u64,
-    pub(crate) new: u64,
-}
-
-/// The table an event was found to belong to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Found {
-    pub(crate) table: u32,
-    pub(crate) fit: Fit,
-    /// No other table can be meant.
-    pub(crate) sure: bool,
-}
+use crate::moment::At;
+use crate::tdp::change::{Change, Fit, Found};
 
 impl Engine {
     pub(crate) fn tdp_changed(&mut self, at: At, as_id: u8, level: u8, gfn: u64, old: u64, new: u64) {

@@ -3,10 +3,16 @@
 use mmuscope_spte::State as SpteState;
 use mmuscope_trace::FastPfResult;
 
-use crate::engine::{At, Engine, FastFault, Fit, Install, Key, Reread, SetSpte, index_of, key_of};
+use crate::engine::Engine;
+use crate::gaps::Reread;
+use crate::keys::{Key, index_of, key_of};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, pages_of};
+use crate::moment::At;
+use crate::reported::{FastFault, SetSpte};
 use crate::store::NONE;
-use crate::tdp::{Change, Found};
+use crate::tdp::change::Fit;
+use crate::tdp::change::{Change, Found};
+use crate::threads::Install;
 
 impl Engine {
     /// `kvm_mmu_set_spte` of a TDP table: it tells which table. Returns whether it was one.

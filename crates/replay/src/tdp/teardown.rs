@@ -3,10 +3,13 @@
 use mmuscope_spte::State as SpteState;
 use mmuscope_trace::Page;
 
-use crate::engine::{At, Engine, Fit, Key};
+use crate::engine::Engine;
+use crate::keys::Key;
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
+use crate::moment::At;
 use crate::store::NONE;
-use crate::tdp::{Change, Found};
+use crate::tdp::change::Fit;
+use crate::tdp::change::{Change, Found};
 
 impl Engine {
     /// A change in a table that is being, or was, torn down.

@@ -1,0 +1,14 @@
+//! [`At`]: when an event was made, by which thread, and for which VM. The engine makes one for each event and hands it to every rule.
+
+/// When and by whom an event was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    /// Number of the thread.
+    pub(crate) th: usize,
+    /// The VM it is taken to work for.
+    pub(crate) vm: u16,
+    /// That is beyond doubt.
+    pub(crate) vm_known: bool,
+    pub(crate) ev: u32,
+    pub(crate) ts: u64,
+}
