@@ -58,7 +58,7 @@ pub fn trace(text: &str) -> Result<Trace, FixtureError> {
 }
 
 fn named(name: &str) -> Result<Resolved, String> {
-    LayoutSpec::named(name).and_then(|s| s.resolve()).map_err(|e| e.to_string())
+    LayoutSpec::find(name).map_err(|e| e.to_string())
 }
 
 /// The same under a layout that no name stands for, until a line `layout NAME` names another.

@@ -3,7 +3,7 @@
 use alloc::{format, string::String, vec::Vec};
 use core::cell::OnceCell;
 
-use crate::{Era, Error, FileError, LayoutSpec, Mode, Resolved, eras, file::File};
+use crate::{Era, Error, FileError, Mode, eras, file::File};
 
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/layout_files.rs"));
 
@@ -86,9 +86,4 @@ impl Library {
         }
         Ok(names)
     }
-}
-
-/// The layout of a name, for a host about which nothing is known.
-pub fn find(name: &str) -> Result<Resolved, Error> {
-    LayoutSpec::named(name)?.resolve()
 }

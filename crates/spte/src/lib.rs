@@ -68,6 +68,8 @@ mod diff;
 #[cfg(feature = "alloc")]
 mod eras;
 #[cfg(feature = "alloc")]
+mod error;
+#[cfg(feature = "alloc")]
 pub mod explain;
 #[cfg(feature = "alloc")]
 mod fields;
@@ -94,10 +96,12 @@ pub use diff::{Change, Changes, WriteLoss, changes, write_loss};
 #[cfg(feature = "alloc")]
 pub use eras::{Era, eras};
 #[cfg(feature = "alloc")]
+pub use error::Error;
+#[cfg(feature = "alloc")]
 pub use explain::{Explanation, explain};
 #[cfg(feature = "alloc")]
 pub use fields::{BitRun, FieldKind};
 #[cfg(feature = "alloc")]
 pub use file::FileError;
 #[cfg(feature = "alloc")]
-pub use spec::{Error, LayoutSpec, Resolved};
+pub use spec::{LayoutSpec, Resolved};

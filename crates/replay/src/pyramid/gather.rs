@@ -4,20 +4,12 @@ use std::hint::black_box;
 
 use rustc_hash::FxHashMap;
 
-use super::build::{Extent, Raw, Segment, Start};
+use super::build::{Extent, Node, Raw, Segment, Start};
 use super::{Item, Layer, NODE_BITS, Sizes, TICKS, WIDTH, add, code_of, shift_of};
 use crate::store::{CHUNK, NONE, Store};
 
 /// Changes looked at together.
 const AHEAD: u32 = 32;
-
-/// Sixteen neighbouring entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Node {
-    pub(crate) layer: u32,
-    /// First entry / 16.
-    pub(crate) key: u32,
-}
 
 /// What a node holds now.
 #[derive(Clone, Copy, Debug, Default)]

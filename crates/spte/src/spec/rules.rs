@@ -3,11 +3,10 @@
 
 use alloc::{format, string::String, vec::Vec};
 
-use super::{
-    Error,
-    settings::{Settings, Terms},
+use super::settings::{Settings, Terms};
+use crate::{
+    Error, Host, MarkMmio, Masks, PageLevel, Resize, SetSpte, Traces, Unlink, Vendor, ZapAll, bits, mmio,
 };
-use crate::{Host, MarkMmio, Masks, PageLevel, Resize, SetSpte, Traces, Unlink, Vendor, ZapAll, bits, mmio};
 
 /// What the kernel traces.
 pub(super) fn traces(s: &Settings<'_>) -> Result<Traces, Error> {
