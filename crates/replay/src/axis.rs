@@ -142,7 +142,7 @@ impl GfnAxis {
                 bits &= bits - 1;
                 let e = (c * CHUNK) as u32 + i;
                 let p = store.place(e);
-                let t = &store.tables[p.table as usize];
+                let t = &store.tables[p.table];
                 let v = ranges.entry((t.vm, t.as_id)).or_default();
                 let end = p.gfn.saturating_add(pages_of(p.level));
                 match v.last_mut() {

@@ -1,4 +1,5 @@
-//! Where things end that no event says the end of: faults, VMs, phases.
+//! Where things end that no event says the end of: a fault ([`after`]) and a phase ([`phases`]). Rules without state; the engine asks the first
+//! for each event of a thread, the timeline the second when it is sealed.
 
 use mmuscope_spte::{Decoded, Layout, State, WriteLoss, write_loss};
 use mmuscope_trace::{Body, StrId, Trace};

@@ -9,13 +9,13 @@ use crate::ends::MarkerNote;
 use crate::faults::FaultTracker;
 use crate::gaps::{Gap, Gaps};
 use crate::gaps::{Reread, gap_evidence, reread_evidence};
-use crate::keys::Key;
+use crate::keys::{Key, TableIx};
 use crate::model::{Evidence, EvidenceKind, MmuKind, Shade, VmId};
 use crate::moment::At;
 use crate::recorded::Recorded;
 use crate::silent::state::Silent;
-use crate::store::{NONE, Store};
-use crate::threads::Thread;
+use crate::store::Store;
+use crate::threads::{Thread, ThreadIx, Threads};
 use crate::vms::VmMap;
 
 /// The state of a replay between two events.
@@ -26,25 +26,23 @@ pub(crate) struct Engine {
     /// What the kernel traces.
     pub(crate) traces: Traces,
     pub(crate) vms: VmMap,
-    pub(crate) threads: Vec<Thread>,
-    thread_ix: FxHashMap<u32, u32>,
-    last_thread: (u32, u32),
+    pub(crate) threads: Threads,
     /// Attached tables.
-    pub(crate) live: FxHashMap<Key, Vec<u32>>,
+    pub(crate) live: FxHashMap<Key, Vec<TableIx>>,
     /// Where tables were known at any time.
     pub(crate) places: rustc_hash::FxHashSet<(u16, Key)>,
     /// Frames that a fast fault changed in an entry that was not found: it did not hold its next old value all the time.
     pub(crate) unbooked: rustc_hash::FxHashSet<u64>,
     /// Attached table of a host page.
-    pub(crate) by_page: FxHashMap<u64, u32>,
+    pub(crate) by_page: FxHashMap<u64, TableIx>,
     /// Table that was last torn down in a host page.
-    pub(crate) dying: FxHashMap<u64, u32>,
+    pub(crate) dying: FxHashMap<u64, TableIx>,
     /// Child table of an entry.
-    pub(crate) child_of: FxHashMap<u32, u32>,
+    pub(crate) child_of: FxHashMap<u32, TableIx>,
     /// Roots that `kvm_mmu_zap_all_fast` made obsolete.
-    pub(crate) obsolete: rustc_hash::FxHashSet<u32>,
+    pub(crate) obsolete: rustc_hash::FxHashSet<TableIx>,
     /// Tables detached lately, newest last.
-    pub(crate) recent: Vec<u32>,
+    pub(crate) recent: Vec<TableIx>,
     pub(crate) gaps: Gaps,
     /// Pages whose link was cut before any event made it: with thread and time.
     pub(crate) cuts: Vec<(u64, u32, u64)>,
@@ -72,7 +70,7 @@ pub(crate) struct Engine {
     /// Implied children made so far (bounded against made-up files).
     pub(crate) implied: u64,
     /// Threads whose teardown was told to its last entry.
-    pub(crate) torn: Vec<usize>,
+    pub(crate) torn: Vec<ThreadIx>,
     /// How MMIO entries are made here is confirmed, so that their values may be computed.
     pub(crate) mmio_sure: bool,
 }
@@ -87,9 +85,7 @@ impl Engine {
             layout,
             traces,
             vms: VmMap::new(trace),
-            threads: Vec::new(),
-            thread_ix: FxHashMap::default(),
-            last_thread: (NONE, 0),
+            threads: Threads::default(),
             live: FxHashMap::default(),
             places: rustc_hash::FxHashSet::default(),
             unbooked: rustc_hash::FxHashSet::default(),
@@ -157,21 +153,12 @@ impl Engine {
     }
 
     /// Number of a thread, with its state made if need be.
-    pub(crate) fn thread(&mut self, tid: u32) -> usize {
-        if self.last_thread.0 == tid {
-            return self.last_thread.1 as usize;
-        }
-        let n = self.threads.len() as u32;
-        let i = *self.thread_ix.entry(tid).or_insert(n);
-        if i == n {
-            let vm = self.vms.of_tid(tid);
-            self.threads.push(Thread { tid, vm, prev_ts: 0, root: NONE, ..Thread::default() });
-        }
-        self.last_thread = (tid, i);
-        i as usize
+    pub(crate) fn thread(&mut self, tid: u32) -> ThreadIx {
+        let vm = || self.vms.of_tid(tid);
+        self.threads.of_tid(tid, || Thread { tid, vm: vm(), root: TableIx::NONE, ..Thread::default() })
     }
 
-    pub(crate) fn vm_of(&mut self, th: usize) -> u16 {
+    pub(crate) fn vm_of(&mut self, th: ThreadIx) -> u16 {
         match self.threads[th].vm {
             Some(v) => v,
             None => self.vms.default_vm(),
@@ -205,8 +192,8 @@ impl Engine {
         }
     }
 
-    pub(crate) fn key_is(&self, table: u32, key: Key) -> bool {
-        let r = &self.store.tables[table as usize];
+    pub(crate) fn key_is(&self, table: TableIx, key: Key) -> bool {
+        let r = &self.store.tables[table];
         r.level == key.level && r.gfn == key.gfn && r.as_id == key.as_id
     }
 

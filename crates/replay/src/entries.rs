@@ -49,7 +49,7 @@ impl Timeline {
                 let base = gfn / pages_of(level) * pages_of(level);
                 for e in self.free_by_gfn.get(&base).into_iter().flatten() {
                     let p = s.place(*e);
-                    let t = &s.tables[p.table as usize];
+                    let t = &s.tables[p.table];
                     if p.level == level && t.vm == vm.0 && t.as_id == as_id {
                         out.push(EntryId(*e));
                     }

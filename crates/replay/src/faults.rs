@@ -3,7 +3,7 @@
 
 pub(crate) mod state;
 
-use mmuscope_trace::{Body, ErrorEncoding, Event, FastPfResult, Isa};
+use mmuscope_trace::{Body, ErrorEncoding, Event, Isa};
 
 use crate::model::Outcome;
 use crate::store::NONE;
@@ -230,48 +230,11 @@ impl FaultTracker {
                 th.fault.exit = ExitNote::default();
             }
             _ => {
-                let Some(o) = &mut th.fault.open else { return };
-                match e.body {
-                    Body::SpteRequested { gfn, level, .. } => {
-                        if o.outcome == Some(Outcome::MmioInstalled) && o.p.gfn != gfn {
-                            o.outcome = None;
-                            o.p.flags &= !Packed::MMIO;
-                        }
-                        o.p.gfn = gfn;
-                        o.p.levels = o.p.levels & 0xf0 | level & 15;
-                    }
-                    // Prefetched neighbours are set too; the page that was asked for is what the fault is about.
-                    Body::SetSpte { gfn, level, .. } if o.is_for(level, gfn) => {
-                        o.set = true;
-                        if o.p.gfn == u64::MAX {
-                            o.p.gfn = gfn;
-                        }
-                        o.p.levels = o.p.levels & 15 | level << 4;
-                    }
-                    Body::FastPageFault { result, .. } => match result {
-                        FastPfResult::Fixed => o.outcome = Some(Outcome::FixedFast),
-                        FastPfResult::Spurious => o.outcome = Some(Outcome::Spurious),
-                        FastPfResult::Emulate => o.outcome = Some(Outcome::Emulated),
-                        _ => {}
-                    },
-                    Body::EmulateInsn { .. } => o.emulated = true,
-                    Body::TryAsyncGetPage { .. } => o.queued = true,
-                    // What KVM walks first in a fault of a nested guest are the tables that its hypervisor made for it, at the very address:
-                    // which is the nested guest's, not one of this VM. An emulated access is walked at other addresses, or without U.
-                    Body::PagetableWalk { addr, pferr } if !o.walked => {
-                        o.walked = true;
-                        let nested = o.p.encoding == 0 || o.p.encoding == 1 && pferr & 4 != 0;
-                        let both = Packed::GPA | Packed::HAS_CODE;
-                        if nested && addr == o.p.addr && o.p.flags & both == both && o.p.levels == 0 {
-                            o.p.gfn = u64::MAX;
-                            o.p.flags &= !Packed::GPA;
-                        }
-                        return;
-                    }
-                    Body::WalkerError { .. } | Body::NestedVmexit { .. } => o.outcome = Some(Outcome::Guest),
-                    _ => return,
+                if let Some(o) = &mut th.fault.open
+                    && o.takes(&e.body)
+                {
+                    o.p.last_event = ev;
                 }
-                o.p.last_event = ev;
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Old values that did not fit, waiting for the change that explains them.
+//! Old values and re-read values that did not fit, waiting for the change that explains them. The TDP MMU's rules leave them here and look for
+//! them; what is not explained in time becomes evidence.
 
 use std::collections::VecDeque;
 

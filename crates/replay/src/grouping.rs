@@ -1,4 +1,15 @@
-//! Which threads belong to one VM, where the recording does not name processes: those that fill the same page tables.
+//! Which threads belong to one VM, where the recording does not name processes: those that fill the same page tables. [`crate::vms`] and the
+//! event table of `analysis` ask for the groups ([`VmSearch`]); nothing here looks at an entry's value beyond the page that it links.
+//!
+//! The rule in five sentences:
+//!
+//! 1. Threads whose process the recording names are of that process's VM, and no later step parts or mixes them.
+//! 2. Two vCPU threads that worked on one page of a page table (one links it, another fills or unlinks it) are of one VM, the pair with most
+//!    such pages first, unless both ran the vCPU of one number at the same time.
+//! 3. A thread of the VMM that worked on the tables of two vCPUs joins these, too; kernel threads that serve every VM do not.
+//! 4. A vCPU thread that shares no page with any other goes where the reader put it, if no vCPU number speaks against it, and is marked as
+//!    guessed: then nothing that rests on its VM is beyond doubt.
+//! 5. Any other thread belongs to a VM if all tables that it touched are of that one, and to none otherwise.
 
 use mmuscope_trace::{Body, Event, Strings, Trace, TraceInfo, VmGuess};
 use rustc_hash::FxHashMap;

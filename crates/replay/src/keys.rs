@@ -19,3 +19,19 @@ pub(crate) fn key_of(as_id: u8, level: u8, gfn: u64) -> Key {
 pub(crate) fn index_of(level: u8, gfn: u64) -> u16 {
     (gfn >> (9 * (u32::from(level.clamp(1, 6)) - 1)) & 511) as u16
 }
+
+/// Number of a table among all tables of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub(crate) struct TableIx(pub(crate) u32);
+
+impl TableIx {
+    /// No table.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+}
+
+impl Default for TableIx {
+    fn default() -> Self {
+        Self::NONE
+    }
+}

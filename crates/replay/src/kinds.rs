@@ -1,4 +1,5 @@
-//! A small number for each kind of event, by which the store keeps what every event was.
+//! A small number for each kind of event, by which the store keeps what every event was. Filled by the engine's count of events, asked by sums and
+//! by rules about what was recorded; it says nothing of what an event means.
 
 use mmuscope_trace::Body;
 

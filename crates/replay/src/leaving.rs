@@ -6,10 +6,11 @@ use mmuscope_trace::Body;
 use crate::ends::{Ends, after};
 use crate::engine::Engine;
 use crate::moment::At;
+use crate::threads::ThreadIx;
 
 impl Engine {
     /// Closes a thread's fault that the event before was the last of.
-    pub(crate) fn leave(&mut self, th: usize, ev: u32) {
+    pub(crate) fn leave(&mut self, th: ThreadIx, ev: u32) {
         let tdp = self.vms.is_tdp(self.threads[th].vm.unwrap_or(0));
         self.faults.leave(&mut self.threads[th], tdp, ev);
     }

@@ -2,9 +2,9 @@
 //! numbered; nothing else makes everything stale at once.
 
 use crate::engine::Engine;
+use crate::keys::TableIx;
 use crate::model::Shade;
 use crate::model::{Certainty, LostSpan, Reason};
-use crate::store::NONE;
 
 impl Engine {
     /// Events after the last one are left out: what is known is known up to here.
@@ -24,21 +24,21 @@ impl Engine {
             self.report_gap(g);
         }
         self.rereads.clear();
-        for t in 0..self.threads.len() {
+        for t in self.threads.numbers() {
             self.settle(t, ev, ts);
         }
-        for t in &mut self.threads {
+        for t in self.threads.all_mut() {
             t.prev_ts = ts;
             t.zapping = false;
             t.notifying = false;
-            t.root = NONE;
+            t.root = TableIx::NONE;
             t.cut = None;
             t.doomed = None;
             t.path.clear();
             t.install = None;
             t.pages.clear();
         }
-        let live: Vec<u32> = self.live.values().flatten().copied().collect();
+        let live: Vec<TableIx> = self.live.values().flatten().copied().collect();
         for t in live {
             let entries: Vec<u32> = self.store.table_entries(t).collect();
             for e in entries {
@@ -56,10 +56,10 @@ impl Engine {
                     );
                 }
             }
-            let r = &mut self.store.tables[t as usize];
+            let r = &mut self.store.tables[t];
             (r.lossy, r.alive) = (true, false);
         }
         self.silent_lost(ev, ts);
-        self.faults.lost(&mut self.threads, ev);
+        self.faults.lost(self.threads.all_mut(), ev);
     }
 }

@@ -1,10 +1,13 @@
-//! [`At`]: when an event was made, by which thread, and for which VM. The engine makes one for each event and hands it to every rule.
+//! [`At`]: when an event was made, by which thread, and for which VM. The engine makes one for each event and hands it to every rule; nothing
+//! keeps one longer than the event.
+
+use crate::threads::ThreadIx;
 
 /// When and by whom an event was made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct At {
     /// Number of the thread.
-    pub(crate) th: usize,
+    pub(crate) th: ThreadIx,
     /// The VM it is taken to work for.
     pub(crate) vm: u16,
     /// That is beyond doubt.

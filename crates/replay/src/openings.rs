@@ -25,8 +25,7 @@ impl Store {
     /// Spans from number `p` on that had begun before event `ev`, at `t`, as later events told.
     pub(crate) fn opened_before(&self, p: usize, ev: u32, t: u64) -> impl Iterator<Item = u32> + '_ {
         let i = self.openings.partition_point(|o| (o.0 as usize) < p);
-        let attached =
-            move |x: u32| self.tables[self.table_of(self.s_entry[x as usize]) as usize].detach_ev >= ev;
+        let attached = move |x: u32| self.tables[self.table_of(self.s_entry[x as usize])].detach_ev >= ev;
         self.openings[i..].iter().filter(move |o| o.1 <= t && attached(o.0)).map(|o| o.0)
     }
 }

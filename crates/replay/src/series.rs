@@ -159,7 +159,7 @@ impl Sums {
             self.torn.push(0);
         }
         for t in &store.detaches[self.torn.len() - 1..] {
-            let r = &store.tables[*t as usize];
+            let r = &store.tables[*t];
             sum += store.table_entries(*t).filter(|e| goes_with_table(store, r, *e)).count() as u32;
             self.torn.push(sum);
         }
@@ -224,7 +224,7 @@ impl Sums {
             let from = a.0.max(block * ZAP_BLOCK);
             let span = (from..b.0).find(|i| zaps(store, *i)).map(|i| store.s_ev[i]);
             let table = (a.2..b.2).find(|d| self.torn[*d] < self.torn[d + 1]);
-            let table = table.map(|d| store.tables[store.detaches[d] as usize].detach_ev);
+            let table = table.map(|d| store.tables[store.detaches[d]].detach_ev);
             span.into_iter().chain(table).min()
         };
         let upto = |t: u64| {
@@ -232,7 +232,7 @@ impl Sums {
             let p = store.s_ev.partition_point(|e| *e < ev);
             let b = (p / ZAP_BLOCK).min(self.zaps.len().saturating_sub(1));
             let rest = (b * ZAP_BLOCK..p).filter(|i| zaps(store, *i)).count() as u64;
-            let d = store.detaches.partition_point(|t| store.tables[*t as usize].detach_ev < ev);
+            let d = store.detaches.partition_point(|t| store.tables[*t].detach_ev < ev);
             let torn = self.torn.get(d).copied().unwrap_or(0);
             (p, u64::from(self.zaps.get(b).copied().unwrap_or(0)) + rest + u64::from(torn), d)
         };

@@ -9,11 +9,11 @@ use mmuscope_trace::{Body, Event, Page, TaskKind};
 
 use crate::ends::MarkerNote;
 use crate::engine::Engine;
-use crate::keys::key_of;
+use crate::keys::{TableIx, key_of};
 use crate::model::{Certainty, LostSpan, Reason, Shade};
 use crate::moment::At;
 use crate::reported::{FastFault, MarkMmio, SetSpte};
-use crate::threads::NewPage;
+use crate::threads::{NewPage, ThreadIx};
 
 impl Engine {
     /// Consumes one event. The order matters: first what the event says about its thread, then whether it ends what the thread was at, then what
@@ -111,7 +111,7 @@ impl Engine {
     }
 
     /// A thread does something: what it was tearing down, zapping, or had frozen is done unless this event is part of it.
-    fn goes_on(&mut self, th: usize, e: &Event, ev: u32, ts: u64) {
+    fn goes_on(&mut self, th: ThreadIx, e: &Event, ev: u32, ts: u64) {
         if !self.torn.is_empty() {
             for t in std::mem::take(&mut self.torn) {
                 self.settle(t, ev, ts);
@@ -201,7 +201,7 @@ impl Engine {
     }
 
     /// Whether an event is part of what its thread is tearing down.
-    fn belongs_to_teardown(&self, th: usize, e: &Event) -> bool {
+    fn belongs_to_teardown(&self, th: ThreadIx, e: &Event) -> bool {
         let t = &self.threads[th];
         match e.body {
             Body::TdpSpteChanged { as_id, gfn, level, old_spte, .. } => {
@@ -209,7 +209,7 @@ impl Engine {
                 let page = self.pfn_bits(old_spte);
                 t.tearing.iter().rev().any(|x| self.key_is(*x, key))
                     || t.unlinking.iter().any(|(x, _)| {
-                        let r = &self.store.tables[*x as usize];
+                        let r = &self.store.tables[*x];
                         r.page == page && r.level + 1 == level
                     })
             }
@@ -217,7 +217,7 @@ impl Engine {
                 let level = page.role.level;
                 page.role.direct
                     && t.tearing.iter().any(|x| {
-                        let r = &self.store.tables[*x as usize];
+                        let r = &self.store.tables[*x];
                         // Where links are told cut after the entries, the tables below come before theirs.
                         let below = || {
                             t.unlinking.iter().any(|u| u.0 == *x)
@@ -232,7 +232,7 @@ impl Engine {
     }
 
     /// The thread went on: torn-down tables are gone, frozen entries released.
-    pub(crate) fn settle(&mut self, th: usize, ev: u32, ts: u64) {
+    pub(crate) fn settle(&mut self, th: ThreadIx, ev: u32, ts: u64) {
         let tearing = std::mem::take(&mut self.threads[th].tearing);
         self.threads[th].unlinking.clear();
         for t in tearing {
@@ -243,7 +243,7 @@ impl Engine {
             return;
         }
         for e in frozen {
-            let attached = self.store.tables[self.store.place(e).table as usize].attached();
+            let attached = self.store.tables[self.store.place(e).table].attached();
             if attached && self.store.now(e).is_some_and(|(_, m)| m.shade == Shade::Removed) {
                 self.store.push(
                     e,
@@ -259,13 +259,13 @@ impl Engine {
 
     fn zap_all_fast(&mut self, at: At) {
         let At { th, vm, .. } = at;
-        let roots: Vec<u32> = self
+        let roots: Vec<TableIx> = self
             .live
             .values()
             .flatten()
             .copied()
             .filter(|t| {
-                let r = &self.store.tables[*t as usize];
+                let r = &self.store.tables[*t];
                 // What a mirror tree stands for cannot be built anew so fast: it stays.
                 r.vm == vm && r.root == *t && !r.mirror
             })

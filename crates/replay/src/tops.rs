@@ -46,7 +46,7 @@ impl Timeline {
             for z in zaps_of(s, e) {
                 let ts = z.ts;
                 let p = s.place(e);
-                let t = &s.tables[p.table as usize];
+                let t = &s.tables[p.table];
                 let gfn = p.gfn / pages_of(p.level) * pages_of(p.level);
                 let x = own.entry((t.vm, t.as_id, p.level, gfn)).or_insert(TopPage {
                     vm: VmId(t.vm),

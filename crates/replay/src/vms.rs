@@ -1,4 +1,15 @@
-//! Which VM an event belongs to. No event says: threads, processes and page tables do.
+//! [`VmMap`]: which VM an event belongs to, and what is known of each VM. No event says whose it is: threads, processes and page tables do. The
+//! engine asks for the VM of each thread ([`VmMap::of_tid`]) and rules ask how sure that is ([`VmMap::sure`], [`VmMap::guessed`],
+//! [`VmMap::complete`]); nothing here looks at entries.
+//!
+//! The rule in five sentences:
+//!
+//! 1. A thread is of the VM that [`crate::grouping`] or the recording's processes put it in, and with a single VM in the trace everything is its.
+//! 2. A thread of no known VM works for the first VM until a table says otherwise, and such an answer is never beyond doubt.
+//! 3. A VM is complete if the first thing it did was to make its root (with PAE: four tables) and nothing was lost since: only then is all that it
+//!    maps in the trace.
+//! 4. Which MMU it has is what its events show: a change event is the TDP MMU's, shadow pages are shadow paging's.
+//! 5. It ended if its process or all of its vCPU threads ended, or if its tables were zapped with a root and nothing of it followed.
 
 use mmuscope_trace::{Body, Event, Role, StrId, Trace};
 use rustc_hash::FxHashMap;

@@ -42,7 +42,7 @@ fn cause(store: &Store, event: EventIx, with_table: bool, remapped: bool) -> Zap
 
 /// The zaps of one entry: on its own, or with its table.
 pub(crate) fn zaps_of(store: &Store, entry: u32) -> impl Iterator<Item = Zap> + '_ {
-    let t = &store.tables[store.table_of(entry) as usize];
+    let t = &store.tables[store.table_of(entry)];
     let own = std::iter::successors(store.first_span(entry), |x| store.next_span(*x))
         .filter(|x| begins_with_zap(store, *x as usize))
         .map(move |x| {

@@ -5,6 +5,7 @@
 //! file of `impl Engine` names `engine.rs`, and may call what any other file adds to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ const LEFT: &[(&str, &[&str], &str)] = &[
             "filter::eval",
             "filter::parse",
             "table",
-            "table::build",
+            "table::binary",
             "table::markdown",
             "table::text",
             "table::write",
@@ -32,7 +33,11 @@ const LEFT: &[(&str, &[&str], &str)] = &[
         "the arguments name each command's own, and completions need all of them",
     ),
     ("collector", &["capture", "preamble"], "one constant of the capture's format is the preamble's as well"),
-    ("collector", &["options", "trigger"], "durations are parsed in options, triggers are a kind of option"),
+    (
+        "collector",
+        &["options", "trigger", "trigger::parse"],
+        "durations are parsed in options, triggers are a kind of option",
+    ),
     ("trace", &["dir", "load"], "a folder of recordings is opened as each of its files is"),
     (
         "trace",
@@ -70,7 +75,7 @@ fn code_of(text: &str) -> String {
                 }
             }
             ('r', '"' | '#') if !(i > 0 && (at(i - 1).is_alphanumeric() || at(i - 1) == '_')) => {
-                let hashes = (i + 1..).take_while(|j| at(*j) == '#').count();
+                let hashes = (i + 1..bytes.len()).take_while(|j| at(*j) == '#').count();
                 if at(i + 1 + hashes) == '"' {
                     let end: String = std::iter::once('"').chain((0..hashes).map(|_| '#')).collect();
                     let rest: String = bytes[i + 2 + hashes..].iter().collect();
@@ -304,10 +309,10 @@ fn no_circle_of_files() {
                 left.remove(&known);
                 continue;
             }
-            wrong.push_str(&format!("\n{name}: a circle of {circle:?}:\n"));
+            let _ = writeln!(wrong, "\n{name}: a circle of {circle:?}:");
             for m in &circle {
                 let to: Vec<&String> = graph[m].iter().filter(|t| circle.contains(t)).collect();
-                wrong.push_str(&format!("    {m} names {to:?}\n"));
+                let _ = writeln!(wrong, "    {m} names {to:?}");
             }
         }
     }

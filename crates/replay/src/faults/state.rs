@@ -1,6 +1,8 @@
 //! [`FaultState`], what a thread carries of the fault it is in, and [`Packed`], the record that is made of it. Rules that change an entry say
 //! so here ([`FaultState::changed`]); how a fault begins and ends is the tracker's business.
 
+use mmuscope_trace::{Body, FastPfResult};
+
 use crate::model::{Access, Outcome, Shade, State};
 
 /// RSVD in the error code of a #PF or a nested page fault: reserved bits were found, which KVM sets in MMIO SPTEs only.
@@ -138,6 +140,51 @@ impl Open {
     /// The outcome of a fault whose instruction was emulated.
     pub(super) fn emulation(&self) -> Outcome {
         if self.p.flags & Packed::HIT != 0 { Outcome::MmioHit } else { Outcome::Emulated }
+    }
+
+    /// Takes in an event of the thread, if it says something about a fault.
+    pub(super) fn takes(&mut self, body: &Body) -> bool {
+        let o = self;
+        match *body {
+            Body::SpteRequested { gfn, level, .. } => {
+                if o.outcome == Some(Outcome::MmioInstalled) && o.p.gfn != gfn {
+                    o.outcome = None;
+                    o.p.flags &= !Packed::MMIO;
+                }
+                o.p.gfn = gfn;
+                o.p.levels = o.p.levels & 0xf0 | level & 15;
+            }
+            // Prefetched neighbours are set too; the page that was asked for is what the fault is about.
+            Body::SetSpte { gfn, level, .. } if o.is_for(level, gfn) => {
+                o.set = true;
+                if o.p.gfn == u64::MAX {
+                    o.p.gfn = gfn;
+                }
+                o.p.levels = o.p.levels & 15 | level << 4;
+            }
+            Body::FastPageFault { result, .. } => match result {
+                FastPfResult::Fixed => o.outcome = Some(Outcome::FixedFast),
+                FastPfResult::Spurious => o.outcome = Some(Outcome::Spurious),
+                FastPfResult::Emulate => o.outcome = Some(Outcome::Emulated),
+                _ => {}
+            },
+            Body::EmulateInsn { .. } => o.emulated = true,
+            Body::TryAsyncGetPage { .. } => o.queued = true,
+            // What KVM walks first in a fault of a nested guest are the tables that its hypervisor made for it, at the very address:
+            // which is the nested guest's, not one of this VM. An emulated access is walked at other addresses, or without U.
+            Body::PagetableWalk { addr, pferr } if !o.walked => {
+                o.walked = true;
+                let nested = o.p.encoding == 0 || o.p.encoding == 1 && pferr & 4 != 0;
+                let both = Packed::GPA | Packed::HAS_CODE;
+                if nested && addr == o.p.addr && o.p.flags & both == both && o.p.levels == 0 {
+                    o.p.gfn = u64::MAX;
+                    o.p.flags &= !Packed::GPA;
+                }
+            }
+            Body::WalkerError { .. } | Body::NestedVmexit { .. } => o.outcome = Some(Outcome::Guest),
+            _ => return false,
+        }
+        true
     }
 
     /// Whether an entry is of the page that was asked for; any is while that is not known.

@@ -27,7 +27,7 @@ fn told(t: &Timeline) -> Vec<Told> {
     for i in 0..s.spans_len() as u32 {
         let e = s.s_entry[i as usize];
         let p = s.place(e);
-        let table = &s.tables[p.table as usize];
+        let table = &s.tables[p.table];
         let index = p.gfn >> shift_of(p.level);
         let layer = Layer { vm: table.vm, as_id: table.as_id, level: p.level, hi: (index >> 32) as u32 };
         let entry = index & 0xffff_ffff;

@@ -179,9 +179,9 @@ impl Segment {
         }
         let i = what as usize / 2;
         if what.is_multiple_of(2) {
-            store.tables[store.detaches[self.at.detach0 + i] as usize].detach_ev
+            store.tables[store.detaches[self.at.detach0 + i]].detach_ev
         } else {
-            store.tables[store.deaths[self.at.death0 + i] as usize].dead_ev
+            store.tables[store.deaths[self.at.death0 + i]].dead_ev
         }
     }
 

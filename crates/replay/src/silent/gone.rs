@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::engine::Engine;
+use crate::keys::TableIx;
 use crate::moment::At;
 
 use super::live::{Walked, ZapAll};
@@ -37,9 +38,7 @@ impl Engine {
     fn is_located(&self, key: &SpKey) -> bool {
         let t = self.silent.table_of.get(key);
         self.silent.live.count(key) == 1
-            && t.is_some_and(|t| {
-                self.store.tables[*t as usize].attached() && self.store.tables[*t as usize].page != 0
-            })
+            && t.is_some_and(|t| self.store.tables[*t].attached() && self.store.tables[*t].page != 0)
     }
 
     /// Tables of a level whose page no event tells are gone once all pages of that level that they could be are.
@@ -50,7 +49,7 @@ impl Engine {
         }
         let unnamed = self.silent.unnamed.get(&vm).into_iter().flatten().copied();
         // In the order of their making, not of a set.
-        let gone: BTreeSet<u32> = unnamed.filter(|t| self.store.tables[*t as usize].level == level).collect();
+        let gone: BTreeSet<TableIx> = unnamed.filter(|t| self.store.tables[*t].level == level).collect();
         for t in gone {
             self.drop_silent(t, ev, ts);
         }
@@ -73,7 +72,7 @@ impl Engine {
     /// The shadow pages of a VM that were in use before an event are gone.
     fn drop_older(&mut self, vm: u16, than: u32, ev: u32, ts: u64) {
         let tables = self.silent.tables.get(&vm).into_iter().flatten().copied();
-        let old: BTreeSet<u32> = tables.filter(|t| self.store.tables[*t as usize].start_ev < than).collect();
+        let old: BTreeSet<TableIx> = tables.filter(|t| self.store.tables[*t].start_ev < than).collect();
         for t in old {
             self.drop_silent(t, ev, ts);
         }

@@ -1,10 +1,12 @@
-//! Installs: what the silent MMUs do tell.
+//! Installs: what the silent MMUs do trace. [`Engine::set_spte`], [`Engine::mark_mmio`] and [`Engine::fast_page_fault`] are called for each such
+//! event, and hand it to [`crate::tdp`] first where the VM has that MMU. What is installed is known from then on only as far as the rules
+//! beside this file let it be.
 
 use mmuscope_spte::State as SpteState;
 use mmuscope_trace::FastPfResult;
 
 use crate::engine::Engine;
-use crate::keys::Key;
+use crate::keys::{Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, MmuKind, Reason, Shade, State, pages_of};
 use crate::moment::At;
 use crate::reported::{FastFault, MarkMmio, SetSpte};
@@ -14,7 +16,7 @@ use crate::store::TableRec;
 
 impl Engine {
     /// The table that lies in a host page.
-    fn silent_table(&mut self, at: At, page: u64, level: u8, gfn: u64) -> u32 {
+    fn silent_table(&mut self, at: At, page: u64, level: u8, gfn: u64) -> TableIx {
         let At { th, vm, ev, ts, .. } = at;
         let tid = self.threads[th].tid;
         let span = 9 * u32::from(level.clamp(1, 6));
@@ -29,7 +31,7 @@ impl Engine {
                 return t;
             }
             // The page was freed and is another table now.
-            if self.store.tables[t as usize].silent {
+            if self.store.tables[t].silent {
                 self.drop_silent(t, ev, ts);
             } else {
                 self.retire_page(page, ev, ts);
@@ -47,7 +49,7 @@ impl Engine {
         rec.direct = direct;
         rec.silent = true;
         let t = self.store.add_table(rec);
-        self.store.tables[t as usize].root = t;
+        self.store.tables[t].root = t;
         self.by_page.insert(page, t);
         self.silent.tables.entry(vm).or_default().insert(t);
         match key {
@@ -81,8 +83,8 @@ impl Engine {
     }
 
     /// Whether the table that lay in a page still does, in view of what the thread that installs something there made before.
-    fn still_lies(&self, t: u32, vm: u16, level: u8, base: u64, made: Option<(SpKey, bool)>) -> bool {
-        let r = &self.store.tables[t as usize];
+    fn still_lies(&self, t: TableIx, vm: u16, level: u8, base: u64, made: Option<(SpKey, bool)>) -> bool {
+        let r = &self.store.tables[t];
         if !r.silent || r.vm != vm || r.level != level || r.direct && r.gfn != base {
             return false;
         }
@@ -118,7 +120,7 @@ impl Engine {
         let index = (sptep >> 3 & 511) as u16;
         let shade = self.shade(spte, level);
         // What is larger or smaller at the same place is replaced without a word.
-        let direct = self.store.tables[t as usize].direct || !self.silent.key_of_table.contains_key(&t);
+        let direct = self.store.tables[t].direct || !self.silent.key_of_table.contains_key(&t);
         if direct {
             self.displace(vm, level, gfn, ev);
         }
@@ -258,7 +260,7 @@ impl Engine {
             && i.gfn == gfn
         {
             // The change event came first and said it all; this one joins virtual and physical addresses.
-            let page = self.store.tables[i.table as usize].page;
+            let page = self.store.tables[i.table].page;
             if let Some(v) = sptep
                 && page != 0
                 && self.virt_minus_phys.is_none()
@@ -295,7 +297,7 @@ impl Engine {
             .mmio
             .get(&(vm, gfn))
             .copied()
-            .filter(|e| self.store.tables[self.store.place(*e).table as usize].attached())
+            .filter(|e| self.store.tables[self.store.place(*e).table].attached())
         {
             e
         } else {
@@ -305,7 +307,7 @@ impl Engine {
                 .mmio_tables
                 .get(&vm)
                 .copied()
-                .filter(|t| self.store.tables[*t as usize].attached())
+                .filter(|t| self.store.tables[*t].attached())
                 .unwrap_or_else(|| {
                     let mut rec = TableRec::new(vm, 0, 1, 0, ev, ts);
                     rec.direct = false;

@@ -1,6 +1,7 @@
 //! Which shadow pages exist, by their making and their zap. It tells which page a table is whose making was not followed by an install, and
 //! which tables are gone although no event names the page they lie in.
 
+use crate::keys::TableIx;
 use rustc_hash::FxHashMap;
 
 use super::shadow::SpKey;
@@ -42,7 +43,7 @@ pub(super) struct ZapAll {
     pub(super) tid: u32,
     pub(super) ev: u32,
     /// The table of MMIO entries that were known by their frame only.
-    pub(super) framed: Option<u32>,
+    pub(super) framed: Option<TableIx>,
 }
 
 impl Live {

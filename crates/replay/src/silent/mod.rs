@@ -19,6 +19,7 @@ mod unseen;
 use mmuscope_trace::{Body, Event, Isa};
 
 use crate::engine::Engine;
+use crate::keys::TableIx;
 use crate::model::{Certainty, Reason, Shade};
 use crate::moment::At;
 use crate::recorded::kind;
@@ -139,7 +140,7 @@ impl Engine {
     /// The thread that set an entry has gone on: what can happen without a word may have happened.
     fn unguard(&mut self, entry: u32, ev: u32) {
         let p = self.store.place(entry);
-        let table = &self.store.tables[p.table as usize];
+        let table = &self.store.tables[p.table];
         let Some((spte, m)) = self.store.now(entry) else { return };
         if !table.attached() {
             return;
@@ -176,10 +177,10 @@ impl Engine {
     }
 
     /// Whether no larger mapping is allowed here: there are guest tables under it.
-    fn split_by_tables(&self, table: u32, level: u8, gfn: u64) -> bool {
+    fn split_by_tables(&self, table: TableIx, level: u8, gfn: u64) -> bool {
         let pages = crate::model::pages_of(level + 1);
         let first = gfn / pages * pages;
-        let vm = self.store.tables[table as usize].vm;
+        let vm = self.store.tables[table].vm;
         self.vms.sure()
             && self.silent.guest_tables.range((vm, first)..=(vm, first + (pages - 1))).next().is_some()
     }
@@ -198,7 +199,7 @@ impl Engine {
     /// What is kept about an entry while it is known, by the value it has now.
     fn known(&self, entry: u32) -> Known {
         let p = self.store.place(entry);
-        let aside = self.store.tables[p.table as usize].as_id != 0;
+        let aside = self.store.tables[p.table].as_id != 0;
         Known { entry, table: p.table, level: p.level, gfn: p.gfn, pfn: self.host_frame(entry), aside }
     }
 
@@ -208,7 +209,7 @@ impl Engine {
             return;
         }
         let table = self.store.place(entry).table;
-        let vm = self.store.tables[table as usize].vm;
+        let vm = self.store.tables[table].vm;
         if self.silent.fresh.get(&vm).is_some_and(|f| f.contains(table, entry)) {
             let known = self.known(entry);
             if let Some(f) = self.silent.fresh.get_mut(&vm) {
@@ -222,7 +223,7 @@ impl Engine {
         let table = self.store.place(entry).table;
         if let Some((spte, m)) = self.store.now(entry)
             && m.certainty != Certainty::Stale
-            && self.store.tables[table as usize].attached()
+            && self.store.tables[table].attached()
         {
             self.store.push(entry, ev, m.has_value.then_some(spte), m.shade, Certainty::Stale, reason);
         }
@@ -254,12 +255,12 @@ impl Engine {
     }
 
     /// What is known in some tables.
-    fn known_in(&self, tables: &[u32]) -> Vec<u32> {
-        let known = |t: &u32| self.silent.fresh.get(&self.store.tables[*t as usize].vm).map(|f| (f, *t));
+    fn known_in(&self, tables: &[TableIx]) -> Vec<u32> {
+        let known = |t: &TableIx| self.silent.fresh.get(&self.store.tables[*t].vm).map(|f| (f, *t));
         tables.iter().filter_map(known).flat_map(|(f, t)| f.of_table(t)).collect()
     }
 
-    fn stale_in(&mut self, tables: &[u32], ev: u32, reason: Reason) {
+    fn stale_in(&mut self, tables: &[TableIx], ev: u32, reason: Reason) {
         let hit = self.known_in(tables);
         self.stale_list(hit, ev, reason);
     }
@@ -296,14 +297,14 @@ impl Engine {
     }
 
     /// Takes the tables of a VM whose making no event told, and which may be of any MMU, those of MMIO entries known by frame only among them.
-    pub(crate) fn take_nameless(&mut self, vm: u16) -> Vec<u32> {
+    pub(crate) fn take_nameless(&mut self, vm: u16) -> Vec<TableIx> {
         if !self.silent.active {
             return Vec::new();
         }
-        let named = |t: &u32| self.silent.key_of_table.contains_key(t);
-        let mut out: Vec<u32> = self.silent.tables.get(&vm).into_iter().flatten().copied().collect();
+        let named = |t: &TableIx| self.silent.key_of_table.contains_key(t);
+        let mut out: Vec<TableIx> = self.silent.tables.get(&vm).into_iter().flatten().copied().collect();
         out.extend(self.silent.mmio_tables.remove(&vm));
-        out.retain(|t| !named(t) && self.store.tables[*t as usize].attached());
+        out.retain(|t| !named(t) && self.store.tables[*t].attached());
         out.sort_unstable();
         self.silent.mmio.retain(|k, _| k.0 != vm);
         out

@@ -1,4 +1,16 @@
-//! mmu_notifier ranges. This MMU zaps what they hit without a word, some time after the event, before the thread goes on.
+//! mmu_notifier ranges, for MMUs that do not trace what a range zaps. [`Engine::notifier`] is called for each notifier event, and the installs'
+//! rules ask [`Engine::zap_pending`]; the ranges themselves are in [`ranges`](super::ranges), where memory lies in [`places`]. Nothing here makes
+//! an entry known: an event of a notifier only takes knowledge away.
+//!
+//! The rule in five sentences:
+//!
+//! 1. The event comes before the zap, and the zap has come when the same thread does something else, or two seconds later.
+//! 2. From the event on, every known entry that the range may cover is stale.
+//! 3. An entry is not covered only where it is known where in the VMM's memory its frame lies, and that is outside the range; where a range is
+//!    known to be memory of other frames, an entry is covered only if it maps the same host page as one of those.
+//! 4. What is installed by another thread while a range is open may be zapped at once, and is stale from the start.
+//! 5. A host page that is exchanged in a fault (copy-on-write) names frame and host address in one breath: such pairs, three at one distance,
+//!    are how it becomes known where memory lies.
 
 use mmuscope_spte::Mode;
 use mmuscope_trace::{Body, Event};
@@ -118,7 +130,7 @@ impl Engine {
         if self.store.now(entry).is_some_and(|(_, m)| m.shade == Shade::Mmio) {
             return false;
         }
-        let table = &self.store.tables[p.table as usize];
+        let table = &self.store.tables[p.table];
         let last = p.gfn.saturating_add(pages_of(p.level) - 1);
         if table.as_id != 0 {
             return true;
@@ -143,7 +155,7 @@ impl Engine {
     /// It is known where an entry's page lies, or it has none.
     fn located(&self, entry: u32) -> bool {
         let p = self.store.place(entry);
-        let table = &self.store.tables[p.table as usize];
+        let table = &self.store.tables[p.table];
         let places = self.silent.places.get(&table.vm);
         let last = p.gfn.saturating_add(pages_of(p.level) - 1);
         self.host_frame(entry).is_none()
@@ -224,7 +236,7 @@ impl Engine {
         let (Some(r), None) = (able.next().copied(), able.next()) else { return };
         if r.ev == since {
             self.silent.ranges.open.retain(|o| o.ev != r.ev);
-            let vm = self.store.tables[p.table as usize].vm;
+            let vm = self.store.tables[p.table].vm;
             if let Some(places) = self.silent.places.get_mut(&vm) {
                 places.lies_in(p.gfn, r.start, r.end);
             }

@@ -1,4 +1,5 @@
-//! [`Ranges`]: the mmu_notifier ranges there were, and which of them may still be about to zap something.
+//! [`Ranges`]: the mmu_notifier ranges there were, and which of them may still be about to zap something. Filled and asked by
+//! [`notifiers`](super::notifiers); it knows no entry.
 
 use std::collections::VecDeque;
 

@@ -11,6 +11,7 @@ use super::live::{Live, ZapAll};
 use super::places::Places;
 use super::ranges::{Cow, Ranges};
 use super::shadow::SpKey;
+use crate::keys::TableIx;
 
 /// A walk of a guest's page tables, and the frames that walks since the last exit led to.
 #[derive(Clone, Debug, Default)]
@@ -43,22 +44,22 @@ pub(crate) struct Silent {
     /// VMs whose pages show that they are not the TDP MMU's, and those that have a direct root.
     pub(super) legacy: FxHashSet<u16>,
     pub(super) direct_root: FxHashSet<u16>,
-    pub(super) table_of: FxHashMap<SpKey, u32>,
-    pub(super) key_of_table: FxHashMap<u32, SpKey>,
+    pub(super) table_of: FxHashMap<SpKey, TableIx>,
+    pub(super) key_of_table: FxHashMap<TableIx, SpKey>,
     /// What each table was when it was last known, for those who tell of it later.
-    pub(crate) was: FxHashMap<u32, SpKey>,
+    pub(crate) was: FxHashMap<TableIx, SpKey>,
     /// Roles that two tables at once were of, as far as they are printed.
     pub(super) twins: FxHashSet<SpKey>,
     /// Tables by the frame they shadow.
-    pub(super) shadows: FxHashMap<(u16, u64), Vec<u32>>,
+    pub(super) shadows: FxHashMap<(u16, u64), Vec<TableIx>>,
     /// Guest tables that have shadow pages, located or not, and by frame how many.
     pub(super) pages: FxHashSet<SpKey>,
     pub(super) guest_tables: BTreeMap<(u16, u64), u32>,
     /// Pages that are out of sync with the guest's.
     pub(super) unsync: FxHashSet<SpKey>,
     /// Tables of each VM in use, and of those the ones whose making was not seen.
-    pub(super) tables: FxHashMap<u16, FxHashSet<u32>>,
-    pub(super) unnamed: FxHashMap<u16, FxHashSet<u32>>,
+    pub(super) tables: FxHashMap<u16, FxHashSet<TableIx>>,
+    pub(super) unnamed: FxHashMap<u16, FxHashSet<TableIx>>,
     pub(super) ranges: Ranges,
     pub(super) cows: FxHashMap<u32, Cow>,
     pub(super) places: FxHashMap<u16, Places>,
@@ -67,7 +68,7 @@ pub(crate) struct Silent {
     pub(super) narrow: FxHashSet<u16>,
     /// MMIO entries known only by frame.
     pub(super) mmio: FxHashMap<(u16, u64), u32>,
-    pub(super) mmio_tables: FxHashMap<u16, u32>,
+    pub(super) mmio_tables: FxHashMap<u16, TableIx>,
     /// All pages of a VM were made obsolete, and the thread that zaps them is not known to be done.
     pub(super) zaps: Vec<ZapAll>,
     /// What a thread set since it came out of the guest: once it goes on, others may have changed it.

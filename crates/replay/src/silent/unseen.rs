@@ -5,7 +5,7 @@ use mmuscope_spte::Mode;
 use mmuscope_trace::{Body, ErrorEncoding, Event, Page};
 
 use crate::engine::Engine;
-use crate::keys::{index_of, key_of};
+use crate::keys::{TableIx, index_of, key_of};
 use crate::model::{Reason, Shade};
 use crate::moment::At;
 use crate::recorded::kind;
@@ -20,9 +20,9 @@ impl Engine {
     }
 
     /// Whether an entry of a silent MMU may go, or change, without an event because the event was not recorded.
-    pub(super) fn goes_unseen(&self, table: u32, spte: u64, shade: Shade) -> bool {
+    pub(super) fn goes_unseen(&self, table: TableIx, spte: u64, shade: Shade) -> bool {
         let r = &self.recorded;
-        let t = &self.store.tables[table as usize];
+        let t = &self.store.tables[table];
         // The TDP MMU of 5.10 zaps its pages without an event, recorded or not.
         let zaps = r.has(if self.silent.above.contains(&t.vm) { kind::ZAP_ALL } else { kind::PREPARE_ZAP });
         if !r.has(kind::GET_PAGE) || !zaps || r.lacks(kind::CHANGED) || self.may_be_tdp(t.vm) {
@@ -127,10 +127,10 @@ impl Engine {
         if self.recorded.has(kind::ZAP_ALL) {
             return;
         }
-        let alike = self.store.tables.iter().enumerate().any(|(i, t)| {
+        let alike = self.store.tables.numbered().any(|(i, t)| {
             t.attached()
                 && !t.silent
-                && t.root == i as u32
+                && t.root == i
                 && t.vm == at.vm
                 && t.level == root.level
                 && t.mirror == root.mirror
@@ -140,14 +140,14 @@ impl Engine {
             return;
         }
         self.vms.doubt(at.vm);
-        for t in &mut self.store.tables {
+        for t in self.store.tables.iter_mut() {
             if t.vm == at.vm {
                 (t.lossy, t.alive) = (true, false);
             }
         }
-        let live: Vec<u32> = self.live.values().flatten().copied().collect();
+        let live: Vec<TableIx> = self.live.values().flatten().copied().collect();
         let mut hit = Vec::new();
-        for t in live.into_iter().filter(|t| self.store.tables[*t as usize].vm == at.vm) {
+        for t in live.into_iter().filter(|t| self.store.tables[*t].vm == at.vm) {
             hit.extend(self.store.table_entries(t));
         }
         self.stale_list(hit, at.ev, Reason::Unrecorded);

@@ -1,16 +1,16 @@
-//! What a change does to the tables, once its table is known.
+//! What a change does to the tables, once its table is known: the entry gets a span, what it linked is detached, what it links is attached.
+//! Called by [`Engine::tdp_changed`](crate::tdp) alone; it never looks for another table.
 
 use mmuscope_spte::State as SpteState;
 
 use crate::engine::Engine;
 use crate::gaps::Gap;
 use crate::gaps::Reread;
-use crate::keys::Key;
+use crate::keys::{Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
 use crate::moment::At;
 use crate::store::NONE;
-use crate::tdp::change::Fit;
-use crate::tdp::change::{Change, Found};
+use crate::tdp::change::{Change, Fit, Found};
 use crate::threads::Install;
 
 /// Most children that splits may imply: what a file can make us store stays in proportion to it.
@@ -22,7 +22,7 @@ impl Engine {
         let level = key.level;
         let table = found.table;
         let l = self.layout;
-        let attached = self.store.tables[table as usize].attached();
+        let attached = self.store.tables[table].attached();
         let shade = self.shade(new, level);
         self.note_end(c, table, shade);
         if !attached {
@@ -31,7 +31,7 @@ impl Engine {
         }
         // Where freezes are not traced, the removed value is traced only in a table that is being torn down: the event that its link was
         // cut must have been lost.
-        let t = &self.store.tables[table as usize];
+        let t = &self.store.tables[table];
         let (mirror, unseen) = (t.mirror, !t.born);
         if shade == Shade::Removed && !self.traces.freeze && t.lossy && !mirror {
             self.detach_tree(table, ev, ts);
@@ -68,7 +68,7 @@ impl Engine {
             self.note(EvidenceKind::Ambiguous, c, Some(entry), (None, Some(new)));
         }
         // What the entry pointed to is unlinked, unless it still does.
-        let page_of = |s: &Self, t: u32| s.store.tables[t as usize].page;
+        let page_of = |s: &Self, t: TableIx| s.store.tables[t].page;
         let keeps = new_state == SpteState::Table
             && old_child.is_some_and(|t| page_of(self, t) == self.layout.masks.base_addr_mask & new);
         let child_key = Self::child_key(c);
@@ -82,7 +82,7 @@ impl Engine {
             if let Some(c) = child {
                 self.child_of.remove(&entry);
                 // Unlinked before by the one who is tearing it down: his, not this thread's.
-                if self.store.tables[c as usize].attached() {
+                if self.store.tables[c].attached() {
                     self.detach_tree(c, ev, ts);
                     self.threads[th].tearing.push(c);
                 }
@@ -104,7 +104,7 @@ impl Engine {
         }
         // Also in place of a table, or of a leaf: `kvm_mmu_set_spte` follows whatever a fault has put there.
         if matches!(new_state, SpteState::Present | SpteState::Mmio) {
-            thread.root = self.store.tables[table as usize].root;
+            thread.root = self.store.tables[table].root;
             thread.install = Some(Install {
                 table,
                 entry,
@@ -124,8 +124,8 @@ impl Engine {
     }
 
     /// What a change says of its VM: that it lives, or that this may be its end.
-    fn note_end(&mut self, c: &Change, table: u32, shade: Shade) {
-        let t = &self.store.tables[table as usize];
+    fn note_end(&mut self, c: &Change, table: TableIx, shade: Shade) {
+        let t = &self.store.tables[table];
         let (vm, root) = (t.vm, t.parent == NONE && t.level >= self.vms.top_level(t.vm));
         if matches!(shade, Shade::Nonpresent | Shade::Removed) {
             let cut = root && self.layout.state(c.old, c.key.level) == SpteState::Table;
@@ -145,9 +145,9 @@ impl Engine {
             return;
         }
         // What is removed may be in a table whose link was cut before the trace began: then it was out of reach already.
-        let attached = self.store.tables[self.store.table_of(entry) as usize].attached();
+        let attached = self.store.tables[self.store.table_of(entry)].attached();
         let removed = self.layout.is_removed(c.new) && (attached || !self.threads[c.at.th].tears_reached);
-        let r = &self.store.tables[self.store.table_of(entry) as usize];
+        let r = &self.store.tables[self.store.table_of(entry)];
         let doubt = r.again && !r.born || self.unbooked.contains(&c.gfn);
         let since = if removed || doubt { c.at.ts } else { self.since() };
         let since = if r.born { since.max(r.start_ts) } else { since };
@@ -198,25 +198,25 @@ impl Engine {
     }
 
     /// A table seen before what links it.
-    fn orphan_for(&self, vm: u16, key: Key, page: u64) -> Option<u32> {
+    fn orphan_for(&self, vm: u16, key: Key, page: u64) -> Option<TableIx> {
         let c = self.live.get(&key)?;
-        c.iter().copied().find(|t| self.store.tables[*t as usize].page == page).or_else(|| {
+        c.iter().copied().find(|t| self.store.tables[*t].page == page).or_else(|| {
             c.iter().copied().find(|t| {
-                let r = &self.store.tables[*t as usize];
+                let r = &self.store.tables[*t];
                 r.vm == vm && r.parent == NONE && r.page == 0
             })
         })
     }
 
-    fn link(&mut self, c: &Change, key: Key, entry: u32, table: u32, careful: bool) {
+    fn link(&mut self, c: &Change, key: Key, entry: u32, table: TableIx, careful: bool) {
         let Change { at: At { th, vm, ev, ts, .. }, old, new, .. } = *c;
         let page = self.pfn_bits(new);
         if let Some(t) = self.by_page.get(&page).copied() {
-            let r = &self.store.tables[t as usize];
+            let r = &self.store.tables[t];
             let fresh = if careful { r.lossy && r.start_ev > self.loss_ev } else { r.root != t };
             if r.parent == NONE && fresh && self.key_is(t, key) {
                 // Seen before it was linked.
-                self.store.tables[t as usize].parent = entry;
+                self.store.tables[t].parent = entry;
                 self.child_of.insert(entry, t);
                 return;
             }
@@ -236,9 +236,9 @@ impl Engine {
             self.vms.linked(vm, np.ev);
         }
         let t = self.make_table(vm, key, np, entry, c.at);
-        let root = self.store.tables[table as usize].root;
-        let mirror = self.store.tables[table as usize].mirror;
-        let r = &mut self.store.tables[t as usize];
+        let root = self.store.tables[table].root;
+        let mirror = self.store.tables[table].mirror;
+        let r = &mut self.store.tables[t];
         r.page = page;
         r.root = root;
         r.mirror |= mirror;
@@ -256,9 +256,9 @@ impl Engine {
     }
 
     /// A huge page became a table: its 512 children map what it mapped.
-    fn split(&mut self, table: u32, key: Key, huge: u64, ev: u32) {
+    fn split(&mut self, table: TableIx, key: Key, huge: u64, ev: u32) {
         if self.implied > IMPLIED_BASE + u64::from(self.next_ev) * 64 {
-            self.store.tables[table as usize].born = false;
+            self.store.tables[table].born = false;
             return;
         }
         self.implied += 512;
@@ -297,7 +297,7 @@ impl Engine {
             .unlinking
             .iter()
             .find(|(t, _)| {
-                let r = &self.store.tables[*t as usize];
+                let r = &self.store.tables[*t];
                 r.page == page && r.level + 1 == key.level
             })
             .map_or(self.threads[th].prev_ts, |u| u.1);

@@ -1,7 +1,7 @@
 //! [`Change`], one event of the TDP MMU, and [`Found`], the table that it was found to be made in. The files of this module hand them to each
 //! other.
 
-use crate::keys::Key;
+use crate::keys::{Key, TableIx};
 use crate::moment::At;
 
 /// How an old value fits what is known of an entry.
@@ -30,7 +30,7 @@ pub(crate) struct Change {
 /// The table an event was found to belong to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
-    pub(crate) table: u32,
+    pub(crate) table: TableIx,
     pub(crate) fit: Fit,
     /// No other table can be meant.
     pub(crate) sure: bool,

@@ -14,11 +14,12 @@
 
 use crate::engine::Engine;
 use crate::gaps::Gaps;
+use crate::keys::TableIx;
 use crate::model::{Certainty, Reason, Shade};
 use crate::moment::At;
 use crate::store::NONE;
-use crate::tdp::change::Fit;
-use crate::tdp::change::{Change, Found};
+use crate::tdp::change::{Change, Fit, Found};
+use crate::threads::ThreadIx;
 
 impl Engine {
     /// Whether tables may be alive in this VM that the trace has not shown, or gone without a word.
@@ -32,8 +33,8 @@ impl Engine {
     }
 
     /// Something that only happens to tables of valid roots happened in this one.
-    pub(crate) fn seen_alive(&mut self, table: u32) {
-        let r = &self.store.tables[table as usize];
+    pub(crate) fn seen_alive(&mut self, table: TableIx) {
+        let r = &self.store.tables[table];
         if r.alive || !self.careful(r.vm) || !r.attached() || self.obsolete.contains(&r.root) {
             return;
         }
@@ -41,22 +42,22 @@ impl Engine {
         let key = crate::keys::Key { as_id: r.as_id, level: r.level, gfn: r.gfn };
         // One valid root has one table at a place.
         for t in self.live.get(&key).into_iter().flatten().copied() {
-            let o = &mut self.store.tables[t as usize];
+            let o = &mut self.store.tables[t];
             if o.vm == vm && (o.page != page || o.root != root) {
                 o.alive = false;
             }
         }
-        self.store.tables[table as usize].alive = true;
+        self.store.tables[table].alive = true;
     }
 
     /// The table of the valid root at the place of a change, if one was seen.
-    fn valid_table(&self, c: &Change) -> Option<u32> {
+    fn valid_table(&self, c: &Change) -> Option<TableIx> {
         let whose = self.threads[c.at.th].vm;
         if self.vms.several_roots(c.at.vm) || whose.is_none() && !self.vms.one() {
             return None;
         }
         let mut alive = self.live.get(&c.key)?.iter().copied().filter(|t| {
-            let r = &self.store.tables[*t as usize];
+            let r = &self.store.tables[*t];
             r.alive && r.vm == c.at.vm
         });
         let t = alive.next()?;
@@ -68,12 +69,12 @@ impl Engine {
         let l = &self.layout;
         if let Some(page) = self.cut_page(c) {
             let child = self.by_page.get(&page).copied()?;
-            let r = &self.store.tables[child as usize];
+            let r = &self.store.tables[child];
             if r.level + 1 != c.key.level || r.gfn != c.gfn || r.parent == NONE {
                 return None;
             }
             let p = self.store.place(r.parent);
-            if !self.key_is(p.table, c.key) || !self.store.tables[p.table as usize].attached() {
+            if !self.key_is(p.table, c.key) || !self.store.tables[p.table].attached() {
                 return None;
             }
             let known = self.store.now(r.parent).is_some_and(|(v, m)| {
@@ -122,7 +123,7 @@ impl Engine {
             .into_iter()
             .flatten()
             .copied()
-            .filter(|t| Some(*t) != target && whose.is_none_or(|v| v == self.store.tables[*t as usize].vm))
+            .filter(|t| Some(*t) != target && whose.is_none_or(|v| v == self.store.tables[*t].vm))
             .filter(|t| self.fit(*t, c.idx, c.old, c.key.level) >= Fit::Volatile)
             .filter_map(|t| self.store.slot(t, c.idx))
             .collect();
@@ -144,11 +145,11 @@ impl Engine {
     }
 
     /// Accessed and Dirty bits of an entry changed, or of one that looks like it: all else of it is known as it was.
-    pub(crate) fn apply_volatile(&mut self, c: &Change, table: u32) {
+    pub(crate) fn apply_volatile(&mut self, c: &Change, table: TableIx) {
         let entry = self.store.slot_mut(table, c.idx);
         if let Some((v, m)) = self.store.now(entry)
             && v != c.new
-            && self.store.tables[table as usize].attached()
+            && self.store.tables[table].attached()
         {
             let shade = self.shade(c.new, c.key.level);
             self.store.push(entry, c.at.ev, Some(c.new), shade, m.certainty, m.reason);
@@ -167,7 +168,7 @@ impl Engine {
             self.end_unseen(c, page);
             return;
         };
-        let r = &self.store.tables[t as usize];
+        let r = &self.store.tables[t];
         if r.attached() && r.start_ev < c.at.ev {
             self.detach_tree(t, c.at.ev, c.at.ts);
             self.threads[c.at.th].tearing.push(t);
@@ -175,7 +176,7 @@ impl Engine {
     }
 
     /// There are several VMs, and nothing shows which of them a thread works for: what it does makes no table in any.
-    pub(crate) fn of_no_known_vm(&self, th: usize) -> bool {
+    pub(crate) fn of_no_known_vm(&self, th: ThreadIx) -> bool {
         self.threads[th].vm.is_none() && !self.vms.one()
     }
 
@@ -187,27 +188,27 @@ impl Engine {
         }
         let key = Self::child_key(c);
         // Where the link itself told which table it was, that one is being torn down already.
-        let begun = |t: &u32| self.key_is(*t, key) && self.store.tables[*t as usize].dead_ev == NONE;
+        let begun = |t: &TableIx| self.key_is(*t, key) && self.store.tables[*t].dead_ev == NONE;
         if self.dying.get(&page).is_some_and(begun) {
             return;
         }
         // Or its entries came first.
         let tearing = &self.threads[th].tearing;
-        let nameless = |t: &&u32| self.key_is(**t, key) && self.store.tables[**t as usize].page == 0;
+        let nameless = |t: &&TableIx| self.key_is(**t, key) && self.store.tables[**t].page == 0;
         if let Some(t) = tearing.iter().find(nameless).copied() {
-            self.store.tables[t as usize].page = page;
+            self.store.tables[t].page = page;
             self.dying.insert(page, t);
             return;
         }
         let mut nameless = self.live.get(&key).into_iter().flatten().copied().filter(|t| {
-            let r = &self.store.tables[*t as usize];
+            let r = &self.store.tables[*t];
             r.vm == vm && r.page == 0 && r.parent == NONE
         });
         let t = match (nameless.next(), nameless.next()) {
             (Some(t), None) => t,
             _ => self.make_table(vm, key, None, NONE, c.at),
         };
-        let r = &mut self.store.tables[t as usize];
+        let r = &mut self.store.tables[t];
         (r.page, r.lossy) = (page, true);
         self.by_page.insert(page, t);
         self.detach_tree(t, ev, ts);
@@ -227,22 +228,22 @@ impl Engine {
         if !self.careful_at(at) {
             return;
         }
-        let of_vm: Vec<u32> = self
+        let of_vm: Vec<TableIx> = self
             .live
             .values()
             .flatten()
             .copied()
-            .filter(|t| !at.vm_known || self.store.tables[*t as usize].vm == at.vm)
+            .filter(|t| !at.vm_known || self.store.tables[*t].vm == at.vm)
             .collect();
         let before = if at.vm_known { self.vms.all_obsolete_again(at.vm, at.ev) } else { None };
         // Of those that were known the last time, what faults were seen to work on since is the valid root's, of a place known before.
-        let of_before = |t: &u32| {
-            let r = &self.store.tables[*t as usize];
+        let of_before = |t: &TableIx| {
+            let r = &self.store.tables[*t];
             before.is_some_and(|ev| r.start_ev < ev) && r.lossy && !r.alive
         };
-        let gone: Vec<u32> = of_vm.iter().copied().filter(of_before).collect();
+        let gone: Vec<TableIx> = of_vm.iter().copied().filter(of_before).collect();
         for t in &of_vm {
-            self.store.tables[*t as usize].alive = false;
+            self.store.tables[*t].alive = false;
         }
         if before.is_none() {
             return;
@@ -254,8 +255,8 @@ impl Engine {
     }
 
     /// A table is gone, though no event said when.
-    fn drop_table(&mut self, t: u32, at: At) {
-        let parent = self.store.tables[t as usize].parent;
+    fn drop_table(&mut self, t: TableIx, at: At) {
+        let parent = self.store.tables[t].parent;
         if parent != NONE && self.child_of.get(&parent) == Some(&t) {
             self.child_of.remove(&parent);
         }

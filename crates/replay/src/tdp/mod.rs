@@ -1,11 +1,16 @@
-//! The TDP MMU: every change is an event, none names its table.
+//! The TDP MMU, where every change of an entry is an event and none names its table. [`Engine::tdp_changed`] is called for each
+//! `kvm_tdp_mmu_spte_changed`: `find` says in which table the change was made, `apply` what it does to it, `teardown` what the end of a table takes
+//! with it, `reread` what events add that read an entry again, `doubt` what may be said where the trace does not hold all that came before.
+//! Entries of other MMUs are never changed here.
 
 mod adopt;
 mod apply;
 mod change;
 mod doubt;
 mod find;
+mod fit;
 mod reread;
+mod tables;
 mod teardown;
 
 use mmuscope_spte::State as SpteState;
@@ -43,7 +48,7 @@ impl Engine {
         if let Some(&top) = self.threads[th].tearing.first()
             && self.threads[th].unlinking.iter().any(|u| u.0 == top)
         {
-            let r = &self.store.tables[top as usize];
+            let r = &self.store.tables[top];
             if r.level + 1 == level && r.page == self.pfn_bits(old) {
                 self.torn.push(th);
             }
@@ -61,7 +66,7 @@ impl Engine {
             Found { sure: f.sure && (proves || !self.vms.guessed()), ..f }
         });
         // Of which VM a thread is may be unknown; of which the table is, is not.
-        let of_table = |f: Found| At { vm: self.store.tables[f.table as usize].vm, ..at };
+        let of_table = |f: Found| At { vm: self.store.tables[f.table].vm, ..at };
         let within = Change { at: found.map_or(at, of_table), ..c };
         if careful {
             self.threads[th].cut = self.cut_page(&c).map(|_| (level - 1, gfn));
