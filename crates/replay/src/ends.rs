@@ -37,13 +37,13 @@ pub(crate) fn is_logged(l: &Layout, level: u8, old: u64, new: u64) -> bool {
 }
 
 /// What an event is to a fault on frame `fault` that its thread was in; `notifying`: the event before it invalidated a range of the
-/// host's memory; `leaving_is_told`: returns to user space are recorded.
+/// host's memory; `leaving_is_traced`: returns to user space are recorded.
 pub(crate) fn after(
     l: &Layout,
     body: &Body,
     fault: Option<u64>,
     notifying: bool,
-    leaving_is_told: bool,
+    leaving_is_traced: bool,
 ) -> Ends {
     match *body {
         Body::Marker { .. }
@@ -57,7 +57,7 @@ pub(crate) fn after(
         },
         // On the way back into the guest a thread may do other work (NUMA balancing); had it left KVM, that would be recorded.
         Body::UnmapHvaRange { start, end } if !is_one_page(start, end) => {
-            if leaving_is_told {
+            if leaving_is_traced {
                 Ends::Over
             } else {
                 Ends::Left

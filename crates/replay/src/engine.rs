@@ -58,7 +58,7 @@ pub(crate) struct Engine {
     /// Which events the trace can hold.
     pub(crate) recorded: Recorded,
     pub(crate) loss_seen: bool,
-    /// The last event that told of a loss; 0 where none did.
+    /// The last event that records a loss; 0 where none does.
     pub(crate) loss_ev: u32,
     pub(crate) virt_minus_phys: Option<u64>,
     /// Events consumed.
@@ -69,7 +69,7 @@ pub(crate) struct Engine {
     pub(crate) cpu_last: Vec<u64>,
     /// Implied children made so far (bounded against made-up files).
     pub(crate) implied: u64,
-    /// Threads whose teardown was told to its last entry.
+    /// Threads whose teardown was traced to its last entry.
     pub(crate) torn: Vec<ThreadIx>,
     /// How MMIO entries are made here is confirmed, so that their values may be computed.
     pub(crate) mmio_sure: bool,

@@ -25,11 +25,11 @@ pub(crate) struct FaultTracker {
     /// Those that had not ended where the trace does, in the order of their beginnings.
     pub(crate) open: Vec<Packed>,
     /// Returns to user space are recorded.
-    pub(crate) leaving_is_told: bool,
+    pub(crate) leaving_is_traced: bool,
 }
 
 impl FaultTracker {
-    /// Ends the fault of a thread before an event that is not part of it: when it ended, no event tells.
+    /// Ends the fault of a thread before an event that is not part of it: no event shows when it ended.
     pub(crate) fn leave(&mut self, th: &mut Thread, tdp: bool, ev: u32) {
         self.close(th, tdp, ev, None);
         th.fault.exit = ExitNote::default();
@@ -90,7 +90,7 @@ impl FaultTracker {
         th.fault.exit.mmio = None;
     }
 
-    /// Ends the fault of a thread: at `end`, or at a moment that the trace does not tell.
+    /// Ends the fault of a thread: at `end`, or at a moment that the trace does not show.
     fn close(&mut self, th: &mut Thread, tdp: bool, ev: u32, end: Option<u64>) {
         let Some(mut o) = th.fault.open.take() else { return };
         o.p.last_event = ev;
@@ -111,7 +111,7 @@ impl FaultTracker {
         self.done.push(o.p);
     }
 
-    /// Events were lost: no open fault can be told to its end.
+    /// Events were lost: no open fault can be followed to its end.
     pub(crate) fn lost(&mut self, threads: &mut [Thread], ev: u32) {
         for th in threads {
             if let Some(o) = th.fault.open.take() {
@@ -211,7 +211,7 @@ impl FaultTracker {
                 th.fault.enters = true;
             }
             Body::UserspaceExit { reason, errno } => {
-                self.leaving_is_told = true;
+                self.leaving_is_traced = true;
                 self.mmio_exit(th, vm);
                 if let Some(o) = &mut th.fault.open {
                     if errno < 0 && errno != -4 {

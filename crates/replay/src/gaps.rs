@@ -11,7 +11,7 @@ use crate::model::{EntryId, Evidence, EvidenceKind, VmId};
 /// Gaps that wait at a time; the oldest gives way.
 const MOST: usize = 256;
 
-/// An old value that did not fit: the change that must have come before may still be told by another CPU.
+/// An old value that did not fit: the change that must have come before may still come, from another CPU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gap {
     pub(crate) vm: u16,

@@ -21,9 +21,9 @@ impl Engine {
         if !t.fault.is_open() {
             return;
         }
-        match after(&self.layout, body, t.fault.gfn(), t.notifying, self.faults.leaving_is_told) {
+        match after(&self.layout, body, t.fault.gfn(), t.notifying, self.faults.leaving_is_traced) {
             Ends::No => {}
-            // The entry will tell when.
+            // The entry will show when.
             Ends::Over if self.threads[at.th].fault.enters() => {}
             Ends::Left | Ends::Over => self.leave(at.th, at.ev),
         }
@@ -54,7 +54,7 @@ impl Engine {
     /// Notes a zap, which may be part of a VM's end: not if its thread is on its way back into the guest.
     pub(crate) fn note_zap(&mut self, at: At, vm: u16, root: bool) {
         let t = &self.threads[at.th];
-        if self.faults.leaving_is_told && t.fault.runs() {
+        if self.faults.leaving_is_traced && t.fault.runs() {
             self.vms.lives(vm, false);
         } else {
             self.vms.zapped(at, vm, t.tid, root);

@@ -33,7 +33,7 @@ impl Engine {
             t.notifying = false;
             t.root = TableIx::NONE;
             t.cut = None;
-            t.doomed = None;
+            t.unclear = None;
             t.path.clear();
             t.install = None;
             t.pages.clear();

@@ -87,7 +87,7 @@ impl MmioSeen {
         }
     }
 
-    /// The ranges, with the faults that have ended since the last time and those that are open; `told` is whether any event tells of accesses.
+    /// The ranges, with the faults that have ended since the last time and those that are open; `told` is whether any event shows accesses.
     pub(crate) fn ranges(&mut self, done: &[Packed], open: &[Packed], told: bool) -> Vec<MmioRange> {
         for f in &done[self.faults.min(done.len())..] {
             self.fault(f);

@@ -96,7 +96,7 @@ impl Engine {
                     self.threads[th].vm
                 });
                 self.markers.push(MarkerNote { ev, ts, text, vm: writer.flatten() });
-                self.silent_heard(e.tid, ev, ts);
+                self.did_something_else(e.tid, ev, ts);
                 self.cpu_last[cpu] = ts;
                 return true;
             }
@@ -218,7 +218,7 @@ impl Engine {
                 page.role.direct
                     && t.tearing.iter().any(|x| {
                         let r = &self.store.tables[*x];
-                        // Where links are told cut after the entries, the tables below come before theirs.
+                        // Where links are traced as cut after the entries, the tables below come before theirs.
                         let below = || {
                             t.unlinking.iter().any(|u| u.0 == *x)
                                 && r.level == level + 1
@@ -236,7 +236,7 @@ impl Engine {
         let tearing = std::mem::take(&mut self.threads[th].tearing);
         self.threads[th].unlinking.clear();
         for t in tearing {
-            self.store.bury(t, ev, ts);
+            self.store.free_table(t, ev, ts);
         }
         let frozen = std::mem::take(&mut self.threads[th].frozen);
         if !self.traces.releases_silently() {

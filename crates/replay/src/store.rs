@@ -70,7 +70,7 @@ pub(crate) struct Store {
     pub(crate) count: Vec<u8>,
     /// First span that was changed after it was recorded; see [`Store::take_dirty`].
     dirty: Option<u32>,
-    /// What entries held until their first event, as that event's old value told it, with since when: see [`Store::push_old`].
+    /// What entries held until their first event, as that event's old value shows it, with since when: see [`Store::push_old`].
     pub(crate) openings: Vec<(u32, u64)>,
 }
 
@@ -287,7 +287,7 @@ impl Store {
     }
 
     /// The table's memory is free.
-    pub(crate) fn bury(&mut self, table: TableIx, ev: EventIx, ts: u64) {
+    pub(crate) fn free_table(&mut self, table: TableIx, ev: EventIx, ts: u64) {
         self.detach(table, ev, ts);
         let t = &mut self.tables[table];
         if t.dead_ev == NONE {

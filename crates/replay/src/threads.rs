@@ -19,7 +19,7 @@ pub(crate) struct NewPage {
     pub(crate) ts: u64,
 }
 
-/// The last leaf a thread installed: `kvm_mmu_set_spte` or `mark_mmio_spte` tells where.
+/// The last leaf a thread installed: `kvm_mmu_set_spte` or `mark_mmio_spte` names where.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Install {
     pub(crate) table: TableIx,
@@ -47,12 +47,12 @@ pub(crate) struct Thread {
     pub(crate) tears_reached: bool,
     /// Entries it froze and has not released.
     pub(crate) frozen: Vec<u32>,
-    /// Of the tables it is tearing down: those whose unlinking is told after their entries (7.2 and later), with the time of the event
+    /// Of the tables it is tearing down: those whose unlinking is traced after their entries (7.2 and later), with the time of the event
     /// before which the link cannot have been cut.
     pub(crate) unlinking: Vec<(TableIx, u64)>,
     /// Level and first frame of a table it said it would tear down, while it is not known which of several, and the time of the event before.
-    pub(crate) doomed: Option<(u8, u64, u64)>,
-    /// Level and first frame of the tables it said it would tear down, and whose links it has not cut yet, where those are told last.
+    pub(crate) unclear: Option<(u8, u64, u64)>,
+    /// Level and first frame of the tables it said it would tear down, and whose links it has not cut yet, where cuts are traced last.
     pub(crate) announced: Vec<(u8, u64)>,
     /// Level and first frame of the table that its last change unlinked.
     pub(crate) cut: Option<(u8, u64)>,

@@ -52,7 +52,7 @@ pub struct Timeline {
     counts: CountIndex,
     kinds: KindSums,
     /// Some event shows what faults install, so that nothing shown means that nothing was done.
-    installs_told: bool,
+    installs_traced: bool,
     left_out: u64,
     sums: Sums,
     axis: GfnAxis,
@@ -85,7 +85,7 @@ pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
         phases: Vec::new(),
         counts: CountIndex::default(),
         kinds: KindSums::default(),
-        installs_told: false,
+        installs_traced: false,
         left_out: 0,
         sums: Sums::default(),
         axis: GfnAxis::default(),
@@ -138,7 +138,7 @@ impl Timeline {
 
     fn go_on(&mut self, trace: &Trace) {
         let again = infer_again(trace, &self.options.layout, &self.layout);
-        // The first events of a capture may not tell the layout; once they do, everything is read again under it.
+        // The first events of a capture may not show the layout; once they do, everything is read again under it.
         if again.layout != self.layout.layout
             || again.mmio_sure != self.layout.mmio_sure
             || trace.events.len() < self.engine.next_ev as usize
@@ -228,7 +228,7 @@ impl Timeline {
         } else {
             rayon::join(|| pyramid.seal(store, dirty, threads), count);
         }
-        self.installs_told = INSTALLS.iter().any(|k| self.kinds.total(store, *k) > 0);
+        self.installs_traced = INSTALLS.iter().any(|k| self.kinds.total(store, *k) > 0);
         let end = self.engine.last_ts;
         let engine = &self.engine;
         // What shadow pages mapped may have gone without an event; that the pages are gone is traced.

@@ -441,7 +441,7 @@ impl VmMap {
         self.vms.get_mut(usize::from(vm))?.renewed.replace(ev)
     }
 
-    /// The VMs; `empty` tells of which no page table is left.
+    /// The VMs; `empty` says of which no page table is left.
     pub(crate) fn finish(&self, trace: &Trace, empty: impl Fn(u16) -> bool) -> Vec<Vm> {
         self.vms
             .iter()
@@ -480,7 +480,7 @@ impl VmMap {
     }
 }
 
-/// Name of a VM: its monitor's, which the worker threads that live in its process are not.
+/// Name of a VM: its VMM's, which the worker threads that live in its process are not.
 fn name_of(s: &VmState, vcpus: &[Vcpu], trace: &Trace) -> String {
     if !s.name.is_empty() && !s.name.starts_with("kvm-nx") && !s.name.starts_with("vhost-") {
         return s.name.clone();

@@ -118,7 +118,7 @@ impl Open {
             None if self.set && tdp => Outcome::Spurious,
             None if self.set => Outcome::Fixed,
             None if self.queued => Outcome::Async,
-            // KVM finds a page it has just emulated an access to in a cache of the vCPU, which no event tells.
+            // KVM finds a page it has just emulated an access to in a cache of the vCPU, which no event shows.
             None if hit && !requested => Outcome::MmioHit,
             // The legacy MMU works under its lock: what was asked for and not set was there already. The TDP MMU may have lost a race.
             None if requested && !tdp => Outcome::Spurious,
@@ -202,7 +202,7 @@ pub(crate) struct ExitNote {
     pub(super) some: bool,
     /// It is for a fault, as far as is known.
     pub(super) faulted: bool,
-    /// The exit itself says that an MMIO SPTE was hit, with its event and the guest physical address where it tells that: until a fault is made
+    /// The exit itself says that an MMIO SPTE was hit, with its event and the guest physical address where it has that: until a fault is made
     /// of it. No `kvm_page_fault` follows an EPT misconfiguration, nor a nested page fault of an eventfd's page (7.0 and later).
     pub(super) mmio: Option<(u32, Option<u64>)>,
 }

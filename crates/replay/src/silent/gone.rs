@@ -41,7 +41,7 @@ impl Engine {
             && t.is_some_and(|t| self.store.tables[*t].attached() && self.store.tables[*t].page != 0)
     }
 
-    /// Tables of a level whose page no event tells are gone once all pages of that level that they could be are.
+    /// Tables of a level whose page no event names are gone once all pages of that level that they could be are.
     pub(super) fn drop_pageless(&mut self, at: At, level: u8) {
         let At { vm, ev, ts, .. } = at;
         if !self.pages_complete(vm) || self.silent.live.of(vm, level).iter().any(|k| !self.is_located(k)) {
@@ -66,7 +66,7 @@ impl Engine {
         for e in entries {
             self.forget(e);
         }
-        self.store.bury(t, ev, ts);
+        self.store.free_table(t, ev, ts);
     }
 
     /// The shadow pages of a VM that were in use before an event are gone.
@@ -107,7 +107,7 @@ impl Engine {
     fn end_zap_all(&mut self, z: ZapAll, ev: u32, ts: u64) {
         self.drop_older(z.vm, z.ev, ev, ts);
         if let Some(t) = z.framed {
-            self.store.bury(t, ev, ts);
+            self.store.free_table(t, ev, ts);
         }
     }
 

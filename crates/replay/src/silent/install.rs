@@ -119,7 +119,7 @@ impl Engine {
         let t = self.silent_table(at, page, level, gfn);
         let index = (sptep >> 3 & 511) as u16;
         let shade = self.shade(spte, level);
-        // What is larger or smaller at the same place is replaced without a word.
+        // What is larger or smaller at the same place is replaced without an event.
         let direct = self.store.tables[t].direct || !self.silent.key_of_table.contains_key(&t);
         if direct {
             self.displace(vm, level, gfn, ev);
@@ -220,7 +220,7 @@ impl Engine {
         }
         let known = self.known(entry);
         self.silent.fresh.entry(vm).or_default().insert(known);
-        if !self.boundaries_recorded() || !self.silent.ranges.told && self.ranges_traced() {
+        if !self.boundaries_recorded() || !self.silent.ranges.recorded && self.ranges_traced() {
             // When the thread goes on, or what another takes away meanwhile, will not show.
             self.unguard(entry, ev);
             return;
@@ -344,7 +344,7 @@ impl Engine {
             return;
         }
         if !self.silent.active {
-            // Nothing tells yet which MMU it is; the fault tells what an entry holds all the same.
+            // No event shows yet which MMU it is; the fault shows what an entry holds all the same.
             if !self.vms.is_tdp(vm) {
                 self.tdp_fast_fault(at, f);
             }

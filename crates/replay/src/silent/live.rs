@@ -1,4 +1,4 @@
-//! Which shadow pages exist, by their making and their zap. It tells which page a table is whose making was not followed by an install, and
+//! Which shadow pages exist, by their making and their zap. It shows which page a table is whose making was not followed by an install, and
 //! which tables are gone although no event names the page they lie in.
 
 use crate::keys::TableIx;
@@ -11,7 +11,7 @@ use super::shadow::SpKey;
 pub(super) struct Walked {
     /// The address it was for.
     pub(super) addr: u64,
-    /// The guest's table of the level asked for; the root's frame is not told.
+    /// The guest's table of the level asked for; the root's frame is not traced.
     pub(super) table: Option<u64>,
 }
 

@@ -1,6 +1,6 @@
 //! MMUs that do not trace their zaps: shadow paging, the legacy direct MMU, the TDP MMU of 5.10.
 //!
-//! What such a kernel tells is installs. Everything else must be ruled out before a value may still be called known: mmu_notifier
+//! Such a kernel traces installs. Everything else must be ruled out before a value may still be called known: mmu_notifier
 //! ranges (traced since 5.13), pages zapped or synchronised (traced), guests writing their own tables, dirty logging. The rules, and what
 //! follows for the user, are in `docs/guide/certainty.md`.
 
@@ -57,7 +57,7 @@ impl Engine {
         }
     }
 
-    /// An entry of the guest's tables, read on the way down; the last one tells the frame.
+    /// An entry of the guest's tables, read on the way down; the last one names the frame.
     fn walked(&mut self, tid: u32, pte: u64, level: u32) {
         let Some(w) = self.silent.walks.get_mut(&tid).filter(|w| w.open) else { return };
         if level > 1 && pte & 0x80 == 0 || level > 3 {
@@ -137,7 +137,7 @@ impl Engine {
         fault.map(|g| vec![g])
     }
 
-    /// The thread that set an entry has gone on: what can happen without a word may have happened.
+    /// The thread that set an entry has gone on: what can happen without an event may have happened.
     fn unguard(&mut self, entry: u32, ev: u32) {
         let p = self.store.place(entry);
         let table = &self.store.tables[p.table];
@@ -156,7 +156,7 @@ impl Engine {
         if !kept {
             return;
         }
-        if unseen && self.silent.ranges.told {
+        if unseen && self.silent.ranges.recorded {
             self.make_stale(entry, ev, Reason::Unrecorded);
             return;
         }
@@ -166,7 +166,7 @@ impl Engine {
         let shadow = self.silent.key_of_table.get(&p.table).is_some_and(|k| !k.role.direct);
         let alike = p.level < 3 && (self.pfn_bits(spte) >> 12) % pages == p.gfn % pages;
         // The local APIC's page is zapped when its acceleration goes on or off.
-        if !self.silent.ranges.told
+        if !self.silent.ranges.recorded
             || alike && !shadow && !self.split_by_tables(p.table, p.level, p.gfn)
             || p.gfn == 0xfee00
         {
@@ -296,7 +296,7 @@ impl Engine {
         }
     }
 
-    /// Takes the tables of a VM whose making no event told, and which may be of any MMU, those of MMIO entries known by frame only among them.
+    /// Takes the tables of a VM whose making is not in the trace, and which may be of any MMU, those of MMIO entries known by frame only among them.
     pub(crate) fn take_nameless(&mut self, vm: u16) -> Vec<TableIx> {
         if !self.silent.active {
             return Vec::new();
@@ -316,7 +316,7 @@ impl Engine {
         self.silent.made.clear();
         self.silent.live.clear();
         self.silent.zaps.clear();
-        // A page may have been freed and made anew: which table a zap is of is not known until an event tells it again.
+        // A page may have been freed and made anew: which table a zap is of is not known until an event shows it again.
         self.silent.table_of.clear();
         self.silent.key_of_table.clear();
         self.silent.shadows.clear();

@@ -27,7 +27,7 @@ const MANY: usize = 1024;
 
 impl Engine {
     /// A thread did something else: whatever range it announced is zapped, and whatever it made obsolete.
-    pub(crate) fn silent_heard(&mut self, tid: Option<u32>, ev: u32, ts: u64) {
+    pub(crate) fn did_something_else(&mut self, tid: Option<u32>, ev: u32, ts: u64) {
         if let Some(tid) = tid {
             self.silent.ranges.close(tid);
             self.zapped_all(tid, ev, ts);
@@ -58,7 +58,7 @@ impl Engine {
             return;
         }
         if zaps {
-            self.silent.ranges.told = self.recorded.has(kind::UNMAP_HVA) && !self.silent.ranges.deaf;
+            self.silent.ranges.recorded = self.recorded.has(kind::UNMAP_HVA) && !self.silent.ranges.partial;
             self.note_cow(at, start, end);
         }
         self.silent.ranges.close(tid);
@@ -69,7 +69,7 @@ impl Engine {
         if !self.silent.active {
             return;
         }
-        // Ageing takes permissions away where the CPU keeps no Accessed bits; since 6.13 software keeps one beside.
+        // Aging takes permissions away where the CPU keeps no Accessed bits; since 6.13 software keeps one beside.
         if !zaps && !matches!(self.layout.mode, Mode::EptNoAd | Mode::NestedEptNoAd) {
             return;
         }
@@ -139,7 +139,7 @@ impl Engine {
         if let Some(delta) = places.delta(p.gfn, last) {
             return places::touches(delta, p.level, p.gfn, start, end);
         }
-        // The range is the memory of other frames. This one can only be hit if the monitor maps that memory twice: then both have the
+        // The range is the memory of other frames. This one can only be hit if the VMM maps that memory twice: then both have the
         // same host page.
         let Some((a, b)) = self.only(table.vm, start, end) else { return true };
         let Some((mine, end)) = self.host_frames(entry) else { return true };
@@ -203,7 +203,7 @@ impl Engine {
             .or_insert(cow);
     }
 
-    /// What a fault that broke a copy-on-write installs tells where its frame lies in the monitor's memory.
+    /// What a fault that broke a copy-on-write installs shows where its frame lies in the VMM's memory.
     pub(super) fn prove_place(&mut self, at: At, gfn: u64) {
         let thread = &self.threads[at.th];
         let (Some(vm), Some((page, _))) = (thread.vm, thread.fault.page()) else { return };
@@ -216,7 +216,7 @@ impl Engine {
         }
     }
 
-    /// An entry that was known until a range came is set to another host page: the monitor's page was exchanged. If that range is the only
+    /// An entry that was known until a range came is set to another host page: the VMM's page was exchanged. If that range is the only
     /// one that can have done it, then the frame lies in it, and it is over: nothing is installed in a range between its zap and its end.
     pub(super) fn prove_range(&mut self, entry: u32, new: u64) {
         let p = self.store.place(entry);
@@ -245,6 +245,6 @@ impl Engine {
 
     /// This kernel has tracepoints for the ranges of mmu_notifiers, recorded or not.
     pub(super) fn ranges_traced(&self) -> bool {
-        self.silent.ranges.told || self.traces.notifiers
+        self.silent.ranges.recorded || self.traces.notifiers
     }
 }

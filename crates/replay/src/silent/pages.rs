@@ -227,7 +227,7 @@ impl Engine {
         if self.by_page.get(&page) == Some(&t) {
             self.by_page.remove(&page);
         }
-        self.store.bury(t, ev, ts);
+        self.store.free_table(t, ev, ts);
     }
 
     /// The page that was made, or looked up, is this table. Text does not print all of a role (SMM's pages look like others): of two alike
@@ -334,7 +334,7 @@ impl Engine {
         self.meant(vm).into_iter().filter_map(|v| self.silent.fresh.get(&v)).flat_map(Fresh::tables)
     }
 
-    /// Tables that hold something known, and whose making no event told.
+    /// Tables that hold something known, and whose making is not in the trace.
     fn unnamed(&self, vm: u16, which: impl Fn(&TableRec) -> bool) -> Vec<TableIx> {
         let mut out = Vec::new();
         for v in self.meant(vm) {
@@ -357,7 +357,7 @@ impl Engine {
         !self.silent.pages.iter().any(|k| k.vm == vm)
     }
 
-    /// A huge page was split: its entry points to a table now, of which nothing is told.
+    /// A huge page was split: its entry points to a table now, of which nothing is traced.
     pub(crate) fn silent_split(&mut self, at: At, gfn: u64, level: u8) {
         if self.silent.active {
             let hit = self

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use mmuscope_trace::Trace;
 
-/// After this long a range's zap has come, even if its thread never makes another event (a monitor's helper thread that frees memory).
+/// After this long a range's zap has come, even if its thread never makes another event (a helper thread of the VMM that frees memory).
 ///
 /// Between event and zap the thread does nothing but wait for `mmu_lock`, whose queue is fair. It can only be kept from that by not
 /// running at all, and the scheduler withholds the CPU from a runnable thread for one bandwidth period at most, which is never above 1 s.
@@ -43,9 +43,9 @@ pub(crate) struct Ranges {
     pub(super) recent: VecDeque<OpenRange>,
     pub(super) from: u32,
     /// Such ranges are recorded in this trace.
-    pub(super) told: bool,
+    pub(super) recorded: bool,
     /// Not all of them: the recording is of some threads only, and any thread of the host may take pages from a guest.
-    pub(super) deaf: bool,
+    pub(super) partial: bool,
 }
 
 impl Ranges {
@@ -56,8 +56,8 @@ impl Ranges {
         };
         let whole = facts("record.scope").all(|s| s == "the whole system");
         let sieved = facts("record.filter").any(|f| f.starts_with("kvm:kvm_unmap_hva_range"));
-        let deaf = !whole || sieved;
-        Self { deaf, ..Self::default() }
+        let partial = !whole || sieved;
+        Self { partial, ..Self::default() }
     }
 
     pub(super) fn lost(&mut self) {

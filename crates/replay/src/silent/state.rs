@@ -46,7 +46,7 @@ pub(crate) struct Silent {
     pub(super) direct_root: FxHashSet<u16>,
     pub(super) table_of: FxHashMap<SpKey, TableIx>,
     pub(super) key_of_table: FxHashMap<TableIx, SpKey>,
-    /// What each table was when it was last known, for those who tell of it later.
+    /// What each table was when it was last known, for stories that name it later.
     pub(crate) was: FxHashMap<TableIx, SpKey>,
     /// Roles that two tables at once were of, as far as they are printed.
     pub(super) twins: FxHashSet<SpKey>,
@@ -88,6 +88,6 @@ impl Silent {
 
     /// The recorder was asked for the ranges of mmu_notifiers.
     pub(crate) fn ranges_recorded(&mut self, asked: bool) {
-        self.ranges.told |= asked && !self.ranges.deaf;
+        self.ranges.recorded |= asked && !self.ranges.partial;
     }
 }

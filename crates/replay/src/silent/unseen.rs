@@ -67,7 +67,7 @@ impl Engine {
         }
     }
 
-    /// A write to a frame that a guest's table lies in is let through: its shadow pages are out of sync from here on, which an event tells
+    /// A write to a frame that a guest's table lies in is let through: its shadow pages are out of sync from here on, which an event shows
     /// where it is recorded.
     pub(super) fn unseen_unsync(&mut self, vm: u16, gfn: u64, ev: u32) {
         if self.recorded.has(kind::UNSYNC_PAGE) || !self.silent.guest_tables.contains_key(&(vm, gfn)) {
@@ -122,7 +122,7 @@ impl Engine {
         }
     }
 
-    /// A root is filled while one of its kind is in use: that one is obsolete, which `kvm_mmu_zap_all_fast` tells where it is recorded.
+    /// A root is filled while one of its kind is in use: that one is obsolete, which `kvm_mmu_zap_all_fast` shows where it is recorded.
     pub(crate) fn unseen_zap_all(&mut self, at: At, as_id: u8, root: &NewPage) {
         if self.recorded.has(kind::ZAP_ALL) {
             return;

@@ -19,7 +19,7 @@ pub(crate) struct TableRec {
     pub(crate) root: TableIx,
     /// Unlinked: what it holds is no longer reachable.
     pub(crate) detach_ev: u32,
-    /// Number of spans when it was unlinked: those from there on are what its teardown told.
+    /// Number of spans when it was unlinked: those from there on are those of its teardown.
     pub(crate) detach_sp: u32,
     /// Its memory is free: `removed` entries end too.
     pub(crate) dead_ev: u32,

@@ -52,7 +52,7 @@ pub(super) struct Actors<'a> {
     /// Kinds of events that tell.
     telling: [bool; 256],
     /// Returns to user space are recorded.
-    leaving_is_told: bool,
+    leaving_is_traced: bool,
 }
 
 /// Who was behind an event.
@@ -85,7 +85,7 @@ impl<'a> Actors<'a> {
                 telling[usize::from(k)] = true;
             }
         }
-        let leaving_is_told = timeline.has_events("kvm_userspace_exit");
+        let leaving_is_traced = timeline.has_events("kvm_userspace_exit");
         Self {
             timeline,
             trace,
@@ -93,7 +93,7 @@ impl<'a> Actors<'a> {
             cursor: trace.events.cursor(),
             known: HashMap::new(),
             telling,
-            leaving_is_told,
+            leaving_is_traced,
         }
     }
 
@@ -350,7 +350,7 @@ impl<'a> Actors<'a> {
             }
             since.push(e.body);
         }
-        back.settle(edge, &since, self.leaving_is_told, l);
+        back.settle(edge, &since, self.leaving_is_traced, l);
         back
     }
 }
@@ -386,7 +386,7 @@ impl Back {
         &mut self,
         edge: Option<Body>,
         since: &[Body],
-        leaving_is_told: bool,
+        leaving_is_traced: bool,
         l: &mmuscope_spte::Layout,
     ) {
         let (fault, access) = match edge {
@@ -400,7 +400,7 @@ impl Back {
         let mut ends = Ends::No;
         let mut notifying = false;
         for b in since.iter().rev() {
-            ends = match after(l, b, fault, notifying, leaving_is_told) {
+            ends = match after(l, b, fault, notifying, leaving_is_traced) {
                 Ends::No => ends,
                 other => other,
             };
@@ -416,7 +416,7 @@ impl Back {
             (Some(Body::UserspaceExit { .. } | Body::Marker { .. }), _) | (Some(_), Ends::Left) => {
                 Some(false)
             }
-            _ if inside && (ends == Ends::No && access.is_some() || leaving_is_told) => Some(true),
+            _ if inside && (ends == Ends::No && access.is_some() || leaving_is_traced) => Some(true),
             // What installs is in KVM_RUN; what else is traced after an exit need not be.
             _ if since.first().is_some_and(|b| installs(l, b)) => Some(true),
             _ => None,

@@ -8,7 +8,7 @@ use crate::moment::At;
 use crate::store::NONE;
 
 impl Engine {
-    /// A trace that begins late may show installs and MMIO entries before anything tells which MMU made them. What they showed stays: it was
+    /// A trace that begins late may show installs and MMIO entries before any event shows which MMU made them. What they showed stays: it was
     /// in tables of the TDP MMU, which end otherwise than those of another, and are not unlinked now.
     pub(super) fn adopt(&mut self, at: At) {
         let At { vm, ev, .. } = at;

@@ -18,7 +18,7 @@ const IMPLIED_BASE: u64 = 4 << 20;
 
 impl Engine {
     pub(super) fn apply(&mut self, c: &Change, found: Found, careful: bool) {
-        let Change { at: At { th, vm, ev, ts, .. }, key, idx, gfn, old, new } = *c;
+        let Change { at: At { th, ev, ts, .. }, key, idx, gfn, old, new } = *c;
         let level = key.level;
         let table = found.table;
         let l = self.layout;
@@ -53,7 +53,7 @@ impl Engine {
             self.rereads = keep;
         }
         self.check_values(c, entry);
-        self.tell_old(c, entry, found.fit, careful);
+        self.push_old_value(c, entry, found.fit, careful);
         let old_child = self.child_of.get(&entry).copied();
         let old_state = l.state(old, level);
         let new_state = l.state(new, level);
@@ -68,25 +68,11 @@ impl Engine {
             self.note(EvidenceKind::Ambiguous, c, Some(entry), (None, Some(new)));
         }
         // What the entry pointed to is unlinked, unless it still does.
-        let page_of = |s: &Self, t: TableIx| s.store.tables[t].page;
-        let keeps = new_state == SpteState::Table
-            && old_child.is_some_and(|t| page_of(self, t) == self.layout.masks.base_addr_mask & new);
+        let same_page = |t: TableIx| self.store.tables[t].page == self.layout.masks.base_addr_mask & new;
+        let keeps = new_state == SpteState::Table && old_child.is_some_and(same_page);
         let child_key = Self::child_key(c);
         if level > 1 && !keeps && (old_state == SpteState::Table || old_child.is_some()) {
-            // In doubt the page says which table ends: the caller sees to that.
-            let child = if careful {
-                old_child.filter(|t| found.sure || Some(page_of(self, *t)) == self.cut_page(c))
-            } else {
-                old_child.or_else(|| self.orphan_for(vm, child_key, self.pfn_bits(old)))
-            };
-            if let Some(c) = child {
-                self.child_of.remove(&entry);
-                // Unlinked before by the one who is tearing it down: his, not this thread's.
-                if self.store.tables[c].attached() {
-                    self.detach_tree(c, ev, ts);
-                    self.threads[th].tearing.push(c);
-                }
-            }
+            self.cut(c, entry, old_child, found.sure, careful);
         } else {
             self.threads[th].went_through(table);
         }
@@ -123,6 +109,24 @@ impl Engine {
         self.check_obsolete_root(table, ev, ts);
     }
 
+    /// The table that an entry linked is detached, and this thread tears it down.
+    fn cut(&mut self, c: &Change, entry: u32, old_child: Option<TableIx>, sure: bool, careful: bool) {
+        let At { th, vm, ev, ts, .. } = c.at;
+        // In doubt the page says which table ends: the caller sees to that.
+        let child = if careful {
+            old_child.filter(|t| sure || Some(self.store.tables[*t].page) == self.cut_page(c))
+        } else {
+            old_child.or_else(|| self.orphan_for(vm, Self::child_key(c), self.pfn_bits(c.old)))
+        };
+        let Some(child) = child else { return };
+        self.child_of.remove(&entry);
+        // Where it was unlinked before, another thread is tearing it down.
+        if self.store.tables[child].attached() {
+            self.detach_tree(child, ev, ts);
+            self.threads[th].tearing.push(child);
+        }
+    }
+
     /// What a change says of its VM: that it lives, or that this may be its end.
     fn note_end(&mut self, c: &Change, table: TableIx, shade: Shade) {
         let t = &self.store.tables[table];
@@ -135,8 +139,8 @@ impl Engine {
         }
     }
 
-    /// What an entry held until a change of which only that change tells: the change is an event of the page all the same.
-    pub(super) fn tell_old(&mut self, c: &Change, entry: u32, fit: Fit, careful: bool) {
+    /// What an entry held until a change, where only that change shows it: the change is an event of the page all the same.
+    pub(super) fn push_old_value(&mut self, c: &Change, entry: u32, fit: Fit, careful: bool) {
         if !(fit == Fit::Unknown || fit == Fit::No && careful) {
             return;
         }
@@ -162,7 +166,7 @@ impl Engine {
     /// How the value of a change is known in the table it was found to belong to.
     pub(super) fn how_known(found: Found, careful: bool) -> (Certainty, Reason) {
         match (found.sure, careful) {
-            // Until the change that must have come before is told, by another CPU.
+            // Until the event of the change that must have come before arrives, from another CPU.
             (true, _) if found.fit == Fit::No => (Certainty::Implied, Reason::Contradicted),
             (true, _) => (Certainty::Exact, Reason::Stated),
             (false, false) => (Certainty::Implied, Reason::Ambiguous),
@@ -225,7 +229,7 @@ impl Engine {
             }
             self.retire_page(page, ev, ts);
         } else {
-            self.bury_page(page, ev, ts);
+            self.free_page(page, ev, ts);
         }
         let pages = &mut self.threads[th].pages;
         let np = pages
@@ -289,7 +293,7 @@ impl Engine {
         }
     }
 
-    /// A change that another CPU told before: it closes the gap it left.
+    /// A change that came before one that another CPU traced first: it closes the gap which that one left.
     pub(super) fn fill_gap(&mut self, c: &Change, careful: bool) -> bool {
         let Change { at: At { th, .. }, key, gfn, old, new, .. } = *c;
         let page = self.pfn_bits(old);

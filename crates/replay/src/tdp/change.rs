@@ -17,9 +17,9 @@ pub(crate) enum Fit {
 /// One `kvm_tdp_mmu_spte_changed`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
-    /// When, in which thread, and in which VM as far as the thread tells.
+    /// When, in which thread, and in which VM as far as the thread shows.
     pub(crate) at: At,
-    /// The table the entry lies in, as far as its place tells.
+    /// The table the entry lies in, as far as its place shows.
     pub(crate) key: Key,
     pub(crate) idx: u16,
     pub(crate) gfn: u64,

@@ -5,9 +5,9 @@
 //!
 //! - `kvm_mmu_set_spte` named the table's page.
 //! - A page of the host is one table at a time: the change cuts the very link that is known to lead to that page.
-//! - Faults fill, and dirty logging and ageing visit, valid roots only, and a role has one valid root at a time. A table that a fault was
+//! - Faults fill, and dirty logging and aging visit, valid roots only, and a role has one valid root at a time. A table that a fault was
 //!   seen to work on since ([`TableRec::alive`](crate::store::TableRec)) is the valid root's for its place until its link is cut or all
-//!   roots become obsolete, both of which are told. So any change there is its own, save zaps: those reach obsolete trees too. What an
+//!   roots become obsolete, both of which are traced. So any change there is its own, save zaps: those reach obsolete trees too. What an
 //!   `mmu_notifier` invalidates is zapped in every tree.
 //!
 //! Any other change may be in any table of its place: where the old value fits, that entry's value is no longer known.
@@ -22,7 +22,7 @@ use crate::tdp::change::{Change, Fit, Found};
 use crate::threads::ThreadIx;
 
 impl Engine {
-    /// Whether tables may be alive in this VM that the trace has not shown, or gone without a word.
+    /// Whether tables may be alive in this VM that the trace has not shown, or gone without an event.
     pub(crate) fn careful(&self, vm: u16) -> bool {
         if self.vms.sure() { !self.vms.complete(vm) } else { !self.vms.all_complete() }
     }
@@ -64,7 +64,7 @@ impl Engine {
         alive.next().is_none().then_some(t)
     }
 
-    /// The table of a change, where a rule above tells.
+    /// The table of a change, where one of the rules above decides it.
     pub(crate) fn find_beyond_doubt(&self, c: &Change) -> Option<Found> {
         let l = &self.layout;
         if let Some(page) = self.cut_page(c) {
@@ -90,7 +90,7 @@ impl Engine {
         let t = self.valid_table(c)?;
         let fit = self.fit(t, c.idx, c.old, c.key.level);
         let zap = !l.is_shadow_present(c.new) && !l.is_mmio(c.new);
-        // Ageing goes through obsolete trees as well.
+        // Aging goes through obsolete trees as well.
         let aged =
             self.shade(c.new, c.key.level) == Shade::AccessTracked || self.same(c.old, c.new, c.key.level);
         let thread = &self.threads[c.at.th];
@@ -98,9 +98,9 @@ impl Engine {
         let own = self.shade(c.old, c.key.level) == Shade::Writable && fit == Fit::Exact;
         let ours = c.at.vm_known || own;
         let fits = fit >= Fit::Volatile;
-        let told = !zap && !aged || thread.fault.is_open() || zap && thread.notifying && fits;
+        let valid_only = !zap && !aged || thread.fault.is_open() || zap && thread.notifying && fits;
         // Where the VM is a guess, what does not fit speaks against it.
-        if told && (c.at.vm_known || fit != Fit::No) {
+        if valid_only && (c.at.vm_known || fit != Fit::No) {
             return Some(Found { table: t, fit, sure: ours && fit != Fit::No });
         }
         (fit >= Fit::Volatile && !self.threads[c.at.th].zapping).then_some(Found {
@@ -132,7 +132,7 @@ impl Engine {
         }
     }
 
-    /// Entries that map the same page as the old value of a change, but with other permissions: they may have changed without a word.
+    /// Entries that map the same page as the old value of a change, but with other permissions: they may have changed without an event.
     pub(crate) fn doubt_volatile(&mut self, c: &Change) {
         let tables = self.live.get(&c.key).into_iter().flatten().copied();
         let hit: Vec<u32> = tables
@@ -160,7 +160,7 @@ impl Engine {
     pub(crate) fn end_cut_page(&mut self, c: &Change) {
         let Some(page) = self.cut_page(c) else { return };
         let Some(&t) = self.by_page.get(&page) else {
-            // The link itself may be told only now, by another CPU.
+            // The event of the link itself may come only now, from another CPU.
             if self.cuts.len() >= 64 {
                 self.cuts.remove(0);
             }
@@ -187,7 +187,7 @@ impl Engine {
             return;
         }
         let key = Self::child_key(c);
-        // Where the link itself told which table it was, that one is being torn down already.
+        // Where the link itself showed which table it was, that one is being torn down already.
         let begun = |t: &TableIx| self.key_is(*t, key) && self.store.tables[*t].dead_ev == NONE;
         if self.dying.get(&page).is_some_and(begun) {
             return;
@@ -215,7 +215,7 @@ impl Engine {
         self.threads[th].tearing.push(t);
     }
 
-    /// Whether the link to a page that a change makes was told cut before, by another CPU, so that it is gone already.
+    /// Whether the link to a page that a change makes was traced as cut before, by another CPU, so that it is gone already.
     pub(crate) fn cut_before(&self, c: &Change) -> bool {
         let page = self.pfn_bits(c.new);
         let t = &self.threads[c.at.th];
@@ -261,6 +261,6 @@ impl Engine {
             self.child_of.remove(&parent);
         }
         self.detach_tree(t, at.ev, at.ts);
-        self.store.bury(t, at.ev, at.ts);
+        self.store.free_table(t, at.ev, at.ts);
     }
 }

@@ -124,12 +124,12 @@ impl Engine {
             let table = tearing[i];
             // Depth first: what was pushed after this table is done with.
             for done in self.threads[th].tearing.split_off(i + 1) {
-                self.store.bury(done, ev, ts);
+                self.store.free_table(done, ev, ts);
             }
             let fit = self.fit(table, idx, old, key.level);
             return Some(Found { table, fit, sure: true });
         }
-        if self.threads[th].doomed.is_some() { self.find_doomed(c) } else { None }
+        if self.threads[th].unclear.is_some() { self.find_announced(c) } else { None }
     }
 
     /// A link to a page that was made for a mirror tree is of a mirror tree, and any other of another.

@@ -15,7 +15,7 @@ use crate::tdp::change::{Change, Fit, Found};
 use crate::threads::Install;
 
 impl Engine {
-    /// `kvm_mmu_set_spte` of a TDP table: it tells which table. Returns whether it was one.
+    /// `kvm_mmu_set_spte` of a TDP table: its address names the table. Returns whether it was one.
     pub(crate) fn tdp_set_spte(&mut self, at: At, s: &SetSpte) -> bool {
         let SetSpte { gfn, level, .. } = *s;
         let idx = (s.sptep >> 3 & 511) as u16;
@@ -85,7 +85,7 @@ impl Engine {
         let careful = self.careful(r.vm);
         if r.page == page {
             if careful && !self.same(s.spte, i.spte, i.level) {
-                // Changed again at once, and that may be told by an event that was told before, or not at all.
+                // Changed again at once, and the event of that may have come before, or not at all.
                 self.make_stale(i.entry, at.ev, Reason::Incomplete);
             } else if i.ambiguous {
                 self.store.confirm(i.span);
@@ -135,7 +135,7 @@ impl Engine {
     }
 
     /// A value in a page that no event has named, with no change before it: a fault that found it done, in a table of before the trace or
-    /// the loss. Or a shadow page beside the tree, a nested guest's: then what it holds may change without a word.
+    /// the loss. Or a shadow page beside the tree, a nested guest's: then what it holds may change without an event.
     fn set_in_unknown_page(&mut self, at: At, s: &SetSpte, idx: u16) -> bool {
         let page = s.sptep & !0xfff;
         let taken = self.by_page.get(&page).is_some_and(|t| self.store.tables[*t].silent);
@@ -249,7 +249,7 @@ impl Engine {
                 && self.same(g.from, old, level)
                 && self.same(g.to, fixed, level)
         }) {
-            // The fault came first, another CPU's change was told first.
+            // The fault came first, another CPU's change was traced first.
             self.gaps.remove(g);
             self.evidence(EvidenceKind::Reordered, at, Some(entry), key, gfn, (Some(old), Some(fixed)));
             return true;
@@ -284,7 +284,7 @@ impl Engine {
         true
     }
 
-    /// `fast_page_fault` on an entry that no event has shown: it tells a leaf, whose level is in its value, in a table of before the trace or
+    /// `fast_page_fault` on an entry that no event has shown: it shows a leaf, whose level is in its value, in a table of before the trace or
     /// the loss. Returns whether one was found.
     fn fast_fault_unseen(&mut self, at: At, f: &FastFault) -> bool {
         let At { vm, ev, ts, .. } = at;
@@ -351,7 +351,7 @@ impl Engine {
         }
     }
 
-    /// The entry that the lockless path worked on, as far as the event tells.
+    /// The entry that the lockless path worked on, as far as the event names it.
     fn entry_for_fast(&self, at: At, f: &FastFault) -> Option<FastHit> {
         let FastFault { sptep, old, .. } = *f;
         let gfn = f.gpa >> 12;

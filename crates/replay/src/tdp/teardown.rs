@@ -60,15 +60,15 @@ impl Engine {
                     let leaf =
                         |m: crate::store::Meta| matches!(m.shade.state(), State::Present | State::Mmio);
                     if !self.store.now(entry).is_some_and(|(_, m)| leaf(m)) {
-                        self.tell_old(c, entry, found.fit, careful);
+                        self.push_old_value(c, entry, found.fit, careful);
                     }
-                    // Its memory is freed without a word, soon: no fact that lasts.
+                    // Its memory is freed soon, without an event: no fact that lasts.
                     let (certainty, reason) = (Certainty::Implied, Reason::PageZapped);
                     self.store.push(entry, ev, Some(new), shade, certainty, reason);
                 }
             }
         } else {
-            // Another thread filled an entry just before the table was unlinked, and tells it now.
+            // Another thread filled an entry just before the table was unlinked, and its event comes now.
             let entry = self.store.slot_mut(table, idx);
             self.late.insert(entry);
             self.note(EvidenceKind::Reordered, c, None, (Some(old), Some(new)));
@@ -118,7 +118,7 @@ impl Engine {
         }
     }
 
-    /// A table is being torn down. Since 7.2 its unlinking is told only after its entries.
+    /// A table is being torn down. Since 7.2 its unlinking is traced only after its entries.
     pub(crate) fn tdp_prepare_zap(&mut self, at: At, page: &Page) {
         let Some(gfn) = page.gfn else { return };
         let level = page.role.level;
@@ -146,7 +146,7 @@ impl Engine {
                 p != NONE && thread.tearing.contains(&self.store.place(p).table)
             }
         });
-        // Another CPU found the entry empty and told so first: the table was taken for unlinked then.
+        // Another CPU found the entry empty and traced that first: the table was taken for unlinked then.
         let raced = || {
             self.recent.iter().rev().copied().find(|t| {
                 let r = &self.store.tables[*t];
@@ -171,17 +171,17 @@ impl Engine {
             let other = |t: &TableIx| self.obsolete.contains(&self.store.tables[*t].root) != zapping;
             c.sort_by_key(other);
             let as_id = |t: &TableIx| self.store.tables[*t].as_id;
-            // Of which address space it is, its entries will tell.
+            // Its entries will show of which address space it is.
             rivals =
                 c.first().is_some_and(|f| c.iter().any(|t| other(t) == other(f) && as_id(t) != as_id(f)));
             c.first().copied().filter(|_| !rivals)
         });
         if rivals && !self.careful_at(at) {
-            self.threads[th].doomed = Some((level, gfn, prev));
+            self.threads[th].unclear = Some((level, gfn, prev));
         }
         if let Some(t) = table {
             if self.careful_at(at) {
-                // It may be one that no event has named. The cut of its link will tell.
+                // It may be one that no event has named. The cut of its link will show which it is.
                 let entries: Vec<u32> = self.store.table_entries(t).collect();
                 for e in entries {
                     self.make_stale(e, ev, Reason::Incomplete);
@@ -194,10 +194,10 @@ impl Engine {
         }
     }
 
-    /// The table that the thread said it would tear down, now that its first entry tells which it was.
-    pub(super) fn find_doomed(&mut self, c: &Change) -> Option<Found> {
+    /// The table that the thread said it would tear down, now that its first entry shows which it was.
+    pub(super) fn find_announced(&mut self, c: &Change) -> Option<Found> {
         let At { th, ev, ts, .. } = c.at;
-        let (level, gfn, prev) = self.threads[th].doomed.take()?;
+        let (level, gfn, prev) = self.threads[th].unclear.take()?;
         if (c.key.level, c.key.gfn) != (level, gfn) || self.layout.is_shadow_present(c.new) {
             return None;
         }
@@ -232,14 +232,14 @@ impl Engine {
                 self.child_of.remove(&parent);
             }
             self.detach_tree(t, ev, ts);
-            self.store.bury(t, ev, ts);
+            self.store.free_table(t, ev, ts);
         }
     }
 
-    /// A page is a new table's: what was torn down in it, by a thread that has told nothing since, is gone.
-    pub(super) fn bury_page(&mut self, page: u64, ev: u32, ts: u64) {
+    /// A page is a new table's: what was torn down in it, by a thread that has made no event since, is gone.
+    pub(super) fn free_page(&mut self, page: u64, ev: u32, ts: u64) {
         if let Some(t) = self.dying.remove(&page).filter(|t| self.store.tables[*t].dead_ev == NONE) {
-            self.store.bury(t, ev, ts);
+            self.store.free_table(t, ev, ts);
         }
     }
 
@@ -254,7 +254,7 @@ impl Engine {
         if !busy {
             self.obsolete.remove(&table);
             self.detach_tree(table, ev, ts);
-            self.store.bury(table, ev, ts);
+            self.store.free_table(table, ev, ts);
         }
     }
 }

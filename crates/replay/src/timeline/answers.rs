@@ -26,7 +26,7 @@ impl Timeline {
         &self.mmio
     }
 
-    /// Some event of the trace tells of MMIO accesses, so that their number is known.
+    /// Some event of the trace shows MMIO accesses, so that their number is known.
     pub fn mmio_accesses_told(&self) -> bool {
         MMIO_ACCESSES.iter().any(|k| self.kind_total(*k) > 0)
     }
@@ -167,7 +167,7 @@ impl Timeline {
         self.engine.faults.all().map(|(i, p)| self.unpack(i, p))
     }
 
-    /// The address space of a fault, as far as the entry tells that it installed or changed.
+    /// The address space of a fault, as far as the entry shows that it installed or changed.
     pub(crate) fn as_id_of(&self, p: &Packed) -> u8 {
         let s = self.store();
         let entry = (p.span != crate::store::NONE).then(|| s.s_entry[p.span as usize]);
@@ -209,7 +209,7 @@ impl Timeline {
             access: p.access(),
             error_code: (p.flags & Packed::HAS_CODE != 0).then_some(p.code),
             outcome: match p.outcome {
-                Outcome::Retry if !self.installs_told => Outcome::Untold,
+                Outcome::Retry if !self.installs_traced => Outcome::Untold,
                 o => o,
             },
             entry: entry.map(EntryId),
