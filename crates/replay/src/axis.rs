@@ -71,7 +71,7 @@ impl SpaceAxis {
         Self { segments, height: y.max(1.0) }
     }
 
-    /// Where a frame lies; frames in a fold lie at its edge. The second value tells whether the frame is on the axis.
+    /// Where a frame lies; frames in a fold lie at its edge. The second value says whether the frame is on the axis.
     pub fn y_of(&self, gfn: u64) -> (f64, bool) {
         let i = self.segments.partition_point(|s| s.gfn_end <= gfn);
         match self.segments.get(i) {

@@ -90,7 +90,7 @@ impl Timeline {
         let (p, _) = s.moment(t);
         match s.span_before(entry.0, p) {
             Some(x) => Some(s.span(x)).filter(|x| x.covers(t)),
-            // Or what its first event tells that it had held.
+            // Or what its first event shows that it had held.
             None => (s.leading(entry.0, self.range().0))
                 .or_else(|| s.first_span(entry.0).map(|x| s.span(x)))
                 .filter(|x| x.covers(t)),
@@ -133,7 +133,7 @@ impl Timeline {
             ids
         });
         let all = if few.is_some() { 0..0 } else { 0..end };
-        // What was there before, as events told that come after.
+        // What was there before, as events show that come after.
         let late: Vec<u32> = match f.time {
             Some((_, t1)) => s.opened_before(end as usize, 0, t1).collect(),
             None => Vec::new(),

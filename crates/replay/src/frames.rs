@@ -240,7 +240,7 @@ impl Frames {
             return;
         }
         let table = store.table_of(store.s_entry[span as usize]);
-        // What is told of a table after its unlinking maps nothing.
+        // What is traced of a table after its unlinking maps nothing.
         if span < store.tables[table].detach_sp {
             let old = store.replaced(span).and_then(|(s, c)| class_of(s, c));
             self.change(store, store.s_entry[span as usize], store.s_ev[span as usize], old, new);

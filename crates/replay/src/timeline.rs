@@ -37,7 +37,7 @@ pub struct ReplayOptions {
     pub layout: LayoutOverride,
     /// Threads to use; 0 means all.
     pub threads: usize,
-    /// Told how far the replay is; may cancel it (what was replayed until then is the result).
+    /// Is notified how far the replay is; may cancel it (what was replayed until then is the result).
     pub progress: Option<Arc<Progress>>,
 }
 

@@ -11,12 +11,12 @@ fn is_mapping(shade: Shade) -> bool {
 /// Whether a leaf stopped mapping when a span began: what was present or MMIO is nonpresent or removed, or maps another host page.
 pub(crate) fn begins_with_zap(store: &Store, span: usize) -> bool {
     let m = store.meta(span as u32);
-    // An install that was booked on the wrong table and is taken back was never there.
+    // An install that was attributed to the wrong table and is taken back was never there.
     let gone = matches!(m.shade, Shade::Nonpresent | Shade::Removed) && m.reason != Reason::Contradicted;
     store.remapped(span as u32) || gone && m.prev.is_some_and(is_mapping)
 }
 
-/// Whether an entry was a leaf that stopped mapping when its table was unlinked. What is told of it later, as the table is torn down, is no
+/// Whether an entry was a leaf that stopped mapping when its table was unlinked. What is traced of it later, as the table is torn down, is no
 /// other zap.
 pub(crate) fn goes_with_table(store: &Store, t: &TableRec, entry: u32) -> bool {
     store.last_before(entry, t.detach_sp).is_some_and(|x| is_mapping(store.meta(x).shade))

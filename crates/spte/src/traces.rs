@@ -3,7 +3,7 @@
 //! [`Traces`] is read from `layouts/traces.toml` with the layout, by [`LayoutSpec::resolve`](crate::LayoutSpec::resolve). The replay asks it
 //! what the absence of an event means, and the model in the replay's tests emits events by it. It knows no event's fields and reads no trace.
 //!
-//! Where a trace tells the era but not the release, the facts are those of the era's last release.
+//! Where a trace shows the era but not the release, the facts are those of the era's last release.
 
 /// How often `kvm_mmu_set_spte` comes when a fault installs a leaf in the TDP MMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -136,7 +136,7 @@ impl Gather {
                     self.look_ahead(store, span, span1);
                 }
                 let table = &store.tables[store.table_of(entry)];
-                // What is told of a table after its end is never shown.
+                // What is traced of a table after its end is never shown.
                 if table.dead_ev < ev {
                     continue;
                 }

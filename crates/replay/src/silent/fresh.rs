@@ -1,4 +1,4 @@
-//! The entries of one VM whose value is known, found by table, by guest frame and by host frame: what may change silently changes few of
+//! The entries of one VM whose value is known, found by table, by guest frame and by host frame: what may change without an event changes few of
 //! them at a time, and a VM has millions.
 
 use std::collections::BTreeSet;

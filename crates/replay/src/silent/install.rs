@@ -241,7 +241,7 @@ impl Engine {
             // page_offset_base is aligned to a GiB.
             if d & 0x3fff_ffff == 0 {
                 self.virt_minus_phys = Some(d);
-                // mark_mmio_spte was booked by its frame alone, in a table that nothing names: now its place is known.
+                // mark_mmio_spte was attributed by its frame alone, in a table that nothing names: now its place is known.
                 if let Some(e) = self.silent.mmio.remove(&(at.vm, gfn)) {
                     self.forget(e);
                     let (zapped, ev) = (self.layout.zapped, at.ev);

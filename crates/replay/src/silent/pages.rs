@@ -82,7 +82,7 @@ impl Engine {
         }
     }
 
-    /// The frame that a new shadow page shadows is write-protected, silently, for as long as it is a table.
+    /// The frame that a new shadow page shadows is write-protected, without an event, for as long as it is a table.
     fn protected(&mut self, vm: u16, gfn: u64, ev: u32) {
         let mut hit: Vec<u32> = self
             .meant(vm)

@@ -18,7 +18,7 @@ use crate::keys::TableIx;
 pub(super) struct Walks {
     pub(super) addr: u64,
     pub(super) frames: Vec<u64>,
-    /// Frames of the guest's tables that the last one went through, by level; the root's is not told.
+    /// Frames of the guest's tables that the last one went through, by level; the root's is not traced.
     pub(super) tables: [Option<u64>; 6],
     /// Some of them led nowhere that is known.
     pub(super) dark: bool,

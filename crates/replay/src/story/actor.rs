@@ -60,7 +60,7 @@ pub(super) struct Actors<'a> {
 pub(super) struct Actor {
     /// `vCPU 0 (qemu-111)`; outside `KVM_RUN`, or where that is not known, `qemu-111 (thread of vCPU 0)`.
     pub(super) who: String,
-    /// Why, where what the thread traced before tells: follows "4K entry zapped".
+    /// Why, where what the thread traced before shows it: follows "4K entry zapped".
     pub(super) cause: Option<String>,
 }
 
@@ -367,7 +367,7 @@ fn bytes(bytes: u64) -> String {
 /// What a thread traced before an event.
 #[derive(Debug, Default)]
 struct Back {
-    /// In `KVM_RUN` or outside of it; `None` where nothing tells.
+    /// In `KVM_RUN` or outside of it; `None` where no event shows it.
     runs: Option<bool>,
     /// Frame of the fault it was in, where events give it.
     fault: Option<u64>,
@@ -381,7 +381,7 @@ struct Back {
 }
 
 impl Back {
-    /// Whether the thread was in `KVM_RUN`, and in a fault: from the last event that tells, and what it did since (the latest first).
+    /// Whether the thread was in `KVM_RUN`, and in a fault: from the last event that shows it, and what it did since (the latest first).
     fn settle(
         &mut self,
         edge: Option<Body>,

@@ -109,7 +109,7 @@ impl Timeline {
         (most, last): (usize, usize),
     ) -> (PageStory, usize) {
         let mut drafts: Vec<Draft> = Vec::new();
-        // Events of a fault are told with it.
+        // Events of a fault are part of its line.
         let mut named: FxHashSet<EventIx> = FxHashSet::default();
         let mut concern = self.faults_concerning(vm, gfn);
         concern.retain(|f| f.as_id == as_id && self.concerns(f, gfn));
@@ -256,7 +256,7 @@ impl Timeline {
             tally.maybe |= maybe;
             let silent = s.certainty == Certainty::Stale && s.reason == Reason::SilentKernel || maybe;
             tally.untraced |= silent && !maybe;
-            // That an entry of a dying table is frozen tells nothing new.
+            // That an entry of a dying table is frozen shows nothing new.
             let dying = torn && matches!(s.state, State::Nonpresent | State::Removed);
             if s.id.is_some() && s.reason != Reason::OldValue && !silent && !dying {
                 // A value that a later event doubted and another confirmed is compared with what was known.
@@ -465,7 +465,7 @@ fn merge(drafts: Vec<Draft>) -> Vec<Draft> {
                     (l.shade, l.certainty) = (d.shade, d.certainty);
                     continue;
                 }
-                // Up to 5.12 one event tells that an MMIO entry was installed, and the next its value.
+                // Up to 5.12 one event shows that an MMIO entry was installed, and the next its value.
                 _ if l.shade == Some(Shade::Mmio) && d.shade == Some(Shade::Mmio) && l.why == d.why => {
                     (l.text, l.certainty) = (d.text, d.certainty);
                     continue;

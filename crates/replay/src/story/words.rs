@@ -236,7 +236,7 @@ fn between_leaves(t: &Timeline, e: &Entry, b: &Span, s: &Span, after: &str, agai
                 Some(WriteLoss::Tracking) if e.level > 1 => {
                     " write-protected until it is split (KVM_CLEAR_DIRTY_LOG), or as it holds a page table of the guest"
                 }
-                // What the guest's own table says is told with the same bit.
+                // What the guest's own table says is written with the same bit.
                 Some(WriteLoss::Tracking) if table.silent && !table.direct => {
                     " write-protected as a page table of the guest (or the guest's own table forbids writes now)"
                 }

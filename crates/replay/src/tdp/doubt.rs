@@ -110,7 +110,7 @@ impl Engine {
         })
     }
 
-    /// A change that may be in another table than the one it was booked on: what the others hold at its place is not known any more.
+    /// A change that may be in another table than the one it was attributed to: what the others hold at its place is not known any more.
     pub(crate) fn doubt_others(&mut self, c: &Change, found: Option<Found>) {
         if found.is_some_and(|f| f.sure) {
             return;
@@ -156,7 +156,7 @@ impl Engine {
         }
     }
 
-    /// A host page is one table at a time: wherever the cut of its link was booked, the table ends.
+    /// A host page is one table at a time: whichever table the cut of its link was attributed to, this one ends.
     pub(crate) fn end_cut_page(&mut self, c: &Change) {
         let Some(page) = self.cut_page(c) else { return };
         let Some(&t) = self.by_page.get(&page) else {

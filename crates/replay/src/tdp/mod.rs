@@ -43,7 +43,7 @@ impl Engine {
         if gfn & ((1 << (9 * (u32::from(level) - 1))) - 1) != 0 {
             self.note(EvidenceKind::Misaligned, &c, None, (None, Some(new)));
         }
-        // Told after its entries (7.2 and later): with the link cut, the teardown is complete.
+        // Traced after its entries (7.2 and later): with the link cut, the teardown is complete.
         let th = at.th;
         if let Some(&top) = self.threads[th].tearing.first()
             && self.threads[th].unlinking.iter().any(|u| u.0 == top)

@@ -172,7 +172,7 @@ impl Engine {
         self.rereads.push(r);
     }
 
-    /// An install was booked on the wrong table: undo it there, book it here.
+    /// An install was attributed to the wrong table: undo it there, do it here.
     fn move_install(&mut self, at: At, i: &Install, other: TableIx, s: &SetSpte, careful: bool) {
         let back = self.store.value_before(i.span).unwrap_or((self.layout.zapped, Shade::Nonpresent));
         if self.store.last_span(i.entry) == Some(i.span) && self.store.tables[i.table].attached() {

@@ -1,4 +1,4 @@
-//! What the host does to the tables: its mmu_notifiers, the monitor's ioctls, the zapping of trees.
+//! What the host does to the tables: its mmu_notifiers, the VMM's ioctls, the zapping of trees.
 
 use mmuscope_spte::{Mode, Resize, State as Is, Unlink, ZapAll};
 use mmuscope_trace::Body;
@@ -203,9 +203,9 @@ impl Kernel {
         }
     }
 
-    /// The monitor ends: its trees go at once, and the host has their pages for others.
+    /// The VMM ends: its trees go at once, and the host has their pages for others.
     pub(crate) fn die(&mut self, vm: usize) {
-        // Where neither zaps nor pages are told, nothing tells a VM's end.
+        // Where neither zaps nor pages are shown, nothing shows a VM's end.
         if !self.changes() && !self.legacy() {
             return;
         }

@@ -134,7 +134,7 @@ impl Kernel {
         self.mem[&page][index(level, gfn)]
     }
 
-    /// Changes an entry without a word; what it held.
+    /// Changes an entry without an event; what it held.
     pub(crate) fn store(&mut self, page: u64, level: u8, gfn: u64, new: u64) -> u64 {
         std::mem::replace(&mut self.mem.get_mut(&page).expect("a table")[index(level, gfn)], new)
     }
@@ -148,7 +148,7 @@ impl Kernel {
         self.traces.changes && !self.legacy()
     }
 
-    /// Tells a change where this kernel does.
+    /// Shows a change where this kernel does.
     pub(crate) fn tell(&mut self, tid: u32, of: (u8, bool), level: u8, gfn: u64, old: u64, told: u64) {
         if self.changes() && old != told {
             let bits = 9 * (u32::from(level) - 1);

@@ -1,7 +1,7 @@
-//! A naive model of KVM's page tables against the replay: random work by several vCPUs and VMs, told as each kernel era tells it.
+//! A naive model of KVM's page tables against the replay: random work by several vCPUs and VMs, shown as each kernel era shows it.
 //!
 //! The model holds every table as 512 plain values and emits, for each step, the events the era's kernel emits (and none for what it does
-//! silently). Where the kernel speaks the replay must hold exactly the model's leaves, at every moment; where it is silent, or events are
+//! without an event). Where the kernel speaks the replay must hold exactly the model's leaves, at every moment; where it is silent, or events are
 //! missing, nothing it calls a fact may be false. This guards kernels and sequences that no recording shows.
 
 #![allow(clippy::too_many_arguments, reason = "the fields of one event travel together")]
@@ -110,7 +110,7 @@ fn exact(era: Era, ops: &[Op], binary: bool) -> Result<(), TestCaseError> {
             let mut v: Vec<(VmId, u8, u8, u64, Option<u64>, State)> = t
                 .state_at(at, &StateFilter::default())
                 .into_iter()
-                // What was there before its first event, only that event tells.
+                // What was there before its first event, only that event shows it.
                 .filter(|(_, s)| s.reason != Reason::OldValue)
                 .map(|(e, s)| (e.vm, e.as_id, e.level, e.gfn, s.spte, s.state))
                 .filter(|x| matches!(x.5, State::Present | State::Mmio | State::Table))
