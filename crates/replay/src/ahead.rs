@@ -8,7 +8,8 @@ use std::hint::black_box;
 
 use mmuscope_trace::{Body, Event};
 
-use crate::engine::{Engine, index_of, key_of};
+use crate::engine::Engine;
+use crate::keys::{TableIx, index_of, key_of};
 use crate::store::{CHUNK, NONE, Store};
 
 /// Events looked at together: more than a processor's outstanding reads is of no use.
@@ -24,7 +25,7 @@ impl Engine {
         if self.store.spans_len() < SMALL {
             return;
         }
-        let mut slots = [(NONE, 0); PLACES];
+        let mut slots = [(TableIx::NONE, 0); PLACES];
         let mut n = 0;
         let mut look = |as_id: u8, level: u8, gfn: u64| {
             let here = self.live.get(&key_of(as_id, level, gfn));
@@ -43,7 +44,8 @@ impl Engine {
                 _ => {}
             }
         }
-        let slots = slots.map(|(t, i)| if t == NONE { NONE } else { self.store.slot(t, i).unwrap_or(NONE) });
+        let slots =
+            slots.map(|(t, i)| if t == TableIx::NONE { NONE } else { self.store.slot(t, i).unwrap_or(NONE) });
         black_box(self.store.touch(&slots));
     }
 }
@@ -58,7 +60,7 @@ impl Store {
             *span = self.last.get(i).copied().unwrap_or(NONE);
             let count = self.count.get(i).copied().unwrap_or(0);
             let leafy = self.leafy.get(chunk).copied().unwrap_or(0);
-            let table = self.chunks.get(chunk).map_or(0, |c| c.table);
+            let table = self.chunks.get(chunk).map_or(0, |c| c.table.0);
             sum ^= u64::from(count) ^ u64::from(leafy) ^ u64::from(table);
         }
         for span in spans {

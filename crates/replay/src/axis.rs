@@ -71,7 +71,7 @@ impl SpaceAxis {
         Self { segments, height: y.max(1.0) }
     }
 
-    /// Where a frame lies; frames in a fold lie at its edge. The second value tells whether the frame is on the axis.
+    /// Where a frame lies; frames in a fold lie at its edge. The second value says whether the frame is on the axis.
     pub fn y_of(&self, gfn: u64) -> (f64, bool) {
         let i = self.segments.partition_point(|s| s.gfn_end <= gfn);
         match self.segments.get(i) {
@@ -142,7 +142,7 @@ impl GfnAxis {
                 bits &= bits - 1;
                 let e = (c * CHUNK) as u32 + i;
                 let p = store.place(e);
-                let t = &store.tables[p.table as usize];
+                let t = &store.tables[p.table];
                 let v = ranges.entry((t.vm, t.as_id)).or_default();
                 let end = p.gfn.saturating_add(pages_of(p.level));
                 match v.last_mut() {

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::frames::{Frames, TOP, class_of};
+use crate::keys::TableIx;
 use crate::model::{Certainty, Counts, Shade, State, VmId, pages_of};
 use crate::store::{Meta, Store};
 
@@ -72,7 +73,7 @@ impl Running {
         while self.span < span_end && store.s_ev[self.span] < ev {
             let span = self.span as u32;
             let m = store.meta(span);
-            let t = &store.tables[store.table_of(store.s_entry[self.span]) as usize];
+            let t = &store.tables[store.table_of(store.s_entry[self.span])];
             let level = usize::from(t.level.min(5));
             let counts = self.of((t.vm, t.as_id));
             if let Some(p) = m.prev {
@@ -90,7 +91,7 @@ impl Running {
             self.span += 1;
         }
         while let Some(&t) = store.detaches.get(self.detach) {
-            let r = &store.tables[t as usize];
+            let r = &store.tables[t];
             if r.detach_ev >= ev {
                 break;
             }
@@ -98,7 +99,7 @@ impl Running {
             self.detach += 1;
         }
         while let Some(&t) = store.deaths.get(self.death) {
-            let r = &store.tables[t as usize];
+            let r = &store.tables[t];
             if r.dead_ev >= ev {
                 break;
             }
@@ -108,8 +109,8 @@ impl Running {
     }
 
     /// Takes out what a table held before it was unlinked, or (when it is freed) what it held since.
-    fn drop_table(&mut self, store: &Store, t: u32, unlinked: bool) {
-        let table = &store.tables[t as usize];
+    fn drop_table(&mut self, store: &Store, t: TableIx, unlinked: bool) {
+        let table = &store.tables[t];
         let level = usize::from(table.level.min(5));
         for e in store.table_entries(t) {
             let last = if unlinked {

@@ -1,9 +1,10 @@
-//! Where things end that no event says the end of: faults, VMs, phases.
+//! Where things end that no event says the end of: a fault ([`after`]) and a phase ([`phases`]). Rules without state; the engine asks the first
+//! for each event of a thread, the timeline the second when it is sealed.
 
 use mmuscope_spte::{Decoded, Layout, State, WriteLoss, write_loss};
 use mmuscope_trace::{Body, StrId, Trace};
 
-use crate::engine::{At, Engine, key_of};
+use crate::keys::key_of;
 use crate::model::{Phase, VmId, pages_of};
 
 /// What an event is to the fault that its thread was in.
@@ -36,13 +37,13 @@ pub(crate) fn is_logged(l: &Layout, level: u8, old: u64, new: u64) -> bool {
 }
 
 /// What an event is to a fault on frame `fault` that its thread was in; `notifying`: the event before it invalidated a range of the
-/// host's memory; `leaving_is_told`: returns to user space are recorded.
+/// host's memory; `leaving_is_traced`: returns to user space are recorded.
 pub(crate) fn after(
     l: &Layout,
     body: &Body,
     fault: Option<u64>,
     notifying: bool,
-    leaving_is_told: bool,
+    leaving_is_traced: bool,
 ) -> Ends {
     match *body {
         Body::Marker { .. }
@@ -56,7 +57,7 @@ pub(crate) fn after(
         },
         // On the way back into the guest a thread may do other work (NUMA balancing); had it left KVM, that would be recorded.
         Body::UnmapHvaRange { start, end } if !is_one_page(start, end) => {
-            if leaving_is_told {
+            if leaving_is_traced {
                 Ends::Over
             } else {
                 Ends::Left
@@ -110,58 +111,4 @@ pub(crate) fn phases(trace: &Trace, markers: &[MarkerNote], end: u64) -> Vec<Pha
     }
     out.reverse();
     out
-}
-
-impl Engine {
-    /// Closes a thread's fault that the event before was the last of.
-    pub(crate) fn leave(&mut self, th: usize, ev: u32) {
-        let tdp = self.vms.is_tdp(self.threads[th].vm.unwrap_or(0));
-        self.faults.leave(&mut self.threads[th], tdp, ev);
-    }
-
-    /// Ends the fault a thread is in, if an event is none that a fault can make.
-    pub(crate) fn end_fault(&mut self, at: At, body: &Body) {
-        let t = &self.threads[at.th];
-        if !t.fault.is_open() {
-            return;
-        }
-        match after(&self.layout, body, t.fault.gfn(), t.notifying, self.faults.leaving_is_told) {
-            Ends::No => {}
-            // The entry will tell when.
-            Ends::Over if self.threads[at.th].fault.enters() => {}
-            Ends::Left | Ends::Over => self.leave(at.th, at.ev),
-        }
-    }
-
-    /// Notes what only a VM that is not at its end does.
-    pub(crate) fn note_life(&mut self, at: At, body: &Body) {
-        match body {
-            Body::ZapAllFast { .. } => self.vms.lives(at.vm, true),
-            Body::Entry { .. }
-            | Body::Exit { .. }
-            | Body::UserspaceExit { .. }
-            | Body::PageFault { .. }
-            | Body::SetSpte { .. }
-            | Body::SpteRequested { .. }
-            | Body::MarkMmioSpte { .. }
-            | Body::FastPageFault { .. }
-            | Body::GetPage { .. }
-            | Body::SyncPage { .. }
-            | Body::UnmapHvaRange { .. }
-            | Body::AgeHva { .. }
-            | Body::TestAgeHva { .. }
-            | Body::SetSpteHva { .. } => self.vms.lives(at.vm, false),
-            _ => {}
-        }
-    }
-
-    /// Notes a zap, which may be part of a VM's end: not if its thread is on its way back into the guest.
-    pub(crate) fn note_zap(&mut self, at: At, vm: u16, root: bool) {
-        let t = &self.threads[at.th];
-        if self.faults.leaving_is_told && t.fault.runs() {
-            self.vms.lives(vm, false);
-        } else {
-            self.vms.zapped(at, vm, t.tid, root);
-        }
-    }
 }

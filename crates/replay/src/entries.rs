@@ -1,8 +1,11 @@
-//! Entries, tables and spans, one by one.
+//! Entries, tables, spans and zaps, one by one.
 
-use crate::engine::{index_of, key_of};
-use crate::model::{Entry, EntryId, Span, SpanFilter, SpanId, Table, TableId, VmId, pages_of};
+use std::collections::BTreeMap;
+
+use crate::keys::{index_of, key_of};
+use crate::model::{Entry, EntryId, Span, SpanFilter, SpanId, Table, TableId, VmId, Zap, ZapCause, pages_of};
 use crate::timeline::Timeline;
+use crate::zaps::zaps_of;
 
 impl Timeline {
     /// All entries that any event showed.
@@ -46,7 +49,7 @@ impl Timeline {
                 let base = gfn / pages_of(level) * pages_of(level);
                 for e in self.free_by_gfn.get(&base).into_iter().flatten() {
                     let p = s.place(*e);
-                    let t = &s.tables[p.table as usize];
+                    let t = &s.tables[p.table];
                     if p.level == level && t.vm == vm.0 && t.as_id == as_id {
                         out.push(EntryId(*e));
                     }
@@ -87,7 +90,7 @@ impl Timeline {
         let (p, _) = s.moment(t);
         match s.span_before(entry.0, p) {
             Some(x) => Some(s.span(x)).filter(|x| x.covers(t)),
-            // Or what its first event tells that it had held.
+            // Or what its first event shows that it had held.
             None => (s.leading(entry.0, self.range().0))
                 .or_else(|| s.first_span(entry.0).map(|x| s.span(x)))
                 .filter(|x| x.covers(t)),
@@ -130,7 +133,7 @@ impl Timeline {
             ids
         });
         let all = if few.is_some() { 0..0 } else { 0..end };
-        // What was there before, as events told that come after.
+        // What was there before, as events show that come after.
         let late: Vec<u32> = match f.time {
             Some((_, t1)) => s.opened_before(end as usize, 0, t1).collect(),
             None => Vec::new(),
@@ -145,5 +148,27 @@ impl Timeline {
                 _ => Some(span),
             }
         })
+    }
+}
+
+impl Timeline {
+    /// When an entry was zapped, and how that is known, in time order.
+    pub fn zaps(&self, entry: EntryId) -> impl Iterator<Item = Zap> + '_ {
+        zaps_of(self.store(), entry.0)
+    }
+
+    /// Every zap of every entry, entry by entry.
+    pub fn all_zaps(&self) -> impl Iterator<Item = Zap> + '_ {
+        let s = self.store();
+        (0..s.slots()).filter(|e| s.used(*e)).flat_map(move |e| zaps_of(s, e))
+    }
+
+    /// How many zaps there were, by cause.
+    pub fn zap_causes(&self) -> BTreeMap<ZapCause, u64> {
+        let mut out = BTreeMap::new();
+        for z in self.all_zaps() {
+            *out.entry(z.cause).or_default() += 1;
+        }
+        out
     }
 }

@@ -25,13 +25,13 @@
 //! paging), `async GFN`, `walk GVA [PFERR]`, `element LEVEL PTE`, `walkererror [PFERR]`, `emulate`, `exit [REASON]`, `entry VCPU`, `user REASON ERRNO`, `zapall`, `unmap START END`, `changepte HVA`, `age START END`,
 //! `agepage GFN HVA`, `lost COUNT`, `mark TEXT`.
 
-use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf, Mode, PresentRule};
+use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf, Mode, Resolved, Traces};
 use mmuscope_trace::{
     Body, ErrorEncoding, Event, FastPfResult, Isa, Page, RecordedEvents, Role, StrId, TaskInfo, Trace,
     VmGuess,
 };
 
-use crate::series::KINDS;
+use crate::kinds::KINDS;
 
 /// A line that is not of the language.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +45,7 @@ pub struct FixtureError {
 
 struct Maker {
     layout: Layout,
+    traces: Traces,
     trace: Trace,
     ts: u64,
     names: Vec<(u32, String)>,
@@ -52,18 +53,33 @@ struct Maker {
 
 /// Makes a trace out of lines of the fixture language. All threads are of one VM, unless `vm PID TID …` lines say otherwise.
 pub fn trace(text: &str) -> Result<Trace, FixtureError> {
-    let named = |name: &str| {
-        LayoutSpec::named(name).and_then(|s| s.resolve()).map(|r| r.layout).map_err(|e| e.to_string())
-    };
+    let usual = named("C/npt").map_err(|what| FixtureError { line: 0, what })?;
+    trace_of(text, &usual)
+}
+
+fn named(name: &str) -> Result<Resolved, String> {
+    LayoutSpec::find(name).map_err(|e| e.to_string())
+}
+
+/// The same under a layout that no name stands for, until a line `layout NAME` names another.
+pub fn trace_of(text: &str, kernel: &Resolved) -> Result<Trace, FixtureError> {
     let at = |line: usize| move |what: String| FixtureError { line, what };
-    let mut m =
-        Maker { layout: named("C/npt").map_err(at(0))?, trace: Trace::default(), ts: 0, names: Vec::new() };
+    let mut m = Maker {
+        layout: kernel.layout,
+        traces: kernel.traces,
+        trace: Trace::default(),
+        ts: 0,
+        names: Vec::new(),
+    };
     m.trace.info.recorded = Some(RecordedEvents::default());
     for (i, line) in text.lines().enumerate() {
         let words: Vec<&str> = line.split('#').next().unwrap_or("").split_whitespace().collect();
         match words.as_slice() {
             [] => {}
-            ["layout", name] => m.layout = named(name).map_err(at(i + 1))?,
+            ["layout", name] => {
+                let named = named(name).map_err(at(i + 1))?;
+                (m.layout, m.traces) = (named.layout, named.traces);
+            }
             ["kernel", release] => m.trace.info.host.os_release = Some((*release).to_owned()),
             ["fact", name, value @ ..] => {
                 m.trace.info.host.facts.push(((*name).to_owned(), value.join(" ")));
@@ -79,7 +95,7 @@ pub fn trace(text: &str) -> Result<Trace, FixtureError> {
         }
     }
     if m.trace.info.recorded.is_some() {
-        m.trace.info.recorded = Some(events_of(&m.layout));
+        m.trace.info.recorded = Some(events_of(&m.traces));
     }
     let n = m.trace.events.len();
     m.trace.info.events = n as u64;
@@ -89,10 +105,8 @@ pub fn trace(text: &str) -> Result<Trace, FixtureError> {
 }
 
 /// What the recorder of a fixture records: all events that the kernel has.
-fn events_of(layout: &Layout) -> RecordedEvents {
-    // The kernels that have an MMU-present bit trace the ranges of mmu_notifiers.
-    let ranges = layout.present != PresentRule::NotSpecial;
-    let has = |n: &&str| ranges || !["kvm_unmap_hva_range", "kvm_set_spte_hva"].contains(n);
+fn events_of(traces: &Traces) -> RecordedEvents {
+    let has = |n: &&str| traces.notifiers || !["kvm_unmap_hva_range", "kvm_set_spte_hva"].contains(n);
     RecordedEvents { names: KINDS.iter().map(|k| k.1).filter(has).map(str::to_owned).collect(), all: true }
 }
 

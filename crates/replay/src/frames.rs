@@ -7,6 +7,7 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::keys::TableIx;
 use crate::model::{Certainty, Shade, pages_of};
 use crate::store::{NONE, Store};
 
@@ -219,8 +220,7 @@ impl Frames {
         let n = store.spans_len();
         loop {
             let span = if self.span < n { store.s_ev[self.span] } else { NONE };
-            let detach =
-                store.detaches.get(self.detach).map_or(NONE, |t| store.tables[*t as usize].detach_ev);
+            let detach = store.detaches.get(self.detach).map_or(NONE, |t| store.tables[*t].detach_ev);
             if self.span < n && span <= detach {
                 self.take_span(store, self.span as u32);
                 self.span += 1;
@@ -240,15 +240,15 @@ impl Frames {
             return;
         }
         let table = store.table_of(store.s_entry[span as usize]);
-        // What is told of a table after its unlinking maps nothing.
-        if span < store.tables[table as usize].detach_sp {
+        // What is traced of a table after its unlinking maps nothing.
+        if span < store.tables[table].detach_sp {
             let old = store.replaced(span).and_then(|(s, c)| class_of(s, c));
             self.change(store, store.s_entry[span as usize], store.s_ev[span as usize], old, new);
         }
     }
 
-    fn drop_table(&mut self, store: &Store, table: u32, ev: u32) {
-        let end = store.tables[table as usize].detach_sp;
+    fn drop_table(&mut self, store: &Store, table: TableIx, ev: u32) {
+        let end = store.tables[table].detach_sp;
         for e in store.table_entries(table) {
             let m = store.last_before(e, end).map(|x| store.meta(x));
             if let Some(old) = m.and_then(|m| class_of(m.shade, m.certainty)) {
@@ -267,7 +267,7 @@ impl Frames {
             self.note_peaks();
             self.at = ts;
         }
-        let t = &store.tables[p.table as usize];
+        let t = &store.tables[p.table];
         let key = (t.vm, t.as_id);
         let i = self.covers.iter().position(|c| c.0 == key).unwrap_or_else(|| {
             self.covers.push((key, Cover::default()));

@@ -1,16 +1,17 @@
-//! Old values that did not fit, waiting for the change that explains them.
+//! Old values and re-read values that did not fit, waiting for the change that explains them. The TDP MMU's rules leave them here and look for
+//! them; what is not explained in time becomes evidence.
 
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
-use crate::engine::Key;
-use crate::model::EvidenceKind;
+use crate::keys::Key;
+use crate::model::{EntryId, Evidence, EvidenceKind, VmId};
 
 /// Gaps that wait at a time; the oldest gives way.
 const MOST: usize = 256;
 
-/// An old value that did not fit: the change that must have come before may still be told by another CPU.
+/// An old value that did not fit: the change that must have come before may still come, from another CPU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gap {
     pub(crate) vm: u16,
@@ -80,5 +81,50 @@ impl Gaps {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Gap> {
         self.list.iter()
+    }
+}
+
+/// A value that `kvm_mmu_set_spte` re-read and no event explains yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reread {
+    pub(crate) vm: u16,
+    pub(crate) key: Key,
+    pub(crate) entry: u32,
+    pub(crate) gfn: u64,
+    pub(crate) known: u64,
+    pub(crate) seen: u64,
+    pub(crate) ev: u32,
+    pub(crate) ts: u64,
+}
+
+pub(crate) fn gap_evidence(g: &Gap, after_loss: bool) -> Evidence {
+    Evidence {
+        kind: g.kind,
+        ts: g.ts,
+        event: g.ev,
+        vm: VmId(g.vm),
+        entry: Some(EntryId(g.entry)),
+        as_id: g.key.as_id,
+        level: g.key.level,
+        gfn: g.gfn,
+        expected: Some(g.from),
+        found: Some(g.to),
+        after_loss,
+    }
+}
+
+pub(crate) fn reread_evidence(r: &Reread, after_loss: bool) -> Evidence {
+    Evidence {
+        kind: EvidenceKind::SetSpte,
+        ts: r.ts,
+        event: r.ev,
+        vm: VmId(r.vm),
+        entry: Some(EntryId(r.entry)),
+        as_id: r.key.as_id,
+        level: r.key.level,
+        gfn: r.gfn,
+        expected: Some(r.known),
+        found: Some(r.seen),
+        after_loss,
     }
 }

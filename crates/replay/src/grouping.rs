@@ -1,9 +1,20 @@
-//! Which threads belong to one VM, where the recording does not name processes: those that fill the same page tables.
+//! Which threads belong to one VM, where the recording does not name processes: those that fill the same page tables. [`crate::vms`] and the
+//! event table of `analysis` ask for the groups ([`VmSearch`]); nothing here looks at an entry's value beyond the page that it links.
+//!
+//! The rule in five sentences:
+//!
+//! 1. Threads whose process the recording names are of that process's VM, and no later step parts or mixes them.
+//! 2. Two vCPU threads that worked on one page of a page table (one links it, another fills or unlinks it) are of one VM, the pair with most
+//!    such pages first, unless both ran the vCPU of one number at the same time.
+//! 3. A thread of the VMM that worked on the tables of two vCPUs joins these, too; kernel threads that serve every VM do not.
+//! 4. A vCPU thread that shares no page with any other goes where the reader put it, if no vCPU number speaks against it, and is marked as
+//!    guessed: then nothing that rests on its VM is beyond doubt.
+//! 5. Any other thread belongs to a VM if all tables that it touched are of that one, and to none otherwise.
 
 use mmuscope_trace::{Body, Event, Strings, Trace, TraceInfo, VmGuess};
 use rustc_hash::FxHashMap;
 
-/// One VM as threads and page tables tell.
+/// One VM as threads and page tables show it.
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
     pub(crate) pid: Option<u32>,
@@ -94,7 +105,7 @@ fn as_is(guesses: &[VmGuess]) -> Vec<Group> {
 fn sure_threads(guesses: &[VmGuess]) -> FxHashMap<u32, usize> {
     let mut sure = FxHashMap::default();
     for (n, g) in guesses.iter().enumerate() {
-        // Several VMs of one process are told apart by what they fill, like those of no known process.
+        // Several VMs of one process are parted by what they fill, like those of no known process.
         if g.pid.is_some() && guesses.iter().filter(|x| x.pid == g.pid).count() == 1 {
             for t in g.tids.iter().chain(g.vcpus.iter().map(|v| &v.0)) {
                 sure.insert(*t, n);
@@ -256,7 +267,7 @@ impl Pass {
                 join(&mut to, &mut runs, &mut sure, *a, *b, false);
             }
         }
-        // A thread of the monitor that works on tables of two vCPUs joins them; kernel threads that serve every VM do not.
+        // A thread of the VMM that works on tables of two vCPUs joins them; kernel threads that serve every VM do not.
         let serves_all = |i: usize| {
             let c = &self.nodes[i].comm;
             ["kworker", "kswapd", "khugepaged", "ksmd", "kcompactd", "oom_reaper"]
@@ -304,7 +315,7 @@ impl Pass {
                 }
             }
         }
-        // Threads that are no vCPUs (the monitor's, a kernel thread) belong to a VM if all they touched is of that one.
+        // Threads that are no vCPUs (the VMM's, a kernel thread) belong to a VM if all they touched is of that one.
         let mut votes: Vec<FxHashMap<usize, u32>> = vec![FxHashMap::default(); n];
         for (c, (a, b)) in &edges {
             for (x, y) in [(*a, *b), (*b, *a)] {

@@ -16,7 +16,7 @@ pub type Glimpse<'a> = dyn FnMut(&Trace, &Timeline) + Send + 'a;
 /// Reads files and replays them on a thread of its own while they are read. `glimpse` is shown what there is long before the end (after a
 /// hundred thousand events, then each time it has become four times as much), on that thread; it may take a copy.
 ///
-/// The result is that of [`Trace::load`] and [`replay`]: what only the end of the trace tells (another layout, which VMs there are) makes
+/// The result is that of [`Trace::load`] and [`replay`]: what only the end of the trace shows (another layout, which VMs there are) makes
 /// it replay everything once more.
 ///
 /// # Errors
@@ -47,7 +47,7 @@ fn load_from(
         let (send, receive) = mpsc::channel::<Trace>();
         let replayed = scope.spawn(move || follow(&receive, opts, glimpse));
         let read = Trace::load_watched(paths, read, step, &mut |so_far| {
-            // If the other thread is gone (it panicked), reading goes on to its end, and joining tells.
+            // If the other thread is gone (it panicked), reading goes on to its end, and joining shows it.
             let _ = send.send(so_far);
         });
         drop(send);

@@ -3,10 +3,8 @@
 use mmuscope_trace::{Body, Event};
 use rustc_hash::FxHashMap;
 
-use crate::faults::Packed;
+use crate::faults::state::Packed;
 use crate::model::{MmioRange, TopPage, VmId};
-use crate::series::MMIO_ACCESSES;
-use crate::timeline::Timeline;
 
 /// `kvm_mmio.type` of a read that the kernel cannot answer itself.
 const UNSATISFIED: u32 = 0;
@@ -89,7 +87,7 @@ impl MmioSeen {
         }
     }
 
-    /// The ranges, with the faults that have ended since the last time and those that are open; `told` is whether any event tells of accesses.
+    /// The ranges, with the faults that have ended since the last time and those that are open; `told` is whether any event shows accesses.
     pub(crate) fn ranges(&mut self, done: &[Packed], open: &[Packed], told: bool) -> Vec<MmioRange> {
         for f in &done[self.faults.min(done.len())..] {
             self.fault(f);
@@ -103,6 +101,20 @@ impl MmioSeen {
             return seen.merged(told);
         }
         self.merged(told)
+    }
+
+    /// Frames that were accessed.
+    pub(crate) fn accessed(&self) -> impl Iterator<Item = TopPage> + '_ {
+        let pages = self.pages.iter().filter(|(_, p)| p.accesses > 0);
+        pages.map(|((vm, gfn), p)| TopPage {
+            vm: VmId(*vm),
+            as_id: 0,
+            gfn: *gfn,
+            level: 1,
+            count: p.accesses,
+            first: p.first,
+            last: p.last,
+        })
     }
 
     fn merged(&self, told: bool) -> Vec<MmioRange> {
@@ -141,33 +153,6 @@ impl MmioSeen {
             }
         }
         out
-    }
-}
-
-impl Timeline {
-    /// Where MMIO accesses and faults went.
-    pub fn mmio_ranges(&self) -> &[MmioRange] {
-        &self.mmio
-    }
-
-    /// Some event of the trace tells of MMIO accesses, so that their number is known.
-    pub fn mmio_accesses_told(&self) -> bool {
-        MMIO_ACCESSES.iter().any(|k| self.kind_total(*k) > 0)
-    }
-
-    /// Frames with the most MMIO accesses; none where [nothing tells of them](Self::mmio_accesses_told).
-    pub fn top_mmio(&self, n: usize) -> Vec<TopPage> {
-        let pages = self.mmio_seen.pages.iter().filter(|(_, p)| p.accesses > 0);
-        let all = pages.map(|((vm, gfn), p)| TopPage {
-            vm: VmId(*vm),
-            as_id: 0,
-            gfn: *gfn,
-            level: 1,
-            count: p.accesses,
-            first: p.first,
-            last: p.last,
-        });
-        crate::tops::top(all.collect(), n)
     }
 }
 

@@ -1,10 +1,10 @@
-//! What entries held before their first event, as the old value in that event tells it.
+//! What entries held before their first event, as the old value in that event shows it.
 
 use crate::model::{Certainty, EventIx, Reason, Shade};
 use crate::store::Store;
 
 impl Store {
-    /// Appends what an entry held until now, which the old value of event `ev` tells. What it becomes is to be pushed next.
+    /// Appends what an entry held until now, which the old value of event `ev` shows. What it becomes is to be pushed next.
     ///
     /// An entry of which nothing was known has held it since `since`, when the trace began or last lost something: every change since then is
     /// an event, and none named this entry. Of any other it is not known since when, and the span has no length.
@@ -22,11 +22,10 @@ impl Store {
         self.openings.get(i).filter(|o| o.0 == span).map(|o| o.1)
     }
 
-    /// Spans from number `p` on that had begun before event `ev`, at `t`, as later events told.
+    /// Spans from number `p` on that had begun before event `ev`, at `t`, as later events show.
     pub(crate) fn opened_before(&self, p: usize, ev: u32, t: u64) -> impl Iterator<Item = u32> + '_ {
         let i = self.openings.partition_point(|o| (o.0 as usize) < p);
-        let attached =
-            move |x: u32| self.tables[self.table_of(self.s_entry[x as usize]) as usize].detach_ev >= ev;
+        let attached = move |x: u32| self.tables[self.table_of(self.s_entry[x as usize])].detach_ev >= ev;
         self.openings[i..].iter().filter(move |o| o.1 <= t && attached(o.0)).map(|o| o.0)
     }
 }

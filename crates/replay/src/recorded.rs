@@ -3,8 +3,8 @@
 
 use mmuscope_trace::{FormatKind, Trace};
 
+use crate::kinds::{KINDS, kind_by_name};
 use crate::model::{Coverage, MmuKind, Unrecorded};
-use crate::series::{KINDS, kind_by_name};
 
 /// Kinds that rules ask for, by their numbers in [`KINDS`].
 pub(crate) mod kind {

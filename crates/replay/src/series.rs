@@ -1,88 +1,14 @@
-//! Counts of events over time: one byte of kind for each event, and sums of stretches.
+//! Counts of events over time: sums of stretches, from the kind of each event (`kinds`), its spans and the faults.
 
-use mmuscope_trace::Body;
 use rustc_hash::FxHashMap;
 
-use crate::faults::Packed;
+use crate::faults::state::Packed;
 use crate::model::Bin;
 use crate::store::Store;
 use crate::zaps::{begins_with_zap, goes_with_table};
 
-/// Kinds of the events that show what faults install.
-pub(crate) const INSTALLS: [u8; 3] = [15, 16, 17];
-
-/// Kinds of the events that tell of MMIO accesses.
-pub(crate) const MMIO_ACCESSES: [u8; 2] = [23, 25];
-/// Kinds of what is no event of the trace: see [`Body::is_event`].
-pub(crate) const NOTES: [u8; 3] = [45, 46, 47];
-
 /// Events per stretch with a sum.
 const BLOCK: usize = 4096;
-
-macro_rules! kinds {
-    ($($n:literal $pat:pat => $name:literal),+ $(,)?) => {
-        /// A small number for each kind of event.
-        pub(crate) fn kind_of(b: &Body) -> u8 {
-            match b { $($pat => $n,)+ _ => 0 }
-        }
-        /// Names of the kinds.
-        pub(crate) const KINDS: &[(u8, &str)] = &[$(($n, $name)),+];
-    };
-}
-kinds! {
-    1 Body::PagetableWalk { .. } => "kvm_mmu_pagetable_walk",
-    2 Body::PagingElement { .. } => "kvm_mmu_paging_element",
-    3 Body::SetAccessedBit { .. } => "kvm_mmu_set_accessed_bit",
-    4 Body::SetDirtyBit { .. } => "kvm_mmu_set_dirty_bit",
-    5 Body::WalkerError { .. } => "kvm_mmu_walker_error",
-    6 Body::GetPage { .. } => "kvm_mmu_get_page",
-    7 Body::SyncPage { .. } => "kvm_mmu_sync_page",
-    8 Body::UnsyncPage { .. } => "kvm_mmu_unsync_page",
-    9 Body::PrepareZapPage { .. } => "kvm_mmu_prepare_zap_page",
-    10 Body::MarkMmioSpte { .. } => "mark_mmio_spte",
-    11 Body::HandleMmioPageFault { .. } => "handle_mmio_page_fault",
-    12 Body::CheckMmioSpte { .. } => "check_mmio_spte",
-    13 Body::FastPageFault { .. } => "fast_page_fault",
-    14 Body::ZapAllFast { .. } => "kvm_mmu_zap_all_fast",
-    15 Body::SetSpte { .. } => "kvm_mmu_set_spte",
-    16 Body::SpteRequested { .. } => "kvm_mmu_spte_requested",
-    17 Body::TdpSpteChanged { .. } => "kvm_tdp_mmu_spte_changed",
-    18 Body::SplitHugePage { .. } => "kvm_mmu_split_huge_page",
-    19 Body::PageFault { .. } => "kvm_page_fault",
-    20 Body::Exit { .. } => "kvm_exit",
-    21 Body::Entry { .. } => "kvm_entry",
-    22 Body::UserspaceExit { .. } => "kvm_userspace_exit",
-    23 Body::Mmio { .. } => "kvm_mmio",
-    24 Body::VcpuMatchMmio { .. } => "vcpu_match_mmio",
-    25 Body::FastMmio { .. } => "kvm_fast_mmio",
-    26 Body::UnmapHvaRange { .. } => "kvm_unmap_hva_range",
-    27 Body::AgeHva { .. } => "kvm_age_hva",
-    28 Body::TestAgeHva { .. } => "kvm_test_age_hva",
-    29 Body::SetSpteHva { .. } => "kvm_set_spte_hva",
-    30 Body::AgePage { .. } => "kvm_age_page",
-    31 Body::TryAsyncGetPage { .. } => "kvm_try_async_get_page",
-    32 Body::AsyncPf { .. } => "kvm_async_pf",
-    33 Body::AsyncPfCompleted { .. } => "kvm_async_pf_completed",
-    34 Body::PmlFull { .. } => "kvm_pml_full",
-    35 Body::DirtyRingPush { .. } => "kvm_dirty_ring_push",
-    36 Body::DirtyRingReset { .. } => "kvm_dirty_ring_reset",
-    37 Body::DirtyRingExit { .. } => "kvm_dirty_ring_exit",
-    38 Body::NestedVmexit { .. } => "kvm_nested_vmexit",
-    39 Body::NestedVmenter { .. } => "kvm_nested_vmenter",
-    40 Body::RmpFault { .. } => "kvm_rmp_fault",
-    41 Body::SetMemAttributes { .. } => "kvm_vm_set_mem_attributes",
-    42 Body::SmmTransition { .. } => "kvm_smm_transition",
-    43 Body::EmulateInsn { .. } => "kvm_emulate_insn",
-    44 Body::Marker { .. } => "marker",
-    45 Body::Lost { .. } => "lost",
-    46 Body::Damage { .. } => "damage",
-    47 Body::Task { .. } => "task",
-}
-
-/// Number of a kind by its name.
-pub(crate) fn kind_by_name(name: &str) -> Option<u8> {
-    KINDS.iter().find(|k| k.1 == name).map(|k| k.0)
-}
 
 /// Sums per stretch of events.
 #[derive(Clone, Debug, Default)]
@@ -233,7 +159,7 @@ impl Sums {
             self.torn.push(0);
         }
         for t in &store.detaches[self.torn.len() - 1..] {
-            let r = &store.tables[*t as usize];
+            let r = &store.tables[*t];
             sum += store.table_entries(*t).filter(|e| goes_with_table(store, r, *e)).count() as u32;
             self.torn.push(sum);
         }
@@ -298,7 +224,7 @@ impl Sums {
             let from = a.0.max(block * ZAP_BLOCK);
             let span = (from..b.0).find(|i| zaps(store, *i)).map(|i| store.s_ev[i]);
             let table = (a.2..b.2).find(|d| self.torn[*d] < self.torn[d + 1]);
-            let table = table.map(|d| store.tables[store.detaches[d] as usize].detach_ev);
+            let table = table.map(|d| store.tables[store.detaches[d]].detach_ev);
             span.into_iter().chain(table).min()
         };
         let upto = |t: u64| {
@@ -306,7 +232,7 @@ impl Sums {
             let p = store.s_ev.partition_point(|e| *e < ev);
             let b = (p / ZAP_BLOCK).min(self.zaps.len().saturating_sub(1));
             let rest = (b * ZAP_BLOCK..p).filter(|i| zaps(store, *i)).count() as u64;
-            let d = store.detaches.partition_point(|t| store.tables[*t as usize].detach_ev < ev);
+            let d = store.detaches.partition_point(|t| store.tables[*t].detach_ev < ev);
             let torn = self.torn.get(d).copied().unwrap_or(0);
             (p, u64::from(self.zaps.get(b).copied().unwrap_or(0)) + rest + u64::from(torn), d)
         };

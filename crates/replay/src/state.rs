@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::engine::key_of;
+use crate::keys::key_of;
 use crate::model::{Entry, Shade, Span, StateFilter, VmId, pages_of};
 use crate::store::Store;
 use crate::timeline::Timeline;
@@ -63,7 +63,7 @@ impl Timeline {
     ) -> bool {
         let s = self.store();
         let p = s.place(e);
-        let t = &s.tables[p.table as usize];
+        let t = &s.tables[p.table];
         vm.is_none_or(|v| v.0 == t.vm)
             && as_id.is_none_or(|a| a == t.as_id)
             && level.is_none_or(|l| l == p.level)
@@ -87,7 +87,7 @@ impl Timeline {
             }
             let e = store.s_entry[i as usize];
             // In a table that was unlinked only what was frozen with it is still of interest.
-            (shade == Shade::Removed || store.tables[store.table_of(e) as usize].detach_ev >= ev)
+            (shade == Shade::Removed || store.tables[store.table_of(e)].detach_ev >= ev)
                 && (everything || self.matches(e, f.vm, f.as_id, f.level, f.gfns))
         };
         let few = f.gfns.and_then(|g| self.entries_between(f.vm, f.as_id, f.level, g));

@@ -3,214 +3,34 @@
 //! Spans are columns in the order of the events that opened them, so that a moment is a position. An entry is a slot of a chunk of
 //! sixteen, so that it costs eight bytes and no index. Everything is found by small integers.
 
-use std::ops::Range;
+mod ends;
+mod meta;
+mod table;
+mod times;
 
-use rayon::prelude::*;
-
+use crate::keys::TableIx;
 use crate::model::{
     Certainty, Entry, EntryId, EventIx, Reason, Shade, Span, SpanId, State, Table, TableId, VmId,
 };
+pub(crate) use meta::Meta;
+use meta::{CERTAINTIES, REMAPPED};
+pub(crate) use table::TableRec;
+use table::Tables;
+pub(crate) use times::TimeCol;
 
 /// No index.
 pub(crate) const NONE: u32 = u32::MAX;
 /// Entries per chunk.
 pub(crate) const CHUNK: usize = 16;
+/// Spans between two skips of an entry that has very many.
+const SKIP: usize = 64;
 /// Chunks per table.
 const CHUNKS: usize = 512 / CHUNK;
 /// A chunk whose entries have frames of their own (shadow pages).
 const FREE: u32 = 1 << 31;
-/// Spans per node of the tree of ends.
-const FAN: usize = 64;
-
-/// Times that never go back, four bytes each.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TimeCol {
-    off: Vec<u32>,
-    /// First index and base of each stretch of 2^32 ns.
-    bases: Vec<(u32, u64)>,
-    last: u64,
-}
-
-impl TimeCol {
-    pub(crate) fn push(&mut self, ts: u64) {
-        let ts = ts.max(self.last);
-        self.last = ts;
-        let base = match self.bases.last() {
-            Some((_, b)) if u32::try_from(ts - b).is_ok() => *b,
-            _ => {
-                self.bases.push((self.off.len() as u32, ts));
-                ts
-            }
-        };
-        self.off.push((ts - base) as u32);
-    }
-    pub(crate) fn len(&self) -> usize {
-        self.off.len()
-    }
-    pub(crate) fn get(&self, i: usize) -> u64 {
-        let b = match self.bases.len() {
-            1 => 0,
-            _ => self.bases.partition_point(|(first, _)| *first as usize <= i).saturating_sub(1),
-        };
-        self.bases.get(b).map_or(0, |(_, base)| *base) + u64::from(self.off.get(i).copied().unwrap_or(0))
-    }
-    /// How many are at or before `t`.
-    pub(crate) fn upto(&self, t: u64) -> usize {
-        let b = self.bases.partition_point(|(_, base)| *base <= t);
-        let Some(&(first, base)) = b.checked_sub(1).and_then(|b| self.bases.get(b)) else { return 0 };
-        let end = self.bases.get(b).map_or(self.off.len(), |(f, _)| *f as usize);
-        let d = t - base;
-        let first = first as usize;
-        first + self.off[first..end].partition_point(|o| u64::from(*o) <= d)
-    }
-    pub(crate) fn heap(&self) -> usize {
-        self.off.capacity() * 4 + self.bases.capacity() * 16
-    }
-}
-
-/// What is packed into two bytes beside a span's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Meta {
-    pub(crate) shade: Shade,
-    pub(crate) certainty: Certainty,
-    pub(crate) reason: Reason,
-    /// The shade that this span replaced in the counts; `None` for the first of an entry.
-    pub(crate) prev: Option<Shade>,
-    pub(crate) has_value: bool,
-}
-
-/// What a span replaced was another mapping, which must have been zapped in between.
-const REMAPPED: u8 = 1 << 7;
-
-const CERTAINTIES: [Certainty; 5] =
-    [Certainty::Exact, Certainty::Observed, Certainty::Implied, Certainty::Assumed, Certainty::Stale];
-const REASONS: [Reason; 22] = [
-    Reason::Stated,
-    Reason::Reread,
-    Reason::FastFault,
-    Reason::Split,
-    Reason::NewTable,
-    Reason::Unfrozen,
-    Reason::MarkMmio,
-    Reason::PageZapped,
-    Reason::SilentKernel,
-    Reason::Notifier,
-    Reason::ZapAll,
-    Reason::Synced,
-    Reason::Lost,
-    Reason::Contradicted,
-    Reason::Ambiguous,
-    Reason::NeverSeen,
-    Reason::GuestTable,
-    Reason::Faulted,
-    Reason::OldValue,
-    Reason::Incomplete,
-    Reason::MaybeProtected,
-    Reason::Unrecorded,
-];
-
-impl Meta {
-    pub(crate) fn pack(self) -> u16 {
-        let prev = self.prev.map_or(8, |p| p as u16);
-        (self.shade as u16)
-            | (self.certainty as u16) << 3
-            | prev << 6
-            | (self.reason as u16) << 10
-            | u16::from(self.has_value) << 15
-    }
-    pub(crate) fn unpack(m: u16) -> Self {
-        Self {
-            shade: Shade::ALL[usize::from(m & 7)],
-            certainty: CERTAINTIES[usize::from(m >> 3 & 7).min(4)],
-            prev: Shade::ALL.get(usize::from(m >> 6 & 15)).copied(),
-            reason: REASONS[usize::from(m >> 10 & 31).min(REASONS.len() - 1)],
-            has_value: m >> 15 != 0,
-        }
-    }
-}
-
-/// One table while and after it lives. What most events need comes first, in one line of the cache.
-#[derive(Clone, Debug)]
-#[repr(C, align(64))]
-pub(crate) struct TableRec {
-    pub(crate) gfn: u64,
-    /// Host-physical page; 0 where unknown.
-    pub(crate) page: u64,
-    chunks: Option<Box<[u32; CHUNKS]>>,
-    /// Entry that points to it.
-    pub(crate) parent: u32,
-    /// Table at the top of its tree.
-    pub(crate) root: u32,
-    /// Unlinked: what it holds is no longer reachable.
-    pub(crate) detach_ev: u32,
-    /// Number of spans when it was unlinked: those from there on are what its teardown told.
-    pub(crate) detach_sp: u32,
-    /// Its memory is free: `removed` entries end too.
-    pub(crate) dead_ev: u32,
-    pub(crate) vm: u16,
-    pub(crate) as_id: u8,
-    pub(crate) level: u8,
-    pub(crate) born: bool,
-    pub(crate) direct: bool,
-    pub(crate) mirror: bool,
-    /// Events were lost while it lived: what no event has shown since is not known.
-    pub(crate) lossy: bool,
-    /// Where the trace does not hold all that came before: a fault was seen to work on it, and nothing that ends it since.
-    pub(crate) alive: bool,
-    /// Of an MMU whose zaps are not traced.
-    pub(crate) silent: bool,
-    /// Another table of its place was known before: it may be that one, taken for gone.
-    pub(crate) again: bool,
-    pub(crate) start_ev: u32,
-    pub(crate) start_ts: u64,
-    pub(crate) detach_ts: u64,
-    pub(crate) dead_ts: u64,
-    /// Value of an empty entry, for the time before an entry's first event.
-    pub(crate) empty: u64,
-    /// Chunk of free entries that has room, and how many it holds.
-    open_free: (u32, u8),
-    /// All chunks of free entries.
-    free: Vec<u32>,
-}
-
-impl TableRec {
-    pub(crate) fn new(vm: u16, as_id: u8, level: u8, gfn: u64, ev: u32, ts: u64) -> Self {
-        Self {
-            vm,
-            as_id,
-            level,
-            born: false,
-            direct: true,
-            mirror: false,
-            lossy: false,
-            alive: false,
-            silent: false,
-            again: false,
-            gfn,
-            page: 0,
-            parent: NONE,
-            root: NONE,
-            start_ev: ev,
-            detach_ev: NONE,
-            detach_sp: NONE,
-            dead_ev: NONE,
-            start_ts: ts,
-            detach_ts: u64::MAX,
-            dead_ts: u64::MAX,
-            empty: 0,
-            chunks: None,
-            open_free: (NONE, 0),
-            free: Vec::new(),
-        }
-    }
-    pub(crate) fn attached(&self) -> bool {
-        self.detach_ev == NONE
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChunkRec {
-    pub(crate) table: u32,
+    pub(crate) table: TableIx,
     /// Which chunk of the table, or `FREE` and an index into `free_info`.
     no: u32,
 }
@@ -218,7 +38,7 @@ pub(crate) struct ChunkRec {
 /// Tables, entries and spans.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
-    pub(crate) tables: Vec<TableRec>,
+    pub(crate) tables: Tables,
     /// The highest address space that has tables.
     pub(crate) top_as_id: u8,
     pub(crate) chunks: Vec<ChunkRec>,
@@ -239,8 +59,8 @@ pub(crate) struct Store {
     /// Certainty of the span that this one replaced, where it replaced one, and [`REMAPPED`].
     s_prev_certainty: Vec<u8>,
     /// Tables in the order of their unlinking, and in the order of their end.
-    pub(crate) detaches: Vec<u32>,
-    pub(crate) deaths: Vec<u32>,
+    pub(crate) detaches: Vec<TableIx>,
+    pub(crate) deaths: Vec<TableIx>,
     /// Event at which span i ends (`NONE`: lasts), and the greatest of each `FAN` of them, and of each `FAN` of those.
     end_ev: Vec<u32>,
     end_tree: [Vec<u32>; 2],
@@ -250,14 +70,14 @@ pub(crate) struct Store {
     pub(crate) count: Vec<u8>,
     /// First span that was changed after it was recorded; see [`Store::take_dirty`].
     dirty: Option<u32>,
-    /// What entries held until their first event, as that event's old value told it, with since when: see [`Store::push_old`].
+    /// What entries held until their first event, as that event's old value shows it, with since when: see [`Store::push_old`].
     pub(crate) openings: Vec<(u32, u64)>,
 }
 
 /// The place of an entry, cheaper than [`Entry`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    pub(crate) table: u32,
+    pub(crate) table: TableIx,
     pub(crate) index: u16,
     pub(crate) gfn: u64,
     pub(crate) level: u8,
@@ -268,23 +88,22 @@ impl Store {
         self.s_ev.len()
     }
 
-    pub(crate) fn add_table(&mut self, t: TableRec) -> u32 {
+    pub(crate) fn add_table(&mut self, t: TableRec) -> TableIx {
         self.top_as_id = self.top_as_id.max(t.as_id);
-        self.tables.push(t);
-        (self.tables.len() - 1) as u32
+        self.tables.push(t)
     }
 
     /// The slot of an entry, if something was ever recorded in its chunk. A slot may be empty: see [`Store::last_span`].
-    pub(crate) fn slot(&self, table: u32, index: u16) -> Option<u32> {
-        let c = self.tables[table as usize].chunks.as_ref()?[usize::from(index) / CHUNK];
+    pub(crate) fn slot(&self, table: TableIx, index: u16) -> Option<u32> {
+        let c = self.tables[table].chunks.as_ref()?[usize::from(index) / CHUNK];
         (c != NONE).then(|| c * CHUNK as u32 + u32::from(index) % CHUNK as u32)
     }
 
     /// The slot of an entry, made if need be.
-    pub(crate) fn slot_mut(&mut self, table: u32, index: u16) -> u32 {
+    pub(crate) fn slot_mut(&mut self, table: TableIx, index: u16) -> u32 {
         let index = index & 511;
         let chunk = self.chunks.len() as u32;
-        let t = &mut self.tables[table as usize];
+        let t = &mut self.tables[table];
         let chunks = t.chunks.get_or_insert_with(|| Box::new([NONE; CHUNKS]));
         let c = &mut chunks[usize::from(index) / CHUNK];
         if *c == NONE {
@@ -299,8 +118,8 @@ impl Store {
     }
 
     /// A new slot for an entry of a shadow page, whose frame does not follow from its index.
-    pub(crate) fn free_slot(&mut self, table: u32, index: u16, gfn: u64) -> u32 {
-        let t = &mut self.tables[table as usize];
+    pub(crate) fn free_slot(&mut self, table: TableIx, index: u16, gfn: u64) -> u32 {
+        let t = &mut self.tables[table];
         if t.open_free.0 == NONE || usize::from(t.open_free.1) >= CHUNK {
             let c = self.chunks.len() as u32;
             self.chunks.push(ChunkRec { table, no: FREE | self.free_info.len() as u32 });
@@ -322,7 +141,7 @@ impl Store {
     pub(crate) fn place(&self, entry: u32) -> Place {
         let c = self.chunks[entry as usize / CHUNK];
         let i = entry as usize % CHUNK;
-        let t = &self.tables[c.table as usize];
+        let t = &self.tables[c.table];
         if c.no & FREE != 0 {
             let (gfn, index) = self.free_info[(c.no & !FREE) as usize][i];
             Place { table: c.table, index, gfn, level: t.level }
@@ -380,8 +199,8 @@ impl Store {
     }
 
     /// Entries of a table that have spans, in no order but that of their making.
-    pub(crate) fn table_entries(&self, table: u32) -> impl Iterator<Item = u32> + '_ {
-        let t = &self.tables[table as usize];
+    pub(crate) fn table_entries(&self, table: TableIx) -> impl Iterator<Item = u32> + '_ {
+        let t = &self.tables[table];
         let fixed = t.chunks.iter().flat_map(|c| c.iter().copied());
         fixed
             .chain(t.free.iter().copied())
@@ -402,7 +221,7 @@ impl Store {
     ) -> u32 {
         let id = self.s_ev.len() as u32;
         let last = self.last[entry as usize];
-        let detach = self.tables[self.chunks[entry as usize / CHUNK].table as usize].detach_sp;
+        let detach = self.tables[self.chunks[entry as usize / CHUNK].table].detach_sp;
         let prev = if last == NONE || (detach != NONE && last < detach) {
             None
         } else {
@@ -426,7 +245,7 @@ impl Store {
         }
         let c = &mut self.count[entry as usize];
         *c += 1;
-        if usize::from(*c) == FAN {
+        if usize::from(*c) == SKIP {
             *c = 0;
             self.skips.entry(entry).or_default().push(id);
         }
@@ -446,7 +265,7 @@ impl Store {
     }
 
     /// The table of an entry.
-    pub(crate) fn table_of(&self, entry: u32) -> u32 {
+    pub(crate) fn table_of(&self, entry: u32) -> TableIx {
         self.chunks[entry as usize / CHUNK].table
     }
 
@@ -457,8 +276,8 @@ impl Store {
     }
 
     /// The table and everything below it is no longer reachable.
-    pub(crate) fn detach(&mut self, table: u32, ev: EventIx, ts: u64) {
-        let t = &mut self.tables[table as usize];
+    pub(crate) fn detach(&mut self, table: TableIx, ev: EventIx, ts: u64) {
+        let t = &mut self.tables[table];
         if t.detach_ev == NONE {
             t.detach_ev = ev;
             t.detach_sp = self.s_ev.len() as u32;
@@ -468,44 +287,14 @@ impl Store {
     }
 
     /// The table's memory is free.
-    pub(crate) fn bury(&mut self, table: u32, ev: EventIx, ts: u64) {
+    pub(crate) fn free_table(&mut self, table: TableIx, ev: EventIx, ts: u64) {
         self.detach(table, ev, ts);
-        let t = &mut self.tables[table as usize];
+        let t = &mut self.tables[table];
         if t.dead_ev == NONE {
             t.dead_ev = ev;
             t.dead_ts = ts;
             self.deaths.push(table);
         }
-    }
-
-    /// When the table of a span's entry stops showing it: event and time.
-    fn table_end(&self, span: u32) -> (EventIx, u64) {
-        let t = &self.tables[self.table_of(self.s_entry[span as usize]) as usize];
-        if span < t.detach_sp { (t.detach_ev, t.detach_ts) } else { (t.dead_ev, t.dead_ts) }
-    }
-
-    /// End of a span: event and time.
-    pub(crate) fn end_of(&self, span: u32) -> Option<(EventIx, u64)> {
-        let table_end = self.table_end(span);
-        let next = self.s_next[span as usize];
-        if next != NONE && self.s_ev[next as usize] <= table_end.0 {
-            return Some((self.s_ev[next as usize], self.start(next)));
-        }
-        (table_end.0 != NONE).then_some(table_end)
-    }
-
-    /// The same, from what was sealed: one place to look at instead of three.
-    fn sealed_end(&self, span: u32) -> Option<(EventIx, u64)> {
-        match self.end_ev.get(span as usize) {
-            Some(&NONE) => None,
-            Some(&e) => Some((e, self.ev_ts.get(e as usize))),
-            None => self.end_of(span),
-        }
-    }
-
-    /// Whether a span, once sealed, ends at event `ev` or later, or lasts.
-    pub(crate) fn ends_after(&self, span: u32, ev: u32) -> bool {
-        self.end_ev.get(span as usize).is_some_and(|e| *e >= ev)
     }
 
     pub(crate) fn span(&self, span: u32) -> Span {
@@ -532,7 +321,7 @@ impl Store {
     pub(crate) fn leading(&self, entry: u32, origin: u64) -> Option<Span> {
         let f = self.first_span(entry).filter(|f| self.opening(*f).is_none())?;
         let p = self.place(entry);
-        let t = &self.tables[p.table as usize];
+        let t = &self.tables[p.table];
         let start = if t.born { t.start_ts } else { origin };
         let end = self.start(f);
         if end <= start {
@@ -556,20 +345,20 @@ impl Store {
 
     pub(crate) fn entry(&self, e: u32) -> Entry {
         let p = self.place(e);
-        let t = &self.tables[p.table as usize];
+        let t = &self.tables[p.table];
         Entry {
             id: EntryId(e),
             vm: VmId(t.vm),
             as_id: t.as_id,
             level: p.level,
             gfn: p.gfn,
-            table: TableId(p.table),
+            table: TableId(p.table.0),
             sptep: (t.page != 0).then(|| t.page + u64::from(p.index) * 8),
         }
     }
 
     pub(crate) fn table(&self, id: u32) -> Table {
-        let t = &self.tables[id as usize];
+        let t = &self.tables[TableIx(id)];
         Table {
             id: TableId(id),
             vm: VmId(t.vm),
@@ -583,80 +372,6 @@ impl Store {
             born: t.born,
             direct: t.direct,
             mirror: t.mirror,
-        }
-    }
-
-    /// Makes what queries need after spans were added: the ends, their tree, and the skips. Costs what was added, save the ends.
-    pub(crate) fn seal(&mut self) {
-        let n = self.s_ev.len();
-        let from = self.end_ev.len();
-        // Spans of before may have ended since: those still open are found again.
-        let mut dirty: Vec<usize> = Vec::new();
-        let mut open = Vec::new();
-        self.visit_open(NONE, 0..from, &mut |i| open.push(i));
-        for i in open {
-            if let Some((e, _)) = self.end_of(i as u32) {
-                self.end_ev[i] = e;
-                dirty.push(i / FAN);
-            }
-        }
-        let mut ends = std::mem::take(&mut self.end_ev);
-        ends.reserve_exact(n - from);
-        ends.resize(n, NONE);
-        ends[from..].par_chunks_mut(FAN).enumerate().with_min_len(64).for_each(|(k, ends)| {
-            let first = from + k * FAN;
-            // All at once: each is somewhere else in memory.
-            for (i, end) in ends.iter_mut().enumerate() {
-                *end = self.s_ev.get(self.s_next[first + i] as usize).copied().unwrap_or(NONE);
-            }
-            for (i, end) in ends.iter_mut().enumerate() {
-                *end = self.table_end((first + i) as u32).0.min(*end);
-            }
-        });
-        self.end_ev = ends;
-        self.build_tree(from, dirty);
-    }
-
-    /// The greatest end of each group of spans, and of each group of groups, from span `from` on and in the groups `dirty`.
-    fn build_tree(&mut self, from: usize, mut dirty: Vec<usize>) {
-        let mut from = from / FAN;
-        let [groups, over] = &mut self.end_tree;
-        let mut level = |below: &[u32], this: &mut Vec<u32>| {
-            let len = below.len().div_ceil(FAN);
-            this.resize(len, 0);
-            dirty.sort_unstable();
-            dirty.dedup();
-            for b in dirty.iter().copied().filter(|b| *b < from).chain(from..len) {
-                this[b] = below[b * FAN..((b + 1) * FAN).min(below.len())].iter().copied().max().unwrap_or(0);
-            }
-            from /= FAN;
-            for d in &mut dirty {
-                *d /= FAN;
-            }
-        };
-        level(&self.end_ev, groups);
-        level(groups, over);
-    }
-
-    /// Calls `f` with every span of a range that ends at event `ev` or later.
-    pub(crate) fn visit_open(&self, ev: u32, spans: Range<usize>, f: &mut impl FnMut(usize)) {
-        let end = spans.end.min(self.end_ev.len());
-        let mut i = spans.start;
-        while i < end {
-            let [groups, over] = &self.end_tree;
-            if i.is_multiple_of(FAN * FAN) && over[i / FAN / FAN] < ev {
-                i += FAN * FAN;
-                continue;
-            }
-            let next = (i / FAN + 1) * FAN;
-            if groups[i / FAN] >= ev {
-                for (k, e) in self.end_ev[..next.min(end)].iter().enumerate().skip(i) {
-                    if *e >= ev {
-                        f(k);
-                    }
-                }
-            }
-            i = next;
         }
     }
 
@@ -708,7 +423,7 @@ impl Store {
     }
 
     pub(crate) fn heap(&self) -> usize {
-        let tables: usize = self.tables.capacity() * size_of::<TableRec>()
+        let tables: usize = self.tables.heap()
             + self
                 .tables
                 .iter()
@@ -749,6 +464,6 @@ impl Store {
         self.last.shrink_to_fit();
         self.count.shrink_to_fit();
         self.chunks.shrink_to_fit();
-        self.tables.shrink_to_fit();
+        self.tables.shrink();
     }
 }

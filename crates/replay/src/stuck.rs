@@ -65,8 +65,8 @@ impl Timeline {
                     let Some(i) = stated else { continue };
                     let p = s.place(id.0);
                     // Of a table that lives: its link was seen, or a fault that worked on it. In one that is being torn down, entries are
-                    // removed for good, and where its link was cut before the trace began, nothing else tells.
-                    let r = &s.tables[p.table as usize];
+                    // removed for good, and where its link was cut before the trace began, no other event shows that.
+                    let r = &s.tables[p.table];
                     let lives = r.attached() && (r.alive || r.born && !r.lossy);
                     if lives && s.meta(i).shade == Shade::Removed && t.last.saturating_sub(s.start(i)) >= LONG
                     {

@@ -1,9 +1,11 @@
-//! The finished replay and the questions it answers.
+//! [`Timeline`], the finished replay: how it is made, grows with its trace, and is sealed for questions. The answers are in `answers` and in the
+//! files that are named after what is asked; none of them changes the timeline.
 
-use std::borrow::Cow;
+mod answers;
+
 use std::sync::Arc;
 
-use mmuscope_spte::{Decoded, Mode};
+use mmuscope_spte::Mode;
 use mmuscope_trace::{Body, Progress, Trace};
 use rustc_hash::FxHashMap;
 
@@ -11,19 +13,15 @@ use crate::ahead::AHEAD;
 use crate::axis::GfnAxis;
 use crate::counts::{CountIndex, Of};
 use crate::ends::phases;
-use crate::engine::{Engine, Key, key_of};
-use crate::faults::Packed;
+use crate::engine::Engine;
 use crate::infer::{LayoutInfo, LayoutOverride, infer, infer_again};
-use crate::map::{self, Scene};
+use crate::keys::{Key, TableIx, key_of};
+use crate::kinds::INSTALLS;
 use crate::mmio::MmioSeen;
-use crate::model::{
-    Bin, Counts, Coverage, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery,
-    MmioRange, MmuKind, Outcome, Phase, SeriesKind, Shade, Span, State, Unrecorded, Vm, VmId, pages_of,
-};
-use crate::pyramid::{Layer, Pyramid, live_before};
+use crate::model::{Evidence, MmioRange, MmuKind, Phase, State, Vm, VmId, pages_of};
+use crate::pyramid::Pyramid;
 use crate::recorded::Recorded;
-use crate::series::{INSTALLS, KindSums, NOTES, Sums, kind_by_name, kind_of};
-use crate::store::Store;
+use crate::series::{KindSums, Sums};
 
 /// Events that can be numbered.
 #[cfg(not(test))]
@@ -39,7 +37,7 @@ pub struct ReplayOptions {
     pub layout: LayoutOverride,
     /// Threads to use; 0 means all.
     pub threads: usize,
-    /// Told how far the replay is; may cancel it (what was replayed until then is the result).
+    /// Is notified how far the replay is; may cancel it (what was replayed until then is the result).
     pub progress: Option<Arc<Progress>>,
 }
 
@@ -54,13 +52,13 @@ pub struct Timeline {
     counts: CountIndex,
     kinds: KindSums,
     /// Some event shows what faults install, so that nothing shown means that nothing was done.
-    installs_told: bool,
+    installs_traced: bool,
     left_out: u64,
     sums: Sums,
     axis: GfnAxis,
     pyramid: Pyramid,
     /// Tables by VM and key, dead ones included.
-    pub(crate) tables_by_key: FxHashMap<(u16, Key), Vec<u32>>,
+    pub(crate) tables_by_key: FxHashMap<(u16, Key), Vec<TableIx>>,
     indexed_tables: usize,
     /// VMs and address spaces that have tables.
     pub(crate) spaces: Vec<(u16, u8)>,
@@ -77,7 +75,7 @@ pub struct Timeline {
 /// Replays a trace.
 pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
     let layout = infer(trace, &opts.layout);
-    let mut engine = Engine::new(layout.layout, trace);
+    let mut engine = Engine::new(layout.layout, layout.resolved.traces, trace);
     engine.mmio_sure = layout.mmio_sure;
     let mut t = Timeline {
         engine,
@@ -87,7 +85,7 @@ pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
         phases: Vec::new(),
         counts: CountIndex::default(),
         kinds: KindSums::default(),
-        installs_told: false,
+        installs_traced: false,
         left_out: 0,
         sums: Sums::default(),
         axis: GfnAxis::default(),
@@ -140,7 +138,7 @@ impl Timeline {
 
     fn go_on(&mut self, trace: &Trace) {
         let again = infer_again(trace, &self.options.layout, &self.layout);
-        // The first events of a capture may not tell the layout; once they do, everything is read again under it.
+        // The first events of a capture may not show the layout; once they do, everything is read again under it.
         if again.layout != self.layout.layout
             || again.mmio_sure != self.layout.mmio_sure
             || trace.events.len() < self.engine.next_ev as usize
@@ -208,7 +206,7 @@ impl Timeline {
     fn seal(&mut self, trace: &Trace) {
         self.engine.store.seal();
         let engine = &mut self.engine;
-        engine.faults.note_open(&engine.threads);
+        engine.faults.note_open(engine.threads.all());
         let moved = self.pyramid.moved(&self.engine.store);
         let dirty = self.engine.store.take_dirty();
         let store = &self.engine.store;
@@ -230,7 +228,7 @@ impl Timeline {
         } else {
             rayon::join(|| pyramid.seal(store, dirty, threads), count);
         }
-        self.installs_told = INSTALLS.iter().any(|k| self.kinds.total(store, *k) > 0);
+        self.installs_traced = INSTALLS.iter().any(|k| self.kinds.total(store, *k) > 0);
         let end = self.engine.last_ts;
         let engine = &self.engine;
         // What shadow pages mapped may have gone without an event; that the pages are gone is traced.
@@ -255,9 +253,9 @@ impl Timeline {
                 p.end = p.end.min(e.end.max(p.start));
             }
         }
-        for (i, t) in store.tables.iter().enumerate().skip(self.indexed_tables) {
+        for (i, t) in store.tables.numbered().skip(self.indexed_tables) {
             let key = key_of(t.as_id, t.level, t.gfn);
-            self.tables_by_key.entry((t.vm, key)).or_default().push(i as u32);
+            self.tables_by_key.entry((t.vm, key)).or_default().push(i);
             if !self.spaces.contains(&(t.vm, t.as_id)) {
                 self.spaces.push((t.vm, t.as_id));
             }
@@ -280,363 +278,13 @@ impl Timeline {
         self.axis = GfnAxis::build(store, &[]);
         self.evidence.clone_from(&self.engine.evidence);
         for g in self.engine.gaps.iter() {
-            self.evidence.push(crate::engine::gap_evidence(g, self.engine.loss_seen));
+            self.evidence.push(crate::gaps::gap_evidence(g, self.engine.loss_seen));
         }
         for r in &self.engine.rereads {
-            self.evidence.push(crate::engine::reread_evidence(r, self.engine.loss_seen));
+            self.evidence.push(crate::gaps::reread_evidence(r, self.engine.loss_seen));
         }
         self.find_stuck();
         self.evidence.sort_by_key(|e| e.event);
-    }
-
-    pub(crate) fn store(&self) -> &Store {
-        &self.engine.store
-    }
-
-    /// First and last event time.
-    pub fn range(&self) -> (u64, u64) {
-        (self.engine.first_ts.unwrap_or(0), self.engine.last_ts)
-    }
-
-    /// Number of events replayed, with notes of losses, damage and tasks.
-    pub fn events(&self) -> usize {
-        self.engine.next_ev as usize
-    }
-
-    /// Time of an event.
-    pub fn event_ts(&self, ev: EventIx) -> Option<u64> {
-        ((ev as usize) < self.store().ev_ts.len()).then(|| self.store().ev_ts.get(ev as usize))
-    }
-
-    /// The layout of a VM's entries, with where each part comes from.
-    pub fn layout(&self, _vm: VmId) -> &LayoutInfo {
-        &self.layout
-    }
-
-    /// The VMs.
-    pub fn vms(&self) -> &[Vm] {
-        &self.vms
-    }
-
-    /// Events at the end of the trace that were not replayed, because there are more than can be numbered: everything known is stale from
-    /// the first of them on, and it is among the [losses](Self::lost).
-    pub fn left_out(&self) -> u64 {
-        self.left_out
-    }
-
-    /// The events that what is said rests on, and that were not, or may not have been, recorded.
-    pub fn unrecorded(&self) -> Vec<Unrecorded> {
-        let mmus: Vec<MmuKind> = self.vms.iter().map(|v| v.kind).collect();
-        self.engine.recorded.missing(&mmus)
-    }
-
-    /// Whether all events of a name are in the trace; `None` for an event that the replay does not use.
-    pub fn coverage(&self, event: &str) -> Option<Coverage> {
-        self.engine.recorded.by_name(event)
-    }
-
-    /// Phases marked through trace_marker.
-    pub fn phases(&self) -> &[Phase] {
-        &self.phases
-    }
-
-    /// The phases to show beside one VM, none of which overlap: what its own process marked, or where it marked nothing, what others did.
-    pub fn phases_of(&self, vm: VmId) -> Vec<&Phase> {
-        let of = |vm: Option<VmId>| self.phases.iter().filter(|p| p.vm == vm).collect::<Vec<_>>();
-        if self.vms.len() < 2 {
-            return self.phases.iter().collect();
-        }
-        let own = of(Some(vm));
-        if own.is_empty() { of(None) } else { own }
-    }
-
-    /// Where events were lost.
-    pub fn lost(&self) -> &[LostSpan] {
-        &self.engine.lost
-    }
-
-    /// Entries per shade and level at a moment, of all VMs.
-    pub fn counts_at(&self, t: u64) -> Counts {
-        self.counts.at(self.store(), Of::All, t)
-    }
-
-    /// Entries per shade and level, and frames, at a moment in one address space.
-    pub fn counts_of(&self, vm: VmId, as_id: u8, t: u64) -> Counts {
-        self.counts.at(self.store(), Of::Space(vm, as_id), t)
-    }
-
-    /// [`counts_of`](Self::counts_of) at the ends of `n` equal buckets.
-    pub fn counts_over_of(&self, vm: VmId, as_id: u8, t0: u64, t1: u64, n: usize) -> Vec<Counts> {
-        self.counts.over(self.store(), Of::Space(vm, as_id), t0, t1, n)
-    }
-
-    /// The first moment at which most guest memory was present in an address space, and how many bytes; `None` if there never was any.
-    pub fn peak(&self, vm: VmId, as_id: u8) -> Option<(u64, u64)> {
-        self.counts.peak(vm, as_id).map(|(t, frames)| (t, frames.saturating_mul(4096)))
-    }
-
-    /// Address spaces of a VM that have page tables, in order: 1 is SMM's.
-    pub fn address_spaces(&self, vm: VmId) -> Vec<u8> {
-        let mut out: Vec<u8> = self.spaces.iter().filter(|s| s.0 == vm.0).map(|s| s.1).collect();
-        out.sort_unstable();
-        out
-    }
-
-    /// Entries per shade and level at a moment, of one VM or (`None`) of all.
-    pub fn counts_at_in(&self, vm: Option<VmId>, t: u64) -> Counts {
-        self.counts.at(self.store(), vm.map_or(Of::All, Of::Vm), t)
-    }
-
-    /// [`counts_at`](Self::counts_at) at the ends of `n` equal buckets.
-    pub fn counts_over(&self, t0: u64, t1: u64, n: usize) -> Vec<Counts> {
-        self.counts.over(self.store(), Of::All, t0, t1, n)
-    }
-
-    /// [`counts_at_in`](Self::counts_at_in) at the ends of `n` equal buckets.
-    pub fn counts_over_in(&self, vm: Option<VmId>, t0: u64, t1: u64, n: usize) -> Vec<Counts> {
-        self.counts.over(self.store(), vm.map_or(Of::All, Of::Vm), t0, t1, n)
-    }
-
-    /// What a span's value means.
-    pub fn decode(&self, entry: &Entry, span: &Span) -> Option<Decoded> {
-        span.spte.map(|v| self.layout.layout.decode(v, entry.level))
-    }
-
-    /// The shade of a span.
-    pub fn shade(&self, _entry: &Entry, span: &Span) -> Shade {
-        span.shade
-    }
-
-    /// Number of faults.
-    pub fn fault_count(&self) -> usize {
-        self.engine.faults.all().len()
-    }
-
-    /// One fault.
-    ///
-    /// # Panics
-    /// If the id is not of this timeline.
-    pub fn fault(&self, id: FaultId) -> Fault {
-        self.unpack(id.0, self.engine.faults.get(id.0))
-    }
-
-    /// All faults, in the order of their ends; those that go on where the trace ends come last.
-    pub fn faults(&self) -> impl ExactSizeIterator<Item = Fault> + '_ {
-        self.engine.faults.all().map(|(i, p)| self.unpack(i, p))
-    }
-
-    /// The address space of a fault, as far as the entry tells that it installed or changed.
-    pub(crate) fn as_id_of(&self, p: &Packed) -> u8 {
-        let s = self.store();
-        let entry = (p.span != crate::store::NONE).then(|| s.s_entry[p.span as usize]);
-        entry.map_or(0, |e| s.tables[s.table_of(e) as usize].as_id)
-    }
-
-    pub(crate) fn unpack(&self, i: u32, p: &Packed) -> Fault {
-        let s = self.store();
-        let span = (p.span != crate::store::NONE).then_some(p.span);
-        let entry = span.map(|x| s.s_entry[x as usize]);
-        let place = entry.map(|e| s.place(e));
-        let pfn = span
-            .map(|x| s.meta(x))
-            .filter(|m| crate::counts::is_leaf(m.shade) && m.has_value)
-            .zip(span)
-            .and_then(|(_, x)| {
-                let level = place.map_or(1, |p| p.level);
-                let base = self.layout.layout.decode(s.s_spte[x as usize], level).pfn?;
-                Some(base + if p.gfn == u64::MAX { 0 } else { p.gfn & (pages_of(level) - 1) })
-            });
-        let level_wanted = p.levels & 15;
-        let level = p.levels >> 4;
-        Fault {
-            id: FaultId(i),
-            vm: VmId(p.vm),
-            vcpu: if p.vcpu == u16::MAX {
-                self.engine.vms.vcpu_of.get(&p.tid).copied()
-            } else {
-                Some(u32::from(p.vcpu))
-            },
-            tid: p.tid,
-            ts: p.ts,
-            exit_ts: p.exit(),
-            end_ts: p.end(),
-            gpa: (p.flags & Packed::GPA != 0).then_some(p.addr),
-            gva: (p.flags & Packed::GVA != 0).then_some(p.addr),
-            gfn: (p.gfn != u64::MAX).then_some(p.gfn),
-            as_id: self.as_id_of(p),
-            access: p.access(),
-            error_code: (p.flags & Packed::HAS_CODE != 0).then_some(p.code),
-            outcome: match p.outcome {
-                Outcome::Retry if !self.installs_told => Outcome::Untold,
-                o => o,
-            },
-            entry: entry.map(EntryId),
-            level_wanted: (level_wanted != 0).then_some(level_wanted),
-            level: (level != 0).then_some(level),
-            pfn,
-            retries: u32::from(p.retries),
-            rip: (p.flags & Packed::HAS_RIP != 0).then_some(p.rip),
-            mmio: p.flags & Packed::MMIO != 0,
-            errno: (p.errno != 0).then_some(i32::from(p.errno)),
-            event: p.event,
-            last_event: p.last_event,
-        }
-    }
-
-    /// The folded GFN axes.
-    pub fn gfn_axis(&self) -> &GfnAxis {
-        &self.axis
-    }
-
-    /// The time x GFN picture of a window.
-    pub fn map(&self, q: &MapQuery) -> MapImage {
-        self.map_within(q, 1.0)
-    }
-
-    fn map_within(&self, q: &MapQuery, slack: f64) -> MapImage {
-        let live = |layer: Layer, from: u64, to: u64, ev: u32| self.live(layer, from, to, ev);
-        let scene = Scene {
-            store: self.store(),
-            pyramid: &self.pyramid,
-            axis: &self.axis,
-            live: &live,
-            complete: self.complete(q.vm),
-        };
-        map::draw(&scene, q, slack)
-    }
-
-    /// What no event has shown is empty, not unknown.
-    pub(crate) fn complete(&self, vm: VmId) -> bool {
-        self.engine.vms.complete(vm.0)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn pyramid(&self) -> &Pyramid {
-        &self.pyramid
-    }
-
-    /// Builds the pyramid anew with other sizes.
-    #[cfg(test)]
-    pub(crate) fn remake_pyramid(&mut self, sizes: crate::pyramid::Sizes) {
-        self.pyramid = Pyramid::default();
-        self.pyramid.sizes = sizes;
-        let dirty = self.engine.store.take_dirty();
-        self.pyramid.seal(&self.engine.store, dirty, self.options.threads);
-    }
-
-    /// Entries `from..to` of a layer that show something just before an event: their numbers, spans and codes, by number.
-    pub(crate) fn live(&self, layer: Layer, from: u64, to: u64, ev: u32) -> Vec<(u64, u32, u8)> {
-        let s = self.store();
-        let n = s.s_ev.partition_point(|e| *e < ev) as u32;
-        let mut out = Vec::new();
-        let mut at = from;
-        while at < to {
-            let next = ((at | 511) + 1).min(to);
-            let key = key_of(layer.as_id, layer.level, layer.gfn(at));
-            for t in self.tables_by_key.get(&(layer.vm, key)).into_iter().flatten() {
-                if s.tables[*t as usize].dead_ev < ev {
-                    continue;
-                }
-                for e in at..next {
-                    let slot = s.slot(*t, (e & 511) as u16).filter(|x| s.used(*x));
-                    if let Some((span, code)) = slot.and_then(|x| live_before(s, x, ev, n)) {
-                        out.push((e, span, code));
-                    }
-                }
-            }
-            at = next;
-        }
-        if !self.free_by_gfn.is_empty() {
-            for e in from..to {
-                for x in self.free_by_gfn.get(&layer.gfn(e)).into_iter().flatten() {
-                    let p = s.place(*x);
-                    let t = &s.tables[p.table as usize];
-                    if (t.vm, t.as_id, p.level) == (layer.vm, layer.as_id, layer.level)
-                        && let Some((span, code)) = live_before(s, *x, ev, n)
-                    {
-                        out.push((e, span, code));
-                    }
-                }
-            }
-        }
-        out.sort_unstable();
-        out
-    }
-
-    /// Counts of something in `n` equal buckets.
-    pub fn series(&self, kind: &SeriesKind, t0: u64, t1: u64, n: usize) -> Vec<Bin> {
-        let s = self.store();
-        match kind {
-            SeriesKind::Events => self.kinds.bins(s, None, t0, t1, n),
-            SeriesKind::Event(name) => match kind_by_name(name) {
-                Some(k) => self.kinds.bins(s, Some(k), t0, t1, n),
-                None => vec![Bin::default(); n.max(1)],
-            },
-            SeriesKind::Lost => self.kinds.bins(s, Some(45), t0, t1, n),
-            SeriesKind::Faults => self.sums.fault_bins(s, &self.engine.faults.open, None, t0, t1, n),
-            SeriesKind::FaultsOf(tid) => {
-                self.sums.fault_bins(s, &self.engine.faults.open, Some(*tid), t0, t1, n)
-            }
-            SeriesKind::Changes => self.sums.change_bins(s, false, t0, t1, n),
-            SeriesKind::Zaps => self.sums.change_bins(s, true, t0, t1, n),
-        }
-    }
-
-    /// Whether the trace has any event of a name.
-    pub fn has_events(&self, name: &str) -> bool {
-        kind_by_name(name).is_some_and(|k| self.kinds.total(self.store(), k) > 0)
-    }
-
-    /// Events of each name that occurs, most frequent first.
-    pub fn event_counts(&self) -> Vec<(Cow<'static, str>, u64)> {
-        let mut v: Vec<_> = crate::series::KINDS
-            .iter()
-            .map(|(k, n)| (Cow::Borrowed(*n), self.kinds.total(self.store(), *k)))
-            .filter(|x| x.1 > 0)
-            .collect();
-        let other = self.kinds.total(self.store(), 0);
-        if other > 0 {
-            v.push((Cow::Borrowed("other"), other));
-        }
-        v.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-        v
-    }
-
-    /// How many of what was replayed are events ([`Body::is_event`]).
-    pub fn event_count(&self) -> u64 {
-        self.events() as u64 - NOTES.iter().map(|k| self.kind_total(*k)).sum::<u64>()
-    }
-
-    pub(crate) fn kind_total(&self, kind: u8) -> u64 {
-        self.kinds.total(self.store(), kind)
-    }
-
-    /// What does not fit, in the order of events.
-    pub fn evidence(&self) -> &[Evidence] {
-        &self.evidence
-    }
-
-    /// Number of an event's kind, for callers that index events by kind.
-    pub fn kind_index(body: &mmuscope_trace::Body) -> u8 {
-        kind_of(body)
-    }
-
-    /// Bytes of memory that the pyramid of [`Timeline::map`] takes.
-    pub fn map_bytes(&self) -> usize {
-        self.pyramid.heap()
-    }
-
-    /// Bytes of memory the replay takes, the trace's own event store not included.
-    pub fn heap_bytes(&self) -> usize {
-        self.store().heap()
-            + self.counts.heap()
-            + self.kinds.heap()
-            + self.sums.heap()
-            + self.pyramid.heap()
-            + self.engine.faults.done.capacity() * size_of::<Packed>()
-            + self.tables_by_key.capacity() * 48
-            + self.free_by_gfn.capacity() * 40
-            + self.evidence.capacity() * size_of::<Evidence>() * 2
     }
 }
 

@@ -7,6 +7,11 @@ use crate::timeline::Timeline;
 use crate::zaps::zaps_of;
 
 impl Timeline {
+    /// Frames with the most MMIO accesses; none where [no event shows them](Self::mmio_accesses_told).
+    pub fn top_mmio(&self, n: usize) -> Vec<TopPage> {
+        top(self.mmio_seen.accessed().collect(), n)
+    }
+
     /// Frames with the most faults.
     pub fn top_faults(&self, n: usize) -> Vec<TopPage> {
         let mut m: FxHashMap<(u16, u8, u64), TopPage> = FxHashMap::default();
@@ -41,7 +46,7 @@ impl Timeline {
             for z in zaps_of(s, e) {
                 let ts = z.ts;
                 let p = s.place(e);
-                let t = &s.tables[p.table as usize];
+                let t = &s.tables[p.table];
                 let gfn = p.gfn / pages_of(p.level) * pages_of(p.level);
                 let x = own.entry((t.vm, t.as_id, p.level, gfn)).or_insert(TopPage {
                     vm: VmId(t.vm),

@@ -1,11 +1,23 @@
-//! Which VM an event belongs to. No event says: threads, processes and page tables do.
+//! [`VmMap`]: which VM an event belongs to, and what is known of each VM. No event says whose it is: threads, processes and page tables do. The
+//! engine asks for the VM of each thread ([`VmMap::of_tid`]) and rules ask how sure that is ([`VmMap::sure`], [`VmMap::guessed`],
+//! [`VmMap::complete`]); nothing here looks at entries.
+//!
+//! The rule in five sentences:
+//!
+//! 1. A thread is of the VM that [`crate::grouping`] or the recording's processes put it in, and with a single VM in the trace everything is its.
+//! 2. A thread of no known VM works for the first VM until a table says otherwise, and such an answer is never beyond doubt.
+//! 3. A VM is complete if the first thing it did was to make its root (with PAE: four tables) and nothing was lost since: only then is all that it
+//!    maps in the trace.
+//! 4. Which MMU it has is what its events show: a change event is the TDP MMU's, shadow pages are shadow paging's.
+//! 5. It ended if its process or all of its vCPU threads ended, or if its tables were zapped with a root and nothing of it followed.
 
 use mmuscope_trace::{Body, Event, Role, StrId, Trace};
 use rustc_hash::FxHashMap;
 
-use crate::engine::{At, NewPage, Thread};
 use crate::grouping;
 use crate::model::{MmuKind, Vcpu, Vm, VmEnd, VmId};
+use crate::moment::At;
+use crate::threads::{NewPage, Thread};
 
 /// What is known of one VM while replaying.
 #[derive(Clone, Debug)]
@@ -429,7 +441,7 @@ impl VmMap {
         self.vms.get_mut(usize::from(vm))?.renewed.replace(ev)
     }
 
-    /// The VMs; `empty` tells of which no page table is left.
+    /// The VMs; `empty` says of which no page table is left.
     pub(crate) fn finish(&self, trace: &Trace, empty: impl Fn(u16) -> bool) -> Vec<Vm> {
         self.vms
             .iter()
@@ -468,7 +480,7 @@ impl VmMap {
     }
 }
 
-/// Name of a VM: its monitor's, which the worker threads that live in its process are not.
+/// Name of a VM: its VMM's, which the worker threads that live in its process are not.
 fn name_of(s: &VmState, vcpus: &[Vcpu], trace: &Trace) -> String {
     if !s.name.is_empty() && !s.name.starts_with("kvm-nx") && !s.name.starts_with("vhost-") {
         return s.name.clone();

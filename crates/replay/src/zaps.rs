@@ -1,11 +1,8 @@
 //! Zaps: leaves, present or MMIO, that stopped mapping what they mapped. Whoever counts them asks here.
 
-use std::collections::BTreeMap;
-
+use crate::kinds::kind_by_name;
 use crate::model::{EntryId, EventIx, Reason, Shade, State, Zap, ZapCause};
-use crate::series::kind_by_name;
 use crate::store::{Store, TableRec};
-use crate::timeline::Timeline;
 
 fn is_mapping(shade: Shade) -> bool {
     matches!(shade.state(), State::Present | State::Mmio)
@@ -14,12 +11,12 @@ fn is_mapping(shade: Shade) -> bool {
 /// Whether a leaf stopped mapping when a span began: what was present or MMIO is nonpresent or removed, or maps another host page.
 pub(crate) fn begins_with_zap(store: &Store, span: usize) -> bool {
     let m = store.meta(span as u32);
-    // An install that was booked on the wrong table and is taken back was never there.
+    // An install that was attributed to the wrong table and is taken back was never there.
     let gone = matches!(m.shade, Shade::Nonpresent | Shade::Removed) && m.reason != Reason::Contradicted;
     store.remapped(span as u32) || gone && m.prev.is_some_and(is_mapping)
 }
 
-/// Whether an entry was a leaf that stopped mapping when its table was unlinked. What is told of it later, as the table is torn down, is no
+/// Whether an entry was a leaf that stopped mapping when its table was unlinked. What is traced of it later, as the table is torn down, is no
 /// other zap.
 pub(crate) fn goes_with_table(store: &Store, t: &TableRec, entry: u32) -> bool {
     store.last_before(entry, t.detach_sp).is_some_and(|x| is_mapping(store.meta(x).shade))
@@ -45,7 +42,7 @@ fn cause(store: &Store, event: EventIx, with_table: bool, remapped: bool) -> Zap
 
 /// The zaps of one entry: on its own, or with its table.
 pub(crate) fn zaps_of(store: &Store, entry: u32) -> impl Iterator<Item = Zap> + '_ {
-    let t = &store.tables[store.table_of(entry) as usize];
+    let t = &store.tables[store.table_of(entry)];
     let own = std::iter::successors(store.first_span(entry), |x| store.next_span(*x))
         .filter(|x| begins_with_zap(store, *x as usize))
         .map(move |x| {
@@ -62,26 +59,4 @@ pub(crate) fn zaps_of(store: &Store, entry: u32) -> impl Iterator<Item = Zap> + 
         Zap { ts: t.detach_ts, event: t.detach_ev, entry: EntryId(entry), cause }
     });
     own.chain(last)
-}
-
-impl Timeline {
-    /// When an entry was zapped, and how that is known, in time order.
-    pub fn zaps(&self, entry: EntryId) -> impl Iterator<Item = Zap> + '_ {
-        zaps_of(self.store(), entry.0)
-    }
-
-    /// Every zap of every entry, entry by entry.
-    pub fn all_zaps(&self) -> impl Iterator<Item = Zap> + '_ {
-        let s = self.store();
-        (0..s.slots()).filter(|e| s.used(*e)).flat_map(move |e| zaps_of(s, e))
-    }
-
-    /// How many zaps there were, by cause.
-    pub fn zap_causes(&self) -> BTreeMap<ZapCause, u64> {
-        let mut out = BTreeMap::new();
-        for z in self.all_zaps() {
-            *out.entry(z.cause).or_default() += 1;
-        }
-        out
-    }
 }

@@ -95,7 +95,7 @@ fn a_fault_that_goes_on_where_the_trace_ends_is_listed() {
     }
 }
 
-/// 6.12, shadow paging: a write to a page that holds a guest page table is emulated, and nothing else tells so; a switch of CR3
+/// 6.12, shadow paging: a write to a page that holds a guest page table is emulated, and nothing else shows so; a switch of CR3
 /// synchronises shadow pages, which marks MMIO entries in no fault; and a page that is there already.
 const SHADOW: &str = "
  qemu-148 [000] d..1. 9.302300: kvm_entry: vcpu 0, rip 0xffffffff9c095dc4
@@ -124,7 +124,7 @@ fn shadow_paging_is_read_by_what_is_missing() {
     );
 }
 
-/// VMX: an access to MMIO whose page the vCPU remembers tells nothing but its exit and what was emulated.
+/// VMX: an access to MMIO whose page the vCPU remembers shows nothing but its exit and what was emulated.
 const MISCONFIG: &str = "
  load-103 [000] d..1. 9.302300: kvm_entry: vcpu 0, rip 0x6022
  load-103 [000] d..1. 9.302342: kvm_exit: vcpu 0 reason EPT_MISCONFIG rip 0x6022 info1 0x0000000000000000 info2 0x0000000000000000 intr_info 0x00000000 error_code 0x00000000
@@ -145,7 +145,7 @@ fn an_ept_misconfiguration_is_a_fault_even_if_little_is_said() {
     );
 }
 
-/// SVM: the error code of a nested page fault tells that an MMIO SPTE was hit (RSVD). The vCPU remembers the page, so nothing else is told
+/// SVM: the error code of a nested page fault shows that an MMIO SPTE was hit (RSVD). The vCPU remembers the page, so nothing else is shown
 /// of it; where the generation is old the SPTE is made anew; and a page of RAM may be there by now.
 const RESERVED: &str = "
  load-111 [000] d..1. 4.000007: kvm_exit: vcpu 0 reason npf rip 0x6022 info1 0x000000010000000e info2 0x00000000fee000b0 intr_info 0x00000000 error_code 0x00000000
@@ -206,7 +206,7 @@ fn an_access_is_counted_once() {
     seen.sort_unstable();
     assert_eq!(seen, [(0xfe003, 1), (0xfec00, 2), (0xfee00, 3)]);
     assert_eq!(t.mmio_ranges().iter().filter_map(|r| r.accesses).sum::<u64>(), 6);
-    // Without kvm_mmio nothing tells how many accesses there were.
+    // Without kvm_mmio nothing shows how many accesses there were.
     let untold: Vec<&str> =
         ACCESSES.lines().filter(|l| !l.contains("kvm_mmio:") && !l.contains("kvm_fast_mmio:")).collect();
     let t = timeline(&untold.join("\n"));

@@ -1,4 +1,4 @@
-//! One fixture for each way the kernel tells, or does not tell, that an entry changed. The expectations are the kernel's rules, not ours.
+//! One fixture for each way the kernel shows, or does not show, that an entry changed. The expectations are the kernel's rules, not ours.
 
 use mmuscope_replay::{
     Certainty, Entry, EvidenceKind, Outcome, Reason, ReplayOptions, Shade, Span, State, StateFilter,
@@ -371,7 +371,7 @@ fn memslots_set_up_before_the_first_root_hide_nothing() {
 
 #[test]
 fn before_its_first_event_an_entry_is_unknown_not_empty() {
-    // The trace begins in the middle: nothing tells when the table was made.
+    // The trace begins in the middle: nothing shows when the table was made.
     let (_, t) = run("100 t1 mark begin\n+9 t1 tdp 1 2 empty W77");
     let e = t.entries().find(|e| e.level == 1).expect("entry");
     let first = t.spans(e.id).next().expect("span");
@@ -448,7 +448,7 @@ fn a_frame_proves_whose_table_it_is_only_where_one_vm_has_it() {
     // The zero page is everybody's: one of the two is zapped, and neither is known for certain any more.
     let shared = two_vms("O5", "O5", "+1 t99 tdp 1 2 O5 empty");
     assert!(shared.iter().all(|(_, fact)| !fact), "{shared:?}");
-    // Once the second is told as well, both are.
+    // Once the second is shown as well, both are.
     let both = two_vms("O5", "O5", "+1 t99 tdp 1 2 O5 empty\n+1 t99 tdp 1 2 O5 empty");
     assert!(both.iter().all(|(shade, _)| *shade == Nonpresent), "{both:?}");
     // A thread of the VM itself works on its own.
@@ -564,7 +564,7 @@ fn what_is_installed_is_no_fact_where_the_vm_of_a_thread_is_a_guess() {
 
 #[test]
 fn frozen_in_a_table_made_before_the_trace_is_no_lasting_fact() {
-    // 6.10 and later tell of a frozen value only where a table is torn down; its memory is freed without a word.
+    // 6.10 and later tell of a frozen value only where a table is torn down; its memory is freed without an event.
     let (_, t) = run("
         layout E12/npt
         100 t1 root

@@ -46,7 +46,7 @@ fn an_old_value_that_nobody_saw_is_what_was_there_until_then() {
         assert!(told.headline.contains(story) && !told.headline.contains("mapped once"), "{told:?}");
         assert!(told.lines.iter().all(|l| !l.text.contains(" after ")), "since when is not known: {told:?}");
     }
-    // Sums and pictures have what was told by then, as those of a trace that still grows must.
+    // Sums and pictures have what was shown by then, as those of a trace that still grows must.
     assert_eq!(t.counts_at(origin).at(Shade::Writable, 1), 0);
     assert_eq!(t.counts_at(end).at(Shade::ReadOnly, 1), 1);
     assert_eq!(t.top_zaps(9).iter().map(|z| (z.gfn, z.count)).collect::<Vec<_>>(), [(3, 1)]);
@@ -136,7 +136,7 @@ fn what_a_fault_found_done_is_a_value() {
 
 #[test]
 fn installs_before_the_first_change_are_in_the_same_tables() {
-    // The trace begins between the change and kvm_mmu_set_spte: which MMU it is only the next change tells.
+    // The trace begins between the change and kvm_mmu_set_spte: only the next change shows which MMU it is.
     let (_, t) = run("
         100 t1 set 1 4e7 R32 at 12738
         +1 t1 entry 0

@@ -59,7 +59,7 @@ fn events_of(file: &Path) -> Vec<&'static str> {
     EVENTS.into_iter().filter(has).collect()
 }
 
-/// The trace of a recorder that was not asked for one event; `says`: and that tells which it was asked for.
+/// The trace of a recorder that was not asked for one event; `says`: and that shows which it was asked for.
 fn without(trace: &Trace, has: &[&str], event: Option<&str>, says: bool) -> Trace {
     let mut events = EventStore::new();
     for e in &trace.events {
@@ -108,7 +108,7 @@ fn risen(whole: &Timeline, part: &Timeline, moments: &[u64]) -> Vec<String> {
             for s in spans.iter().filter(|s| is_fact(s) && maps(s)) {
                 let none = Vec::new();
                 let all = known.get(&place).unwrap_or(&none);
-                // An MMIO entry's value is told by one event, and that there is one by another.
+                // An MMIO entry's value is shown by one event, and that there is one by another.
                 // That an entry still is writable is no part of what is said of it then.
                 let w = layout.masks.host_writable_mask | layout.masks.mmu_writable_mask | 2;
                 let set = if s.reason == Reason::MaybeProtected { set | w } else { set };
@@ -195,7 +195,7 @@ fn of(text: &str, gfn: u64) -> Vec<(Certainty, Reason)> {
 
 #[test]
 fn without_the_events_of_a_vcpu_an_install_is_known_for_its_moment_only() {
-    // A recorder of kvmmmu events alone: nothing tells when the thread goes on, nor what the host takes away.
+    // A recorder of kvmmmu events alone: nothing shows when the thread goes on, nor what the host takes away.
     let text = "layout C/npt\nrecorded unsaid\n1 t1 page 1 0\n+1 t1 set 1 2 R77 at 40010\n+1 t1 set 1 3 R78 at 40018\n";
     assert_eq!(of(text, 2), [(Certainty::Stale, Reason::SilentKernel)]);
     assert_eq!(of(text, 3), [(Certainty::Stale, Reason::SilentKernel)]);

@@ -1,12 +1,12 @@
-//! What each kernel tells of each kind of change, row by row: `rows/*.txt` hold event sequences in the language of
+//! What each kernel shows of each kind of change, row by row: `rows/*.txt` hold event sequences in the language of
 //! [`mmuscope_replay::fixture`] with what must be known at which moment. The expectations are the kernels' rules, not ours.
 //!
 //! A file is a row. `case COLUMN… [with MODE…]` begins a sequence that is replayed for each of the columns (kernels and MMUs) under each of the
 //! modes (`npt` and `ept` if none is named); `n/a COLUMN…: REASON` says where there is nothing to show. Beside events a sequence has
 //!
-//! - `tree`: a root, and tables 0x10 (level 3), 0x11 (level 2) and 0x12 (level 1) for frame 0, told as the column's kernel tells it (where
-//!   links are not told: the pages are made by the thread that first asks for an entry, `want`);
-//! - `notifiers`: where the kernel tells mmu_notifier ranges and the legacy MMU runs, one of them, so that it is known to;
+//! - `tree`: a root, and tables 0x10 (level 3), 0x11 (level 2) and 0x12 (level 1) for frame 0, shown as the column's kernel shows it (where
+//!   links are not shown: the pages are made by the thread that first asks for an entry, `want`);
+//! - `notifiers`: where the kernel shows mmu_notifier ranges and the legacy MMU runs, one of them, so that it is known to;
 //! - `retry THREAD GFN MICROSECONDS`: so much later a write fault for which nothing was done;
 //! - `= LEVEL GFN VALUE CERTAINTY [REASON] [at ADDRESS] [as N]`: what is known after the event before. VALUE is a value of the language,
 //!   or a state's name. CERTAINTY may be `fact` (stated or re-read) or `unsure` (less). Instead of both, `none`: the entry is not shown; and
@@ -291,7 +291,7 @@ fn check_end(t: &Timeline, words: &[&str]) -> Option<String> {
     }
 }
 
-/// Replays a case as one kernel tells it; what is wrong, line by line.
+/// Replays a case as one kernel shows it; what is wrong, line by line.
 fn run(file: &str, case: &Case<'_>, column: &str, mode: &str) -> Vec<String> {
     let release = COLUMNS.iter().find(|c| c.0 == column).unwrap_or_else(|| panic!("{file}: {column}?")).1;
     let name = format!("{release}/{mode}");

@@ -59,7 +59,7 @@ fn copied(gfn: u64, hva: u64, value: &str) -> String {
     )
 }
 
-/// Frames 0x21, 0x22 and so on are copied: what lies at guest address x lies at 0x7f00_0000_0000 + x in the monitor.
+/// Frames 0x21, 0x22 and so on are copied: what lies at guest address x lies at 0x7f00_0000_0000 + x in the VMM.
 fn placed(copies: u64) -> String {
     let mut text = format!("{START}{TABLE}");
     let value = |i: u64| format!("W{:x}", 0x901 + i);
@@ -152,7 +152,7 @@ fn a_range_of_known_frames_leaves_others_alone() {
     let range = "+1 t9 unmap 7f0000022000 7f0000023000\n";
     let other = install(0x130, "R770");
     assert_eq!(of(&format!("{}{other}{range}", placed(3)), 0x130), FACT);
-    // The same host page here and there: the monitor may map that memory twice.
+    // The same host page here and there: the VMM may map that memory twice.
     let shared = install(0x130, "R903");
     assert_eq!(of(&format!("{}{shared}{range}", placed(3)), 0x130), NOTIFIED);
     // And it may where it is not known what host page a frame of the range has.
@@ -216,7 +216,7 @@ fn a_frame_that_becomes_a_guest_table_is_protected() {
     let text = format!("{text}+1 t1 shadow 1 5\n+1 t1 shadow 1 6\n");
     assert_eq!(of(&text, 5), MAPPED, "what it maps does not change");
     assert_eq!(of(&text, 6), WRITTEN, "KVM takes back that it may make it writable");
-    // A table in place of a huge page: told by the page that is made.
+    // A table in place of a huge page: shown by the page that is made.
     let huge = format!("{START}+1 t1 page 2 0\n+1 t1 set 2 200 R800 at 41008\n+1 t1 entry 0\n");
     assert_eq!(known(&huge, 2, 0x200), [FACT]);
     assert_eq!(known(&format!("{huge}+1 t1 page 1 200\n"), 2, 0x200), [(Certainty::Stale, Reason::Split)]);

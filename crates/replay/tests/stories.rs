@@ -35,7 +35,7 @@ const TREE: &str = "
     +1  t1 tdp 1 2 empty W77
 ";
 
-/// Frame 2 and everything above it goes, as `tdp_mmu_zap_root` of 6.1 tells it, by thread 9.
+/// Frame 2 and everything above it goes, as `tdp_mmu_zap_root` of 6.1 shows it, by thread 9.
 const ROOT_ZAPPED: &str = "
     +1 t9 tdp 4 0 T10 empty
     +1 t9 zappage 3 0
@@ -299,7 +299,7 @@ fn a_table_given_up_when_dirty_logging_ends_is_told_so() {
     for word in ["unlinked", "4K entry zapped"] {
         assert!(line(&s, word).contains("dirty logging ended for its memslot"), "{:#?}", s.lines);
     }
-    // From 7.2 on the link is told to be cut after the entries.
+    // From 7.2 on the link is shown to be cut after the entries.
     let late = "
         layout E/npt
         +50000 t9 zappage 1 200

@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use mmuscope_spte::{AdType, Error, Layout, Leaf, layouts};
+use mmuscope_spte::{AdType, Error, Layout, LayoutSpec, Leaf};
 
 /// A xorshift generator: the same values every time.
 fn next(state: &mut u64) -> u64 {
@@ -59,7 +59,7 @@ fn values(layout: &Layout) -> Vec<(u64, u8)> {
 fn main() -> Result<(), Error> {
     let mut worst = f64::INFINITY;
     for name in ["E03/ept", "E08/npt", "E10/ept", "E13/ept-noad", "E13/npt", "E14/ept"] {
-        let layout = layouts::find(name)?.layout;
+        let layout = LayoutSpec::find(name)?.layout;
         let values = values(&layout);
         let mut best = 0.0f64;
         // Rounds are short, so that the best of many was not interrupted by another program.

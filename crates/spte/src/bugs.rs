@@ -6,7 +6,7 @@
 use alloc::{format, vec::Vec};
 
 use crate::{
-    Format, Layout, PresentRule, State,
+    Format, PresentRule, State,
     eras::release,
     file::{self, FileError, Value},
     infer::{Evidence, Judgement},
@@ -149,11 +149,6 @@ impl Bugs {
     }
 }
 
-/// Whether a value passes the MMIO test and also carries MMU-present, two meanings that exclude each other.
-pub fn is_mmio_and_present(layout: &Layout, raw: u64) -> bool {
-    layout.present != PresentRule::NotSpecial && layout.is_shadow_present(raw) && layout.is_mmio(raw)
-}
-
 /// The traits that values and walks show under the best layout of the judgement.
 pub fn traits_of(evidence: &Evidence, judgement: &Judgement) -> Vec<Trait> {
     let mut seen = Vec::new();
@@ -168,7 +163,7 @@ pub fn traits_of(evidence: &Evidence, judgement: &Judgement) -> Vec<Trait> {
     add(layout.mode.format() == Format::Legacy && layout.mode == crate::Mode::Npt, Trait::Npt);
     for (value, d) in evidence.values.iter().zip(&best.readings) {
         add(value.printed_mask.is_some_and(|m| m & value.raw == 1 << 63), Trait::ReservedOnlyNx);
-        add(is_mmio_and_present(layout, value.raw), Trait::MmioAndPresent);
+        add(layout.is_mmio_and_present(value.raw), Trait::MmioAndPresent);
         let alone = d.mmu_writable == Some(true) && d.host_writable == Some(false) && d.w == Some(false);
         add(alone && layout.present != PresentRule::NotSpecial, Trait::MmuWritableAlone);
     }

@@ -3,7 +3,7 @@
 use alloc::{format, string::String, vec::Vec};
 
 use crate::{
-    Distro, Kernel,
+    Distro, Kernel, Mode,
     file::{self, FileError, Value},
 };
 
@@ -26,6 +26,8 @@ pub struct Era {
     pub subjects: Vec<&'static str>,
     /// Releases of this era that kernel.org maintained for years: a value of an unknown release more likely comes from one of them.
     pub long_term: Vec<&'static str>,
+    /// Paging modes that no kernel before this era has.
+    pub new_modes: Vec<Mode>,
 }
 
 impl Era {
@@ -54,6 +56,7 @@ pub fn eras() -> Result<Vec<Era>, FileError> {
                 starts: "",
                 subjects: Vec::new(),
                 long_term: Vec::new(),
+                new_modes: Vec::new(),
             });
         }
         let Some(era) = eras.last_mut() else { continue };
@@ -69,6 +72,10 @@ pub fn eras() -> Result<Vec<Era>, FileError> {
             ("starts", Value::Text(text)) => era.starts = text,
             ("subjects", Value::List(list)) => era.subjects = list,
             ("long_term", Value::List(list)) => era.long_term = list,
+            ("new_modes", Value::List(list)) => {
+                let modes = list.iter().map(|m| Mode::parse(m)).collect::<Option<_>>();
+                era.new_modes = modes.ok_or_else(bad)?;
+            }
             _ => return Err(bad()),
         }
     }

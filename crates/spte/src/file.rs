@@ -1,7 +1,7 @@
 //! The layout file format: a small part of TOML, read without allocation per value and with the line of every mistake.
 //!
 //! A file says what one family of kernels does in one paging mode. Tables named `[bits]`, `[values]`, `[masks]`, `[mmio]`, `[rules]`,
-//! `[reserved]` and `[host]` hold for all of its kernels; the same tables under `[era.E08.mmio]` hold from that era on, under
+//! `[reserved]`, `[host]` and `[traces]` hold for all of its kernels; the same tables under `[era.E08.mmio]` hold from that era on, under
 //! `[since."5.17".rules]` from that release on, under `[stable."5.4.90".mmio]` from that patch level of one stable branch on, and
 //! under `[exact."5.19.0".mmio]` for one release alone. `extends = "C/ept"` starts from another file.
 
@@ -129,6 +129,23 @@ pub(crate) const SCHEMA: &[(&str, &str, &str)] = &[
     ("reserved", "exec_only", "\"host\" or \"never\""),
     ("host", "width", "\"phys\", \"tme\" or \"cpuid\""),
     ("host", "root_level", "a number"),
+    ("traces", "changes", "true or false"),
+    ("traces", "set_spte", "\"never\", \"once\", \"before-and-after\" or \"twice\""),
+    ("traces", "freeze", "true or false"),
+    ("traces", "release", "true or false"),
+    ("traces", "page_zaps", "true or false"),
+    ("traces", "page_level", "\"own\" or \"above\""),
+    ("traces", "zap_all", "\"in-place\" or \"obsolete\""),
+    ("traces", "unlink", "\"first\" or \"last\""),
+    ("traces", "fast_faults", "true or false"),
+    ("traces", "notifiers", "true or false"),
+    ("traces", "change_pte", "true or false"),
+    ("traces", "mark_mmio", "\"before\" or \"after\""),
+    ("traces", "mmio_set_spte", "true or false"),
+    ("traces", "eager_splits", "true or false"),
+    ("traces", "fault_splits", "\"zap\" or \"in-place\""),
+    ("traces", "recovery", "\"zap\" or \"in-place\""),
+    ("traces", "slot_leaves", "true or false"),
 ];
 
 /// One `key = value` as written; its meaning is not checked yet.
@@ -306,7 +323,7 @@ fn parse_value(text: &str) -> Option<Value<'_>> {
 }
 
 fn parse_header(header: &str) -> Result<(Scope<'_>, &str), String> {
-    let sections = ["bits", "values", "masks", "mmio", "rules", "reserved", "host"];
+    let sections = ["bits", "values", "masks", "mmio", "rules", "reserved", "host", "traces"];
     let known = |section: &str| sections.contains(&section);
     let header = header.trim();
     if known(header) {

@@ -156,6 +156,11 @@ impl Layout {
         }
     }
 
+    /// Whether a value passes the MMIO test and carries MMU-present: two answers that exclude each other.
+    pub fn is_mmio_and_present(&self, raw: u64) -> bool {
+        self.present != PresentRule::NotSpecial && self.is_shadow_present(raw) && self.is_mmio(raw)
+    }
+
     /// The state of an entry with this value at this level (1 = 4 KiB; anything below counts as 1).
     #[inline]
     pub fn state(&self, raw: u64, level: u8) -> State {

@@ -3,9 +3,12 @@
 use alloc::{format, string::String, vec::Vec};
 use core::cell::OnceCell;
 
-use crate::{Era, Error, FileError, LayoutSpec, Mode, Resolved, eras, file::File};
+use crate::{Era, Error, FileError, Mode, eras, file::File};
 
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/layout_files.rs"));
+
+/// What each kernel traces, whatever its layout: its name and its text.
+const TRACES: (&str, &str) = ("traces.toml", include_str!("../layouts/traces.toml"));
 
 /// The file of a family and mode, as its name (`C/ept`) and its text.
 pub(crate) fn text(family: &str, mode: &str) -> Option<(&'static str, &'static str)> {
@@ -20,6 +23,7 @@ pub fn files() -> &'static [(&'static str, &'static str)] {
 /// The shipped files. Each is read at most once and only when it is asked for, so one `Library` for a process is enough.
 pub struct Library {
     eras: OnceCell<Result<Vec<Era>, FileError>>,
+    traces: OnceCell<Result<File<'static>, FileError>>,
     files: [OnceCell<Result<File<'static>, FileError>>; FILES.len()],
 }
 
@@ -32,7 +36,11 @@ impl Default for Library {
 impl Library {
     /// Makes a library that has not read any file yet.
     pub fn new() -> Self {
-        Self { eras: OnceCell::new(), files: [const { OnceCell::new() }; FILES.len()] }
+        Self {
+            eras: OnceCell::new(),
+            traces: OnceCell::new(),
+            files: [const { OnceCell::new() }; FILES.len()],
+        }
     }
 
     /// All eras, oldest first.
@@ -43,6 +51,18 @@ impl Library {
     /// Whether a family has a layout for a mode.
     pub fn has(&self, family: &str, mode: Mode) -> bool {
         text(family, mode.name()).is_some()
+    }
+
+    /// Whether the kernels of an era (by its place in [`Library::eras`]) have a mode: its family does, and it did not begin with a later era.
+    pub(crate) fn era_has(&self, eras: &[Era], at: usize, mode: Mode) -> bool {
+        let later = eras.iter().skip(at + 1).any(|e| e.new_modes.contains(&mode));
+        eras.get(at).is_some_and(|e| self.has(e.family, mode)) && !later
+    }
+
+    /// The file that says what each kernel traces.
+    pub(crate) fn traces(&self) -> Result<&File<'static>, Error> {
+        let parse = || File::parse(TRACES.0, TRACES.1);
+        self.traces.get_or_init(parse).as_ref().map_err(|e| Error::File(e.clone()))
     }
 
     pub(crate) fn file(&self, family: &str, mode: &str) -> Result<&File<'static>, Error> {
@@ -66,9 +86,4 @@ impl Library {
         }
         Ok(names)
     }
-}
-
-/// The layout of a name, for a host about which nothing is known.
-pub fn find(name: &str) -> Result<Resolved, Error> {
-    LayoutSpec::named(name)?.resolve()
 }

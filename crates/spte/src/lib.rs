@@ -55,6 +55,7 @@ mod layout;
 mod masks;
 pub mod mmio;
 mod mode;
+mod traces;
 
 #[cfg(feature = "alloc")]
 pub mod bugs;
@@ -66,6 +67,8 @@ pub mod describe;
 mod diff;
 #[cfg(feature = "alloc")]
 mod eras;
+#[cfg(feature = "alloc")]
+mod error;
 #[cfg(feature = "alloc")]
 pub mod explain;
 #[cfg(feature = "alloc")]
@@ -86,11 +89,14 @@ pub use layout::{AdRule, FixRule, Layout, Leaf, Name, PresentRule};
 pub use masks::{MaskName, Masks};
 pub use mmio::GfnRule;
 pub use mode::{Format, Mode};
+pub use traces::{MarkMmio, PageLevel, Resize, SetSpte, Traces, Unlink, ZapAll};
 
 #[cfg(feature = "alloc")]
 pub use diff::{Change, Changes, WriteLoss, changes, write_loss};
 #[cfg(feature = "alloc")]
 pub use eras::{Era, eras};
+#[cfg(feature = "alloc")]
+pub use error::Error;
 #[cfg(feature = "alloc")]
 pub use explain::{Explanation, explain};
 #[cfg(feature = "alloc")]
@@ -98,4 +104,4 @@ pub use fields::{BitRun, FieldKind};
 #[cfg(feature = "alloc")]
 pub use file::FileError;
 #[cfg(feature = "alloc")]
-pub use spec::{Error, LayoutSpec, Resolved};
+pub use spec::{LayoutSpec, Resolved};

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use mmuscope_spte::layouts::{self, Library};
-use mmuscope_spte::{Error, Kernel, Known, LayoutSpec, MaskName, Mode, Provenance, State, Vendor};
+use mmuscope_spte::{
+    Error, Kernel, Known, LayoutSpec, MaskName, Mode, PageLevel, Provenance, Resize, SetSpte, State, Unlink,
+    Vendor, ZapAll,
+};
 
 fn user(text: &str) -> Result<mmuscope_spte::Resolved, Error> {
     LayoutSpec { file: Some(("mine.toml".into(), text.into())), ..LayoutSpec::default() }.resolve()
@@ -24,6 +27,7 @@ fn shipped_files_are_toml() {
     }
     let eras: BTreeMap<String, toml::Table> =
         toml::from_str(include_str!("../layouts/eras.toml")).expect("eras.toml is TOML");
+    include_str!("../layouts/traces.toml").parse::<toml::Table>().expect("traces.toml is TOML");
     let library = Library::new();
     let read = library.eras().expect("eras");
     assert_eq!(read.len(), eras.len());
@@ -306,4 +310,57 @@ fn mmio_caching_off() {
     assert_eq!(layout.masks.mmio_mask, 0x8_0000_0000_0001);
     assert_eq!(layout.state(0x8_0000_fee0_0001, 1), State::Nonpresent);
     assert!(layout.decode(0x8_0000_fee0_0001, 1).nonzero_nonpresent);
+}
+
+/// The facts of each kernel, as `trace-abi` and the kernels' sources have them.
+#[test]
+fn what_a_kernel_traces_follows_its_release() {
+    let of = |name: &str| LayoutSpec::named(name).and_then(|s| s.resolve()).expect(name).traces;
+    let releases =
+        ["4.14", "5.4", "5.10", "5.11", "5.12", "5.13", "5.15", "5.18", "6.1", "6.2", "6.9", "6.12"];
+    let all: Vec<_> = releases.iter().map(|r| of(&format!("{r}/npt"))).collect();
+    let since = |what: fn(&mmuscope_spte::Traces) -> bool| -> Vec<&str> {
+        releases.iter().zip(&all).filter(|(_, t)| what(t)).map(|(r, _)| *r).collect()
+    };
+    assert_eq!(since(|t| t.changes), releases[3..]);
+    assert_eq!(since(|t| t.freeze), releases[4..11]);
+    assert_eq!(since(mmuscope_spte::Traces::releases_silently), releases[4..11]);
+    assert_eq!(since(|t| t.notifiers), releases[5..]);
+    assert_eq!(since(|t| t.change_pte), releases[5..11]);
+    assert_eq!(since(|t| t.fast_faults), releases[6..]);
+    assert_eq!(since(|t| t.eager_splits), releases[7..]);
+    assert_eq!(since(|t| t.fault_splits == Resize::InPlace), releases[9..]);
+    assert_eq!(since(|t| t.slot_leaves), releases[11..]);
+    assert_eq!(since(|t| t.page_level == PageLevel::Above), ["5.10"]);
+    assert_eq!(since(|t| t.set_spte == SetSpte::Never), ["4.14"]);
+    assert_eq!(since(|t| t.set_spte == SetSpte::BeforeAndAfter), ["5.11"]);
+    assert_eq!(since(|t| t.set_spte == SetSpte::Twice), ["5.12"]);
+    assert_eq!(since(|t| t.zap_all == ZapAll::Obsolete), releases[5..]);
+    assert_eq!(of("6.12/ept").recovery, Resize::Zap);
+    assert_eq!(of("6.18/ept").recovery, Resize::InPlace);
+    assert_eq!((of("7.1/ept").unlink, of("7.2/ept").unlink), (Unlink::First, Unlink::Last));
+    // Where only the era is known, its last release counts.
+    assert_eq!(of("E10/npt"), of("5.18/npt"));
+    assert_eq!(of("E08/npt"), of("5.11/npt"));
+}
+
+#[test]
+fn a_file_of_ones_own_says_what_its_kernel_traces() {
+    let text = "layout = 1\nextends = \"E14/npt\"\n\n[traces]\nunlink = \"first\"\nfreeze = true\n";
+    let traces = user(text).expect("a good file").traces;
+    assert_eq!((traces.unlink, traces.freeze, traces.slot_leaves), (Unlink::First, true, true));
+    let bad = |line: &str| why(&format!("layout = 1\nextends = \"E14/npt\"\n[traces]\n{line}\n"));
+    assert_eq!(bad("unlink = \"later\""), "mine.toml:4: unlink takes \"first\" or \"last\"");
+    assert_eq!(bad("freeze = 1"), "mine.toml:4: freeze takes true or false");
+    assert!(
+        bad("order = 1").starts_with("mine.toml:4: unknown key `order` in [traces]: there are changes, ")
+    );
+}
+
+#[test]
+fn tdx_begins_with_its_era() {
+    let eras = mmuscope_spte::eras().expect("eras");
+    let begins: Vec<&str> =
+        eras.iter().filter(|e| e.new_modes.contains(&Mode::TdxMirror)).map(|e| e.id).collect();
+    assert_eq!(begins, ["E13"]);
 }

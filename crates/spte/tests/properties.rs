@@ -262,7 +262,7 @@ proptest! {
 #[test]
 fn one_word_under_five_eras() {
     let read = |name: &str, raw: u64| -> Layout {
-        let layout = mmuscope_spte::layouts::find(name).expect("shipped").layout;
+        let layout = mmuscope_spte::LayoutSpec::find(name).expect("shipped").layout;
         assert_eq!(layout.id(), name);
         let _ = layout.decode(raw, 1);
         layout

@@ -81,7 +81,7 @@ fn clue_of(body: &Body) -> Option<&'static str> {
 fn shape(raw: u64, level: u8) -> u64 {
     let frame = 0x0000_3fff_ffff_f000;
     let aligned = raw & (1u64 << (12 + 9 * (u32::from(level.clamp(1, 4)) - 1))).wrapping_sub(1) & frame == 0;
-    // Bit 12 is free in the result: it tells whether there is a frame and whether it is aligned.
+    // Bit 12 is free in the result: it shows whether there is a frame and whether it is aligned.
     raw & !frame | u64::from(raw & frame != 0) << 13 | u64::from(aligned) << 12
 }
 
@@ -177,7 +177,7 @@ impl Seen {
                 }
             }
             Body::CheckMmioSpte { spte, spte_gen, .. } if self.mmio.len() < MOST_MMIO_KEPT => {
-                // The fault that is handled next by this thread tells the frame.
+                // The fault that is handled next by this thread names the frame.
                 if let Some(t) = e.tid {
                     self.checked.insert(t, self.mmio.len());
                 }

@@ -15,7 +15,7 @@ use mmuscope_trace::Trace;
 
 pub use gather::{Gathered, evidence, release_points};
 
-/// What replay is told about the layout instead of inferring it: whatever is set here is taken as it is.
+/// What replay is given about the layout instead of inferring it: whatever is set here is taken as it is.
 #[derive(Clone, Debug, Default)]
 pub struct LayoutOverride {
     /// Kernel, era, mode, host and masks the user gave; empty to infer everything.

@@ -11,7 +11,7 @@ use crate::model::{State, VmId, pages_of};
 use crate::pyramid::{Layer, Sizes, code_of, shift_of};
 use crate::timeline::{ReplayOptions, Timeline, replay};
 
-/// One change of what an entry shows, told from the spans: each begins with one, and the last of an entry in a table ends with it.
+/// One change of what an entry shows, shown from the spans: each begins with one, and the last of an entry in a table ends with it.
 struct Told {
     layer: Layer,
     entry: u64,
@@ -27,7 +27,7 @@ fn told(t: &Timeline) -> Vec<Told> {
     for i in 0..s.spans_len() as u32 {
         let e = s.s_entry[i as usize];
         let p = s.place(e);
-        let table = &s.tables[p.table as usize];
+        let table = &s.tables[p.table];
         let index = p.gfn >> shift_of(p.level);
         let layer = Layer { vm: table.vm, as_id: table.as_id, level: p.level, hi: (index >> 32) as u32 };
         let entry = index & 0xffff_ffff;

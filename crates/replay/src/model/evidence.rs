@@ -9,7 +9,7 @@ pub struct Evidence {
     pub kind: EvidenceKind,
     /// When.
     pub ts: u64,
-    /// The event that told.
+    /// The event that shows it.
     pub event: EventIx,
     /// VM.
     pub vm: VmId,

@@ -103,7 +103,7 @@ pub struct Fault {
     pub id: FaultId,
     /// VM.
     pub vm: VmId,
-    /// vCPU number, where any event of the thread told it.
+    /// vCPU number, where any event of the thread names it.
     pub vcpu: Option<u32>,
     /// Thread.
     pub tid: u32,
@@ -119,7 +119,7 @@ pub struct Fault {
     pub gva: Option<u64>,
     /// Guest frame.
     pub gfn: Option<u64>,
-    /// Address space, where an event told it.
+    /// Address space, where an event names it.
     pub as_id: u8,
     /// Access.
     pub access: Access,

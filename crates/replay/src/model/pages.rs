@@ -11,8 +11,8 @@ pub struct MmioRange {
     pub gfn_start: u64,
     /// One past the last.
     pub gfn_end: u64,
-    /// Accesses, each once: what [`MmioAccesses`](crate::MmioAccesses) tells. `None` where the trace has no event of accesses, so that nothing
-    /// tells how many there were.
+    /// Accesses, each once: what [`MmioAccesses`](crate::MmioAccesses) shows. `None` where the trace has no event of accesses, so that nothing
+    /// shows how many there were.
     pub accesses: Option<u64>,
     /// Faults that were MMIO: the SPTE was hit or made, or the access emulated without one.
     pub faults: u64,

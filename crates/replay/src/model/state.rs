@@ -140,7 +140,7 @@ pub enum Reason {
     NewTable,
     /// The entry was frozen; this kernel does not trace the release.
     Unfrozen,
-    /// `mark_mmio_spte` told that an MMIO SPTE was installed, but not its value.
+    /// `mark_mmio_spte` shows that an MMIO SPTE was installed, but not its value.
     MarkMmio,
     /// `prepare_zap_page` destroyed the table.
     PageZapped,

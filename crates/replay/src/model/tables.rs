@@ -55,7 +55,7 @@ pub struct Entry {
     pub gfn: u64,
     /// The table it lies in.
     pub table: TableId,
-    /// Host-physical address of the entry, where any event told the table's page.
+    /// Host-physical address of the entry, where any event names the table's page.
     pub sptep: Option<u64>,
 }
 
@@ -90,7 +90,7 @@ pub struct Table {
     pub level: u8,
     /// First guest frame it covers.
     pub gfn: u64,
-    /// Host-physical address of the page, where an event told it.
+    /// Host-physical address of the page, where an event names it.
     pub page: Option<u64>,
     /// The entry that points to it; `None` for roots and where unknown.
     pub parent: Option<EntryId>,

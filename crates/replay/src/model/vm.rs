@@ -1,11 +1,11 @@
-//! VMs and their vCPUs, and what the trace tells of its own course: phases and losses.
+//! VMs and their vCPUs, and what the trace shows of its own course: phases and losses.
 
 use super::{EventIx, VmId};
 
 /// Which MMU a VM's events come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum MmuKind {
-    /// Nothing tells yet.
+    /// No event shows it yet.
     #[default]
     Unknown,
     /// TDP MMU with change events (5.11 and later).
@@ -36,7 +36,7 @@ impl MmuKind {
 pub struct Vcpu {
     /// Its thread.
     pub tid: u32,
-    /// KVM's number for it, where an event told.
+    /// KVM's number for it, where an event names it.
     pub vcpu_id: Option<u32>,
     /// Name of the thread.
     pub comm: String,
@@ -135,6 +135,6 @@ pub struct LostSpan {
     pub end: u64,
     /// How many, where known.
     pub count: Option<u64>,
-    /// The record that told.
+    /// The record that shows it.
     pub event: EventIx,
 }

@@ -7,7 +7,7 @@ use super::{EntryId, EventIx};
 pub struct Zap {
     /// When it is known to have been zapped: where the zap is implied, it may have come before.
     pub ts: u64,
-    /// The event that told.
+    /// The event that shows it.
     pub event: EventIx,
     /// Whose.
     pub entry: EntryId,

@@ -1,6 +1,5 @@
 //! One segment: changes sorted by place and time, and sums of them.
 
-use super::gather::Node;
 use super::{Item, Layer, NODE_BITS, Sizes, WIDTH, add, shade_of};
 use crate::store::Store;
 
@@ -32,6 +31,14 @@ pub(crate) struct Extent {
     pub(crate) tick: u64,
     /// It holds as much as one does.
     pub(crate) full: bool,
+}
+
+/// Sixteen neighbouring entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Node {
+    pub(crate) layer: u32,
+    /// First entry / 16.
+    pub(crate) key: u32,
 }
 
 /// What a segment is built from.
@@ -172,9 +179,9 @@ impl Segment {
         }
         let i = what as usize / 2;
         if what.is_multiple_of(2) {
-            store.tables[store.detaches[self.at.detach0 + i] as usize].detach_ev
+            store.tables[store.detaches[self.at.detach0 + i]].detach_ev
         } else {
-            store.tables[store.deaths[self.at.death0 + i] as usize].dead_ev
+            store.tables[store.deaths[self.at.death0 + i]].dead_ev
         }
     }
 

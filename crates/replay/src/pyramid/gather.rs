@@ -4,20 +4,12 @@ use std::hint::black_box;
 
 use rustc_hash::FxHashMap;
 
-use super::build::{Extent, Raw, Segment, Start};
+use super::build::{Extent, Node, Raw, Segment, Start};
 use super::{Item, Layer, NODE_BITS, Sizes, TICKS, WIDTH, add, code_of, shift_of};
 use crate::store::{CHUNK, NONE, Store};
 
 /// Changes looked at together.
 const AHEAD: u32 = 32;
-
-/// Sixteen neighbouring entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Node {
-    pub(crate) layer: u32,
-    /// First entry / 16.
-    pub(crate) key: u32,
-}
 
 /// What a node holds now.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,7 +79,7 @@ impl Gather {
             return (*n, entry % CHUNK as u32);
         }
         let p = store.place(entry);
-        let t = &store.tables[p.table as usize];
+        let t = &store.tables[p.table];
         let regular = store.chunk_is_regular(chunk);
         let index = p.gfn >> shift_of(p.level);
         let y = if regular { entry % CHUNK as u32 } else { index as u32 & 15 };
@@ -129,9 +121,8 @@ impl Gather {
         raw.changes.reserve((span1 - self.span) as usize);
         loop {
             let next_span = if self.span < span1 { store.s_ev[self.span as usize] } else { NONE };
-            let next_detach =
-                store.detaches.get(self.detach).map_or(NONE, |t| store.tables[*t as usize].detach_ev);
-            let next_death = store.deaths.get(self.death).map_or(NONE, |t| store.tables[*t as usize].dead_ev);
+            let next_detach = store.detaches.get(self.detach).map_or(NONE, |t| store.tables[*t].detach_ev);
+            let next_death = store.deaths.get(self.death).map_or(NONE, |t| store.tables[*t].dead_ev);
             let ev = next_span.min(next_detach).min(next_death);
             if ev >= ev1 {
                 break;
@@ -144,8 +135,8 @@ impl Gather {
                 if span.is_multiple_of(AHEAD) {
                     self.look_ahead(store, span, span1);
                 }
-                let table = &store.tables[store.table_of(entry) as usize];
-                // What is told of a table after its end is never shown.
+                let table = &store.tables[store.table_of(entry)];
+                // What is traced of a table after its end is never shown.
                 if table.dead_ev < ev {
                     continue;
                 }
@@ -157,7 +148,7 @@ impl Gather {
             } else if ev == next_detach {
                 let t = store.detaches[self.detach];
                 self.detach += 1;
-                let (at, level) = (store.tables[t as usize].detach_sp, store.tables[t as usize].level);
+                let (at, level) = (store.tables[t].detach_sp, store.tables[t].level);
                 for e in store.table_entries(t) {
                     if let Some(s) = store.last_before(e, at) {
                         let m = store.meta(s);
@@ -176,7 +167,7 @@ impl Gather {
             } else {
                 let t = store.deaths[self.death];
                 self.death += 1;
-                let r = &store.tables[t as usize];
+                let r = &store.tables[t];
                 let (at, dead, level) = (r.detach_sp, r.dead_ev, r.level);
                 let shown = store.s_ev.partition_point(|e| *e <= dead) as u32;
                 for e in store.table_entries(t) {
@@ -267,7 +258,7 @@ impl Gather {
         for (node, e) in nodes.iter_mut().zip(&store.s_entry[span as usize..end as usize]) {
             let chunk = *e as usize / CHUNK;
             *node = self.chunk_node.get(chunk).copied().unwrap_or(NONE);
-            sum ^= store.table_of(*e);
+            sum ^= store.table_of(*e).0;
         }
         for n in nodes {
             sum ^= self.now.get(n as usize).map_or(0, |n| n.rep);

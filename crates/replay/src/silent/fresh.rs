@@ -1,10 +1,11 @@
-//! The entries of one VM whose value is known, found by table, by guest frame and by host frame: what may change silently changes few of
+//! The entries of one VM whose value is known, found by table, by guest frame and by host frame: what may change without an event changes few of
 //! them at a time, and a VM has millions.
 
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
+use crate::keys::TableIx;
 use crate::model::pages_of;
 
 /// Levels that map host memory.
@@ -14,7 +15,7 @@ const LEVELS: u8 = 3;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     pub(super) entry: u32,
-    pub(super) table: u32,
+    pub(super) table: TableIx,
     pub(super) level: u8,
     pub(super) gfn: u64,
     /// First host frame; `None` for what maps nothing of the host (MMIO).
@@ -26,7 +27,7 @@ pub(super) struct Known {
 /// Known entries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fresh {
-    tables: FxHashMap<u32, BTreeSet<u32>>,
+    tables: FxHashMap<TableIx, BTreeSet<u32>>,
     by_gfn: [BTreeSet<(u64, u32)>; LEVELS as usize],
     /// By the first host frame they map.
     by_host: [BTreeSet<(u64, u32)>; LEVELS as usize],
@@ -34,7 +35,7 @@ pub(crate) struct Fresh {
 }
 
 impl Fresh {
-    pub(super) fn contains(&self, table: u32, entry: u32) -> bool {
+    pub(super) fn contains(&self, table: TableIx, entry: u32) -> bool {
         self.tables.get(&table).is_some_and(|t| t.contains(&entry))
     }
 
@@ -69,11 +70,11 @@ impl Fresh {
     }
 
     /// Tables that hold some, in no order.
-    pub(super) fn tables(&self) -> impl ExactSizeIterator<Item = u32> + '_ {
+    pub(super) fn tables(&self) -> impl ExactSizeIterator<Item = TableIx> + '_ {
         self.tables.keys().copied()
     }
 
-    pub(super) fn of_table(&self, table: u32) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn of_table(&self, table: TableIx) -> impl Iterator<Item = u32> + '_ {
         self.tables.get(&table).into_iter().flatten().copied()
     }
 

@@ -1,17 +1,22 @@
-//! Installs: what the silent MMUs do tell.
+//! Installs: what the silent MMUs do trace. [`Engine::set_spte`], [`Engine::mark_mmio`] and [`Engine::fast_page_fault`] are called for each such
+//! event, and hand it to [`crate::tdp`] first where the VM has that MMU. What is installed is known from then on only as far as the rules
+//! beside this file let it be.
 
 use mmuscope_spte::State as SpteState;
 use mmuscope_trace::FastPfResult;
 
-use crate::engine::{At, Engine, FastFault, Key, MarkMmio, SetSpte};
+use crate::engine::Engine;
+use crate::keys::{Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, MmuKind, Reason, Shade, State, pages_of};
-use crate::silent::SpKey;
+use crate::moment::At;
+use crate::reported::{FastFault, MarkMmio, SetSpte};
 use crate::silent::live::Walked;
+use crate::silent::shadow::SpKey;
 use crate::store::TableRec;
 
 impl Engine {
     /// The table that lies in a host page.
-    fn silent_table(&mut self, at: At, page: u64, level: u8, gfn: u64) -> u32 {
+    fn silent_table(&mut self, at: At, page: u64, level: u8, gfn: u64) -> TableIx {
         let At { th, vm, ev, ts, .. } = at;
         let tid = self.threads[th].tid;
         let span = 9 * u32::from(level.clamp(1, 6));
@@ -26,7 +31,7 @@ impl Engine {
                 return t;
             }
             // The page was freed and is another table now.
-            if self.store.tables[t as usize].silent {
+            if self.store.tables[t].silent {
                 self.drop_silent(t, ev, ts);
             } else {
                 self.retire_page(page, ev, ts);
@@ -44,7 +49,7 @@ impl Engine {
         rec.direct = direct;
         rec.silent = true;
         let t = self.store.add_table(rec);
-        self.store.tables[t as usize].root = t;
+        self.store.tables[t].root = t;
         self.by_page.insert(page, t);
         self.silent.tables.entry(vm).or_default().insert(t);
         match key {
@@ -78,8 +83,8 @@ impl Engine {
     }
 
     /// Whether the table that lay in a page still does, in view of what the thread that installs something there made before.
-    fn still_lies(&self, t: u32, vm: u16, level: u8, base: u64, made: Option<(SpKey, bool)>) -> bool {
-        let r = &self.store.tables[t as usize];
+    fn still_lies(&self, t: TableIx, vm: u16, level: u8, base: u64, made: Option<(SpKey, bool)>) -> bool {
+        let r = &self.store.tables[t];
         if !r.silent || r.vm != vm || r.level != level || r.direct && r.gfn != base {
             return false;
         }
@@ -114,8 +119,8 @@ impl Engine {
         let t = self.silent_table(at, page, level, gfn);
         let index = (sptep >> 3 & 511) as u16;
         let shade = self.shade(spte, level);
-        // What is larger or smaller at the same place is replaced without a word.
-        let direct = self.store.tables[t as usize].direct || !self.silent.key_of_table.contains_key(&t);
+        // What is larger or smaller at the same place is replaced without an event.
+        let direct = self.store.tables[t].direct || !self.silent.key_of_table.contains_key(&t);
         if direct {
             self.displace(vm, level, gfn, ev);
         }
@@ -215,7 +220,7 @@ impl Engine {
         }
         let known = self.known(entry);
         self.silent.fresh.entry(vm).or_default().insert(known);
-        if !self.boundaries_recorded() || !self.silent.ranges.told && self.is_5_13() {
+        if !self.boundaries_recorded() || !self.silent.ranges.recorded && self.ranges_traced() {
             // When the thread goes on, or what another takes away meanwhile, will not show.
             self.unguard(entry, ev);
             return;
@@ -236,7 +241,7 @@ impl Engine {
             // page_offset_base is aligned to a GiB.
             if d & 0x3fff_ffff == 0 {
                 self.virt_minus_phys = Some(d);
-                // mark_mmio_spte was booked by its frame alone, in a table that nothing names: now its place is known.
+                // mark_mmio_spte was attributed by its frame alone, in a table that nothing names: now its place is known.
                 if let Some(e) = self.silent.mmio.remove(&(at.vm, gfn)) {
                     self.forget(e);
                     let (zapped, ev) = (self.layout.zapped, at.ev);
@@ -255,12 +260,12 @@ impl Engine {
             && i.gfn == gfn
         {
             // The change event came first and said it all; this one joins virtual and physical addresses.
-            let page = self.store.tables[i.table as usize].page;
+            let page = self.store.tables[i.table].page;
             if let Some(v) = sptep
                 && page != 0
                 && self.virt_minus_phys.is_none()
             {
-                let d = v.wrapping_sub(page + u64::from(crate::engine::index_of(i.level, gfn)) * 8);
+                let d = v.wrapping_sub(page + u64::from(crate::keys::index_of(i.level, gfn)) * 8);
                 if d & 0x3fff_ffff == 0 {
                     self.virt_minus_phys = Some(d);
                 }
@@ -292,7 +297,7 @@ impl Engine {
             .mmio
             .get(&(vm, gfn))
             .copied()
-            .filter(|e| self.store.tables[self.store.place(*e).table as usize].attached())
+            .filter(|e| self.store.tables[self.store.place(*e).table].attached())
         {
             e
         } else {
@@ -302,7 +307,7 @@ impl Engine {
                 .mmio_tables
                 .get(&vm)
                 .copied()
-                .filter(|t| self.store.tables[*t as usize].attached())
+                .filter(|t| self.store.tables[*t].attached())
                 .unwrap_or_else(|| {
                     let mut rec = TableRec::new(vm, 0, 1, 0, ev, ts);
                     rec.direct = false;
@@ -339,7 +344,7 @@ impl Engine {
             return;
         }
         if !self.silent.active {
-            // Nothing tells yet which MMU it is; the fault tells what an entry holds all the same.
+            // No event shows yet which MMU it is; the fault shows what an entry holds all the same.
             if !self.vms.is_tdp(vm) {
                 self.tdp_fast_fault(at, f);
             }

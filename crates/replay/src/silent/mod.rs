@@ -1,133 +1,29 @@
 //! MMUs that do not trace their zaps: shadow paging, the legacy direct MMU, the TDP MMU of 5.10.
 //!
-//! What such a kernel tells is installs. Everything else must be ruled out before a value may still be called known: mmu_notifier
+//! Such a kernel traces installs. Everything else must be ruled out before a value may still be called known: mmu_notifier
 //! ranges (traced since 5.13), pages zapped or synchronised (traced), guests writing their own tables, dirty logging. The rules, and what
 //! follows for the user, are in `docs/guide/certainty.md`.
 
 mod fresh;
+mod gone;
 mod install;
 mod live;
 mod notifiers;
 mod pages;
 mod places;
+mod ranges;
+pub(crate) mod shadow;
+pub(crate) mod state;
 mod unseen;
 
-use std::collections::BTreeMap;
+use mmuscope_trace::{Body, Event, Isa};
 
-use mmuscope_trace::{Body, Event, Isa, Page, Role, Trace};
-use rustc_hash::{FxHashMap, FxHashSet};
-
-use crate::engine::{At, Engine};
+use crate::engine::Engine;
+use crate::keys::TableIx;
 use crate::model::{Certainty, Reason, Shade};
+use crate::moment::At;
 use crate::recorded::kind;
 use fresh::{Fresh, Known};
-use live::{Live, ZapAll};
-use notifiers::{Cow, Ranges};
-use places::Places;
-
-/// What makes a shadow page: its frame and role, without what changes while it lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct SpKey {
-    vm: u16,
-    gfn: Option<u64>,
-    role: Role,
-    generation: Option<u64>,
-}
-
-impl SpKey {
-    /// The frame of the guest's table that a page shadows, and what it allows; `None` for pages that map guest-physical addresses.
-    pub(crate) fn shadows(&self) -> Option<(u64, Role)> {
-        self.gfn.filter(|_| !self.role.direct).map(|g| (g, self.role))
-    }
-
-    fn of(vm: u16, p: &Page) -> Self {
-        Self {
-            vm,
-            gfn: p.gfn,
-            role: Role { raw: None, invalid: false, ..p.role },
-            generation: p.mmu_valid_gen,
-        }
-    }
-}
-
-/// A walk of a guest's page tables, and the frames that walks since the last exit led to.
-#[derive(Clone, Debug, Default)]
-struct Walks {
-    addr: u64,
-    frames: Vec<u64>,
-    /// Frames of the guest's tables that the last one went through, by level; the root's is not told.
-    tables: [Option<u64>; 6],
-    /// Some of them led nowhere that is known.
-    dark: bool,
-    /// The last one has not come to its end.
-    open: bool,
-    /// The last one ended in a fault for the guest: that the guest's entry was present.
-    fault: Option<bool>,
-}
-
-/// State of the silent MMUs.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Silent {
-    /// Entry of a slot, by the slot's physical address.
-    slots: FxHashMap<u64, u32>,
-    /// Entries whose value is known, per VM.
-    pub(crate) fresh: FxHashMap<u16, Fresh>,
-    /// Pages that a thread made or looked up in the fault it is in, and whether it made them: the install that follows goes to the last.
-    made: FxHashMap<u32, Vec<(SpKey, bool)>>,
-    /// Pages that exist, located or not.
-    live: Live,
-    /// VMs whose pages are named by the level of the entry that points to them: the TDP MMU of 5.10.
-    above: FxHashSet<u16>,
-    /// VMs whose pages show that they are not the TDP MMU's, and those that have a direct root.
-    legacy: FxHashSet<u16>,
-    direct_root: FxHashSet<u16>,
-    table_of: FxHashMap<SpKey, u32>,
-    key_of_table: FxHashMap<u32, SpKey>,
-    /// What each table was when it was last known, for those who tell of it later.
-    pub(crate) was: FxHashMap<u32, SpKey>,
-    /// Roles that two tables at once were of, as far as they are printed.
-    twins: FxHashSet<SpKey>,
-    /// Tables by the frame they shadow.
-    shadows: FxHashMap<(u16, u64), Vec<u32>>,
-    /// Guest tables that have shadow pages, located or not, and by frame how many.
-    pages: FxHashSet<SpKey>,
-    guest_tables: BTreeMap<(u16, u64), u32>,
-    /// Pages that are out of sync with the guest's.
-    unsync: FxHashSet<SpKey>,
-    /// Tables of each VM in use, and of those the ones whose making was not seen.
-    tables: FxHashMap<u16, FxHashSet<u32>>,
-    unnamed: FxHashMap<u16, FxHashSet<u32>>,
-    ranges: Ranges,
-    cows: FxHashMap<u32, Cow>,
-    places: FxHashMap<u16, Places>,
-    walks: FxHashMap<u32, Walks>,
-    /// VMs whose guests have tables of 4-byte entries.
-    narrow: FxHashSet<u16>,
-    /// MMIO entries known only by frame.
-    mmio: FxHashMap<(u16, u64), u32>,
-    mmio_tables: FxHashMap<u16, u32>,
-    /// All pages of a VM were made obsolete, and the thread that zaps them is not known to be done.
-    zaps: Vec<ZapAll>,
-    /// What a thread set since it came out of the guest: once it goes on, others may have changed it.
-    set: FxHashMap<u32, Vec<u32>>,
-    /// A (virtual, frame) pair waiting for the physical address of the same entry.
-    virt: Option<(u32, u64, u64)>,
-    /// Entries of tables that are, or may be, direct, by level and frame.
-    direct_at: FxHashMap<(u16, u8, u64), Vec<u32>>,
-    /// VMs with any silent table.
-    active: bool,
-}
-
-impl Silent {
-    pub(crate) fn new(trace: &Trace) -> Self {
-        Self { ranges: Ranges::of(trace), ..Self::default() }
-    }
-
-    /// The recorder was asked for the ranges of mmu_notifiers.
-    pub(crate) fn ranges_recorded(&mut self, asked: bool) {
-        self.ranges.told |= asked && !self.ranges.deaf;
-    }
-}
 
 impl Engine {
     /// Every event, for what it says about silent tables.
@@ -161,7 +57,7 @@ impl Engine {
         }
     }
 
-    /// An entry of the guest's tables, read on the way down; the last one tells the frame.
+    /// An entry of the guest's tables, read on the way down; the last one names the frame.
     fn walked(&mut self, tid: u32, pte: u64, level: u32) {
         let Some(w) = self.silent.walks.get_mut(&tid).filter(|w| w.open) else { return };
         if level > 1 && pte & 0x80 == 0 || level > 3 {
@@ -241,10 +137,10 @@ impl Engine {
         fault.map(|g| vec![g])
     }
 
-    /// The thread that set an entry has gone on: what can happen without a word may have happened.
+    /// The thread that set an entry has gone on: what can happen without an event may have happened.
     fn unguard(&mut self, entry: u32, ev: u32) {
         let p = self.store.place(entry);
-        let table = &self.store.tables[p.table as usize];
+        let table = &self.store.tables[p.table];
         let Some((spte, m)) = self.store.now(entry) else { return };
         if !table.attached() {
             return;
@@ -260,7 +156,7 @@ impl Engine {
         if !kept {
             return;
         }
-        if unseen && self.silent.ranges.told {
+        if unseen && self.silent.ranges.recorded {
             self.make_stale(entry, ev, Reason::Unrecorded);
             return;
         }
@@ -270,7 +166,7 @@ impl Engine {
         let shadow = self.silent.key_of_table.get(&p.table).is_some_and(|k| !k.role.direct);
         let alike = p.level < 3 && (self.pfn_bits(spte) >> 12) % pages == p.gfn % pages;
         // The local APIC's page is zapped when its acceleration goes on or off.
-        if !self.silent.ranges.told
+        if !self.silent.ranges.recorded
             || alike && !shadow && !self.split_by_tables(p.table, p.level, p.gfn)
             || p.gfn == 0xfee00
         {
@@ -281,10 +177,10 @@ impl Engine {
     }
 
     /// Whether no larger mapping is allowed here: there are guest tables under it.
-    fn split_by_tables(&self, table: u32, level: u8, gfn: u64) -> bool {
+    fn split_by_tables(&self, table: TableIx, level: u8, gfn: u64) -> bool {
         let pages = crate::model::pages_of(level + 1);
         let first = gfn / pages * pages;
-        let vm = self.store.tables[table as usize].vm;
+        let vm = self.store.tables[table].vm;
         self.vms.sure()
             && self.silent.guest_tables.range((vm, first)..=(vm, first + (pages - 1))).next().is_some()
     }
@@ -303,7 +199,7 @@ impl Engine {
     /// What is kept about an entry while it is known, by the value it has now.
     fn known(&self, entry: u32) -> Known {
         let p = self.store.place(entry);
-        let aside = self.store.tables[p.table as usize].as_id != 0;
+        let aside = self.store.tables[p.table].as_id != 0;
         Known { entry, table: p.table, level: p.level, gfn: p.gfn, pfn: self.host_frame(entry), aside }
     }
 
@@ -313,7 +209,7 @@ impl Engine {
             return;
         }
         let table = self.store.place(entry).table;
-        let vm = self.store.tables[table as usize].vm;
+        let vm = self.store.tables[table].vm;
         if self.silent.fresh.get(&vm).is_some_and(|f| f.contains(table, entry)) {
             let known = self.known(entry);
             if let Some(f) = self.silent.fresh.get_mut(&vm) {
@@ -327,7 +223,7 @@ impl Engine {
         let table = self.store.place(entry).table;
         if let Some((spte, m)) = self.store.now(entry)
             && m.certainty != Certainty::Stale
-            && self.store.tables[table as usize].attached()
+            && self.store.tables[table].attached()
         {
             self.store.push(entry, ev, m.has_value.then_some(spte), m.shade, Certainty::Stale, reason);
         }
@@ -359,12 +255,12 @@ impl Engine {
     }
 
     /// What is known in some tables.
-    fn known_in(&self, tables: &[u32]) -> Vec<u32> {
-        let known = |t: &u32| self.silent.fresh.get(&self.store.tables[*t as usize].vm).map(|f| (f, *t));
+    fn known_in(&self, tables: &[TableIx]) -> Vec<u32> {
+        let known = |t: &TableIx| self.silent.fresh.get(&self.store.tables[*t].vm).map(|f| (f, *t));
         tables.iter().filter_map(known).flat_map(|(f, t)| f.of_table(t)).collect()
     }
 
-    fn stale_in(&mut self, tables: &[u32], ev: u32, reason: Reason) {
+    fn stale_in(&mut self, tables: &[TableIx], ev: u32, reason: Reason) {
         let hit = self.known_in(tables);
         self.stale_list(hit, ev, reason);
     }
@@ -400,15 +296,15 @@ impl Engine {
         }
     }
 
-    /// Takes the tables of a VM whose making no event told, and which may be of any MMU, those of MMIO entries known by frame only among them.
-    pub(crate) fn take_nameless(&mut self, vm: u16) -> Vec<u32> {
+    /// Takes the tables of a VM whose making is not in the trace, and which may be of any MMU, those of MMIO entries known by frame only among them.
+    pub(crate) fn take_nameless(&mut self, vm: u16) -> Vec<TableIx> {
         if !self.silent.active {
             return Vec::new();
         }
-        let named = |t: &u32| self.silent.key_of_table.contains_key(t);
-        let mut out: Vec<u32> = self.silent.tables.get(&vm).into_iter().flatten().copied().collect();
+        let named = |t: &TableIx| self.silent.key_of_table.contains_key(t);
+        let mut out: Vec<TableIx> = self.silent.tables.get(&vm).into_iter().flatten().copied().collect();
         out.extend(self.silent.mmio_tables.remove(&vm));
-        out.retain(|t| !named(t) && self.store.tables[*t as usize].attached());
+        out.retain(|t| !named(t) && self.store.tables[*t].attached());
         out.sort_unstable();
         self.silent.mmio.retain(|k, _| k.0 != vm);
         out
@@ -420,7 +316,7 @@ impl Engine {
         self.silent.made.clear();
         self.silent.live.clear();
         self.silent.zaps.clear();
-        // A page may have been freed and made anew: which table a zap is of is not known until an event tells it again.
+        // A page may have been freed and made anew: which table a zap is of is not known until an event shows it again.
         self.silent.table_of.clear();
         self.silent.key_of_table.clear();
         self.silent.shadows.clear();

@@ -1,114 +1,33 @@
-//! mmu_notifier ranges. This MMU zaps what they hit without a word, some time after the event, before the thread goes on.
-
-use std::collections::VecDeque;
+//! mmu_notifier ranges, for MMUs that do not trace what a range zaps. [`Engine::notifier`] is called for each notifier event, and the installs'
+//! rules ask [`Engine::zap_pending`]; the ranges themselves are in [`ranges`](super::ranges), where memory lies in [`places`]. Nothing here makes
+//! an entry known: an event of a notifier only takes knowledge away.
+//!
+//! The rule in five sentences:
+//!
+//! 1. The event comes before the zap, and the zap has come when the same thread does something else, or two seconds later.
+//! 2. From the event on, every known entry that the range may cover is stale.
+//! 3. An entry is not covered only where it is known where in the VMM's memory its frame lies, and that is outside the range; where a range is
+//!    known to be memory of other frames, an entry is covered only if it maps the same host page as one of those.
+//! 4. What is installed by another thread while a range is open may be zapped at once, and is stale from the start.
+//! 5. A host page that is exchanged in a fault (copy-on-write) names frame and host address in one breath: such pairs, three at one distance,
+//!    are how it becomes known where memory lies.
 
 use mmuscope_spte::Mode;
-use mmuscope_spte::PresentRule;
-use mmuscope_trace::{Body, Event, Trace};
+use mmuscope_trace::{Body, Event};
 
-use crate::engine::{At, Engine};
+use crate::engine::Engine;
 use crate::model::{Certainty, Reason, Shade, pages_of};
+use crate::moment::At;
 use crate::recorded::kind;
 use crate::silent::places;
-
-/// After this long a range's zap has come, even if its thread never makes another event (a monitor's helper thread that frees memory).
-///
-/// Between event and zap the thread does nothing but wait for `mmu_lock`, whose queue is fair. It can only be kept from that by not
-/// running at all, and the scheduler withholds the CPU from a runnable thread for one bandwidth period at most, which is never above 1 s.
-const PATIENCE: u64 = 2_000_000_000;
+use crate::silent::ranges::{Cow, OpenRange};
 
 /// So many entries with one host frame (the zero page, pages merged for being equal) are not looked at one by one.
 const MANY: usize = 1024;
 
-/// Ranges that are remembered.
-const RECENT: usize = 64;
-
-/// A notifier range whose thread has not gone on: the zap may still be to come.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OpenRange {
-    tid: u32,
-    start: u64,
-    end: u64,
-    ts: u64,
-    ev: u32,
-}
-
-/// A page invalidated in a fault.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cow {
-    hva: u64,
-    /// Page of the address that the fault is for, and its first event.
-    page: u64,
-    fault: u32,
-    /// It was not the only one in that fault.
-    several: bool,
-}
-
-/// The ranges there were.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Ranges {
-    open: Vec<OpenRange>,
-    /// The last ones, open or not, with the first of the events that are remembered.
-    recent: VecDeque<OpenRange>,
-    from: u32,
-    /// Such ranges are recorded in this trace.
-    pub(super) told: bool,
-    /// Not all of them: the recording is of some threads only, and any thread of the host may take pages from a guest.
-    pub(super) deaf: bool,
-}
-
-impl Ranges {
-    /// What a capture of ours says about itself.
-    pub(super) fn of(trace: &Trace) -> Self {
-        let facts = |name: &'static str| {
-            trace.info.host.facts.iter().filter(move |(k, _)| k == name).map(|(_, v)| v.as_str())
-        };
-        let whole = facts("record.scope").all(|s| s == "the whole system");
-        let sieved = facts("record.filter").any(|f| f.starts_with("kvm:kvm_unmap_hva_range"));
-        let deaf = !whole || sieved;
-        Self { deaf, ..Self::default() }
-    }
-
-    pub(super) fn lost(&mut self) {
-        self.open.clear();
-        self.recent.clear();
-        self.from = u32::MAX;
-    }
-
-    /// A thread's open range holds these addresses.
-    fn covers(&self, tid: u32, start: u64, end: u64) -> bool {
-        self.open.iter().any(|r| r.tid == tid && r.start <= start && end <= r.end)
-    }
-
-    fn close(&mut self, tid: u32) {
-        if !self.open.is_empty() {
-            self.open.retain(|r| r.tid != tid);
-        }
-    }
-
-    fn open(&mut self, r: OpenRange) {
-        self.open.retain(|o| r.ts.saturating_sub(o.ts) < PATIENCE);
-        self.open.push(r);
-        if self.recent.len() >= RECENT
-            && let Some(old) = self.recent.pop_front()
-        {
-            self.from = old.ev + 1;
-        }
-        if self.recent.is_empty() {
-            self.from = self.from.min(r.ev);
-        }
-        self.recent.push_back(r);
-    }
-
-    /// Those whose zap may still be to come, of other threads.
-    fn pending(&self, tid: u32, ts: u64) -> impl Iterator<Item = &OpenRange> {
-        self.open.iter().filter(move |r| r.tid != tid && ts.saturating_sub(r.ts) < PATIENCE)
-    }
-}
-
 impl Engine {
     /// A thread did something else: whatever range it announced is zapped, and whatever it made obsolete.
-    pub(crate) fn silent_heard(&mut self, tid: Option<u32>, ev: u32, ts: u64) {
+    pub(crate) fn did_something_else(&mut self, tid: Option<u32>, ev: u32, ts: u64) {
         if let Some(tid) = tid {
             self.silent.ranges.close(tid);
             self.zapped_all(tid, ev, ts);
@@ -139,7 +58,7 @@ impl Engine {
             return;
         }
         if zaps {
-            self.silent.ranges.told = self.recorded.has(kind::UNMAP_HVA) && !self.silent.ranges.deaf;
+            self.silent.ranges.recorded = self.recorded.has(kind::UNMAP_HVA) && !self.silent.ranges.partial;
             self.note_cow(at, start, end);
         }
         self.silent.ranges.close(tid);
@@ -150,7 +69,7 @@ impl Engine {
         if !self.silent.active {
             return;
         }
-        // Ageing takes permissions away where the CPU keeps no Accessed bits; since 6.13 software keeps one beside.
+        // Aging takes permissions away where the CPU keeps no Accessed bits; since 6.13 software keeps one beside.
         if !zaps && !matches!(self.layout.mode, Mode::EptNoAd | Mode::NestedEptNoAd) {
             return;
         }
@@ -211,7 +130,7 @@ impl Engine {
         if self.store.now(entry).is_some_and(|(_, m)| m.shade == Shade::Mmio) {
             return false;
         }
-        let table = &self.store.tables[p.table as usize];
+        let table = &self.store.tables[p.table];
         let last = p.gfn.saturating_add(pages_of(p.level) - 1);
         if table.as_id != 0 {
             return true;
@@ -220,7 +139,7 @@ impl Engine {
         if let Some(delta) = places.delta(p.gfn, last) {
             return places::touches(delta, p.level, p.gfn, start, end);
         }
-        // The range is the memory of other frames. This one can only be hit if the monitor maps that memory twice: then both have the
+        // The range is the memory of other frames. This one can only be hit if the VMM maps that memory twice: then both have the
         // same host page.
         let Some((a, b)) = self.only(table.vm, start, end) else { return true };
         let Some((mine, end)) = self.host_frames(entry) else { return true };
@@ -236,7 +155,7 @@ impl Engine {
     /// It is known where an entry's page lies, or it has none.
     fn located(&self, entry: u32) -> bool {
         let p = self.store.place(entry);
-        let table = &self.store.tables[p.table as usize];
+        let table = &self.store.tables[p.table];
         let places = self.silent.places.get(&table.vm);
         let last = p.gfn.saturating_add(pages_of(p.level) - 1);
         self.host_frame(entry).is_none()
@@ -284,7 +203,7 @@ impl Engine {
             .or_insert(cow);
     }
 
-    /// What a fault that broke a copy-on-write installs tells where its frame lies in the monitor's memory.
+    /// What a fault that broke a copy-on-write installs shows where its frame lies in the VMM's memory.
     pub(super) fn prove_place(&mut self, at: At, gfn: u64) {
         let thread = &self.threads[at.th];
         let (Some(vm), Some((page, _))) = (thread.vm, thread.fault.page()) else { return };
@@ -297,7 +216,7 @@ impl Engine {
         }
     }
 
-    /// An entry that was known until a range came is set to another host page: the monitor's page was exchanged. If that range is the only
+    /// An entry that was known until a range came is set to another host page: the VMM's page was exchanged. If that range is the only
     /// one that can have done it, then the frame lies in it, and it is over: nothing is installed in a range between its zap and its end.
     pub(super) fn prove_range(&mut self, entry: u32, new: u64) {
         let p = self.store.place(entry);
@@ -317,15 +236,15 @@ impl Engine {
         let (Some(r), None) = (able.next().copied(), able.next()) else { return };
         if r.ev == since {
             self.silent.ranges.open.retain(|o| o.ev != r.ev);
-            let vm = self.store.tables[p.table as usize].vm;
+            let vm = self.store.tables[p.table].vm;
             if let Some(places) = self.silent.places.get_mut(&vm) {
                 places.lies_in(p.gfn, r.start, r.end);
             }
         }
     }
 
-    /// Kernels that trace what their notifiers hit (since 5.13) also have the MMU-present bit, and no root of theirs goes without a word.
-    pub(super) fn is_5_13(&self) -> bool {
-        self.silent.ranges.told || self.layout.present != PresentRule::NotSpecial
+    /// This kernel has tracepoints for the ranges of mmu_notifiers, recorded or not.
+    pub(super) fn ranges_traced(&self) -> bool {
+        self.silent.ranges.recorded || self.traces.notifiers
     }
 }

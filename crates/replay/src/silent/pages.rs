@@ -1,13 +1,16 @@
-//! Page-table pages of the silent MMUs: made, out of sync, synchronised, zapped, written by the guest.
+//! Shadow pages and what happens to them: made, looked up, out of sync, synchronised, zapped, written by the guest. Each event of a page comes
+//! here; it makes entries of the page stale or ends its table, and never makes one known.
 
 use mmuscope_trace::Page;
 
-use crate::engine::{At, Engine};
+use crate::engine::Engine;
+use crate::keys::TableIx;
 use crate::model::{Certainty, Reason, Shade, pages_of};
+use crate::moment::At;
 use crate::recorded::kind;
-use crate::silent::SpKey;
 use crate::silent::fresh::Fresh;
 use crate::silent::places::Places;
+use crate::silent::shadow::SpKey;
 use crate::store::TableRec;
 
 impl Engine {
@@ -48,12 +51,18 @@ impl Engine {
             }
             return;
         };
-        if created && page.role.direct && page.role.level >= 4 && !self.is_5_13() && !self.vms.is_tdp(vm) {
-            // A new root: the TDP MMU of 5.10 frees the one before it, with everything below, without a word.
+        if created
+            && page.role.direct
+            && page.role.level >= 4
+            && !self.ranges_traced()
+            && !self.vms.is_tdp(vm)
+        {
+            // A new root: the TDP MMU of 5.10, which traces no ranges either, frees the one before it with everything below, and no event
+            // says so.
             let vms = self.meant(vm);
             let hit = vms.iter().filter_map(|v| self.silent.fresh.get(v)).flat_map(Fresh::all);
             let gone = |x: &u32| {
-                self.store.tables[self.store.place(*x).table as usize].direct
+                self.store.tables[self.store.place(*x).table].direct
                     || self.store.now(*x).is_some_and(|(_, m)| m.shade == Shade::Mmio)
             };
             let hit = hit.filter(gone).collect();
@@ -73,7 +82,7 @@ impl Engine {
         }
     }
 
-    /// The frame that a new shadow page shadows is write-protected, silently, for as long as it is a table.
+    /// The frame that a new shadow page shadows is write-protected, without an event, for as long as it is a table.
     fn protected(&mut self, vm: u16, gfn: u64, ev: u32) {
         let mut hit: Vec<u32> = self
             .meant(vm)
@@ -145,7 +154,7 @@ impl Engine {
             if (found || named.is_some()) && v == vm {
                 continue;
             }
-            let doubtful: Vec<u32> = match named {
+            let doubtful: Vec<TableIx> = match named {
                 Some(t) => vec![t],
                 // Which of the tables it was is not known: any that no event has named, and of that level.
                 None => self
@@ -156,7 +165,7 @@ impl Engine {
                     .flatten()
                     .copied()
                     .filter(|t| {
-                        self.store.tables[*t as usize].level == key.role.level
+                        self.store.tables[*t].level == key.role.level
                             && !self.silent.key_of_table.contains_key(t)
                     })
                     .collect(),
@@ -193,9 +202,9 @@ impl Engine {
         }
     }
 
-    pub(crate) fn drop_silent(&mut self, t: u32, ev: u32, ts: u64) {
-        let vm = self.store.tables[t as usize].vm;
-        let page = self.store.tables[t as usize].page;
+    pub(crate) fn drop_silent(&mut self, t: TableIx, ev: u32, ts: u64) {
+        let vm = self.store.tables[t].vm;
+        let page = self.store.tables[t].page;
         let entries: Vec<u32> = self.store.table_entries(t).collect();
         for e in &entries {
             self.forget(*e);
@@ -218,15 +227,15 @@ impl Engine {
         if self.by_page.get(&page) == Some(&t) {
             self.by_page.remove(&page);
         }
-        self.store.bury(t, ev, ts);
+        self.store.free_table(t, ev, ts);
     }
 
     /// The page that was made, or looked up, is this table. Text does not print all of a role (SMM's pages look like others): of two alike
     /// neither is known by it.
-    pub(super) fn name_table(&mut self, t: u32, key: SpKey) {
+    pub(super) fn name_table(&mut self, t: TableIx, key: SpKey) {
         self.unname(t);
         let before = self.silent.table_of.get(&key).copied();
-        if before.is_some_and(|b| self.store.tables[b as usize].attached()) {
+        if before.is_some_and(|b| self.store.tables[b].attached()) {
             self.silent.twins.insert(key);
             if let Some(b) = before {
                 self.unname(b);
@@ -247,7 +256,7 @@ impl Engine {
         }
     }
 
-    fn unname(&mut self, t: u32) {
+    fn unname(&mut self, t: TableIx) {
         let Some(key) = self.silent.key_of_table.remove(&t) else { return };
         if self.silent.table_of.get(&key) == Some(&t) {
             self.silent.table_of.remove(&key);
@@ -293,28 +302,27 @@ impl Engine {
             Some(g) => {
                 let vms = self.meant(vm);
                 let shadows = vms.iter().filter_map(|v| self.silent.shadows.get(&(*v, g)));
-                let mut tables: Vec<u32> = shadows.flatten().copied().collect();
+                let mut tables: Vec<TableIx> = shadows.flatten().copied().collect();
                 tables.extend(self.unnamed(vm, |_| true));
                 tables
             }
             None => self.fresh_tables(vm).collect(),
         };
-        let shadow = |t: &u32| !self.store.tables[*t as usize].direct;
-        let tables: Vec<u32> = tables.into_iter().filter(shadow).collect();
+        let shadow = |t: &TableIx| !self.store.tables[*t].direct;
+        let tables: Vec<TableIx> = tables.into_iter().filter(shadow).collect();
         self.stale_in(&tables, ev, Reason::GuestTable);
     }
 
     /// One address (the page of it, where known) was invalidated: its entry in a page that is out of sync may be gone. Others are not
     /// looked at.
     pub(super) fn address_invalidated(&mut self, vm: u16, page: Option<u64>, ev: u32) {
-        let mut tables: Vec<u32> = if self.vms.sure() {
+        let mut tables: Vec<TableIx> = if self.vms.sure() {
             self.silent.unsync.iter().filter_map(|k| self.silent.table_of.get(k)).copied().collect()
         } else {
             self.fresh_tables(vm).collect()
         };
         tables.extend(self.unnamed(vm, |t| t.level == 1));
-        tables
-            .retain(|t| !self.store.tables[*t as usize].direct && self.store.tables[*t as usize].level == 1);
+        tables.retain(|t| !self.store.tables[*t].direct && self.store.tables[*t].level == 1);
         let mut hit = self.known_in(&tables);
         if let Some(page) = page {
             hit.retain(|e| u64::from(self.store.place(*e).index) == page & 511);
@@ -322,19 +330,19 @@ impl Engine {
         self.stale_list(hit, ev, Reason::GuestTable);
     }
 
-    fn fresh_tables(&self, vm: u16) -> impl Iterator<Item = u32> + '_ {
+    fn fresh_tables(&self, vm: u16) -> impl Iterator<Item = TableIx> + '_ {
         self.meant(vm).into_iter().filter_map(|v| self.silent.fresh.get(&v)).flat_map(Fresh::tables)
     }
 
-    /// Tables that hold something known, and whose making no event told.
-    fn unnamed(&self, vm: u16, which: impl Fn(&TableRec) -> bool) -> Vec<u32> {
+    /// Tables that hold something known, and whose making is not in the trace.
+    fn unnamed(&self, vm: u16, which: impl Fn(&TableRec) -> bool) -> Vec<TableIx> {
         let mut out = Vec::new();
         for v in self.meant(vm) {
             let (Some(unnamed), Some(fresh)) = (self.silent.unnamed.get(&v), self.silent.fresh.get(&v))
             else {
                 continue;
             };
-            let of = |t: &u32| which(&self.store.tables[*t as usize]);
+            let of = |t: &TableIx| which(&self.store.tables[*t]);
             if unnamed.len() < fresh.tables().len() {
                 out.extend(unnamed.iter().copied().filter(|t| of(t)));
             } else {
@@ -349,7 +357,7 @@ impl Engine {
         !self.silent.pages.iter().any(|k| k.vm == vm)
     }
 
-    /// A huge page was split: its entry points to a table now, of which nothing is told.
+    /// A huge page was split: its entry points to a table now, of which nothing is traced.
     pub(crate) fn silent_split(&mut self, at: At, gfn: u64, level: u8) {
         if self.silent.active {
             let hit = self

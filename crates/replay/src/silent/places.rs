@@ -1,4 +1,4 @@
-//! Where guest memory lies in the monitor's address space. `mmu_notifier` events name host virtual addresses, page tables guest frames; no
+//! Where guest memory lies in the VMM's address space. `mmu_notifier` events name host virtual addresses, page tables guest frames; no
 //! event gives both. What a fault does to a page that a range was invalidated for can prove the one for the other.
 
 use rustc_hash::FxHashMap;
@@ -86,7 +86,7 @@ impl Places {
     }
 
     /// A frame has a host page. Where that is the one it had, writable, when its run was proven, nothing has moved: a page that is written
-    /// to is not shared for being equal, so that it lies at one place of the monitor's memory.
+    /// to is not shared for being equal, so that it lies at one place of the VMM's memory.
     pub(super) fn seen(&mut self, gfn: u64, host: u64, writable: bool) {
         let same = self.hosts.get(&gfn) == Some(&host);
         if writable && !same {

@@ -4,11 +4,14 @@
 use mmuscope_spte::Mode;
 use mmuscope_trace::{Body, ErrorEncoding, Event, Page};
 
-use crate::engine::{At, Engine, NewPage, index_of, key_of};
+use crate::engine::Engine;
+use crate::keys::{TableIx, index_of, key_of};
 use crate::model::{Reason, Shade};
+use crate::moment::At;
 use crate::recorded::kind;
-use crate::silent::SpKey;
 use crate::silent::fresh::Fresh;
+use crate::silent::shadow::SpKey;
+use crate::threads::NewPage;
 
 impl Engine {
     /// Whether it shows when a vCPU thread goes on after a fault, and why it came out of the guest.
@@ -17,9 +20,9 @@ impl Engine {
     }
 
     /// Whether an entry of a silent MMU may go, or change, without an event because the event was not recorded.
-    pub(super) fn goes_unseen(&self, table: u32, spte: u64, shade: Shade) -> bool {
+    pub(super) fn goes_unseen(&self, table: TableIx, spte: u64, shade: Shade) -> bool {
         let r = &self.recorded;
-        let t = &self.store.tables[table as usize];
+        let t = &self.store.tables[table];
         // The TDP MMU of 5.10 zaps its pages without an event, recorded or not.
         let zaps = r.has(if self.silent.above.contains(&t.vm) { kind::ZAP_ALL } else { kind::PREPARE_ZAP });
         if !r.has(kind::GET_PAGE) || !zaps || r.lacks(kind::CHANGED) || self.may_be_tdp(t.vm) {
@@ -36,9 +39,10 @@ impl Engine {
         ages || guests || synced || opened
     }
 
-    /// Whether what is taken for the legacy MMU may be the TDP MMU, its changes not recorded.
+    /// Whether what is taken for the legacy MMU may be the TDP MMU, its changes not recorded. Kernels that trace no ranges are left out: there
+    /// every value of either MMU is stale once its thread goes on (`unguard`).
     fn may_be_tdp(&self, vm: u16) -> bool {
-        !self.recorded.has(kind::CHANGED) && self.is_5_13() && !self.silent.legacy.contains(&vm)
+        !self.recorded.has(kind::CHANGED) && self.ranges_traced() && !self.silent.legacy.contains(&vm)
     }
 
     /// The TDP MMU makes each of its pages anew, and gives them no generation; a VM whose first root shadows a guest's table has none.
@@ -63,7 +67,7 @@ impl Engine {
         }
     }
 
-    /// A write to a frame that a guest's table lies in is let through: its shadow pages are out of sync from here on, which an event tells
+    /// A write to a frame that a guest's table lies in is let through: its shadow pages are out of sync from here on, which an event shows
     /// where it is recorded.
     pub(super) fn unseen_unsync(&mut self, vm: u16, gfn: u64, ev: u32) {
         if self.recorded.has(kind::UNSYNC_PAGE) || !self.silent.guest_tables.contains_key(&(vm, gfn)) {
@@ -118,15 +122,15 @@ impl Engine {
         }
     }
 
-    /// A root is filled while one of its kind is in use: that one is obsolete, which `kvm_mmu_zap_all_fast` tells where it is recorded.
+    /// A root is filled while one of its kind is in use: that one is obsolete, which `kvm_mmu_zap_all_fast` shows where it is recorded.
     pub(crate) fn unseen_zap_all(&mut self, at: At, as_id: u8, root: &NewPage) {
         if self.recorded.has(kind::ZAP_ALL) {
             return;
         }
-        let alike = self.store.tables.iter().enumerate().any(|(i, t)| {
+        let alike = self.store.tables.numbered().any(|(i, t)| {
             t.attached()
                 && !t.silent
-                && t.root == i as u32
+                && t.root == i
                 && t.vm == at.vm
                 && t.level == root.level
                 && t.mirror == root.mirror
@@ -136,14 +140,14 @@ impl Engine {
             return;
         }
         self.vms.doubt(at.vm);
-        for t in &mut self.store.tables {
+        for t in self.store.tables.iter_mut() {
             if t.vm == at.vm {
                 (t.lossy, t.alive) = (true, false);
             }
         }
-        let live: Vec<u32> = self.live.values().flatten().copied().collect();
+        let live: Vec<TableIx> = self.live.values().flatten().copied().collect();
         let mut hit = Vec::new();
-        for t in live.into_iter().filter(|t| self.store.tables[*t as usize].vm == at.vm) {
+        for t in live.into_iter().filter(|t| self.store.tables[*t].vm == at.vm) {
             hit.extend(self.store.table_entries(t));
         }
         self.stale_list(hit, at.ev, Reason::Unrecorded);

@@ -7,8 +7,8 @@ use mmuscope_spte::State;
 use mmuscope_trace::{BLOCK, Body, Cursor, ErrorEncoding, Event, Trace};
 
 use crate::ends::{Ends, after, is_one_page};
+use crate::kinds::kind_by_name;
 use crate::model::{NX_RECOVERY, VmId, pages_of};
-use crate::series::kind_by_name;
 use crate::timeline::Timeline;
 use mmuscope_units::duration;
 
@@ -52,7 +52,7 @@ pub(super) struct Actors<'a> {
     /// Kinds of events that tell.
     telling: [bool; 256],
     /// Returns to user space are recorded.
-    leaving_is_told: bool,
+    leaving_is_traced: bool,
 }
 
 /// Who was behind an event.
@@ -60,7 +60,7 @@ pub(super) struct Actors<'a> {
 pub(super) struct Actor {
     /// `vCPU 0 (qemu-111)`; outside `KVM_RUN`, or where that is not known, `qemu-111 (thread of vCPU 0)`.
     pub(super) who: String,
-    /// Why, where what the thread traced before tells: follows "4K entry zapped".
+    /// Why, where what the thread traced before shows it: follows "4K entry zapped".
     pub(super) cause: Option<String>,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Actors<'a> {
                 telling[usize::from(k)] = true;
             }
         }
-        let leaving_is_told = timeline.has_events("kvm_userspace_exit");
+        let leaving_is_traced = timeline.has_events("kvm_userspace_exit");
         Self {
             timeline,
             trace,
@@ -93,7 +93,7 @@ impl<'a> Actors<'a> {
             cursor: trace.events.cursor(),
             known: HashMap::new(),
             telling,
-            leaving_is_told,
+            leaving_is_traced,
         }
     }
 
@@ -350,7 +350,7 @@ impl<'a> Actors<'a> {
             }
             since.push(e.body);
         }
-        back.settle(edge, &since, self.leaving_is_told, l);
+        back.settle(edge, &since, self.leaving_is_traced, l);
         back
     }
 }
@@ -367,7 +367,7 @@ fn bytes(bytes: u64) -> String {
 /// What a thread traced before an event.
 #[derive(Debug, Default)]
 struct Back {
-    /// In `KVM_RUN` or outside of it; `None` where nothing tells.
+    /// In `KVM_RUN` or outside of it; `None` where no event shows it.
     runs: Option<bool>,
     /// Frame of the fault it was in, where events give it.
     fault: Option<u64>,
@@ -381,12 +381,12 @@ struct Back {
 }
 
 impl Back {
-    /// Whether the thread was in `KVM_RUN`, and in a fault: from the last event that tells, and what it did since (the latest first).
+    /// Whether the thread was in `KVM_RUN`, and in a fault: from the last event that shows it, and what it did since (the latest first).
     fn settle(
         &mut self,
         edge: Option<Body>,
         since: &[Body],
-        leaving_is_told: bool,
+        leaving_is_traced: bool,
         l: &mmuscope_spte::Layout,
     ) {
         let (fault, access) = match edge {
@@ -400,7 +400,7 @@ impl Back {
         let mut ends = Ends::No;
         let mut notifying = false;
         for b in since.iter().rev() {
-            ends = match after(l, b, fault, notifying, leaving_is_told) {
+            ends = match after(l, b, fault, notifying, leaving_is_traced) {
                 Ends::No => ends,
                 other => other,
             };
@@ -416,7 +416,7 @@ impl Back {
             (Some(Body::UserspaceExit { .. } | Body::Marker { .. }), _) | (Some(_), Ends::Left) => {
                 Some(false)
             }
-            _ if inside && (ends == Ends::No && access.is_some() || leaving_is_told) => Some(true),
+            _ if inside && (ends == Ends::No && access.is_some() || leaving_is_traced) => Some(true),
             // What installs is in KVM_RUN; what else is traced after an exit need not be.
             _ if since.first().is_some_and(|b| installs(l, b)) => Some(true),
             _ => None,

@@ -1,10 +1,10 @@
-//! What the life of an entry is told with: which faults were under way at an event, and since when it holds what it holds.
+//! What the life of an entry is written with: which faults were under way at an event, and since when it holds what it holds.
 
 use std::cell::OnceCell;
 
 use crate::model::{Certainty, Fault, Reason, Span, State};
 
-/// What the lives of a frame's entries are told with.
+/// What the lives of a frame's entries are written with.
 pub(super) struct Life<'a> {
     pub(super) gfn: u64,
     /// Faults that concern it.

@@ -3,12 +3,14 @@
 mod actor;
 mod life;
 mod naming;
+mod summary;
 mod words;
 
 use mmuscope_spte::WriteLoss;
 use mmuscope_trace::Trace;
 
-use crate::faults::Packed;
+use crate::faults::state::Packed;
+use crate::keys::TableIx;
 use crate::model::{
     Certainty, Entry, EntryId, EventIx, Fault, FaultId, PageStory, Reason, Shade, Span, State, StoryLine,
     TableId, VmId, ZapCause, pages_of,
@@ -107,7 +109,7 @@ impl Timeline {
         (most, last): (usize, usize),
     ) -> (PageStory, usize) {
         let mut drafts: Vec<Draft> = Vec::new();
-        // Events of a fault are told with it.
+        // Events of a fault are part of its line.
         let mut named: FxHashSet<EventIx> = FxHashSet::default();
         let mut concern = self.faults_concerning(vm, gfn);
         concern.retain(|f| f.as_id == as_id && self.concerns(f, gfn));
@@ -185,7 +187,6 @@ impl Timeline {
         let gfn = life.gfn;
         let end = self.range().1;
         let entry = self.entry(id);
-        let size = level_size(entry.level);
         for z in zaps_of(self.store(), id.0) {
             tally.zapped[usize::from(entry.level.min(6))] += 1;
             tally.remapped += u64::from(z.cause == ZapCause::Remapped);
@@ -255,7 +256,7 @@ impl Timeline {
             tally.maybe |= maybe;
             let silent = s.certainty == Certainty::Stale && s.reason == Reason::SilentKernel || maybe;
             tally.untraced |= silent && !maybe;
-            // That an entry of a dying table is frozen tells nothing new.
+            // That an entry of a dying table is frozen shows nothing new.
             let dying = torn && matches!(s.state, State::Nonpresent | State::Removed);
             if s.id.is_some() && s.reason != Reason::OldValue && !silent && !dying {
                 // A value that a later event doubted and another confirmed is compared with what was known.
@@ -264,36 +265,42 @@ impl Timeline {
                 drafts.push(self.draft(&entry, shown.as_ref(), &s, gfn, fault));
             }
             let next = spans.peek();
-            if let (Some(t), Some(ev)) = (s.end, s.closed_by)
-                && s.state != State::Nonpresent
-                && s.state != State::Removed
-                && s.state != State::Unknown
-                && next.is_none_or(|n| n.start != t || n.opened_by != Some(ev))
-            {
-                let (about, text, why) = if s.state == State::Table {
-                    (About::Unlink(entry.level), String::new(), Why::Unlink(entry.level))
-                } else {
-                    let what = if s.state == State::Mmio { "MMIO" } else { size };
-                    let lived = match s.reason {
-                        Reason::OldValue => String::new(),
-                        _ => format!(" after {}", duration(t.saturating_sub(held.since))),
-                    };
-                    // The event that ends it is that of its table.
-                    let why = Why::Unlink(entry.level + 1);
-                    (About::Leaf, format!("{what} entry zapped with its table{lived}"), why)
-                };
-                drafts.push(Draft {
-                    about,
-                    ts: t,
-                    event: Some(ev),
-                    text,
-                    why,
-                    shade: Some(Shade::Nonpresent),
-                    certainty: Some(Certainty::Implied),
-                });
-            }
+            let since = held.since;
+            drafts.extend(Self::end_with_table(&entry, &s, next, since));
             before = Some(s);
         }
+    }
+
+    /// The line of an entry's end where that is the end of its table, and no span follows; `since`: when what it holds began.
+    fn end_with_table(entry: &Entry, s: &Span, next: Option<&Span>, since: u64) -> Option<Draft> {
+        let (t, ev) = (s.end?, s.closed_by?);
+        if matches!(s.state, State::Nonpresent | State::Removed | State::Unknown)
+            || next.is_some_and(|n| n.start == t && n.opened_by == Some(ev))
+        {
+            return None;
+        }
+        let size = level_size(entry.level);
+        let (about, text, why) = if s.state == State::Table {
+            (About::Unlink(entry.level), String::new(), Why::Unlink(entry.level))
+        } else {
+            let what = if s.state == State::Mmio { "MMIO" } else { size };
+            let lived = match s.reason {
+                Reason::OldValue => String::new(),
+                _ => format!(" after {}", duration(t.saturating_sub(since))),
+            };
+            // The event that ends it is that of its table.
+            let why = Why::Unlink(entry.level + 1);
+            (About::Leaf, format!("{what} entry zapped with its table{lived}"), why)
+        };
+        Some(Draft {
+            about,
+            ts: t,
+            event: Some(ev),
+            text,
+            why,
+            shade: Some(Shade::Nonpresent),
+            certainty: Some(Certainty::Implied),
+        })
     }
 
     /// Whether several tables hold a leaf for the frame at one time, so that a line must say of which it is.
@@ -318,9 +325,9 @@ impl Timeline {
 
     /// Which table it is, among several that hold entries of one frame.
     fn table_words(&self, id: TableId) -> String {
-        let page = self.store().tables[id.0 as usize].page;
+        let page = self.store().tables[TableIx(id.0)].page;
         let at = if page == 0 { String::new() } else { format!(" at {page:#x}") };
-        match self.engine.silent.was.get(&id.0).and_then(crate::silent::SpKey::shadows) {
+        match self.engine.silent.was.get(&TableIx(id.0)).and_then(crate::silent::shadow::SpKey::shadows) {
             Some((gfn, role)) => {
                 let access: String = [('r', role.r), ('w', role.w), ('x', role.x), ('u', role.u)]
                     .iter()
@@ -421,136 +428,6 @@ impl Timeline {
             })
             .collect()
     }
-
-    fn headline(&self, vm: VmId, as_id: u8, gfn: u64, faults: usize, tally: &Tally, silent: bool) -> String {
-        if silent {
-            return format!("gfn {gfn:#x}: never seen");
-        }
-        let end = self.range().1;
-        let now = self
-            .entries_at(vm, as_id, gfn)
-            .into_iter()
-            .filter_map(|id| self.span_at(id, end).map(|s| (self.entry(id), s)))
-            .filter(|(_, s)| matches!(s.state, State::Present | State::Mmio | State::Removed))
-            .max_by_key(|(e, s)| (s.state != State::Removed, s.start, std::cmp::Reverse(e.level)));
-        let mut parts = vec![format!("{faults} fault{}", plural(faults as u64))];
-        for (n, what) in [
-            (tally.mapped, "mapped"),
-            (tally.mmio, "MMIO entry installed"),
-            (tally.protected, "write-protected"),
-            (tally.again, "made writable again"),
-        ] {
-            if n > 0 {
-                parts.push(format!("{what} {}", times(n)));
-            }
-        }
-        let levels: Vec<(usize, u64)> =
-            tally.zapped.iter().copied().enumerate().filter(|(_, n)| *n > 0).collect();
-        if !levels.is_empty() {
-            let mut text = format!("zapped {}", times(levels.iter().map(|(_, n)| n).sum()));
-            if levels.len() > 1 {
-                let each: Vec<String> =
-                    levels.iter().map(|(l, n)| format!("{} {}", level_size(*l as u8), times(*n))).collect();
-                text.push_str(&format!(" (as {})", each.join(", as ")));
-            }
-            if tally.remapped > 0 {
-                text.push_str(&format!(
-                    ", remapped {} to another host page: copy-on-write or the zero page",
-                    times(tally.remapped)
-                ));
-            }
-            parts.push(text);
-        }
-        let torn_down = self.vms().iter().any(|v| v.id == vm && v.ended.is_some());
-        // What is frozen in a table of a VM that is gone is gone with it.
-        let end = match now.filter(|(_, s)| !torn_down || s.state != State::Removed) {
-            Some((e, s)) => {
-                let of = if e.level > 1 && s.state == State::Present {
-                    format!(" as part of a {} page", level_size(e.level))
-                } else {
-                    String::new()
-                };
-                format!("{}{of} ({})", s.shade.name(), s.certainty.name())
-            }
-            None if torn_down => "not mapped: the VM was torn down".to_owned(),
-            None => self.unmapped(vm, as_id, gfn).to_owned(),
-        };
-        format!("gfn {gfn:#x}: {}; at the end {end}", parts.join(", "))
-    }
-
-    /// What is known at the end of a page that nothing is known to map: that takes an event that says so, of its entry, or of the table that
-    /// this was in.
-    fn unmapped(&self, vm: VmId, as_id: u8, gfn: u64) -> &'static str {
-        let end = self.range().1;
-        let empty = |id: EntryId| {
-            // Shadow pages beside it may map the same frame, each for itself.
-            let table = &self.store().tables[self.store().table_of(id.0) as usize];
-            if table.silent || !table.direct {
-                return false;
-            }
-            let ended = self.spans(id).last();
-            let at_end = self.span_at(id, end);
-            match at_end {
-                Some(s) => s.state == State::Nonpresent && s.certainty != Certainty::Stale,
-                // It went with its table.
-                None => ended.is_some_and(|s| s.state != State::Unknown && s.end.is_some()),
-            }
-        };
-        let known = self.complete(vm) || self.entries_at(vm, as_id, gfn).into_iter().any(empty);
-        if known { "not mapped" } else { "not known: no event tells" }
-    }
-
-    fn notes(&self, vm: VmId, gfn: u64, tally: &Tally, naming: &[Naming]) -> Vec<String> {
-        let (origin, end) = self.range();
-        let total = end.saturating_sub(origin).max(1);
-        let mut notes = Vec::new();
-        let (held, twice) = by_moment(&tally.held);
-        for s in [Shade::Writable, Shade::ReadOnly, Shade::AccessTracked, Shade::Mmio, Shade::Removed] {
-            let t = held[s as usize];
-            if t > 0 {
-                let share = t as f64 * 100.0 / total as f64;
-                notes.push(format!("{}: {} in all, {share:.1} % of the trace", s.name(), duration(t)));
-            }
-        }
-        if twice > 0 {
-            notes.push(format!(
-                "several page tables map this frame at once, for {} in all: such a moment is counted once, by what was set last",
-                duration(twice)
-            ));
-        }
-        for r in self.mmio_ranges().iter().filter(|r| r.vm == vm && r.gfn_start <= gfn && gfn < r.gfn_end) {
-            let accesses = r.accesses.map_or("accesses not recorded".to_owned(), |n| format!("{n} accesses"));
-            notes.push(format!(
-                "part of the MMIO range {:#x}..{:#x}: {accesses}, {} MMIO faults, {} MMIO entries installed",
-                r.gfn_start, r.gfn_end, r.faults, r.installs
-            ));
-        }
-        if tally.untraced {
-            notes.push(
-                "this MMU does not trace zaps, write-protection and aging: after each line the entry is unverified until the next"
-                    .to_owned(),
-            );
-        }
-        if tally.maybe {
-            notes.push(
-                "this MMU does not trace write-protection: that a writable entry still is writable is assumed once its thread went on"
-                    .to_owned(),
-            );
-        }
-        if let Some(end) = self.vms().iter().find(|v| v.id == vm).and_then(|v| v.ended.as_ref()) {
-            notes.push(format!(
-                "the VM was torn down {} after the first event, by {}",
-                duration(end.start.saturating_sub(origin)),
-                end.by()
-            ));
-        }
-        notes.push(match naming {
-            [] => "no event names this page".to_owned(),
-            [_] => format!("one event names this page, or what it is in: {}", naming::count(naming)),
-            n => format!("{} events name this page, or what it is in: {}", n.len(), naming::count(n)),
-        });
-        notes
-    }
 }
 
 /// An event that is no part of any entry's life that is known, nor of a fault.
@@ -588,7 +465,7 @@ fn merge(drafts: Vec<Draft>) -> Vec<Draft> {
                     (l.shade, l.certainty) = (d.shade, d.certainty);
                     continue;
                 }
-                // Up to 5.12 one event tells that an MMIO entry was installed, and the next its value.
+                // Up to 5.12 one event shows that an MMIO entry was installed, and the next its value.
                 _ if l.shade == Some(Shade::Mmio) && d.shade == Some(Shade::Mmio) && l.why == d.why => {
                     (l.text, l.certainty) = (d.text, d.certainty);
                     continue;
@@ -615,43 +492,4 @@ fn merge(drafts: Vec<Draft>) -> Vec<Draft> {
             d
         })
         .collect()
-}
-
-/// How long each shade was held, every moment counted once: by what is not in doubt, and of that by what was set last. And for how long
-/// several tables held something.
-fn by_moment(held: &[Held]) -> ([u64; 8], u64) {
-    let lasting = held.iter().enumerate().filter(|(_, h)| h.start < h.end);
-    let mut edges: Vec<(u64, bool, usize)> =
-        lasting.flat_map(|(i, h)| [(h.start, true, i), (h.end, false, i)]).collect();
-    edges.sort_unstable();
-    let mut on: Vec<usize> = Vec::new();
-    let (mut sums, mut twice, mut at) = ([0; 8], 0, 0);
-    for (t, begins, i) in edges {
-        if let Some(best) = on.iter().map(|i| &held[*i]).max_by_key(|h| (!h.stale, h.start)) {
-            sums[best.shade as usize] += t - at;
-            let other = |i: &usize| held[*i].table != best.table && !held[*i].stale;
-            if !best.stale && on.iter().any(other) {
-                twice += t - at;
-            }
-        }
-        at = t;
-        if begins {
-            on.push(i);
-        } else {
-            on.retain(|x| *x != i);
-        }
-    }
-    (sums, twice)
-}
-
-fn plural(n: u64) -> &'static str {
-    if n == 1 { "" } else { "s" }
-}
-
-fn times(n: u64) -> String {
-    match n {
-        1 => "once".to_owned(),
-        2 => "twice".to_owned(),
-        n => format!("{n} times"),
-    }
 }

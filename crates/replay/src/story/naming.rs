@@ -6,8 +6,8 @@ use mmuscope_trace::{BLOCK, Body, ErrorEncoding, Event, Isa, Page, Trace};
 use rayon::prelude::*;
 
 use super::level_size;
+use crate::kinds::{KINDS, kind_of};
 use crate::model::{EventIx, VmId, pages_of};
-use crate::series::{KINDS, kind_of};
 use crate::timeline::Timeline;
 
 /// `kvm_exit` of a nested page fault on SVM, which names the guest physical address.
@@ -68,7 +68,7 @@ fn frames(body: &Body) -> Option<(u64, u64)> {
 }
 
 impl Timeline {
-    /// For each page (address space and frame) every event of its VM that names it, in order, from one pass over the events. What tells no VM
+    /// For each page (address space and frame) every event of its VM that names it, in order, from one pass over the events. What names no VM
     /// or address space may be of any.
     pub(super) fn naming(&self, trace: &Trace, vm: VmId, pages: &[(u8, u64)]) -> Vec<Vec<Naming>> {
         let kinds = &self.store().ev_kind;

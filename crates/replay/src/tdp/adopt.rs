@@ -1,11 +1,14 @@
-//! Tables that were taken for those of another MMU, until the first change event told that the VM has the TDP MMU.
+//! Tables that were taken for those of another MMU, until the first change event showed that the VM has the TDP MMU. Called for every change
+//! and does something once for each VM; what the tables held stays known as it was.
 
-use crate::engine::{At, Engine, index_of, key_of};
+use crate::engine::Engine;
+use crate::keys::{index_of, key_of};
 use crate::model::{Certainty, MmuKind, Reason, Shade, State};
+use crate::moment::At;
 use crate::store::NONE;
 
 impl Engine {
-    /// A trace that begins late may show installs and MMIO entries before anything tells which MMU made them. What they showed stays: it was
+    /// A trace that begins late may show installs and MMIO entries before any event shows which MMU made them. What they showed stays: it was
     /// in tables of the TDP MMU, which end otherwise than those of another, and are not unlinked now.
     pub(super) fn adopt(&mut self, at: At) {
         let At { vm, ev, .. } = at;
@@ -13,7 +16,7 @@ impl Engine {
             return;
         }
         for t in self.take_nameless(vm) {
-            let page = self.store.tables[t as usize].page;
+            let page = self.store.tables[t].page;
             let mut entries: Vec<u32> = self.store.table_entries(t).collect();
             entries.sort_unstable();
             let held: Vec<_> = entries
@@ -31,11 +34,11 @@ impl Engine {
                     continue;
                 }
                 let found = self.live.get(&key).into_iter().flatten().copied().find(|t| {
-                    let r = &self.store.tables[*t as usize];
+                    let r = &self.store.tables[*t];
                     r.vm == vm && r.page == page
                 });
                 let table = found.unwrap_or_else(|| self.make_table(vm, key, None, NONE, at));
-                let r = &mut self.store.tables[table as usize];
+                let r = &mut self.store.tables[table];
                 (r.page, r.lossy) = (page, true);
                 if page != 0 {
                     self.by_page.insert(page, table);

@@ -1,34 +1,39 @@
-//! What a change does to the tables, once its table is known.
+//! What a change does to the tables, once its table is known: the entry gets a span, what it linked is detached, what it links is attached.
+//! Called by [`Engine::tdp_changed`](crate::tdp) alone; it never looks for another table.
 
 use mmuscope_spte::State as SpteState;
 
-use crate::engine::{At, Engine, Fit, Install, Key, Reread};
+use crate::engine::Engine;
 use crate::gaps::Gap;
+use crate::gaps::Reread;
+use crate::keys::{Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
+use crate::moment::At;
 use crate::store::NONE;
-use crate::tdp::{Change, Found};
+use crate::tdp::change::{Change, Fit, Found};
+use crate::threads::Install;
 
 /// Most children that splits may imply: what a file can make us store stays in proportion to it.
 const IMPLIED_BASE: u64 = 4 << 20;
 
 impl Engine {
     pub(super) fn apply(&mut self, c: &Change, found: Found, careful: bool) {
-        let Change { at: At { th, vm, ev, ts, .. }, key, idx, gfn, old, new } = *c;
+        let Change { at: At { th, ev, ts, .. }, key, idx, gfn, old, new } = *c;
         let level = key.level;
         let table = found.table;
         let l = self.layout;
-        let attached = self.store.tables[table as usize].attached();
+        let attached = self.store.tables[table].attached();
         let shade = self.shade(new, level);
         self.note_end(c, table, shade);
         if !attached {
             self.apply_dying(c, found, shade, careful);
             return;
         }
-        // Where releases are traced (6.10 and later) a frozen value is only ever told of a table being torn down: that its link was cut
-        // must have been lost.
-        let t = &self.store.tables[table as usize];
+        // Where freezes are not traced, the removed value is traced only in a table that is being torn down: the event that its link was
+        // cut must have been lost.
+        let t = &self.store.tables[table];
         let (mirror, unseen) = (t.mirror, !t.born);
-        if shade == Shade::Removed && !self.releases_silently && t.lossy && !mirror {
+        if shade == Shade::Removed && !self.traces.freeze && t.lossy && !mirror {
             self.detach_tree(table, ev, ts);
             self.threads[th].tearing.push(table);
             self.apply_dying(c, found, shade, careful);
@@ -48,11 +53,11 @@ impl Engine {
             self.rereads = keep;
         }
         self.check_values(c, entry);
-        self.tell_old(c, entry, found.fit, careful);
+        self.push_old_value(c, entry, found.fit, careful);
         let old_child = self.child_of.get(&entry).copied();
         let old_state = l.state(old, level);
         let new_state = l.state(new, level);
-        let (certainty, reason) = if shade == Shade::Removed && !self.releases_silently && !mirror && unseen {
+        let (certainty, reason) = if shade == Shade::Removed && !self.traces.freeze && !mirror && unseen {
             // As above, of a table that was made before the trace began: so its link may have been cut before.
             (Certainty::Implied, Reason::PageZapped)
         } else {
@@ -63,25 +68,11 @@ impl Engine {
             self.note(EvidenceKind::Ambiguous, c, Some(entry), (None, Some(new)));
         }
         // What the entry pointed to is unlinked, unless it still does.
-        let page_of = |s: &Self, t: u32| s.store.tables[t as usize].page;
-        let keeps = new_state == SpteState::Table
-            && old_child.is_some_and(|t| page_of(self, t) == self.layout.masks.base_addr_mask & new);
+        let same_page = |t: TableIx| self.store.tables[t].page == self.layout.masks.base_addr_mask & new;
+        let keeps = new_state == SpteState::Table && old_child.is_some_and(same_page);
         let child_key = Self::child_key(c);
         if level > 1 && !keeps && (old_state == SpteState::Table || old_child.is_some()) {
-            // In doubt the page says which table ends: the caller sees to that.
-            let child = if careful {
-                old_child.filter(|t| found.sure || Some(page_of(self, *t)) == self.cut_page(c))
-            } else {
-                old_child.or_else(|| self.orphan_for(vm, child_key, self.pfn_bits(old)))
-            };
-            if let Some(c) = child {
-                self.child_of.remove(&entry);
-                // Unlinked before by the one who is tearing it down: his, not this thread's.
-                if self.store.tables[c as usize].attached() {
-                    self.detach_tree(c, ev, ts);
-                    self.threads[th].tearing.push(c);
-                }
-            }
+            self.cut(c, entry, old_child, found.sure, careful);
         } else {
             self.threads[th].went_through(table);
         }
@@ -99,7 +90,7 @@ impl Engine {
         }
         // Also in place of a table, or of a leaf: `kvm_mmu_set_spte` follows whatever a fault has put there.
         if matches!(new_state, SpteState::Present | SpteState::Mmio) {
-            thread.root = self.store.tables[table as usize].root;
+            thread.root = self.store.tables[table].root;
             thread.install = Some(Install {
                 table,
                 entry,
@@ -118,9 +109,27 @@ impl Engine {
         self.check_obsolete_root(table, ev, ts);
     }
 
+    /// The table that an entry linked is detached, and this thread tears it down.
+    fn cut(&mut self, c: &Change, entry: u32, old_child: Option<TableIx>, sure: bool, careful: bool) {
+        let At { th, vm, ev, ts, .. } = c.at;
+        // In doubt the page says which table ends: the caller sees to that.
+        let child = if careful {
+            old_child.filter(|t| sure || Some(self.store.tables[*t].page) == self.cut_page(c))
+        } else {
+            old_child.or_else(|| self.orphan_for(vm, Self::child_key(c), self.pfn_bits(c.old)))
+        };
+        let Some(child) = child else { return };
+        self.child_of.remove(&entry);
+        // Where it was unlinked before, another thread is tearing it down.
+        if self.store.tables[child].attached() {
+            self.detach_tree(child, ev, ts);
+            self.threads[th].tearing.push(child);
+        }
+    }
+
     /// What a change says of its VM: that it lives, or that this may be its end.
-    fn note_end(&mut self, c: &Change, table: u32, shade: Shade) {
-        let t = &self.store.tables[table as usize];
+    fn note_end(&mut self, c: &Change, table: TableIx, shade: Shade) {
+        let t = &self.store.tables[table];
         let (vm, root) = (t.vm, t.parent == NONE && t.level >= self.vms.top_level(t.vm));
         if matches!(shade, Shade::Nonpresent | Shade::Removed) {
             let cut = root && self.layout.state(c.old, c.key.level) == SpteState::Table;
@@ -130,8 +139,8 @@ impl Engine {
         }
     }
 
-    /// What an entry held until a change of which only that change tells: the change is an event of the page all the same.
-    pub(super) fn tell_old(&mut self, c: &Change, entry: u32, fit: Fit, careful: bool) {
+    /// What an entry held until a change, where only that change shows it: the change is an event of the page all the same.
+    pub(super) fn push_old_value(&mut self, c: &Change, entry: u32, fit: Fit, careful: bool) {
         if !(fit == Fit::Unknown || fit == Fit::No && careful) {
             return;
         }
@@ -140,9 +149,9 @@ impl Engine {
             return;
         }
         // What is removed may be in a table whose link was cut before the trace began: then it was out of reach already.
-        let attached = self.store.tables[self.store.table_of(entry) as usize].attached();
+        let attached = self.store.tables[self.store.table_of(entry)].attached();
         let removed = self.layout.is_removed(c.new) && (attached || !self.threads[c.at.th].tears_reached);
-        let r = &self.store.tables[self.store.table_of(entry) as usize];
+        let r = &self.store.tables[self.store.table_of(entry)];
         let doubt = r.again && !r.born || self.unbooked.contains(&c.gfn);
         let since = if removed || doubt { c.at.ts } else { self.since() };
         let since = if r.born { since.max(r.start_ts) } else { since };
@@ -157,7 +166,7 @@ impl Engine {
     /// How the value of a change is known in the table it was found to belong to.
     pub(super) fn how_known(found: Found, careful: bool) -> (Certainty, Reason) {
         match (found.sure, careful) {
-            // Until the change that must have come before is told, by another CPU.
+            // Until the event of the change that must have come before arrives, from another CPU.
             (true, _) if found.fit == Fit::No => (Certainty::Implied, Reason::Contradicted),
             (true, _) => (Certainty::Exact, Reason::Stated),
             (false, false) => (Certainty::Implied, Reason::Ambiguous),
@@ -193,25 +202,25 @@ impl Engine {
     }
 
     /// A table seen before what links it.
-    fn orphan_for(&self, vm: u16, key: Key, page: u64) -> Option<u32> {
+    fn orphan_for(&self, vm: u16, key: Key, page: u64) -> Option<TableIx> {
         let c = self.live.get(&key)?;
-        c.iter().copied().find(|t| self.store.tables[*t as usize].page == page).or_else(|| {
+        c.iter().copied().find(|t| self.store.tables[*t].page == page).or_else(|| {
             c.iter().copied().find(|t| {
-                let r = &self.store.tables[*t as usize];
+                let r = &self.store.tables[*t];
                 r.vm == vm && r.parent == NONE && r.page == 0
             })
         })
     }
 
-    fn link(&mut self, c: &Change, key: Key, entry: u32, table: u32, careful: bool) {
+    fn link(&mut self, c: &Change, key: Key, entry: u32, table: TableIx, careful: bool) {
         let Change { at: At { th, vm, ev, ts, .. }, old, new, .. } = *c;
         let page = self.pfn_bits(new);
         if let Some(t) = self.by_page.get(&page).copied() {
-            let r = &self.store.tables[t as usize];
+            let r = &self.store.tables[t];
             let fresh = if careful { r.lossy && r.start_ev > self.loss_ev } else { r.root != t };
             if r.parent == NONE && fresh && self.key_is(t, key) {
                 // Seen before it was linked.
-                self.store.tables[t as usize].parent = entry;
+                self.store.tables[t].parent = entry;
                 self.child_of.insert(entry, t);
                 return;
             }
@@ -220,7 +229,7 @@ impl Engine {
             }
             self.retire_page(page, ev, ts);
         } else {
-            self.bury_page(page, ev, ts);
+            self.free_page(page, ev, ts);
         }
         let pages = &mut self.threads[th].pages;
         let np = pages
@@ -231,9 +240,9 @@ impl Engine {
             self.vms.linked(vm, np.ev);
         }
         let t = self.make_table(vm, key, np, entry, c.at);
-        let root = self.store.tables[table as usize].root;
-        let mirror = self.store.tables[table as usize].mirror;
-        let r = &mut self.store.tables[t as usize];
+        let root = self.store.tables[table].root;
+        let mirror = self.store.tables[table].mirror;
+        let r = &mut self.store.tables[t];
         r.page = page;
         r.root = root;
         r.mirror |= mirror;
@@ -251,9 +260,9 @@ impl Engine {
     }
 
     /// A huge page became a table: its 512 children map what it mapped.
-    fn split(&mut self, table: u32, key: Key, huge: u64, ev: u32) {
+    fn split(&mut self, table: TableIx, key: Key, huge: u64, ev: u32) {
         if self.implied > IMPLIED_BASE + u64::from(self.next_ev) * 64 {
-            self.store.tables[table as usize].born = false;
+            self.store.tables[table].born = false;
             return;
         }
         self.implied += 512;
@@ -284,7 +293,7 @@ impl Engine {
         }
     }
 
-    /// A change that another CPU told before: it closes the gap it left.
+    /// A change that came before one that another CPU traced first: it closes the gap which that one left.
     pub(super) fn fill_gap(&mut self, c: &Change, careful: bool) -> bool {
         let Change { at: At { th, .. }, key, gfn, old, new, .. } = *c;
         let page = self.pfn_bits(old);
@@ -292,7 +301,7 @@ impl Engine {
             .unlinking
             .iter()
             .find(|(t, _)| {
-                let r = &self.store.tables[*t as usize];
+                let r = &self.store.tables[*t];
                 r.page == page && r.level + 1 == key.level
             })
             .map_or(self.threads[th].prev_ts, |u| u.1);

@@ -5,21 +5,24 @@
 //!
 //! - `kvm_mmu_set_spte` named the table's page.
 //! - A page of the host is one table at a time: the change cuts the very link that is known to lead to that page.
-//! - Faults fill, and dirty logging and ageing visit, valid roots only, and a role has one valid root at a time. A table that a fault was
+//! - Faults fill, and dirty logging and aging visit, valid roots only, and a role has one valid root at a time. A table that a fault was
 //!   seen to work on since ([`TableRec::alive`](crate::store::TableRec)) is the valid root's for its place until its link is cut or all
-//!   roots become obsolete, both of which are told. So any change there is its own, save zaps: those reach obsolete trees too. What an
+//!   roots become obsolete, both of which are traced. So any change there is its own, save zaps: those reach obsolete trees too. What an
 //!   `mmu_notifier` invalidates is zapped in every tree.
 //!
 //! Any other change may be in any table of its place: where the old value fits, that entry's value is no longer known.
 
-use crate::engine::{At, Engine, Fit};
+use crate::engine::Engine;
 use crate::gaps::Gaps;
+use crate::keys::TableIx;
 use crate::model::{Certainty, Reason, Shade};
+use crate::moment::At;
 use crate::store::NONE;
-use crate::tdp::{Change, Found};
+use crate::tdp::change::{Change, Fit, Found};
+use crate::threads::ThreadIx;
 
 impl Engine {
-    /// Whether tables may be alive in this VM that the trace has not shown, or gone without a word.
+    /// Whether tables may be alive in this VM that the trace has not shown, or gone without an event.
     pub(crate) fn careful(&self, vm: u16) -> bool {
         if self.vms.sure() { !self.vms.complete(vm) } else { !self.vms.all_complete() }
     }
@@ -30,48 +33,48 @@ impl Engine {
     }
 
     /// Something that only happens to tables of valid roots happened in this one.
-    pub(crate) fn seen_alive(&mut self, table: u32) {
-        let r = &self.store.tables[table as usize];
+    pub(crate) fn seen_alive(&mut self, table: TableIx) {
+        let r = &self.store.tables[table];
         if r.alive || !self.careful(r.vm) || !r.attached() || self.obsolete.contains(&r.root) {
             return;
         }
         let (vm, root, page) = (r.vm, r.root, r.page);
-        let key = crate::engine::Key { as_id: r.as_id, level: r.level, gfn: r.gfn };
+        let key = crate::keys::Key { as_id: r.as_id, level: r.level, gfn: r.gfn };
         // One valid root has one table at a place.
         for t in self.live.get(&key).into_iter().flatten().copied() {
-            let o = &mut self.store.tables[t as usize];
+            let o = &mut self.store.tables[t];
             if o.vm == vm && (o.page != page || o.root != root) {
                 o.alive = false;
             }
         }
-        self.store.tables[table as usize].alive = true;
+        self.store.tables[table].alive = true;
     }
 
     /// The table of the valid root at the place of a change, if one was seen.
-    fn valid_table(&self, c: &Change) -> Option<u32> {
+    fn valid_table(&self, c: &Change) -> Option<TableIx> {
         let whose = self.threads[c.at.th].vm;
         if self.vms.several_roots(c.at.vm) || whose.is_none() && !self.vms.one() {
             return None;
         }
         let mut alive = self.live.get(&c.key)?.iter().copied().filter(|t| {
-            let r = &self.store.tables[*t as usize];
+            let r = &self.store.tables[*t];
             r.alive && r.vm == c.at.vm
         });
         let t = alive.next()?;
         alive.next().is_none().then_some(t)
     }
 
-    /// The table of a change, where a rule above tells.
+    /// The table of a change, where one of the rules above decides it.
     pub(crate) fn find_beyond_doubt(&self, c: &Change) -> Option<Found> {
         let l = &self.layout;
         if let Some(page) = self.cut_page(c) {
             let child = self.by_page.get(&page).copied()?;
-            let r = &self.store.tables[child as usize];
+            let r = &self.store.tables[child];
             if r.level + 1 != c.key.level || r.gfn != c.gfn || r.parent == NONE {
                 return None;
             }
             let p = self.store.place(r.parent);
-            if !self.key_is(p.table, c.key) || !self.store.tables[p.table as usize].attached() {
+            if !self.key_is(p.table, c.key) || !self.store.tables[p.table].attached() {
                 return None;
             }
             let known = self.store.now(r.parent).is_some_and(|(v, m)| {
@@ -80,14 +83,14 @@ impl Engine {
             let fit = self.fit(p.table, c.idx, c.old, c.key.level);
             return Some(Found { table: p.table, fit, sure: known });
         }
-        if l.is_removed(c.new) && !self.releases_silently {
+        if l.is_removed(c.new) && !self.traces.freeze {
             // Frozen for good, in a table that is being torn down.
             return None;
         }
         let t = self.valid_table(c)?;
         let fit = self.fit(t, c.idx, c.old, c.key.level);
         let zap = !l.is_shadow_present(c.new) && !l.is_mmio(c.new);
-        // Ageing goes through obsolete trees as well.
+        // Aging goes through obsolete trees as well.
         let aged =
             self.shade(c.new, c.key.level) == Shade::AccessTracked || self.same(c.old, c.new, c.key.level);
         let thread = &self.threads[c.at.th];
@@ -95,9 +98,9 @@ impl Engine {
         let own = self.shade(c.old, c.key.level) == Shade::Writable && fit == Fit::Exact;
         let ours = c.at.vm_known || own;
         let fits = fit >= Fit::Volatile;
-        let told = !zap && !aged || thread.fault.is_open() || zap && thread.notifying && fits;
+        let valid_only = !zap && !aged || thread.fault.is_open() || zap && thread.notifying && fits;
         // Where the VM is a guess, what does not fit speaks against it.
-        if told && (c.at.vm_known || fit != Fit::No) {
+        if valid_only && (c.at.vm_known || fit != Fit::No) {
             return Some(Found { table: t, fit, sure: ours && fit != Fit::No });
         }
         (fit >= Fit::Volatile && !self.threads[c.at.th].zapping).then_some(Found {
@@ -107,7 +110,7 @@ impl Engine {
         })
     }
 
-    /// A change that may be in another table than the one it was booked on: what the others hold at its place is not known any more.
+    /// A change that may be in another table than the one it was attributed to: what the others hold at its place is not known any more.
     pub(crate) fn doubt_others(&mut self, c: &Change, found: Option<Found>) {
         if found.is_some_and(|f| f.sure) {
             return;
@@ -120,7 +123,7 @@ impl Engine {
             .into_iter()
             .flatten()
             .copied()
-            .filter(|t| Some(*t) != target && whose.is_none_or(|v| v == self.store.tables[*t as usize].vm))
+            .filter(|t| Some(*t) != target && whose.is_none_or(|v| v == self.store.tables[*t].vm))
             .filter(|t| self.fit(*t, c.idx, c.old, c.key.level) >= Fit::Volatile)
             .filter_map(|t| self.store.slot(t, c.idx))
             .collect();
@@ -129,7 +132,7 @@ impl Engine {
         }
     }
 
-    /// Entries that map the same page as the old value of a change, but with other permissions: they may have changed without a word.
+    /// Entries that map the same page as the old value of a change, but with other permissions: they may have changed without an event.
     pub(crate) fn doubt_volatile(&mut self, c: &Change) {
         let tables = self.live.get(&c.key).into_iter().flatten().copied();
         let hit: Vec<u32> = tables
@@ -142,22 +145,22 @@ impl Engine {
     }
 
     /// Accessed and Dirty bits of an entry changed, or of one that looks like it: all else of it is known as it was.
-    pub(crate) fn apply_volatile(&mut self, c: &Change, table: u32) {
+    pub(crate) fn apply_volatile(&mut self, c: &Change, table: TableIx) {
         let entry = self.store.slot_mut(table, c.idx);
         if let Some((v, m)) = self.store.now(entry)
             && v != c.new
-            && self.store.tables[table as usize].attached()
+            && self.store.tables[table].attached()
         {
             let shade = self.shade(c.new, c.key.level);
             self.store.push(entry, c.at.ev, Some(c.new), shade, m.certainty, m.reason);
         }
     }
 
-    /// A host page is one table at a time: wherever the cut of its link was booked, the table ends.
+    /// A host page is one table at a time: whichever table the cut of its link was attributed to, this one ends.
     pub(crate) fn end_cut_page(&mut self, c: &Change) {
         let Some(page) = self.cut_page(c) else { return };
         let Some(&t) = self.by_page.get(&page) else {
-            // The link itself may be told only now, by another CPU.
+            // The event of the link itself may come only now, from another CPU.
             if self.cuts.len() >= 64 {
                 self.cuts.remove(0);
             }
@@ -165,7 +168,7 @@ impl Engine {
             self.end_unseen(c, page);
             return;
         };
-        let r = &self.store.tables[t as usize];
+        let r = &self.store.tables[t];
         if r.attached() && r.start_ev < c.at.ev {
             self.detach_tree(t, c.at.ev, c.at.ts);
             self.threads[c.at.th].tearing.push(t);
@@ -173,7 +176,7 @@ impl Engine {
     }
 
     /// There are several VMs, and nothing shows which of them a thread works for: what it does makes no table in any.
-    pub(crate) fn of_no_known_vm(&self, th: usize) -> bool {
+    pub(crate) fn of_no_known_vm(&self, th: ThreadIx) -> bool {
         self.threads[th].vm.is_none() && !self.vms.one()
     }
 
@@ -184,35 +187,35 @@ impl Engine {
             return;
         }
         let key = Self::child_key(c);
-        // Where the link itself told which table it was, that one is being torn down already.
-        let begun = |t: &u32| self.key_is(*t, key) && self.store.tables[*t as usize].dead_ev == NONE;
+        // Where the link itself showed which table it was, that one is being torn down already.
+        let begun = |t: &TableIx| self.key_is(*t, key) && self.store.tables[*t].dead_ev == NONE;
         if self.dying.get(&page).is_some_and(begun) {
             return;
         }
         // Or its entries came first.
         let tearing = &self.threads[th].tearing;
-        let nameless = |t: &&u32| self.key_is(**t, key) && self.store.tables[**t as usize].page == 0;
+        let nameless = |t: &&TableIx| self.key_is(**t, key) && self.store.tables[**t].page == 0;
         if let Some(t) = tearing.iter().find(nameless).copied() {
-            self.store.tables[t as usize].page = page;
+            self.store.tables[t].page = page;
             self.dying.insert(page, t);
             return;
         }
         let mut nameless = self.live.get(&key).into_iter().flatten().copied().filter(|t| {
-            let r = &self.store.tables[*t as usize];
+            let r = &self.store.tables[*t];
             r.vm == vm && r.page == 0 && r.parent == NONE
         });
         let t = match (nameless.next(), nameless.next()) {
             (Some(t), None) => t,
             _ => self.make_table(vm, key, None, NONE, c.at),
         };
-        let r = &mut self.store.tables[t as usize];
+        let r = &mut self.store.tables[t];
         (r.page, r.lossy) = (page, true);
         self.by_page.insert(page, t);
         self.detach_tree(t, ev, ts);
         self.threads[th].tearing.push(t);
     }
 
-    /// Whether the link to a page that a change makes was told cut before, by another CPU, so that it is gone already.
+    /// Whether the link to a page that a change makes was traced as cut before, by another CPU, so that it is gone already.
     pub(crate) fn cut_before(&self, c: &Change) -> bool {
         let page = self.pfn_bits(c.new);
         let t = &self.threads[c.at.th];
@@ -225,22 +228,22 @@ impl Engine {
         if !self.careful_at(at) {
             return;
         }
-        let of_vm: Vec<u32> = self
+        let of_vm: Vec<TableIx> = self
             .live
             .values()
             .flatten()
             .copied()
-            .filter(|t| !at.vm_known || self.store.tables[*t as usize].vm == at.vm)
+            .filter(|t| !at.vm_known || self.store.tables[*t].vm == at.vm)
             .collect();
         let before = if at.vm_known { self.vms.all_obsolete_again(at.vm, at.ev) } else { None };
         // Of those that were known the last time, what faults were seen to work on since is the valid root's, of a place known before.
-        let of_before = |t: &u32| {
-            let r = &self.store.tables[*t as usize];
+        let of_before = |t: &TableIx| {
+            let r = &self.store.tables[*t];
             before.is_some_and(|ev| r.start_ev < ev) && r.lossy && !r.alive
         };
-        let gone: Vec<u32> = of_vm.iter().copied().filter(of_before).collect();
+        let gone: Vec<TableIx> = of_vm.iter().copied().filter(of_before).collect();
         for t in &of_vm {
-            self.store.tables[*t as usize].alive = false;
+            self.store.tables[*t].alive = false;
         }
         if before.is_none() {
             return;
@@ -252,12 +255,12 @@ impl Engine {
     }
 
     /// A table is gone, though no event said when.
-    fn drop_table(&mut self, t: u32, at: At) {
-        let parent = self.store.tables[t as usize].parent;
+    fn drop_table(&mut self, t: TableIx, at: At) {
+        let parent = self.store.tables[t].parent;
         if parent != NONE && self.child_of.get(&parent) == Some(&t) {
             self.child_of.remove(&parent);
         }
         self.detach_tree(t, at.ev, at.ts);
-        self.store.bury(t, at.ev, at.ts);
+        self.store.free_table(t, at.ev, at.ts);
     }
 }

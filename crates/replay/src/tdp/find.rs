@@ -1,342 +1,336 @@
-//! Which table a change was made in: by what points to it, by the old value, by the thread.
+//! Which table a change was made in. No event of the TDP MMU names its table, so it is found in three steps: the tables that the entry may lie in
+//! are gathered, each gets a score, and the best is taken or, if nothing fits, a table is made. [`crate::tdp`] asks for each change; this file
+//! changes no entry but those that another table's change puts in doubt.
+//!
+//! The rule in five sentences:
+//!
+//! 1. A table that the thread is tearing down, or whose place the event proves ([`crate::tdp::doubt`]), is the one, whatever else would fit.
+//! 2. Otherwise every attached table of the change's place (level, frame, address space) is a candidate, and so are tables that were unlinked
+//!    since the thread's last event, because a change may be that old.
+//! 3. The old value says most: a table whose entry held exactly that value beats one of which nothing is known, and that one beats one that
+//!    held something else.
+//! 4. What the thread did before decides between the others: the tables its fault went through, the root it installs to, the VM it works for,
+//!    and whether it zaps obsolete roots, which faults never fill.
+//! 5. If even the best does not fit, the change is in a table that no event has shown, and one is made: below a root that was made and not
+//!    filled yet, or below what is known above; only where everything above is known to lead elsewhere is the change one of a dead table.
 
 use mmuscope_spte::State as SpteState;
 
-use crate::engine::{At, Engine, Fit, Key, NewPage, index_of, key_of};
-use crate::model::{Certainty, EvidenceKind, Reason, Shade};
-use crate::store::{NONE, TableRec};
-use crate::tdp::{Change, Found};
+use crate::engine::Engine;
+use crate::keys::TableIx;
+use crate::model::{EvidenceKind, Reason, Shade};
+use crate::moment::At;
+use crate::store::NONE;
+use crate::tdp::change::{Change, Fit, Found};
+use crate::threads::NewPage;
+
+/// The entry held the old value. The other weights are measured against this one and [`UNKNOWN`]: an entry of which nothing is known must lie
+/// between one that fits and one that does not.
+const EXACT: i32 = 40;
+/// The entry held the old value but for what the lockless path changes.
+const VOLATILE: i32 = 30;
+/// Nothing is known of the entry.
+const UNKNOWN: i32 = 20;
+/// The entry is known to have held something else.
+const UNFIT: i32 = 0;
+/// The table is of another VM than the thread was taken to work for. An exact value there (40 - 18) still beats a table of the thread's VM of
+/// which nothing is known (20), and is beaten by one that fits but for volatile bits (30).
+const OTHER_VM: i32 = -18;
+/// The thread's fault went through this table, and installs something or finds what was there. Lifts a table of which nothing is known (35) over
+/// a volatile fit (30), and no further than below an exact one (40).
+const ON_PATH: i32 = 15;
+/// The thread's fault went through this table and now changes what does not fit: no more than a hint between equals.
+const NEAR_PATH: i32 = 5;
+/// The thread's last install was below the same root: decides between equals.
+const SAME_ROOT: i32 = 5;
+/// Faults, write-protection and splits leave obsolete roots alone: even an exact fit there (10) is less than nothing known elsewhere (20).
+const OBSOLETE: i32 = -30;
+/// The thread made roots obsolete and is zapping them: a table below one of them of which nothing is known (45) is before an exact fit elsewhere
+/// (40), and that loses as much (15).
+const ZAPPED: i32 = 25;
+/// The table was unlinked since the thread's last event: only where nothing attached is as good (15 to 20).
+const UNLINKED: i32 = -5;
+/// A second candidate with as good a score makes the answer doubtful only if its value fits: it has at least this.
+const RIVAL: i32 = VOLATILE;
+
+/// A change, with what the rules ask about it again and again.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    c: &'a Change,
+    /// It fills an entry that was empty.
+    installs: bool,
+    /// The old value mapped a page.
+    maps: bool,
+    /// It is in a mirror tree, or not in one, where that is known.
+    mirror: Option<bool>,
+}
+
+/// The best candidate so far.
+struct Race {
+    /// Score, table and fit.
+    best: Option<(i32, TableIx, Fit)>,
+    second: i32,
+    /// Tables of several VMs hold the very old value.
+    several: bool,
+}
+
+impl Race {
+    fn consider(&mut self, table: TableIx, fit: Fit, bonus: i32) {
+        let score = bonus
+            + match fit {
+                Fit::Exact => EXACT,
+                Fit::Volatile => VOLATILE,
+                Fit::Unknown => UNKNOWN,
+                Fit::No => UNFIT,
+            };
+        match self.best {
+            Some((b, ..)) if b >= score => self.second = self.second.max(score),
+            _ => {
+                self.second = self.second.max(self.best.map_or(i32::MIN, |b| b.0));
+                self.best = Some((score, table, fit));
+            }
+        }
+    }
+}
 
 impl Engine {
-    /// Same value but for what hardware sets.
-    pub(super) fn same(&self, a: u64, b: u64, level: u8) -> bool {
-        if a == b {
-            return true;
-        }
-        let l = &self.layout;
-        if l.is_shadow_present(a) && l.is_shadow_present(b) {
-            return (a ^ b) & !self.ad_bits() == 0;
-        }
-        let empty = |x: u64| matches!(l.state(x, level), SpteState::Nonpresent | SpteState::Removed);
-        // Never filled, zapped and released after freezing are one state.
-        empty(a) && empty(b)
-    }
-
-    pub(super) fn fit(&self, table: u32, idx: u16, old: u64, level: u8) -> Fit {
-        let t = &self.store.tables[table as usize];
-        let l = &self.layout;
-        let now = self.store.slot(table, idx).and_then(|e| self.store.now(e));
-        let Some((cur, m)) = now else {
-            return if t.born && !t.lossy {
-                if self.same(l.zapped, old, level) { Fit::Exact } else { Fit::No }
-            } else {
-                Fit::Unknown
-            };
-        };
-        if m.shade == Shade::Unknown {
-            return Fit::Unknown;
-        }
-        if m.has_value && self.same(cur, old, level) {
-            return Fit::Exact;
-        }
-        if l.is_shadow_present(cur)
-            && l.is_shadow_present(old)
-            && self.pfn_bits(cur) == self.pfn_bits(old)
-            && l.state(cur, level) == l.state(old, level)
-        {
-            return Fit::Volatile;
-        }
-        // A zap that may have been of another table's entry is no evidence against this one.
-        let zapped = m.reason == Reason::Incomplete && !l.is_shadow_present(cur) && !l.is_mmio(cur);
-        if m.certainty == Certainty::Stale || zapped { Fit::Unknown } else { Fit::No }
-    }
-
     /// The table a change was made in; `careful` where the trace does not hold all that came before.
     pub(super) fn find_table(&mut self, c: &Change, careful: bool) -> Option<Found> {
-        let Change { at: At { th, vm, vm_known, ev, ts }, key, idx, old, new, .. } = *c;
-        let level = key.level;
-        let l = self.layout;
-        let installs =
-            !l.is_shadow_present(old) && !l.is_removed(new) && (l.is_shadow_present(new) || l.is_mmio(new));
-        // What this thread is tearing down comes first: only it touches that.
-        let tearing = &self.threads[th].tearing;
-        if !tearing.is_empty()
-            && !installs
-            && let Some(i) = tearing.iter().rposition(|t| self.key_is(*t, key))
-        {
-            let t = tearing[i];
-            // Depth first: what was pushed after this table is done with.
-            for done in self.threads[th].tearing.split_off(i + 1) {
-                self.store.bury(done, ev, ts);
-            }
-            let fit = self.fit(t, idx, old, level);
-            return Some(Found { table: t, fit, sure: true });
-        }
-        if self.threads[th].doomed.is_some()
-            && let Some(found) = self.find_doomed(c)
-        {
+        let l = &self.layout;
+        let installs = !l.is_shadow_present(c.old)
+            && !l.is_removed(c.new)
+            && (l.is_shadow_present(c.new) || l.is_mmio(c.new));
+        if let Some(found) = self.find_torn(c, installs) {
             return Some(found);
         }
         if careful && let Some(found) = self.find_beyond_doubt(c) {
             return Some(found);
         }
-        let thread = &self.threads[th];
-        let prev = thread.prev_ts;
-        let mut best: Option<(i32, u32, Fit)> = None;
-        let mut second = i32::MIN;
-        let mut consider = |t: u32, fit: Fit, bonus: i32, best: &mut Option<(i32, u32, Fit)>| {
-            let score = match fit {
-                Fit::Exact => 40,
-                Fit::Volatile => 30,
-                Fit::Unknown => 20,
-                Fit::No => 0,
-            } + bonus;
-            match *best {
-                Some((b, ..)) if b >= score => second = second.max(score),
-                _ => {
-                    second = second.max(best.map_or(i32::MIN, |b| b.0));
-                    *best = Some((score, t, fit));
-                }
+        let maps = self.layout.state(c.old, c.key.level) == SpteState::Present;
+        let q = Question { c, installs, maps, mirror: self.mirrors(c, installs) };
+        let mut race = self.gather(&q);
+        self.gather_unlinked(&q, &mut race);
+        self.decide(&q, &race, careful)
+    }
+
+    /// What this thread is tearing down comes first: only it touches that.
+    fn find_torn(&mut self, c: &Change, installs: bool) -> Option<Found> {
+        let Change { at: At { th, ev, ts, .. }, key, idx, old, .. } = *c;
+        let tearing = &self.threads[th].tearing;
+        if !tearing.is_empty()
+            && !installs
+            && let Some(i) = tearing.iter().rposition(|t| self.key_is(*t, key))
+        {
+            let table = tearing[i];
+            // Depth first: what was pushed after this table is done with.
+            for done in self.threads[th].tearing.split_off(i + 1) {
+                self.store.free_table(done, ev, ts);
             }
-        };
-        // A link to a page that was made for a mirror tree is of a mirror tree, and any other of another.
-        let mirror = if installs && level > 1 && self.vms.several_roots(vm) {
-            let made = |p: &&NewPage| p.level + 1 == level && p.gfn.is_none_or(|g| g == c.gfn);
-            thread.pages.iter().rev().find(made).map(|p| p.mirror)
-        } else {
-            None
-        };
+            let fit = self.fit(table, idx, old, key.level);
+            return Some(Found { table, fit, sure: true });
+        }
+        if self.threads[th].unclear.is_some() { self.find_announced(c) } else { None }
+    }
+
+    /// A link to a page that was made for a mirror tree is of a mirror tree, and any other of another.
+    fn mirrors(&self, c: &Change, installs: bool) -> Option<bool> {
+        let level = c.key.level;
+        if !installs || level == 1 || !self.vms.several_roots(c.at.vm) {
+            return None;
+        }
+        let made = |p: &&NewPage| p.level + 1 == level && p.gfn.is_none_or(|g| g == c.gfn);
+        self.threads[c.at.th].pages.iter().rev().find(made).map(|p| p.mirror)
+    }
+
+    /// The attached tables of the place, newest first, with their scores.
+    fn gather(&self, q: &Question<'_>) -> Race {
+        let mut race = Race { best: None, second: i32::MIN, several: false };
         // VMs whose entry holds the old value. Host frames are one VM's only as far as nothing shares them: the zero page, merged pages and
         // files are everybody's.
-        let maps = l.state(old, level) == SpteState::Present;
         let mut holder = None;
-        let mut several = false;
-        if let Some(c) = self.live.get(&key) {
-            for &t in c.iter().rev() {
-                let r = &self.store.tables[t as usize];
-                if mirror.is_some_and(|m| m != r.mirror) {
-                    continue;
-                }
-                // Frozen for good in a table that is being torn down, which one whose link was not cut is not, unless that is told last.
-                let announced = thread.announced.contains(&(key.level, key.gfn));
-                if r.alive && l.is_removed(new) && !self.releases_silently && !announced {
-                    continue;
-                }
-                let fit = self.fit(t, idx, old, level);
-                let mut bonus = 0;
-                if maps && fit == Fit::Exact {
-                    several |= holder.is_some_and(|h| h != r.vm);
-                    holder = Some(r.vm);
-                }
-                if thread.vm.is_some_and(|v| v != r.vm) {
-                    // The very value is proof that the thread was taken for another VM's, if no other has it.
-                    if fit != Fit::Exact || !l.is_shadow_present(old) || maps && vm_known && old & 2 == 0 {
-                        continue;
-                    }
-                    bonus -= 18;
-                }
-                if thread.path.contains(&t) {
-                    bonus += if installs || fit == Fit::Exact { 15 } else { 5 };
-                }
-                if installs && thread.root == r.root {
-                    bonus += 5;
-                }
-                let obsolete = self.obsolete.contains(&r.root);
-                if installs && obsolete {
-                    bonus -= 30;
-                }
-                if !installs && !self.obsolete.is_empty() {
-                    // Whoever made the roots obsolete zaps those and no other; write-protection and splits leave them alone, ageing and
-                    // the mmu_notifier do not.
-                    let zap = !l.is_shadow_present(new);
-                    let aged = self.same(old, new, level) || self.shade(new, level) == Shade::AccessTracked;
-                    if zap && thread.zapping {
-                        bonus += if obsolete { 25 } else { -25 };
-                    } else if !zap && !aged && obsolete {
-                        bonus -= 30;
-                    }
-                }
-                consider(t, fit, bonus, &mut best);
+        for &t in self.live.get(&q.c.key).into_iter().flatten().rev() {
+            if !self.may_be(q, t) {
+                continue;
+            }
+            let fit = self.fit(t, q.c.idx, q.c.old, q.c.key.level);
+            if q.maps && fit == Fit::Exact {
+                let vm = self.store.tables[t].vm;
+                race.several |= holder.is_some_and(|h| h != vm);
+                holder = Some(vm);
+            }
+            if let Some(bonus) = self.score(q, t, fit) {
+                race.consider(t, fit, bonus);
             }
         }
-        // The change may lie as far back as the thread's event before: tables unlinked since are candidates too.
-        if best.is_none_or(|b| {
-            b.2 < Fit::Volatile || thread.path.iter().any(|t| !self.store.tables[*t as usize].attached())
-        }) {
-            for &t in self.recent.iter().rev() {
-                let r = &self.store.tables[t as usize];
-                if r.detach_ts < prev {
-                    break;
-                }
-                if self.key_is(t, key) && thread.vm.is_none_or(|v| v == r.vm) && best.is_none_or(|b| b.1 != t)
-                {
-                    let fit = self.fit(t, idx, old, level);
-                    if fit >= Fit::Unknown {
-                        consider(t, fit, if thread.path.contains(&t) { 15 } else { -5 }, &mut best);
-                    }
+        race
+    }
+
+    /// Whether a change may be in a table at all.
+    fn may_be(&self, q: &Question<'_>, table: TableIx) -> bool {
+        let r = &self.store.tables[table];
+        if q.mirror.is_some_and(|m| m != r.mirror) {
+            return false;
+        }
+        // Frozen for good in a table that is being torn down, which one whose link was not cut is not, unless that is traced last.
+        let announced = || self.threads[q.c.at.th].announced.contains(&(q.c.key.level, q.c.key.gfn));
+        !r.alive || !self.layout.is_removed(q.c.new) || self.traces.freeze || announced()
+    }
+
+    /// What speaks for an attached table beside its value, and what against it; `None` where the value says that it is another VM's.
+    fn score(&self, q: &Question<'_>, table: TableIx, fit: Fit) -> Option<i32> {
+        let Change { at: At { th, vm_known, .. }, key, old, new, .. } = *q.c;
+        let l = &self.layout;
+        let r = &self.store.tables[table];
+        let thread = &self.threads[th];
+        let mut score = 0;
+        if thread.vm.is_some_and(|v| v != r.vm) {
+            // The very value is proof that the thread was taken for another VM's, if no other has it.
+            if fit != Fit::Exact || !l.is_shadow_present(old) || q.maps && vm_known && old & 2 == 0 {
+                return None;
+            }
+            score += OTHER_VM;
+        }
+        if thread.path.contains(&table) {
+            score += if q.installs || fit == Fit::Exact { ON_PATH } else { NEAR_PATH };
+        }
+        if q.installs && thread.root == r.root {
+            score += SAME_ROOT;
+        }
+        let obsolete = self.obsolete.contains(&r.root);
+        if q.installs && obsolete {
+            score += OBSOLETE;
+        }
+        if !q.installs && !self.obsolete.is_empty() {
+            // Whoever made the roots obsolete zaps those and no other; write-protection and splits leave them alone, aging and the
+            // mmu_notifier do not.
+            let zap = !l.is_shadow_present(new);
+            let aged = self.same(old, new, key.level) || self.shade(new, key.level) == Shade::AccessTracked;
+            if zap && thread.zapping {
+                score += if obsolete { ZAPPED } else { -ZAPPED };
+            } else if !zap && !aged && obsolete {
+                score += OBSOLETE;
+            }
+        }
+        Some(score)
+    }
+
+    /// The change may lie as far back as the thread's event before: where nothing attached fits well, tables unlinked since are candidates too.
+    fn gather_unlinked(&self, q: &Question<'_>, race: &mut Race) {
+        let Change { at, key, idx, old, .. } = *q.c;
+        let thread = &self.threads[at.th];
+        let left = || thread.path.iter().any(|t| !self.store.tables[*t].attached());
+        if race.best.is_some_and(|b| b.2 >= Fit::Volatile && !left()) {
+            return;
+        }
+        for &t in self.recent.iter().rev() {
+            let r = &self.store.tables[t];
+            if r.detach_ts < thread.prev_ts {
+                break;
+            }
+            if self.key_is(t, key)
+                && thread.vm.is_none_or(|v| v == r.vm)
+                && race.best.is_none_or(|b| b.1 != t)
+            {
+                let fit = self.fit(t, idx, old, key.level);
+                if fit >= Fit::Unknown {
+                    race.consider(t, fit, if thread.path.contains(&t) { ON_PATH } else { UNLINKED });
                 }
             }
         }
+    }
+
+    /// Takes the best candidate, if it fits.
+    fn decide(&mut self, q: &Question<'_>, race: &Race, careful: bool) -> Option<Found> {
+        let Change { at: At { vm, vm_known, .. }, key, new, .. } = *q.c;
         // A root was made and not filled yet: that is the valid one, and one of before the trace, which may be gone, is not.
-        let before = |t: u32| {
-            let r = &self.store.tables[t as usize];
+        let before = |t: TableIx| {
+            let r = &self.store.tables[t];
             r.lossy && !r.alive
         };
         if careful
-            && installs
-            && level >= 4
+            && q.installs
+            && key.level >= 4
             && !self.vms.several_roots(vm)
-            && best.is_some_and(|b| before(b.1))
-            && let Some(np) = self.vms.take_root(vm, level, key.as_id, mirror)
+            && race.best.is_some_and(|b| before(b.1))
+            && let Some(np) = self.vms.take_root(vm, key.level, key.as_id, q.mirror)
         {
-            let table = self.make_table(vm, key, Some(np), NONE, c.at);
+            let table = self.make_table(vm, key, Some(np), NONE, q.c.at);
             return Some(Found { table, fit: Fit::Exact, sure: false });
         }
-        if let Some((score, table, fit)) = best
-            && fit != Fit::No
-        {
-            // A notifier zaps all trees, the newest first: that is the order they are tried in.
-            let notifier_zap = !installs && !l.is_shadow_present(new);
-            let ambiguous = second >= score && second >= 30 && !notifier_zap;
-            let others = several && (!vm_known || self.store.tables[table as usize].vm != vm);
-            if others {
-                self.doubt_other_vms(c, table);
-            }
-            let ambiguous = ambiguous || others;
-            return Some(Found { table, fit, sure: !ambiguous && !careful });
+        let Some((score, table, fit)) = race.best.filter(|b| b.2 != Fit::No) else {
+            return self.decide_unfit(q, race, careful);
+        };
+        // A notifier zaps all trees, the newest first: that is the order they are tried in.
+        let notifier_zap = !q.installs && !self.layout.is_shadow_present(new);
+        let rival = race.second >= score && race.second >= RIVAL && !notifier_zap;
+        let others = race.several && (!vm_known || self.store.tables[table].vm != vm);
+        if others {
+            self.doubt_other_vms(q.c, table);
         }
+        Some(Found { table, fit, sure: !rival && !others && !careful })
+    }
+
+    /// No table holds what the change replaced: it is in one that no event has shown yet, or in a dead one.
+    fn decide_unfit(&mut self, q: &Question<'_>, race: &Race, careful: bool) -> Option<Found> {
+        let Change { at: At { th, vm, .. }, key, old, new, .. } = *q.c;
+        let level = key.level;
         // In doubt, what contradicts the facts of every table known is of one that is not.
-        let best = best.filter(|_| !careful);
-        // Nothing fits. A root nobody has named yet?
-        let lossy = best.is_some_and(|b| self.store.tables[b.1 as usize].lossy);
+        let best = race.best.filter(|_| !careful);
+        let lossy = best.is_some_and(|b| self.store.tables[b.1].lossy);
+        // A root nobody has named yet?
         if level >= 4
-            && let Some(np) = self.vms.take_root(vm, level, key.as_id, mirror)
+            && let Some(np) = self.vms.take_root(vm, level, key.as_id, q.mirror)
         {
-            self.unseen_zap_all(c.at, key.as_id, &np);
-            let t = self.make_table(vm, key, Some(np), NONE, c.at);
-            return Some(Found { table: t, fit: Fit::Exact, sure: !careful });
+            self.unseen_zap_all(q.c.at, key.as_id, &np);
+            let table = self.make_table(vm, key, Some(np), NONE, q.c.at);
+            return Some(Found { table, fit: Fit::Exact, sure: !careful });
         }
+        let top = self.vms.top_level(vm) <= level;
         if let Some((_, table, fit)) = best {
             // A link into an entry that is linked already, at the top: another tree, whose root was made before the trace began.
-            let top = self.vms.top_level(vm) <= level;
-            if !(top && installs && !lossy) {
+            if !(top && q.installs && !lossy) {
                 return Some(Found { table, fit, sure: !careful });
             }
         } else if self.known_elsewhere(vm, key) {
-            // What lies above is known, and it is not a link to such a table: the table was torn down before this thread told its change.
-            self.note(EvidenceKind::DeadTable, c, None, (None, Some(new)));
+            // What lies above is known, and it is not a link to such a table: the table was torn down before this thread's change was traced.
+            self.note(EvidenceKind::DeadTable, q.c, None, (None, Some(new)));
             return None;
         }
         if careful && self.of_no_known_vm(th) {
             return None;
         }
+        let l = &self.layout;
         if careful && ![old, new].iter().any(|v| l.is_shadow_present(*v) || l.is_mmio(*v)) {
             // One kind of emptiness for another, in a table of which nothing is known.
             return None;
         }
-        let root = if self.vms.top_level(vm) <= level { NONE } else { self.root_above(vm, key) };
-        let t = self.make_table(vm, key, None, NONE, c.at);
-        self.store.tables[t as usize].lossy = careful;
-        if root != NONE {
-            self.store.tables[t as usize].root = root;
+        let root = if top { TableIx::NONE } else { self.root_above(vm, key) };
+        let table = self.make_table(vm, key, None, NONE, q.c.at);
+        self.store.tables[table].lossy = careful;
+        if root != TableIx::NONE {
+            self.store.tables[table].root = root;
         }
-        if root == NONE && self.vms.top_level(vm) > level && self.vms.complete(vm) {
-            self.note(EvidenceKind::Orphan, c, None, (None, Some(new)));
+        if root == TableIx::NONE && !top && self.vms.complete(vm) {
+            self.note(EvidenceKind::Orphan, q.c, None, (None, Some(new)));
         }
-        Some(Found { table: t, fit: Fit::Unknown, sure: !careful })
+        Some(Found { table, fit: Fit::Unknown, sure: !careful })
     }
 
     /// The same value is in the tables of several VMs, and which of them was changed is not known.
-    fn doubt_other_vms(&mut self, c: &Change, table: u32) {
-        let vm = self.store.tables[table as usize].vm;
+    fn doubt_other_vms(&mut self, c: &Change, table: TableIx) {
+        let vm = self.store.tables[table].vm;
         let hit: Vec<u32> = self
             .live
             .get(&c.key)
             .into_iter()
             .flatten()
             .copied()
-            .filter(|t| self.store.tables[*t as usize].vm != vm)
+            .filter(|t| self.store.tables[*t].vm != vm)
             .filter(|t| self.fit(*t, c.idx, c.old, c.key.level) == Fit::Exact)
             .filter_map(|t| self.store.slot(t, c.idx))
             .collect();
         for e in hit {
             self.make_stale(e, c.at.ev, Reason::Ambiguous);
         }
-    }
-
-    /// Whether an entry above is known to hold something else than a link to a table with this key.
-    fn known_elsewhere(&self, vm: u16, key: Key) -> bool {
-        for level in key.level + 1..=5 {
-            let k = key_of(key.as_id, level, key.gfn);
-            let idx = index_of(level, key.gfn);
-            let Some(c) = self.live.get(&k) else { continue };
-            let mut any = false;
-            for &t in c {
-                let r = &self.store.tables[t as usize];
-                if r.vm != vm {
-                    continue;
-                }
-                any = true;
-                if r.lossy {
-                    return false;
-                }
-                match self.store.slot(t, idx).and_then(|e| self.store.now(e)) {
-                    None if !r.born => return false,
-                    Some((_, m)) if m.shade == Shade::Unknown || m.certainty == Certainty::Stale => {
-                        return false;
-                    }
-                    // Linked, but to a table no event has shown: it is this one.
-                    Some((_, m))
-                        if m.shade == Shade::Table && level == key.level + 1 && !self.child_known(t, idx) =>
-                    {
-                        return false;
-                    }
-                    _ => {}
-                }
-            }
-            if any {
-                return true;
-            }
-        }
-        false
-    }
-
-    fn child_known(&self, table: u32, idx: u16) -> bool {
-        self.store.slot(table, idx).is_some_and(|e| self.child_of.contains_key(&e))
-    }
-
-    fn root_above(&self, vm: u16, key: Key) -> u32 {
-        for level in key.level + 1..=5 {
-            let k = key_of(key.as_id, level, key.gfn);
-            if let Some(t) = self
-                .live
-                .get(&k)
-                .and_then(|c| c.iter().rev().find(|t| self.store.tables[**t as usize].vm == vm))
-            {
-                return self.store.tables[*t as usize].root;
-            }
-        }
-        NONE
-    }
-
-    /// A new table; `np` is its `kvm_mmu_get_page`, `parent` the entry that links it.
-    pub(crate) fn make_table(&mut self, vm: u16, key: Key, np: Option<NewPage>, parent: u32, at: At) -> u32 {
-        let mut t = TableRec::new(
-            vm,
-            key.as_id,
-            key.level,
-            key.gfn,
-            np.map_or(at.ev, |n| n.ev),
-            np.map_or(at.ts, |n| n.ts),
-        );
-        t.parent = parent;
-        t.born = np.is_some() || parent != NONE;
-        t.mirror = np.is_some_and(|n| n.mirror);
-        t.empty = self.layout.zapped;
-        t.again = !self.places.insert((vm, key));
-        let id = self.store.add_table(t);
-        self.store.tables[id as usize].root = id;
-        self.live.entry(key).or_default().push(id);
-        id
     }
 }

@@ -1,38 +1,25 @@
-//! The TDP MMU: every change is an event, none names its table.
+//! The TDP MMU, where every change of an entry is an event and none names its table. [`Engine::tdp_changed`] is called for each
+//! `kvm_tdp_mmu_spte_changed`: `find` says in which table the change was made, `apply` what it does to it, `teardown` what the end of a table takes
+//! with it, `reread` what events add that read an entry again, `doubt` what may be said where the trace does not hold all that came before.
+//! Entries of other MMUs are never changed here.
 
 mod adopt;
 mod apply;
+mod change;
 mod doubt;
 mod find;
+mod fit;
 mod reread;
+mod tables;
 mod teardown;
 
 use mmuscope_spte::State as SpteState;
 
-use crate::engine::{At, Engine, Fit, Key, index_of, key_of};
+use crate::engine::Engine;
+use crate::keys::{Key, index_of, key_of};
 use crate::model::{EvidenceKind, MmuKind};
-
-/// One `kvm_tdp_mmu_spte_changed`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Change {
-    /// When, in which thread, and in which VM as far as the thread tells.
-    pub(crate) at: At,
-    /// The table the entry lies in, as far as its place tells.
-    pub(crate) key: Key,
-    pub(crate) idx: u16,
-    pub(crate) gfn: u64,
-    pub(crate) old: u64,
-    pub(crate) new: u64,
-}
-
-/// The table an event was found to belong to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Found {
-    pub(crate) table: u32,
-    pub(crate) fit: Fit,
-    /// No other table can be meant.
-    pub(crate) sure: bool,
-}
+use crate::moment::At;
+use crate::tdp::change::{Change, Fit, Found};
 
 impl Engine {
     pub(crate) fn tdp_changed(&mut self, at: At, as_id: u8, level: u8, gfn: u64, old: u64, new: u64) {
@@ -56,12 +43,12 @@ impl Engine {
         if gfn & ((1 << (9 * (u32::from(level) - 1))) - 1) != 0 {
             self.note(EvidenceKind::Misaligned, &c, None, (None, Some(new)));
         }
-        // Told after its entries (7.2 and later): with the link cut, the teardown is complete.
+        // Traced after its entries (7.2 and later): with the link cut, the teardown is complete.
         let th = at.th;
         if let Some(&top) = self.threads[th].tearing.first()
             && self.threads[th].unlinking.iter().any(|u| u.0 == top)
         {
-            let r = &self.store.tables[top as usize];
+            let r = &self.store.tables[top];
             if r.level + 1 == level && r.page == self.pfn_bits(old) {
                 self.torn.push(th);
             }
@@ -79,7 +66,7 @@ impl Engine {
             Found { sure: f.sure && (proves || !self.vms.guessed()), ..f }
         });
         // Of which VM a thread is may be unknown; of which the table is, is not.
-        let of_table = |f: Found| At { vm: self.store.tables[f.table as usize].vm, ..at };
+        let of_table = |f: Found| At { vm: self.store.tables[f.table].vm, ..at };
         let within = Change { at: found.map_or(at, of_table), ..c };
         if careful {
             self.threads[th].cut = self.cut_page(&c).map(|_| (level - 1, gfn));

@@ -1,15 +1,21 @@
-//! Events that re-read an entry: `kvm_mmu_set_spte`, which names its page, and `fast_page_fault`.
+//! Events that read an entry again: `kvm_mmu_set_spte`, which names its page, and `fast_page_fault`. The engine's step and the silent MMUs'
+//! rules hand them over first; `false` says that the entry is not one of the TDP MMU's.
 
 use mmuscope_spte::State as SpteState;
 use mmuscope_trace::FastPfResult;
 
-use crate::engine::{At, Engine, FastFault, Fit, Install, Key, Reread, SetSpte, index_of, key_of};
+use crate::engine::Engine;
+use crate::gaps::Reread;
+use crate::keys::{Key, TableIx, index_of, key_of};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, pages_of};
+use crate::moment::At;
+use crate::reported::{FastFault, SetSpte};
 use crate::store::NONE;
-use crate::tdp::{Change, Found};
+use crate::tdp::change::{Change, Fit, Found};
+use crate::threads::Install;
 
 impl Engine {
-    /// `kvm_mmu_set_spte` of a TDP table: it tells which table. Returns whether it was one.
+    /// `kvm_mmu_set_spte` of a TDP table: its address names the table. Returns whether it was one.
     pub(crate) fn tdp_set_spte(&mut self, at: At, s: &SetSpte) -> bool {
         let SetSpte { gfn, level, .. } = *s;
         let idx = (s.sptep >> 3 & 511) as u16;
@@ -18,7 +24,7 @@ impl Engine {
             if idx == index_of(level, gfn) {
                 self.locate_install(at, &i, s);
             } else {
-                let r = &self.store.tables[i.table as usize];
+                let r = &self.store.tables[i.table];
                 let key = Key { as_id: i.as_id, level, gfn: r.gfn };
                 let values = (Some(u64::from(index_of(level, gfn))), Some(u64::from(idx)));
                 self.evidence(EvidenceKind::Index, At { vm: r.vm, ..at }, Some(i.entry), key, gfn, values);
@@ -27,7 +33,7 @@ impl Engine {
         }
         let page = s.sptep & !0xfff;
         let t = self.by_page.get(&page).copied().filter(|t| {
-            let r = &self.store.tables[*t as usize];
+            let r = &self.store.tables[*t];
             !r.silent && self.vms.is_tdp(r.vm) && self.key_is(*t, key_of(r.as_id, level, gfn))
         });
         let Some(t) = t.filter(|_| idx == index_of(level, gfn)) else {
@@ -35,7 +41,7 @@ impl Engine {
         };
         // Nothing changed: another vCPU was faster. The value is evidence all the same.
         self.seen_alive(t);
-        let r = &self.store.tables[t as usize];
+        let r = &self.store.tables[t];
         let (vm, lossy, born, key) = (r.vm, r.lossy, r.born, key_of(r.as_id, level, gfn));
         let entry = self.store.slot_mut(t, idx);
         let careful = self.careful(vm);
@@ -74,12 +80,12 @@ impl Engine {
     fn locate_install(&mut self, at: At, i: &Install, s: &SetSpte) {
         let page = s.sptep & !0xfff;
         let t = i.table;
-        let r = &self.store.tables[t as usize];
+        let r = &self.store.tables[t];
         let key = Key { as_id: i.as_id, level: i.level, gfn: r.gfn };
         let careful = self.careful(r.vm);
         if r.page == page {
             if careful && !self.same(s.spte, i.spte, i.level) {
-                // Changed again at once, and that may be told by an event that was told before, or not at all.
+                // Changed again at once, and the event of that may have come before, or not at all.
                 self.make_stale(i.entry, at.ev, Reason::Incomplete);
             } else if i.ambiguous {
                 self.store.confirm(i.span);
@@ -91,15 +97,15 @@ impl Engine {
             .by_page
             .get(&page)
             .copied()
-            .filter(|x| *x != t && self.key_is(*x, key) && !self.store.tables[*x as usize].silent);
+            .filter(|x| *x != t && self.key_is(*x, key) && !self.store.tables[*x].silent);
         if r.page == 0 && (other.is_none() || r.lossy) {
             if let Some(other) = other {
                 self.move_install(at, i, other, s, careful);
                 return;
             }
             self.retire_page(page, at.ev, at.ts);
-            if self.store.tables[t as usize].attached() {
-                self.store.tables[t as usize].page = page;
+            if self.store.tables[t].attached() {
+                self.store.tables[t].page = page;
                 self.by_page.insert(page, t);
                 self.locate_install(at, i, s);
             }
@@ -107,7 +113,7 @@ impl Engine {
         }
         // It went somewhere else than we thought.
         let recent = || {
-            let page_is = |x: &u32| self.store.tables[*x as usize].page == page && self.key_is(*x, key);
+            let page_is = |x: &TableIx| self.store.tables[*x].page == page && self.key_is(*x, key);
             self.recent.iter().rev().copied().find(page_is)
         };
         if let Some(other) = if careful { other } else { other.or_else(recent) } {
@@ -118,7 +124,7 @@ impl Engine {
             let root = r.root;
             self.retire_page(page, at.ev, at.ts);
             let new = self.make_table(at.vm, key, None, NONE, at);
-            let r = &mut self.store.tables[new as usize];
+            let r = &mut self.store.tables[new];
             (r.page, r.lossy, r.root) = (page, true, root);
             self.by_page.insert(page, new);
             self.move_install(at, i, new, s, careful);
@@ -129,10 +135,10 @@ impl Engine {
     }
 
     /// A value in a page that no event has named, with no change before it: a fault that found it done, in a table of before the trace or
-    /// the loss. Or a shadow page beside the tree, a nested guest's: then what it holds may change without a word.
+    /// the loss. Or a shadow page beside the tree, a nested guest's: then what it holds may change without an event.
     fn set_in_unknown_page(&mut self, at: At, s: &SetSpte, idx: u16) -> bool {
         let page = s.sptep & !0xfff;
-        let taken = self.by_page.get(&page).is_some_and(|t| self.store.tables[*t as usize].silent);
+        let taken = self.by_page.get(&page).is_some_and(|t| self.store.tables[*t].silent);
         if taken
             || idx != index_of(s.level, s.gfn)
             || !self.vms.is_tdp(at.vm)
@@ -143,7 +149,7 @@ impl Engine {
         }
         self.retire_page(page, at.ev, at.ts);
         let t = self.make_table(at.vm, key_of(0, s.level, s.gfn), None, NONE, at);
-        let r = &mut self.store.tables[t as usize];
+        let r = &mut self.store.tables[t];
         (r.page, r.lossy) = (page, true);
         self.by_page.insert(page, t);
         let entry = self.store.slot_mut(t, idx);
@@ -166,15 +172,15 @@ impl Engine {
         self.rereads.push(r);
     }
 
-    /// An install was booked on the wrong table: undo it there, book it here.
-    fn move_install(&mut self, at: At, i: &Install, other: u32, s: &SetSpte, careful: bool) {
+    /// An install was attributed to the wrong table: undo it there, do it here.
+    fn move_install(&mut self, at: At, i: &Install, other: TableIx, s: &SetSpte, careful: bool) {
         let back = self.store.value_before(i.span).unwrap_or((self.layout.zapped, Shade::Nonpresent));
-        if self.store.last_span(i.entry) == Some(i.span) && self.store.tables[i.table as usize].attached() {
+        if self.store.last_span(i.entry) == Some(i.span) && self.store.tables[i.table].attached() {
             let ev = at.ev;
             self.store.push(i.entry, ev, Some(back.0), back.1, Certainty::Implied, Reason::Contradicted);
         }
         let entry = self.store.slot_mut(other, (s.sptep >> 3 & 511) as u16);
-        if self.store.tables[other as usize].attached() {
+        if self.store.tables[other].attached() {
             let shade = self.shade(i.spte, i.level);
             let (certainty, reason) = if careful && !self.same(s.spte, i.spte, i.level) {
                 (Certainty::Stale, Reason::Incomplete)
@@ -201,7 +207,7 @@ impl Engine {
             return found;
         };
         let table = self.store.place(entry).table;
-        let r = &self.store.tables[table as usize];
+        let r = &self.store.tables[table];
         let vm = r.vm;
         let at = At { vm, ..at };
         if named && self.virt_minus_phys.is_none() {
@@ -223,7 +229,7 @@ impl Engine {
                 old | 2
             };
         let careful = self.careful(vm);
-        let r = &self.store.tables[table as usize];
+        let r = &self.store.tables[table];
         let sure = named
             || other.is_none()
                 && (!careful || r.alive && !self.vms.several_roots(vm) && self.store.top_as_id == 0);
@@ -243,7 +249,7 @@ impl Engine {
                 && self.same(g.from, old, level)
                 && self.same(g.to, fixed, level)
         }) {
-            // The fault came first, another CPU's change was told first.
+            // The fault came first, another CPU's change was traced first.
             self.gaps.remove(g);
             self.evidence(EvidenceKind::Reordered, at, Some(entry), key, gfn, (Some(old), Some(fixed)));
             return true;
@@ -278,7 +284,7 @@ impl Engine {
         true
     }
 
-    /// `fast_page_fault` on an entry that no event has shown: it tells a leaf, whose level is in its value, in a table of before the trace or
+    /// `fast_page_fault` on an entry that no event has shown: it shows a leaf, whose level is in its value, in a table of before the trace or
     /// the loss. Returns whether one was found.
     fn fast_fault_unseen(&mut self, at: At, f: &FastFault) -> bool {
         let At { vm, ev, ts, .. } = at;
@@ -296,20 +302,19 @@ impl Engine {
             return false;
         }
         let key = key_of(0, level, gfn);
-        let of_vm = |t: &u32| self.store.tables[*t as usize].vm == vm;
+        let of_vm = |t: &TableIx| self.store.tables[*t].vm == vm;
         let mut here = self.live.get(&key).into_iter().flatten().copied().filter(of_vm);
         let table = match (here.next(), here.next()) {
             (None, _) => self.make_table(vm, key, None, NONE, at),
             (Some(t), None)
-                if self.store.tables[t as usize].vm == vm
-                    && self.fit(t, idx, f.old, level) == Fit::Unknown =>
+                if self.store.tables[t].vm == vm && self.fit(t, idx, f.old, level) == Fit::Unknown =>
             {
                 t
             }
             _ => return false,
         };
-        if !self.store.tables[table as usize].born {
-            self.store.tables[table as usize].lossy = true;
+        if !self.store.tables[table].born {
+            self.store.tables[table].lossy = true;
         }
         let entry = self.store.slot_mut(table, idx);
         let shade = self.shade(f.old, level);
@@ -346,7 +351,7 @@ impl Engine {
         }
     }
 
-    /// The entry that the lockless path worked on, as far as the event tells.
+    /// The entry that the lockless path worked on, as far as the event names it.
     fn entry_for_fast(&self, at: At, f: &FastFault) -> Option<FastHit> {
         let FastFault { sptep, old, .. } = *f;
         let gfn = f.gpa >> 12;
@@ -363,7 +368,7 @@ impl Engine {
                 let key = key_of(as_id, level, gfn);
                 let Some(c) = self.live.get(&key) else { continue };
                 for &t in c {
-                    let r = &self.store.tables[t as usize];
+                    let r = &self.store.tables[t];
                     if !r.direct || r.silent || at.vm_known && r.vm != at.vm {
                         continue;
                     }

@@ -1,12 +1,16 @@
-//! Tables that are torn down: what their end takes with it, in whichever order it is told.
+//! Tables that are torn down: what their end takes with it, in whichever order the events come ([`Unlink`](mmuscope_spte::Unlink)). A table is
+//! detached when its link is cut, and freed when its thread goes on to something else; nothing here decides which table an event means where
+//! several may be meant, except where a thread announced one.
 
 use mmuscope_spte::State as SpteState;
 use mmuscope_trace::Page;
 
-use crate::engine::{At, Engine, Fit, Key};
+use crate::engine::Engine;
+use crate::keys::{Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
+use crate::moment::At;
 use crate::store::NONE;
-use crate::tdp::{Change, Found};
+use crate::tdp::change::{Change, Fit, Found};
 
 impl Engine {
     /// A change in a table that is being, or was, torn down.
@@ -22,9 +26,8 @@ impl Engine {
             let known = self.store.slot(table, idx).and_then(|e| self.child_of.remove(&e));
             let by_page = self.by_page.get(&page).copied().filter(|t| self.key_is(*t, Self::child_key(c)));
             let known = if careful { by_page.or(known) } else { known };
-            let child = known.or_else(|| {
-                self.recent.iter().rev().copied().find(|c| self.store.tables[*c as usize].page == page)
-            });
+            let child = known
+                .or_else(|| self.recent.iter().rev().copied().find(|c| self.store.tables[*c].page == page));
             if let Some(c) = child {
                 self.detach_tree(c, ev, ts);
                 // Unless they came before (7.2 and later).
@@ -47,25 +50,25 @@ impl Engine {
             // Entries that were never filled are removed with their table by the hundreds: the table's end says it.
             if known || old_state != SpteState::Nonpresent {
                 let entry = self.store.slot_mut(table, idx);
-                if found.fit == Fit::No && !self.store.tables[table as usize].lossy {
+                if found.fit == Fit::No && !self.store.tables[table].lossy {
                     let from = self.store.now(entry).map_or(l.zapped, |b| b.0);
                     if !self.late.remove(&entry) {
                         self.leave_gap(c, entry, from);
                     }
                 }
-                if self.store.tables[table as usize].dead_ev == NONE {
+                if self.store.tables[table].dead_ev == NONE {
                     let leaf =
                         |m: crate::store::Meta| matches!(m.shade.state(), State::Present | State::Mmio);
                     if !self.store.now(entry).is_some_and(|(_, m)| leaf(m)) {
-                        self.tell_old(c, entry, found.fit, careful);
+                        self.push_old_value(c, entry, found.fit, careful);
                     }
-                    // Its memory is freed without a word, soon: no fact that lasts.
+                    // Its memory is freed soon, without an event: no fact that lasts.
                     let (certainty, reason) = (Certainty::Implied, Reason::PageZapped);
                     self.store.push(entry, ev, Some(new), shade, certainty, reason);
                 }
             }
         } else {
-            // Another thread filled an entry just before the table was unlinked, and tells it now.
+            // Another thread filled an entry just before the table was unlinked, and its event comes now.
             let entry = self.store.slot_mut(table, idx);
             self.late.insert(entry);
             self.note(EvidenceKind::Reordered, c, None, (Some(old), Some(new)));
@@ -74,7 +77,7 @@ impl Engine {
                 let page = self.pfn_bits(new);
                 self.retire_page(page, ev, ts);
                 let child = self.make_table(vm, child_key, None, entry, c.at);
-                self.store.tables[child as usize].page = page;
+                self.store.tables[child].page = page;
                 self.child_of.insert(entry, child);
                 self.detach_tree(child, ev, ts);
                 self.threads[th].went_through(child);
@@ -83,13 +86,13 @@ impl Engine {
     }
 
     /// A table and everything below it is out of reach.
-    pub(crate) fn detach_tree(&mut self, table: u32, ev: u32, ts: u64) {
-        if !self.store.tables[table as usize].attached() {
+    pub(crate) fn detach_tree(&mut self, table: TableIx, ev: u32, ts: u64) {
+        if !self.store.tables[table].attached() {
             return;
         }
         let mut stack = vec![table];
         while let Some(t) = stack.pop() {
-            let r = &self.store.tables[t as usize];
+            let r = &self.store.tables[t];
             if !r.attached() {
                 continue;
             }
@@ -115,12 +118,12 @@ impl Engine {
         }
     }
 
-    /// A table is being torn down. Since 7.2 its unlinking is told only after its entries.
+    /// A table is being torn down. Since 7.2 its unlinking is traced only after its entries.
     pub(crate) fn tdp_prepare_zap(&mut self, at: At, page: &Page) {
         let Some(gfn) = page.gfn else { return };
         let level = page.role.level;
-        let is = |s: &Self, t: u32| {
-            let r = &s.store.tables[t as usize];
+        let is = |s: &Self, t: TableIx| {
+            let r = &s.store.tables[t];
             r.level == level && r.gfn == gfn
         };
         let At { th, ev, ts, .. } = at;
@@ -138,47 +141,47 @@ impl Engine {
         let mut rivals = false;
         // Below what it is tearing down already, else a table still linked.
         let below = self.recent.iter().rev().copied().find(|t| {
-            is(self, *t) && self.store.tables[*t as usize].dead_ev == NONE && {
-                let p = self.store.tables[*t as usize].parent;
+            is(self, *t) && self.store.tables[*t].dead_ev == NONE && {
+                let p = self.store.tables[*t].parent;
                 p != NONE && thread.tearing.contains(&self.store.place(p).table)
             }
         });
-        // Another CPU found the entry empty and told so first: the table was taken for unlinked then.
+        // Another CPU found the entry empty and traced that first: the table was taken for unlinked then.
         let raced = || {
             self.recent.iter().rev().copied().find(|t| {
-                let r = &self.store.tables[*t as usize];
+                let r = &self.store.tables[*t];
                 is(self, *t) && r.parent != NONE && self.gaps.iter().any(|g| g.entry == r.parent)
             })
         };
         let table = below.or_else(raced).or_else(|| {
             let smm = page.role.smm;
-            let mut c: Vec<u32> = (0..=1u8)
+            let mut c: Vec<TableIx> = (0..=1u8)
                 .filter(|as_id| smm.is_none_or(|s| s == (*as_id == 1)))
                 .filter_map(|as_id| self.live.get(&Key { as_id, level, gfn }))
                 .flatten()
                 .copied()
                 .filter(|t| {
-                    let r = &self.store.tables[*t as usize];
+                    let r = &self.store.tables[*t];
                     vm.is_none_or(|v| v == r.vm)
                         && r.parent != NONE
                         && page.role.mirror.is_none_or(|m| m == r.mirror)
                 })
                 .collect();
             let zapping = thread.zapping;
-            let other = |t: &u32| self.obsolete.contains(&self.store.tables[*t as usize].root) != zapping;
+            let other = |t: &TableIx| self.obsolete.contains(&self.store.tables[*t].root) != zapping;
             c.sort_by_key(other);
-            let as_id = |t: &u32| self.store.tables[*t as usize].as_id;
-            // Of which address space it is, its entries will tell.
+            let as_id = |t: &TableIx| self.store.tables[*t].as_id;
+            // Its entries will show of which address space it is.
             rivals =
                 c.first().is_some_and(|f| c.iter().any(|t| other(t) == other(f) && as_id(t) != as_id(f)));
             c.first().copied().filter(|_| !rivals)
         });
         if rivals && !self.careful_at(at) {
-            self.threads[th].doomed = Some((level, gfn, prev));
+            self.threads[th].unclear = Some((level, gfn, prev));
         }
         if let Some(t) = table {
             if self.careful_at(at) {
-                // It may be one that no event has named. The cut of its link will tell.
+                // It may be one that no event has named. The cut of its link will show which it is.
                 let entries: Vec<u32> = self.store.table_entries(t).collect();
                 for e in entries {
                     self.make_stale(e, ev, Reason::Incomplete);
@@ -191,21 +194,21 @@ impl Engine {
         }
     }
 
-    /// The table that the thread said it would tear down, now that its first entry tells which it was.
-    pub(super) fn find_doomed(&mut self, c: &Change) -> Option<Found> {
+    /// The table that the thread said it would tear down, now that its first entry shows which it was.
+    pub(super) fn find_announced(&mut self, c: &Change) -> Option<Found> {
         let At { th, ev, ts, .. } = c.at;
-        let (level, gfn, prev) = self.threads[th].doomed.take()?;
+        let (level, gfn, prev) = self.threads[th].unclear.take()?;
         if (c.key.level, c.key.gfn) != (level, gfn) || self.layout.is_shadow_present(c.new) {
             return None;
         }
         let vm = self.threads[th].vm;
         let zapping = self.threads[th].zapping;
         let found = self.live.get(&c.key).into_iter().flatten().copied().filter(|t| {
-            let r = &self.store.tables[*t as usize];
+            let r = &self.store.tables[*t];
             vm.is_none_or(|v| v == r.vm) && r.parent != NONE
         });
         let t = found.max_by_key(|t| {
-            let other = self.obsolete.contains(&self.store.tables[*t as usize].root) != zapping;
+            let other = self.obsolete.contains(&self.store.tables[*t].root) != zapping;
             (!other, self.fit(*t, c.idx, c.old, level))
         })?;
         let fit = self.fit(t, c.idx, c.old, level);
@@ -220,32 +223,29 @@ impl Engine {
         if page != 0
             && let Some(t) = self.by_page.get(&page).copied()
         {
-            if self.store.tables[t as usize].silent {
+            if self.store.tables[t].silent {
                 self.drop_silent(t, ev, ts);
                 return;
             }
-            let parent = self.store.tables[t as usize].parent;
+            let parent = self.store.tables[t].parent;
             if parent != NONE && self.child_of.get(&parent) == Some(&t) {
                 self.child_of.remove(&parent);
             }
             self.detach_tree(t, ev, ts);
-            self.store.bury(t, ev, ts);
+            self.store.free_table(t, ev, ts);
         }
     }
 
-    /// A page is a new table's: what was torn down in it, by a thread that has told nothing since, is gone.
-    pub(super) fn bury_page(&mut self, page: u64, ev: u32, ts: u64) {
-        if let Some(t) = self.dying.remove(&page).filter(|t| self.store.tables[*t as usize].dead_ev == NONE) {
-            self.store.bury(t, ev, ts);
+    /// A page is a new table's: what was torn down in it, by a thread that has made no event since, is gone.
+    pub(super) fn free_page(&mut self, page: u64, ev: u32, ts: u64) {
+        if let Some(t) = self.dying.remove(&page).filter(|t| self.store.tables[*t].dead_ev == NONE) {
+            self.store.free_table(t, ev, ts);
         }
     }
 
     /// A root that is obsolete and empty is freed without an event.
-    pub(super) fn check_obsolete_root(&mut self, table: u32, ev: u32, ts: u64) {
-        if self.obsolete.is_empty()
-            || !self.obsolete.contains(&table)
-            || self.store.tables[table as usize].lossy
-        {
+    pub(super) fn check_obsolete_root(&mut self, table: TableIx, ev: u32, ts: u64) {
+        if self.obsolete.is_empty() || !self.obsolete.contains(&table) || self.store.tables[table].lossy {
             return;
         }
         let busy = self.store.table_entries(table).any(|e| {
@@ -254,7 +254,7 @@ impl Engine {
         if !busy {
             self.obsolete.remove(&table);
             self.detach_tree(table, ev, ts);
-            self.store.bury(table, ev, ts);
+            self.store.free_table(table, ev, ts);
         }
     }
 }

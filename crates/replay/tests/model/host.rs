@@ -1,6 +1,6 @@
-//! What the host does to the tables: its mmu_notifiers, the monitor's ioctls, the zapping of trees.
+//! What the host does to the tables: its mmu_notifiers, the VMM's ioctls, the zapping of trees.
 
-use mmuscope_spte::{Mode, State as Is};
+use mmuscope_spte::{Mode, Resize, State as Is, Unlink, ZapAll};
 use mmuscope_trace::Body;
 
 use crate::kernel::{Kernel, base};
@@ -39,7 +39,7 @@ impl Kernel {
 
     /// The mmu_notifier: a range is gone from the host's tables.
     pub(crate) fn invalidate(&mut self, vm: usize, tid: u32, gfn: u64, pages: u64) {
-        if self.era.notifiers {
+        if self.traces.notifiers {
             let hva = 0x7f00_0000_0000 + (gfn << 12);
             self.emit(tid, Body::UnmapHvaRange { start: hva, end: hva + (pages << 12) });
         }
@@ -75,7 +75,7 @@ impl Kernel {
     pub(crate) fn age(&mut self, vm: usize, gfn: u64) {
         let tid = Self::main(vm);
         let a = self.l.masks.accessed_mask;
-        if self.era.notifiers {
+        if self.traces.notifiers {
             let hva = 0x7f00_0000_0000 + (gfn << 12);
             self.emit(tid, Body::AgeHva { start: hva, end: hva + 0x1000 });
         }
@@ -104,7 +104,7 @@ impl Kernel {
         // The lock that this is done under: what was obsolete before is gone by now.
         self.teardown(vm, usize::MAX);
         self.emit(tid, Body::ZapAllFast { mmu_valid_gen: 0, mmu_used_pages: 0 });
-        if self.era.in_place && self.era.changes {
+        if self.traces.zap_all == ZapAll::InPlace && self.changes() {
             for i in 0..self.vms[vm].roots.len() {
                 let root = self.vms[vm].roots[i].page;
                 self.clear(tid, root, usize::MAX, false);
@@ -115,7 +115,7 @@ impl Kernel {
         for r in self.vms[vm].roots.iter_mut().filter(|r| !r.mirror) {
             r.valid = false;
         }
-        if self.era.legacy {
+        if self.legacy() {
             self.teardown(vm, usize::MAX);
         }
     }
@@ -146,25 +146,25 @@ impl Kernel {
 
     /// Cuts the link to a table and frees it with all that is below, under the shared lock or alone.
     pub(crate) fn unlink(&mut self, tid: u32, page: u64, level: u8, gfn: u64, shared: bool) {
-        let told = if self.era.freezes && shared { self.l.removed.expect("frozen") } else { self.l.zapped };
+        let told = if self.traces.freeze && shared { self.l.removed.expect("frozen") } else { self.l.zapped };
         self.replace(tid, page, level, gfn, self.l.zapped, told, shared);
     }
 
     fn replace(&mut self, tid: u32, page: u64, level: u8, gfn: u64, new: u64, told: u64, shared: bool) {
         let old = self.store(page, level, gfn, new);
         let of = self.of[&page];
-        if !self.era.reversed {
+        if self.traces.unlink == Unlink::First {
             self.tell(tid, of, level, gfn, old, told);
         }
         self.remove(tid, self.child(old), level - 1, base(level - 1, gfn), shared);
-        if self.era.reversed {
+        if self.traces.unlink == Unlink::Last {
             self.tell(tid, of, level, gfn, old, told);
         }
     }
 
     fn remove(&mut self, tid: u32, page: u64, level: u8, gfn: u64, shared: bool) {
         let of = self.of[&page];
-        if self.era.changes || self.era.legacy {
+        if self.traces.page_zaps || self.legacy() {
             let page = self.page(level, gfn, of);
             self.emit(tid, Body::PrepareZapPage { page });
         }
@@ -178,13 +178,13 @@ impl Kernel {
             // 5.11 clears what is there; later kernels freeze all, empty ones too.
             let told = self.l.removed.unwrap_or(self.l.zapped);
             self.store(page, level, at, told);
-            if !self.era.reversed {
+            if self.traces.unlink == Unlink::First {
                 self.tell(tid, of, level, at, e, told);
             }
             if self.l.state(e, level) == Is::Table {
                 self.remove(tid, self.child(e), level - 1, at, shared);
             }
-            if self.era.reversed {
+            if self.traces.unlink == Unlink::Last {
                 self.tell(tid, of, level, at, e, told);
             }
         }
@@ -203,10 +203,10 @@ impl Kernel {
         }
     }
 
-    /// The monitor ends: its trees go at once, and the host has their pages for others.
+    /// The VMM ends: its trees go at once, and the host has their pages for others.
     pub(crate) fn die(&mut self, vm: usize) {
-        // Where neither zaps nor pages are told, nothing tells a VM's end.
-        if !self.era.changes && !self.era.legacy {
+        // Where neither zaps nor pages are shown, nothing shows a VM's end.
+        if !self.changes() && !self.legacy() {
             return;
         }
         let tid = Self::main(vm);
@@ -221,7 +221,7 @@ impl Kernel {
 
     /// A memslot deleted with the quirk off: its leaves are zapped, the trees stay.
     pub(crate) fn delete_slot(&mut self, vm: usize, gfn: u64, pages: u64) {
-        if !self.era.quirk || !self.era.changes {
+        if !self.traces.slot_leaves || !self.changes() {
             return;
         }
         for (p, l, g, _) in self.each(vm, false, gfn, gfn + pages) {
@@ -232,7 +232,7 @@ impl Kernel {
 
     /// Before dirty logging.
     pub(crate) fn split(&mut self, vm: usize, gfn: u64) {
-        if !self.era.fast {
+        if !self.traces.eager_splits {
             return;
         }
         let hit = self.each(vm, true, gfn, gfn + 1).into_iter().find(|(_, l, ..)| *l == 2);
@@ -258,7 +258,7 @@ impl Kernel {
     pub(crate) fn recover(&mut self, vm: usize, gfn: u64) {
         let Some(page) = self.broken_up(vm, gfn) else { return };
         let (tid, first) = (Self::main(vm), gfn & !0x1ff);
-        if self.era.recovers {
+        if self.traces.recovery == Resize::InPlace {
             let new = self.leaf(vm, 2, first, false);
             self.replace(tid, page, 2, first, new, new, true);
         } else {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mmuscope_replay::fixture::{self, direct_page};
-use mmuscope_spte::{AdType, Layout, LayoutSpec, Leaf, Mode, State as Is};
+use mmuscope_spte::{AdType, Layout, Leaf, MarkMmio, Mode, PageLevel, Resize, SetSpte, State as Is, Traces};
 use mmuscope_trace::{Body, Event, FastPfResult, Page, Role, StrId, TaskInfo, Trace, VmGuess};
 
-use crate::ops::{Access, Era, Op, anonymous, frame, huge};
+use crate::ops::{Access, Era, Mmu, Op, anonymous, frame, huge};
 
 /// The host's frame of zeroes.
 const ZERO: u64 = 0xabc;
@@ -36,6 +36,7 @@ pub(crate) type Mapped = (u16, u8, u8, u64, u64);
 pub(crate) struct Kernel {
     pub(crate) era: Era,
     pub(crate) l: Layout,
+    pub(crate) traces: Traces,
     pub(crate) trace: Trace,
     pub(crate) ts: u64,
     /// The recording is binary: roles say which address space and whether a page mirrors one.
@@ -63,7 +64,8 @@ pub(crate) fn base(level: u8, gfn: u64) -> u64 {
 
 impl Kernel {
     pub(crate) fn new(era: Era, binary: bool) -> Self {
-        let l = LayoutSpec::named(era.layout).and_then(|s| s.resolve()).expect("a layout").layout;
+        let kernel = era.spec().resolve().expect("a layout");
+        let mirror = era.mmu == Mmu::Mirror;
         let mut trace = Trace::default();
         for vm in 0..2u32 {
             let pid = 100 + vm * 10;
@@ -77,11 +79,12 @@ impl Kernel {
         }
         Self {
             era,
-            l,
+            l: kernel.layout,
+            traces: kernel.traces,
             trace,
             ts: 1_000_000,
-            binary: binary || era.mirror,
-            smm: !era.mirror,
+            binary: binary || mirror,
+            smm: !mirror,
             mem: BTreeMap::new(),
             of: BTreeMap::new(),
             free: Vec::new(),
@@ -121,8 +124,8 @@ impl Kernel {
     }
 
     pub(crate) fn get_page(&mut self, tid: u32, level: u8, gfn: u64, of: (u8, bool)) {
-        // The TDP MMU of 5.10 prints the level of the entry that will point to it.
-        let printed = if self.era.changes || self.era.legacy || level == 4 { level } else { level + 1 };
+        let above = self.traces.page_level == PageLevel::Above && !self.legacy() && level != 4;
+        let printed = level + u8::from(above);
         let page = self.page(printed, gfn, of);
         self.emit(tid, Body::GetPage { page, created: true });
     }
@@ -131,14 +134,23 @@ impl Kernel {
         self.mem[&page][index(level, gfn)]
     }
 
-    /// Changes an entry without a word; what it held.
+    /// Changes an entry without an event; what it held.
     pub(crate) fn store(&mut self, page: u64, level: u8, gfn: u64, new: u64) -> u64 {
         std::mem::replace(&mut self.mem.get_mut(&page).expect("a table")[index(level, gfn)], new)
     }
 
-    /// Tells a change where this kernel does.
+    pub(crate) fn legacy(&self) -> bool {
+        self.era.mmu == Mmu::Legacy
+    }
+
+    /// Changes of entries are events: the legacy MMU has none.
+    pub(crate) fn changes(&self) -> bool {
+        self.traces.changes && !self.legacy()
+    }
+
+    /// Shows a change where this kernel does.
     pub(crate) fn tell(&mut self, tid: u32, of: (u8, bool), level: u8, gfn: u64, old: u64, told: u64) {
-        if self.era.changes && old != told {
+        if self.changes() && old != told {
             let bits = 9 * (u32::from(level) - 1);
             let gfn = gfn >> bits << bits;
             self.emit(tid, Body::TdpSpteChanged { as_id: of.0, gfn, level, old_spte: old, new_spte: told });
@@ -238,7 +250,7 @@ impl Kernel {
 
     fn fault(&mut self, vm: usize, vcpu: u32, gfn: u64, access: Access, smm: bool) {
         let tid = Self::main(vm) + 1 + vcpu;
-        let of = (u8::from(smm), self.era.mirror && gfn.is_multiple_of(2) && !smm);
+        let of = (u8::from(smm), self.era.mmu == Mmu::Mirror && gfn.is_multiple_of(2) && !smm);
         let write = access == Access::Write;
         self.root(vm, tid, of);
         self.emit(tid, fixture::exit());
@@ -285,12 +297,14 @@ impl Kernel {
         match self.l.state(old, level) {
             Is::Present if !tracked && (old & 2 != 0 || !write) => {
                 self.emit(tid, Body::SpteRequested { gfn, pfn: old >> 12 & 0xff_ffff, level, access: None });
-                if self.era.changes || !self.era.legacy {
+                if !self.legacy() {
                     // Another vCPU was faster.
                     self.set_event(tid, page, level, first);
                 }
             }
-            Is::Present if self.era.fast && (!write || old & self.l.masks.mmu_writable_mask != 0) => {
+            Is::Present
+                if self.traces.fast_faults && (!write || old & self.l.masks.mmu_writable_mask != 0) =>
+            {
                 let restored = if tracked { self.l.restore(old) } else { old };
                 let fixed = if write { restored | 2 | self.l.masks.dirty_mask } else { restored };
                 self.store(page, level, gfn, fixed);
@@ -309,14 +323,16 @@ impl Kernel {
             }
             _ => {
                 self.emit(tid, Body::SpteRequested { gfn, pfn: new >> 12 & 0xff_ffff, level, access: None });
-                if self.era.doubled && self.era.layout == "5.11/npt" {
-                    self.set_event(tid, page, level, first);
-                }
+                let (before, after) = match self.traces.set_spte {
+                    _ if self.legacy() => (0, 1),
+                    SetSpte::Never => (0, 0),
+                    SetSpte::Once => (0, 1),
+                    SetSpte::BeforeAndAfter => (1, 1),
+                    SetSpte::Twice => (0, 2),
+                };
+                (0..before).for_each(|_| self.set_event(tid, page, level, first));
                 self.change(tid, page, level, gfn, new);
-                if self.era.doubled && self.era.layout != "5.11/npt" {
-                    self.set_event(tid, page, level, first);
-                }
-                self.set_event(tid, page, level, first);
+                (0..after).for_each(|_| self.set_event(tid, page, level, first));
             }
         }
     }
@@ -331,11 +347,11 @@ impl Kernel {
             self.change(tid, page, 2, first, link);
             return child;
         }
-        if self.era.splits {
+        if self.traces.fault_splits == Resize::InPlace {
             return self.split_at(vm, tid, page, first);
         }
         let old = self.store(page, 2, first, self.l.zapped);
-        let told = if self.era.freezes { self.l.removed.expect("frozen") } else { self.l.zapped };
+        let told = if self.traces.freeze { self.l.removed.expect("frozen") } else { self.l.zapped };
         self.tell(tid, of, 2, first, old, told);
         let child = self.alloc(of);
         self.get_page(tid, 1, first, of);
@@ -377,7 +393,7 @@ impl Kernel {
             let new = self.l.mmio(gfn, 6, generation);
             let sptep = self.virt(page, 1, gfn);
             let mark = Body::MarkMmioSpte { sptep, gfn, access: 6, generation };
-            let early = self.era.layout == "5.11/npt" || !self.era.changes;
+            let early = self.traces.mark_mmio == MarkMmio::Before || self.legacy();
             if self.at(page, 1, gfn) == new {
                 self.emit(tid, Body::HandleMmioPageFault { addr: 0, gfn, access: 6 });
             } else {
@@ -388,7 +404,7 @@ impl Kernel {
                 if !early {
                     self.emit(tid, mark);
                 }
-                if !self.era.notifiers {
+                if self.traces.mmio_set_spte {
                     self.set_event(tid, page, 1, gfn);
                 }
             }

@@ -1,7 +1,7 @@
-//! A naive model of KVM's page tables against the replay: random work by several vCPUs and VMs, told as each kernel era tells it.
+//! A naive model of KVM's page tables against the replay: random work by several vCPUs and VMs, shown as each kernel era shows it.
 //!
 //! The model holds every table as 512 plain values and emits, for each step, the events the era's kernel emits (and none for what it does
-//! silently). Where the kernel speaks the replay must hold exactly the model's leaves, at every moment; where it is silent, or events are
+//! without an event). Where the kernel speaks the replay must hold exactly the model's leaves, at every moment; where it is silent, or events are
 //! missing, nothing it calls a fact may be false. This guards kernels and sequences that no recording shows.
 
 #![allow(clippy::too_many_arguments, reason = "the fields of one event travel together")]
@@ -17,18 +17,17 @@ use kernel::{Kernel, Mapped};
 use mmuscope_replay::{
     Certainty, LayoutOverride, Reason, ReplayOptions, State, StateFilter, Timeline, VmId, replay,
 };
-use mmuscope_spte::LayoutSpec;
 use mmuscope_trace::{Body, Event, EventStore, Trace};
 use ops::{
-    E5_10, E5_11, E5_12, E6_1, E6_1_NOAD, E6_6, E6_12, E6_12_NOAD, E6_18, E7_2, Era, LEGACY, LEGACY_5_10, Op,
-    TDX, ops,
+    E5_10, E5_11, E5_12, E6_1, E6_1_NOAD, E6_6, E6_12, E6_12_NOAD, E6_18, E7_2, E7_9, Era, LEGACY,
+    LEGACY_5_10, Op, TDX, ops,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 impl Kernel {
     fn replay(&self, trace: &Trace) -> Timeline {
-        let spec = LayoutSpec::named(self.era.layout).expect("a layout");
+        let spec = self.era.spec();
         replay(trace, &ReplayOptions { layout: LayoutOverride { spec }, ..ReplayOptions::default() })
     }
 
@@ -91,7 +90,7 @@ fn without(trace: &Trace, late: usize, lose: impl Fn(usize) -> bool) -> Trace {
 fn exact(era: Era, ops: &[Op], binary: bool) -> Result<(), TestCaseError> {
     let mut k = Kernel::new(era, binary);
     // Without addresses fast faults do not tell which address space they were in.
-    k.smm &= binary || !era.fast;
+    k.smm &= binary || !k.traces.fast_faults;
     k.run(ops);
     let t = k.replay(&k.trace);
     for (ts, held) in &k.snaps {
@@ -111,7 +110,7 @@ fn exact(era: Era, ops: &[Op], binary: bool) -> Result<(), TestCaseError> {
             let mut v: Vec<(VmId, u8, u8, u64, Option<u64>, State)> = t
                 .state_at(at, &StateFilter::default())
                 .into_iter()
-                // What was there before its first event, only that event tells.
+                // What was there before its first event, only that event shows it.
                 .filter(|(_, s)| s.reason != Reason::OldValue)
                 .map(|(e, s)| (e.vm, e.as_id, e.level, e.gfn, s.spte, s.state))
                 .filter(|x| matches!(x.5, State::Present | State::Mmio | State::Table))
@@ -179,6 +178,7 @@ models! {
     exact_6_12_noad honest_6_12_noad E6_12_NOAD;
     exact_6_18 honest_6_18 E6_18;
     exact_7_2 honest_7_2 E7_2;
+    exact_7_9 honest_7_9 E7_9;
     exact_tdx honest_tdx TDX;
 }
 

@@ -1,65 +1,61 @@
-//! What may happen, and what each kernel tells of it.
+//! What may happen, and the kernels that it happens under.
 
+use mmuscope_spte::LayoutSpec;
 use proptest::prelude::*;
 
-/// What a kernel does and tells.
+/// A kernel, and the MMU it runs. What the kernel traces, and in which order, is in `layouts/traces.toml` of the `spte` crate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Era {
+    /// Name of the layout; of a release, so that what the release traces is known.
     pub(crate) layout: &'static str,
-    /// `kvm_tdp_mmu_spte_changed`.
-    pub(crate) changes: bool,
-    /// `kvm_mmu_set_spte` comes twice, the first time (5.11) with the old value.
-    pub(crate) doubled: bool,
-    /// Atomic zaps are told as a freeze, and the release is not (5.12 to 6.9).
-    pub(crate) freezes: bool,
-    /// All roots are zapped in place rather than made obsolete (5.11, 5.12).
-    pub(crate) in_place: bool,
-    /// The lockless path fixes entries, with its own event only.
-    pub(crate) fast: bool,
-    /// mmu_notifier ranges are told.
-    pub(crate) notifiers: bool,
-    /// Faults split huge pages in place (6.2); before that they zap them.
-    pub(crate) splits: bool,
-    /// Memslots may be deleted leaf by leaf (6.12).
-    pub(crate) quirk: bool,
-    /// Huge pages come back in place of a table (6.13).
-    pub(crate) recovers: bool,
-    /// Links are told cut after the entries of their table (7.2).
-    pub(crate) reversed: bool,
-    /// The legacy MMU: zapped pages are told.
-    pub(crate) legacy: bool,
-    /// TDX: half of the frames are private, in a mirror tree.
-    pub(crate) mirror: bool,
+    /// A layout file instead, by its name and its text.
+    pub(crate) file: Option<(&'static str, &'static str)>,
+    pub(crate) mmu: Mmu,
 }
 
-pub(crate) const E6_1: Era = Era {
-    layout: "6.1/npt",
-    changes: true,
-    doubled: false,
-    freezes: true,
-    in_place: false,
-    fast: true,
-    notifiers: true,
-    splits: false,
-    quirk: false,
-    recovers: false,
-    reversed: false,
-    legacy: false,
-    mirror: false,
-};
-pub(crate) const E6_1_NOAD: Era = Era { layout: "6.1/ept-noad", ..E6_1 };
-pub(crate) const E6_6: Era = Era { layout: "6.6/npt", splits: true, ..E6_1 };
-pub(crate) const E5_12: Era =
-    Era { layout: "5.12/npt", doubled: true, in_place: true, fast: false, notifiers: false, ..E6_1 };
-pub(crate) const E5_11: Era = Era { layout: "5.11/npt", freezes: false, ..E5_12 };
-pub(crate) const E6_12: Era = Era { layout: "6.12/npt", freezes: false, quirk: true, ..E6_6 };
-pub(crate) const E6_12_NOAD: Era = Era { layout: "6.12/ept-noad", ..E6_12 };
-pub(crate) const E6_18: Era = Era { layout: "6.18/npt", recovers: true, ..E6_12 };
-pub(crate) const E7_2: Era = Era { layout: "7.2/npt", reversed: true, ..E6_18 };
-pub(crate) const TDX: Era = Era { layout: "6.18/ept", mirror: true, ..E6_18 };
-pub(crate) const E5_10: Era = Era { layout: "5.10/npt", changes: false, doubled: false, ..E5_11 };
-pub(crate) const LEGACY: Era = Era { changes: false, legacy: true, ..E6_1 };
-pub(crate) const LEGACY_5_10: Era = Era { legacy: true, ..E5_10 };
+/// Which of KVM's MMUs maps the guest's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mmu {
+    /// The TDP MMU.
+    Tdp,
+    /// The legacy MMU with direct pages, whose zapped pages are traced and whose changes are not.
+    Legacy,
+    /// The TDP MMU of a TDX guest: half of the frames are private, in a mirror tree.
+    Mirror,
+}
+
+impl Era {
+    const fn tdp(layout: &'static str) -> Self {
+        Self { layout, file: None, mmu: Mmu::Tdp }
+    }
+
+    /// Where the layout and what is traced come from.
+    pub(crate) fn spec(&self) -> LayoutSpec {
+        match self.file {
+            Some((name, text)) => {
+                LayoutSpec { file: Some((name.into(), text.into())), ..LayoutSpec::default() }
+            }
+            None => LayoutSpec::named(self.layout).expect("a layout"),
+        }
+    }
+}
+
+pub(crate) const E5_10: Era = Era::tdp("5.10/npt");
+pub(crate) const E5_11: Era = Era::tdp("5.11/npt");
+pub(crate) const E5_12: Era = Era::tdp("5.12/npt");
+pub(crate) const E6_1: Era = Era::tdp("6.1/npt");
+pub(crate) const E6_1_NOAD: Era = Era::tdp("6.1/ept-noad");
+pub(crate) const E6_6: Era = Era::tdp("6.6/npt");
+pub(crate) const E6_12: Era = Era::tdp("6.12/npt");
+pub(crate) const E6_12_NOAD: Era = Era::tdp("6.12/ept-noad");
+pub(crate) const E6_18: Era = Era::tdp("6.18/npt");
+pub(crate) const E7_2: Era = Era::tdp("7.2/npt");
+/// A kernel that no file of the `spte` crate knows: its layout and its traces are one file.
+pub(crate) const E7_9: Era =
+    Era { file: Some(("7.9.toml", include_str!("../kernels/7.9.toml"))), ..Era::tdp("") };
+pub(crate) const TDX: Era = Era { mmu: Mmu::Mirror, ..Era::tdp("6.18/ept") };
+pub(crate) const LEGACY: Era = Era { mmu: Mmu::Legacy, ..E6_1 };
+pub(crate) const LEGACY_5_10: Era = Era { mmu: Mmu::Legacy, ..E5_10 };
 
 /// One thing that happens. Frames are numbers of places that have something of everything.
 #[derive(Clone, Debug)]

@@ -17,7 +17,7 @@ pub(super) fn notes(layout: &Layout, d: &Decoded, kernel: Option<Kernel>) -> Vec
     if d.host_entry {
         add(NoteKind::Hint, String::from("PVM host mapping: do not follow it as an SPTE"));
     }
-    if crate::bugs::is_mmio_and_present(layout, d.raw) {
+    if layout.is_mmio_and_present(d.raw) {
         add(
             NoteKind::Problem,
             format!(

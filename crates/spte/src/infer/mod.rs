@@ -95,11 +95,10 @@ pub fn judge(spec: &LayoutSpec, evidence: &Evidence, library: &Library) -> Resul
             continue;
         }
         for mode in Mode::ALL {
-            let fits = library.has(era.family, mode)
+            let fits = library.era_has(eras, at, mode)
                 && spec.mode.is_none_or(|m| m.value == mode)
                 && mode_of_masks.is_none_or(|m| m.format() == mode.format())
-                && vendor.is_none_or(|v| vendor_has(v, mode))
-                && !(matches!(mode, Mode::TdxShared | Mode::TdxMirror) && era.id < "E13");
+                && vendor.is_none_or(|v| vendor_has(v, mode));
             if !fits {
                 continue;
             }

@@ -77,7 +77,7 @@ pub(super) fn best_level(layout: &Layout, value: &Value, reserved: bool) -> Deco
 /// this entry or another one of its walk had reserved bits set, so that such bits count neither for nor against the layout.
 pub(super) fn fit(layout: &Layout, d: &Decoded, value: &Value, reserved: bool, tally: &mut Tally) {
     fit_role(layout, d, value, tally);
-    if crate::bugs::is_mmio_and_present(layout, d.raw) {
+    if layout.is_mmio_and_present(d.raw) {
         // The value fits neither of the two kinds it claims to be.
         return tally.add(-45, || String::from("it passes the MMIO test and carries MMU-present"));
     }

@@ -6,11 +6,11 @@
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 
 use crate::{
-    AdRule, Era, FixRule, Format, Host, HostSpec, Kernel, Known, Layout, MaskName, Masks, Mode, Name,
-    PresentRule, Provenance, Vendor,
+    AdRule, Era, Error, FixRule, Format, Host, HostSpec, Kernel, Known, Layout, MaskName, Masks, Mode, Name,
+    PresentRule, Provenance, Traces, Vendor,
     bits::Field,
     eras,
-    file::{File, FileError, Item, SCHEMA, Value},
+    file::{File, Item, SCHEMA, Value},
     layouts::{self, Library},
     mmio,
 };
@@ -20,52 +20,6 @@ mod settings;
 
 use rules::{bad_mt_xwr, caching, computed_masks, generation, mask_follows_value, reserved, width};
 use settings::{Settings, Terms, When};
-
-/// Why no layout could be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Error {
-    /// A layout file has a mistake.
-    File(FileError),
-    /// No shipped layout has this name.
-    UnknownLayout(String),
-    /// Neither the mode nor the layout is known.
-    NoMode,
-    /// This is not the name of a mask variable.
-    UnknownMask(String),
-    /// The parts that are given exclude each other, so no layout is left.
-    Clash(Vec<String>),
-}
-
-impl core::fmt::Display for Error {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Error::File(error) => error.fmt(f),
-            Error::UnknownLayout(name) => write!(
-                f,
-                "no layout is called `{name}`: names are ERA/MODE, FAMILY/MODE or RELEASE/MODE, as E10/ept, C/npt or 6.1/npt"
-            ),
-            Error::NoMode => write!(f, "the paging mode is not known: name it (ept, npt, shadow64 …)"),
-            Error::Clash(parts) => write!(f, "no layout has {}", parts.join(" and ")),
-            Error::UnknownMask(name) => write!(f, "`{name}` is not a mask variable of KVM"),
-        }
-    }
-}
-
-impl core::error::Error for Error {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Error::File(error) => Some(error),
-            _ => None,
-        }
-    }
-}
-
-impl From<FileError> for Error {
-    fn from(error: FileError) -> Self {
-        Error::File(error)
-    }
-}
 
 /// What is known about the layout of some values; resolve it to decode.
 #[derive(Clone, Debug, Default)]
@@ -89,6 +43,8 @@ pub struct LayoutSpec {
 pub struct Resolved {
     /// The layout.
     pub layout: Layout,
+    /// What the kernel traces.
+    pub traces: Traces,
     /// The name of its era (`E10`), where it has one.
     pub era: Option<Known<&'static str>>,
     /// The kernel release, where known.
@@ -129,6 +85,11 @@ impl LayoutSpec {
             spec.kernel = Some(Known::given(Kernel::parse(kernel).ok_or_else(unknown)?));
         }
         Ok(spec)
+    }
+
+    /// A shipped layout by name, for a host of which nothing else is known.
+    pub fn find(name: &str) -> Result<Resolved, Error> {
+        Self::named(name)?.resolve()
     }
 
     /// Sets the value of a kernel variable: a mask, or a variable from which a mask or a host fact follows (`shadow_phys_bits`, `sme_me_mask`,
@@ -256,6 +217,8 @@ impl LayoutSpec {
 
         let mut settings = Settings { list: [None; SCHEMA.len()], notes: Vec::new(), depth: 0 };
         let when = When { library, eras, era: era.value, kernel: &kernel };
+        settings.add_file(library.traces()?, &when)?;
+        settings.depth = 0;
         let name;
         if let Some(file) = &user_file {
             settings.add_file(file, &when)?;
@@ -271,6 +234,7 @@ impl LayoutSpec {
         let (layout, masks_from) = self.build(name, mode.value, &settings, &host, &mut notes)?;
         Ok(Resolved {
             layout,
+            traces: rules::traces(&settings)?,
             era: Some(Known { value: eras[era.value].id, from: era.from }),
             kernel: self.kernel,
             mode_from: mode.from,

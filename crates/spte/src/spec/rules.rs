@@ -1,12 +1,60 @@
-//! What follows from a host: address widths, the L1TF split, generations, reserved bits. [`super::LayoutSpec::resolve`] calls it.
+//! What follows from a host: address widths, the L1TF split, generations, reserved bits; and what the kernel traces, which follows from its
+//! release. [`super::LayoutSpec::resolve`] calls it.
 
 use alloc::{format, string::String, vec::Vec};
 
-use super::{
-    Error,
-    settings::{Settings, Terms},
+use super::settings::{Settings, Terms};
+use crate::{
+    Error, Host, MarkMmio, Masks, PageLevel, Resize, SetSpte, Traces, Unlink, Vendor, ZapAll, bits, mmio,
 };
-use crate::{Host, Masks, Vendor, bits, mmio};
+
+/// What the kernel traces.
+pub(super) fn traces(s: &Settings<'_>) -> Result<Traces, Error> {
+    let flag = |key| s.flag("traces", key);
+    let word = |key, words: &[&'static str]| s.word("traces", key, words);
+    let resize = |key| {
+        Ok::<_, Error>(match word(key, &["zap", "in-place"])? {
+            "zap" => Resize::Zap,
+            _ => Resize::InPlace,
+        })
+    };
+    Ok(Traces {
+        changes: flag("changes")?,
+        set_spte: match word("set_spte", &["never", "once", "before-and-after", "twice"])? {
+            "never" => SetSpte::Never,
+            "once" => SetSpte::Once,
+            "twice" => SetSpte::Twice,
+            _ => SetSpte::BeforeAndAfter,
+        },
+        freeze: flag("freeze")?,
+        release: flag("release")?,
+        page_zaps: flag("page_zaps")?,
+        page_level: match word("page_level", &["own", "above"])? {
+            "own" => PageLevel::Own,
+            _ => PageLevel::Above,
+        },
+        zap_all: match word("zap_all", &["in-place", "obsolete"])? {
+            "in-place" => ZapAll::InPlace,
+            _ => ZapAll::Obsolete,
+        },
+        unlink: match word("unlink", &["first", "last"])? {
+            "first" => Unlink::First,
+            _ => Unlink::Last,
+        },
+        fast_faults: flag("fast_faults")?,
+        notifiers: flag("notifiers")?,
+        change_pte: flag("change_pte")?,
+        mark_mmio: match word("mark_mmio", &["before", "after"])? {
+            "before" => MarkMmio::Before,
+            _ => MarkMmio::After,
+        },
+        mmio_set_spte: flag("mmio_set_spte")?,
+        eager_splits: flag("eager_splits")?,
+        fault_splits: resize("fault_splits")?,
+        recovery: resize("recovery")?,
+        slot_leaves: flag("slot_leaves")?,
+    })
+}
 
 pub(super) fn width(s: &Settings<'_>, host: &Host) -> Result<u32, Error> {
     let keyids = host.vendor.value == Vendor::Intel && host.phys_bits.value != host.maxphyaddr.value;

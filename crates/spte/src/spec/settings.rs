@@ -6,9 +6,8 @@ use alloc::{
     vec::Vec,
 };
 
-use super::Error;
 use crate::{
-    Era, Host, Kernel, Mode, Vendor, bits,
+    Era, Error, Host, Kernel, Mode, Vendor, bits,
     file::{self, File, FileError, Item, SCHEMA, Scope, Value},
     layouts::{self, Library},
 };

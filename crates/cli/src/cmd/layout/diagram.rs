@@ -125,11 +125,11 @@ pub(crate) fn svg(title: &str, rows: &[(String, Vec<BitRun>)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mmuscope_spte::{State, layouts};
+    use mmuscope_spte::{LayoutSpec, State};
 
     #[test]
     fn boxes_line_up_and_cover_all_bits() {
-        let layout = layouts::find("E10/ept").expect("shipped").layout;
+        let layout = LayoutSpec::find("E10/ept").expect("shipped").layout;
         let runs = layout.bit_runs(State::Present, 1);
         let lines = text(&runs, Some(0x0600_0001_2345_6b77));
         let widths: Vec<usize> = lines.iter().map(|l| l.chars().count()).collect();
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn svg_escapes_and_closes() {
-        let layout = layouts::find("E14/ept").expect("shipped").layout;
+        let layout = LayoutSpec::find("E14/ept").expect("shipped").layout;
         let svg = svg("a < b & c", &[("leaf".into(), layout.bit_runs(State::Present, 1))]);
         assert!(svg.contains("a &lt; b &amp; c") && svg.ends_with("</svg>\n"));
         assert_eq!(svg.matches("<rect").count(), svg.matches("</rect>").count() + 1);

@@ -1,0 +1,93 @@
+//! [`Silent`], what is kept of MMUs that do not trace their zaps. The rules beside this file fill it and ask it; nothing here decides
+//! anything, and nobody outside this module writes to it.
+
+use std::collections::BTreeMap;
+
+use mmuscope_trace::Trace;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::fresh::Fresh;
+use super::live::{Live, ZapAll};
+use super::places::Places;
+use super::ranges::{Cow, Ranges};
+use super::shadow::SpKey;
+use crate::keys::TableIx;
+
+/// A walk of a guest's page tables, and the frames that walks since the last exit led to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Walks {
+    pub(super) addr: u64,
+    pub(super) frames: Vec<u64>,
+    /// Frames of the guest's tables that the last one went through, by level; the root's is not traced.
+    pub(super) tables: [Option<u64>; 6],
+    /// Some of them led nowhere that is known.
+    pub(super) dark: bool,
+    /// The last one has not come to its end.
+    pub(super) open: bool,
+    /// The last one ended in a fault for the guest: that the guest's entry was present.
+    pub(super) fault: Option<bool>,
+}
+
+/// State of the silent MMUs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Silent {
+    /// Entry of a slot, by the slot's physical address.
+    pub(super) slots: FxHashMap<u64, u32>,
+    /// Entries whose value is known, per VM.
+    pub(crate) fresh: FxHashMap<u16, Fresh>,
+    /// Pages that a thread made or looked up in the fault it is in, and whether it made them: the install that follows goes to the last.
+    pub(super) made: FxHashMap<u32, Vec<(SpKey, bool)>>,
+    /// Pages that exist, located or not.
+    pub(super) live: Live,
+    /// VMs whose pages are named by the level of the entry that points to them: the TDP MMU of 5.10.
+    pub(super) above: FxHashSet<u16>,
+    /// VMs whose pages show that they are not the TDP MMU's, and those that have a direct root.
+    pub(super) legacy: FxHashSet<u16>,
+    pub(super) direct_root: FxHashSet<u16>,
+    pub(super) table_of: FxHashMap<SpKey, TableIx>,
+    pub(super) key_of_table: FxHashMap<TableIx, SpKey>,
+    /// What each table was when it was last known, for stories that name it later.
+    pub(crate) was: FxHashMap<TableIx, SpKey>,
+    /// Roles that two tables at once were of, as far as they are printed.
+    pub(super) twins: FxHashSet<SpKey>,
+    /// Tables by the frame they shadow.
+    pub(super) shadows: FxHashMap<(u16, u64), Vec<TableIx>>,
+    /// Guest tables that have shadow pages, located or not, and by frame how many.
+    pub(super) pages: FxHashSet<SpKey>,
+    pub(super) guest_tables: BTreeMap<(u16, u64), u32>,
+    /// Pages that are out of sync with the guest's.
+    pub(super) unsync: FxHashSet<SpKey>,
+    /// Tables of each VM in use, and of those the ones whose making was not seen.
+    pub(super) tables: FxHashMap<u16, FxHashSet<TableIx>>,
+    pub(super) unnamed: FxHashMap<u16, FxHashSet<TableIx>>,
+    pub(super) ranges: Ranges,
+    pub(super) cows: FxHashMap<u32, Cow>,
+    pub(super) places: FxHashMap<u16, Places>,
+    pub(super) walks: FxHashMap<u32, Walks>,
+    /// VMs whose guests have tables of 4-byte entries.
+    pub(super) narrow: FxHashSet<u16>,
+    /// MMIO entries known only by frame.
+    pub(super) mmio: FxHashMap<(u16, u64), u32>,
+    pub(super) mmio_tables: FxHashMap<u16, TableIx>,
+    /// All pages of a VM were made obsolete, and the thread that zaps them is not known to be done.
+    pub(super) zaps: Vec<ZapAll>,
+    /// What a thread set since it came out of the guest: once it goes on, others may have changed it.
+    pub(super) set: FxHashMap<u32, Vec<u32>>,
+    /// A (virtual, frame) pair waiting for the physical address of the same entry.
+    pub(super) virt: Option<(u32, u64, u64)>,
+    /// Entries of tables that are, or may be, direct, by level and frame.
+    pub(super) direct_at: FxHashMap<(u16, u8, u64), Vec<u32>>,
+    /// VMs with any silent table.
+    pub(super) active: bool,
+}
+
+impl Silent {
+    pub(crate) fn new(trace: &Trace) -> Self {
+        Self { ranges: Ranges::of(trace), ..Self::default() }
+    }
+
+    /// The recorder was asked for the ranges of mmu_notifiers.
+    pub(crate) fn ranges_recorded(&mut self, asked: bool) {
+        self.ranges.recorded |= asked && !self.ranges.partial;
+    }
+}

@@ -1,0 +1,295 @@
+//! The order of steps: [`Engine::step`] takes one event and hands it, part by part, to the rules. A newcomer reads this page first.
+//!
+//! The timeline calls `step` once for each event, in order. State is in [`crate::engine`], and what follows from an event is in the modules of
+//! the rules: the TDP MMU's in [`crate::tdp`], those of MMUs that do not trace their zaps in [`crate::silent`], faults in [`crate::faults`],
+//! losses in [`crate::lost`], the VM of a thread in [`crate::vms`]. This file decides nothing but their order, and never looks ahead: a prefix
+//! of a trace gives a prefix of the result.
+
+use mmuscope_trace::{Body, Event, Page, TaskKind};
+
+use crate::ends::MarkerNote;
+use crate::engine::Engine;
+use crate::keys::{TableIx, key_of};
+use crate::model::{Certainty, LostSpan, Reason, Shade};
+use crate::moment::At;
+use crate::reported::{FastFault, MarkMmio, SetSpte};
+use crate::threads::{NewPage, ThreadIx};
+
+impl Engine {
+    /// Consumes one event. The order matters: first what the event says about its thread, then whether it ends what the thread was at, then what
+    /// it says itself, then what it rules out or in for MMUs that do not trace everything, and last the fault that it is part of.
+    pub(crate) fn step(&mut self, e: &Event) {
+        let of_a_level;
+        let e = if let Some(body) = leveled(&e.body) {
+            of_a_level = Event { body, ..*e };
+            &of_a_level
+        } else {
+            e
+        };
+        let before = self.last_ts;
+        let (ev, ts) = self.count(e);
+        let cpu = usize::from(e.cpu);
+        if cpu >= self.cpu_last.len() {
+            self.cpu_last.resize(cpu + 1, ts);
+        }
+        if self.is_note(e, ev, ts, before) {
+            return;
+        }
+        self.cpu_last[cpu] = ts;
+        let Some(tid) = e.tid else { return };
+        let th = self.thread(tid);
+        self.vms.touch(&mut self.threads[th], e, ts);
+        self.goes_on(th, e, ev, ts);
+        let vm_known = self.vms.sure() && self.threads[th].vm.is_some() || self.vms.one();
+        let at = At { th, vm: self.vm_of(th), vm_known, ev, ts };
+        if self.threads[th].vm.is_some() || self.vms.one() {
+            self.vms.note_activity(at.vm, &e.body);
+            self.note_life(at, &e.body);
+        }
+        self.end_fault(at, &e.body);
+        self.apply_event(at, e);
+        self.silent_step(at, e);
+        self.unseen_fast_fault(at, e);
+        let vm = self.threads[th].vm.unwrap_or(0);
+        let tdp = self.vms.is_tdp(vm);
+        self.faults.step(&mut self.threads[th], vm, tdp, ev, ts, e);
+        self.threads[th].prev_ts = ts;
+    }
+
+    /// Numbers an event; gives its number and its time, which never goes back.
+    fn count(&mut self, e: &Event) -> (u32, u64) {
+        let ev = self.next_ev;
+        self.next_ev += 1;
+        let ts = e.ts.max(self.last_ts);
+        self.last_ts = ts;
+        self.store.ev_ts.push(ts);
+        let kind = crate::kinds::kind_of(&e.body);
+        self.recorded.see(kind);
+        self.store.ev_kind.push(kind);
+        if self.first_ts.is_none() {
+            self.first_ts = Some(ts);
+        }
+        (ev, ts)
+    }
+
+    /// Takes in what is not an event of KVM's: losses, markers, the lives of threads. `false` for all others.
+    fn is_note(&mut self, e: &Event, ev: u32, ts: u64, before: u64) -> bool {
+        let cpu = usize::from(e.cpu);
+        match e.body {
+            Body::Lost { count, .. } => {
+                let start = self.cpu_last[cpu];
+                self.lost.push(LostSpan { cpu: Some(e.cpu), start, end: ts, count, event: ev });
+                self.on_lost(ev, ts);
+                self.cpu_last[cpu] = ts;
+                return true;
+            }
+            Body::Damage { .. } => {
+                self.lost.push(LostSpan { cpu: None, start: before, end: ts, count: None, event: ev });
+                self.on_lost(ev, ts);
+                return true;
+            }
+            Body::Marker { text } => {
+                // Whoever writes one is not in the kernel's KVM.
+                let writer = e.tid.map(|tid| {
+                    let th = self.thread(tid);
+                    self.leave(th, ev);
+                    self.threads[th].vm
+                });
+                self.markers.push(MarkerNote { ev, ts, text, vm: writer.flatten() });
+                self.did_something_else(e.tid, ev, ts);
+                self.cpu_last[cpu] = ts;
+                return true;
+            }
+            Body::Task { kind: TaskKind::Exit, tid, .. } => {
+                self.thread_ended(tid, ev, ts);
+                return true;
+            }
+            Body::Task { .. } | Body::Other { .. } => return true,
+            _ => {}
+        }
+        false
+    }
+
+    /// A thread does something: what it was tearing down, zapping, or had frozen is done unless this event is part of it.
+    fn goes_on(&mut self, th: ThreadIx, e: &Event, ev: u32, ts: u64) {
+        if !self.torn.is_empty() {
+            for t in std::mem::take(&mut self.torn) {
+                self.settle(t, ev, ts);
+            }
+        }
+        if self.threads[th].zapping
+            && !matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. })
+        {
+            self.threads[th].zapping = false;
+            self.zapped_all(self.threads[th].tid, ev, ts);
+        }
+        if !matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. }) {
+            self.threads[th].announced.clear();
+            self.threads[th].notifying =
+                matches!(e.body, Body::UnmapHvaRange { .. } | Body::SetSpteHva { .. });
+        }
+        // Whatever a thread was tearing down or had frozen is done once it goes on to something else.
+        if (!self.threads[th].tearing.is_empty() || !self.threads[th].frozen.is_empty())
+            && !self.belongs_to_teardown(th, e)
+        {
+            self.settle(th, ev, ts);
+        }
+    }
+
+    /// Hands an event to the rules that it is for.
+    fn apply_event(&mut self, at: At, e: &Event) {
+        match e.body {
+            Body::TdpSpteChanged { as_id, gfn, level, old_spte, new_spte } => {
+                self.tdp_changed(at, as_id, level.clamp(1, 6), gfn, old_spte, new_spte);
+            }
+            Body::GetPage { page, created } => self.get_page(at, &page, created),
+            Body::PrepareZapPage { page } => self.prepare_zap(at, &page),
+            Body::SyncPage { page } => self.sync_page(at, &page),
+            Body::SetSpte { gfn, spte, sptep, level, .. } => {
+                self.set_spte(at, &SetSpte { gfn, spte, sptep, level: level.clamp(1, 6) });
+            }
+            Body::MarkMmioSpte { sptep, gfn, access, generation } => {
+                self.mark_mmio(at, &MarkMmio { sptep, gfn, access, generation });
+            }
+            Body::FastPageFault { cr2_or_gpa, sptep, old_spte, new_spte, result, .. } => {
+                let (gpa, old, new) = (cr2_or_gpa, old_spte, new_spte);
+                self.fast_page_fault(at, &FastFault { gpa, sptep, old, new, result });
+            }
+            Body::ZapAllFast { .. } => self.zap_all_fast(at),
+            Body::SplitHugePage { gfn, level, errno: 0, .. } => self.silent_split(at, gfn, level),
+            Body::UnmapHvaRange { .. }
+            | Body::SetSpteHva { .. }
+            | Body::AgeHva { .. }
+            | Body::TestAgeHva { .. }
+            | Body::AgePage { .. } => {
+                self.notifier(at, &e.body);
+            }
+            Body::SpteRequested { .. } | Body::PageFault { .. } | Body::Exit { .. } | Body::Entry { .. } => {
+                let t = &mut self.threads[at.th];
+                t.path.clear();
+                t.install = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn get_page(&mut self, at: At, page: &Page, created: bool) {
+        let At { th, vm, ev, ts, .. } = at;
+        self.silent_get_page(at, page, created);
+        if !created || !page.role.direct || page.role.level < 1 {
+            return;
+        }
+        let t = &mut self.threads[th];
+        if t.pages.len() >= 16 {
+            t.pages.remove(0);
+        }
+        let np = NewPage {
+            level: page.role.level,
+            gfn: page.gfn,
+            mirror: page.role.mirror.unwrap_or(false),
+            as_id: page.role.smm.map(u8::from),
+            ev,
+            ts,
+        };
+        t.pages.push(np);
+        if np.mirror {
+            self.vms.has_mirror(vm);
+        }
+        if page.role.level >= 4 && page.gfn.is_none_or(|g| g == 0) {
+            self.vms.new_root(vm, np, &page.role);
+        }
+    }
+
+    /// Whether an event is part of what its thread is tearing down.
+    fn belongs_to_teardown(&self, th: ThreadIx, e: &Event) -> bool {
+        let t = &self.threads[th];
+        match e.body {
+            Body::TdpSpteChanged { as_id, gfn, level, old_spte, .. } => {
+                let key = key_of(as_id, level, gfn);
+                let page = self.pfn_bits(old_spte);
+                t.tearing.iter().rev().any(|x| self.key_is(*x, key))
+                    || t.unlinking.iter().any(|(x, _)| {
+                        let r = &self.store.tables[*x];
+                        r.page == page && r.level + 1 == level
+                    })
+            }
+            Body::PrepareZapPage { page } => {
+                let level = page.role.level;
+                page.role.direct
+                    && t.tearing.iter().any(|x| {
+                        let r = &self.store.tables[*x];
+                        // Where links are traced as cut after the entries, the tables below come before theirs.
+                        let below = || {
+                            t.unlinking.iter().any(|u| u.0 == *x)
+                                && r.level == level + 1
+                                && page.gfn.is_none_or(|g| key_of(r.as_id, r.level, g).gfn == r.gfn)
+                        };
+                        r.level == level && page.gfn.is_none_or(|g| g == r.gfn) || below()
+                    })
+            }
+            _ => false,
+        }
+    }
+
+    /// The thread went on: torn-down tables are gone, frozen entries released.
+    pub(crate) fn settle(&mut self, th: ThreadIx, ev: u32, ts: u64) {
+        let tearing = std::mem::take(&mut self.threads[th].tearing);
+        self.threads[th].unlinking.clear();
+        for t in tearing {
+            self.store.free_table(t, ev, ts);
+        }
+        let frozen = std::mem::take(&mut self.threads[th].frozen);
+        if !self.traces.releases_silently() {
+            return;
+        }
+        for e in frozen {
+            let attached = self.store.tables[self.store.place(e).table].attached();
+            if attached && self.store.now(e).is_some_and(|(_, m)| m.shade == Shade::Removed) {
+                self.store.push(
+                    e,
+                    ev,
+                    Some(self.layout.zapped),
+                    Shade::Nonpresent,
+                    Certainty::Assumed,
+                    Reason::Unfrozen,
+                );
+            }
+        }
+    }
+
+    fn zap_all_fast(&mut self, at: At) {
+        let At { th, vm, .. } = at;
+        let roots: Vec<TableIx> = self
+            .live
+            .values()
+            .flatten()
+            .copied()
+            .filter(|t| {
+                let r = &self.store.tables[*t];
+                // What a mirror tree stands for cannot be built anew so fast: it stays.
+                r.vm == vm && r.root == *t && !r.mirror
+            })
+            .collect();
+        self.obsolete.extend(roots);
+        self.threads[th].zapping = true;
+        self.obsolete_in_doubt(at);
+        self.silent_zap_all(at);
+    }
+}
+
+/// The same of a page whose role has a level that no page table has, as damaged or made-up text may print, with the nearest that may be.
+fn leveled(body: &Body) -> Option<Body> {
+    let mut body = *body;
+    let (Body::GetPage { page, .. }
+    | Body::SyncPage { page }
+    | Body::UnsyncPage { page }
+    | Body::PrepareZapPage { page }) = &mut body
+    else {
+        return None;
+    };
+    if page.role.level <= 6 {
+        return None;
+    }
+    page.role.level = 6;
+    Some(body)
+}

@@ -1,0 +1,117 @@
+//! When spans end, and which are open at a moment: found by a tree of the greatest ends, which [`Store::seal`] keeps. Nothing here adds a span.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{NONE, Store};
+use crate::model::EventIx;
+
+/// Spans per node of the tree of ends.
+const FAN: usize = 64;
+
+impl Store {
+    /// When the table of a span's entry stops showing it: event and time.
+    pub(super) fn table_end(&self, span: u32) -> (EventIx, u64) {
+        let t = &self.tables[self.table_of(self.s_entry[span as usize])];
+        if span < t.detach_sp { (t.detach_ev, t.detach_ts) } else { (t.dead_ev, t.dead_ts) }
+    }
+
+    /// End of a span: event and time.
+    pub(crate) fn end_of(&self, span: u32) -> Option<(EventIx, u64)> {
+        let table_end = self.table_end(span);
+        let next = self.s_next[span as usize];
+        if next != NONE && self.s_ev[next as usize] <= table_end.0 {
+            return Some((self.s_ev[next as usize], self.start(next)));
+        }
+        (table_end.0 != NONE).then_some(table_end)
+    }
+
+    /// The same, from what was sealed: one place to look at instead of three.
+    pub(super) fn sealed_end(&self, span: u32) -> Option<(EventIx, u64)> {
+        match self.end_ev.get(span as usize) {
+            Some(&NONE) => None,
+            Some(&e) => Some((e, self.ev_ts.get(e as usize))),
+            None => self.end_of(span),
+        }
+    }
+
+    /// Whether a span, once sealed, ends at event `ev` or later, or lasts.
+    pub(crate) fn ends_after(&self, span: u32, ev: u32) -> bool {
+        self.end_ev.get(span as usize).is_some_and(|e| *e >= ev)
+    }
+
+    /// Makes what queries need after spans were added: the ends, their tree, and the skips. Costs what was added, save the ends.
+    pub(crate) fn seal(&mut self) {
+        let n = self.s_ev.len();
+        let from = self.end_ev.len();
+        // Spans of before may have ended since: those still open are found again.
+        let mut dirty: Vec<usize> = Vec::new();
+        let mut open = Vec::new();
+        self.visit_open(NONE, 0..from, &mut |i| open.push(i));
+        for i in open {
+            if let Some((e, _)) = self.end_of(i as u32) {
+                self.end_ev[i] = e;
+                dirty.push(i / FAN);
+            }
+        }
+        let mut ends = std::mem::take(&mut self.end_ev);
+        ends.reserve_exact(n - from);
+        ends.resize(n, NONE);
+        ends[from..].par_chunks_mut(FAN).enumerate().with_min_len(64).for_each(|(k, ends)| {
+            let first = from + k * FAN;
+            // All at once: each is somewhere else in memory.
+            for (i, end) in ends.iter_mut().enumerate() {
+                *end = self.s_ev.get(self.s_next[first + i] as usize).copied().unwrap_or(NONE);
+            }
+            for (i, end) in ends.iter_mut().enumerate() {
+                *end = self.table_end((first + i) as u32).0.min(*end);
+            }
+        });
+        self.end_ev = ends;
+        self.build_tree(from, dirty);
+    }
+
+    /// The greatest end of each group of spans, and of each group of groups, from span `from` on and in the groups `dirty`.
+    fn build_tree(&mut self, from: usize, mut dirty: Vec<usize>) {
+        let mut from = from / FAN;
+        let [groups, over] = &mut self.end_tree;
+        let mut level = |below: &[u32], this: &mut Vec<u32>| {
+            let len = below.len().div_ceil(FAN);
+            this.resize(len, 0);
+            dirty.sort_unstable();
+            dirty.dedup();
+            for b in dirty.iter().copied().filter(|b| *b < from).chain(from..len) {
+                this[b] = below[b * FAN..((b + 1) * FAN).min(below.len())].iter().copied().max().unwrap_or(0);
+            }
+            from /= FAN;
+            for d in &mut dirty {
+                *d /= FAN;
+            }
+        };
+        level(&self.end_ev, groups);
+        level(groups, over);
+    }
+
+    /// Calls `f` with every span of a range that ends at event `ev` or later.
+    pub(crate) fn visit_open(&self, ev: u32, spans: Range<usize>, f: &mut impl FnMut(usize)) {
+        let end = spans.end.min(self.end_ev.len());
+        let mut i = spans.start;
+        while i < end {
+            let [groups, over] = &self.end_tree;
+            if i.is_multiple_of(FAN * FAN) && over[i / FAN / FAN] < ev {
+                i += FAN * FAN;
+                continue;
+            }
+            let next = (i / FAN + 1) * FAN;
+            if groups[i / FAN] >= ev {
+                for (k, e) in self.end_ev[..next.min(end)].iter().enumerate().skip(i) {
+                    if *e >= ev {
+                        f(k);
+                    }
+                }
+            }
+            i = next;
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! No circle of files: within a crate, what a file names by its path (`use crate::…`, `super::…`, `child::…`) must not lead back to it.
+//!
+//! A file may name what the module it lies in defines (`tdp/find.rs` its `tdp/mod.rs`); and a module leads to all files it lies over. Names that
+//! a crate's root re-exports count as the file they are from. Test modules are not looked at. What the test cannot see are calls of methods: a
+//! file of `impl Engine` names `engine.rs`, and may call what any other file adds to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The circles that are left, each with what it would take to break it. The list may only shrink: a circle that is gone, or has become smaller,
+/// fails the test until its line does the same.
+const LEFT: &[(&str, &[&str], &str)] = &[
+    (
+        "cli",
+        &["args", "cmd", "cmd::completions"],
+        "the arguments name each command's own, and completions need all of them",
+    ),
+    ("collector", &["capture", "preamble"], "one constant of the capture's format is the preamble's as well"),
+    (
+        "collector",
+        &["options", "trigger", "trigger::parse"],
+        "durations are parsed in options, triggers are a kind of option",
+    ),
+    (
+        "tables",
+        &["binary", "markdown", "text", "write"],
+        "the writers of each format are picked in the file that they take their cells from",
+    ),
+    ("trace", &["dir", "load"], "a folder of recordings is opened as each of its files is"),
+    (
+        "trace",
+        &["exits", "fields", "format", "names", "records", "strings", "texts"],
+        "what strings are made of is kept with them; one schema of events would part the two",
+    ),
+    (
+        "trace",
+        &["paste::forms", "paste::scanner"],
+        "a form is read by the scanner, which keeps the columns of a form",
+    ),
+    ("trace", &["text::body", "text::pairs"], "bodies of both notations read pointers and gaps alike"),
+    (
+        "ui",
+        &["capture", "doc", "panels::events", "panels::tables", "picture", "rows"],
+        "the document holds the tables that its panels show",
+    ),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("two levels down").to_path_buf()
+}
+
+/// The text without comments, without what strings hold, and without test modules.
+fn code_of(text: &str) -> String {
+    let bytes: Vec<char> = text.chars().collect();
+    let mut out = String::with_capacity(text.len());
+    let mut i = 0;
+    let at = |i: usize| bytes.get(i).copied().unwrap_or('\0');
+    while i < bytes.len() {
+        match (at(i), at(i + 1)) {
+            ('/', '/') => {
+                while i < bytes.len() && at(i) != '\n' {
+                    i += 1;
+                }
+            }
+            ('r', '"' | '#') if !(i > 0 && (at(i - 1).is_alphanumeric() || at(i - 1) == '_')) => {
+                let hashes = (i + 1..bytes.len()).take_while(|j| at(*j) == '#').count();
+                if at(i + 1 + hashes) == '"' {
+                    let end: String = std::iter::once('"').chain((0..hashes).map(|_| '#')).collect();
+                    let rest: String = bytes[i + 2 + hashes..].iter().collect();
+                    let skip = rest.find(&end).map_or(rest.len(), |n| rest[..n].chars().count());
+                    i += 2 + hashes + skip + 1 + hashes;
+                } else {
+                    out.push('r');
+                    i += 1;
+                }
+            }
+            ('"', _) => {
+                i += 1;
+                while i < bytes.len() && at(i) != '"' {
+                    i += if at(i) == '\\' { 2 } else { 1 };
+                }
+                i += 1;
+            }
+            // A character, not a lifetime.
+            ('\'', '\\') => {
+                i += 3;
+                while i < bytes.len() && at(i - 1) != '\'' {
+                    i += 1;
+                }
+            }
+            ('\'', _) if at(i + 2) == '\'' => i += 3,
+            (c, _) => {
+                out.push(c);
+                i += 1;
+            }
+        }
+    }
+    without_tests(&out)
+}
+
+fn without_tests(code: &str) -> String {
+    let mut out = String::new();
+    let mut rest = code;
+    while let Some(n) = rest.find("#[cfg(test)]") {
+        out.push_str(&rest[..n]);
+        let item = &rest[n + "#[cfg(test)]".len()..];
+        let mut depth = 0;
+        let end = item.char_indices().find_map(|(i, c)| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            (depth == 0 && (c == '}' || c == ';')).then_some(i + 1)
+        });
+        rest = &item[end.unwrap_or(item.len())..];
+    }
+    out + rest
+}
+
+/// Every path in a piece of code, group by group: `crate::a::{b, c::D}` is `crate::a::b` and `crate::a::c::D`.
+fn paths(code: &str) -> Vec<Vec<String>> {
+    let mut out = Vec::new();
+    let mut tokens = Vec::new();
+    let mut word = String::new();
+    for c in code.chars().chain([' ']) {
+        if c.is_alphanumeric() || c == '_' {
+            word.push(c);
+            continue;
+        }
+        if !word.is_empty() {
+            tokens.push(std::mem::take(&mut word));
+        }
+        if !c.is_whitespace() {
+            tokens.push(c.to_string());
+        }
+    }
+    let mut i = 0;
+    while i < tokens.len() {
+        let starts = i == 0 || tokens[i - 1] != ":" && tokens[i - 1] != ".";
+        let joined =
+            |i: usize| tokens.get(i).is_some_and(|t| t == ":") && tokens.get(i + 1).is_some_and(|t| t == ":");
+        if starts && is_word(&tokens[i]) && joined(i + 1) {
+            i = read(&tokens, i, &[], &mut out);
+        } else {
+            i += 1;
+        }
+    }
+    out
+}
+
+fn is_word(token: &str) -> bool {
+    token.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+/// Reads the path that begins at a token, below `before`; where it ends.
+fn read(tokens: &[String], from: usize, before: &[String], out: &mut Vec<Vec<String>>) -> usize {
+    let mut path = before.to_vec();
+    let mut i = from;
+    while let Some(t) = tokens.get(i) {
+        if is_word(t) {
+            path.push(t.clone());
+            i += 1;
+            let joined =
+                tokens.get(i).is_some_and(|t| t == ":") && tokens.get(i + 1).is_some_and(|t| t == ":");
+            if joined {
+                i += 2;
+                continue;
+            }
+        } else if t == "{" {
+            i += 1;
+            while tokens.get(i).is_some_and(|t| t != "}") {
+                let next = read(tokens, i, &path, out);
+                // An alias, a comma, or what is no path.
+                i = if next == i || tokens.get(next).is_some_and(|t| t == ",") {
+                    next.max(i) + 1
+                } else {
+                    next
+                };
+            }
+            return i + 1;
+        }
+        break;
+    }
+    if path.len() > before.len() {
+        out.push(path);
+    }
+    i
+}
+
+/// The modules of a crate, by path (`tdp::find`; the root is empty).
+fn modules(src: &Path) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    let mut folders = vec![src.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for file in fs::read_dir(&folder).expect("a folder") {
+            let file = file.expect("an entry").path();
+            if file.is_dir() {
+                folders.push(file);
+                continue;
+            }
+            if file.extension().is_none_or(|e| e != "rs") || file.file_stem().is_some_and(|s| s == "tests") {
+                continue;
+            }
+            let inside = file.strip_prefix(src).expect("below src").with_extension("");
+            let mut parts: Vec<&str> = inside.iter().filter_map(|p| p.to_str()).collect();
+            if matches!(parts.last(), Some(&("mod" | "lib" | "main"))) {
+                parts.pop();
+            }
+            // Of a program and a library in one crate both roots count as the root.
+            let code = code_of(&fs::read_to_string(&file).expect("a source file"));
+            let known: &mut String = out.entry(parts.join("::")).or_default();
+            known.push_str(&code);
+        }
+    }
+    out
+}
+
+/// Which modules each module names.
+fn graph(modules: &BTreeMap<String, String>) -> BTreeMap<String, BTreeSet<String>> {
+    let resolve = |path: &[String]| {
+        (1..=path.len()).rev().map(|n| path[..n].join("::")).find(|m| modules.contains_key(m))
+    };
+    let absolute = |module: &str, path: &[String]| -> Option<Vec<String>> {
+        let here: Vec<String> = module.split("::").filter(|p| !p.is_empty()).map(str::to_owned).collect();
+        let child = |name: &str| modules.contains_key(&[&here[..], &[name.to_owned()]].concat().join("::"));
+        match path[0].as_str() {
+            "crate" => Some(path[1..].to_vec()),
+            "self" => Some([&here[..], &path[1..]].concat()),
+            "super" => {
+                let up = path.iter().take_while(|p| *p == "super").count();
+                Some([&here[..here.len().saturating_sub(up)], &path[up..]].concat())
+            }
+            name if child(name) => Some([&here[..], path].concat()),
+            _ => None,
+        }
+    };
+    // What the root re-exports, and from where.
+    let mut exported: BTreeMap<String, String> = BTreeMap::new();
+    for path in modules.get("").map(|code| paths(code)).unwrap_or_default() {
+        if let (Some(path), Some(name)) = (absolute("", &path), path.last())
+            && let Some(module) = resolve(&path)
+        {
+            exported.entry(name.clone()).or_insert(module);
+        }
+    }
+    let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, code) in modules.iter().filter(|m| !m.0.is_empty()) {
+        let to = out.entry(module.clone()).or_default();
+        for path in paths(code).iter().filter_map(|p| absolute(module, p)) {
+            let target = resolve(&path).or_else(|| exported.get(path.first()?).cloned());
+            to.extend(target.filter(|t| t != module && !module.starts_with(&format!("{t}::"))));
+        }
+        // A module leads to all that lies below it.
+        let below = format!("{module}::");
+        to.extend(modules.keys().filter(|m| m.starts_with(&below)).cloned());
+    }
+    out
+}
+
+/// Groups of modules that lead to each other.
+fn circles(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
+    let reached = |from: &String| {
+        let mut seen = BTreeSet::new();
+        let mut next = vec![from];
+        while let Some(m) = next.pop() {
+            for to in graph.get(m).into_iter().flatten() {
+                if seen.insert(to) {
+                    next.push(to);
+                }
+            }
+        }
+        seen
+    };
+    let all: BTreeMap<&String, BTreeSet<&String>> = graph.keys().map(|m| (m, reached(m))).collect();
+    let mut out: BTreeSet<Vec<String>> = BTreeSet::new();
+    for (m, to) in all.iter().filter(|(m, to)| to.contains(**m)) {
+        let with = to.iter().filter(|o| all.get(**o).is_some_and(|back| back.contains(*m)));
+        out.insert(with.map(|o| (**o).clone()).collect());
+    }
+    out.into_iter().collect()
+}
+
+#[test]
+fn no_circle_of_files() {
+    let mut crates: Vec<PathBuf> =
+        fs::read_dir(root().join("crates")).expect("crates").map(|c| c.expect("a crate").path()).collect();
+    crates.push(root().join("ui"));
+    crates.sort();
+    let mut left: BTreeSet<(&str, &[&str])> = LEFT.iter().map(|(c, m, _)| (*c, *m)).collect();
+    let mut wrong = String::new();
+    let mut seen = 0;
+    for folder in crates {
+        let name = folder.file_name().and_then(|n| n.to_str()).expect("a name").to_owned();
+        let modules = modules(&folder.join("src"));
+        seen += modules.len();
+        let graph = graph(&modules);
+        for circle in circles(&graph) {
+            let known = left.iter().find(|(c, m)| *c == name && *m == circle).copied();
+            if let Some(known) = known {
+                left.remove(&known);
+                continue;
+            }
+            let _ = writeln!(wrong, "\n{name}: a circle of {circle:?}:");
+            for m in &circle {
+                let to: Vec<&String> = graph[m].iter().filter(|t| circle.contains(t)).collect();
+                let _ = writeln!(wrong, "    {m} names {to:?}");
+            }
+        }
+    }
+    assert!(seen > 100, "this test finds the modules");
+    assert!(
+        wrong.is_empty(),
+        "{wrong}\nmove what several of them use into a file below them (ARCHITECTURE.md)"
+    );
+    assert!(left.is_empty(), "circles that are gone, or smaller now, leave the list: {left:?}");
+}
+
+#[test]
+fn circles_are_found() {
+    let of = |files: &[(&str, &str)]| {
+        let modules = files.iter().map(|(m, code)| ((*m).to_owned(), code_of(code))).collect();
+        circles(&graph(&modules))
+    };
+    let lib = ("", "mod a; mod b; pub use b::B;");
+    assert_eq!(
+        of(&[lib, ("a", "use crate::b::{self, C as D};"), ("b", "pub struct B;")]),
+        Vec::<Vec<String>>::new()
+    );
+    assert_eq!(of(&[lib, ("a", "use crate::{c, b::B};"), ("b", "fn f() { super::a::g() }")]), [["a", "b"]]);
+    assert_eq!(
+        of(&[lib, ("a", "use crate::B;"), ("b", "use crate::a::A;")]),
+        [["a", "b"]],
+        "through the root"
+    );
+    let quiet = "// crate::a::x\nconst S: &str = \"crate::a::x\"; const R: &str = r#\"crate::a\"#;\n#[cfg(test)]\nmod tests { use crate::a::A; }";
+    assert_eq!(of(&[lib, ("a", "use crate::b::B;"), ("b", quiet)]), Vec::<Vec<String>>::new());
+    // A child may name its parent, but nobody else may lead back into the family.
+    assert_eq!(of(&[lib, ("a", "mod c;"), ("a::c", "use super::A;")]), Vec::<Vec<String>>::new());
+    assert_eq!(
+        of(&[lib, ("a", "mod c;"), ("a::c", "use crate::b::B;"), ("b", "use crate::a::A;")]),
+        [["a", "a::c", "b"]]
+    );
+}
