@@ -191,6 +191,7 @@ impl Step {
         Page { gfn, role, mmu_valid_gen: Some(self.new), root_count: self.small.into(), unsync: self.flag(6) }
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: one arm for each event that can be made up")]
     fn body(&self, text: StrId) -> Body {
         let Self { gfn, address, new, old, .. } = *self;
         let (level, as_id) = (self.level & 15, self.level >> 4);

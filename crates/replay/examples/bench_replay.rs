@@ -206,6 +206,7 @@ fn measure(want: usize) {
 }
 
 /// Faults with all their events, then write-protection in bursts, fast-path fixes and zaps.
+#[expect(clippy::too_many_lines, reason = "a table: one block for each figure that is measured")]
 fn make(trace: &mut Trace, want: usize) {
     let pages: u64 = (want as u64 / 16).clamp(512, 4 << 20);
     let mut ts = 1_000_000u64;

@@ -253,6 +253,7 @@ impl Maker {
         Ok(())
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: one arm for each word of a fixture")]
     fn event(&mut self, time: &str, thread: &str, verb: &str, args: &[&str]) -> Result<(), String> {
         self.ts = match time.strip_prefix('+') {
             Some(d) => self.ts + dec::<u64>(d)? * 1000,

@@ -42,9 +42,9 @@ fn an_old_value_that_nobody_saw_is_what_was_there_until_then() {
         let early = SpanFilter { time: Some((origin, origin)), ..SpanFilter::default() };
         assert!(t.all_spans(&early).any(|s| s == first));
         assert!(t.state_at(origin, &StateFilter::default()).contains(&(e, first)));
-        let told = t.page_story(&trace, VmId(0), 0, gfn);
-        assert!(told.headline.contains(story) && !told.headline.contains("mapped once"), "{told:?}");
-        assert!(told.lines.iter().all(|l| !l.text.contains(" after ")), "since when is not known: {told:?}");
+        let said = t.page_story(&trace, VmId(0), 0, gfn);
+        assert!(said.headline.contains(story) && !said.headline.contains("mapped once"), "{said:?}");
+        assert!(said.lines.iter().all(|l| !l.text.contains(" after ")), "since when is not known: {said:?}");
     }
     // Sums and pictures have what was shown by then, as those of a trace that still grows must.
     assert_eq!(t.counts_at(origin).at(Shade::Writable, 1), 0);
@@ -128,7 +128,7 @@ fn what_a_fault_found_done_is_a_value() {
     // "Not mapped" takes an event that says so.
     let (trace, t) = run("100 t1 exit\n+1 t1 fault 20fe x\n+1 t1 entry 0");
     let story = t.page_story(&trace, VmId(0), 0, 0x20fe).headline;
-    assert!(story.ends_with("at the end not known: no event tells"), "{story}");
+    assert!(story.ends_with("at the end not known: no event shows it"), "{story}");
     let (trace, t) = run("100 t1 exit\n+1 t1 tdp 1 20fe W77 empty\n+1 t1 entry 0");
     let story = t.page_story(&trace, VmId(0), 0, 0x20fe).headline;
     assert!(story.ends_with("at the end not mapped"), "{story}");

@@ -270,13 +270,13 @@ fn rows_are_what_counting_one_by_one_gives() {
         }
         // A page's life counts them alike: those of each entry that covers it.
         for z in t.top_zaps(20) {
-            let told = match z.count {
+            let words = match z.count {
                 1 => "zapped once".to_owned(),
                 2 => "zapped twice".to_owned(),
                 n => format!("zapped {n} times"),
             };
             let story = t.page_story(trace, z.vm, z.as_id, z.gfn).headline;
-            assert!(story.contains(&told), "{name}: {told} in {story}");
+            assert!(story.contains(&words), "{name}: {words} in {story}");
         }
         assert!(trace.events.len() > 1000);
     }

@@ -163,6 +163,7 @@ fn releases_and_what_they_leave_open() {
 
 /// The masks that real kernels computed, read from their memory, also follow from release and host alone. (The function is a table of hosts.)
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of hosts")]
 fn masks_of_real_hosts() {
     // (release, mode, vendor, MAXPHYADDR, cache bits, L1TF, variables as the kernel held them)
     type Host = (&'static str, Mode, Vendor, u8, u8, bool, &'static [(&'static str, u64)]);

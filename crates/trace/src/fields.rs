@@ -111,6 +111,7 @@ fn page(f: &mut impl Fields, m: &Meaning) -> Option<Page> {
 /// Makes the body of a tracepoint from its fields; `None` where a required field is missing.
 ///
 /// It is longer than 100 lines because it is a table: one arm for each tracepoint, and nothing shared between the arms.
+#[expect(clippy::too_many_lines, reason = "a table: one arm for each tracepoint")]
 pub(crate) fn body(tp: Tp, f: &mut impl Fields, m: &Meaning, names: &mut impl Names) -> Option<Body> {
     Some(match tp {
         Tp::PagetableWalk => Body::PagetableWalk { addr: f.num("addr")?, pferr: f.num("pferr")? as u32 },

@@ -78,6 +78,7 @@ pub(crate) fn run(vm: &Vm, plan: &Workload) -> Result<()> {
 }
 
 /// Runs one phase. The function is longer than 100 lines because it is a table: one arm for each phase, and nothing shared between the arms.
+#[expect(clippy::too_many_lines, reason = "a table: one arm for each phase")]
 fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
     use Op::{Add, Execute, Read, Write};
     let go = |op, at, count| vm.run(0, Work::pages(op, at, count)).map(drop);

@@ -145,7 +145,7 @@ fn known(trace: &Trace, gathered: &Gathered, spec: &mut LayoutSpec, parts: &mut 
         && let Some(release) = &host.os_release
         && mmuscope_spte::Kernel::parse(release).is_some()
     {
-        let why = "the recording host's release, as the file tells it";
+        let why = "the recording host's release, as the file states it";
         parts.add("kernel", release.clone(), Provenance::Measured, why);
     }
     let caching = host
@@ -187,7 +187,7 @@ fn mode_part(spec: &LayoutSpec, gathered: &Gathered, judgement: &Judgement, part
     let Some(best) = judgement.best() else { return };
     let mode = best.resolved.layout.mode;
     if let Some(m) = spec.mode {
-        let why = if m.from == Provenance::Given { "given" } else { "a mask of the recording host tells it" };
+        let why = if m.from == Provenance::Given { "given" } else { "a mask of the recording host shows it" };
         parts.add("paging mode", mode.words(), m.from, why);
         return;
     }

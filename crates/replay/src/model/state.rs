@@ -184,7 +184,7 @@ impl Reason {
             Self::Split => "a huge page was split: the kernel traces the split, not its 512 children",
             Self::NewTable => "a new table starts empty",
             Self::Unfrozen => "this kernel does not trace un-freezing: assumed empty since",
-            Self::MarkMmio => "mark_mmio_spte tells that an MMIO SPTE was installed, not its value",
+            Self::MarkMmio => "mark_mmio_spte shows that an MMIO SPTE was installed, not its value",
             Self::PageZapped => "kvm_mmu_prepare_zap_page destroyed the page-table page",
             Self::SilentKernel => {
                 "this MMU does not trace zaps, write-protection and aging: unverified since"

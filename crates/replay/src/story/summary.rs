@@ -91,7 +91,7 @@ impl Timeline {
             }
         };
         let known = self.complete(vm) || self.entries_at(vm, as_id, gfn).into_iter().any(empty);
-        if known { "not mapped" } else { "not known: no event tells" }
+        if known { "not mapped" } else { "not known: no event shows it" }
     }
 
     pub(super) fn notes(&self, vm: VmId, gfn: u64, tally: &Tally, naming: &[Naming]) -> Vec<String> {
