@@ -344,7 +344,7 @@ impl Timeline {
         v
     }
 
-    /// How many of what was replayed are events ([`Body::is_event`]).
+    /// How many of what was replayed are events ([`Body::is_event`](mmuscope_trace::Body::is_event)).
     pub fn event_count(&self) -> u64 {
         self.events() as u64 - NOTES.iter().map(|k| self.kind_total(*k)).sum::<u64>()
     }
