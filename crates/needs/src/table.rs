@@ -116,7 +116,7 @@ pub const NEEDS: &[Need] = &[
         purpose: "a second opinion on trace.dat",
         packages: &["trace-cmd"],
         otherwise: "",
-        probe: Probe::Runs("trace-cmd", &["-h"]),
+        probe: Probe::Programs(&["trace-cmd"]),
     },
     Need {
         name: "cpio",
