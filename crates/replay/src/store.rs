@@ -221,6 +221,10 @@ impl Store {
     ) -> u32 {
         let id = self.s_ev.len() as u32;
         let last = self.last[entry as usize];
+        debug_assert!(
+            ev <= self.tables[self.table_of(entry)].dead_ev,
+            "a span of an entry whose table was freed before"
+        );
         let detach = self.tables[self.chunks[entry as usize / CHUNK].table].detach_sp;
         let prev = if last == NONE || (detach != NONE && last < detach) {
             None

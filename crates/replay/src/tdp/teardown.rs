@@ -97,6 +97,11 @@ impl Engine {
             if !r.attached() {
                 continue;
             }
+            if r.silent {
+                // A table that was known by its installs only: what is remembered of its slots goes with it.
+                self.drop_silent(t, ev, ts);
+                continue;
+            }
             let (key, page, level) = (Key { as_id: r.as_id, level: r.level, gfn: r.gfn }, r.page, r.level);
             if let Some(c) = self.live.get_mut(&key) {
                 c.retain(|x| *x != t);
