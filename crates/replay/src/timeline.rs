@@ -138,8 +138,9 @@ impl Timeline {
 
     fn go_on(&mut self, trace: &Trace) {
         let again = infer_again(trace, &self.options.layout, &self.layout);
-        // The first events of a capture may not show the layout; once they do, everything is read again under it.
+        // The first events of a capture may not show the layout, nor what the kernel traces; once they do, everything is read again under it.
         if again.layout != self.layout.layout
+            || again.resolved.traces != self.engine.traces
             || again.mmio_sure != self.layout.mmio_sure
             || trace.events.len() < self.engine.next_ev as usize
             || !self.engine.recorded.declares(&Recorded::of(trace))
