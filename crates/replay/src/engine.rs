@@ -7,8 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::ends::MarkerNote;
 use crate::faults::FaultTracker;
-use crate::gaps::{Gap, Gaps};
-use crate::gaps::{Reread, gap_evidence, reread_evidence};
+use crate::gaps::{Gap, Gaps, Reread, gap_evidence, reread_evidence};
 use crate::keys::{Key, TableIx};
 use crate::model::{Evidence, EvidenceKind, MmuKind, Shade, VmId};
 use crate::moment::At;

@@ -40,7 +40,7 @@ impl Engine {
     }
 
     /// Whether what is taken for the legacy MMU may be the TDP MMU, its changes not recorded. Kernels that trace no ranges are left out: there
-    /// every value of either MMU is stale once its thread goes on (`unguard`).
+    /// what either MMU maps is stale once its thread goes on (`unguard`).
     fn may_be_tdp(&self, vm: u16) -> bool {
         !self.recorded.has(kind::CHANGED) && self.ranges_traced() && !self.silent.legacy.contains(&vm)
     }

@@ -1,11 +1,10 @@
 //! What a change does to the tables, once its table is known: the entry gets a span, what it linked is detached, what it links is attached.
-//! Called by [`Engine::tdp_changed`](crate::tdp) alone; it never looks for another table.
+//! [`Engine::tdp_changed`](crate::tdp) alone calls [`Engine::apply`]; it never asks whether the change was made in another table.
 
 use mmuscope_spte::State as SpteState;
 
 use crate::engine::Engine;
-use crate::gaps::Gap;
-use crate::gaps::Reread;
+use crate::gaps::{Gap, Reread};
 use crate::keys::{Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
 use crate::moment::At;
