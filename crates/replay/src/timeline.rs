@@ -273,9 +273,9 @@ impl Timeline {
         }
         // The last chunk of a shadow page may still fill up.
         self.indexed_slots = store.slots().saturating_sub(crate::store::CHUNK as u32 * 64);
-        let told = self.mmio_accesses_told();
+        let traced = self.mmio_accesses_traced();
         let faults = &self.engine.faults;
-        self.mmio = self.mmio_seen.ranges(&faults.done, &faults.open, told);
+        self.mmio = self.mmio_seen.ranges(&faults.done, &faults.open, traced);
         self.axis = GfnAxis::build(store, &[]);
         self.evidence.clone_from(&self.engine.evidence);
         for g in self.engine.gaps.iter() {

@@ -202,7 +202,7 @@ impl Engine {
         let Some(FastHit { entry, level, key, named, other, .. }) = self.entry_for_fast(at, f) else {
             let found = self.fast_fault_unseen(at, f);
             if !found && f.result == FastPfResult::Fixed && self.careful_at(at) {
-                self.unbooked.insert(f.gpa >> 12);
+                self.unattributed.insert(f.gpa >> 12);
             }
             return found;
         };

@@ -27,7 +27,7 @@ impl Timeline {
     }
 
     /// Some event of the trace shows MMIO accesses, so that their number is known.
-    pub fn mmio_accesses_told(&self) -> bool {
+    pub fn mmio_accesses_traced(&self) -> bool {
         MMIO_ACCESSES.iter().any(|k| self.kind_total(*k) > 0)
     }
 
