@@ -25,7 +25,8 @@ impl Engine {
         let t = &self.store.tables[table];
         // The TDP MMU of 5.10 zaps its pages without an event, recorded or not.
         let zaps = r.has(if self.silent.above.contains(&t.vm) { kind::ZAP_ALL } else { kind::PREPARE_ZAP });
-        if !r.has(kind::GET_PAGE) || !zaps || r.lacks(kind::CHANGED) || self.may_be_tdp(t.vm) {
+        let lacking = r.lacks(kind::CHANGED, &self.traces);
+        if !r.has(kind::GET_PAGE) || !zaps || lacking || self.may_be_tdp(t.vm) {
             return true;
         }
         if shade == Shade::Mmio {

@@ -69,7 +69,7 @@ impl Timeline {
     /// The events that what is said rests on, and that were not, or may not have been, recorded.
     pub fn unrecorded(&self) -> Vec<Unrecorded> {
         let mmus: Vec<MmuKind> = self.vms.iter().map(|v| v.kind).collect();
-        self.engine.recorded.missing(&mmus)
+        self.engine.recorded.missing(&mmus, &self.engine.traces)
     }
 
     /// Whether all events of a name are in the trace; `None` for an event that the replay does not use.
