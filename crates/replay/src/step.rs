@@ -236,7 +236,7 @@ impl Engine {
             self.store.free_table(t, ev, ts);
         }
         let frozen = std::mem::take(&mut self.threads[th].frozen);
-        if !self.traces.releases_silently() {
+        if !self.traces.releases_untraced() {
             return;
         }
         for e in frozen {
