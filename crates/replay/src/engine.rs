@@ -7,8 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::ends::MarkerNote;
 use crate::faults::FaultTracker;
-use crate::gaps::{Gap, Gaps};
-use crate::gaps::{Reread, gap_evidence, reread_evidence};
+use crate::gaps::{Gap, Gaps, Reread, gap_evidence, reread_evidence};
 use crate::keys::{Key, TableIx};
 use crate::model::{Evidence, EvidenceKind, MmuKind, Shade, VmId};
 use crate::moment::At;
@@ -32,7 +31,7 @@ pub(crate) struct Engine {
     /// Where tables were known at any time.
     pub(crate) places: rustc_hash::FxHashSet<(u16, Key)>,
     /// Frames that a fast fault changed in an entry that was not found: it did not hold its next old value all the time.
-    pub(crate) unbooked: rustc_hash::FxHashSet<u64>,
+    pub(crate) unattributed: rustc_hash::FxHashSet<u64>,
     /// Attached table of a host page.
     pub(crate) by_page: FxHashMap<u64, TableIx>,
     /// Table that was last torn down in a host page.
@@ -88,7 +87,7 @@ impl Engine {
             threads: Threads::default(),
             live: FxHashMap::default(),
             places: rustc_hash::FxHashSet::default(),
-            unbooked: rustc_hash::FxHashSet::default(),
+            unattributed: rustc_hash::FxHashSet::default(),
             by_page: FxHashMap::default(),
             dying: FxHashMap::default(),
             child_of: FxHashMap::default(),

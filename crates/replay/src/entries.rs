@@ -149,9 +149,7 @@ impl Timeline {
             }
         })
     }
-}
 
-impl Timeline {
     /// When an entry was zapped, and how that is known, in time order.
     pub fn zaps(&self, entry: EntryId) -> impl Iterator<Item = Zap> + '_ {
         zaps_of(self.store(), entry.0)

@@ -104,9 +104,13 @@ pub fn trace_of(text: &str, kernel: &Resolved) -> Result<Trace, FixtureError> {
     Ok(m.trace)
 }
 
-/// What the recorder of a fixture records: all events that the kernel has.
+/// What the recorder of a fixture records: every event there is, save those of notifiers where the kernel does not trace them.
 fn events_of(traces: &Traces) -> RecordedEvents {
-    let has = |n: &&str| traces.notifiers || !["kvm_unmap_hva_range", "kvm_set_spte_hva"].contains(n);
+    let has = |n: &&str| match *n {
+        "kvm_unmap_hva_range" => traces.notifiers,
+        "kvm_set_spte_hva" => traces.change_pte,
+        _ => true,
+    };
     RecordedEvents { names: KINDS.iter().map(|k| k.1).filter(has).map(str::to_owned).collect(), all: true }
 }
 

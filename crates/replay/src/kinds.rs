@@ -1,12 +1,12 @@
-//! A small number for each kind of event, by which the store keeps what every event was. Filled by the engine's count of events, asked by sums and
-//! by rules about what was recorded; it says nothing of what an event means.
+//! A small number for each kind of event, by which the store keeps what every event was ([`kind_of`]). The engine asks for it as it counts events,
+//! and sums and the rules about what was recorded use it; nothing here says what an event means.
 
 use mmuscope_trace::Body;
 
 /// Kinds of the events that show what faults install.
 pub(crate) const INSTALLS: [u8; 3] = [15, 16, 17];
 
-/// Kinds of the events that tell of MMIO accesses.
+/// Kinds of the events that show MMIO accesses.
 pub(crate) const MMIO_ACCESSES: [u8; 2] = [23, 25];
 /// Kinds of what is no event of the trace: see [`Body::is_event`].
 pub(crate) const NOTES: [u8; 3] = [45, 46, 47];

@@ -3,8 +3,7 @@
 
 use crate::engine::Engine;
 use crate::keys::TableIx;
-use crate::model::Shade;
-use crate::model::{Certainty, LostSpan, Reason};
+use crate::model::{Certainty, LostSpan, Reason, Shade};
 
 impl Engine {
     /// Events after the last one are left out: what is known is known up to here.
@@ -59,7 +58,7 @@ impl Engine {
             let r = &mut self.store.tables[t];
             (r.lossy, r.alive) = (true, false);
         }
-        self.silent_lost(ev, ts);
+        self.silent_lost(ev);
         self.faults.lost(self.threads.all_mut(), ev);
     }
 }

@@ -64,7 +64,7 @@ impl Timeline {
                         && l.kind == kind
                         && l.level == e.level
                         && l.shade == s.shade
-                        // Devices side by side are parted by how they are used.
+                        // Devices side by side are distinguished by how they are used.
                         && !(s.shade == Shade::Mmio && devices.contains(&from)) =>
                 {
                     l.gfn_end = to;
@@ -153,7 +153,7 @@ impl Taken {
 /// Frames never seen that may well be of the slot around them: 64 MiB.
 const NEAR: u64 = 0x4000;
 
-/// Parts memslots. No event names them; but no slot has MMIO within, and one that is touched is rarely left alone for a stretch longer
+/// Divides RAM into memslots. No event names them; but no slot has MMIO within, and one that is touched is rarely left alone for a stretch longer
 /// than all that was touched before.
 fn number_slots(ranges: &mut [MemoryRange]) {
     let mut slot = 0;

@@ -87,8 +87,8 @@ impl MmioSeen {
         }
     }
 
-    /// The ranges, with the faults that have ended since the last time and those that are open; `told` is whether any event shows accesses.
-    pub(crate) fn ranges(&mut self, done: &[Packed], open: &[Packed], told: bool) -> Vec<MmioRange> {
+    /// The ranges, with the faults that have ended since the last time and those that are open; `traced` is whether any event shows accesses.
+    pub(crate) fn ranges(&mut self, done: &[Packed], open: &[Packed], traced: bool) -> Vec<MmioRange> {
         for f in &done[self.faults.min(done.len())..] {
             self.fault(f);
         }
@@ -98,9 +98,9 @@ impl MmioSeen {
             for f in open {
                 seen.fault(f);
             }
-            return seen.merged(told);
+            return seen.merged(traced);
         }
-        self.merged(told)
+        self.merged(traced)
     }
 
     /// Frames that were accessed.
@@ -117,7 +117,7 @@ impl MmioSeen {
         })
     }
 
-    fn merged(&self, told: bool) -> Vec<MmioRange> {
+    fn merged(&self, traced: bool) -> Vec<MmioRange> {
         let mut v: Vec<MmioRange> = self
             .pages
             .iter()
@@ -125,7 +125,7 @@ impl MmioSeen {
                 vm: VmId(*vm),
                 gfn_start: *gfn,
                 gfn_end: gfn.saturating_add(1),
-                accesses: told.then_some(p.accesses),
+                accesses: traced.then_some(p.accesses),
                 faults: p.faults,
                 installs: p.installs,
                 first: p.first,

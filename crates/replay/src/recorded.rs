@@ -1,6 +1,7 @@
 //! Which classes of events were recorded. What a trace holds none of may not have happened, or may not have been recorded: recording less
 //! must never make anything more certain. Rules that rest on the absence of an event ask here.
 
+use mmuscope_spte::{Kernel, Traces};
 use mmuscope_trace::{FormatKind, Trace};
 
 use crate::kinds::{KINDS, kind_by_name};
@@ -37,26 +38,26 @@ enum Needed {
 struct Class {
     kind: u8,
     needed: Needed,
-    /// First release that has it on x86, where that is later than what anybody records on.
-    since: Option<(u32, u32)>,
+    /// Whether a kernel has it. Most are older than what anybody records on.
+    exists: fn(&Traces) -> bool,
     without: &'static str,
 }
 
 const fn class(kind: u8, needed: Needed, without: &'static str) -> Class {
-    Class { kind, needed, since: None, without }
+    Class { kind, needed, exists: |_| true, without }
 }
 
 const CLASSES: &[Class] = &[
     Class {
         kind: kind::CHANGED,
         needed: Needed::Both,
-        since: Some((5, 11)),
+        exists: |t| t.changes,
         without: "changes of the TDP MMU do not show: what is mapped is known for a moment only",
     },
     Class {
         kind: kind::UNMAP_HVA,
         needed: Needed::Silent,
-        since: Some((5, 13)),
+        exists: |t| t.notifiers,
         without: "the host may take any page away unseen: what is mapped is known for a moment only",
     },
     class(kind::GET_PAGE, Needed::Both, "which page-table pages exist is not known: entries may lie in any"),
@@ -86,8 +87,8 @@ pub(crate) struct Recorded {
     /// Only some of the events of this kind passed the recorder's filter.
     filtered: [bool; 48],
     seen: [bool; 48],
-    /// Release of the kernel.
-    release: Option<(u32, u32)>,
+    /// The kernel, where the recording names it.
+    kernel: Option<Kernel>,
     /// The format does not say which events were recorded.
     pub(crate) text: bool,
 }
@@ -98,7 +99,7 @@ impl Default for Recorded {
             declared: [Coverage::NotKnown; 48],
             filtered: [false; 48],
             seen: [false; 48],
-            release: None,
+            kernel: None,
             text: true,
         }
     }
@@ -137,7 +138,7 @@ impl Recorded {
         if words("--filter") {
             r.filtered = [true; 48];
         }
-        r.release = info.host.os_release.as_deref().and_then(release);
+        r.kernel = info.host.os_release.as_deref().and_then(Kernel::parse);
         r
     }
 
@@ -149,7 +150,7 @@ impl Recorded {
 
     /// Whether the recording says of itself what another one did.
     pub(crate) fn declares(&self, other: &Self) -> bool {
-        (&self.declared, &self.filtered, self.release) == (&other.declared, &other.filtered, other.release)
+        (&self.declared, &self.filtered, self.kernel) == (&other.declared, &other.filtered, other.kernel)
     }
 
     pub(crate) fn coverage(&self, kind: u8) -> Coverage {
@@ -168,22 +169,25 @@ impl Recorded {
     }
 
     /// This kernel has such an event, and it was not recorded.
-    pub(crate) fn lacks(&self, kind: u8) -> bool {
-        let since = CLASSES.iter().find(|c| c.kind == kind).and_then(|c| c.since);
-        let exists = since.zip(self.release).is_none_or(|(s, r)| r >= s);
+    pub(crate) fn lacks(&self, kind: u8, traces: &Traces) -> bool {
+        let exists = CLASSES.iter().find(|c| c.kind == kind).is_none_or(|c| self.may_exist(c, traces));
         exists && self.coverage(kind) == Coverage::NotRecorded
     }
 
+    /// Whether this kernel may have an event: where the recording does not name the kernel, what it traces may be a guess.
+    fn may_exist(&self, class: &Class, traces: &Traces) -> bool {
+        self.kernel.is_none() || (class.exists)(traces)
+    }
+
     /// What was not, or may not have been, recorded of what these MMUs are known by.
-    pub(crate) fn missing(&self, mmus: &[MmuKind]) -> Vec<Unrecorded> {
+    pub(crate) fn missing(&self, mmus: &[MmuKind], traces: &Traces) -> Vec<Unrecorded> {
         let tdp = mmus.iter().any(|k| matches!(k, MmuKind::Tdp | MmuKind::Mixed));
         let silent = mmus.iter().any(|k| !matches!(k, MmuKind::Tdp));
         let needed = |c: &&Class| match c.needed {
             Needed::Silent => silent,
             Needed::Both => tdp || silent,
         };
-        let exists = |c: &&Class| c.since.zip(self.release).is_none_or(|(s, r)| r >= s);
-        let classes = CLASSES.iter().filter(needed).filter(exists);
+        let classes = CLASSES.iter().filter(needed).filter(|c| self.may_exist(c, traces));
         classes
             .filter_map(|c| {
                 let coverage = self.coverage(c.kind);
@@ -199,14 +203,10 @@ impl Recorded {
     }
 }
 
-/// `6.1.0-55-cloud-amd64` to 6.1.
-fn release(text: &str) -> Option<(u32, u32)> {
-    let mut parts = text.split(|c: char| !c.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
+    use mmuscope_spte::{Known, LayoutSpec, Mode};
+
     use super::*;
 
     #[test]
@@ -234,9 +234,25 @@ mod tests {
     }
 
     #[test]
-    fn releases_are_read_from_their_names() {
-        assert_eq!(release("6.1.0-55-cloud-amd64"), Some((6, 1)));
-        assert_eq!(release("5.10"), Some((5, 10)));
-        assert_eq!(release("next"), None);
+    fn what_a_named_kernel_does_not_have_is_not_lacking() {
+        let of = |release: &str| {
+            let spec = LayoutSpec {
+                kernel: Kernel::parse(release).map(Known::measured),
+                mode: Some(Known::given(Mode::Npt)),
+                ..LayoutSpec::default()
+            };
+            let mut r = Recorded { kernel: Kernel::parse(release), ..Recorded::default() };
+            r.declared = [Coverage::NotRecorded; 48];
+            let traces = spec.resolve().expect("a layout").traces;
+            let named = (r.lacks(kind::CHANGED, &traces), r.lacks(kind::UNMAP_HVA, &traces));
+            r.kernel = None;
+            assert!(r.lacks(kind::CHANGED, &traces), "{release}: where no kernel is named, it may have all");
+            named
+        };
+        assert_eq!(of("5.10.0-30-amd64"), (false, false));
+        assert_eq!(of("5.12.9"), (true, false));
+        assert_eq!(of("6.1.0-55-cloud-amd64"), (true, true));
+        // An old number, and the KVM of 5.13.
+        assert_eq!(of("4.18.0-348.el8.x86_64"), (true, true));
     }
 }

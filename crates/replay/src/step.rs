@@ -2,8 +2,8 @@
 //!
 //! The timeline calls `step` once for each event, in order. State is in [`crate::engine`], and what follows from an event is in the modules of
 //! the rules: the TDP MMU's in [`crate::tdp`], those of MMUs that do not trace their zaps in [`crate::silent`], faults in [`crate::faults`],
-//! losses in [`crate::lost`], the VM of a thread in [`crate::vms`]. This file decides nothing but their order, and never looks ahead: a prefix
-//! of a trace gives a prefix of the result.
+//! losses in [`crate::lost`], the VM of a thread in [`crate::vms`]. Beside their order this file has what no event says of itself: when a thread is
+//! done with what it was tearing down, zapping, or had frozen. It never looks ahead: a prefix of a trace gives a prefix of the result.
 
 use mmuscope_trace::{Body, Event, Page, TaskKind};
 
@@ -117,18 +117,15 @@ impl Engine {
                 self.settle(t, ev, ts);
             }
         }
-        if self.threads[th].zapping
-            && !matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. })
-        {
-            self.threads[th].zapping = false;
-            self.zapped_all(self.threads[th].tid, ev, ts);
-        }
         if !matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. }) {
+            if self.threads[th].zapping {
+                self.threads[th].zapping = false;
+                self.zapped_all(self.threads[th].tid, ev, ts);
+            }
             self.threads[th].announced.clear();
             self.threads[th].notifying =
                 matches!(e.body, Body::UnmapHvaRange { .. } | Body::SetSpteHva { .. });
         }
-        // Whatever a thread was tearing down or had frozen is done once it goes on to something else.
         if (!self.threads[th].tearing.is_empty() || !self.threads[th].frozen.is_empty())
             && !self.belongs_to_teardown(th, e)
         {
@@ -239,7 +236,7 @@ impl Engine {
             self.store.free_table(t, ev, ts);
         }
         let frozen = std::mem::take(&mut self.threads[th].frozen);
-        if !self.traces.releases_silently() {
+        if !self.traces.releases_untraced() {
             return;
         }
         for e in frozen {

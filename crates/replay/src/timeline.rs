@@ -138,8 +138,9 @@ impl Timeline {
 
     fn go_on(&mut self, trace: &Trace) {
         let again = infer_again(trace, &self.options.layout, &self.layout);
-        // The first events of a capture may not show the layout; once they do, everything is read again under it.
+        // The first events of a capture may not show the layout, nor what the kernel traces; once they do, everything is read again under it.
         if again.layout != self.layout.layout
+            || again.resolved.traces != self.engine.traces
             || again.mmio_sure != self.layout.mmio_sure
             || trace.events.len() < self.engine.next_ev as usize
             || !self.engine.recorded.declares(&Recorded::of(trace))
@@ -272,9 +273,9 @@ impl Timeline {
         }
         // The last chunk of a shadow page may still fill up.
         self.indexed_slots = store.slots().saturating_sub(crate::store::CHUNK as u32 * 64);
-        let told = self.mmio_accesses_told();
+        let traced = self.mmio_accesses_traced();
         let faults = &self.engine.faults;
-        self.mmio = self.mmio_seen.ranges(&faults.done, &faults.open, told);
+        self.mmio = self.mmio_seen.ranges(&faults.done, &faults.open, traced);
         self.axis = GfnAxis::build(store, &[]);
         self.evidence.clone_from(&self.engine.evidence);
         for g in self.engine.gaps.iter() {

@@ -7,7 +7,7 @@ use crate::timeline::Timeline;
 use crate::zaps::zaps_of;
 
 impl Timeline {
-    /// Frames with the most MMIO accesses; none where [no event shows them](Self::mmio_accesses_told).
+    /// Frames with the most MMIO accesses; none where [no event shows them](Self::mmio_accesses_traced).
     pub fn top_mmio(&self, n: usize) -> Vec<TopPage> {
         top(self.mmio_seen.accessed().collect(), n)
     }

@@ -325,7 +325,7 @@ fn what_a_kernel_traces_follows_its_release() {
     };
     assert_eq!(since(|t| t.changes), releases[3..]);
     assert_eq!(since(|t| t.freeze), releases[4..11]);
-    assert_eq!(since(mmuscope_spte::Traces::releases_silently), releases[4..11]);
+    assert_eq!(since(mmuscope_spte::Traces::releases_untraced), releases[4..11]);
     assert_eq!(since(|t| t.notifiers), releases[5..]);
     assert_eq!(since(|t| t.change_pte), releases[5..11]);
     assert_eq!(since(|t| t.fast_faults), releases[6..]);

@@ -11,7 +11,7 @@ use crate::model::{State, VmId, pages_of};
 use crate::pyramid::{Layer, Sizes, code_of, shift_of};
 use crate::timeline::{ReplayOptions, Timeline, replay};
 
-/// One change of what an entry shows, shown from the spans: each begins with one, and the last of an entry in a table ends with it.
+/// One change of what an entry shows, taken from the spans: each begins with one, and the last of an entry in a table ends with it.
 struct Told {
     layer: Layer,
     entry: u64,

@@ -1,5 +1,5 @@
-//! Which tables are gone although no event names the page they lie in: because all pages they could be are zapped, because all pages of the
-//! VM are obsolete, or because the VM ended.
+//! Tables whose page no event names: which page one is, because only one can be it, and which are gone, because all pages they could be are
+//! zapped, because all pages of the VM are obsolete, or because the VM ended.
 
 use std::collections::BTreeSet;
 
@@ -111,7 +111,7 @@ impl Engine {
         }
     }
 
-    /// A thread ended. With its process, or with all threads that ran the guest where no process is known, a VM ends: nothing is mapped.
+    /// A thread ended. With the last of all threads that ran the guest, and the process where it is known, a VM ends: nothing is mapped.
     pub(crate) fn thread_ended(&mut self, tid: u32, ev: u32, ts: u64) {
         for vm in self.vms.ended(tid) {
             self.drop_older(vm, u32::MAX, ev, ts);

@@ -1,5 +1,5 @@
-//! Which shadow pages exist, by their making and their zap. It shows which page a table is whose making was not followed by an install, and
-//! which tables are gone although no event names the page they lie in.
+//! [`Live`]: which shadow pages exist, by their making and their zap. What follows from that of tables whose page no event names is in
+//! [`gone`](super::gone).
 
 use crate::keys::TableIx;
 use rustc_hash::FxHashMap;

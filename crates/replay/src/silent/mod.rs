@@ -310,7 +310,7 @@ impl Engine {
         out
     }
 
-    pub(crate) fn silent_lost(&mut self, ev: u32, _ts: u64) {
+    pub(crate) fn silent_lost(&mut self, ev: u32) {
         let hit = self.silent.fresh.values().flat_map(Fresh::all).collect();
         self.stale_list(hit, ev, Reason::Lost);
         self.silent.made.clear();

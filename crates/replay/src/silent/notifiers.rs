@@ -6,11 +6,12 @@
 //!
 //! 1. The event comes before the zap, and the zap has come when the same thread does something else, or two seconds later.
 //! 2. From the event on, every known entry that the range may cover is stale.
-//! 3. An entry is not covered only where it is known where in the VMM's memory its frame lies, and that is outside the range; where a range is
-//!    known to be memory of other frames, an entry is covered only if it maps the same host page as one of those.
+//! 3. An entry is not covered only where it is known where in the VMM's memory its frame lies, and that is outside the range, or where it is an
+//!    MMIO entry, which maps nothing of the host; where a range is known to be memory of other frames, an entry is covered only if it maps the
+//!    same host page as one of those.
 //! 4. What is installed by another thread while a range is open may be zapped at once, and is stale from the start.
-//! 5. A host page that is exchanged in a fault (copy-on-write) names frame and host address in one breath: such pairs, three at one distance,
-//!    are how it becomes known where memory lies.
+//! 5. Where a host page is exchanged in a fault (copy-on-write), the fault's events name its frame and its host-virtual address: three such pairs
+//!    at one distance show where memory lies.
 
 use mmuscope_spte::Mode;
 use mmuscope_trace::{Body, Event};

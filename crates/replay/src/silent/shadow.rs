@@ -1,4 +1,4 @@
-//! [`SpKey`]: what parts one shadow page from another, as its events print it. All rules of the silent MMUs use it; two pages may share one,
+//! [`SpKey`]: what distinguishes one shadow page from another, as its events print it. All rules of the silent MMUs use it; two pages may share one,
 //! because text does not print all of a role.
 
 use mmuscope_trace::{Page, Role};

@@ -25,7 +25,8 @@ impl Engine {
         let t = &self.store.tables[table];
         // The TDP MMU of 5.10 zaps its pages without an event, recorded or not.
         let zaps = r.has(if self.silent.above.contains(&t.vm) { kind::ZAP_ALL } else { kind::PREPARE_ZAP });
-        if !r.has(kind::GET_PAGE) || !zaps || r.lacks(kind::CHANGED) || self.may_be_tdp(t.vm) {
+        let lacking = r.lacks(kind::CHANGED, &self.traces);
+        if !r.has(kind::GET_PAGE) || !zaps || lacking || self.may_be_tdp(t.vm) {
             return true;
         }
         if shade == Shade::Mmio {
@@ -40,7 +41,7 @@ impl Engine {
     }
 
     /// Whether what is taken for the legacy MMU may be the TDP MMU, its changes not recorded. Kernels that trace no ranges are left out: there
-    /// every value of either MMU is stale once its thread goes on (`unguard`).
+    /// what either MMU maps is stale once its thread goes on (`unguard`).
     fn may_be_tdp(&self, vm: u16) -> bool {
         !self.recorded.has(kind::CHANGED) && self.ranges_traced() && !self.silent.legacy.contains(&vm)
     }

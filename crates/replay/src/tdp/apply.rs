@@ -1,11 +1,10 @@
 //! What a change does to the tables, once its table is known: the entry gets a span, what it linked is detached, what it links is attached.
-//! Called by [`Engine::tdp_changed`](crate::tdp) alone; it never looks for another table.
+//! [`Engine::tdp_changed`](crate::tdp) alone calls [`Engine::apply`]; it never asks whether the change was made in another table.
 
 use mmuscope_spte::State as SpteState;
 
 use crate::engine::Engine;
-use crate::gaps::Gap;
-use crate::gaps::Reread;
+use crate::gaps::{Gap, Reread};
 use crate::keys::{Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
 use crate::moment::At;
@@ -152,7 +151,7 @@ impl Engine {
         let attached = self.store.tables[self.store.table_of(entry)].attached();
         let removed = self.layout.is_removed(c.new) && (attached || !self.threads[c.at.th].tears_reached);
         let r = &self.store.tables[self.store.table_of(entry)];
-        let doubt = r.again && !r.born || self.unbooked.contains(&c.gfn);
+        let doubt = r.again && !r.born || self.unattributed.contains(&c.gfn);
         let since = if removed || doubt { c.at.ts } else { self.since() };
         let since = if r.born { since.max(r.start_ts) } else { since };
         self.store.push_old(entry, c.at.ev, c.old, shade, since);

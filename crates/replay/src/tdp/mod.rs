@@ -1,7 +1,7 @@
 //! The TDP MMU, where every change of an entry is an event and none names its table. [`Engine::tdp_changed`] is called for each
 //! `kvm_tdp_mmu_spte_changed`: `find` says in which table the change was made, `apply` what it does to it, `teardown` what the end of a table takes
 //! with it, `reread` what events add that read an entry again, `doubt` what may be said where the trace does not hold all that came before.
-//! Entries of other MMUs are never changed here.
+//! Entries of other MMUs are never changed here, save those that `adopt` takes over when a VM turns out to have the TDP MMU.
 
 mod adopt;
 mod apply;

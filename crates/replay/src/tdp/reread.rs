@@ -1,5 +1,5 @@
-//! Events that read an entry again: `kvm_mmu_set_spte`, which names its page, and `fast_page_fault`. The engine's step and the silent MMUs'
-//! rules hand them over first; `false` says that the entry is not one of the TDP MMU's.
+//! Events that read an entry again: `kvm_mmu_set_spte`, which names its page, and `fast_page_fault`. The rules of installs
+//! ([`crate::silent`]) hand them over before they look at an entry themselves; `false` says that it is not one of the TDP MMU's.
 
 use mmuscope_spte::State as SpteState;
 use mmuscope_trace::FastPfResult;
@@ -202,7 +202,7 @@ impl Engine {
         let Some(FastHit { entry, level, key, named, other, .. }) = self.entry_for_fast(at, f) else {
             let found = self.fast_fault_unseen(at, f);
             if !found && f.result == FastPfResult::Fixed && self.careful_at(at) {
-                self.unbooked.insert(f.gpa >> 12);
+                self.unattributed.insert(f.gpa >> 12);
             }
             return found;
         };
@@ -306,11 +306,7 @@ impl Engine {
         let mut here = self.live.get(&key).into_iter().flatten().copied().filter(of_vm);
         let table = match (here.next(), here.next()) {
             (None, _) => self.make_table(vm, key, None, NONE, at),
-            (Some(t), None)
-                if self.store.tables[t].vm == vm && self.fit(t, idx, f.old, level) == Fit::Unknown =>
-            {
-                t
-            }
+            (Some(t), None) if self.fit(t, idx, f.old, level) == Fit::Unknown => t,
             _ => return false,
         };
         if !self.store.tables[table].born {

@@ -27,7 +27,7 @@ impl Timeline {
     }
 
     /// Some event of the trace shows MMIO accesses, so that their number is known.
-    pub fn mmio_accesses_told(&self) -> bool {
+    pub fn mmio_accesses_traced(&self) -> bool {
         MMIO_ACCESSES.iter().any(|k| self.kind_total(*k) > 0)
     }
 
@@ -69,7 +69,7 @@ impl Timeline {
     /// The events that what is said rests on, and that were not, or may not have been, recorded.
     pub fn unrecorded(&self) -> Vec<Unrecorded> {
         let mmus: Vec<MmuKind> = self.vms.iter().map(|v| v.kind).collect();
-        self.engine.recorded.missing(&mmus)
+        self.engine.recorded.missing(&mmus, &self.engine.traces)
     }
 
     /// Whether all events of a name are in the trace; `None` for an event that the replay does not use.

@@ -97,7 +97,7 @@ fn replay(v: &mut Value, info: &TraceInfo, t: &Timeline) {
     let accesses = t.mmio_ranges().iter().filter_map(|r| r.accesses).sum::<u64>();
     v["mmio"] = json!({
         // `null` where accesses were not recorded: their number is not known.
-        "accesses": (t.mmio_accesses_told() || t.mmio_ranges().is_empty()).then_some(accesses),
+        "accesses": (t.mmio_accesses_traced() || t.mmio_ranges().is_empty()).then_some(accesses),
         "faults": t.faults().filter(|f| f.mmio).count(),
         "ranges": t.mmio_ranges().len(),
     });
