@@ -418,7 +418,7 @@ impl State {
             }
             self.meta.long_size = b.u8().ok_or("the size of a long")?;
             self.meta.page_size = b.u32().ok_or("the page size")?;
-            self.meta.block(&mut b)
+            self.meta.block(&mut b, false)
         };
         let result = parse();
         if let Err(expected) = result {
