@@ -484,7 +484,8 @@ impl State {
         info.lost.known = !self.attrs.iter().any(|a| a.overwrites);
         for (event, _, n) in &self.lost_samples {
             if let Some(ev) = event {
-                *info.lost.per_event.entry(cx.strings.get(*ev).to_owned()).or_default() += n;
+                let c = info.lost.per_event.entry(cx.strings.get(*ev).to_owned()).or_default();
+                *c = c.saturating_add(*n);
             }
         }
         info.tasks.append(&mut self.people.clone());
