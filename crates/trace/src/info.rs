@@ -419,7 +419,8 @@ pub enum RoleWord {
     GpteIs8Bytes,
     /// Bit 4 is `has_4_byte_gpte` (5.17 to 7.1).
     Has4ByteGpte,
-    /// `access` has four bits, beginning with R, and everything after it is one bit higher (7.2).
+    /// `access` has four bits, beginning with R. `invalid`, `efer_nx` and `cr0_wp` are one bit higher, and the bits from 15 up where they were
+    /// (since 7.2).
     AccessRead,
 }
 
