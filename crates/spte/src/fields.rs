@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::{Format, GfnRule, Layout, MaskName, PresentRule, State, bits};
+use crate::{Decoded, Format, GfnRule, Layout, MaskName, PresentRule, State, bits};
 
 /// The kind of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,6 +211,12 @@ impl Layout {
             }
         }
         runs
+    }
+
+    /// The bits that are set in a decoded value and have no meaning in an entry of its state.
+    pub(crate) fn unknown_bits(&self, d: &Decoded) -> u64 {
+        let runs = self.bit_runs(d.state, d.level);
+        d.raw & runs.iter().filter(|r| r.kind == FieldKind::Unused).fold(0, |mask, r| mask | r.mask())
     }
 
     fn paint_present(&self, paint: &mut impl FnMut(u64, FieldKind), leaf: bool, level: u8) {

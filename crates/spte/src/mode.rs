@@ -34,7 +34,7 @@ pub enum Mode {
     TdxMirror,
     /// Shadow tables of PVM, the out-of-tree hypervisor that needs no hardware paging support.
     Pvm,
-    /// Tables of the pKVM hypervisor on Intel (out of tree); KVM only reads them.
+    /// EPT tables of the pKVM hypervisor on Intel (out of tree). They are not the host's KVM's, which makes no SPTEs there; they are decoded only.
     Pkvm,
 }
 

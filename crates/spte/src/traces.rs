@@ -66,9 +66,9 @@ pub enum MarkMmio {
 /// What a kernel traces. Every fact is of x86; "TDP MMU" and "legacy MMU" are KVM's own names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traces {
-    /// Every change of an entry of the TDP MMU is a `kvm_tdp_mmu_spte_changed`, save those that `fast_page_fault` shows, the children of a
-    /// split, the store that ends a freeze, and what MMIO entries become in a table that is removed under the write lock (since 5.11, in
-    /// `handle_changed_spte`). 5.10 has that MMU without the event. The legacy MMU never traces changes.
+    /// Every change of an entry of the TDP MMU that KVM makes is a `kvm_tdp_mmu_spte_changed` (since 5.11, in `handle_changed_spte`), save those
+    /// that `fast_page_fault` shows, the children of a split, MMIO entries of a table that is torn down under the exclusive MMU lock, and what
+    /// [`Traces::freeze`] and [`Traces::release`] say of frozen entries. 5.10 has that MMU without the event. The legacy MMU never traces changes.
     pub changes: bool,
     /// How often `kvm_mmu_set_spte` comes for an install.
     pub set_spte: SetSpte,
@@ -109,7 +109,7 @@ pub struct Traces {
 
 impl Traces {
     /// An entry of a linked table that was traced as frozen is free again although no event says so.
-    pub const fn releases_untraced(&self) -> bool {
+    pub const fn releases_silently(&self) -> bool {
         self.freeze && !self.release
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use mmuscope_spte::layouts::{self, Library};
 use mmuscope_spte::{
-    Error, Kernel, Known, LayoutSpec, MaskName, Mode, PageLevel, Provenance, Resize, SetSpte, State, Unlink,
-    Vendor, ZapAll,
+    Error, Kernel, Known, LayoutSpec, MarkMmio, MaskName, Mode, PageLevel, Provenance, Resize, SetSpte,
+    State, Unlink, Vendor, ZapAll,
 };
 
 fn user(text: &str) -> Result<mmuscope_spte::Resolved, Error> {
@@ -324,6 +324,10 @@ fn what_a_kernel_traces_follows_its_release() {
         releases.iter().zip(&all).filter(|(_, t)| what(t)).map(|(r, _)| *r).collect()
     };
     assert_eq!(since(|t| t.changes), releases[3..]);
+    assert_eq!(since(|t| t.page_zaps), releases[3..]);
+    assert_eq!(since(|t| t.mark_mmio == MarkMmio::After), releases[4..]);
+    assert_eq!(since(|t| t.mmio_set_spte), releases[1..5]);
+    assert!(since(|t| t.release).is_empty());
     assert_eq!(since(|t| t.freeze), releases[4..11]);
     assert_eq!(since(mmuscope_spte::Traces::releases_untraced), releases[4..11]);
     assert_eq!(since(|t| t.notifiers), releases[5..]);

@@ -355,7 +355,8 @@ impl Assembler {
             *c = (*c).max(*n);
         }
         // The recorder's totals count the same losses as the notes in the stream, so the larger number is the more complete one.
-        let counted = lost.per_cpu.values().sum::<u64>().max(lost.per_event.values().sum());
+        let add = |sum: u64, n: &u64| sum.saturating_add(*n);
+        let counted = lost.per_cpu.values().fold(0, add).max(lost.per_event.values().fold(0, add));
         lost.known |= self.lost_moments > 0;
         lost.total = if self.lost_uncounted && counted == 0 {
             None

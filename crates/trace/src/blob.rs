@@ -126,8 +126,8 @@ impl Meta {
         }
     }
 
-    /// Reads the whole block. With `cmdlines_always`, the task names at its end are not optional.
-    pub(crate) fn block(&mut self, b: &mut Blob<'_>) -> Result<(), &'static str> {
+    /// Reads the whole block; its last part, the task names, may be missing unless they are `always` there.
+    pub(crate) fn block(&mut self, b: &mut Blob<'_>, always: bool) -> Result<(), &'static str> {
         self.header_info(b)?;
         self.ftrace_formats(b)?;
         self.event_formats(b)?;
@@ -135,8 +135,8 @@ impl Meta {
         b.take(len.into()).ok_or("kallsyms")?;
         let len = b.u32().ok_or("the length of the printk formats")?;
         b.take(len.into()).ok_or("the printk formats")?;
-        // Up to seven bytes of padding may follow (pipe mode).
-        if b.rest().len() >= 8 {
+        // Up to seven bytes of padding may follow in their place (pipe mode).
+        if always || b.rest().len() >= 8 {
             let len = b.u64().ok_or("the length of the task names")?;
             let text = b.take(len).ok_or("the task names")?;
             self.cmdlines(text);

@@ -226,7 +226,7 @@ pub enum Body {
     DirtyRingReset { index: i32, dirty_index: u32, reset_index: u32 },
     /// `kvm_dirty_ring_exit`: the vCPU exits because its dirty ring is full.
     DirtyRingExit { vcpu: u32 },
-    /// `kvm_nested_vmexit`: the vCPU goes from L2 to L1.
+    /// `kvm_nested_vmexit`: an exit while L2 ran. It comes whether KVM handles the exit itself or passes it to L1.
     NestedVmexit {
         vcpu: Option<u32>,
         reason: Option<u32>,

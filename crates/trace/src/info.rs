@@ -33,13 +33,13 @@ pub struct TraceInfo {
     pub dialect: Dialect,
     /// Event formats the files describe (also of events that never fired): name to field names.
     pub formats: BTreeMap<String, Vec<String>>,
-    /// The events that the recorder was asked for, where the files say so.
+    /// The events that can be in the trace, where the files say so.
     pub recorded: Option<RecordedEvents>,
     /// The time of the first event, in nanoseconds on the trace's clock.
     pub first_ts: u64,
     /// The time of the last event, in nanoseconds on the trace's clock.
     pub last_ts: u64,
-    /// The number of events, including notes of losses and damage.
+    /// The number of events, including notes of losses, of damage and about tasks.
     pub events: u64,
 }
 
@@ -73,12 +73,12 @@ impl TraceInfo {
     }
 }
 
-/// The events that a recorder was asked for, by name without system.
+/// The events that can be in a trace, by name without system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordedEvents {
     /// The names of the events; no other event was recorded.
     pub names: BTreeSet<String>,
-    /// Whether all of these were recorded: a trace.dat has the formats of more events than were recorded.
+    /// Whether the recorder was asked for all of these. In a trace.dat they are the events with a format, which are more than were recorded.
     pub all: bool,
 }
 
@@ -346,7 +346,7 @@ pub struct VmGuess {
 /// A summary of what the recorder lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LostSummary {
-    /// Whether the format would show it if events had been lost.
+    /// Whether the input would show it if events had been lost. A text shows it only with events and the head that its tool prints.
     pub known: bool,
     /// The number of lost events, where every loss was counted.
     pub total: Option<u64>,
@@ -419,7 +419,8 @@ pub enum RoleWord {
     GpteIs8Bytes,
     /// Bit 4 is `has_4_byte_gpte` (5.17 to 7.1).
     Has4ByteGpte,
-    /// `access` has four bits, beginning with R, and everything after it is one bit higher (7.2).
+    /// `access` has four bits, beginning with R. `invalid`, `efer_nx` and `cr0_wp` are one bit higher, and the bits from 15 up where they were
+    /// (since 7.2).
     AccessRead,
 }
 

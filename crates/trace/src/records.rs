@@ -149,7 +149,8 @@ impl Formats {
         self.by_id.get(id as usize).filter(|i| **i != u16::MAX).map(|i| *i as usize)
     }
 
-    /// Classifies a record; `Err` says what is wrong with it. `names` holds the names of untyped events by reader, and is empty at first.
+    /// Classifies a record; `Err` says what is wrong with it. `names` holds the names of untyped events by the number of their
+    /// [`Reading`], and is empty at first.
     #[inline]
     pub(crate) fn classify(
         &self,

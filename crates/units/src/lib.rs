@@ -1,8 +1,8 @@
 //! How numbers, times, sizes and guest frames are written and read, on every face: command line, report, viewer, recorder.
 //!
 //! This crate has functions and hardly any types: those of `write` format a number for people, those of `read` parse what people type
-//! ([`Frames`], [`NotATime`]). Every other crate that prints or parses a number calls them. It never does arithmetic on what it formats,
-//! and it knows nothing of traces.
+//! ([`Frames`], [`NotATime`]); [`like()`] matches names with the patterns that people type. Every other crate that prints or parses a
+//! number calls them. It never does arithmetic on what it formats, and it knows nothing of traces.
 //!
 //! | value | written | read |
 //! | --- | --- | --- |

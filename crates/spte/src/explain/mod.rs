@@ -72,7 +72,7 @@ pub struct Explanation {
     pub refused: bool,
     /// All runs of bits from 63 down to 0, without a gap.
     pub runs: Vec<BitRun>,
-    /// The fields that have a meaning in an entry of this state.
+    /// The fields that have something to show; bits without a meaning are among them where they are set.
     pub fields: Vec<FieldLine>,
     /// What the entry does to each kind of access; empty for an entry that points to a table.
     pub effects: Vec<Effect>,

@@ -3,7 +3,7 @@
 use alloc::{format, string::String, vec::Vec};
 
 use super::{Note, NoteKind, bit_list, permissions};
-use crate::{AdType, Decoded, FieldKind, Format, GfnRule, Kernel, Layout, Mode, PresentRule, State, bits};
+use crate::{AdType, Decoded, Format, GfnRule, Kernel, Layout, Mode, PresentRule, State, bits};
 
 pub(super) fn notes(layout: &Layout, d: &Decoded, kernel: Option<Kernel>) -> Vec<Note> {
     let mut notes = Vec::new();
@@ -116,13 +116,7 @@ fn format_notes(layout: &Layout, d: &Decoded, add: &mut impl FnMut(NoteKind, Str
 
 /// Bits of a present entry that no kernel of this layout sets or clears.
 fn bit_notes(layout: &Layout, d: &Decoded, add: &mut impl FnMut(NoteKind, String)) {
-    let unknown = layout
-        .bit_runs(d.state, d.level)
-        .iter()
-        .filter(|r| r.kind == FieldKind::Unused)
-        .fold(0, |mask, r| mask | r.mask())
-        & d.raw
-        & !d.reserved_bits;
+    let unknown = layout.unknown_bits(d) & !d.reserved_bits;
     if unknown != 0 {
         add(
             NoteKind::Problem,

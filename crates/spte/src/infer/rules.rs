@@ -4,9 +4,7 @@
 use alloc::{format, string::String, vec::Vec};
 
 use super::evidence::{Letters, Role, Value};
-use crate::{
-    AdType, Decoded, FieldKind, Format, GfnRule, Layout, Mode, PresentRule, State, bits, explain::bit_list,
-};
+use crate::{AdType, Decoded, Format, GfnRule, Layout, Mode, PresentRule, State, bits, explain::bit_list};
 
 /// The points so far, and the reasons for them where they are wanted.
 #[derive(Default)]
@@ -181,18 +179,8 @@ fn fit_mmio(layout: &Layout, d: &Decoded, value: &Value, tally: &mut Tally) {
     }
 }
 
-/// The bits that are set and have no meaning in this layout.
-fn unknown_bits(layout: &Layout, d: &Decoded) -> u64 {
-    let named = layout
-        .bit_runs(d.state, d.level)
-        .iter()
-        .filter(|r| r.kind != FieldKind::Unused)
-        .fold(0, |mask, r| mask | r.mask());
-    d.raw & !named
-}
-
 fn fit_present(layout: &Layout, d: &Decoded, reserved: bool, tally: &mut Tally) {
-    let unknown = unknown_bits(layout, d) & if reserved { !d.reserved_bits } else { u64::MAX };
+    let unknown = layout.unknown_bits(d) & if reserved { !d.reserved_bits } else { u64::MAX };
     if unknown != 0 {
         tally.add(-40 * unknown.count_ones().min(3) as i32, || {
             format!("{} would mean nothing", bit_list(unknown))

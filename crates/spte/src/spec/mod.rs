@@ -3,7 +3,7 @@
 //! The main type is [`LayoutSpec`]; the command line and the replay fill it and call [`LayoutSpec::resolve`]. It never looks at SPTE values:
 //! that is the business of [`crate::infer`].
 
-use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use alloc::{borrow::ToOwned, format, string::String, vec, vec::Vec};
 
 use crate::{
     AdRule, Era, Error, FixRule, Format, Host, HostSpec, Kernel, Known, Layout, MaskName, Masks, Mode, Name,
@@ -218,7 +218,6 @@ impl LayoutSpec {
         let mut settings = Settings { list: [None; SCHEMA.len()], notes: Vec::new(), depth: 0 };
         let when = When { library, eras, era: era.value, kernel: &kernel };
         settings.add_file(library.traces()?, &when)?;
-        settings.depth = 0;
         let name;
         if let Some(file) = &user_file {
             settings.add_file(file, &when)?;
@@ -438,8 +437,8 @@ impl LayoutSpec {
 
     /// The origin of each mask, in the order of [`MaskName::ALL`].
     fn masks_from(&self, mode: Mode, host: &Host) -> Vec<Provenance> {
-        let computed = host.maxphyaddr.from.min(host.phys_bits.from).max(Provenance::Assumed);
-        let mut from: Vec<Provenance> = MaskName::ALL.iter().map(|_| Provenance::Inferred).collect();
+        let computed = host.maxphyaddr.from.min(host.phys_bits.from);
+        let mut from = vec![Provenance::Inferred; MaskName::ALL.len()];
         let mut set_from = |name: MaskName, p: Provenance| {
             if let Some(at) = MaskName::ALL.iter().position(|&m| m == name) {
                 from[at] = p;

@@ -24,18 +24,19 @@ pub(super) struct When<'a> {
 pub(super) struct Settings<'a> {
     pub(super) list: [Option<(&'a str, &'a Item<'a>)>; SCHEMA.len()],
     pub(super) notes: Vec<String>,
+    /// The number of files that wait for the one they extend.
     pub(super) depth: u8,
 }
 
 impl<'a> Settings<'a> {
     pub(super) fn add_file(&mut self, file: &'a File<'a>, when: &When<'a>) -> Result<(), Error> {
-        self.depth += 1;
         if let Some(item) = file.top("extends") {
             let Value::Text(base) = item.value else {
                 return Err(file
                     .error(item.line, "extends takes another layout in quotes: \"C/ept\"")
                     .into());
             };
+            self.depth += 1;
             if self.depth > 8 {
                 return Err(file.error(item.line, "extends goes in a circle").into());
             }
@@ -49,6 +50,7 @@ impl<'a> Settings<'a> {
                 return Err(file.error(item.line, format!("no layout is called `{base}`")).into());
             };
             self.add_file(when.library.file(family, mode)?, when)?;
+            self.depth -= 1;
         }
         let kernel = when.kernel;
         for item in &file.items {

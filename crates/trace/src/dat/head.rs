@@ -85,21 +85,7 @@ fn v6(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
 fn v6_head(source: &Source, path: &Path, data: &[u8], meta: &mut Meta, cx: &mut Cx) -> Result<Opened, Error> {
     let mut b = Blob::new(data);
     let at = |b: &Blob<'_>| (HEAD + b.at) as u64;
-    // In v6, kallsyms, the printk formats and the task names all follow the formats.
-    let mut block = |b: &mut Blob<'_>| -> Result<(), &'static str> {
-        meta.header_info(b)?;
-        meta.ftrace_formats(b)?;
-        meta.event_formats(b)?;
-        let len = b.u32().ok_or("the length of kallsyms")?;
-        b.take(len.into()).ok_or("kallsyms")?;
-        let len = b.u32().ok_or("the length of the printk formats")?;
-        b.take(len.into()).ok_or("the printk formats")?;
-        let len = b.u64().ok_or("the length of the task names")?;
-        let text = b.take(len).ok_or("the task names")?;
-        meta.cmdlines(text);
-        Ok(())
-    };
-    block(&mut b).map_err(|expected| bad(path, at(&b), expected))?;
+    meta.block(&mut b, true).map_err(|expected| bad(path, at(&b), expected))?;
     let cpus = b.u32().ok_or_else(|| bad(path, at(&b), "the number of CPUs"))?;
     if cpus as usize > MAX_CPUS {
         return Err(bad(path, at(&b) - 4, "a number of CPUs that a machine can have"));

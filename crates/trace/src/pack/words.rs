@@ -34,29 +34,6 @@ pub(super) trait Field: Sized {
     fn take(w: &mut Words) -> Self;
 }
 
-macro_rules! plain {
-    ($($t:ty),*) => { $(
-        impl Field for $t {
-            const N: usize = 1;
-            #[inline]
-            fn put(self, w: &mut Words) { w.put(self as u64); }
-            #[inline]
-            fn take(w: &mut Words) -> Self { w.take() as $t }
-        }
-        impl Field for Option<$t> where $t: Small {
-            const N: usize = 1;
-            #[inline]
-            fn put(self, w: &mut Words) { w.put(self.map_or(0, |v| v as u64 + 1)); }
-            #[inline]
-            fn take(w: &mut Words) -> Self { w.take().checked_sub(1).map(|v| v as $t) }
-        }
-    )* };
-}
-/// Types whose values leave room for "absent" in a word.
-pub(super) trait Small {}
-impl Small for u32 {}
-plain!(u32);
-
 macro_rules! word {
     ($($t:ty),*) => { $(
         impl Field for $t {
@@ -68,7 +45,7 @@ macro_rules! word {
         }
     )* };
 }
-word!(u64, u8, i32);
+word!(u64, u32, u8, i32);
 
 impl Field for bool {
     const N: usize = 1;
@@ -90,6 +67,18 @@ impl Field for Option<bool> {
     #[inline]
     fn take(w: &mut Words) -> Self {
         untri(w.take())
+    }
+}
+// A word has room for "absent" beside a u32: it is stored as 0, and the number one higher.
+impl Field for Option<u32> {
+    const N: usize = 1;
+    #[inline]
+    fn put(self, w: &mut Words) {
+        w.put(self.map_or(0, |v| u64::from(v) + 1));
+    }
+    #[inline]
+    fn take(w: &mut Words) -> Self {
+        w.take().checked_sub(1).map(|v| v as u32)
     }
 }
 impl Field for Option<u64> {

@@ -418,7 +418,7 @@ impl State {
             }
             self.meta.long_size = b.u8().ok_or("the size of a long")?;
             self.meta.page_size = b.u32().ok_or("the page size")?;
-            self.meta.block(&mut b)
+            self.meta.block(&mut b, false)
         };
         let result = parse();
         if let Err(expected) = result {
@@ -484,7 +484,8 @@ impl State {
         info.lost.known = !self.attrs.iter().any(|a| a.overwrites);
         for (event, _, n) in &self.lost_samples {
             if let Some(ev) = event {
-                *info.lost.per_event.entry(cx.strings.get(*ev).to_owned()).or_default() += n;
+                let c = info.lost.per_event.entry(cx.strings.get(*ev).to_owned()).or_default();
+                *c = c.saturating_add(*n);
             }
         }
         info.tasks.append(&mut self.people.clone());

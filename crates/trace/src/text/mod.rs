@@ -77,7 +77,7 @@ struct State {
     last_ts: u64,
     /// Whether there was an event.
     events: bool,
-    /// The head that tracefs and trace-cmd print before the first event is there.
+    /// Whether the head that tracefs and trace-cmd print before the first event was read.
     head: bool,
     facts: Vec<(String, String)>,
 }
@@ -101,7 +101,7 @@ struct Piece {
     long_page_fault: Option<bool>,
     /// Losses noted after the last event of the piece.
     carry: Vec<(u16, Option<u64>)>,
-    /// The head that tracefs and trace-cmd print before the first event is in it.
+    /// Whether the piece has the head that tracefs and trace-cmd print before the first event.
     head: bool,
     facts: Vec<(String, String)>,
 }

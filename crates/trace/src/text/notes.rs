@@ -34,33 +34,17 @@ impl State {
         self.gap_notes(info);
         info.notes.extend(self.mended.words());
         self.skipped.notes(info);
-        if let Some(at) = self.first_unread {
-            let _ = cx.damaged(damage(
-                &r.path,
-                at,
-                "the fields that this event prints",
-                format!("{} events could not be read and are kept as text", self.gaps.unread),
-                true,
-            ));
-        }
-        if let Some(at) = self.first_junk {
-            let _ = cx.damaged(damage(
-                &r.path,
-                at,
-                "an event",
-                format!("{} lines are not events of any known format", self.junk),
-                true,
-            ));
-        }
-        if let Some(at) = self.cut {
-            let _ = cx.damaged(damage(
-                &r.path,
-                at,
-                "the end of the line",
-                "the text ends within a line, which was left out",
-                false,
-            ));
-        }
+        let mut damaged = |at: Option<u64>, expected: &str, message: String, resumed: bool| {
+            if let Some(at) = at {
+                let _ = cx.damaged(damage(&r.path, at, expected, message, resumed));
+            }
+        };
+        let unread = format!("{} events could not be read and are kept as text", self.gaps.unread);
+        damaged(self.first_unread, "the fields that this event prints", unread, true);
+        let junk = format!("{} lines are not events of any known format", self.junk);
+        damaged(self.first_junk, "an event", junk, true);
+        let cut = "the text ends within a line, which was left out".to_owned();
+        damaged(self.cut, "the end of the line", cut, false);
         if let Some(v) = self.long_page_fault {
             info.dialect.long_page_fault.get_or_insert_with(|| crate::info::Sourced {
                 value: v,

@@ -281,6 +281,23 @@ fn compression_inside_is_reported() {
     assert_eq!(inside(dat(&raw)), Compression::None);
 }
 
+/// Counts of losses whose sum is no number are not added up beyond the largest one.
+#[test]
+fn losses_beyond_any_number() {
+    let most = u64::MAX;
+    let text = format!("CPU:0 [LOST {most} EVENTS]\nCPU:1 [LOST {most} EVENTS]\n{}", text(5));
+    let lost = read(text.into_bytes()).unwrap().info.lost;
+    assert_eq!((lost.moments, lost.total), (2, Some(most)));
+}
+
+/// The kernel prints the error number without its sign. The least number of its type has no negative.
+#[test]
+fn an_error_number_without_a_negative() {
+    let line = "q-1 [000] 1.000000: kvm_userspace_exit: reason error (2147483648)\n";
+    let t = read(line.as_bytes().to_vec()).unwrap();
+    assert!(matches!(t.events.get(0).body, Body::UserspaceExit { reason: 0, errno: i32::MIN }));
+}
+
 /// Only a text that has events and the head of its tool shows that nothing was lost, because a fragment was cut out of a longer text.
 #[test]
 fn an_empty_text_knows_nothing_of_losses() {

@@ -80,6 +80,31 @@ fn exits_of_every_text() {
     assert_eq!((failed.1, failed.2), (Some(0x8000_0030), Some(Isa::Vmx)));
 }
 
+/// Since 5.10 the event prints what `kvm_exit` prints; before, it has a form of its own.
+#[test]
+fn nested_exits() {
+    let exit = |s: &str| match body(&format!("kvm_nested_vmexit: {s}")) {
+        Body::NestedVmexit { vcpu, reason, isa, rip, info1, info2 } => (vcpu, reason, isa, rip, info1, info2),
+        b => panic!("{b:?}"),
+    };
+    let npf =
+        |vcpu| (vcpu, Some(0x400), Some(Isa::Svm), Some(0x40_0433), Some(0x2_0000_0006), Some(0x16_0000));
+    assert_eq!(
+        exit(
+            "vcpu 0 reason npf rip 0x400433 info1 0x0000000200000006 info2 0x0000000000160000 intr_info 0x00000000 error_code 0x00000000"
+        ),
+        npf(Some(0))
+    );
+    assert_eq!(
+        exit(
+            "rip: 0x0000000000400433 reason: npf ext_inf1: 0x0000000200000006 ext_inf2: 0x0000000000160000 ext_int: 0x00000000 ext_int_err: 0x00000000"
+        ),
+        npf(None)
+    );
+    let failed = exit("vcpu 1 reason EPT_VIOLATION FAILED_VMENTRY rip 0x10 info1 0x10 info2 0x0");
+    assert_eq!((failed.1, failed.2), (Some(0x8000_0030), Some(Isa::Vmx)));
+}
+
 #[test]
 fn pointers() {
     let sptep = |s: &str| match body(&format!("mark_mmio_spte: sptep:{s} gfn d0000 access 7 gen 2")) {

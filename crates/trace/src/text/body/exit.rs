@@ -52,14 +52,19 @@ pub(super) fn exit(mut s: Scan<'_>, strings: &mut Strings, gaps: &mut Gaps) -> O
     Some(Body::Exit { vcpu, reason, reason_name, isa, rip, info1, info2, intr_info, error_code, requests })
 }
 
+/// Splits a reason text into the name and the flag of a failed entry, which is bit 31 of the number.
+fn flagged(text: &str) -> (&str, u32) {
+    // A VMX flag may follow the name. VMX names are one word; SVM names may be two.
+    match text.strip_suffix(" FAILED_VMENTRY") {
+        Some(base) => (base, 0x8000_0000),
+        None => (text, 0),
+    }
+}
+
 /// The number, back-end and interned name of a reason text.
 fn reason(text: &[u8], strings: &mut Strings) -> (Option<u32>, Option<Isa>, StrId) {
     let text = String::from_utf8_lossy(text);
-    // A VMX flag may follow the name. VMX names are one word; SVM names may be two.
-    let (base, failed) = match text.strip_suffix(" FAILED_VMENTRY") {
-        Some(base) => (base, 0x8000_0000),
-        None => (&*text, 0),
-    };
+    let (base, failed) = flagged(&text);
     match exits::by_name(base) {
         Some((n, isa)) => {
             let reason = n | failed;
@@ -80,41 +85,27 @@ pub(super) fn nested_vmexit(mut s: Scan<'_>) -> Option<Body> {
     if s.key(b"vcpu ").is_some() {
         vcpu = Some(s.dec()? as u32);
     }
-    if s.key(b"reason ").is_some() {
-        let name = s.until(b" rip ")?.trim_ascii();
-        let name = String::from_utf8_lossy(name);
-        let found = exits::by_name(name.strip_suffix(" FAILED_VMENTRY").unwrap_or(&name));
+    let (found, rip, info1, info2) = if s.key(b"reason ").is_some() {
+        let text = String::from_utf8_lossy(s.until(b" rip ")?.trim_ascii());
+        let (name, failed) = flagged(&text);
+        let found = exits::by_name(name).map(|(n, isa)| (n | failed, isa));
         let rip = s.hex();
         let info1 = s.key(b"info1 ").and_then(|()| s.hex());
         let info2 = s.key(b"info2 ").and_then(|()| s.hex());
-        return Some(Body::NestedVmexit {
-            vcpu,
-            reason: found.map(|f| f.0),
-            isa: found.and_then(|f| f.1),
-            rip,
-            info1,
-            info2,
-        });
-    }
-    let mut named = Named(s);
-    let rip = named.get(b"rip:");
-    let info1 = named.get(b"ext_inf1:");
-    let info2 = named.get(b"ext_inf2:");
-    let mut found = None;
-    let mut t = s;
-    if t.until(b"reason: ").is_some() {
-        let name = t.until(b" ext_inf1").unwrap_or_else(|| t.word());
-        found = exits::by_name(&String::from_utf8_lossy(name));
-    }
-    if rip.is_none() && found.is_none() {
-        return None;
-    }
-    Some(Body::NestedVmexit {
-        vcpu,
-        reason: found.map(|f| f.0),
-        isa: found.and_then(|f| f.1),
-        rip,
-        info1,
-        info2,
-    })
+        (found, rip, info1, info2)
+    } else {
+        let mut named = Named(s);
+        let rip = named.get(b"rip:");
+        let mut found = None;
+        if s.until(b"reason: ").is_some() {
+            let name = s.until(b" ext_inf1").unwrap_or_else(|| s.word());
+            found = exits::by_name(&String::from_utf8_lossy(name));
+        }
+        if rip.is_none() && found.is_none() {
+            return None;
+        }
+        (found, rip, named.get(b"ext_inf1:"), named.get(b"ext_inf2:"))
+    };
+    let (reason, isa) = found.map_or((None, None), |(n, isa)| (Some(n), isa));
+    Some(Body::NestedVmexit { vcpu, reason, isa, rip, info1, info2 })
 }

@@ -326,7 +326,7 @@ fn vcpu(tp: Tp, mut s: Scan<'_>, strings: &mut Strings, gaps: &mut Gaps) -> Opti
             let name = s.until(b"(")?;
             let n = s.int()? as i32;
             match name.trim_ascii() {
-                b"restart" | b"error" => Body::UserspaceExit { reason: 0, errno: -n },
+                b"restart" | b"error" => Body::UserspaceExit { reason: 0, errno: n.wrapping_neg() },
                 _ => Body::UserspaceExit { reason: n as u32, errno: 0 },
             }
         }
