@@ -86,9 +86,10 @@ fn code_of(text: &str) -> String {
             // A character, not a lifetime.
             ('\'', '\\') => {
                 i += 3;
-                while i < bytes.len() && at(i - 1) != '\'' {
+                while i < bytes.len() && at(i) != '\'' {
                     i += 1;
                 }
+                i += 1;
             }
             ('\'', _) if at(i + 2) == '\'' => i += 3,
             (c, _) => {
