@@ -17,12 +17,6 @@ const LEFT: &[(&str, &[&str], &str)] = &[
         &["args", "cmd", "cmd::completions"],
         "the arguments name each command's own, and completions need all of them",
     ),
-    ("collector", &["capture", "preamble"], "one constant of the capture's format is the preamble's as well"),
-    (
-        "collector",
-        &["options", "trigger", "trigger::parse"],
-        "durations are parsed in options, triggers are a kind of option",
-    ),
     (
         "tables",
         &["binary", "markdown", "text", "write"],
