@@ -32,7 +32,7 @@ table! {
             old_spte: Hex, "value of the entry before the change";
             new_spte: Hex, "value of the entry after the change";
             spte: Hex, "value of the entry, where the event has only one";
-            sptep: Hex, "address of the entry: host-physical in kvm_mmu_set_spte, host-virtual elsewhere";
+            sptep: Hex, "address of the entry: host-physical in kvm_mmu_set_spte, kernel-virtual elsewhere";
             pfn: Hex, "host frame number, in pages of 4 KiB";
             error_code: Hex, "error code of a fault or a page walk, in the encoding that `encoding` names";
             encoding: Text, "encoding of the error code: ept (exit qualification), npf, pf (#PF), or ambiguous";
@@ -43,13 +43,13 @@ table! {
             reason: Number, "exit reason";
             reason_name: Text, "name of the exit reason";
             isa: Text, "instruction set of the exit reason: vmx or svm";
-            info1: Hex, "exit_info1 or exit qualification";
-            info2: Hex, "exit_info2";
-            intr_info: Hex, "interrupt or exception that was being delivered";
+            info1: Hex, "exit_info1 (SVM) or exit qualification (VMX)";
+            info2: Hex, "exit_info2 (SVM) or IDT-vectoring information (VMX)";
+            intr_info: Hex, "interrupt or exception: at an exit, the one that caused it (VMX) or whose delivery it interrupted (SVM); at an entry, the one that is injected";
             requests: Hex, "pending requests of the vCPU, one bit each";
             result: Text, "how the lockless fast path ended: invalid, fixed, spurious, retry or emulate";
             errno: Signed, "error number, negative; 0 is success";
-            access: Number, "ACC bits: 1 exec, 2 write, 4 user";
+            access: Number, "ACC bits: 1 exec, 2 write, 4 user; since 7.2: 1 read, 2 write, 4 user, 8 exec";
             r: Flag, "whether the entry allows reads";
             w: Flag, "whether the entry allows writes";
             x: Flag, "whether the entry allows instruction fetches";
@@ -61,7 +61,7 @@ table! {
             role_word: Hex, "role of the shadow page as the kernel stores it";
             created: Flag, "whether the shadow page was created; false: an existing one was used";
             unsync: Flag, "whether the shadow page may be out of sync with the guest's table";
-            root_count: Signed, "how many vCPUs use the page as a root";
+            root_count: Signed, "how many vCPUs use the page as a root; for a root of the TDP MMU, its reference count";
             mmu_valid_gen: Count, "generation of the MMU's pages";
             used_pages: Number, "page-table pages in use";
             kind: Text, "MMIO: read, write or unsatisfied-read; tasks: fork, comm, exec or exit";

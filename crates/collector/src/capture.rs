@@ -5,13 +5,8 @@ use std::io::{self, Write};
 
 use zstd::bulk::Compressor;
 
-use crate::preamble::{COMPRESSED, FINISHED_ROUND, Preamble, facts, record};
+use crate::preamble::{COMPRESSED, FINISHED_ROUND, PIECE, Preamble, facts, record};
 
-/// The number of bytes that are compressed together. More would hardly compress better, and more would be lost with the recorder.
-pub(crate) const PIECE: usize = 256 << 10;
-/// The number of bytes that a reader must be ready to decompress from one record: a piece, and the part of a record that the piece before it
-/// ended with.
-pub(crate) const DECOMPRESSED: u32 = (PIECE + (64 << 10)) as u32;
 /// The most bytes that one COMPRESSED record can hold.
 const ROOM: usize = u16::MAX as usize - 8;
 /// The number of bytes that fit into one record even where nothing can be compressed.
@@ -110,6 +105,7 @@ impl<W: Write> Capture<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::preamble::DECOMPRESSED;
     use crate::ring::records;
     use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 

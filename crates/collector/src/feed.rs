@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::capture::{Capture, PIECE};
-use crate::preamble::Preamble;
+use crate::capture::Capture;
+use crate::preamble::{PIECE, Preamble};
 
 /// The most pieces that may wait for a slow disk or reader (64 MiB). When so many wait, the rings are not emptied until there is room again;
 /// they fill up, and the kernel counts what they lose.

@@ -25,11 +25,18 @@ pub mod trigger;
 mod untraced;
 pub mod vms;
 
-pub use options::{Output, RecordOptions, Scope, parse_duration, parse_size};
+pub use mmuscope_units::size as parse_size;
+pub use options::{Output, RecordOptions, Scope};
 pub use record::{Ended, Summary, record};
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// Parses a length of time with the rules of `mmuscope_units`: `10`, `1.5s`, `200ms`, `5m`, `2h`; seconds where no unit is given.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    mmuscope_units::time(text).map(Duration::from_nanos).map_err(|e| e.to_string())
+}
 
 /// Why recording did not work. Each message says what to do.
 #[derive(Debug, thiserror::Error)]

@@ -97,10 +97,3 @@ impl Default for RecordOptions {
         }
     }
 }
-
-/// Parses a length of time with the rules of `mmuscope_units`: `10`, `1.5s`, `200ms`, `5m`, `2h`; seconds where no unit is given.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    mmuscope_units::time(text).map(Duration::from_nanos).map_err(|e| e.to_string())
-}
-
-pub use mmuscope_units::size as parse_size;

@@ -1,7 +1,6 @@
 //! The records of a capture that the recorder makes itself: everything before the first event, the facts about the host, and the losses. The
 //! main type is [`Preamble`].
 
-use crate::capture::DECOMPRESSED;
 use crate::ring::kind;
 
 const HEADER_ATTR: u32 = 64;
@@ -12,6 +11,12 @@ const EVENT_UPDATE: u32 = 78;
 const HEADER_FEATURE: u32 = 80;
 pub(crate) const COMPRESSED: u32 = 81;
 const FINISHED_INIT: u32 = 82;
+
+/// The number of bytes that are compressed together. More would hardly compress better, and more would be lost with the recorder.
+pub(crate) const PIECE: usize = 256 << 10;
+/// The number of bytes that a reader must be ready to decompress from one record: a piece, and the part of a record that the piece before it
+/// ended with.
+pub(crate) const DECOMPRESSED: u32 = (PIECE + (64 << 10)) as u32;
 
 mod feature {
     pub(super) const HOSTNAME: u64 = 3;

@@ -35,8 +35,8 @@ fn cmdline(host: &Host) -> String {
     if host.emulator == Emulator::Bochs {
         line += " tsc=reliable";
     }
-    // With shadow paging, many tables are named only by an address that text hides. (The trace option hash-ptr would show it without changing the
-    // kernel, but it damages all strings on 6.1.)
+    // With shadow paging, many tables are named only by an address that text hides. (Switching the trace option hash-ptr off would show it without
+    // a parameter of the kernel, but on 6.1 every string is then printed empty.)
     if host.shadows() {
         line += " no_hash_pointers";
     }

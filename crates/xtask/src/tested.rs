@@ -2,7 +2,7 @@
 
 use crate::run::{cargo, lean, root, words};
 use anyhow::{Context, Result, bail};
-use mmuscope_needs::{NEEDS, REQUIRE, SKIP_FILE, Skip, need};
+use mmuscope_needs::{NEEDS, REQUIRE, SKIP_FILE, Skip};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -94,7 +94,7 @@ fn table(counts: &Counts, skips: &BTreeSet<Skip>) -> String {
         let Some(first) = of.peek() else { continue };
         writeln!(s, "  skipped for lack of {} ({})", n.name, n.purpose).ok();
         writeln!(s, "    why: {}", first.why).ok();
-        writeln!(s, "    to get it: {}", need(n.name).install()).ok();
+        writeln!(s, "    to get it: {}", n.install()).ok();
         for skip in of {
             writeln!(s, "      {} {}", skip.package, skip.test).ok();
         }

@@ -17,12 +17,6 @@ const LEFT: &[(&str, &[&str], &str)] = &[
         &["args", "cmd", "cmd::completions"],
         "the arguments name each command's own, and completions need all of them",
     ),
-    ("collector", &["capture", "preamble"], "one constant of the capture's format is the preamble's as well"),
-    (
-        "collector",
-        &["options", "trigger", "trigger::parse"],
-        "durations are parsed in options, triggers are a kind of option",
-    ),
     (
         "tables",
         &["binary", "markdown", "text", "write"],
@@ -86,9 +80,10 @@ fn code_of(text: &str) -> String {
             // A character, not a lifetime.
             ('\'', '\\') => {
                 i += 3;
-                while i < bytes.len() && at(i - 1) != '\'' {
+                while i < bytes.len() && at(i) != '\'' {
                     i += 1;
                 }
+                i += 1;
             }
             ('\'', _) if at(i + 2) == '\'' => i += 3,
             (c, _) => {

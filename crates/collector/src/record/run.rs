@@ -16,10 +16,9 @@ use super::plan::Recorder;
 use super::rings::{Counts, counts};
 use super::status::{Now, Status, cpu_time};
 use super::summary::{Ended, EventCount, Summary};
-use crate::capture::PIECE;
 use crate::feed::{Feed, Grace, SIP};
 use crate::host;
-use crate::preamble;
+use crate::preamble::{self, PIECE};
 use crate::ring::{Record, RingMemory, kind};
 use crate::scrub::Sieve;
 use crate::sys::{self, Signals};
@@ -335,7 +334,7 @@ pub(crate) fn run(r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
 struct Session<'a> {
     r: Recorder<'a>,
     to: Feed,
-    /// The reader's end of standard output, if that is a pipe.
+    /// A copy of the descriptor of standard output, if that is a pipe or a socket; it shows when the reader closes its end.
     pipe: Option<OwnedFd>,
     size: Option<SizeLimit>,
     status: Status,
@@ -359,8 +358,7 @@ impl Session<'_> {
     fn step(&mut self, signals: &Signals) -> Result<Option<Ended>, Error> {
         let o = self.r.options;
         let room = self.wait(signals);
-        let fullest = self.r.cpus.iter().map(|c| c.ring.fill()).fold(self.fill * 0.9, f64::max);
-        self.fill = fullest;
+        self.fill = self.r.cpus.iter().map(|c| c.ring.fill()).fold(self.fill * 0.9, f64::max);
         if room {
             pass(&mut self.r, &mut self.to, &mut self.kept, &mut self.scratch);
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Condition, EXITS, Exit, Per, Rate, Trigger};
-use crate::options::parse_duration;
+use crate::parse_duration;
 
 struct Parser<'a> {
     text: &'a str,
