@@ -46,8 +46,8 @@ table! {
         duration: Duration, "how long the span lasted; up to the last event where it has not ended";
         opened_event: Number, "number of the event that began the span, from 0";
         closed_event: Number, "number of the event that ended the span, from 0";
-        opened_tid: Number, "thread that recorded the event that began the span";
-        closed_tid: Number, "thread that recorded the event that ended the span";
+        opened_tid: Number, "thread that was running at the event that began the span";
+        closed_tid: Number, "thread that was running at the event that ended the span";
         sptep: Hex, "host-physical address of the entry";
         reason: Text, "how this is known, in words";
     }
