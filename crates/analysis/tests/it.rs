@@ -6,6 +6,7 @@ mod rows;
 use mmuscope_analysis::Filter;
 use mmuscope_analysis::events::EVENTS;
 use mmuscope_analysis::table::describe;
+use mmuscope_analysis::visual::Visual;
 use rows::{TABLES, rows};
 use std::path::Path;
 
@@ -99,4 +100,14 @@ fn the_documentation_lists_every_column() {
     }
     let now = std::fs::read_to_string(&path).expect("docs/tables.md");
     assert!(now == want, "docs/tables.md is behind: UPDATE=1 cargo test -p mmuscope-analysis");
+}
+
+#[test]
+fn the_guide_explains_states_as_legends_do() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/report.md");
+    let text = std::fs::read_to_string(path).expect("docs/guide/report.md");
+    for state in Visual::builtin().legend().filter(|s| s.id != "table") {
+        let row = format!("| {} |", state.about);
+        assert!(text.contains(&row), "visual.toml explains `{}`, and the guide has no `{row}`", state.id);
+    }
 }
