@@ -107,22 +107,17 @@ pub(crate) fn filter_events(
     let mut rows = Rows::new(&EVENTS);
     let mut out = Vec::new();
     let mut first = from;
-    let mut flush = |rows: &mut Rows, first: &mut usize| -> Result<(), String> {
-        let n = rows.len();
-        let chunk = rows.take();
-        let hits = filter.matches(&chunk);
-        out.extend(hits.iter().enumerate().filter(|(_, hit)| **hit).map(|(i, _)| (*first + i) as EventIx));
-        *first += n;
-        Ok(())
+    let mut flush = |rows: &mut Rows| {
+        let hits = filter.matches(&rows.take());
+        out.extend(hits.iter().enumerate().filter(|(_, hit)| **hit).map(|(i, _)| (first + i) as EventIx));
+        first += hits.len();
     };
     for (id, e) in (from as u64..).zip(store.range(from..to)) {
         events::push(&mut rows, id, &e, &cap.trace.strings, &who, cap.start());
         if rows.is_full() {
-            flush(&mut rows, &mut first)?;
+            flush(&mut rows);
         }
     }
-    if !rows.is_empty() {
-        flush(&mut rows, &mut first)?;
-    }
+    flush(&mut rows);
     Ok(out)
 }

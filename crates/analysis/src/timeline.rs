@@ -96,16 +96,30 @@ table! {
     }
 }
 
+/// Begins a row on a span of an entry with the columns that `state` and `spans` both have, given in this order.
+fn begin(
+    rows: &mut Rows,
+    [vm, as_id, level, gfn, state, spte, certainty, sptep, reason]: [impl Into<usize>; 9],
+    entry: &Entry,
+    span: &Span,
+) {
+    rows.row();
+    rows.set(vm, entry.vm.0);
+    rows.set(as_id, entry.as_id);
+    rows.set(level, entry.level);
+    rows.set(gfn, entry.gfn);
+    rows.set(state, span.state.name());
+    rows.set(spte, span.spte);
+    rows.set(certainty, span.certainty.name());
+    rows.set(sptep, entry.sptep);
+    rows.set(reason, span.reason.words());
+}
+
 /// Adds an entry at a moment to a `state` table. `base` is the time on the trace's clock that times count from.
 pub fn push_state(rows: &mut Rows, timeline: &Timeline, entry: &Entry, span: &Span, base: u64) {
     use State as C;
-    rows.row();
-    rows.set(C::vm, entry.vm.0);
-    rows.set(C::as_id, entry.as_id);
-    rows.set(C::level, entry.level);
-    rows.set(C::gfn, entry.gfn);
-    rows.set(C::state, span.state.name());
-    rows.set(C::spte, span.spte);
+    let same = [C::vm, C::as_id, C::level, C::gfn, C::state, C::spte, C::certainty, C::sptep, C::reason];
+    begin(rows, same, entry, span);
     rows.set(C::size, entry.pages().saturating_mul(4096));
     if let Some(d) = timeline.decode(entry, span) {
         rows.set(C::pfn, d.pfn);
@@ -115,25 +129,16 @@ pub fn push_state(rows: &mut Rows, timeline: &Timeline, entry: &Entry, span: &Sp
         rows.set(C::u, d.u);
     }
     rows.set(C::since, span.start.saturating_sub(base));
-    rows.set(C::certainty, span.certainty.name());
-    rows.set(C::sptep, entry.sptep);
-    rows.set(C::reason, span.reason.words());
 }
 
 /// Adds a span to a `spans` table. `base` is the time on the trace's clock that times count from.
 pub fn push_span(rows: &mut Rows, trace: &Trace, entry: &Entry, span: &Span, base: u64) {
     use Spans as C;
-    rows.row();
-    rows.set(C::vm, entry.vm.0);
-    rows.set(C::as_id, entry.as_id);
-    rows.set(C::level, entry.level);
-    rows.set(C::gfn, entry.gfn);
-    rows.set(C::state, span.state.name());
-    rows.set(C::spte, span.spte);
+    let same = [C::vm, C::as_id, C::level, C::gfn, C::state, C::spte, C::certainty, C::sptep, C::reason];
+    begin(rows, same, entry, span);
     rows.set(C::start, span.start.saturating_sub(base));
     rows.set(C::end, span.end.map(|e| e.saturating_sub(base)));
     rows.set(C::duration, span.end.unwrap_or(trace.info.last_ts).saturating_sub(span.start));
-    rows.set(C::certainty, span.certainty.name());
     let mut by = |ix: Option<EventIx>, name: C, number: C, tid: C| {
         if let Some(ix) = ix
             && (ix as usize) < trace.events.len()
@@ -146,8 +151,6 @@ pub fn push_span(rows: &mut Rows, trace: &Trace, entry: &Entry, span: &Span, bas
     };
     by(span.opened_by, C::opened_by, C::opened_event, C::opened_tid);
     by(span.closed_by, C::closed_by, C::closed_event, C::closed_tid);
-    rows.set(C::sptep, entry.sptep);
-    rows.set(C::reason, span.reason.words());
 }
 
 /// Adds a fault to a `faults` table. `base` is the time on the trace's clock that times count from.

@@ -1,36 +1,17 @@
 //! Tables and their filters.
 
+#[path = "support/rows.rs"]
+mod rows;
+
 use mmuscope_analysis::Filter;
-use mmuscope_analysis::events::{self, EVENTS, Who};
-use mmuscope_analysis::table::{Rows, Table, describe};
-use mmuscope_analysis::timeline::{FAULTS, MEMORY, SPANS, STATE};
-use mmuscope_trace::Trace;
+use mmuscope_analysis::events::EVENTS;
+use mmuscope_analysis::table::describe;
+use mmuscope_analysis::visual::Visual;
+use rows::{TABLES, rows};
 use std::path::Path;
 
-const TABLES: [&Table; 5] = [&STATE, &SPANS, &FAULTS, &EVENTS, &MEMORY];
-
-const TEXT: &str = "\
-            load-111     [001] d..1.     4.000001: kvm_exit: vcpu 1 reason npf rip 0x6000 info1 0x0000000100000006 info2 0x0000000000100000 intr_info 0x00000000 error_code 0x00000000
-            load-111     [001] .....     4.000002: kvm_page_fault: vcpu 1 rip 0x6000 address 0x0000000000100000 error_code 0x100000006
-            load-111     [001] .....     4.000003: kvm_mmu_spte_requested: gfn 100 pfn 7ea1 level 1
-            load-111     [001] .....     4.000004: kvm_tdp_mmu_spte_changed: as id 0 gfn 100 level 1 old_spte 0 new_spte 7ea1e67
-            load-111     [001] .....     4.000005: kvm_mmu_set_spte: gfn 100 spte 7ea1e67 (rwxu) level 1 at 55fe800
-         a,b \"c\"-7       [000] .....     4.000006: tracing_mark_write: a \"mark\", with commas
-";
-
-fn rows(text: &str) -> (Rows, Trace) {
-    let trace = Trace::from_text(text).expect("the text is a trace");
-    let mut rows = Rows::new(&EVENTS);
-    let who = Who::of(&trace);
-    for (id, e) in trace.events.iter().enumerate() {
-        events::push(&mut rows, id as u64, &e, &trace.strings, &who, trace.info.first_ts);
-    }
-    (rows, trace)
-}
-
 fn passing(expr: &str) -> Vec<usize> {
-    let (mut rows, _) = rows(TEXT);
-    let chunk = rows.take();
+    let chunk = rows().take();
     let filter = Filter::new(expr, &EVENTS).unwrap_or_else(|e| panic!("{e}"));
     let passing = filter.matches(&chunk);
     assert_eq!(filter.apply(chunk).height(), passing.iter().filter(|p| **p).count());
@@ -119,4 +100,14 @@ fn the_documentation_lists_every_column() {
     }
     let now = std::fs::read_to_string(&path).expect("docs/tables.md");
     assert!(now == want, "docs/tables.md is behind: UPDATE=1 cargo test -p mmuscope-analysis");
+}
+
+#[test]
+fn the_guide_explains_states_as_legends_do() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/report.md");
+    let text = std::fs::read_to_string(path).expect("docs/guide/report.md");
+    for state in Visual::builtin().legend().filter(|s| s.id != "table") {
+        let row = format!("| {} |", state.about);
+        assert!(text.contains(&row), "visual.toml explains `{}`, and the guide has no `{row}`", state.id);
+    }
 }

@@ -1,6 +1,6 @@
 //! The program `mmuscope`: it reads arguments, calls the other crates and returns an exit status.
 //!
-//! Each command is a file in `cmd`. This crate never computes a number that it prints; the other crates do.
+//! Each command is a file in `cmd`. This crate never computes a number that another face shows, too; it calls the same function.
 //!
 //! Exit status: 0 for success, 1 if the answer is "no" (differences, a host that is not ready), 2 if the command failed. A reader that closes
 //! its end of a pipe (`… | head`) is no error.

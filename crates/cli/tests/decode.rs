@@ -1,26 +1,12 @@
 //! `mmuscope decode` and `mmuscope layout` as programs: the vectors through the command line, pasted text, exit status.
 
-#[path = "it/ends.rs"]
-mod ends;
+#[path = "support/run.rs"]
+mod run;
 
-use ends::ends;
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use run::run;
+use std::process::Output;
 
 use serde_json::Value;
-
-fn run(args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_mmuscope"))
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("mmuscope runs");
-    // A program that needs no input may be gone already.
-    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
-    ends(child, &format!("mmuscope {args:?}"))
-}
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()

@@ -1,28 +1,13 @@
 //! `decode` and the replay ask one judge: they agree on every sample, and on pasted texts `decode` says the point first.
 
-#[path = "it/ends.rs"]
-mod ends;
+#[path = "support/run.rs"]
+mod run;
 
-use ends::ends;
+use run::run;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-
-fn run(args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_mmuscope"))
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("mmuscope runs");
-    // A program that needs no input may be gone already.
-    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
-    ends(child, &format!("mmuscope {args:?}"))
-}
 
 /// What `decode` says of a text.
 fn decode(options: &[&str], text: &str) -> String {

@@ -233,8 +233,8 @@ fn mmio(out: &mut String, vm: &VmReport, suffix: &str) {
         Table::new(&["address", ">size", "usually", ">accesses", ">faults", ">installed", ">first", ">last"]);
     for m in vm.mmio.iter().take(ROWS) {
         t.row(&[
-            words::gpa(m.gfn_start),
-            words::bytes(m.bytes),
+            words::gpa(m.frames.gfn_start),
+            words::bytes(m.frames.bytes),
             m.usually.clone().unwrap_or_default(),
             m.accesses.map_or_else(|| "not recorded".to_owned(), words::count),
             words::count(m.faults),
@@ -254,8 +254,8 @@ fn memory(out: &mut String, s: &SpaceReport, suffix: &str) {
     let mut t = Table::new(&["frames", ">size", "what", "state", ">page size", ">entries", "certainty"]);
     for m in s.memory.iter().take(ROWS) {
         t.row(&[
-            words::gfn_range(m.gfn_start, m.gfn_last.saturating_add(1)),
-            words::bytes(m.bytes),
+            m.frames.text(),
+            words::bytes(m.frames.bytes),
             words::kind(m.kind).to_owned(),
             m.shade.name().to_owned(),
             words::page_size(m.level).to_owned(),

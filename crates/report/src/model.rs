@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{json, words};
 
+pub use crate::frames::FrameRange;
 pub use crate::picture::{MapPicture, MapSegment};
 
 /// Name and version of the JSON's shape. Fields may be added to a version, never renamed or removed.
@@ -513,17 +514,9 @@ pub struct StoryReport {
 /// A range of guest frames that MMIO accesses went to.
 #[derive(Clone, Debug, Serialize)]
 pub struct MmioReport {
-    /// First guest frame of the range.
-    #[serde(serialize_with = "json::hex")]
-    pub gfn_start: u64,
-    /// Last guest frame of the range, included.
-    #[serde(serialize_with = "json::hex")]
-    pub gfn_last: u64,
-    /// Guest-physical address of the first frame.
-    #[serde(serialize_with = "json::hex")]
-    pub gpa: u64,
-    /// Size of the range.
-    pub bytes: u64,
+    /// The range; its fields stand among the others in JSON.
+    #[serde(flatten)]
+    pub frames: FrameRange,
     /// Device that lies there on most PCs, guessed from the address alone.
     pub usually: Option<String>,
     /// Number of accesses: each read and write by KVM's emulator once; `null` where no event of such accesses was recorded.
@@ -543,17 +536,9 @@ pub struct MmioReport {
 /// A range of guest frames in one state.
 #[derive(Clone, Debug, Serialize)]
 pub struct MemoryReport {
-    /// First guest frame of the range.
-    #[serde(serialize_with = "json::hex")]
-    pub gfn_start: u64,
-    /// Last guest frame of the range, included.
-    #[serde(serialize_with = "json::hex")]
-    pub gfn_last: u64,
-    /// Guest-physical address of the first frame.
-    #[serde(serialize_with = "json::hex")]
-    pub gpa: u64,
-    /// Size of the range.
-    pub bytes: u64,
+    /// The range; its fields stand among the others in JSON.
+    #[serde(flatten)]
+    pub frames: FrameRange,
     /// What the range is: `ram` (mapped), `gone` (was mapped before, is not mapped now) or `mmio` in JSON.
     #[serde(serialize_with = "json::memory_kind")]
     pub kind: MemoryKind,
@@ -575,8 +560,3 @@ pub struct MemoryReport {
 
 /// Number of lines that are kept from the end of a story when its middle is left out.
 pub(crate) const TAIL: usize = 4;
-
-/// The guest-physical address of a guest frame.
-pub(crate) fn gpa_of(gfn: u64) -> u64 {
-    gfn.wrapping_shl(12)
-}

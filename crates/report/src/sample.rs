@@ -254,10 +254,7 @@ fn vm() -> VmReport {
             as_id: 0,
             over_time: over_time(),
             memory: vec![MemoryReport {
-                gfn_start: 0,
-                gfn_last: 0x3fff,
-                gpa: 0,
-                bytes: 64 << 20,
+                frames: FrameRange::new(0, 0x4000),
                 kind: MemoryKind::Ram,
                 shade: Shade::Writable,
                 level: 2,
@@ -283,10 +280,7 @@ fn vm() -> VmReport {
         top_faults: vec![page()],
         top_zaps: vec![page()],
         mmio: vec![MmioReport {
-            gfn_start: 0xfee00,
-            gfn_last: 0xfee00,
-            gpa: 0xfee0_0000,
-            bytes: 4096,
+            frames: FrameRange::new(0xfee00, 0xfee01),
             usually: Some("local APIC".into()),
             accesses: Some(1774),
             faults: 1500,

@@ -183,7 +183,7 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
             s,
             "{what} to MMIO in {}, most of them at {}{}{}. ",
             words::counted(vm.mmio.len() as u64, "range", "ranges"),
-            words::gpa(top.gfn_start),
+            words::gpa(top.frames.gfn_start),
             top.usually.as_ref().map(|u| format!(" (by its address: {u})")).unwrap_or_default(),
             if top.accesses.is_some() { "" } else { "; how many accesses that were was not recorded" }
         );

@@ -56,7 +56,7 @@ fn present_memory_at_the_end_is_what_kvm_counted() {
             .flat_map(|v| &v.spaces)
             .flat_map(|s| &s.memory)
             .filter(|m| m.kind == MemoryKind::Ram)
-            .map(|m| m.bytes)
+            .map(|m| m.frames.bytes)
             .sum();
         assert_eq!(ranges, small * 4096 + (large << 21), "{folder}: ranges");
         assert_eq!(spaces().map(|o| o.end_stale_bytes).sum::<u64>(), 0, "{folder}: nothing is silent here");

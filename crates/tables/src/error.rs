@@ -1,6 +1,6 @@
 //! [`Error`], what the functions of this crate return when they fail.
 
-/// Why a table could not be filtered or written.
+/// Why a table could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

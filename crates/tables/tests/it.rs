@@ -1,39 +1,21 @@
 //! What is written, read back.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic: also its helpers")]
+#[path = "../../analysis/tests/support/rows.rs"]
+mod rows;
 
 use mmuscope_analysis::events::{self, EVENTS, Who};
-use mmuscope_analysis::table::{CHUNK_ROWS, Cell, Chunk, Rows};
+use mmuscope_analysis::table::{CHUNK_ROWS, Cell, Column, Rows};
 use mmuscope_tables::{Format, TableWriter, WriteOptions};
 use mmuscope_trace::Trace;
 use polars_arrow::array::{Array, BooleanArray, PrimitiveArray, Utf8Array};
 use polars_arrow::datatypes::ArrowDataType;
 use polars_arrow::io::ipc::read::{FileReader, read_file_metadata};
+use rows::{TABLES, TEXT, rows};
 use std::io::Cursor;
 
-const TEXT: &str = "\
-            load-111     [001] d..1.     4.000001: kvm_exit: vcpu 1 reason npf rip 0x6000 info1 0x0000000100000006 info2 0x0000000000100000 intr_info 0x00000000 error_code 0x00000000
-            load-111     [001] .....     4.000002: kvm_page_fault: vcpu 1 rip 0x6000 address 0x0000000000100000 error_code 0x100000006
-            load-111     [001] .....     4.000003: kvm_mmu_spte_requested: gfn 100 pfn 7ea1 level 1
-            load-111     [001] .....     4.000004: kvm_tdp_mmu_spte_changed: as id 0 gfn 100 level 1 old_spte 0 new_spte 7ea1e67
-            load-111     [001] .....     4.000005: kvm_mmu_set_spte: gfn 100 spte 7ea1e67 (rwxu) level 1 at 55fe800
-         a,b \"c\"-7       [000] .....     4.000006: tracing_mark_write: a \"mark\", with commas
-";
-
-fn rows(text: &str) -> (Rows, Trace) {
-    let trace = Trace::from_text(text).expect("the text is a trace");
-    let mut rows = Rows::new(&EVENTS);
-    let who = Who::of(&trace);
-    for (id, e) in trace.events.iter().enumerate() {
-        events::push(&mut rows, id as u64, &e, &trace.strings, &who, trace.info.first_ts);
-    }
-    (rows, trace)
-}
-
 fn write(format: Format) -> Vec<u8> {
-    let (mut rows, _) = rows(TEXT);
     let mut w = TableWriter::new(&EVENTS, format, WriteOptions::default(), Vec::new()).expect("a writer");
-    w.write(&rows.take()).expect("writes");
+    w.write(&rows().take()).expect("writes");
     w.finish().expect("finishes")
 }
 
@@ -84,11 +66,34 @@ fn cell(array: &dyn Array, row: usize) -> Cell<'_> {
     }
 }
 
+/// The type of a column as `docs/tables.md` calls it.
+fn documented(column: &Column) -> ArrowDataType {
+    match column.kind.type_name() {
+        "u64" => ArrowDataType::UInt64,
+        "u32" => ArrowDataType::UInt32,
+        "i32" => ArrowDataType::Int32,
+        "bool" => ArrowDataType::Boolean,
+        _ => ArrowDataType::LargeUtf8,
+    }
+}
+
+#[test]
+fn every_table_has_the_documented_types() {
+    for table in TABLES {
+        let w =
+            TableWriter::new(table, Format::Arrow, WriteOptions::default(), Vec::new()).expect("a writer");
+        let file = w.finish().expect("finishes");
+        let head = read_file_metadata(&mut Cursor::new(file)).expect("the end of an Arrow file");
+        let fields: Vec<_> = head.schema.iter_values().map(|f| (f.name.as_str(), f.dtype.clone())).collect();
+        let want: Vec<_> = table.columns.iter().map(|c| (c.name, documented(c))).collect();
+        assert_eq!(fields, want, "{}", table.name);
+    }
+}
+
 /// What is in Parquet files is compared by the command line's tests, which ask DuckDB.
 #[test]
 fn arrow_reads_back_the_same() {
-    let (mut rows, _) = rows(TEXT);
-    let made: Chunk = rows.take();
+    let made = rows().take();
     let mut file = Cursor::new(write(Format::Arrow));
     let head = read_file_metadata(&mut file).expect("the end of an Arrow file");
     let mut reader = FileReader::new(file, head, None, None);
@@ -96,14 +101,7 @@ fn arrow_reads_back_the_same() {
     assert!(reader.next().is_none());
     assert_eq!((back.len(), back.arrays().len()), (made.height(), EVENTS.columns.len()));
     for (n, (array, spec)) in back.arrays().iter().zip(EVENTS.columns).enumerate() {
-        let want = match spec.kind.type_name() {
-            "u64" => ArrowDataType::UInt64,
-            "u32" => ArrowDataType::UInt32,
-            "i32" => ArrowDataType::Int32,
-            "bool" => ArrowDataType::Boolean,
-            _ => ArrowDataType::LargeUtf8,
-        };
-        assert_eq!(array.dtype(), &want, "{}", spec.name);
+        assert_eq!(array.dtype(), &documented(spec), "{}", spec.name);
         for row in 0..made.height() {
             assert_eq!(cell(array.as_ref(), row), made.cell(row, n), "{} in row {row}", spec.name);
         }

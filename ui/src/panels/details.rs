@@ -192,8 +192,8 @@ fn value(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
         ui.label(RichText::new("What an access does").strong());
         for (access, allowed, text) in &decoded.effects {
             ui.horizontal_top(|ui| {
-                let (sign, color) = if *allowed { ("passes", t.good) } else { ("faults", t.bad) };
-                ui.label(RichText::new(format!("{access} {sign}")).color(color).size(11.5));
+                let color = if *allowed { t.good } else { t.bad };
+                ui.label(RichText::new(*access).color(color).size(11.5));
                 ui.add(egui::Label::new(RichText::new(text).size(11.5).color(t.muted)).wrap());
             });
         }

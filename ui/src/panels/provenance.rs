@@ -173,10 +173,10 @@ fn mmio_ranges(ui: &mut Ui, cx: &Cx<'_>) -> Option<MmioRange> {
         ui.label(RichText::new("no MMIO access in this trace").color(t.muted));
     }
     for r in ranges.iter().copied() {
-        let last = fmt::gpa(r.gfn_end).trim_start_matches("0x").to_owned();
         let text = format!(
-            "{} … 0x{last}: {}",
+            "{} … {}: {}",
             fmt::gpa(r.gfn_start),
+            fmt::gpa(r.gfn_end),
             r.accesses.map_or_else(
                 || format!("{}, accesses not recorded", fmt::plural(r.faults, "MMIO fault", "MMIO faults")),
                 |n| fmt::plural(n, "access", "accesses")

@@ -182,10 +182,10 @@ struct Known {
     /// Number of those that are facts: an event stated the value, or the kernel read it again.
     facts: u64,
     /// Number of those that are known except for whether they are still writable.
-    /// Number of those that follow from other events or from a rule.
-    /// Number of those that are stale: they may have changed without an event.
     writable: u64,
+    /// Number of those that follow from other events or from a rule.
     implied: u64,
+    /// Number of those that are stale: they may have changed without an event.
     stale: u64,
     /// Number of stale entries by reason.
     why: BTreeMap<Reason, u64>,

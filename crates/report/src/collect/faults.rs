@@ -69,7 +69,7 @@ fn classes(faults: &[&Fault], class: impl Fn(&Fault) -> (u8, &'static str, &'sta
 /// No fault is handled in fewer nanoseconds. A shorter time (from a coarse clock, or one time stamp for two events) goes into the first bin.
 const SHORTEST: u64 = 256;
 
-/// Adjacent bins, each wider than the one before by the fourth root of two.
+/// Adjacent bins, each 2^(1/4) times as wide as the one before.
 fn histogram(faults: &[&Fault], outcomes: &[FaultClass]) -> Vec<HistogramBin> {
     let index: HashMap<&str, usize> =
         outcomes.iter().enumerate().map(|(i, o)| (o.name.as_str(), i)).collect();
@@ -146,7 +146,7 @@ fn about(outcome: Outcome) -> &'static str {
         Outcome::Fixed => "an entry was installed or changed",
         Outcome::FixedFast => "fixed by the lockless fast path",
         Outcome::Spurious => {
-            "the entry already allowed the access: another vCPU may have been faster; if this repeats at one address, the CPU does not use the entry"
+            "the entry already allowed the access: another vCPU may have been faster; if this repeats at one address, the CPU keeps faulting on an entry that allows the access"
         }
         Outcome::Retry => "nothing was done, the guest tries again",
         Outcome::Async => "an asynchronous page fault was queued",

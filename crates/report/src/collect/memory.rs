@@ -2,7 +2,7 @@
 
 use mmuscope_replay::{Entry, MemoryKind, MemoryRange, Span, State, StateFilter, Timeline, VmId};
 
-use crate::model::{MemoryReport, gpa_of};
+use crate::model::{FrameRange, MemoryReport};
 
 /// The guest frames of an address space at the end of the trace, or, where nothing is mapped by then although something was before, at
 /// `peak_at`, the time when most memory was present. The second value is true for `peak_at`.
@@ -24,10 +24,7 @@ pub(super) fn memory(
 
 fn range(m: &MemoryRange) -> MemoryReport {
     MemoryReport {
-        gfn_start: m.gfn_start,
-        gfn_last: m.gfn_end.saturating_sub(1).max(m.gfn_start),
-        gpa: gpa_of(m.gfn_start),
-        bytes: m.gfn_end.saturating_sub(m.gfn_start).saturating_mul(4096),
+        frames: FrameRange::new(m.gfn_start, m.gfn_end),
         kind: m.kind,
         shade: m.shade,
         level: m.level,

@@ -12,9 +12,11 @@ use mmuscope_replay::{Fault, PageStory, Timeline, TopPage, Vm, VmId};
 use mmuscope_trace::{ClockUnit, Trace};
 
 use crate::{
+    frames::gpa_of,
     model::{
-        EvidenceCase, EvidenceReport, LayoutPart, LayoutReport, LostReport, MmioReport, PageReport,
-        PhaseReport, Report, SCHEMA, StoryReport, TAIL, TeardownReport, UnrecordedReport, VmReport, gpa_of,
+        EvidenceCase, EvidenceReport, FrameRange, LayoutPart, LayoutReport, LostReport, MmioReport,
+        PageReport, PhaseReport, Report, SCHEMA, StoryReport, TAIL, TeardownReport, UnrecordedReport,
+        VmReport,
     },
     story, words,
 };
@@ -329,10 +331,7 @@ fn mmio(timeline: &Timeline, vm: VmId, clock: &Clock) -> Vec<MmioReport> {
     out.sort_by_key(|m| (std::cmp::Reverse((m.accesses, m.faults)), m.gfn_start));
     out.iter()
         .map(|m| MmioReport {
-            gfn_start: m.gfn_start,
-            gfn_last: m.gfn_end.saturating_sub(1).max(m.gfn_start),
-            gpa: gpa_of(m.gfn_start),
-            bytes: (m.gfn_end - m.gfn_start).saturating_mul(4096),
+            frames: FrameRange::new(m.gfn_start, m.gfn_end),
             usually: places::usually_in(m.gfn_start, m.gfn_end),
             accesses: m.accesses,
             faults: m.faults,

@@ -181,7 +181,7 @@ fn mmio(vm: &VmReport) -> Markup {
             } }
             tbody {
                 @for m in vm.mmio.iter().take(ROWS) { tr {
-                    td class="t mono" { (words::gfn_range(m.gfn_start, m.gfn_last.saturating_add(1))) } td class="t mono" { (words::gpa(m.gfn_start)) } td class="r" { (words::bytes(m.bytes)) }
+                    td class="t mono" { (m.frames.text()) } td class="t mono" { (words::gpa(m.frames.gfn_start)) } td class="r" { (words::bytes(m.frames.bytes)) }
                     td { (m.usually.as_deref().unwrap_or("")) }
                     td class="r" { @match m.accesses { Some(n) => (number(n)), None => span class="fa" { "–" } } }
                     td class="barcell" { span class="bar" style=(format!("width:{:.1}%", part(m.accesses))) {} }
@@ -214,7 +214,7 @@ fn ranges(space: &SpaceReport) -> Markup {
             } }
             tbody {
                 @for m in memory.iter().take(ROWS) { tr {
-                    td class="t mono" { (words::gfn_range(m.gfn_start, m.gfn_last.saturating_add(1))) } td class="t mono" { (words::gpa(m.gfn_start)) } td class="r" { (words::bytes(m.bytes)) }
+                    td class="t mono" { (m.frames.text()) } td class="t mono" { (words::gpa(m.frames.gfn_start)) } td class="r" { (words::bytes(m.frames.bytes)) }
                     td { (words::kind(m.kind)) }
                     td class="t" { (swatch(visual.shade_style(m.shade))) " " (m.shade.name()) }
                     td class="r" { (words::page_size(m.level)) } td class="r" { (number(m.entries)) } @if slots { td class="r" { @if let Some(slot) = m.slot { (slot) } } }

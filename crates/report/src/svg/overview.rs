@@ -511,7 +511,7 @@ fn segment_words(s: &MapSegment, vm: &VmReport) -> Vec<String> {
     let size = words::bytes((s.gfn_end - s.gfn_start).saturating_mul(4096));
     let mut names: Vec<&str> = Vec::new();
     for m in &vm.mmio {
-        if (s.gfn_start..s.gfn_end).contains(&m.gfn_start) {
+        if (s.gfn_start..s.gfn_end).contains(&m.frames.gfn_start) {
             for name in m.usually.as_deref().unwrap_or("MMIO").split(", ") {
                 if !names.contains(&name) {
                     names.push(name);
