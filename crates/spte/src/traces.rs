@@ -109,7 +109,7 @@ pub struct Traces {
 
 impl Traces {
     /// An entry of a linked table that was traced as frozen is free again although no event says so.
-    pub const fn releases_silently(&self) -> bool {
+    pub const fn releases_untraced(&self) -> bool {
         self.freeze && !self.release
     }
 }
