@@ -7,6 +7,7 @@ mod ends;
 mod meta;
 mod table;
 mod times;
+mod unlinked;
 
 use crate::keys::TableIx;
 use crate::model::{
@@ -72,6 +73,7 @@ pub(crate) struct Store {
     dirty: Option<u32>,
     /// What entries held until their first event, as that event's old value shows it, with since when: see [`Store::push_old`].
     pub(crate) openings: Vec<(u32, u64)>,
+    unlinked: unlinked::Unlinked,
 }
 
 /// The place of an entry, cheaper than [`Entry`].
@@ -221,6 +223,7 @@ impl Store {
     ) -> u32 {
         let id = self.s_ev.len() as u32;
         let last = self.last[entry as usize];
+        self.list_unlinked(self.table_of(entry), certainty);
         debug_assert!(
             ev <= self.tables[self.table_of(entry)].dead_ev,
             "a span of an entry whose table was freed before"
@@ -451,6 +454,7 @@ impl Store {
             + self.skips.values().map(|v| v.capacity() * 4 + 32).sum::<usize>()
             + self.count.capacity()
             + self.openings.capacity() * 16
+            + self.unlinked.len() * 24
             + (self.detaches.capacity() + self.deaths.capacity()) * 4
     }
 

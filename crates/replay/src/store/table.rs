@@ -37,6 +37,8 @@ pub(crate) struct TableRec {
     pub(crate) silent: bool,
     /// Another table of its place was known before: it may be that one, taken for gone.
     pub(crate) again: bool,
+    /// It is in [`Unlinked`](super::unlinked::Unlinked).
+    pub(super) listed: bool,
     pub(crate) start_ev: u32,
     pub(crate) start_ts: u64,
     pub(crate) detach_ts: u64,
@@ -62,6 +64,7 @@ impl TableRec {
             alive: false,
             silent: false,
             again: false,
+            listed: false,
             gfn,
             page: 0,
             parent: NONE,

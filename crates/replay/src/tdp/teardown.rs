@@ -6,7 +6,7 @@ use mmuscope_spte::State as SpteState;
 use mmuscope_trace::Page;
 
 use crate::engine::Engine;
-use crate::keys::{Key, TableIx, key_of};
+use crate::keys::{Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
 use crate::moment::At;
 use crate::store::NONE;
@@ -124,25 +124,14 @@ impl Engine {
         }
     }
 
-    /// A table whose making is not in the trace is unlinked: tables within its range whose own links no event has shown may lie below it, and
-    /// are out of reach then. Their entries are not known any more until their own events come.
+    /// A table is unlinked that was made before the trace, or lived through a loss: tables within its range whose own links no event has
+    /// shown may lie below it, and are out of reach then. Their entries are not known any more until their own events come.
     fn doubt_below(&mut self, table: TableIx, ev: u32) {
         let r = &self.store.tables[table];
-        if r.born && !r.lossy || r.level < 2 {
+        if r.born && !r.lossy {
             return;
         }
-        let (vm, as_id, level) = (r.vm, r.as_id, r.level);
-        let above = Key { as_id, level, gfn: r.gfn };
-        let below = self
-            .live
-            .iter()
-            .filter(|(k, _)| k.as_id == as_id && k.level < level && key_of(as_id, level, k.gfn) == above);
-        let orphans = below.flat_map(|(_, tables)| tables).copied().filter(|t| {
-            let t = &self.store.tables[*t];
-            t.vm == vm && t.parent == NONE && t.start_ev < ev
-        });
-        let orphans: Vec<TableIx> = orphans.collect();
-        for t in orphans {
+        for t in self.store.take_unlinked_below(table) {
             let entries: Vec<u32> = self.store.table_entries(t).collect();
             for e in entries {
                 self.make_stale(e, ev, Reason::Incomplete);
