@@ -25,7 +25,10 @@ pub fn count(file: &Path, seen: &Seen, said: &mut Numbers) -> Result<()> {
         .with_context(|| file.display().to_string())?;
     let mut by: BTreeMap<&str, u64> = BTreeMap::new();
     for e in &trace.events {
-        if !matches!(e.body, Body::Lost { .. } | Body::Damage { .. } | Body::Task { .. }) {
+        if !matches!(
+            e.body,
+            Body::Lost { .. } | Body::Damage { .. } | Body::Snapshot { .. } | Body::Task { .. }
+        ) {
             *by.entry(event_name(&e.body, &trace.strings)).or_default() += 1;
         }
     }
@@ -207,7 +210,7 @@ fn changes_are_traced(trace: &Trace) -> bool {
         match e.body {
             Body::TdpSpteChanged { .. } => tdp = true,
             Body::GetPage { page, .. } => shadow |= !page.role.direct,
-            Body::Lost { .. } | Body::Damage { .. } => return false,
+            Body::Lost { .. } | Body::Damage { .. } | Body::Snapshot { .. } => return false,
             _ => {}
         }
     }

@@ -140,6 +140,7 @@ fn can_belong_to_a_vm(body: &Body) -> bool {
         Body::Marker { .. }
             | Body::Lost { .. }
             | Body::Damage { .. }
+            | Body::Snapshot { .. }
             | Body::Task { .. }
             | Body::Other { .. }
     )
@@ -436,7 +437,7 @@ fn host_fields(rows: &mut Rows, body: &Body, strings: &Strings) {
             rows.set(C::count, count);
             rows.set(C::text, event.map(|e| strings.get(e)));
         }
-        Body::Damage { index } => rows.set(C::count, index),
+        Body::Damage { index } | Body::Snapshot { index } => rows.set(C::count, index),
         Body::Task { kind, tid: _, pid: _, comm } => {
             rows.set(C::kind, task_kind(kind));
             rows.set(C::text, strings.get(comm));

@@ -9,6 +9,7 @@
 
 pub mod events;
 pub mod filter;
+pub mod snapshots;
 pub mod standout;
 pub mod summary;
 pub mod table;

@@ -45,6 +45,7 @@ pub(crate) enum Command {
     Faults(cmd::faults::Args),
     Events(cmd::events::Args),
     Record(cmd::record::Args),
+    Snapshot(cmd::snapshot::Args),
     Doctor(cmd::doctor::Args),
     Completions(cmd::completions::Args),
 }

@@ -5,26 +5,26 @@ use std::collections::HashMap;
 
 const MAGIC: u16 = 0xeb9f;
 
-struct Type<'a> {
-    name: u32,
-    kind: u32,
-    flag: bool,
+pub(crate) struct Type<'a> {
+    pub(crate) name: u32,
+    pub(crate) kind: u32,
+    pub(crate) flag: bool,
     /// Depending on the kind, a size or the id of a type.
-    extra: u32,
-    members: &'a [u8],
+    pub(crate) extra: u32,
+    pub(crate) members: &'a [u8],
 }
 
-fn u32_at(b: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(b: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(b.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// The types and strings of one BTF blob.
-struct Blob<'a> {
-    types: Vec<Type<'a>>,
-    strings: &'a [u8],
+pub(crate) struct Blob<'a> {
+    pub(crate) types: Vec<Type<'a>>,
+    pub(crate) strings: &'a [u8],
 }
 
-fn parse(b: &[u8]) -> Option<Blob<'_>> {
+pub(crate) fn parse(b: &[u8]) -> Option<Blob<'_>> {
     if u16::from_ne_bytes([*b.first()?, *b.get(1)?]) != MAGIC {
         return None;
     }

@@ -127,6 +127,7 @@ pub fn examine() -> Report {
     kvm(&mut r, &host);
     memory(&mut r);
     variables(&mut r, &host);
+    tables(&mut r);
     modes(&mut r, &host);
     not_traced(&mut r, &host);
     r
@@ -369,6 +370,24 @@ fn variables(r: &mut Report, host: &Host) {
         && !why.contains("kcore")
     {
         r.add(Level::Note, "", kernelvars::kcore_reason(&e), None);
+    }
+}
+
+/// Whether KVM's own tables can be read, so that a recording knows what was mapped before it.
+fn tables(r: &mut Report) {
+    match crate::snapshot::possible() {
+        Ok(()) => r.add(
+            Level::Ok,
+            "KVM's tables",
+            "readable: recordings begin and end with a snapshot of what is mapped".to_owned(),
+            None,
+        ),
+        Err(why) => r.add(
+            Level::Note,
+            "KVM's tables",
+            format!("not readable: {why}"),
+            Some("recordings work without; what was mapped before them is not known (record --snapshot off says so)"),
+        ),
     }
 }
 

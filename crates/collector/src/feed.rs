@@ -195,6 +195,14 @@ impl Feed {
         }
     }
 
+    /// Passes on what has waited long enough without ending a round, so that a reader keeps the events and can put earlier ones before them.
+    pub(crate) fn go_on(&mut self) {
+        if self.piece.len() >= PIECE / 2 || self.since.is_some_and(|s| s.elapsed() >= self.patience) {
+            self.hand_on();
+            self.since = None;
+        }
+    }
+
     /// The number of bytes written so far.
     pub(crate) fn written(&self) -> u64 {
         self.shared.written.load(Ordering::Relaxed)

@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
+use crate::kcore::Kcore;
+
 /// The width of a variable in bytes.
 type Width = u8;
 
@@ -120,69 +122,6 @@ pub(crate) fn addresses(mut kallsyms: impl Read) -> Result<BTreeMap<&'static str
     Ok(found)
 }
 
-/// Where a stretch of kernel memory is stored in kcore.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    vaddr: u64,
-    len: u64,
-    offset: u64,
-}
-
-/// The PT_LOAD segments of an ELF core file.
-pub(crate) fn segments(core: &impl FileExt) -> io::Result<Vec<Segment>> {
-    let bad = |what| io::Error::new(io::ErrorKind::InvalidData, what);
-    let mut head = [0u8; 64];
-    core.read_exact_at(&mut head, 0)?;
-    if head[..4] != *b"\x7fELF" {
-        return Err(bad("not an ELF file"));
-    }
-    let wide = match head[4] {
-        1 => false,
-        2 => true,
-        _ => return Err(bad("neither 32 nor 64 bit")),
-    };
-    let u16_at = |b: &[u8], at: usize| u64::from(u16::from_ne_bytes([b[at], b[at + 1]]));
-    let u32_at = |b: &[u8], at: usize| {
-        b.get(at..at + 4).and_then(|s| s.try_into().ok()).map_or(0, |s| u64::from(u32::from_ne_bytes(s)))
-    };
-    let u64_at =
-        |b: &[u8], at: usize| b.get(at..at + 8).and_then(|s| s.try_into().ok()).map_or(0, u64::from_ne_bytes);
-    let (phoff, phentsize, phnum) = if wide {
-        (u64_at(&head, 32), u16_at(&head, 54), u16_at(&head, 56))
-    } else {
-        (u32_at(&head, 28), u16_at(&head, 42), u16_at(&head, 44))
-    };
-    if phentsize < if wide { 56 } else { 32 } {
-        return Err(bad("program headers too small"));
-    }
-    let mut table = vec![0u8; (phentsize * phnum) as usize];
-    core.read_exact_at(&mut table, phoff)?;
-    Ok(table
-        .chunks_exact(phentsize as usize)
-        .filter(|p| u32_at(p, 0) == 1)
-        .map(|p| {
-            if wide {
-                Segment { offset: u64_at(p, 8), vaddr: u64_at(p, 16), len: u64_at(p, 40) }
-            } else {
-                Segment { offset: u32_at(p, 4), vaddr: u32_at(p, 8), len: u32_at(p, 20) }
-            }
-        })
-        .collect())
-}
-
-fn read_var(core: &impl FileExt, segments: &[Segment], address: u64, width: Width) -> Result<u64, String> {
-    let width = usize::from(width);
-    let s = segments
-        .iter()
-        .find(|s| address >= s.vaddr && address.saturating_add(width as u64) <= s.vaddr.saturating_add(s.len))
-        .ok_or_else(|| format!("{address:#x} is in no segment of /proc/kcore"))?;
-    let mut b = [0u8; 8];
-    core.read_exact_at(&mut b[..width], s.offset + (address - s.vaddr))
-        .map_err(|e| format!("/proc/kcore at {address:#x}: {e}"))?;
-    // The host is x86 and little-endian, so the low bytes come first.
-    Ok(u64::from_le_bytes(b))
-}
-
 /// Reads what can be read with these two files.
 pub(crate) fn read_from(kallsyms: impl Read, core: io::Result<impl FileExt>) -> KernelVars {
     let mut out = KernelVars::default();
@@ -193,7 +132,7 @@ pub(crate) fn read_from(kallsyms: impl Read, core: io::Result<impl FileExt>) -> 
             return out;
         }
     };
-    let core = match core.and_then(|c| segments(&c).map(|s| (c, s))) {
+    let core = match core.and_then(Kcore::of) {
         Ok(c) => c,
         Err(e) => {
             out.unread.push(("*".into(), kcore_reason(&e)));
@@ -202,7 +141,7 @@ pub(crate) fn read_from(kallsyms: impl Read, core: io::Result<impl FileExt>) -> 
     };
     for (name, address) in found {
         let Some(width) = width(name) else { continue };
-        match read_var(&core.0, &core.1, address, width) {
+        match core.variable(address, usize::from(width)) {
             Ok(v) if MASKS.contains(&name) => drop(out.masks.insert(name, v)),
             Ok(v) => drop(out.vars.insert(name, v)),
             Err(why) => out.unread.push((name.into(), why)),

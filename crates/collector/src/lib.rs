@@ -12,6 +12,7 @@ pub mod doctor;
 mod feed;
 mod filter;
 pub mod host;
+mod kcore;
 mod kernelvars;
 mod options;
 mod preamble;
@@ -19,15 +20,17 @@ mod rates;
 pub mod record;
 pub mod ring;
 mod scrub;
+pub mod snapshot;
 mod sys;
 pub mod tracefs;
 pub mod trigger;
+mod types;
 mod untraced;
 pub mod vms;
 
 pub use mmuscope_units::size as parse_size;
 pub use options::{Output, RecordOptions, Scope};
-pub use record::{Ended, Summary, record};
+pub use record::{Ended, Summary, When, record};
 
 use std::io;
 use std::path::PathBuf;

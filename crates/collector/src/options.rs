@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::record::When;
 use crate::trigger::Trigger;
 
 /// Where the capture is written.
@@ -66,6 +67,8 @@ pub struct RecordOptions {
     pub after: Duration,
     /// Stop after this many snapshots.
     pub snapshots: Option<u32>,
+    /// When KVM's tables are read from the kernel's memory.
+    pub snapshot: When,
     /// Whether to print no status line, and no summary of a recording that lost nothing.
     pub quiet: bool,
     /// The command line, which is stored in the capture.
@@ -92,6 +95,7 @@ impl Default for RecordOptions {
             trigger: None,
             after: Duration::ZERO,
             snapshots: None,
+            snapshot: When::default(),
             quiet: false,
             argv: Vec::new(),
         }

@@ -129,6 +129,11 @@ pub(crate) fn facts(out: &mut Vec<u8>, facts: &[(String, String)]) {
     }
 }
 
+/// Appends a record with a part of a snapshot, which perf skips as it does facts.
+pub(crate) fn snapshot(out: &mut Vec<u8>, body: &[u8]) {
+    record(out, HEADER_EVENT_TYPE, 0, body);
+}
+
 /// Appends the fields that end every record except samples (`sample_id_all` with our sample_type).
 fn trailer(body: &mut Vec<u8>, pid: u32, tid: u32, time: u64, cpu: u32, id: u64) {
     body.extend(pid.to_le_bytes());

@@ -47,6 +47,11 @@ impl Sieve {
         Self { only, zero, anonymise }
     }
 
+    /// The process to which recording is limited, if it is.
+    pub(crate) fn only_pid(&self) -> Option<u32> {
+        self.only.as_ref().map(|o| o.pid)
+    }
+
     /// Whether every record may be taken as it is.
     pub(crate) fn open(&self) -> bool {
         self.only.is_none() && !self.anonymise

@@ -13,6 +13,7 @@ use crate::model::{Evidence, EvidenceKind, MmuKind, Shade, VmId};
 use crate::moment::At;
 use crate::recorded::Recorded;
 use crate::silent::state::Silent;
+use crate::snapshot::Snapshots;
 use crate::store::Store;
 use crate::threads::{Thread, ThreadIx, Threads};
 use crate::vms::VmMap;
@@ -54,6 +55,7 @@ pub(crate) struct Engine {
     pub(crate) markers: Vec<MarkerNote>,
     pub(crate) faults: FaultTracker,
     pub(crate) silent: Silent,
+    pub(crate) snapshots: Snapshots,
     /// Which events the trace can hold.
     pub(crate) recorded: Recorded,
     pub(crate) loss_seen: bool,
@@ -102,6 +104,7 @@ impl Engine {
             markers: Vec::new(),
             faults: FaultTracker::default(),
             silent,
+            snapshots: Snapshots::default(),
             recorded,
             loss_seen: false,
             loss_ev: 0,

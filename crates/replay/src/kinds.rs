@@ -9,7 +9,7 @@ pub(crate) const INSTALLS: [u8; 3] = [15, 16, 17];
 /// Kinds of the events that show MMIO accesses.
 pub(crate) const MMIO_ACCESSES: [u8; 2] = [23, 25];
 /// Kinds of what is no event of the trace: see [`Body::is_event`].
-pub(crate) const NOTES: [u8; 3] = [45, 46, 47];
+pub(crate) const NOTES: [u8; 4] = [45, 46, 47, 48];
 
 macro_rules! kinds {
     ($($n:literal $pat:pat => $name:literal),+ $(,)?) => {
@@ -69,6 +69,7 @@ kinds! {
     45 Body::Lost { .. } => "lost",
     46 Body::Damage { .. } => "damage",
     47 Body::Task { .. } => "task",
+    48 Body::Snapshot { .. } => "snapshot",
 }
 
 /// Number of a kind by its name.

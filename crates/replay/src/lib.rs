@@ -41,6 +41,7 @@ mod recorded;
 mod reported;
 mod series;
 mod silent;
+mod snapshot;
 mod state;
 mod step;
 mod store;

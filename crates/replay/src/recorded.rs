@@ -83,10 +83,10 @@ const CLASSES: &[Class] = &[
 /// What is known of each kind of event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recorded {
-    declared: [Coverage; 48],
+    declared: [Coverage; 49],
     /// Only some of the events of this kind passed the recorder's filter.
-    filtered: [bool; 48],
-    seen: [bool; 48],
+    filtered: [bool; 49],
+    seen: [bool; 49],
     /// The kernel, where the recording names it.
     kernel: Option<Kernel>,
     /// The format does not say which events were recorded.
@@ -96,9 +96,9 @@ pub(crate) struct Recorded {
 impl Default for Recorded {
     fn default() -> Self {
         Self {
-            declared: [Coverage::NotKnown; 48],
-            filtered: [false; 48],
-            seen: [false; 48],
+            declared: [Coverage::NotKnown; 49],
+            filtered: [false; 49],
+            seen: [false; 49],
             kernel: None,
             text: true,
         }
@@ -136,7 +136,7 @@ impl Recorded {
         let words =
             |w: &str| info.host.cmdline.as_ref().is_some_and(|c| c.split_whitespace().any(|x| x == w));
         if words("--filter") {
-            r.filtered = [true; 48];
+            r.filtered = [true; 49];
         }
         r.kernel = info.host.os_release.as_deref().and_then(Kernel::parse);
         r
@@ -242,7 +242,7 @@ mod tests {
                 ..LayoutSpec::default()
             };
             let mut r = Recorded { kernel: Kernel::parse(release), ..Recorded::default() };
-            r.declared = [Coverage::NotRecorded; 48];
+            r.declared = [Coverage::NotRecorded; 49];
             let traces = spec.resolve().expect("a layout").traces;
             let named = (r.lacks(kind::CHANGED, &traces), r.lacks(kind::UNMAP_HVA, &traces));
             r.kernel = None;

@@ -36,6 +36,9 @@ impl Engine {
             return;
         }
         self.cpu_last[cpu] = ts;
+        if self.is_after_snapshot() {
+            self.after_snapshot(ev);
+        }
         let Some(tid) = e.tid else { return };
         let th = self.thread(tid);
         self.vms.touch(&mut self.threads[th], e, ts);
@@ -104,7 +107,7 @@ impl Engine {
                 self.thread_ended(tid, ev, ts);
                 return true;
             }
-            Body::Task { .. } | Body::Other { .. } => return true,
+            Body::Task { .. } | Body::Snapshot { .. } | Body::Other { .. } => return true,
             _ => {}
         }
         false

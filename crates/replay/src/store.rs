@@ -343,8 +343,16 @@ impl Store {
             state: if born { State::Nonpresent } else { State::Unknown },
             shade: if born { Shade::Nonpresent } else { Shade::Unknown },
             spte: born.then_some(t.empty),
-            certainty: if born { Certainty::Implied } else { Certainty::Assumed },
-            reason: if born { Reason::NewTable } else { Reason::NeverSeen },
+            certainty: match (t.read, born) {
+                (true, _) => Certainty::Observed,
+                (_, true) => Certainty::Implied,
+                _ => Certainty::Assumed,
+            },
+            reason: match (t.read, born) {
+                (true, _) => Reason::Snapshot,
+                (_, true) => Reason::NewTable,
+                _ => Reason::NeverSeen,
+            },
             opened_by: if born { Some(t.start_ev) } else { None },
             closed_by: Some(self.s_ev[f as usize]),
         })

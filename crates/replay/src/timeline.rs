@@ -181,6 +181,11 @@ impl Timeline {
                 self.engine.look_ahead(few);
                 for e in few {
                     self.engine.step(e);
+                    if let Body::Snapshot { index } = e.body
+                        && let Some(piece) = trace.info.snapshots.get(index as usize)
+                    {
+                        self.engine.take_piece(piece);
+                    }
                     if matches!(e.body, Body::Mmio { .. } | Body::FastMmio { .. } | Body::MarkMmioSpte { .. })
                     {
                         // The vCPU's thread, or one that synchronises its shadow pages.

@@ -11,7 +11,7 @@
 //! 4. Which MMU it has is what its events show: a change event is the TDP MMU's, shadow pages are shadow paging's.
 //! 5. It ended if its process or all of its vCPU threads ended, or if its tables were zapped with a root and nothing of it followed.
 
-use mmuscope_trace::{Body, Event, Role, StrId, Trace};
+use mmuscope_trace::{Body, Event, Role, StrId, Trace, snapshot};
 use rustc_hash::FxHashMap;
 
 use crate::grouping;
@@ -159,6 +159,53 @@ impl VmMap {
             if let Some(vm) = t.pid.and_then(|p| self.by_pid.get(&p)).copied() {
                 self.by_tid.entry(t.tid).or_insert(vm);
             }
+        }
+    }
+
+    /// The VM that a snapshot describes, by its process and its vCPUs' threads; it is added where no event has shown it.
+    pub(crate) fn of_snapshot(&mut self, v: &snapshot::Vm) -> Option<u16> {
+        let tids = || v.vcpus.iter().filter_map(|c| c.tid);
+        let known = tids()
+            .find_map(|t| self.by_tid.get(&t))
+            .or_else(|| self.by_pid.get(&v.pid).filter(|_| v.pid != 0))
+            .copied();
+        let id = match known {
+            Some(id) => id,
+            None if self.vms.len() < usize::from(u16::MAX) => {
+                let pid = (v.pid != 0).then_some(v.pid);
+                self.vms.push(VmState::new(pid, v.name.clone(), "read in KVM's own memory".to_owned()));
+                (self.vms.len() - 1) as u16
+            }
+            None => return None,
+        };
+        if v.pid != 0 {
+            self.by_pid.entry(v.pid).or_insert(id);
+        }
+        for t in tids() {
+            self.by_tid.entry(t).or_insert(id);
+        }
+        let s = &mut self.vms[usize::from(id)];
+        s.pid = s.pid.or((v.pid != 0).then_some(v.pid));
+        if s.name.is_empty() {
+            s.name.clone_from(&v.name);
+        }
+        s.first.get_or_insert(v.at);
+        s.last = s.last.max(v.at);
+        Some(id)
+    }
+
+    /// Every table of a VM was read in memory: from now on everything that makes its tables is in the trace.
+    pub(crate) fn all_read(&mut self, vm: u16) {
+        if let Some(s) = self.vms.get_mut(usize::from(vm)) {
+            (s.acted, s.complete) = (true, true);
+        }
+    }
+
+    /// A root was read in memory; `beside` says that it may live beside another of its address space.
+    pub(crate) fn root_read(&mut self, vm: u16, level: u8, beside: bool) {
+        if let Some(s) = self.vms.get_mut(usize::from(vm)) {
+            s.several_roots |= beside || s.top != 0 && s.top != level;
+            s.top = s.top.max(level);
         }
     }
 

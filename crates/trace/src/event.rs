@@ -254,6 +254,8 @@ pub enum Body {
     Lost { count: Option<u64>, event: Option<StrId> },
     /// Input that could not be read was skipped here (see [`TraceInfo::damage`](crate::TraceInfo)).
     Damage { index: u32 },
+    /// A part of what the recorder read in KVM's own memory; `index` is its place in [`TraceInfo::snapshots`](crate::TraceInfo).
+    Snapshot { index: u32 },
     /// A task appeared, was renamed or ended (perf COMM/FORK/EXIT, `sched_process_*`).
     Task { kind: TaskKind, tid: u32, pid: Option<u32>, comm: StrId },
     /// An event without a typed form: its `system:name` (or `name`), and its raw fields, which
@@ -262,10 +264,10 @@ pub enum Body {
 }
 
 impl Body {
-    /// Whether this is an event of the trace, recorded by a tracepoint or through trace_marker. Notes of losses, of damage and about tasks have
+    /// Whether this is an event of the trace, recorded by a tracepoint or through trace_marker. Notes of losses, of damage, of snapshots and about tasks have
     /// a place and a number among the events, but no count of events includes them.
     pub const fn is_event(&self) -> bool {
-        !matches!(self, Self::Lost { .. } | Self::Damage { .. } | Self::Task { .. })
+        !matches!(self, Self::Lost { .. } | Self::Damage { .. } | Self::Snapshot { .. } | Self::Task { .. })
     }
 }
 

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use mmuscope_snapshot::Piece;
 
 use crate::event::{Isa, StrId};
 
@@ -27,6 +30,8 @@ pub struct TraceInfo {
     pub lost: LostSummary,
     /// The places that could not be read.
     pub damage: Vec<Damage>,
+    /// What the recorder read in KVM's own memory, in the order of reading. [`Body::Snapshot`](crate::Body) says when each part was read.
+    pub snapshots: Vec<Arc<Piece>>,
     /// Remarks that a reader of the trace should know, one sentence each.
     pub notes: Vec<String>,
     /// Which variants of the tracepoints the kernel has.

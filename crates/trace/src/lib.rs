@@ -46,6 +46,8 @@ mod text;
 mod texts;
 pub mod write;
 
+pub use mmuscope_snapshot as snapshot;
+
 pub use error::Error;
 pub use event::*;
 pub use follow::{Follower, POLL_EVENTS};

@@ -223,6 +223,7 @@ fn so_far(mut info: TraceInfo, files: &[FileInfo], asm: &Assembler, cx: &Cx, eve
         notes: cx.notes.clone(),
         damage: cx.damage.clone(),
         more_damage: cx.more_damage,
+        snapshots: cx.snapshots.clone(),
         ..Cx::default()
     };
     finish(&mut info, files.to_vec(), &[], asm, &mut copy);
@@ -248,6 +249,7 @@ pub(crate) fn finish(
     asm.describe(info, &mut cx.strings);
     info.notes.extend(cx.notes.iter().cloned());
     info.damage = cx.damage.clone();
+    info.snapshots = cx.snapshots.clone();
     if cx.more_damage > 0 {
         info.notes.push(format!("{} more places are damaged than are listed", cx.more_damage));
     }

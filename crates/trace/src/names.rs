@@ -67,7 +67,7 @@ tracepoints! {
     Marker "print" | "tracing_mark_write";
 }
 
-/// The kernel's name of an event. For what is not a tracepoint, it is one of the words `lost`, `damage`, `fork`, `comm` and `exit`.
+/// The kernel's name of an event. For what is not a tracepoint, it is one of the words `lost`, `damage`, `snapshot`, `fork`, `comm` and `exit`.
 pub fn event_name<'a>(body: &Body, strings: &'a Strings) -> &'a str {
     match body {
         Body::PagetableWalk { .. } => "kvm_mmu_pagetable_walk",
@@ -118,6 +118,7 @@ pub fn event_name<'a>(body: &Body, strings: &'a Strings) -> &'a str {
         Body::Marker { .. } => "tracing_mark_write",
         Body::Lost { .. } => "lost",
         Body::Damage { .. } => "damage",
+        Body::Snapshot { .. } => "snapshot",
         Body::Task { kind: TaskKind::Fork, .. } => "fork",
         Body::Task { kind: TaskKind::Comm { .. }, .. } => "comm",
         Body::Task { kind: TaskKind::Exit, .. } => "exit",

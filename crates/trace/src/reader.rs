@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use mmuscope_snapshot::Piece;
+
 use crate::error::Error;
 use crate::event::{Body, Event};
 use crate::info::{Compression, Damage, TraceInfo};
@@ -69,6 +71,7 @@ pub(crate) struct Cx {
     /// Remarks from opening the files.
     pub(crate) notes: Vec<String>,
     pub(crate) damage: Vec<Damage>,
+    pub(crate) snapshots: Vec<Arc<Piece>>,
     /// The number of damaged places that were too many to be listed.
     pub(crate) more_damage: u64,
     pub(crate) progress: Option<Arc<Progress>>,
@@ -111,6 +114,12 @@ impl Cx {
         }
         self.damage.push(d);
         Some(Body::Damage { index: self.damage.len() as u32 - 1 })
+    }
+
+    /// Stores a part of a snapshot. The result is the event for it.
+    pub(crate) fn snapshot(&mut self, piece: Piece) -> Body {
+        self.snapshots.push(Arc::new(piece));
+        Body::Snapshot { index: self.snapshots.len() as u32 - 1 }
     }
 
     /// Reports progress in bytes, and returns an error if reading was cancelled.

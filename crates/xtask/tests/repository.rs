@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// ring or file → trace → replay → analysis → cli, report, ui; spte is a dictionary on the side, units a style guide. See ARCHITECTURE.md.
-const EDGES: [(&str, &[&str]); 15] = [
+const EDGES: [(&str, &[&str]); 16] = [
     ("mmuscope-units", &[]),
     ("mmuscope-spte", &[]),
-    ("mmuscope-trace", &[]),
+    // What the collector writes and the trace reads: neither knows the other.
+    ("mmuscope-snapshot", &[]),
+    ("mmuscope-trace", &["mmuscope-snapshot"]),
     ("mmuscope-replay", &["mmuscope-units", "mmuscope-spte", "mmuscope-trace"]),
     ("mmuscope-analysis", &["mmuscope-units", "mmuscope-spte", "mmuscope-trace", "mmuscope-replay"]),
     ("mmuscope-tables", &["mmuscope-analysis"]),
@@ -27,7 +29,7 @@ const EDGES: [(&str, &[&str]); 15] = [
         "mmuscope-ui",
         &["mmuscope-units", "mmuscope-spte", "mmuscope-trace", "mmuscope-replay", "mmuscope-analysis"],
     ),
-    ("mmuscope-collector", &["mmuscope-units"]),
+    ("mmuscope-collector", &["mmuscope-units", "mmuscope-snapshot"]),
     (
         "mmuscope-cli",
         &[
@@ -52,7 +54,8 @@ const EDGES: [(&str, &[&str]); 15] = [
 ];
 
 /// Libraries that only one crate may depend on, which keeps the build of the others light.
-const PRIVATE: [(&str, &[&str]); 8] = [
+const PRIVATE: [(&str, &[&str]); 9] = [
+    ("postcard", &["mmuscope-snapshot"]),
     ("polars-arrow", &["mmuscope-tables"]),
     ("polars-error", &["mmuscope-tables"]),
     ("polars-parquet", &["mmuscope-tables"]),

@@ -64,7 +64,7 @@ impl InputArgs {
     pub(crate) fn replay(&self, layout: &LayoutArgs) -> Result<(Trace, Timeline)> {
         let (trace, timeline) = self.read(layout.replay_options()?)?;
         report_damage(&trace.info);
-        if !trace.events.iter().any(|e| is_of_kvm(&e, &trace.strings)) {
+        if trace.info.snapshots.is_empty() && !trace.events.iter().any(|e| is_of_kvm(&e, &trace.strings)) {
             bail!("{}: {}", self.name(), no_kvm_event(trace.info.events));
         }
         Ok((trace, timeline))
@@ -224,7 +224,11 @@ fn report_damage(info: &TraceInfo) {
 /// Whether an event is one of KVM's.
 fn is_of_kvm(e: &Event, strings: &Strings) -> bool {
     match e.body {
-        Body::Marker { .. } | Body::Lost { .. } | Body::Damage { .. } | Body::Task { .. } => false,
+        Body::Marker { .. }
+        | Body::Lost { .. }
+        | Body::Damage { .. }
+        | Body::Snapshot { .. }
+        | Body::Task { .. } => false,
         Body::Other { .. } => {
             let name = event_name(&e.body, strings);
             name.rsplit(':').next().is_some_and(|n| n.starts_with("kvm"))

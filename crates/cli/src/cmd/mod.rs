@@ -11,6 +11,7 @@ pub(crate) mod memory;
 pub(crate) mod page;
 pub(crate) mod record;
 pub(crate) mod report;
+pub(crate) mod snapshot;
 pub(crate) mod spans;
 pub(crate) mod state;
 pub(crate) mod summary;
@@ -37,6 +38,7 @@ pub(crate) fn run(command: Command) -> Result<Outcome> {
         Command::Faults(a) => faults::run(&a),
         Command::Events(a) => events::run(&a),
         Command::Record(a) => record::run(&a),
+        Command::Snapshot(a) => snapshot::run(&a),
         Command::Doctor(a) => doctor::run(&a),
         Command::Completions(a) => completions::run(&a),
     }

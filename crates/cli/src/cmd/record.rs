@@ -3,8 +3,11 @@
 use super::which::DecimalArg;
 use crate::Outcome;
 use anyhow::{Result, bail};
+use mmuscope_analysis::snapshots::{difference, sentence};
 use mmuscope_collector::trigger::Trigger;
-use mmuscope_collector::{Ended, Error, Output, RecordOptions, Scope, parse_duration, parse_size};
+use mmuscope_collector::{Ended, Error, Output, RecordOptions, Scope, When, parse_duration, parse_size};
+use mmuscope_replay::ReplayOptions;
+use mmuscope_trace::ReadOptions;
 use mmuscope_units::Frames;
 use std::ffi::OsString;
 use std::io::Write;
@@ -99,6 +102,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", requires = "flight")]
     snapshots: Option<u32>,
 
+    /// When KVM's own tables and memory slots are read from the kernel's memory: off, start, end, `every 10s`, or several: start,end
+    #[arg(long, value_name = "WHEN", default_value = "start,end", value_parser = When::parse)]
+    snapshot: When,
+
     /// Also store the memory maps of the VMMs (host addresses to files and guest memory)
     #[arg(long, conflicts_with = "anonymise")]
     maps: bool,
@@ -158,6 +165,7 @@ impl Args {
             trigger: self.trigger.clone(),
             after: self.after,
             snapshots: self.snapshots,
+            snapshot: self.snapshot,
             quiet: self.quiet,
             argv: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
         })
@@ -185,9 +193,28 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     if !a.quiet || lost || failed {
         write!(std::io::stderr().lock(), "{summary}")?;
     }
+    if !a.quiet && summary.taken > 0 {
+        agreement(&summary.files);
+    }
     match summary.ended {
         Ended::WriteFailed(why) => bail!("{why}"),
         _ => Ok(Outcome::Fine),
+    }
+}
+
+/// Says how the replay of a capture and the snapshots in it agree. Whatever prevents that is no failure of the recording.
+fn agreement(files: &[PathBuf]) {
+    let Ok((_, timeline)) =
+        mmuscope_replay::load(files, &ReadOptions::default(), &ReplayOptions::default(), None)
+    else {
+        return;
+    };
+    let mut err = std::io::stderr().lock();
+    for s in timeline.snapshots() {
+        let _ = writeln!(err, "{}", sentence(&s));
+        for d in s.differences.iter().take(10) {
+            let _ = writeln!(err, "  {}", difference(d));
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::layout_args::LayoutArgs;
 use crate::output::Output;
 use crate::room;
 use anyhow::Result;
+use mmuscope_analysis::snapshots::{difference, sentence};
 use mmuscope_analysis::standout::{self, StandOut};
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_analysis::words::{bytes, count, duration, printable};
@@ -17,7 +18,7 @@ use mmuscope_replay::{
     pages_of,
 };
 use mmuscope_trace::{Trace, TraceInfo};
-use mmuscope_units::level_size;
+use mmuscope_units::{level_size, moment};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -86,7 +87,10 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     }
     write!(out, "{}", recording(events.info(), &counts, &stands_out))?;
     match &replayed {
-        Some((trace, timeline)) => write!(out, "{}", memory(trace, timeline))?,
+        Some((trace, timeline)) => {
+            write!(out, "{}", snapshots(trace, timeline))?;
+            write!(out, "{}", memory(trace, timeline))?;
+        }
         None if a.no_replay => {}
         None => writeln!(out, "\n{}", not_replayed(counts.events, room))?,
     }
@@ -157,6 +161,22 @@ fn notes(info: &TraceInfo, counts: &EventCounts) -> Vec<String> {
         notes.insert(0, no_kvm_event(counts.events));
     }
     notes
+}
+
+/// What the snapshots of KVM's own memory showed.
+fn snapshots(trace: &Trace, timeline: &Timeline) -> String {
+    let mut out = String::new();
+    for s in timeline.snapshots() {
+        let at = moment(s.start.saturating_sub(trace.info.first_ts));
+        line(&mut out, "snapshot", &format!("at {at}: {}", sentence(&s)));
+        for d in s.differences.iter().take(TOP) {
+            line(&mut out, "", &difference(d));
+        }
+        for n in &s.notes {
+            line(&mut out, "note", n);
+        }
+    }
+    out
 }
 
 fn human_size(n: u64) -> String {

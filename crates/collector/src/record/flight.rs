@@ -299,6 +299,8 @@ fn summary(
         }
     }
     Summary {
+        snapshots: Vec::new(),
+        taken: 0,
         ended,
         time,
         events,

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::plan::Recorder;
 use super::rings::{Counts, counts};
+use super::shots::Shots;
 use super::status::{Now, Status, cpu_time};
 use super::summary::{Ended, EventCount, Summary};
 use crate::feed::{Feed, Grace, SIP};
@@ -130,7 +131,9 @@ impl<T: AsFd> AsFdDyn for T {
 }
 
 /// Takes everything that the rings hold now.
-fn pass(r: &mut Recorder<'_>, to: &mut Feed, kept: &mut [u64], scratch: &mut Vec<u8>) {
+///
+/// While a snapshot is `under_way` no round ends: its times are earlier than those of events that are taken meanwhile.
+fn pass(r: &mut Recorder<'_>, to: &mut Feed, kept: &mut [u64], scratch: &mut Vec<u8>, under_way: bool) {
     let Recorder { cpus, sieve, .. } = r;
     for c in cpus.iter_mut() {
         let (ids, seen, lost) = (&c.ids, &mut c.seen, &mut c.lost_seen);
@@ -153,7 +156,11 @@ fn pass(r: &mut Recorder<'_>, to: &mut Feed, kept: &mut [u64], scratch: &mut Vec
             });
         }
     }
-    to.end_round(kept.iter().sum());
+    if under_way {
+        to.go_on();
+    } else {
+        to.end_round(kept.iter().sum());
+    }
 }
 
 fn keep(sieve: &mut Sieve, record: &mut [u8], ids: &std::collections::HashMap<u64, u64>) -> bool {
@@ -300,6 +307,8 @@ pub(crate) fn run(r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
     let status = Status::new(o.quiet);
     let (began, cpu_before) = (Instant::now(), cpu_time());
     r.enable()?;
+    let mut shots = Shots::new(&r);
+    shots.start();
     let task = Task::start(o)?;
     // Only this thread gets the priority, and only now, so that the command does not inherit it. The rings must be emptied in time on a
     // host whose CPUs are all busy. This thread copies for some microseconds and sleeps again; what takes CPU time (compressing, writing)
@@ -321,6 +330,7 @@ pub(crate) fn run(r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
         began,
         cpu_before,
         rhythm,
+        shots,
     };
     let ended = loop {
         if let Some(ended) = session.step(&signals)? {
@@ -351,6 +361,7 @@ struct Session<'a> {
     fill: f64,
     /// When the online CPUs were last counted.
     looked: Instant,
+    shots: Shots,
 }
 
 impl Session<'_> {
@@ -360,7 +371,11 @@ impl Session<'_> {
         let room = self.wait(signals);
         self.fill = self.r.cpus.iter().map(|c| c.ring.fill()).fold(self.fill * 0.9, f64::max);
         if room {
-            pass(&mut self.r, &mut self.to, &mut self.kept, &mut self.scratch);
+            let under_way = self.shots.under_way();
+            pass(&mut self.r, &mut self.to, &mut self.kept, &mut self.scratch, under_way);
+            if let Some(records) = self.shots.step() {
+                self.to.plain(records);
+            }
         }
         if self.pipe.as_ref().is_some_and(closed) {
             return Ok(Some(Ended::ReaderGone));
@@ -412,12 +427,29 @@ impl Session<'_> {
         }
         let patience = |s: &SizeLimit| s.patience(self.to.written(), self.began.elapsed(), self.rhythm);
         let rest = if room { self.size.as_ref().map_or(self.rhythm, patience) } else { HELD_BACK };
-        wait(&fds, rest.min(left).min(self.status.next()));
+        wait(&fds, self.shots.patience(rest).min(left).min(self.status.next()));
         room
+    }
+
+    /// Reads the tables once more while the events still run.
+    fn last_snapshot(&mut self) {
+        let Self { r, to, kept, scratch, shots, .. } = self;
+        let records = shots.end(|| {
+            if to.has_room() {
+                pass(r, to, kept, scratch, true);
+            }
+        });
+        pass(r, to, kept, scratch, true);
+        for x in records {
+            to.plain(x);
+        }
     }
 
     /// Stops the events, takes what the rings still hold, and writes the end of the capture.
     fn finish(mut self, ended: Ended, signals: Signals, files: Vec<PathBuf>, path: &Path) -> Summary {
+        if !matches!(ended, Ended::ReaderGone | Ended::WriteFailed(_)) {
+            self.last_snapshot();
+        }
         for c in &self.r.cpus {
             c.disable();
         }
@@ -425,17 +457,18 @@ impl Session<'_> {
         self.status.clear();
         // A second Ctrl-C must be able to end the program even during a write that does not return; everything flushed stays readable.
         drop(signals);
-        let Self { mut r, mut to, mut kept, mut scratch, .. } = self;
-        pass(&mut r, &mut to, &mut kept, &mut scratch);
+        let Self { mut r, mut to, mut kept, mut scratch, pipe, task, cpu_before, shots, .. } = self;
+        pass(&mut r, &mut to, &mut kept, &mut scratch, false);
         let (by_event, by_cpu) = account(&r, &mut to);
         let events = event_counts(&r, &kept, &by_event);
         let skipped: u64 = r.cpus.iter().map(|c| c.ring.skipped).sum();
         if skipped > 0 {
             r.notes.push(format!("{skipped} bytes of the rings were not valid records and were skipped"));
         }
+        let (snapshots, taken) = (shots.said, shots.taken);
         let facts = end_facts(&r, &ended, &events, &by_cpu);
         let raw = to.raw;
-        let end = to.finish(facts, kept.iter().sum(), self.pipe.is_some().then_some(GRACE));
+        let end = to.finish(facts, kept.iter().sum(), pipe.is_some().then_some(GRACE));
         let ended = match (end.error, ended) {
             (Some(e), _) if e.kind() == io::ErrorKind::BrokenPipe => Ended::ReaderGone,
             (Some(e), _) => Ended::WriteFailed(write_error(path, &e)),
@@ -451,11 +484,13 @@ impl Session<'_> {
             raw,
             written: end.written,
             files,
-            cpu: cpu_time().saturating_sub(self.cpu_before),
+            cpu: cpu_time().saturating_sub(cpu_before),
             notes: std::mem::take(&mut r.notes),
+            snapshots,
+            taken,
         };
         drop(r);
-        if let Some(t) = self.task {
+        if let Some(t) = task {
             // With --duration or Ctrl-C the recording ends before the command; this process stays its parent until it ends.
             if !matches!(summary.ended, Ended::Signal(_)) {
                 t.wait();

@@ -71,6 +71,10 @@ pub struct Summary {
     pub files: Vec<PathBuf>,
     /// The CPU time of the recorder itself.
     pub cpu: Duration,
+    /// What the snapshots of KVM's tables hold, or why there are none, one sentence each.
+    pub snapshots: Vec<String>,
+    /// How many snapshots of KVM's tables the capture holds.
+    pub taken: u32,
     /// Other remarks, one sentence each.
     pub notes: Vec<String>,
 }
@@ -147,6 +151,9 @@ impl fmt::Display for Summary {
             write!(f, ", {:.0} ns an event", self.cpu.as_nanos() as f64 / n as f64)?;
         }
         writeln!(f, "; ended because {}", self.ended)?;
+        for s in &self.snapshots {
+            writeln!(f, "{s}")?;
+        }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }
@@ -177,6 +184,8 @@ mod tests {
             written: 50,
             files: vec!["x".into()],
             cpu: Duration::from_millis(10),
+            snapshots: Vec::new(),
+            taken: 0,
             notes: Vec::new(),
         }
     }

@@ -172,6 +172,8 @@ pub enum Reason {
     MaybeProtected,
     /// The events that would show a change were not, or may not have been, recorded.
     Unrecorded,
+    /// The recorder read the entry in the kernel's own memory.
+    Snapshot,
 }
 
 impl Reason {
@@ -201,6 +203,7 @@ impl Reason {
                 "a later event's old value does not fit: something happened that the trace does not show"
             }
             Self::Ambiguous => "two page tables fit the event; nothing in the trace decides between them",
+            Self::Snapshot => "the recorder read the entry in the kernel's own memory",
             Self::NeverSeen => "no event has shown it yet",
             Self::GuestTable => "the guest page table that this page shadows may have been written since",
             Self::Faulted => "a fault found it not present",

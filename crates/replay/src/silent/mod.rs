@@ -12,6 +12,7 @@ mod notifiers;
 mod pages;
 mod places;
 mod ranges;
+mod read;
 pub(crate) mod shadow;
 pub(crate) mod state;
 mod unseen;
@@ -138,7 +139,7 @@ impl Engine {
     }
 
     /// The thread that set an entry has gone on: what can happen without an event may have happened.
-    fn unguard(&mut self, entry: u32, ev: u32) {
+    pub(crate) fn unguard(&mut self, entry: u32, ev: u32) {
         let p = self.store.place(entry);
         let table = &self.store.tables[p.table];
         let Some((spte, m)) = self.store.now(entry) else { return };

@@ -18,7 +18,7 @@ pub(super) const REMAPPED: u8 = 1 << 7;
 
 pub(super) const CERTAINTIES: [Certainty; 5] =
     [Certainty::Exact, Certainty::Observed, Certainty::Implied, Certainty::Assumed, Certainty::Stale];
-const REASONS: [Reason; 22] = [
+const REASONS: [Reason; 23] = [
     Reason::Stated,
     Reason::Reread,
     Reason::FastFault,
@@ -41,6 +41,7 @@ const REASONS: [Reason; 22] = [
     Reason::Incomplete,
     Reason::MaybeProtected,
     Reason::Unrecorded,
+    Reason::Snapshot,
 ];
 
 impl Meta {

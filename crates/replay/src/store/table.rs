@@ -37,6 +37,8 @@ pub(crate) struct TableRec {
     pub(crate) silent: bool,
     /// Another table of its place was known before: it may be that one, taken for gone.
     pub(crate) again: bool,
+    /// It was read in the kernel's memory: what no event has shown since is as it was then.
+    pub(crate) read: bool,
     /// It is in [`Unlinked`](super::unlinked::Unlinked).
     pub(super) listed: bool,
     pub(crate) start_ev: u32,
@@ -64,6 +66,7 @@ impl TableRec {
             alive: false,
             silent: false,
             again: false,
+            read: false,
             listed: false,
             gfn,
             page: 0,

@@ -9,7 +9,7 @@ use crate::tdp::change::Fit;
 
 impl Engine {
     /// Same value but for what hardware sets.
-    pub(super) fn same(&self, a: u64, b: u64, level: u8) -> bool {
+    pub(crate) fn same(&self, a: u64, b: u64, level: u8) -> bool {
         if a == b {
             return true;
         }

@@ -53,6 +53,9 @@ impl Engine {
                 self.torn.push(th);
             }
         }
+        if self.was_read(at, c.key, gfn, old, new) {
+            return;
+        }
         let careful = self.careful_at(at);
         if self.fill_gap(&c, careful) {
             if careful {

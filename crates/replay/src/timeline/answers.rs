@@ -247,6 +247,11 @@ impl Timeline {
         map::draw(&scene, q, slack)
     }
 
+    /// What the snapshots of KVM's own memory showed, in their order.
+    pub fn snapshots(&self) -> Vec<crate::model::Snapshot> {
+        self.engine.snapshots.finished()
+    }
+
     /// What no event has shown is empty, not unknown.
     pub(crate) fn complete(&self, vm: VmId) -> bool {
         self.engine.vms.complete(vm.0)

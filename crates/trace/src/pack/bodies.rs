@@ -84,4 +84,5 @@ bodies! {
     46 Damage { index: u32 }
     47 Task { kind: TaskKind, tid: u32, pid: Option<u32>, comm: StrId }
     48 Other { name: StrId, fields: StrId }
+    49 Snapshot { index: u32 }
 }

@@ -1,5 +1,7 @@
 //! The records that are not part of the file's structure: samples, tasks, losses, and the attrs and features of pipe mode.
 
+use mmuscope_snapshot::Piece;
+
 use crate::blob::Blob;
 use crate::event::{Body, StrId, TaskKind};
 use crate::perf::attr::{self, Attr, Fixed, Sample};
@@ -89,6 +91,8 @@ impl State {
             65 => {
                 if let Some(text) = body.strip_prefix(b"MMUSCOPE") {
                     features::facts(&String::from_utf8_lossy(text), self, cx);
+                } else if body.starts_with(mmuscope_snapshot::MAGIC) {
+                    self.snapshot(body, offset, cx);
                 }
             }
             68 => self.queues.round(),
@@ -100,6 +104,23 @@ impl State {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Takes in a part of a snapshot. Each piece becomes an event at the time when it was read.
+    fn snapshot(&mut self, body: &[u8], offset: u64, cx: &mut Cx) {
+        let Ok(pieces) = mmuscope_snapshot::unpack(body) else {
+            return self.broken(offset, "a whole part of a snapshot", None, cx);
+        };
+        for piece in pieces {
+            let ts = match &piece {
+                Piece::Begin { at } | Piece::VmEnd { at, .. } | Piece::End { at, .. } => *at,
+                Piece::Vm(vm) => vm.at,
+                Piece::Table(t) => t.to,
+            };
+            let body = cx.snapshot(piece);
+            // They are in a queue of their own, because no CPU recorded them.
+            self.queues.note(Key::Other(u64::MAX - 2), Stamp { ts, cpu: 0, tid: None, pid: None }, body);
         }
     }
 

@@ -1,0 +1,208 @@
+//! Snapshots of KVM's tables during a recording. The main type is [`Shots`]: it takes them on a thread of its own, because the rings must be
+//! emptied meanwhile, and hands their records to the capture.
+
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::plan::Recorder;
+use crate::preamble;
+use crate::snapshot::{self, Shot};
+use crate::{RecordOptions, Scope};
+
+/// When snapshots are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct When {
+    /// At the start of the recording.
+    pub start: bool,
+    /// At its end.
+    pub end: bool,
+    /// Again and again, after this time.
+    pub every: Option<Duration>,
+}
+
+impl When {
+    /// Never.
+    pub const OFF: Self = Self { start: false, end: false, every: None };
+
+    /// Parses `off`, or a list of `start`, `end` and `every TIME`. `Err` says what may be written.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut w = Self::OFF;
+        if text.trim() == "off" {
+            return Ok(w);
+        }
+        for part in text.split(',').map(str::trim) {
+            match part {
+                "start" => w.start = true,
+                "end" => w.end = true,
+                other => match other.strip_prefix("every").map(|t| crate::parse_duration(t.trim())) {
+                    Some(Ok(t)) if t >= Duration::from_millis(100) => w.every = Some(t),
+                    Some(Ok(_)) => return Err("snapshots are at least 100 ms apart".into()),
+                    Some(Err(e)) => return Err(e),
+                    None => {
+                        return Err("write off, start, end, every 10s, or several of them: start,end".into());
+                    }
+                },
+            }
+        }
+        Ok(w)
+    }
+}
+
+impl Default for When {
+    fn default() -> Self {
+        Self { start: true, end: true, every: None }
+    }
+}
+
+/// How long the end of a recording waits for its snapshot.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The snapshots of one recording.
+pub(super) struct Shots {
+    when: When,
+    /// The processes whose VMs are read; `None` for all.
+    pid: Option<u32>,
+    anonymise: bool,
+    under_way: Option<Receiver<Result<Shot, String>>>,
+    last: Instant,
+    /// What was read, one sentence each.
+    pub said: Vec<String>,
+    /// How many snapshots were taken.
+    pub taken: u32,
+    failed: bool,
+}
+
+impl Shots {
+    pub(super) fn new(r: &Recorder<'_>) -> Self {
+        let o = r.options;
+        let mut said = Vec::new();
+        let when = match obstacle(o) {
+            Some(_) if o.snapshot == When::OFF => When::OFF,
+            Some(why) => {
+                said.push(format!("no snapshot of KVM's tables: {why}"));
+                When::OFF
+            }
+            None => o.snapshot,
+        };
+        let pid = r.sieve.only_pid();
+        let (under_way, last, taken, failed) = (None, Instant::now(), 0, false);
+        Self { when, pid, anonymise: o.anonymise, under_way, last, said, taken, failed }
+    }
+
+    fn begin(&mut self) {
+        if self.under_way.is_some() || self.failed {
+            return;
+        }
+        let (to, from) = channel();
+        let (pid, anonymise) = (self.pid, self.anonymise);
+        let run = move || {
+            // Whoever no longer waits needs no snapshot.
+            let _ = to.send(snapshot::take(&|p| pid.is_none_or(|own| own == p), anonymise));
+        };
+        if thread::Builder::new().name("snapshot".into()).spawn(run).is_ok() {
+            self.under_way = Some(from);
+        }
+        self.last = Instant::now();
+    }
+
+    /// Starts the first one, if it is wanted.
+    pub(super) fn start(&mut self) {
+        if self.when.start {
+            self.begin();
+        }
+    }
+
+    /// Starts the next one if it is time, and returns the records of one that is done.
+    pub(super) fn step(&mut self) -> Option<Vec<u8>> {
+        if self.when.every.is_some_and(|t| self.last.elapsed() >= t) {
+            self.begin();
+        }
+        self.done()
+    }
+
+    /// Whether one is being taken, or taken and not yet handed on.
+    pub(super) fn under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// How long until something is due.
+    pub(super) fn patience(&self, rhythm: Duration) -> Duration {
+        if self.under_way.is_some() { rhythm.min(Duration::from_millis(20)) } else { rhythm }
+    }
+
+    fn done(&mut self) -> Option<Vec<u8>> {
+        let answer = match self.under_way.as_ref()?.try_recv() {
+            Ok(a) => a,
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => Err("reading failed".into()),
+        };
+        self.under_way = None;
+        match answer {
+            Ok(shot) => {
+                self.taken += 1;
+                self.said.push(shot.to_string());
+                let mut out = Vec::new();
+                for body in &shot.records {
+                    preamble::snapshot(&mut out, body);
+                }
+                Some(out)
+            }
+            Err(why) => {
+                if !std::mem::replace(&mut self.failed, true) {
+                    self.said.push(format!("no snapshot of KVM's tables: {why}"));
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes the last one. `meanwhile` is called again and again until it is there.
+    pub(super) fn end(&mut self, mut meanwhile: impl FnMut()) -> Vec<Vec<u8>> {
+        let mut out = Vec::new();
+        let began = Instant::now();
+        // One that is under way, of the start of a short recording, comes first.
+        for last in [false, true] {
+            if last && self.when.end {
+                self.begin();
+            }
+            while self.under_way.is_some() && began.elapsed() < PATIENCE {
+                meanwhile();
+                out.extend(self.done());
+                if self.under_way.is_some() {
+                    thread::sleep(Duration::from_millis(2));
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Why this recording cannot have snapshots that its events keep up to date.
+fn obstacle(o: &RecordOptions) -> Option<&'static str> {
+    if o.flight {
+        Some("the flight recorder keeps only the newest events")
+    } else if o.gfn.is_some() || !o.filters.is_empty() {
+        Some("filtered events do not say what becomes of the tables")
+    } else if matches!(o.scope, Scope::Cgroup(_)) {
+        Some("a cgroup does not say which VMs are its own")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_a_list() {
+        let every = |t| When { every: Some(Duration::from_secs(t)), ..When::default() };
+        assert_eq!(When::parse("off"), Ok(When::OFF));
+        assert_eq!(When::parse("start,end"), Ok(When::default()));
+        assert_eq!(When::parse("start, end, every 10s"), Ok(every(10)));
+        for bad in ["", "begin", "every", "every 1ms", "start;end"] {
+            assert!(When::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

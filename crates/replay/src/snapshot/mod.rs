@@ -1,0 +1,343 @@
+//! What the recorder read in KVM's own memory, taken into the replay. [`Engine::take_piece`] is called for each part of a snapshot at its
+//! moment, between the events before and after it.
+//!
+//! The rule in five sentences:
+//!
+//! 1. Each entry of a table that was read is *observed* from the moment at which the table was read.
+//! 2. An entry that an event changed while the table was being read keeps what the event says.
+//! 3. What was stale or unknown is settled by it; what was claimed as fact and is otherwise in memory is a [`Difference`], unless the event of
+//!    that very change follows, which the kernel had made already and not yet traced.
+//! 4. Once all tables of a VM were read, a table of it that was not among them is gone, and everything that made its tables is known.
+//! 5. Where the trace cannot show what becomes of the entries, they are stale from the next event on.
+
+mod tdp;
+
+use mmuscope_trace::snapshot::{Mmu, Piece, Table};
+use rustc_hash::FxHashSet;
+
+use crate::engine::Engine;
+use crate::keys::{Key, TableIx};
+use crate::model::{Certainty, Difference, MmuKind, Reason, Shade, Snapshot, VmId};
+use crate::moment::At;
+use crate::recorded::kind;
+use crate::store::NONE;
+use crate::threads::ThreadIx;
+
+/// Differences that are kept of one snapshot.
+const MOST_DIFFERENCES: usize = 1000;
+/// The number of the thread that stands for the recorder; no task has it.
+const RECORDER: u32 = u32::MAX;
+
+/// The snapshots taken in so far, and what is known of the one that is going on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshots {
+    pub(crate) done: Vec<Snapshot>,
+    /// The VM whose tables come now.
+    vm: Option<u16>,
+    /// When reading of its tables began.
+    began: u64,
+    /// Its tables that were read.
+    read: FxHashSet<TableIx>,
+    /// Entries whose memory is ahead of the trace, or else of which the trace is wrong.
+    pub(super) ahead: Vec<Ahead>,
+    /// Entries of MMUs that do not trace every change, until the next event.
+    pub(crate) waiting: Vec<u32>,
+    /// VMs whose changes are not recorded, until the next event.
+    unfollowed: Vec<u16>,
+}
+
+/// An entry that memory showed otherwise than the trace did.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ahead {
+    pub key: Key,
+    pub gfn: u64,
+    pub entry: u32,
+    pub claimed: u64,
+    pub found: u64,
+    pub certainty: Certainty,
+    pub vm: u16,
+    /// The snapshot, by its place in `done`.
+    of: usize,
+}
+
+impl Snapshots {
+    /// The snapshots, with what is still ahead counted as different.
+    pub(crate) fn finished(&self) -> Vec<Snapshot> {
+        let mut all = self.done.clone();
+        for a in &self.ahead {
+            if let Some(s) = all.get_mut(a.of) {
+                s.differ(difference(a));
+            }
+        }
+        all
+    }
+}
+
+fn difference(a: &Ahead) -> Difference {
+    Difference {
+        vm: VmId(a.vm),
+        as_id: a.key.as_id,
+        level: a.key.level,
+        gfn: a.gfn,
+        claimed: a.claimed,
+        found: a.found,
+        certainty: a.certainty,
+    }
+}
+
+impl Snapshot {
+    fn differ(&mut self, d: Difference) {
+        self.differ += 1;
+        if self.differences.len() < MOST_DIFFERENCES {
+            self.differences.push(d);
+        }
+    }
+}
+
+impl Engine {
+    /// Takes in one part of a snapshot, which was read just before event `ev` was numbered.
+    pub(crate) fn take_piece(&mut self, piece: &Piece) {
+        let (ev, ts) = (self.next_ev.saturating_sub(1), self.last_ts);
+        match piece {
+            Piece::Begin { at } => {
+                self.snapshots.done.push(Snapshot { event: ev, start: *at, end: ts, ..Snapshot::default() });
+            }
+            Piece::Vm(v) => {
+                self.snapshots.vm = self.vms.of_snapshot(v);
+                self.snapshots.began = v.at;
+                self.snapshots.read.clear();
+            }
+            Piece::Table(t) => {
+                if let Some(vm) = self.snapshots.vm {
+                    let at = At { th: self.recorder(vm), vm, vm_known: true, ev, ts };
+                    self.table_read(at, t);
+                }
+            }
+            Piece::VmEnd { complete, notes, .. } => {
+                if let Some(vm) = self.snapshots.vm.take() {
+                    self.vm_read(vm, ev, ts, *complete);
+                    if let Some(s) = self.snapshots.done.last_mut() {
+                        s.vms += 1;
+                        s.incomplete += u32::from(!complete);
+                        s.notes.extend(notes.iter().cloned());
+                    }
+                }
+            }
+            Piece::End { at, notes } => {
+                if let Some(s) = self.snapshots.done.last_mut() {
+                    s.end = *at;
+                    s.notes.extend(notes.iter().cloned());
+                }
+            }
+        }
+    }
+
+    fn recorder(&mut self, vm: u16) -> ThreadIx {
+        let th = self.thread(RECORDER);
+        self.threads[th].vm = Some(vm);
+        th
+    }
+
+    fn table_read(&mut self, at: At, t: &Table) {
+        if t.level == 0 || t.level > 5 || t.entries.len() != 512 {
+            return;
+        }
+        if let Some(s) = self.snapshots.done.last_mut() {
+            s.tables += 1;
+            s.end = at.ts;
+        }
+        let table = if t.mmu == Mmu::Tdp && self.traces.changes {
+            self.tdp_read(at, t)
+        } else {
+            self.silent_read(at, t)
+        };
+        self.snapshots.read.insert(table);
+    }
+
+    /// All that a VM has was read.
+    fn vm_read(&mut self, vm: u16, ev: u32, ts: u64, complete: bool) {
+        let read = std::mem::take(&mut self.snapshots.read);
+        if complete {
+            let began = self.snapshots.began;
+            let gone: Vec<TableIx> = self
+                .live
+                .values()
+                .flatten()
+                .copied()
+                .chain(self.silent_tables(vm))
+                .filter(|t| {
+                    let r = &self.store.tables[*t];
+                    r.vm == vm && r.attached() && r.start_ts < began && !read.contains(t)
+                })
+                .collect();
+            for t in gone {
+                self.not_in_memory(t, ev, ts);
+            }
+            if self.vms.sure() {
+                self.vms.all_read(vm);
+            }
+        }
+        if self.vms.is_tdp(vm) && !self.recorded.has(kind::CHANGED) {
+            self.snapshots.unfollowed.push(vm);
+        }
+    }
+
+    /// A table that was taken for alive is not in the kernel's memory.
+    fn not_in_memory(&mut self, t: TableIx, ev: u32, ts: u64) {
+        let r = &self.store.tables[t];
+        if !r.attached() {
+            return;
+        }
+        let (vm, silent, parent) = (r.vm, r.silent, r.parent);
+        let entries: Vec<u32> = self.store.table_entries(t).collect();
+        for e in entries {
+            let Some((value, m)) = self.store.now(e) else { continue };
+            let claimed = m.certainty < Certainty::Stale
+                && matches!(m.shade, Shade::Writable | Shade::ReadOnly | Shade::AccessTracked | Shade::Mmio);
+            if claimed {
+                let p = self.store.place(e);
+                let d = Difference {
+                    vm: VmId(vm),
+                    as_id: self.store.tables[t].as_id,
+                    level: p.level,
+                    gfn: p.gfn,
+                    claimed: value,
+                    found: self.layout.zapped,
+                    certainty: m.certainty,
+                };
+                if let Some(s) = self.snapshots.done.last_mut() {
+                    s.differ(d);
+                }
+            }
+        }
+        if silent {
+            self.drop_silent(t, ev, ts);
+            return;
+        }
+        if parent != NONE {
+            self.child_of.remove(&parent);
+        }
+        self.obsolete.remove(&t);
+        self.detach_tree(t, ev, ts);
+        self.store.free_table(t, ev, ts);
+    }
+
+    /// An entry was read. `changed` says when an event changed it last, `before` what it held by the trace.
+    pub(crate) fn entry_read(
+        &mut self,
+        at: At,
+        entry: u32,
+        found: (u64, Shade),
+        from: u64,
+        key: Key,
+        gfn: u64,
+    ) -> bool {
+        let (value, shade) = found;
+        let Some(s) = self.store.last_span(entry) else {
+            let t = &self.store.tables[self.store.table_of(entry)];
+            if t.born && !t.lossy && !t.silent && t.start_ev != at.ev {
+                // What no event has shown of a table that was seen from its beginning is empty.
+                let (claimed, certainty) = (t.empty, Certainty::Implied);
+                self.ahead(at, entry, (key, gfn), (claimed, value), certainty);
+            } else {
+                self.settled(1);
+            }
+            self.store.push(entry, at.ev, Some(value), shade, Certainty::Observed, Reason::Snapshot);
+            return true;
+        };
+        let m = self.store.meta(s);
+        let claimed = self.store.s_spte[s as usize];
+        let same = m.shade == shade && (!m.has_value || self.same(claimed, value, key.level));
+        let empty = |x: Shade| matches!(x, Shade::Nonpresent | Shade::Removed);
+        if empty(shade) && empty(m.shade) {
+            if m.certainty == Certainty::Stale {
+                self.settled(1);
+                self.store.push(entry, at.ev, Some(value), shade, Certainty::Observed, Reason::Snapshot);
+            }
+            return false;
+        }
+        if !same && self.store.start(s) >= from {
+            // An event says what happened since.
+            return false;
+        }
+        let fact = m.certainty < Certainty::Stale && m.shade != Shade::Unknown;
+        if same && fact {
+            if let Some(x) = self.snapshots.done.last_mut() {
+                x.equal += 1;
+            }
+            if !m.has_value || claimed != value {
+                self.store.push(entry, at.ev, Some(value), shade, m.certainty, m.reason);
+            }
+            return false;
+        }
+        if fact {
+            self.ahead(at, entry, (key, gfn), (claimed, value), m.certainty);
+        } else {
+            self.settled(1);
+        }
+        self.store.push(entry, at.ev, Some(value), shade, Certainty::Observed, Reason::Snapshot);
+        true
+    }
+
+    /// Memory shows another value than what was claimed as fact.
+    fn ahead(&mut self, at: At, entry: u32, place: (Key, u64), values: (u64, u64), certainty: Certainty) {
+        let of = self.snapshots.done.len().saturating_sub(1);
+        let ((key, gfn), (claimed, found)) = (place, values);
+        self.snapshots.ahead.push(Ahead { key, gfn, entry, claimed, found, certainty, vm: at.vm, of });
+    }
+
+    fn settled(&mut self, n: u64) {
+        if let Some(s) = self.snapshots.done.last_mut() {
+            s.settled += n;
+        }
+    }
+
+    /// A change whose result was read in memory before it was traced: nothing is new about it.
+    pub(crate) fn was_read(&mut self, at: At, key: Key, gfn: u64, old: u64, new: u64) -> bool {
+        if self.snapshots.ahead.is_empty() {
+            return false;
+        }
+        let fits = |a: &Ahead| {
+            a.key == key
+                && a.gfn == gfn
+                && self.same(a.claimed, old, key.level)
+                && self.same(a.found, new, key.level)
+        };
+        let Some(i) = self.snapshots.ahead.iter().position(fits) else { return false };
+        let a = self.snapshots.ahead.swap_remove(i);
+        if let Some(s) = self.snapshots.done.get_mut(a.of) {
+            s.equal += 1;
+        }
+        let shade = self.shade(new, key.level);
+        self.store.push(a.entry, at.ev, Some(new), shade, Certainty::Exact, Reason::Stated);
+        true
+    }
+
+    /// The first event after a snapshot: what no event follows is known no more.
+    pub(crate) fn after_snapshot(&mut self, ev: u32) {
+        for e in std::mem::take(&mut self.snapshots.waiting) {
+            self.unguard(e, ev);
+        }
+        for vm in std::mem::take(&mut self.snapshots.unfollowed) {
+            let tables: Vec<TableIx> =
+                self.live.values().flatten().copied().filter(|t| self.store.tables[*t].vm == vm).collect();
+            for t in tables {
+                let entries: Vec<u32> = self.store.table_entries(t).collect();
+                for e in entries {
+                    self.make_stale(e, ev, Reason::Unrecorded);
+                }
+                self.store.tables[t].lossy = true;
+            }
+        }
+    }
+
+    /// Whether the next event is the first after a snapshot.
+    pub(crate) fn is_after_snapshot(&self) -> bool {
+        !(self.snapshots.waiting.is_empty() && self.snapshots.unfollowed.is_empty())
+    }
+
+    pub(crate) fn kind_read(&mut self, at: At, kind: MmuKind, as_id: u8) {
+        self.mmu_kind(at.vm, kind);
+        self.vms.as_id(at.vm, as_id);
+    }
+}

@@ -1,0 +1,201 @@
+//! Snapshots in a replay: a trace that begins late, with a snapshot of that moment, says at its end what the whole trace says; a snapshot at the end
+//! agrees with the replay, and does not where an event is missing. The tables of the snapshots are those of the whole trace's replay, which the
+//! test `truth` of the command line holds against the kernel's memory.
+
+#[path = "support/replayed.rs"]
+mod replayed;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mmuscope_replay::{Certainty, ReplayOptions, StateFilter, TableId, Timeline, replay};
+use mmuscope_trace::snapshot::{Mmu, Piece, Table, Vcpu, Vm};
+use mmuscope_trace::{Body, Event, EventStore, RecordedEvents, Trace, event_name};
+
+fn sample(name: &str, file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples").join(name).join(file)
+}
+
+/// What memory held at a moment, as the recorder would have read it there.
+fn snapshot(trace: &Trace, t: &Timeline, ts: u64) -> Vec<Piece> {
+    let mut held: BTreeMap<TableId, Vec<u64>> = BTreeMap::new();
+    let empty = t.layout(t.vms()[0].id).layout.zapped;
+    let past = |event: Option<u32>| event.and_then(|e| t.event_ts(e)).is_some_and(|at| at <= ts);
+    for table in t.tables().filter(|x| past(x.start) && !past(x.end)) {
+        held.insert(table.id, vec![empty; 512]);
+    }
+    let all = StateFilter::default();
+    for (entry, span) in t.state_at(ts, &all) {
+        let Some(values) = held.get_mut(&entry.table) else { continue };
+        let index = (entry.gfn >> (9 * (u32::from(entry.level) - 1)) & 511) as usize;
+        values[index] = span.spte.unwrap_or(empty);
+    }
+    // No event names the page of a root.
+    let page = |id: TableId| t.table(id).page.unwrap_or(0x40_0000_0000 + (u64::from(id.0) << 12));
+    let mut ids: Vec<TableId> = held.keys().copied().collect();
+    ids.sort_by_key(|id| (std::cmp::Reverse(t.table(*id).level), id.0));
+    let vm = &t.vms()[0];
+    let vcpus = vm.vcpus.iter().map(|v| Vcpu { number: v.vcpu_id.unwrap_or(0), tid: Some(v.tid) }).collect();
+    let pid = vm.pid.unwrap_or(4242);
+    // Since 5.13 this marks all roots that there are as invalid.
+    let obsolete = |first: u32| {
+        let later = trace.events.iter().skip(first as usize).take_while(|e| e.ts <= ts);
+        later.into_iter().any(|e| matches!(e.body, Body::ZapAllFast { .. }))
+    };
+    let mut pieces = vec![
+        Piece::Begin { at: ts },
+        Piece::Vm(Vm { at: ts, pid, name: "vm".into(), vcpus, slots: Vec::new() }),
+    ];
+    for id in ids {
+        let x = t.table(id);
+        let parent = x.parent.map(|p| {
+            let p = t.entry(p);
+            (page(p.table), (p.gfn >> (9 * (u32::from(p.level) - 1)) & 511) as u16)
+        });
+        pieces.push(Piece::Table(Box::new(Table {
+            from: ts,
+            to: ts,
+            page: page(id),
+            mmu: Mmu::Tdp,
+            as_id: x.as_id,
+            level: x.level,
+            gfn: x.gfn,
+            direct: true,
+            root: parent.is_none(),
+            invalid: parent.is_none() && x.start.is_some_and(obsolete),
+            mirror: false,
+            guest_mode: false,
+            parent,
+            entries: held[&id].clone(),
+            gfns: Vec::new(),
+        })));
+    }
+    pieces.push(Piece::VmEnd { at: ts, complete: true, notes: Vec::new() });
+    pieces.push(Piece::End { at: ts, notes: Vec::new() });
+    pieces
+}
+
+/// The events from `first` on (save one), with a snapshot before the first and one after the last.
+fn late(whole: &Trace, t: &Timeline, first: usize, without: Option<usize>) -> Trace {
+    let mut part =
+        Trace { info: whole.info.clone(), strings: whole.strings.clone(), events: EventStore::new() };
+    let put = |part: &mut Trace, ts: u64| {
+        for piece in snapshot(whole, t, ts) {
+            let index = part.info.snapshots.len() as u32;
+            part.info.snapshots.push(Arc::new(piece));
+            part.events.push(&Event {
+                ts,
+                cpu: 0,
+                tid: None,
+                pid: None,
+                comm: Default::default(),
+                body: Body::Snapshot { index },
+            });
+        }
+    };
+    let ts = whole.events.ts(first.saturating_sub(1));
+    put(&mut part, ts);
+    for (i, e) in whole.events.iter().enumerate().skip(first) {
+        if Some(i) != without {
+            part.events.push(&e);
+        }
+    }
+    put(&mut part, t.range().1);
+    part.info.events = part.events.len() as u64;
+    part.info.first_ts = ts;
+    // A capture says which events were recorded.
+    let names = whole.events.iter().map(|e| event_name(&e.body, &whole.strings).to_owned()).collect();
+    part.info.recorded = Some(RecordedEvents { names, all: true });
+    part
+}
+
+/// Place and value of every entry at the end, and how it is known.
+fn at_end(t: &Timeline) -> BTreeMap<(u8, u8, u64), Vec<(Option<u64>, Certainty)>> {
+    let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (e, s) in t.state_at(t.range().1, &StateFilter::default()) {
+        if s.spte.is_some_and(|v| v & 0xfff != 0) {
+            all.entry((e.as_id, e.level, e.gfn)).or_default().push((s.spte, s.certainty));
+        }
+    }
+    all.values_mut().for_each(|v| v.sort_unstable());
+    all
+}
+
+#[test]
+fn a_late_trace_with_a_snapshot_is_as_complete_as_the_whole() {
+    for (name, file) in [
+        ("6.1-npt", "trace.txt.zst"),
+        ("6.1-ept-noad", "trace.txt.zst"),
+        ("6.18-npt", "trace.txt.zst"),
+        ("7.3-npt", "trace.txt.zst"),
+        ("linux-boot", "trace.dat"),
+    ] {
+        let (trace, whole) = replayed::load(&sample(name, file));
+        let n = trace.events.len();
+        for share in [3, 5, 7] {
+            // Between two instants, so that everything before the moment has happened.
+            let mut first = n * share / 10;
+            while first < n && trace.events.ts(first) == trace.events.ts(first - 1) {
+                first += 1;
+            }
+            let part = late(trace, whole, first, None);
+            let t = replay(&part, &ReplayOptions::default());
+            let (mine, all) = (at_end(&t), at_end(whole));
+            let wrong: Vec<_> = all
+                .iter()
+                .filter(|(k, v)| {
+                    let values = |v: &[(Option<u64>, Certainty)]| v.iter().map(|x| x.0).collect::<Vec<_>>();
+                    mine.get(*k).map(|m| values(m)) != Some(values(v))
+                })
+                .take(5)
+                .collect();
+            let got: Vec<_> = wrong.iter().map(|w| mine.get(w.0)).collect();
+            assert!(wrong.is_empty(), "{name} from event {first}: {wrong:x?}, and not {got:x?}");
+            assert_eq!(mine.len(), all.len(), "{name} from event {first}");
+            let doubt = mine.values().flatten().filter(|x| x.1 >= Certainty::Stale).count();
+            assert_eq!(doubt, 0, "{name} from event {first}: everything is known");
+            let [start, end] = &t.snapshots()[..] else { panic!("two snapshots") };
+            assert_eq!((start.equal, start.differ), (0, 0), "{name}: nothing was known before");
+            assert_eq!(
+                (end.differ, end.settled),
+                (0, 0),
+                "{name} from event {first}: {:x?}",
+                end.differences.first()
+            );
+            assert!(end.equal as usize >= all.len(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_event_that_is_missing_is_seen_at_the_end() {
+    let (trace, whole) = replayed::load(&sample("6.1-npt", "trace.txt.zst"));
+    let first = trace.events.len() / 2;
+    // The last change of an entry that is still there at the end.
+    let (without, gfn) = trace
+        .events
+        .iter()
+        .enumerate()
+        .filter_map(|(i, e)| match e.body {
+            Body::TdpSpteChanged { level: 1, gfn, new_spte, .. } if new_spte & 1 != 0 => Some((i, gfn)),
+            _ => None,
+        })
+        .last()
+        .expect("a leaf");
+    assert!(without > first);
+    let mut part = late(trace, whole, first, Some(without));
+    // Whatever re-reads the entry would say so, too.
+    let mut events = EventStore::new();
+    for e in part.events.iter() {
+        let reread = matches!(e.body, Body::SetSpte { gfn: g, .. } | Body::FastPageFault { cr2_or_gpa: g, .. } if g == gfn || g >> 12 == gfn);
+        if !reread {
+            events.push(&e);
+        }
+    }
+    part.events = events;
+    let t = replay(&part, &ReplayOptions::default());
+    let end = t.snapshots().pop().expect("a snapshot");
+    assert!(end.differ >= 1, "{end:?}");
+    assert!(end.differences.iter().any(|d| d.gfn == gfn && d.level == 1), "{:x?}", end.differences);
+}
