@@ -31,7 +31,7 @@ use mmuscope_trace::{
     VmGuess,
 };
 
-use crate::kinds::KINDS;
+use crate::kinds::kinds;
 
 /// A line that is not of the language.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,7 +111,7 @@ fn events_of(traces: &Traces) -> RecordedEvents {
         "kvm_set_spte_hva" => traces.change_pte,
         _ => true,
     };
-    RecordedEvents { names: KINDS.iter().map(|k| k.1).filter(has).map(str::to_owned).collect(), all: true }
+    RecordedEvents { names: kinds().map(|k| k.1).filter(has).map(str::to_owned).collect(), all: true }
 }
 
 fn hex(s: &str) -> Result<u64, String> {

@@ -1,6 +1,6 @@
 //! The names of exit reasons: those that the kernel prints, and those of libtraceevent's kvm plugin.
 
-use crate::event::{Isa, StrId};
+use crate::schema::values::{Isa, StrId};
 use crate::strings::Strings;
 
 /// VMX basic exit reasons and their names.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::event::{Isa, StrId};
+use crate::schema::values::{Isa, StrId};
 
 /// Everything that is known about a recording. It is plain data.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::event::{Body, Isa, StrId};
+use crate::event::{Body, Isa, Kind as BodyKind, StrId};
 use crate::exits::ExitNames;
-use crate::fields::{self, Fields, Meaning, Names};
+use crate::fields::{Base, Fields, Meaning, Names};
 use crate::format::{self, Field, Format, Shape};
 use crate::info::{Sourced, TraceInfo};
-use crate::names::{self, Tp};
+use crate::schema::{Tp, from_fields, tracepoint};
 use crate::strings::Strings;
 
 /// The place of a number in a record.
@@ -60,7 +60,7 @@ pub(crate) const SLACK: usize = 8;
 /// How the records of one tracepoint are read.
 #[derive(Clone, Debug)]
 struct Reading {
-    /// For a typed body, the places of its fields in the order in which [`fields::body`] asks for them.
+    /// For a typed body, the places of its fields in the order in which [`from_fields`] asks for them.
     typed: Option<Typed>,
     /// The fields for the text of an untyped body.
     format: Arc<Format>,
@@ -113,10 +113,10 @@ impl Formats {
         }
         let hints = f.hints();
         let meaning = Meaning { role: hints.role.unwrap_or(Meaning::default().role), ret_pf: hints.ret_pf };
-        let typed = names::tracepoint(f.name.as_bytes()).filter(|_| f.system != "syscalls").and_then(|tp| {
+        let typed = tracepoint(f.name.as_bytes()).filter(|_| f.system != "syscalls").and_then(|tp| {
             let mut plan = Plan { format: &f, locs: Vec::new() };
             // A field that the body needs is missing, so the record is read by field names instead.
-            fields::body(tp, &mut plan, &meaning, &mut NoNames)?;
+            from_fields(tp, &mut plan, &meaning, &mut NoNames)?;
             let len = plan.locs.iter().flatten().map(|l| l.end()).max().unwrap_or(0);
             Some(Typed { tp, plan: plan.locs, len })
         });
@@ -161,7 +161,7 @@ impl Formats {
         let i = self.reading(record).ok_or(Broken::Unknown)?;
         let r = &self.readings[i];
         match &r.typed {
-            Some(t) if t.tp != Tp::Marker => {
+            Some(t) if t.tp.kind != BodyKind::Marker => {
                 if record.len() < t.len {
                     Err(Broken::Short)
                 } else {
@@ -178,7 +178,7 @@ impl Formats {
         let body = self.readings.get(reading as usize).and_then(|r| {
             let t = r.typed.as_ref()?;
             let mut f = Planned { record, plan: t.plan.iter() };
-            fields::body(t.tp, &mut f, &r.meaning, &mut KnownNames(exits))
+            from_fields(t.tp, &mut f, &r.meaning, &mut KnownNames(exits))
         });
         // Which fields a body asks for depends on its format only, so everything that was planned is found.
         body.unwrap_or(Body::Damage { index: u32::MAX })
@@ -231,7 +231,7 @@ impl Reading {
         strings: &mut Strings,
     ) -> Result<Body, Broken> {
         let f = &self.format;
-        if self.typed.as_ref().is_some_and(|t| t.tp == Tp::Marker)
+        if self.typed.as_ref().is_some_and(|t| t.tp.kind == BodyKind::Marker)
             && let Some(buf) = f.field("buf")
         {
             let from = record.get(buf.offset as usize..).ok_or(Broken::Short)?;
@@ -302,7 +302,7 @@ struct Plan<'a> {
 }
 
 impl Fields for Plan<'_> {
-    fn num(&mut self, name: &'static str) -> Option<u64> {
+    fn num(&mut self, name: &'static str, _: Base) -> Option<u64> {
         let loc = self.format.field(name).filter(|f| f.shape == Shape::Scalar).and_then(Loc::of);
         self.locs.push(loc);
         loc.map(|_| 0)
@@ -322,7 +322,7 @@ struct Planned<'a> {
 impl Fields for Planned<'_> {
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "a call for each field is a third of decoding")]
-    fn num(&mut self, _name: &'static str) -> Option<u64> {
+    fn num(&mut self, _: &'static str, _: Base) -> Option<u64> {
         self.plan.next().copied().flatten().map(|l| l.read(self.record))
     }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHasher};
 
-use crate::event::{Isa, StrId};
 use crate::exits::{self, ExitNames};
 use crate::fields::Names;
 use crate::format::Format;
+use crate::schema::values::{Isa, StrId};
 use crate::texts::{Piece, Texts};
 
 /// Ids from here on belong to texts that hardly repeat. They are not interned but stored compressed; get them with [`Strings::text`]. While

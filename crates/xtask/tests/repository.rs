@@ -27,7 +27,8 @@ const EDGES: [(&str, &[&str]); 15] = [
         "mmuscope-ui",
         &["mmuscope-units", "mmuscope-spte", "mmuscope-trace", "mmuscope-replay", "mmuscope-analysis"],
     ),
-    ("mmuscope-collector", &["mmuscope-units"]),
+    // The schema of events in the trace crate says what the event sets hold.
+    ("mmuscope-collector", &["mmuscope-units", "mmuscope-trace"]),
     (
         "mmuscope-cli",
         &[
