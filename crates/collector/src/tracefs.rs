@@ -313,6 +313,37 @@ mod tests {
     }
 
     #[test]
+    fn sets_hold_what_the_schema_of_events_says_and_what_newer_kernels_add_to_the_mmu() {
+        let dir = tempfile::tempdir().unwrap();
+        let events = [
+            ("kvmmmu", "kvm_mmu_set_spte"),
+            ("kvmmmu", "kvm_mmu_invalidate_zap_all_pages"),
+            ("kvmmmu", "kvm_mmu_not_known_yet"),
+            ("kvm", "kvm_enter_smm"),
+            ("kvm", "kvm_async_pf_doublefault"),
+            ("kvm", "kvm_emulate_insn"),
+            ("kvm", "kvm_not_known_yet"),
+        ];
+        for (s, n) in events {
+            fs::create_dir_all(dir.path().join("events").join(s).join(n)).unwrap();
+        }
+        let t = Tracefs::at(dir.path());
+        let of = |set: &str| {
+            let mut n: Vec<String> = choose(&t, set).unwrap().events.into_iter().map(|e| e.1).collect();
+            n.sort_unstable();
+            n
+        };
+        let zap = "kvm_mmu_invalidate_zap_all_pages";
+        assert_eq!(
+            of("mmu"),
+            ["kvm_async_pf_doublefault", "kvm_enter_smm", zap, "kvm_mmu_not_known_yet", "kvm_mmu_set_spte"]
+        );
+        assert_eq!(of("faults"), ["kvm_async_pf_doublefault", zap, "kvm_mmu_set_spte"]);
+        assert_eq!(of("mmio"), ["kvm_emulate_insn", zap]);
+        assert_eq!(of("all").len(), events.len() - 1, "kvm_not_known_yet would be shown as text only");
+    }
+
+    #[test]
     fn lists_add_and_remove() {
         let (_d, t) = fake();
         let c = choose(&t, "mmu,kvm:kvm_msr,-kvm_page_fault,kvm_exit,sched:sched_*").unwrap();

@@ -16,6 +16,7 @@
 mod assemble;
 mod blob;
 mod dat;
+mod describe;
 mod dir;
 mod error;
 pub mod event;
@@ -83,9 +84,4 @@ fn binary_reader(
             next: "save it and give the file".to_owned(),
         }),
     }
-}
-
-/// The kernel's name of an exit reason; `None` for an unknown back-end or number.
-pub fn exit_name(isa: Isa, reason: u32) -> Option<&'static str> {
-    exits::name(isa, reason)
 }

@@ -133,7 +133,7 @@ impl Strings {
         if let Some(all) = &self.all_exit_names {
             return Arc::clone(all);
         }
-        let all = Arc::new(ExitNames::new(self));
+        let all = Arc::new(ExitNames::new(|name| self.intern(name)));
         self.all_exit_names = Some(Arc::clone(&all));
         all
     }

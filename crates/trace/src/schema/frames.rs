@@ -8,31 +8,31 @@ fn pages_of(level: u8) -> u64 {
 }
 
 /// A single frame.
-pub(super) fn one(gfn: u64) -> Option<(u64, u64)> {
-    Some((gfn, gfn.saturating_add(1)))
+pub(super) fn one(gfn: u64) -> (u64, u64) {
+    (gfn, gfn.saturating_add(1))
 }
 
 /// All frames that the entry of this level maps in which `gfn` lies.
-pub(super) fn sized(gfn: u64, level: u8) -> Option<(u64, u64)> {
+pub(super) fn sized(gfn: u64, level: u8) -> (u64, u64) {
     let n = pages_of(level);
     let first = gfn / n * n;
-    Some((first, first.saturating_add(n)))
+    (first, first.saturating_add(n))
 }
 
 /// The frames that an entry of this level covers, from its first one on.
-pub(super) fn covered(gfn: u64, level: u8) -> Option<(u64, u64)> {
-    Some((gfn, gfn.saturating_add(pages_of(level))))
+pub(super) fn covered(gfn: u64, level: u8) -> (u64, u64) {
+    (gfn, gfn.saturating_add(pages_of(level)))
 }
 
 /// The frames that a table covers, from its first one on.
 pub(super) fn above(p: &Page) -> Option<(u64, u64)> {
-    covered(p.gfn?, p.role.level.saturating_add(1))
+    Some(covered(p.gfn?, p.role.level.saturating_add(1)))
 }
 
 /// What a table stands for: a direct one is named by what it maps, a shadow page by the guest's table that it stands for.
 pub(super) fn table(p: &Page) -> Option<(u64, u64)> {
     let gfn = p.gfn?;
-    if p.role.direct { sized(gfn, p.role.level.saturating_add(1)) } else { one(gfn) }
+    Some(if p.role.direct { sized(gfn, p.role.level.saturating_add(1)) } else { one(gfn) })
 }
 
 /// The frame of a fault's address, where its encoding says that the address is guest-physical.

@@ -279,7 +279,7 @@ macro_rules! schema {
             #[allow(unused_variables, reason = "an entry need not use all of its fields")]
             pub fn gfn(&self) -> Option<u64> {
                 match *self {
-                    $( Self::$id { $($f),* } => or_else!(None $( $( , $gfn.into() )? )?), )*
+                    $( Self::$id { $($f),* } => or_else!(None $( $( , Option::from($gfn) )? )?), )*
                     _ => None,
                 }
             }
@@ -288,7 +288,7 @@ macro_rules! schema {
             #[allow(unused_variables, reason = "an entry need not use all of its fields")]
             pub fn covers(&self) -> Option<(u64, u64)> {
                 match *self {
-                    $( Self::$id { $($f),* } => or_else!(one(self.gfn()?) $( $( , $covers )? )?), )*
+                    $( Self::$id { $($f),* } => or_else!(self.gfn().map(one) $( $( , Option::from($covers) )? )?), )*
                     _ => None,
                 }
             }
@@ -298,7 +298,7 @@ macro_rules! schema {
             #[allow(unused_variables, reason = "an entry need not use all of its fields")]
             pub fn frames(&self) -> Option<(u64, u64)> {
                 match *self {
-                    $( Self::$id { $($f),* } => or_else!(None $( $( , $names )? )?), )*
+                    $( Self::$id { $($f),* } => or_else!(None $( $( , Option::from($names) )? )?), )*
                     _ => None,
                 }
             }

@@ -1,5 +1,11 @@
 //! The values of fields from a source of named fields: how each type is read ([`Read`]), and the functions that an entry names after `by`.
 
+#![allow(
+    clippy::unnecessary_wraps,
+    clippy::option_option,
+    reason = "entries call all of them alike; the outer Option says whether the field could be read"
+)]
+
 use super::values::{ErrorEncoding, FastPfResult, Isa, Page, StrId};
 use crate::fields::{self, Base, Fields, Meaning, Names};
 use crate::role;
@@ -92,7 +98,6 @@ pub(super) fn fast_result<N>(i: &mut Input<'_, impl Fields, N>, old: u64, new: u
 
 /// In every paging mode, the kernel prints the letter `w` from this bit of the value.
 #[inline]
-#[allow(clippy::unnecessary_wraps, reason = "functions after `by` return an Option")]
 pub(super) fn writable<F, N>(_: &mut Input<'_, F, N>, spte: u64) -> Option<bool> {
     Some(spte & 2 != 0)
 }
@@ -109,7 +114,6 @@ pub(super) fn user_letter<N>(i: &mut Input<'_, impl Fields, N>) -> Option<Option
 
 /// The encoding of an error code, which an exit decides later.
 #[inline]
-#[allow(clippy::unnecessary_wraps, reason = "functions after `by` return an Option")]
 pub(super) fn ambiguous<F, N>(_: &mut Input<'_, F, N>) -> Option<ErrorEncoding> {
     Some(ErrorEncoding::Ambiguous)
 }

@@ -20,7 +20,7 @@ macro_rules! vcpu {
             }
             frames: {
                 gfn: physical(address, encoding).map(|gpa| gpa >> 12);
-                names: if encoding == ErrorEncoding::PageFault { None } else { one(address >> 12) };
+                names: if encoding == ErrorEncoding::PageFault { None } else { Some(one(address >> 12)) };
             }
             text: [
                 ["vcpu " {vcpu: dec} " rip " {rip: hex}] " address " {address: hex} " error_code " {error_code: hex} {encoding: ambiguous}
@@ -50,7 +50,7 @@ macro_rules! vcpu {
                 reason_name: exit_word(reason, isa, reason_name);
                 isa: isa_word(isa);
             }
-            frames: { names: nested_fault(isa, reason, info2).and_then(|gpa| one(gpa >> 12)); }
+            frames: { names: nested_fault(isa, reason, info2).map(|gpa| one(gpa >> 12)); }
             text: [{vcpu, reason, isa, reason_name, rip, info1, info2, intr_info, error_code, requests: exit}];
             example: "vcpu 0 reason npf rip 0x6000 info1 0x0000000200000006 info2 0x0000000000002000 intr_info 0x00000000 error_code 0x00000000";
         }

@@ -1,5 +1,11 @@
 //! How values are printed: the functions that the text patterns of entries name. Each reads one field, or several.
 
+#![allow(
+    clippy::unnecessary_wraps,
+    clippy::option_option,
+    reason = "entries call all of them alike; the outer Option says whether the field could be read"
+)]
+
 mod exit;
 mod page;
 
@@ -64,7 +70,6 @@ pub(super) fn int(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<i32> {
 
 /// Reads `%p`.
 #[inline]
-#[allow(clippy::option_option, reason = "the inner one is the value: what is hashed is absent")]
 pub(super) fn pointer(s: &mut Scan<'_>, cx: &mut Texts<'_>) -> Option<Option<u64>> {
     Some(real_pointer(s.word(), cx.gaps))
 }
@@ -88,11 +93,11 @@ pub(crate) fn real_pointer(digits: &[u8], gaps: &mut Gaps) -> Option<u64> {
 
 /// Reads `rwxu)`, where letters that are not set are `-`, and `u` may be missing: the fields r, w, x and u.
 pub(super) fn letters(
-    s: &mut Scan<'_>,
+    scan: &mut Scan<'_>,
     cx: &mut Texts<'_>,
     spte: u64,
 ) -> Option<(bool, bool, bool, Option<bool>)> {
-    let letters = s.until(b")")?;
+    let letters = scan.until(b")")?;
     match *letters {
         [r @ (b'r' | b'-'), w @ (b'w' | b'-'), x @ (b'x' | b'-'), ref u @ ..]
             if matches!(u, b"" | b"u" | b"-") =>
@@ -155,7 +160,6 @@ pub(super) fn fast_flags(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<FastPfRe
 
 /// The encoding of an error code, which an exit decides later.
 #[inline]
-#[allow(clippy::unnecessary_wraps, reason = "all readers return an Option")]
 pub(super) fn ambiguous(_: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<ErrorEncoding> {
     Some(ErrorEncoding::Ambiguous)
 }
@@ -171,7 +175,6 @@ pub(super) fn userspace_exit(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<(u32
 }
 
 /// Reads `entering`, or `leaving`.
-#[allow(clippy::unnecessary_wraps, reason = "all readers return an Option")]
 pub(super) fn entering(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<bool> {
     Some(s.word() == b"entering")
 }
@@ -195,20 +198,17 @@ pub(super) fn mmio_word(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<u32> {
 }
 
 /// Reads `Write GPA`, or `Read GVA`: whether it is a write, and whether the guest-physical address was matched.
-#[allow(clippy::unnecessary_wraps, reason = "all readers return an Option")]
 pub(super) fn matched(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<(bool, bool)> {
     let write = s.word() == b"Write";
     Some((write, s.word() == b"GPA"))
 }
 
 /// Reads `YOUNG`, or `OLD`.
-#[allow(clippy::unnecessary_wraps, reason = "all readers return an Option")]
 pub(super) fn young(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<bool> {
     Some(s.word() == b"YOUNG")
 }
 
 /// Reads the text of a marker. tracefs prints the text alone; trace-cmd and perf print the symbol of the writing function before it.
-#[allow(clippy::unnecessary_wraps, reason = "all readers return an Option")]
 pub(super) fn marker(s: &mut Scan<'_>, cx: &mut Texts<'_>) -> Option<StrId> {
     let text = String::from_utf8_lossy(s.0);
     let text = text
