@@ -281,7 +281,10 @@ impl Maker {
         };
         let tid: u32 = dec(thread.trim_start_matches('t'))?;
         let arg = |i: usize| args.get(i).copied().ok_or_else(|| format!("`{verb}` needs more arguments"));
-        let after = |word: &str| args.iter().position(|a| *a == word).and_then(|i| args.get(i + 1)).copied();
+        // The text of a kernel may hold the same words.
+        let own = Tracepoint::find(verb).is_none();
+        let place = |word: &str| args.iter().position(|a| own && *a == word);
+        let after = |word: &str| place(word).and_then(|i| args.get(i + 1)).copied();
         let as_id = after("as").map_or(Ok(0), dec)?;
         let virt = after("at").map(hex).transpose()?;
         let flags = |p: Page| {
