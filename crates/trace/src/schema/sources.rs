@@ -77,7 +77,7 @@ pub(super) fn page<N>(i: &mut Input<'_, impl Fields, N>) -> Option<Page> {
     })
 }
 
-/// Reads whether a page is new; a bool like others, but from a text of shadow-page events.
+/// Reads how the lockless path ended: a number of `RET_PF_*`, whose numbering the format or the values say, or the older flag.
 #[inline]
 pub(super) fn fast_result<N>(i: &mut Input<'_, impl Fields, N>, old: u64, new: u64) -> Option<FastPfResult> {
     if let Some(ret) = i.fields.num("ret", Base::Decimal) {
