@@ -198,7 +198,7 @@ impl Capture {
 
     /// The guest frame that an event names.
     pub(crate) fn gfn_of(event: &Event) -> Option<u64> {
-        mmuscope_analysis::events::gfn_of(&event.body)
+        event.body.gfn()
     }
 
     /// The VM and the address space of an event, where its thread belongs to a known VM.

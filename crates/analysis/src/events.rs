@@ -1,7 +1,8 @@
 //! The table `events`: one row per event, one column per field.
 //!
 //! [`push`] adds an event to a table and [`EventFilter`] selects events; `mmuscope events` and the viewer's event table call both. Nothing
-//! here looks at a replay: an event is shown with what its own record holds, plus the VM and vCPU that [`Who`] finds for its thread.
+//! here looks at a replay: an event is shown with what its own record holds, plus the VM and vCPU that [`Who`] finds for its thread. Which column
+//! shows which field of an event is in the schema of events (`crates/trace/src/schema`).
 
 mod filter;
 
@@ -9,15 +10,13 @@ pub use filter::{EventFilter, name_fits};
 
 use crate::table::{Rows, table};
 use mmuscope_replay::{VmSearch, VmThreads};
-use mmuscope_trace::{
-    Body, ErrorEncoding, Event, FastPfResult, Isa, Page, Role, Strings, TaskKind, Trace, TraceInfo,
-    event_name, exit_name,
-};
+use mmuscope_trace::{Body, Cell, Event, Kind, Strings, TaskKind, Trace, TraceInfo, event_name};
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 table! {
     /// Events, in time order. A cell is null where the event has no such field or the format did not carry it.
-    pub C / EVENTS = "events", lead 7, "An event of the trace." {
+    pub C [allow(dead_code, reason = "the schema of events names most of these columns")] / EVENTS = "events", lead 7, "An event of the trace." {
         ts: Time, "time at which the event was recorded";
         cpu: Number, "CPU that recorded the event";
         tid: Number, "thread that was running";
@@ -159,53 +158,6 @@ fn own_vcpu(body: &Body) -> Option<u32> {
     }
 }
 
-/// The guest frame number that an event names, or that its guest-physical address lies in.
-pub fn gfn_of(body: &Body) -> Option<u64> {
-    match *body {
-        Body::GetPage { page, .. }
-        | Body::SyncPage { page }
-        | Body::UnsyncPage { page }
-        | Body::PrepareZapPage { page } => page.gfn,
-        Body::MarkMmioSpte { gfn, .. }
-        | Body::HandleMmioPageFault { gfn, .. }
-        | Body::SetSpte { gfn, .. }
-        | Body::SpteRequested { gfn, .. }
-        | Body::TdpSpteChanged { gfn, .. }
-        | Body::SplitHugePage { gfn, .. }
-        | Body::AgePage { gfn, .. }
-        | Body::TryAsyncGetPage { gfn, .. } => Some(gfn),
-        Body::Mmio { gpa, .. }
-        | Body::VcpuMatchMmio { gpa, .. }
-        | Body::FastMmio { gpa }
-        | Body::RmpFault { gpa, .. } => Some(gpa >> 12),
-        Body::PageFault {
-            address,
-            encoding: ErrorEncoding::EptQualification | ErrorEncoding::NestedPageFault,
-            ..
-        } => Some(address >> 12),
-        _ => None,
-    }
-}
-
-/// The guest frames that an event covers: the first and one past the last. An entry of level 2 covers 512 frames.
-pub fn gfns_of(body: &Body) -> Option<(u64, u64)> {
-    let level = match *body {
-        Body::SetSpte { level, .. }
-        | Body::SpteRequested { level, .. }
-        | Body::TdpSpteChanged { level, .. }
-        | Body::SplitHugePage { level, .. } => level,
-        Body::GetPage { page, .. }
-        | Body::SyncPage { page }
-        | Body::UnsyncPage { page }
-        | Body::PrepareZapPage { page } => page.role.level + 1,
-        Body::SetMemAttributes { start, end, .. } => return Some((start, end)),
-        _ => 1,
-    };
-    let gfn = gfn_of(body)?;
-    let pages = 1u64.checked_shl(9 * u32::from(level.saturating_sub(1))).unwrap_or(u64::MAX);
-    Some((gfn, gfn.saturating_add(pages)))
-}
-
 /// Adds an event as a row. `id` is its number in the trace, from 0; `base` is the time on the trace's clock that `ts` counts from.
 pub fn push(rows: &mut Rows, id: u64, e: &Event, strings: &Strings, who: &Who, base: u64) {
     rows.row();
@@ -220,219 +172,21 @@ pub fn push(rows: &mut Rows, id: u64, e: &Event, strings: &Strings, who: &Who, b
     rows.set(C::vm, who.vm(e));
     rows.set(C::vcpu, who.vcpu(e));
     rows.set(C::event, event_name(&e.body, strings));
-    rows.set(C::gfn, gfn_of(&e.body));
+    rows.set(C::gfn, e.body.gfn());
     rows.set(C::event_id, id);
     fields(rows, &e.body, strings);
 }
 
-/// Sets the cells of an event's own fields. Tracepoints of the MMU are here, the others in the functions that this one ends in.
+/// For each kind of event, the columns that its own fields fill. The schema of events names them.
+static OWN: LazyLock<Vec<Vec<usize>>> = LazyLock::new(|| {
+    let column = |name: &str| EVENTS.columns.iter().position(|c| c.name == name);
+    // A test checks that the table has all columns that the schema names.
+    Kind::ALL.iter().map(|k| k.columns().into_iter().filter_map(column).collect()).collect()
+});
+
+/// Sets the cells of an event's own fields.
 fn fields(rows: &mut Rows, body: &Body, strings: &Strings) {
     match *body {
-        Body::PagetableWalk { addr, pferr } => {
-            rows.set(C::address, addr);
-            rows.set(C::error_code, pferr);
-            rows.set(C::encoding, "pf");
-        }
-        Body::PagingElement { pte, level } => {
-            rows.set(C::value, pte);
-            rows.set(C::level, level);
-        }
-        Body::SetAccessedBit { gpa } | Body::SetDirtyBit { gpa } | Body::FastMmio { gpa } => {
-            rows.set(C::gpa, gpa);
-        }
-        Body::WalkerError { pferr } => {
-            rows.set(C::error_code, pferr);
-            rows.set(C::encoding, "pf");
-        }
-        Body::GetPage { page: p, created } => {
-            page(rows, &p);
-            rows.set(C::created, created);
-        }
-        Body::SyncPage { page: p } | Body::UnsyncPage { page: p } | Body::PrepareZapPage { page: p } => {
-            page(rows, &p);
-        }
-        Body::MarkMmioSpte { sptep, gfn: _, access, generation } => {
-            rows.set(C::sptep, sptep);
-            rows.set(C::access, access);
-            rows.set(C::generation, generation);
-        }
-        Body::HandleMmioPageFault { addr, gfn: _, access } => {
-            rows.set(C::address, addr);
-            rows.set(C::access, access);
-        }
-        Body::CheckMmioSpte { spte, kvm_gen, spte_gen } => {
-            rows.set(C::spte, spte);
-            rows.set(C::kvm_generation, kvm_gen);
-            rows.set(C::generation, spte_gen);
-            rows.set(C::valid, kvm_gen == spte_gen);
-        }
-        Body::FastPageFault { vcpu: _, cr2_or_gpa, error_code, sptep, old_spte, new_spte, result } => {
-            rows.set(C::address, cr2_or_gpa);
-            rows.set(C::error_code, error_code);
-            rows.set(C::sptep, sptep);
-            rows.set(C::old_spte, old_spte);
-            rows.set(C::new_spte, new_spte);
-            match result {
-                FastPfResult::Other(n) => rows.set(C::result, &n.to_string()),
-                known => rows.set(C::result, fast_result(known)),
-            }
-        }
-        Body::ZapAllFast { mmu_valid_gen, mmu_used_pages } => {
-            rows.set(C::mmu_valid_gen, mmu_valid_gen);
-            rows.set(C::used_pages, mmu_used_pages);
-        }
-        Body::SetSpte { gfn: _, spte, sptep, level, r, w, x, u } => {
-            rows.set(C::spte, spte);
-            rows.set(C::sptep, sptep);
-            rows.set(C::level, level);
-            rows.set(C::r, r);
-            rows.set(C::w, w);
-            rows.set(C::x, x);
-            rows.set(C::u, u);
-        }
-        Body::SpteRequested { gfn: _, pfn, level, access } => {
-            rows.set(C::pfn, pfn);
-            rows.set(C::level, level);
-            rows.set(C::access, access);
-        }
-        Body::TdpSpteChanged { as_id, gfn: _, level, old_spte, new_spte } => {
-            rows.set(C::as_id, as_id);
-            rows.set(C::level, level);
-            rows.set(C::old_spte, old_spte);
-            rows.set(C::new_spte, new_spte);
-        }
-        Body::SplitHugePage { gfn: _, spte, level, errno } => {
-            rows.set(C::spte, spte);
-            rows.set(C::level, level);
-            rows.set(C::errno, errno);
-        }
-        _ => vcpu_fields(rows, body, strings),
-    }
-}
-
-/// Sets the cells of events of a running vCPU: exits, entries, faults, emulation.
-fn vcpu_fields(rows: &mut Rows, body: &Body, strings: &Strings) {
-    match *body {
-        Body::PageFault { vcpu: _, rip, address, error_code, encoding: how } => {
-            rows.set(C::rip, rip);
-            rows.set(C::address, address);
-            match how {
-                ErrorEncoding::EptQualification | ErrorEncoding::NestedPageFault => rows.set(C::gpa, address),
-                ErrorEncoding::PageFault => rows.set(C::gva, address),
-                ErrorEncoding::Ambiguous => {}
-            }
-            rows.set(C::error_code, error_code);
-            rows.set(C::encoding, encoding(how));
-        }
-        Body::Exit {
-            vcpu: _,
-            reason,
-            reason_name,
-            isa,
-            rip,
-            info1,
-            info2,
-            intr_info,
-            error_code,
-            requests,
-        } => {
-            rows.set(C::rip, rip);
-            exit(rows, reason, isa, strings.get(reason_name));
-            rows.set(C::info1, info1);
-            rows.set(C::info2, info2);
-            rows.set(C::intr_info, intr_info);
-            rows.set(C::error_code, error_code);
-            rows.set(C::requests, requests);
-        }
-        Body::Entry { vcpu: _, rip, immediate_exit, intr_info, error_code } => {
-            rows.set(C::rip, rip);
-            rows.set(C::flag, immediate_exit);
-            rows.set(C::intr_info, intr_info);
-            rows.set(C::error_code, error_code);
-        }
-        Body::UserspaceExit { reason, errno } => {
-            rows.set(C::reason, reason);
-            rows.set(C::errno, errno);
-        }
-        Body::Mmio { kind, len, gpa, val } => {
-            rows.set(C::kind, mmio_kind(kind));
-            rows.set(C::length, len);
-            rows.set(C::gpa, gpa);
-            rows.set(C::value, val);
-        }
-        Body::VcpuMatchMmio { gva, gpa, write, gpa_match } => {
-            rows.set(C::gva, gva);
-            rows.set(C::gpa, gpa);
-            rows.set(C::kind, if write { "write" } else { "read" });
-            rows.set(C::flag, gpa_match);
-        }
-        Body::NestedVmexit { vcpu: _, reason, isa, rip, info1, info2 } => {
-            exit(rows, reason, isa, "");
-            rows.set(C::rip, rip);
-            rows.set(C::info1, info1);
-            rows.set(C::info2, info2);
-        }
-        Body::NestedVmenter { rip, nested_rip, nested_pgd } => {
-            rows.set(C::rip, rip);
-            rows.set(C::nested_rip, nested_rip);
-            rows.set(C::nested_pgd, nested_pgd);
-        }
-        Body::RmpFault { vcpu: _, gpa, pfn, error_code, rmp_level, psmash_ret } => {
-            rows.set(C::gpa, gpa);
-            rows.set(C::pfn, pfn);
-            rows.set(C::error_code, error_code);
-            rows.set(C::level, rmp_level);
-            rows.set(C::errno, psmash_ret);
-        }
-        Body::SmmTransition { vcpu: _, smbase, entering } => {
-            rows.set(C::address, smbase);
-            rows.set(C::flag, entering);
-        }
-        Body::EmulateInsn { rip, failed } => {
-            rows.set(C::rip, rip);
-            rows.set(C::flag, failed);
-        }
-        _ => host_fields(rows, body, strings),
-    }
-}
-
-/// Sets the cells of events of the host: notifiers, asynchronous faults, dirty rings, and records that are no tracepoint.
-fn host_fields(rows: &mut Rows, body: &Body, strings: &Strings) {
-    match *body {
-        Body::UnmapHvaRange { start, end } | Body::AgeHva { start, end } => {
-            rows.set(C::start, start);
-            rows.set(C::end, end);
-        }
-        Body::TestAgeHva { hva } | Body::SetSpteHva { hva } => rows.set(C::address, hva),
-        Body::AgePage { hva, gfn: _, level, young } => {
-            rows.set(C::address, hva);
-            rows.set(C::level, level);
-            rows.set(C::flag, young);
-        }
-        Body::TryAsyncGetPage { gva, gfn: _, repeated } => {
-            rows.set(C::gva, gva);
-            rows.set(C::flag, repeated);
-        }
-        Body::AsyncPf { token, gva, ready: _ } => {
-            rows.set(C::token, token);
-            rows.set(C::gva, gva);
-        }
-        Body::AsyncPfCompleted { address, gva } => {
-            rows.set(C::address, address);
-            rows.set(C::gva, gva);
-        }
-        Body::DirtyRingPush { index, dirty_index: _, reset_index: _, slot, offset } => {
-            rows.set(C::index, index);
-            rows.set(C::slot, slot);
-            rows.set(C::offset, offset);
-        }
-        Body::DirtyRingReset { index, .. } => rows.set(C::index, index),
-        Body::SetMemAttributes { start, end, attributes } => {
-            rows.set(C::start, start);
-            rows.set(C::end, end);
-            rows.set(C::attributes, attributes);
-        }
-        Body::Marker { text } => rows.set(C::text, &*strings.text(text)),
         Body::Lost { count, event } => {
             rows.set(C::count, count);
             rows.set(C::text, event.map(|e| strings.get(e)));
@@ -443,87 +197,21 @@ fn host_fields(rows: &mut Rows, body: &Body, strings: &Strings) {
             rows.set(C::text, strings.get(comm));
         }
         Body::Other { name: _, fields } => rows.set(C::text, &*strings.text(fields)),
-        _ => {}
-    }
-}
-
-fn exit(rows: &mut Rows, reason: Option<u32>, isa: Option<Isa>, said: &str) {
-    rows.set(C::reason, reason);
-    let known = reason.zip(isa).and_then(|(r, isa)| exit_name(isa, r));
-    match known {
-        Some(name) => rows.set(C::reason_name, name),
-        None if !said.is_empty() => rows.set(C::reason_name, said),
-        None => {}
-    }
-    match isa {
-        Some(Isa::Vmx) => rows.set(C::isa, "vmx"),
-        Some(Isa::Svm) => rows.set(C::isa, "svm"),
-        Some(Isa::Other(n)) => rows.set(C::isa, &n.to_string()),
-        None => {}
-    }
-}
-
-fn page(rows: &mut Rows, p: &Page) {
-    rows.set(C::level, p.role.level);
-    rows.set(C::role, &role(&p.role));
-    rows.set(C::role_word, p.role.raw);
-    rows.set(C::unsync, p.unsync);
-    rows.set(C::root_count, p.root_count);
-    rows.set(C::mmu_valid_gen, p.mmu_valid_gen);
-}
-
-/// A role in words, in the kernel's terms.
-fn role(r: &Role) -> String {
-    let mut words: Vec<String> = Vec::new();
-    if r.direct {
-        words.push("direct".into());
-    }
-    if let Some(bytes) = r.gpte_bytes {
-        words.push(format!("{bytes}-byte"));
-    }
-    if r.quadrant != 0 {
-        words.push(format!("q{}", r.quadrant));
-    }
-    let letter = |on: bool, l: char| if on { l } else { '-' };
-    words.push([letter(r.w, 'w'), letter(r.u, 'u'), letter(r.x, 'x')].iter().collect());
-    let flags = [
-        (r.invalid, "invalid"),
-        (r.nxe == Some(true), "nxe"),
-        (r.ad_disabled, "ad_disabled"),
-        (r.guest_mode == Some(true), "guest_mode"),
-        (r.smm == Some(true), "smm"),
-        (r.mirror == Some(true), "mirror"),
-    ];
-    words.extend(flags.iter().filter(|(on, _)| *on).map(|(_, w)| (*w).to_string()));
-    words.join(" ")
-}
-
-fn encoding(e: ErrorEncoding) -> &'static str {
-    match e {
-        ErrorEncoding::EptQualification => "ept",
-        ErrorEncoding::NestedPageFault => "npf",
-        ErrorEncoding::PageFault => "pf",
-        ErrorEncoding::Ambiguous => "ambiguous",
-    }
-}
-
-fn fast_result(r: FastPfResult) -> &'static str {
-    match r {
-        FastPfResult::Invalid => "invalid",
-        FastPfResult::Fixed => "fixed",
-        FastPfResult::Spurious => "spurious",
-        FastPfResult::Retry => "retry",
-        FastPfResult::Emulate => "emulate",
-        FastPfResult::Other(_) => "other",
-    }
-}
-
-fn mmio_kind(kind: u32) -> &'static str {
-    match kind {
-        0 => "unsatisfied-read",
-        1 => "read",
-        2 => "write",
-        _ => "unknown",
+        _ => {
+            let mut columns = OWN[body.kind() as usize].iter();
+            body.cells(&mut |cell| {
+                let Some(&column) = columns.next() else { return };
+                match cell {
+                    Cell::Null => {}
+                    Cell::Number(n) => rows.set(column, n),
+                    Cell::Signed(n) => rows.set(column, n),
+                    Cell::Flag(b) => rows.set(column, b),
+                    Cell::Word(w) => rows.set(column, w),
+                    Cell::Text(t) => rows.set(column, &t),
+                    Cell::Str(id) => rows.set(column, &*strings.text(id)),
+                }
+            });
+        }
     }
 }
 
@@ -543,6 +231,22 @@ mod tests {
     #[test]
     fn a_huge_page_covers_the_frames_behind_its_first() {
         let body = Body::TdpSpteChanged { as_id: 0, gfn: 0x2000, level: 2, old_spte: 0, new_spte: 1 };
-        assert_eq!(gfns_of(&body), Some((0x2000, 0x2200)));
+        assert_eq!(body.covers(), Some((0x2000, 0x2200)));
+    }
+
+    #[test]
+    fn the_table_has_the_columns_that_the_schema_of_events_names() {
+        // What `push` sets itself must not be set again.
+        let own = ["ts", "cpu", "tid", "comm", "vm", "vcpu", "event", "pid", "gfn", "event_id"];
+        for kind in Kind::ALL {
+            for column in kind.columns() {
+                assert!(
+                    EVENTS.columns.iter().any(|c| c.name == column),
+                    "{}: no column {column}",
+                    kind.name()
+                );
+                assert!(!own.contains(&column), "{}: {column} is set twice", kind.name());
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! `mmuscope summary` feeds it every event, also of a trace that is too large to keep: its memory does not grow with the number of events.
 //! It never replays; what only a replay knows (zaps, address spaces) is not here.
 
-use crate::events::{Who, gfn_of};
+use crate::events::Who;
 use mmuscope_replay::MmioAccesses;
 use mmuscope_trace::{Body, Event, StrId, Strings, event_name};
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ impl EventCounts {
         match e.body {
             Body::PageFault { .. } => {
                 self.page_faults += 1;
-                self.faults.add(gfn_of(&e.body).map(page));
+                self.faults.add(e.body.gfn().map(page));
             }
             Body::Marker { text } if self.marks.len() < MARKS => {
                 self.marks.push((strings.text(text).to_string(), e.ts));

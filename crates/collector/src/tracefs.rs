@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
+use mmuscope_trace::Tracepoint as Schema;
 
 /// Where tracefs is mounted.
 #[derive(Clone, Debug)]
@@ -158,80 +159,15 @@ pub const SETS: [(&str, &str); 4] = [
     ("all", "every kvmmmu event and every kvm event that mmuscope knows"),
 ];
 
-/// The `kvm` events for which mmuscope has a typed form.
-const KVM: &[&str] = &[
-    "kvm_page_fault",
-    "kvm_exit",
-    "kvm_entry",
-    "kvm_userspace_exit",
-    "kvm_mmio",
-    "vcpu_match_mmio",
-    "kvm_fast_mmio",
-    "kvm_unmap_hva_range",
-    "kvm_age_hva",
-    "kvm_test_age_hva",
-    "kvm_set_spte_hva",
-    "kvm_age_page",
-    "kvm_try_async_get_page",
-    "kvm_async_pf_repeated_fault",
-    "kvm_async_pf_doublefault",
-    "kvm_async_pf_not_present",
-    "kvm_async_pf_ready",
-    "kvm_async_pf_completed",
-    "kvm_pml_full",
-    "kvm_dirty_ring_push",
-    "kvm_dirty_ring_reset",
-    "kvm_dirty_ring_exit",
-    "kvm_nested_vmexit",
-    "kvm_nested_vmenter",
-    "kvm_nested_vmrun",
-    "kvm_rmp_fault",
-    "kvm_vm_set_mem_attributes",
-    "kvm_smm_transition",
-    "kvm_emulate_insn",
-];
+/// Whether the schema of events puts an event into a set. Events that it does not know are in none.
+fn in_set(set: &str, system: &str, name: &str) -> bool {
+    Schema::find(name).is_some_and(|t| t.system == system && t.sets.contains(&set))
+}
 
-/// The `kvm` events that the default set leaves out, because they are many and have no bearing on the page tables.
-const NOT_IN_MMU: &[&str] = &["kvm_emulate_insn", "kvm_dirty_ring_push", "kvm_nested_vmexit"];
-
-const FAULTS: &[&str] = &[
-    "kvm_exit",
-    "kvm_page_fault",
-    "fast_page_fault",
-    "kvm_try_async_get_page",
-    "kvm_async_pf_repeated_fault",
-    "kvm_async_pf_not_present",
-    "kvm_async_pf_ready",
-    "kvm_async_pf_completed",
-    "kvm_mmu_spte_requested",
-    "kvm_tdp_mmu_spte_changed",
-    "kvm_mmu_set_spte",
-    "mark_mmio_spte",
-    "handle_mmio_page_fault",
-    "kvm_mmu_walker_error",
-    "kvm_unmap_hva_range",
-    "kvm_userspace_exit",
-    "kvm_entry",
-    "kvm_rmp_fault",
-    "kvm_mmu_zap_all_fast",
-];
-
-const MMIO: &[&str] = &[
-    "mark_mmio_spte",
-    "handle_mmio_page_fault",
-    "check_mmio_spte",
-    "kvm_mmio",
-    "vcpu_match_mmio",
-    "kvm_fast_mmio",
-    "kvm_page_fault",
-    "kvm_exit",
-    "kvm_userspace_exit",
-    "kvm_emulate_insn",
-    "kvm_mmu_zap_all_fast",
-    "kvm_mmu_invalidate_zap_all_pages",
-];
-
-const PAGE_WALK: [&str; 2] = ["kvm_mmu_pagetable_walk", "kvm_mmu_paging_element"];
+/// Whether the schema of events has this event.
+fn is_known(system: &str, name: &str) -> bool {
+    Schema::find(name).is_some_and(|t| t.system == system)
+}
 
 /// The chosen events in the order they were named, and whether kvm_exit is reduced to the MMU's reasons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -264,20 +200,17 @@ pub fn choose(fs: &Tracefs, list: &str) -> Result<Chosen, Error> {
         };
         match item {
             "mmu" => {
-                push("kvmmmu", &|n| !PAGE_WALK.contains(&n));
-                push("kvm", &|n| KVM.contains(&n) && !NOT_IN_MMU.contains(&n));
+                // What a newer kernel adds to the events of the MMU is recorded, too.
+                push("kvmmmu", &|n| in_set("mmu", "kvmmmu", n) || !is_known("kvmmmu", n));
+                push("kvm", &|n| in_set("mmu", "kvm", n));
             }
-            "faults" => {
-                push("kvmmmu", &|n| FAULTS.contains(&n));
-                push("kvm", &|n| FAULTS.contains(&n));
-            }
-            "mmio" => {
-                push("kvmmmu", &|n| MMIO.contains(&n));
-                push("kvm", &|n| MMIO.contains(&n));
+            "faults" | "mmio" => {
+                push("kvmmmu", &|n| in_set(item, "kvmmmu", n));
+                push("kvm", &|n| in_set(item, "kvm", n));
             }
             "all" => {
                 push("kvmmmu", &|_| true);
-                push("kvm", &|n| KVM.contains(&n));
+                push("kvm", &|n| is_known("kvm", n));
                 exits_named = true;
             }
             _ => {
@@ -377,6 +310,37 @@ mod tests {
         let c = choose(&t, "mmu").unwrap();
         assert_eq!(names(&c), ["kvm_mmu_set_spte", "kvm_exit", "kvm_mmio", "kvm_page_fault"]);
         assert!(c.mmu_exits_only);
+    }
+
+    #[test]
+    fn sets_hold_what_the_schema_of_events_says_and_what_newer_kernels_add_to_the_mmu() {
+        let dir = tempfile::tempdir().unwrap();
+        let events = [
+            ("kvmmmu", "kvm_mmu_set_spte"),
+            ("kvmmmu", "kvm_mmu_invalidate_zap_all_pages"),
+            ("kvmmmu", "kvm_mmu_not_known_yet"),
+            ("kvm", "kvm_enter_smm"),
+            ("kvm", "kvm_async_pf_doublefault"),
+            ("kvm", "kvm_emulate_insn"),
+            ("kvm", "kvm_not_known_yet"),
+        ];
+        for (s, n) in events {
+            fs::create_dir_all(dir.path().join("events").join(s).join(n)).unwrap();
+        }
+        let t = Tracefs::at(dir.path());
+        let of = |set: &str| {
+            let mut n: Vec<String> = choose(&t, set).unwrap().events.into_iter().map(|e| e.1).collect();
+            n.sort_unstable();
+            n
+        };
+        let zap = "kvm_mmu_invalidate_zap_all_pages";
+        assert_eq!(
+            of("mmu"),
+            ["kvm_async_pf_doublefault", "kvm_enter_smm", zap, "kvm_mmu_not_known_yet", "kvm_mmu_set_spte"]
+        );
+        assert_eq!(of("faults"), ["kvm_async_pf_doublefault", zap, "kvm_mmu_set_spte"]);
+        assert_eq!(of("mmio"), ["kvm_emulate_insn", zap]);
+        assert_eq!(of("all").len(), events.len() - 1, "kvm_not_known_yet would be shown as text only");
     }
 
     #[test]

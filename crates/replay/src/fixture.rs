@@ -23,15 +23,16 @@
 //! `tdp LEVEL GFN OLD NEW [as N]`, `set LEVEL GFN VALUE at ADDRESS`, `mmio GFN GENERATION [at VIRTUAL]`, `handle GFN`,
 //! `fast GFN OLD NEW fixed|spurious|invalid [at VIRTUAL]`, `split LEVEL GFN VALUE [ERRNO]`, `want LEVEL GFN PFN`, `fault GFN r|w|x`, `gfault GVA r|w|x` (`rp`, `wp`, `xp`: on a present entry; shadow
 //! paging), `async GFN`, `walk GVA [PFERR]`, `element LEVEL PTE`, `walkererror [PFERR]`, `emulate`, `exit [REASON]`, `entry VCPU`, `user REASON ERRNO`, `zapall`, `unmap START END`, `changepte HVA`, `age START END`,
-//! `agepage GFN HVA`, `lost COUNT`, `mark TEXT`.
+//! `agepage GFN HVA`, `lost COUNT`, `mark TEXT`. The name of any tracepoint is a verb, too, with the text that a kernel prints of it:
+//! `+1 t1 kvm_pml_full vcpu 0: PML full`.
 
 use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf, Mode, Resolved, Traces};
 use mmuscope_trace::{
-    Body, ErrorEncoding, Event, FastPfResult, Isa, Page, RecordedEvents, Role, StrId, TaskInfo, Trace,
-    VmGuess,
+    Body, ErrorEncoding, Event, FastPfResult, Isa, Kind, Page, RecordedEvents, Role, StrId, TaskInfo, Trace,
+    Tracepoint, VmGuess,
 };
 
-use crate::kinds::KINDS;
+use crate::kinds::kinds;
 
 /// A line that is not of the language.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,7 +112,22 @@ fn events_of(traces: &Traces) -> RecordedEvents {
         "kvm_set_spte_hva" => traces.change_pte,
         _ => true,
     };
-    RecordedEvents { names: KINDS.iter().map(|k| k.1).filter(has).map(str::to_owned).collect(), all: true }
+    RecordedEvents { names: kinds().map(|k| k.1).filter(has).map(str::to_owned).collect(), all: true }
+}
+
+/// An event by the name of its tracepoint and the text that a kernel prints of it.
+fn traced(name: &str, text: &[&str]) -> Result<Body, String> {
+    if Tracepoint::find(name).is_none() {
+        return Err(format!("`{name}` is neither a verb nor the name of a tracepoint"));
+    }
+    let line = format!("t-1 [000] ..... 1.000000: {name}: {}\n", text.join(" "));
+    let read = Trace::from_text(&line).map_err(|e| e.to_string())?;
+    match read.events.iter().next().map(|e| e.body) {
+        // The name of an exit reason is a string of the trace that was read.
+        Some(Body::Exit { .. } | Body::Marker { .. }) => Err(format!("`{name}` has a verb of its own")),
+        Some(body) if body.kind() != Kind::Other => Ok(body),
+        _ => Err(format!("`{}` is no text of {name}", text.join(" "))),
+    }
 }
 
 fn hex(s: &str) -> Result<u64, String> {
@@ -265,7 +281,10 @@ impl Maker {
         };
         let tid: u32 = dec(thread.trim_start_matches('t'))?;
         let arg = |i: usize| args.get(i).copied().ok_or_else(|| format!("`{verb}` needs more arguments"));
-        let after = |word: &str| args.iter().position(|a| *a == word).and_then(|i| args.get(i + 1)).copied();
+        // The text of a kernel may hold the same words.
+        let own = Tracepoint::find(verb).is_none();
+        let place = |word: &str| args.iter().position(|a| own && *a == word);
+        let after = |word: &str| place(word).and_then(|i| args.get(i + 1)).copied();
         let as_id = after("as").map_or(Ok(0), dec)?;
         let virt = after("at").map(hex).transpose()?;
         let flags = |p: Page| {
@@ -388,7 +407,7 @@ impl Maker {
             "agepage" => Body::AgePage { gfn: hex(arg(0)?)?, hva: hex(arg(1)?)?, level: 1, young: true },
             "lost" => Body::Lost { count: Some(dec(arg(0)?)?), event: None },
             "mark" => Body::Marker { text: self.trace.strings.intern(&args.join(" ")) },
-            _ => return Err(format!("`{verb}` is not a verb")),
+            name => traced(name, args)?,
         };
         let name = self.names.iter().find(|n| n.0 == tid).map_or("task", |n| n.1.as_str());
         let comm = self.trace.strings.intern(name);

@@ -4,27 +4,29 @@
 use mmuscope_spte::{Kernel, Traces};
 use mmuscope_trace::{FormatKind, Trace};
 
-use crate::kinds::{KINDS, kind_by_name};
+use crate::kinds::{COUNT, kind_by_name, kinds, name_of};
 use crate::model::{Coverage, MmuKind, Unrecorded};
 
-/// Kinds that rules ask for, by their numbers in [`KINDS`].
+/// Kinds that rules ask for, as the numbers that the store keeps.
 pub(crate) mod kind {
-    pub(crate) const WALK: u8 = 1;
-    pub(crate) const ELEMENT: u8 = 2;
-    pub(crate) const GET_PAGE: u8 = 6;
-    pub(crate) const SYNC_PAGE: u8 = 7;
-    pub(crate) const UNSYNC_PAGE: u8 = 8;
-    pub(crate) const PREPARE_ZAP: u8 = 9;
-    pub(crate) const FAST_FAULT: u8 = 13;
-    pub(crate) const ZAP_ALL: u8 = 14;
-    pub(crate) const SET_SPTE: u8 = 15;
-    pub(crate) const CHANGED: u8 = 17;
-    pub(crate) const PAGE_FAULT: u8 = 19;
-    pub(crate) const EXIT: u8 = 20;
-    pub(crate) const ENTRY: u8 = 21;
-    pub(crate) const USERSPACE_EXIT: u8 = 22;
-    pub(crate) const UNMAP_HVA: u8 = 26;
-    pub(crate) const AGE_HVA: u8 = 27;
+    use mmuscope_trace::Kind;
+
+    pub(crate) const WALK: u8 = Kind::PagetableWalk as u8;
+    pub(crate) const ELEMENT: u8 = Kind::PagingElement as u8;
+    pub(crate) const GET_PAGE: u8 = Kind::GetPage as u8;
+    pub(crate) const SYNC_PAGE: u8 = Kind::SyncPage as u8;
+    pub(crate) const UNSYNC_PAGE: u8 = Kind::UnsyncPage as u8;
+    pub(crate) const PREPARE_ZAP: u8 = Kind::PrepareZapPage as u8;
+    pub(crate) const FAST_FAULT: u8 = Kind::FastPageFault as u8;
+    pub(crate) const ZAP_ALL: u8 = Kind::ZapAllFast as u8;
+    pub(crate) const SET_SPTE: u8 = Kind::SetSpte as u8;
+    pub(crate) const CHANGED: u8 = Kind::TdpSpteChanged as u8;
+    pub(crate) const PAGE_FAULT: u8 = Kind::PageFault as u8;
+    pub(crate) const EXIT: u8 = Kind::Exit as u8;
+    pub(crate) const ENTRY: u8 = Kind::Entry as u8;
+    pub(crate) const USERSPACE_EXIT: u8 = Kind::UserspaceExit as u8;
+    pub(crate) const UNMAP_HVA: u8 = Kind::UnmapHvaRange as u8;
+    pub(crate) const AGE_HVA: u8 = Kind::AgeHva as u8;
 }
 
 /// Which MMUs need an event to be known by.
@@ -83,10 +85,10 @@ const CLASSES: &[Class] = &[
 /// What is known of each kind of event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recorded {
-    declared: [Coverage; 49],
+    declared: [Coverage; COUNT],
     /// Only some of the events of this kind passed the recorder's filter.
-    filtered: [bool; 49],
-    seen: [bool; 49],
+    filtered: [bool; COUNT],
+    seen: [bool; COUNT],
     /// The kernel, where the recording names it.
     kernel: Option<Kernel>,
     /// The format does not say which events were recorded.
@@ -96,9 +98,9 @@ pub(crate) struct Recorded {
 impl Default for Recorded {
     fn default() -> Self {
         Self {
-            declared: [Coverage::NotKnown; 49],
-            filtered: [false; 49],
-            seen: [false; 49],
+            declared: [Coverage::NotKnown; COUNT],
+            filtered: [false; COUNT],
+            seen: [false; COUNT],
             kernel: None,
             text: true,
         }
@@ -118,8 +120,8 @@ impl Recorded {
             .flat_map(|l| l.split(','))
             .map(|e| e.rsplit(':').next().unwrap_or(e))
             .collect();
-        for (n, name) in KINDS {
-            let (i, name) = (usize::from(*n), *name);
+        for (n, name) in kinds() {
+            let i = usize::from(n);
             if !listed.is_empty() {
                 let has = listed.contains(&name);
                 r.declared[i] = if has { Coverage::Recorded } else { Coverage::NotRecorded };
@@ -136,7 +138,7 @@ impl Recorded {
         let words =
             |w: &str| info.host.cmdline.as_ref().is_some_and(|c| c.split_whitespace().any(|x| x == w));
         if words("--filter") {
-            r.filtered = [true; 49];
+            r.filtered = [true; COUNT];
         }
         r.kernel = info.host.os_release.as_deref().and_then(Kernel::parse);
         r
@@ -145,7 +147,7 @@ impl Recorded {
     /// An event of this kind is in the trace.
     #[inline]
     pub(crate) fn see(&mut self, kind: u8) {
-        self.seen[usize::from(kind).min(47)] = true;
+        self.seen[usize::from(kind).min(COUNT - 1)] = true;
     }
 
     /// Whether the recording says of itself what another one did.
@@ -154,7 +156,7 @@ impl Recorded {
     }
 
     pub(crate) fn coverage(&self, kind: u8) -> Coverage {
-        let i = usize::from(kind).min(47);
+        let i = usize::from(kind).min(COUNT - 1);
         match self.declared[i] {
             _ if self.filtered[i] => Coverage::NotRecorded,
             _ if self.seen[i] => Coverage::Recorded,
@@ -191,7 +193,7 @@ impl Recorded {
         classes
             .filter_map(|c| {
                 let coverage = self.coverage(c.kind);
-                let event = KINDS.iter().find(|k| k.0 == c.kind)?.1;
+                let event = name_of(c.kind);
                 (coverage != Coverage::Recorded).then_some(Unrecorded { event, coverage, without: c.without })
             })
             .collect()
@@ -210,30 +212,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_have_the_numbers_of_their_names() {
-        for (kind, name) in [
-            (kind::WALK, "kvm_mmu_pagetable_walk"),
-            (kind::ELEMENT, "kvm_mmu_paging_element"),
-            (kind::GET_PAGE, "kvm_mmu_get_page"),
-            (kind::SYNC_PAGE, "kvm_mmu_sync_page"),
-            (kind::UNSYNC_PAGE, "kvm_mmu_unsync_page"),
-            (kind::PREPARE_ZAP, "kvm_mmu_prepare_zap_page"),
-            (kind::FAST_FAULT, "fast_page_fault"),
-            (kind::ZAP_ALL, "kvm_mmu_zap_all_fast"),
-            (kind::SET_SPTE, "kvm_mmu_set_spte"),
-            (kind::CHANGED, "kvm_tdp_mmu_spte_changed"),
-            (kind::PAGE_FAULT, "kvm_page_fault"),
-            (kind::EXIT, "kvm_exit"),
-            (kind::ENTRY, "kvm_entry"),
-            (kind::USERSPACE_EXIT, "kvm_userspace_exit"),
-            (kind::UNMAP_HVA, "kvm_unmap_hva_range"),
-            (kind::AGE_HVA, "kvm_age_hva"),
-        ] {
-            assert_eq!(kind_by_name(name), Some(kind), "{name}");
-        }
-    }
-
-    #[test]
     fn what_a_named_kernel_does_not_have_is_not_lacking() {
         let of = |release: &str| {
             let spec = LayoutSpec {
@@ -242,7 +220,7 @@ mod tests {
                 ..LayoutSpec::default()
             };
             let mut r = Recorded { kernel: Kernel::parse(release), ..Recorded::default() };
-            r.declared = [Coverage::NotRecorded; 49];
+            r.declared = [Coverage::NotRecorded; COUNT];
             let traces = spec.resolve().expect("a layout").traces;
             let named = (r.lacks(kind::CHANGED, &traces), r.lacks(kind::UNMAP_HVA, &traces));
             r.kernel = None;

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::faults::state::Packed;
+use crate::kinds::COUNT;
 use crate::model::Bin;
 use crate::store::Store;
 use crate::zaps::{begins_with_zap, goes_with_table};
@@ -14,19 +15,19 @@ const BLOCK: usize = 4096;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KindSums {
     /// Events of each kind before block b.
-    before: Vec<[u32; 48]>,
+    before: Vec<[u32; COUNT]>,
 }
 
 impl KindSums {
     pub(crate) fn seal(&mut self, store: &Store) {
-        let mut acc = self.before.last().copied().unwrap_or([0; 48]);
+        let mut acc = self.before.last().copied().unwrap_or([0; COUNT]);
         if self.before.is_empty() {
             self.before.push(acc);
         }
         while self.before.len() * BLOCK <= store.ev_kind.len() {
             let b = self.before.len() - 1;
             for k in &store.ev_kind[b * BLOCK..(b + 1) * BLOCK] {
-                acc[usize::from(*k).min(47)] += 1;
+                acc[usize::from(*k).min(COUNT - 1)] += 1;
             }
             self.before.push(acc);
         }
@@ -38,7 +39,7 @@ impl KindSums {
         let Some(base) = self.before.get(b) else { return 0 };
         let rest =
             store.ev_kind[b * BLOCK..ev.min(store.ev_kind.len())].iter().filter(|k| **k == kind).count();
-        u64::from(base[usize::from(kind).min(47)]) + rest as u64
+        u64::from(base[usize::from(kind).min(COUNT - 1)]) + rest as u64
     }
 
     fn first(&self, store: &Store, kind: u8, from: usize, to: usize) -> Option<u32> {

@@ -6,7 +6,7 @@ mod answers;
 use std::sync::Arc;
 
 use mmuscope_spte::Mode;
-use mmuscope_trace::{Body, Progress, Trace};
+use mmuscope_trace::{Body, Class, Progress, Trace};
 use rustc_hash::FxHashMap;
 
 use crate::ahead::AHEAD;
@@ -16,7 +16,7 @@ use crate::ends::phases;
 use crate::engine::Engine;
 use crate::infer::{LayoutInfo, LayoutOverride, infer, infer_again};
 use crate::keys::{Key, TableIx, key_of};
-use crate::kinds::INSTALLS;
+use crate::kinds::of_class;
 use crate::mmio::MmioSeen;
 use crate::model::{Evidence, MmioRange, MmuKind, Phase, State, Vm, VmId, pages_of};
 use crate::pyramid::Pyramid;
@@ -234,7 +234,7 @@ impl Timeline {
         } else {
             rayon::join(|| pyramid.seal(store, dirty, threads), count);
         }
-        self.installs_traced = INSTALLS.iter().any(|k| self.kinds.total(store, *k) > 0);
+        self.installs_traced = of_class(Class::Install).any(|k| self.kinds.total(store, k) > 0);
         let end = self.engine.last_ts;
         let engine = &self.engine;
         // What shadow pages mapped may have gone without an event; that the pages are gone is traced.

@@ -1,6 +1,7 @@
 //! Zaps: leaves, present or MMIO, that stopped mapping what they mapped. Whoever counts them asks here.
 
-use crate::kinds::kind_by_name;
+use mmuscope_trace::Kind;
+
 use crate::model::{EntryId, EventIx, Reason, Shade, State, Zap, ZapCause};
 use crate::store::{Store, TableRec};
 
@@ -24,16 +25,16 @@ pub(crate) fn goes_with_table(store: &Store, t: &TableRec, entry: u32) -> bool {
 
 fn cause(store: &Store, event: EventIx, with_table: bool, remapped: bool) -> ZapCause {
     let kind = store.ev_kind.get(event as usize).copied();
-    let is = |name: &str| kind.is_some() && kind == kind_by_name(name);
+    let is = |k: Kind| kind == Some(k as u8);
     if remapped {
         ZapCause::Remapped
-    } else if is("kvm_tdp_mmu_spte_changed") {
+    } else if is(Kind::TdpSpteChanged) {
         if with_table { ZapCause::Unlinked } else { ZapCause::Changed }
-    } else if is("kvm_mmu_prepare_zap_page") {
+    } else if is(Kind::PrepareZapPage) {
         ZapCause::PageZapped
-    } else if is("task") {
+    } else if is(Kind::Task) {
         ZapCause::Ended
-    } else if is("kvm_mmu_set_spte") || is("mark_mmio_spte") {
+    } else if is(Kind::SetSpte) || is(Kind::MarkMmioSpte) {
         ZapCause::Reused
     } else {
         ZapCause::Obsolete

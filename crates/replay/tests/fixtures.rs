@@ -4,7 +4,7 @@ use mmuscope_replay::{
     Certainty, Entry, EvidenceKind, Outcome, Reason, ReplayOptions, Shade, Span, State, StateFilter,
     Timeline, VmId, fixture, replay,
 };
-use mmuscope_trace::{Trace, VmGuess};
+use mmuscope_trace::{Kind, TRACEPOINTS, Trace, VmGuess};
 
 fn run(text: &str) -> (Trace, Timeline) {
     let trace = fixture::trace(text).expect("fixture");
@@ -572,4 +572,17 @@ fn frozen_in_a_table_made_before_the_trace_is_no_lasting_fact() {
         +1 t1 entry 0");
     let s = entry(&t, 1, 2).expect("frozen").1;
     assert_eq!((s.shade, s.certainty, s.reason), (Shade::Removed, Certainty::Implied, Reason::PageZapped));
+}
+
+/// Whatever tracepoint a test needs, it has a word for it: its name, with the kernel's text.
+#[test]
+fn every_tracepoint_can_be_in_a_fixture() {
+    for t in TRACEPOINTS.iter().filter(|t| !matches!(t.kind, Kind::Exit | Kind::Marker)) {
+        let line = format!("100 t1 {} {}", t.names[0], t.example);
+        let trace = fixture::trace(&line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        let kinds: Vec<Kind> = trace.events.iter().map(|e| e.body.kind()).collect();
+        assert_eq!(kinds, [t.kind], "{line}");
+    }
+    assert!(fixture::trace("100 t1 kvm_no_such_event x").is_err());
+    assert!(fixture::trace("100 t1 kvm_pml_full nonsense").is_err(), "not this event's text");
 }

@@ -1,7 +1,6 @@
 //! The names of exit reasons: those that the kernel prints, and those of libtraceevent's kvm plugin.
 
-use crate::event::{Isa, StrId};
-use crate::strings::Strings;
+use crate::schema::values::{Isa, StrId};
 
 /// VMX basic exit reasons and their names.
 const VMX: &[(u32, &str)] = &[
@@ -329,17 +328,18 @@ pub(crate) struct ExitNames {
 const FAR: u32 = 4096;
 
 impl ExitNames {
-    pub(crate) fn new(strings: &mut Strings) -> Self {
+    /// The names in the order in which they are interned.
+    pub(crate) fn new(mut intern: impl FnMut(&str) -> StrId) -> Self {
         let mut table = |t: &[(u32, &str)]| {
             let near = || t.iter().filter(|(c, _)| *c < FAR);
             let mut ids = vec![StrId::default(); near().map(|(c, _)| *c as usize + 1).max().unwrap_or(0)];
             for (code, name) in near() {
-                ids[*code as usize] = strings.intern(name);
+                ids[*code as usize] = intern(name);
             }
             ids
         };
         let (vmx, svm) = (table(VMX), table(SVM));
-        let far = SVM.iter().filter(|(c, _)| *c >= FAR).map(|(c, n)| (*c, strings.intern(n))).collect();
+        let far = SVM.iter().filter(|(c, _)| *c >= FAR).map(|(c, n)| (*c, intern(n))).collect();
         Self { vmx, svm, far }
     }
 

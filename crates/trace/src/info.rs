@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mmuscope_snapshot::Piece;
 
-use crate::event::{Isa, StrId};
+use crate::schema::values::{Isa, StrId};
 
 /// Everything that is known about a recording. It is plain data.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -16,6 +16,7 @@
 mod assemble;
 mod blob;
 mod dat;
+mod describe;
 mod dir;
 mod error;
 pub mod event;
@@ -29,7 +30,6 @@ pub mod info;
 mod input;
 mod load;
 mod merge;
-mod names;
 mod pack;
 mod packing;
 pub mod paste;
@@ -39,6 +39,7 @@ mod reader;
 mod records;
 mod ring;
 mod role;
+mod schema;
 mod sniff;
 mod store;
 mod strings;
@@ -53,7 +54,6 @@ pub use event::*;
 pub use follow::{Follower, POLL_EVENTS};
 pub use info::*;
 pub use load::{Sink, Trace, stream};
-pub use names::event_name;
 pub use reader::{Progress, ReadOptions};
 pub use store::{BLOCK, Cursor, EventStore, Iter};
 pub use strings::Strings;
@@ -86,9 +86,4 @@ fn binary_reader(
             next: "save it and give the file".to_owned(),
         }),
     }
-}
-
-/// The kernel's name of an exit reason; `None` for an unknown back-end or number.
-pub fn exit_name(isa: Isa, reason: u32) -> Option<&'static str> {
-    exits::name(isa, reason)
 }

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use crate::describe::SLACK;
 use crate::event::{Body, Event};
 use crate::exits::ExitNames;
-use crate::records::{Formats, SLACK};
+use crate::records::Formats;
 use crate::store::Whos;
 
 /// One record, or a body that needed no record.

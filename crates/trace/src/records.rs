@@ -1,66 +1,21 @@
 //! From the raw record of a tracepoint to an event body, by the formats that the file has. The main type is [`Formats`].
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::event::{Body, Isa, StrId};
+use crate::describe::{Loc, string};
+use crate::event::{Body, Isa, Kind as BodyKind, StrId};
 use crate::exits::ExitNames;
-use crate::fields::{self, Fields, Meaning, Names};
-use crate::format::{self, Field, Format, Shape};
+use crate::fields::{Base, Fields, Meaning, Names};
+use crate::format::{self, Format, Shape};
 use crate::info::{Sourced, TraceInfo};
-use crate::names::{self, Tp};
+use crate::schema::{Tp, from_fields, tracepoint};
 use crate::strings::Strings;
-
-/// The place of a number in a record.
-#[derive(Clone, Copy, Debug)]
-struct Loc {
-    offset: u32,
-    /// The number of bits of a word that do not belong to the number.
-    rest: u8,
-    signed: bool,
-}
-
-impl Loc {
-    /// The place of a field of 1, 2, 4 or 8 bytes.
-    fn of(f: &Field) -> Option<Self> {
-        matches!(f.size, 1 | 2 | 4 | 8).then(|| Self {
-            offset: f.offset,
-            rest: 64 - 8 * f.size as u8,
-            signed: f.signed,
-        })
-    }
-
-    fn end(self) -> usize {
-        self.offset as usize + (64 - usize::from(self.rest)) / 8
-    }
-
-    /// Reads the number. At least [`SLACK`] bytes must follow the record, so that any number can be read as a word.
-    #[inline]
-    fn read(self, record: &[u8]) -> u64 {
-        let at = self.offset as usize;
-        let word = record.get(at..at + 8).and_then(|d| d.first_chunk());
-        let v = word.map_or(0, |c| u64::from_le_bytes(*c)) << self.rest;
-        if self.signed { (v as i64 >> self.rest) as u64 } else { v >> self.rest }
-    }
-
-    /// Reads the number from a record that may be followed by nothing.
-    fn read_alone(self, record: &[u8]) -> u64 {
-        let mut word = [0; SLACK];
-        let bytes = record.get(self.offset as usize..).unwrap_or(&[]);
-        let n = bytes.len().min(SLACK);
-        word[..n].copy_from_slice(&bytes[..n]);
-        Self { offset: 0, ..self }.read(&word)
-    }
-}
-
-/// The number of bytes that must follow a record that is to be decoded.
-pub(crate) const SLACK: usize = 8;
 
 /// How the records of one tracepoint are read.
 #[derive(Clone, Debug)]
 struct Reading {
-    /// For a typed body, the places of its fields in the order in which [`fields::body`] asks for them.
+    /// For a typed body, the places of its fields in the order in which [`from_fields`] asks for them.
     typed: Option<Typed>,
     /// The fields for the text of an untyped body.
     format: Arc<Format>,
@@ -113,10 +68,10 @@ impl Formats {
         }
         let hints = f.hints();
         let meaning = Meaning { role: hints.role.unwrap_or(Meaning::default().role), ret_pf: hints.ret_pf };
-        let typed = names::tracepoint(f.name.as_bytes()).filter(|_| f.system != "syscalls").and_then(|tp| {
+        let typed = tracepoint(f.name.as_bytes()).filter(|_| f.system != "syscalls").and_then(|tp| {
             let mut plan = Plan { format: &f, locs: Vec::new() };
             // A field that the body needs is missing, so the record is read by field names instead.
-            fields::body(tp, &mut plan, &meaning, &mut NoNames)?;
+            from_fields(tp, &mut plan, &meaning, &mut NoNames)?;
             let len = plan.locs.iter().flatten().map(|l| l.end()).max().unwrap_or(0);
             Some(Typed { tp, plan: plan.locs, len })
         });
@@ -161,7 +116,7 @@ impl Formats {
         let i = self.reading(record).ok_or(Broken::Unknown)?;
         let r = &self.readings[i];
         match &r.typed {
-            Some(t) if t.tp != Tp::Marker => {
+            Some(t) if t.tp.kind != BodyKind::Marker => {
                 if record.len() < t.len {
                     Err(Broken::Short)
                 } else {
@@ -172,13 +127,13 @@ impl Formats {
         }
     }
 
-    /// The body of a record that was [classified](Self::classify) as typed, and that [`SLACK`] bytes follow.
+    /// The body of a record that was [classified](Self::classify) as typed, and that [`SLACK`](crate::describe::SLACK) bytes follow.
     #[inline]
     pub(crate) fn decode(&self, reading: u16, record: &[u8], exits: &ExitNames) -> Body {
         let body = self.readings.get(reading as usize).and_then(|r| {
             let t = r.typed.as_ref()?;
             let mut f = Planned { record, plan: t.plan.iter() };
-            fields::body(t.tp, &mut f, &r.meaning, &mut KnownNames(exits))
+            from_fields(t.tp, &mut f, &r.meaning, &mut KnownNames(exits))
         });
         // Which fields a body asks for depends on its format only, so everything that was planned is found.
         body.unwrap_or(Body::Damage { index: u32::MAX })
@@ -231,7 +186,7 @@ impl Reading {
         strings: &mut Strings,
     ) -> Result<Body, Broken> {
         let f = &self.format;
-        if self.typed.as_ref().is_some_and(|t| t.tp == Tp::Marker)
+        if self.typed.as_ref().is_some_and(|t| t.tp.kind == BodyKind::Marker)
             && let Some(buf) = f.field("buf")
         {
             let from = record.get(buf.offset as usize..).ok_or(Broken::Short)?;
@@ -302,7 +257,7 @@ struct Plan<'a> {
 }
 
 impl Fields for Plan<'_> {
-    fn num(&mut self, name: &'static str) -> Option<u64> {
+    fn num(&mut self, name: &'static str, _: Base) -> Option<u64> {
         let loc = self.format.field(name).filter(|f| f.shape == Shape::Scalar).and_then(Loc::of);
         self.locs.push(loc);
         loc.map(|_| 0)
@@ -322,72 +277,13 @@ struct Planned<'a> {
 impl Fields for Planned<'_> {
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "a call for each field is a third of decoding")]
-    fn num(&mut self, _name: &'static str) -> Option<u64> {
+    fn num(&mut self, _: &'static str, _: Base) -> Option<u64> {
         self.plan.next().copied().flatten().map(|l| l.read(self.record))
     }
 
     fn text(&mut self, _name: &'static str) -> Option<String> {
         None
     }
-}
-
-/// The bytes up to the first NUL, as text.
-fn string(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
-}
-
-/// The longest text of one event's fields, in bytes.
-const MAX_TEXT: usize = 4096;
-
-/// The fields of a record as `name=value …`: addresses and 64-bit numbers in hexadecimal, the rest in decimal.
-pub(crate) fn describe(f: &Format, record: &[u8]) -> String {
-    let mut out = String::new();
-    for field in f.fields.iter().filter(|f| !f.name.starts_with("common_")) {
-        if out.len() > MAX_TEXT {
-            out.push_str(" …");
-            break;
-        }
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        let _ = write!(out, "{}=", field.name);
-        let number = Loc::of(field).map_or(0, |l| l.read_alone(record));
-        let at = field.offset as usize;
-        let bytes = match field.shape {
-            Shape::Scalar => {
-                let v = number;
-                let _ = if field.signed {
-                    write!(out, "{}", v as i64)
-                } else if field.size == 8 || field.ctype.ends_with('*') {
-                    write!(out, "{v:#x}")
-                } else {
-                    write!(out, "{v}")
-                };
-                continue;
-            }
-            Shape::Array if field.size == 0 => record.get(at..),
-            Shape::Array => record.get(at..at.saturating_add(field.size as usize)),
-            Shape::DataLoc | Shape::RelLoc => {
-                let v = number as usize;
-                let base = if field.shape == Shape::RelLoc { at.saturating_add(4) } else { 0 };
-                let start = base.saturating_add(v & 0xffff);
-                record.get(start..start.saturating_add(v >> 16 & 0xffff))
-            }
-        };
-        let Some(bytes) = bytes else {
-            out.push('?');
-            continue;
-        };
-        if field.ctype.contains("char") && !field.ctype.contains("unsigned") {
-            out.push_str(&string(bytes));
-        } else {
-            for b in bytes.iter().take(256) {
-                let _ = write!(out, "{b:02x}");
-            }
-        }
-    }
-    out
 }
 
 /// The layout of the head of a ring page.

@@ -15,8 +15,8 @@
 //! 24-31     smm            =                  =                 =
 //! ```
 
-use crate::event::Role;
 use crate::info::RoleWord;
+use crate::schema::values::Role;
 
 /// Splits a role word into its fields.
 #[inline]

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHasher};
 
-use crate::event::{Isa, StrId};
 use crate::exits::{self, ExitNames};
 use crate::fields::Names;
 use crate::format::Format;
+use crate::schema::values::{Isa, StrId};
 use crate::texts::{Piece, Texts};
 
 /// Ids from here on belong to texts that hardly repeat. They are not interned but stored compressed; get them with [`Strings::text`]. While
@@ -133,7 +133,7 @@ impl Strings {
         if let Some(all) = &self.all_exit_names {
             return Arc::clone(all);
         }
-        let all = Arc::new(ExitNames::new(self));
+        let all = Arc::new(ExitNames::new(|name| self.intern(name)));
         self.all_exit_names = Some(Arc::clone(&all));
         all
     }

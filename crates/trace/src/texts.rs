@@ -6,8 +6,8 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use crate::describe::describe;
 use crate::format::Format;
-use crate::records::describe;
 
 /// The number of bytes of a chunk before compression.
 const CHUNK: usize = 32 << 10;

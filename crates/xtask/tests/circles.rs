@@ -25,15 +25,9 @@ const LEFT: &[(&str, &[&str], &str)] = &[
     ("trace", &["dir", "load"], "a folder of recordings is opened as each of its files is"),
     (
         "trace",
-        &["exits", "fields", "format", "names", "records", "strings", "texts"],
-        "what strings are made of is kept with them; one schema of events would part the two",
-    ),
-    (
-        "trace",
         &["paste::forms", "paste::scanner"],
         "a form is read by the scanner, which keeps the columns of a form",
     ),
-    ("trace", &["text::body", "text::pairs"], "bodies of both notations read pointers and gaps alike"),
     (
         "ui",
         &["capture", "doc", "panels::events", "panels::tables", "picture", "rows"],

@@ -29,7 +29,8 @@ const EDGES: [(&str, &[&str]); 16] = [
         "mmuscope-ui",
         &["mmuscope-units", "mmuscope-spte", "mmuscope-trace", "mmuscope-replay", "mmuscope-analysis"],
     ),
-    ("mmuscope-collector", &["mmuscope-units", "mmuscope-snapshot"]),
+    // The schema of events in the trace crate says what the event sets hold.
+    ("mmuscope-collector", &["mmuscope-units", "mmuscope-snapshot", "mmuscope-trace"]),
     (
         "mmuscope-cli",
         &[

@@ -1,6 +1,6 @@
 //! [`EventFilter`]: conditions on events, as the options of `mmuscope events` state them.
 
-use super::{Who, gfns_of};
+use super::Who;
 use mmuscope_trace::{Event, Strings, event_name};
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ impl EventFilter {
             && (self.tids.is_empty() || e.tid.is_some_and(|t| self.tids.contains(&t)))
             && (self.vms.is_empty() || who.vm(e).is_some_and(|v| self.vms.contains(&v)))
             && (self.gfns.is_empty()
-                || gfns_of(&e.body).is_some_and(|(a, b)| self.gfns.iter().any(|(c, d)| a < *d && *c < b)))
+                || e.body.covers().is_some_and(|(a, b)| self.gfns.iter().any(|(c, d)| a < *d && *c < b)))
             && (self.names.is_empty()
                 || self.names.iter().any(|n| name_fits(event_name(&e.body, strings), n)))
     }

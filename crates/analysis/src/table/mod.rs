@@ -115,8 +115,9 @@ pub struct NoColumn(String);
 
 /// Declares a table and an enum whose variants are its columns' places.
 macro_rules! table {
-    ($(#[$m:meta])* $vis:vis $Columns:ident / $TABLE:ident = $name:literal, lead $lead:expr, $doc:literal { $($col:ident: $kind:ident, $cdoc:literal;)* }) => {
+    ($(#[$m:meta])* $vis:vis $Columns:ident $([$c:meta])? / $TABLE:ident = $name:literal, lead $lead:expr, $doc:literal { $($col:ident: $kind:ident, $cdoc:literal;)* }) => {
         #[allow(non_camel_case_types, reason = "the variants are column names")]
+        $(#[$c])?
         #[derive(Clone, Copy)]
         enum $Columns { $($col),* }
         $(#[$m])*

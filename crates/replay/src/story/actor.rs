@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use mmuscope_spte::State;
-use mmuscope_trace::{BLOCK, Body, Cursor, ErrorEncoding, Event, Trace};
+use mmuscope_trace::{BLOCK, Body, Cursor, ErrorEncoding, Event, Kind, Trace};
 
 use crate::ends::{Ends, after, is_one_page};
-use crate::kinds::kind_by_name;
 use crate::model::{NX_RECOVERY, VmId, pages_of};
 use crate::timeline::Timeline;
 use mmuscope_units::duration;
@@ -67,23 +66,21 @@ pub(super) struct Actor {
 impl<'a> Actors<'a> {
     pub(super) fn new(timeline: &'a Timeline, trace: &'a Trace, vm: VmId) -> Self {
         let mut telling = [false; 256];
-        for name in [
-            "kvm_entry",
-            "kvm_exit",
-            "kvm_userspace_exit",
-            "kvm_page_fault",
-            "kvm_mmu_set_spte",
-            "kvm_mmu_prepare_zap_page",
-            "kvm_mmu_split_huge_page",
-            "kvm_tdp_mmu_spte_changed",
-            "kvm_unmap_hva_range",
-            "kvm_mmu_zap_all_fast",
-            "kvm_age_hva",
-            "marker",
+        for kind in [
+            Kind::Entry,
+            Kind::Exit,
+            Kind::UserspaceExit,
+            Kind::PageFault,
+            Kind::SetSpte,
+            Kind::PrepareZapPage,
+            Kind::SplitHugePage,
+            Kind::TdpSpteChanged,
+            Kind::UnmapHvaRange,
+            Kind::ZapAllFast,
+            Kind::AgeHva,
+            Kind::Marker,
         ] {
-            if let Some(k) = kind_by_name(name) {
-                telling[usize::from(k)] = true;
-            }
+            telling[usize::from(kind as u8)] = true;
         }
         let leaving_is_traced = timeline.has_events("kvm_userspace_exit");
         Self {
@@ -172,10 +169,8 @@ impl<'a> Actors<'a> {
 
     /// Whether all roots became obsolete shortly before, by whichever thread.
     fn obsoleted_before(&mut self, ev: u32) -> bool {
-        let (Some(kind), Some(e)) = (kind_by_name("kvm_mmu_zap_all_fast"), self.cursor.get(ev as usize))
-        else {
-            return false;
-        };
+        let Some(e) = self.cursor.get(ev as usize) else { return false };
+        let kind = Kind::ZapAllFast as u8;
         let kinds = &self.timeline.store().ev_kind;
         let last = (0..ev as usize).rev().take(LOOK_BACK as usize).find(|i| kinds.get(*i) == Some(&kind));
         last.and_then(|i| self.cursor.get(i)).is_some_and(|z| e.ts.saturating_sub(z.ts) < 50 * PAUSE)

@@ -2,19 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use mmuscope_trace::{BLOCK, Body, ErrorEncoding, Event, Isa, Page, Trace};
+use mmuscope_trace::{BLOCK, Body, Event, Kind, Trace};
 use rayon::prelude::*;
 
 use super::level_size;
-use crate::kinds::{KINDS, kind_of};
-use crate::model::{EventIx, VmId, pages_of};
+use crate::kinds::{kind_of, name_of};
+use crate::model::{EventIx, VmId};
 use crate::timeline::Timeline;
-
-/// `kvm_exit` of a nested page fault on SVM, which names the guest physical address.
-const SVM_EXIT_NPF: u32 = 0x400;
-
-/// Kinds of events that may name a guest frame (numbers of [`KINDS`]).
-const NAMING: [u8; 22] = [3, 4, 6, 7, 8, 9, 10, 11, 13, 15, 16, 17, 18, 19, 20, 23, 24, 25, 30, 31, 40, 41];
 
 /// An event that names a page.
 #[derive(Clone, Copy, Debug)]
@@ -23,58 +17,14 @@ pub(super) struct Naming {
     pub(super) event: Event,
 }
 
-/// First frame and one past the last of what an event names.
-fn frames(body: &Body) -> Option<(u64, u64)> {
-    let sized = |gfn: u64, level: u8| {
-        let n = pages_of(level);
-        let first = gfn / n * n;
-        (first, first.saturating_add(n))
-    };
-    let one = |gfn: u64| (gfn, gfn.saturating_add(1));
-    // A direct table is named by what it maps, a shadow page by the guest's table that it stands for.
-    let table = |p: &Page| {
-        let gfn = p.gfn?;
-        Some(if p.role.direct { sized(gfn, p.role.level.saturating_add(1)) } else { one(gfn) })
-    };
-    Some(match *body {
-        Body::TdpSpteChanged { gfn, level, .. }
-        | Body::SetSpte { gfn, level, .. }
-        | Body::SplitHugePage { gfn, level, .. }
-        | Body::AgePage { gfn, level, .. } => sized(gfn, level),
-        Body::SpteRequested { gfn, .. }
-        | Body::MarkMmioSpte { gfn, .. }
-        | Body::HandleMmioPageFault { gfn, .. }
-        | Body::TryAsyncGetPage { gfn, .. } => one(gfn),
-        Body::GetPage { ref page, .. }
-        | Body::SyncPage { ref page }
-        | Body::UnsyncPage { ref page }
-        | Body::PrepareZapPage { ref page } => table(page)?,
-        Body::FastPageFault { cr2_or_gpa: gpa, .. }
-        | Body::SetAccessedBit { gpa }
-        | Body::SetDirtyBit { gpa }
-        | Body::Mmio { gpa, .. }
-        | Body::VcpuMatchMmio { gpa, .. }
-        | Body::FastMmio { gpa }
-        | Body::RmpFault { gpa, .. } => one(gpa >> 12),
-        Body::PageFault { address, encoding, .. } if encoding != ErrorEncoding::PageFault => {
-            one(address >> 12)
-        }
-        Body::Exit { isa: Some(Isa::Svm), reason: Some(SVM_EXIT_NPF), info2: Some(gpa), .. } => {
-            one(gpa >> 12)
-        }
-        Body::SetMemAttributes { start, end, .. } => (start, end),
-        _ => return None,
-    })
-}
-
 impl Timeline {
     /// For each page (address space and frame) every event of its VM that names it, in order, from one pass over the events. What names no VM
     /// or address space may be of any.
     pub(super) fn naming(&self, trace: &Trace, vm: VmId, pages: &[(u8, u64)]) -> Vec<Vec<Naming>> {
         let kinds = &self.store().ev_kind;
         let mut may = [false; 256];
-        for k in NAMING {
-            may[usize::from(k)] = true;
+        for k in Kind::ALL {
+            may[usize::from(*k as u8)] = k.names_frames();
         }
         let mut by_gfn: Vec<(u64, u8, usize)> =
             pages.iter().enumerate().map(|(i, (as_id, gfn))| (*gfn, *as_id, i)).collect();
@@ -90,7 +40,7 @@ impl Timeline {
                     if !may[usize::from(kind_of(&e.body))] {
                         continue;
                     }
-                    let Some((first, past)) = frames(&e.body) else { continue };
+                    let Some((first, past)) = e.body.frames() else { continue };
                     let named = &by_gfn[by_gfn.partition_point(|p| p.0 < first)..];
                     for (_, as_id, page) in named.iter().take_while(|p| p.0 < past) {
                         if self.is_of(e, vm, *as_id) {
@@ -158,10 +108,7 @@ pub(super) fn count(naming: &[Naming]) -> String {
     for n in naming {
         *by_kind.entry(kind_of(&n.event.body)).or_default() += 1;
     }
-    let mut parts: Vec<(usize, &str)> = by_kind
-        .into_iter()
-        .map(|(k, n)| (n, KINDS.iter().find(|x| x.0 == k).map_or("other", |x| x.1)))
-        .collect();
+    let mut parts: Vec<(usize, &str)> = by_kind.into_iter().map(|(k, n)| (n, name_of(k))).collect();
     parts.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
     let parts: Vec<String> = parts.iter().map(|(n, name)| format!("{n} {name}")).collect();
     parts.join(", ")

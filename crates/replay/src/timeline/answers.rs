@@ -5,13 +5,14 @@ use super::Timeline;
 use std::borrow::Cow;
 
 use mmuscope_spte::Decoded;
+use mmuscope_trace::{Class, Kind};
 
 use crate::axis::GfnAxis;
 use crate::counts::Of;
 use crate::faults::state::Packed;
 use crate::infer::LayoutInfo;
 use crate::keys::key_of;
-use crate::kinds::{MMIO_ACCESSES, NOTES, kind_by_name, kind_of};
+use crate::kinds::{kind_by_name, kind_of, kinds, of_class};
 use crate::map::{self, Scene};
 use crate::model::{
     Bin, Counts, Coverage, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery,
@@ -28,7 +29,7 @@ impl Timeline {
 
     /// Some event of the trace shows MMIO accesses, so that their number is known.
     pub fn mmio_accesses_traced(&self) -> bool {
-        MMIO_ACCESSES.iter().any(|k| self.kind_total(*k) > 0)
+        of_class(Class::MmioAccess).any(|k| self.kind_total(k) > 0)
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -319,7 +320,7 @@ impl Timeline {
                 Some(k) => self.kinds.bins(s, Some(k), t0, t1, n),
                 None => vec![Bin::default(); n.max(1)],
             },
-            SeriesKind::Lost => self.kinds.bins(s, Some(45), t0, t1, n),
+            SeriesKind::Lost => self.kinds.bins(s, Some(Kind::Lost as u8), t0, t1, n),
             SeriesKind::Faults => self.sums.fault_bins(s, &self.engine.faults.open, None, t0, t1, n),
             SeriesKind::FaultsOf(tid) => {
                 self.sums.fault_bins(s, &self.engine.faults.open, Some(*tid), t0, t1, n)
@@ -336,9 +337,8 @@ impl Timeline {
 
     /// Events of each name that occurs, most frequent first.
     pub fn event_counts(&self) -> Vec<(Cow<'static, str>, u64)> {
-        let mut v: Vec<_> = crate::kinds::KINDS
-            .iter()
-            .map(|(k, n)| (Cow::Borrowed(*n), self.kinds.total(self.store(), *k)))
+        let mut v: Vec<_> = kinds()
+            .map(|(k, n)| (Cow::Borrowed(n), self.kinds.total(self.store(), k)))
             .filter(|x| x.1 > 0)
             .collect();
         let other = self.kinds.total(self.store(), 0);
@@ -351,7 +351,7 @@ impl Timeline {
 
     /// How many of what was replayed are events ([`Body::is_event`](mmuscope_trace::Body::is_event)).
     pub fn event_count(&self) -> u64 {
-        self.events() as u64 - NOTES.iter().map(|k| self.kind_total(*k)).sum::<u64>()
+        self.events() as u64 - of_class(Class::Note).map(|k| self.kind_total(k)).sum::<u64>()
     }
 
     pub(crate) fn kind_total(&self, kind: u8) -> u64 {

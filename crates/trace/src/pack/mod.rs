@@ -2,24 +2,24 @@
 //! fixed number of 64-bit words, and each word is stored as its difference from the same word of the last event of that kind in the block.
 //!
 //! ```text
-//! event = head u8 (kind in bits 0-5, bit 6: same CPU and task as the event before)
+//! event = head u8 (kind in bits 0-6, bit 7: same CPU and task as the event before)
 //!         time step (varint)  [who (varint)]  mask of the changed words (varint)
 //!         a nibble for each changed word: its length in bytes             the changed words (zigzag, as many bytes as said)
 //! ```
 //! The encoding of a page fault's error code is part of the kind, so that it can be set after the event was packed: the exit that decides it
 //! may be in a part of the trace that another thread reads ([`set_encoding`]).
 
-mod bodies;
-mod words;
-
 use std::sync::Arc;
 
-use crate::event::{Body, ErrorEncoding};
-use bodies::{KINDS, WORDS, flatten, unflatten};
-use words::{MAX_WORDS, Words};
+use crate::event::{Body, ErrorEncoding, Kind};
+use crate::schema::words::{MAX_WORDS, Words};
+use crate::schema::{flatten, unflatten};
+
+/// The number of kinds.
+const KINDS: usize = Kind::COUNT;
 
 /// The kind of [`Body::PageFault`]; the kinds of page faults whose encoding is known follow after all others.
-const FAULT: u8 = 19;
+const FAULT: u8 = Kind::PageFault as u8;
 const FAULT_EPT: u8 = KINDS as u8;
 const FAULT_NPF: u8 = KINDS as u8 + 1;
 const FAULT_PF: u8 = KINDS as u8 + 2;
@@ -27,14 +27,14 @@ const FAULT_PF: u8 = KINDS as u8 + 2;
 const _: () = {
     let mut k = 0;
     while k < KINDS {
-        assert!(WORDS[k] <= MAX_WORDS);
+        assert!(Kind::ALL[k].words() <= MAX_WORDS);
         k += 1;
     }
     assert!(FAULT_PF < SAME_WHO);
 };
 
 /// The bit in the head that says: CPU and task are those of the event before.
-const SAME_WHO: u8 = 1 << 6;
+const SAME_WHO: u8 = 1 << 7;
 
 /// The kind that decides about the words of an event of `kind`.
 #[inline]
@@ -143,7 +143,7 @@ impl Packer {
             self.data.resize(at + MAX_EVENT + (4 << 10), 0);
         }
         let words = &mut self.words;
-        let mut kind = flatten(body, words);
+        let mut kind = flatten(body, words) as u8;
         let last = &mut self.last[kind as usize];
         if let Body::PageFault { encoding, .. } = body {
             kind = fault_kind(*encoding);

@@ -1,6 +1,7 @@
 //! The keys, numbers and letters of a line.
 
 use super::Letters;
+use crate::event::{TRACEPOINTS, Tracepoint};
 
 /// Reads `(0x)?hex` at the start of a text, and returns the number and the rest of the text.
 pub(super) fn hex(text: &str) -> Option<(u64, &str)> {
@@ -58,15 +59,11 @@ pub(super) fn letters(text: &str) -> Option<Letters> {
     })
 }
 
-/// The name of the event in a trace line.
+/// The name of the event in a trace line, for events that have an entry's value or address.
 pub(super) fn event_of(line: &str) -> Option<String> {
-    const EVENTS: [&str; 6] = [
-        "kvm_mmu_set_spte",
-        "kvm_tdp_mmu_spte_changed",
-        "check_mmio_spte",
-        "kvm_mmu_split_huge_page",
-        "fast_page_fault",
-        "mark_mmio_spte",
-    ];
-    EVENTS.iter().find(|e| line.contains(**e)).map(|e| (*e).to_owned())
+    let has_entry = |t: &&Tracepoint| {
+        t.fields.iter().any(|f| matches!(f.column, Some("spte" | "old_spte" | "new_spte" | "sptep")))
+    };
+    let mut names = TRACEPOINTS.iter().filter(has_entry).flat_map(|t| t.names);
+    names.find(|e| line.contains(**e)).map(|e| (*e).to_owned())
 }

@@ -3,9 +3,8 @@
 //! Which base a number without `0x` is in depends on the event: where libtraceevent understood the event's print format it uses the
 //! format's own conversion, else decimal. tracefs prints `0x…` with the decimal in brackets.
 
-use crate::fields::Fields;
-use crate::names::Tp;
-use crate::text::body::{Gaps, pointer};
+use crate::fields::{Base, Fields};
+use crate::schema::text::{Gaps, real_pointer};
 
 /// The style of the pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +30,13 @@ pub(crate) fn looks_like(rest: &[u8]) -> Option<Style> {
 pub(crate) struct Pairs<'a, 'g> {
     rest: &'a [u8],
     style: Style,
-    tp: Tp,
     gaps: &'g mut Gaps,
 }
 
 impl<'a, 'g> Pairs<'a, 'g> {
-    pub(crate) fn new(rest: &'a [u8], style: Style, tp: Tp, gaps: &'g mut Gaps) -> Self {
+    pub(crate) fn new(rest: &'a [u8], style: Style, gaps: &'g mut Gaps) -> Self {
         let rest = rest.strip_prefix(UNPARSED).unwrap_or(rest);
-        Self { rest, style, tp, gaps }
+        Self { rest, style, gaps }
     }
 
     fn value(&self, name: &str) -> Option<&'a [u8]> {
@@ -57,28 +55,10 @@ impl<'a, 'g> Pairs<'a, 'g> {
         }
         None
     }
-
-    /// Whether a bare number of this field is hexadecimal, by the conversion in the event's print format.
-    fn is_hex(&self, name: &str) -> bool {
-        if self.style == Style::Unparsed
-            || matches!(self.tp, Tp::GetPage | Tp::SyncPage | Tp::UnsyncPage | Tp::PrepareZapPage)
-        {
-            return false;
-        }
-        match name {
-            "level" | "vcpu_id" | "exit_reason" | "isa" | "errno" | "reason" | "ret" | "r" | "x" | "u"
-            | "as_id" | "immediate_exit" | "type" | "len" | "write" | "gpa_match" | "index" | "slot"
-            | "created" | "unsync" | "root_count" | "rmp_level" | "psmash_ret" | "entering"
-            | "referenced" | "retry" | "failed" | "mmu_valid_gen" => false,
-            // These are printed through __print_flags (%s), which raw mode shows in decimal.
-            "error_code" => !matches!(self.tp, Tp::FastPageFault),
-            _ => true,
-        }
-    }
 }
 
 impl Fields for Pairs<'_, '_> {
-    fn num(&mut self, name: &'static str) -> Option<u64> {
+    fn num(&mut self, name: &'static str, base: Base) -> Option<u64> {
         let v = self.value(name)?;
         if let Some(h) = v.strip_prefix(b"0x") {
             return u64::from_str_radix(std::str::from_utf8(h).ok()?, 16).ok();
@@ -92,16 +72,20 @@ impl Fields for Pairs<'_, '_> {
         if let Some(n) = text.strip_prefix('-') {
             return n.parse::<u64>().ok().map(u64::wrapping_neg);
         }
-        if self.is_hex(name) { u64::from_str_radix(text, 16).ok() } else { text.parse().ok() }
+        if base == Base::Hex && self.style == Style::Raw {
+            u64::from_str_radix(text, 16).ok()
+        } else {
+            text.parse().ok()
+        }
     }
 
     fn ptr(&mut self, name: &'static str) -> Option<u64> {
         let v = self.value(name)?;
         // A decimal pointer is real: only the kernel hashes pointers, and it prints hexadecimal.
         if self.style == Style::Unparsed && !v.starts_with(b"0x") {
-            self.num(name)
+            self.num(name, Base::Decimal)
         } else {
-            pointer(v, self.gaps)
+            real_pointer(v, self.gaps)
         }
     }
 

@@ -10,7 +10,7 @@ use super::{Piece, lost};
 use super::{body, head, repair, scan};
 use crate::event::{Body, Event, StrId};
 use crate::fields::Meaning;
-use crate::names::{self, Tp};
+use crate::schema::{Class, Tp, tracepoint};
 
 /// Whether a line is not as a tool prints it, although it can be read as an event: it has the mark of a quotation, a logger's prefix, a
 /// line break, damaged blanks, quoted-printable or HTML.
@@ -102,13 +102,7 @@ impl Parser {
         }
         // If the kernel dropped the whole text of an event, the next line follows on the same line.
         if h.rest.contains(&b'[')
-            && matches!(
-                h.event,
-                b"kvm_mmu_get_page"
-                    | b"kvm_mmu_prepare_zap_page"
-                    | b"kvm_mmu_sync_page"
-                    | b"kvm_mmu_unsync_page"
-            )
+            && tracepoint(h.event).is_some_and(|tp| tp.kind.class() == Class::Page)
             && head::parse(h.rest).is_some_and(|n| !n.event.is_empty())
         {
             self.out.gaps.emptied += 1;
@@ -148,7 +142,7 @@ impl Parser {
         let tp = if let Some(tp) = self.tps.get(h.event) {
             *tp
         } else {
-            let tp = names::tracepoint(h.event);
+            let tp = tracepoint(h.event);
             if self.tps.len() < 1024 {
                 self.tps.insert(h.event.into(), tp);
             }

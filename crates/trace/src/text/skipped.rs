@@ -2,7 +2,7 @@
 
 use super::repair;
 use crate::info::TraceInfo;
-use crate::names::{self, Tp};
+use crate::schema::{Kind, tracepoint};
 
 /// Counts of lines that are not part of the trace.
 #[derive(Clone, Debug, Default)]
@@ -95,7 +95,7 @@ fn is_broken(line: &[u8], text: &str) -> bool {
     let named = text.split_whitespace().any(|w| {
         w.strip_suffix(':').is_some_and(|w| {
             let name = w.rsplit(':').next().unwrap_or(w);
-            names::tracepoint(name.as_bytes()).is_some_and(|tp| tp != Tp::Marker)
+            tracepoint(name.as_bytes()).is_some_and(|tp| tp.kind != Kind::Marker)
         })
     });
     let cpu = || {

@@ -1,15 +1,15 @@
 //! The fields of bodies as 64-bit words, in both directions.
 
-use crate::event::{ErrorEncoding, FastPfResult, Isa, Page, Role, StrId, TaskKind};
+use super::values::{ErrorEncoding, FastPfResult, Isa, Page, Role, StrId, TaskKind};
 
 /// The most words that a body has.
-pub(super) const MAX_WORDS: usize = 16;
+pub(crate) const MAX_WORDS: usize = 16;
 
 /// The words of one body.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Words {
-    pub(super) v: [u64; MAX_WORDS],
-    pub(super) n: usize,
+pub(crate) struct Words {
+    pub(crate) v: [u64; MAX_WORDS],
+    pub(crate) n: usize,
 }
 
 impl Words {
@@ -27,7 +27,7 @@ impl Words {
 }
 
 /// A field that can be stored as words.
-pub(super) trait Field: Sized {
+pub(crate) trait Field: Sized {
     /// The number of words.
     const N: usize;
     fn put(self, w: &mut Words);
@@ -117,7 +117,7 @@ impl Field for Option<StrId> {
         <Option<u32> as Field>::take(w).map(StrId)
     }
 }
-// The encoding is in the head of the event: see `fault_kind`.
+// The encoding is in the head of the event: see `fault_kind` in `pack`.
 impl Field for ErrorEncoding {
     const N: usize = 0;
     #[inline]

@@ -1,7 +1,7 @@
 //! The fields of shadow-page events in text, as the kernel and as libtraceevent's kvm plugin print them.
 
-use super::Gaps;
-use crate::event::{Page, Role};
+use super::Texts;
+use crate::schema::values::{Page, Role};
 use crate::text::scan::Scan;
 
 /// Reads access letters in any order; `None` if there is another letter.
@@ -24,7 +24,7 @@ fn access(word: &[u8], role: &mut Role) -> Option<()> {
 }
 
 /// Reads `sp gen 0 gfn 3 l3 8-byte q0 direct wux invalid nxe ad root 0 sync`, or up to 5.0 `… l3 pae q0 wux !nxe root 0 sync`.
-pub(super) fn kernel_page(s: &mut Scan<'_>) -> Option<Page> {
+fn kernel_page(s: &mut Scan<'_>) -> Option<Page> {
     let mut page = Page { role: Role { r: true, ..Role::default() }, ..Page::default() };
     s.key(b"sp ")?;
     let mut generation = None;
@@ -76,7 +76,7 @@ pub(super) fn kernel_page(s: &mut Scan<'_>) -> Option<Page> {
 
 /// Reads the plugin's `1 q0 direct wux !pae nxe wp root 0 sync`. The plugin has the role layout of kernels before 5.1; its level, quadrant,
 /// direct, access, invalid and nxe are right up to 7.1.
-pub(super) fn plugin_page(s: &mut Scan<'_>) -> Option<Page> {
+fn plugin_page(s: &mut Scan<'_>) -> Option<Page> {
     let mut page = Page { role: Role { r: true, ..Role::default() }, ..Page::default() };
     page.role.level = s.dec()? as u8;
     s.key(b"q")?;
@@ -99,13 +99,32 @@ pub(super) fn plugin_page(s: &mut Scan<'_>) -> Option<Page> {
     Some(page)
 }
 
-pub(super) fn page(s: &mut Scan<'_>, gaps: &mut Gaps) -> Option<Page> {
+/// Reads a page in the kernel's form, or in the plugin's.
+pub(in crate::schema) fn page(s: &mut Scan<'_>, cx: &mut Texts<'_>) -> Option<Page> {
     let mut k = *s;
     if let Some(p) = kernel_page(&mut k) {
         *s = k;
         return Some(p);
     }
     let p = plugin_page(s)?;
-    gaps.page_gfn += 1;
+    cx.gaps.page_gfn += 1;
     Some(p)
+}
+
+/// Reads a page and whether it is new. The kernel prints that at the end, the plugin at the start.
+pub(in crate::schema) fn new_page(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<(Page, bool)> {
+    let created = if s.key(b"new ").is_some() {
+        true
+    } else if s.key(b"existing ").is_some() {
+        false
+    } else {
+        let page = kernel_page(s)?;
+        return Some((page, s.key(b"new").is_some()));
+    };
+    s.key(b"sp ")?;
+    s.key(b"gfn ")?;
+    let gfn = s.hex()?;
+    let mut page = plugin_page(s)?;
+    page.gfn = Some(gfn);
+    Some((page, created))
 }

@@ -1,16 +1,16 @@
 //! Exits in text, from the guest and from a nested guest.
 
-use super::Gaps;
-use crate::event::{Body, Isa, StrId};
+use super::Texts;
 use crate::exits;
+use crate::schema::values::{Isa, StrId};
 use crate::strings::Strings;
 use crate::text::scan::Scan;
 
 /// Finds `name: value` pairs anywhere in a line.
-pub(super) struct Named<'a>(pub(super) Scan<'a>);
+struct Named<'a>(Scan<'a>);
 
 impl Named<'_> {
-    pub(super) fn get(&mut self, key: &[u8]) -> Option<u64> {
+    fn get(&mut self, key: &[u8]) -> Option<u64> {
         let mut s = self.0;
         while !s.0.is_empty() {
             if s.word() == key {
@@ -21,8 +21,25 @@ impl Named<'_> {
     }
 }
 
+/// The fields vcpu, reason, isa, `reason_name`, rip, info1, info2, `intr_info`, `error_code` and requests of an exit.
+type Exit = (
+    Option<u32>,
+    Option<u32>,
+    Option<Isa>,
+    StrId,
+    u64,
+    Option<u64>,
+    Option<u64>,
+    Option<u32>,
+    Option<u32>,
+    Option<u64>,
+);
+
+/// The fields vcpu, reason, isa, rip, info1 and info2 of a nested exit.
+type NestedExit = (Option<u32>, Option<u32>, Option<Isa>, Option<u64>, Option<u64>, Option<u64>);
+
 /// Reads `[vcpu 0 ]reason NAME[ FLAGS] rip 0x… info1 0x… info2 0x… intr_info 0x… error_code 0x…[ requests 0x…]`, or `… info %llx %llx`.
-pub(super) fn exit(mut s: Scan<'_>, strings: &mut Strings, gaps: &mut Gaps) -> Option<Body> {
+pub(in crate::schema) fn exit(s: &mut Scan<'_>, cx: &mut Texts<'_>) -> Option<Exit> {
     let mut vcpu = None;
     if s.key(b"vcpu ").is_some() {
         vcpu = Some(s.dec()? as u32);
@@ -46,10 +63,10 @@ pub(super) fn exit(mut s: Scan<'_>, strings: &mut Strings, gaps: &mut Gaps) -> O
     } else if s.key(b"info ").is_some() {
         info1 = Some(s.hex()?);
         info2 = Some(s.hex()?);
-        gaps.exit_vcpu += u64::from(vcpu.is_none());
+        cx.gaps.exit_vcpu += u64::from(vcpu.is_none());
     }
-    let (reason, isa, reason_name) = reason(name, strings);
-    Some(Body::Exit { vcpu, reason, reason_name, isa, rip, info1, info2, intr_info, error_code, requests })
+    let (reason, isa, reason_name) = reason(name, cx.strings);
+    Some((vcpu, reason, isa, reason_name, rip, info1, info2, intr_info, error_code, requests))
 }
 
 /// Splits a reason text into the name and the flag of a failed entry, which is bit 31 of the number.
@@ -80,7 +97,7 @@ fn reason(text: &[u8], strings: &mut Strings) -> (Option<u32>, Option<Isa>, StrI
 }
 
 /// Reads the form of kvm_exit (since 5.10) or `rip: 0x… reason: NAME ext_inf1: 0x… ext_inf2: 0x… …` (before). The plugin lacks some fields.
-pub(super) fn nested_vmexit(mut s: Scan<'_>) -> Option<Body> {
+pub(in crate::schema) fn nested_exit(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<NestedExit> {
     let mut vcpu = None;
     if s.key(b"vcpu ").is_some() {
         vcpu = Some(s.dec()? as u32);
@@ -94,7 +111,7 @@ pub(super) fn nested_vmexit(mut s: Scan<'_>) -> Option<Body> {
         let info2 = s.key(b"info2 ").and_then(|()| s.hex());
         (found, rip, info1, info2)
     } else {
-        let mut named = Named(s);
+        let mut named = Named(*s);
         let rip = named.get(b"rip:");
         let mut found = None;
         if s.until(b"reason: ").is_some() {
@@ -107,5 +124,18 @@ pub(super) fn nested_vmexit(mut s: Scan<'_>) -> Option<Body> {
         (found, rip, named.get(b"ext_inf1:"), named.get(b"ext_inf2:"))
     };
     let (reason, isa) = found.map_or((None, None), |(n, isa)| (Some(n), isa));
-    Some(Body::NestedVmexit { vcpu, reason, isa, rip, info1, info2 })
+    Some((vcpu, reason, isa, rip, info1, info2))
+}
+
+/// Reads `rip: 0x… nested_rip: 0x… nested_eptp: 0x…` in any of the kernel's spellings: the fields rip, `nested_rip` and `nested_pgd`.
+#[allow(clippy::unnecessary_wraps, reason = "all readers return an Option")]
+pub(in crate::schema) fn nested_enter(
+    s: &mut Scan<'_>,
+    _: &mut Texts<'_>,
+) -> Option<(Option<u64>, Option<u64>, Option<u64>)> {
+    let mut named = Named(*s);
+    let rip = named.get(b"rip:");
+    let nested_rip = named.get(b"nested_rip:").or_else(|| named.get(b"nrip:"));
+    let nested_pgd = [&b"nested_eptp:"[..], b"nested_cr3:", b"guest_cr3:"].iter().find_map(|k| named.get(k));
+    Some((rip, nested_rip, nested_pgd))
 }
