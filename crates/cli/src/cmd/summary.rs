@@ -157,7 +157,7 @@ fn recording(info: &TraceInfo, counts: &EventCounts, stands_out: &[StandOut]) ->
 fn notes(info: &TraceInfo, counts: &EventCounts) -> Vec<String> {
     let of_kvm = |n: &str| n.rsplit(':').next().is_some_and(|n| n.starts_with("kvm"));
     let mut notes = info.notes.clone();
-    if !counts.names().iter().any(|(n, _)| of_kvm(n)) {
+    if info.snapshots.is_empty() && !counts.names().iter().any(|(n, _)| of_kvm(n)) {
         notes.insert(0, no_kvm_event(counts.events));
     }
     notes
@@ -461,7 +461,9 @@ fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
     let mut out = String::new();
     let events: Vec<String> =
         counts.names().iter().take(8).map(|(n, c)| format!("{} {}", count(*c), printable(n))).collect();
-    let _ = writeln!(out, "\nmost frequent: {}", events.join(", "));
+    if !events.is_empty() {
+        let _ = writeln!(out, "\nmost frequent: {}", events.join(", "));
+    }
     let vms = timeline.map_or(1, |t| t.vms().len());
     let pages = |list: &[(u32, u8, u64, u64)]| {
         let one = |(vm, as_id, gfn, n): &(u32, u8, u64, u64)| {

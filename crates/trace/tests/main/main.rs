@@ -9,5 +9,6 @@ mod follow;
 mod hostile;
 mod pasted;
 mod quirks;
+mod snapshots;
 mod support;
 mod tools;
