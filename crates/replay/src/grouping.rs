@@ -13,6 +13,26 @@
 
 use mmuscope_trace::{Body, Event, Strings, Trace, TraceInfo, VmGuess};
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+
+/// Whether an event shows that its VM has page tables, or is about to make some.
+pub(crate) fn works_on_tables(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::Entry { .. }
+            | Body::Exit { .. }
+            | Body::PageFault { .. }
+            | Body::TdpSpteChanged { .. }
+            | Body::SetSpte { .. }
+            | Body::SpteRequested { .. }
+            | Body::MarkMmioSpte { .. }
+            | Body::FastPageFault { .. }
+            | Body::GetPage { .. }
+            | Body::SyncPage { .. }
+            | Body::UnsyncPage { .. }
+            | Body::PrepareZapPage { .. }
+    )
+}
 
 /// One VM as threads and page tables show it.
 #[derive(Clone, Debug)]
@@ -22,6 +42,8 @@ pub(crate) struct Group {
     pub(crate) tids: Vec<u32>,
     /// Nothing but their numbers puts some of them here: they worked on no table that another of the group did.
     pub(crate) guessed: bool,
+    /// It is one of several, of a single thread that shares no table with another: what it does may be another VM's.
+    pub(crate) alone: bool,
     pub(crate) provenance: String,
 }
 
@@ -96,6 +118,7 @@ fn as_is(guesses: &[VmGuess]) -> Vec<Group> {
         name: g.name.clone(),
         tids: g.tids.iter().copied().chain(g.vcpus.iter().map(|v| v.0)).collect(),
         guessed: false,
+        alone: false,
         provenance: g.provenance.clone(),
     };
     guesses.iter().map(group).collect()
@@ -148,6 +171,12 @@ struct Pass {
     owner: FxHashMap<u64, usize>,
     /// How often two nodes worked on one page.
     edges: FxHashMap<(usize, usize), u32>,
+    /// Whether the first that any VM did was to make a root, and nothing was lost since; `None` before that.
+    clean: Option<bool>,
+    /// Greatest level of a page-table page that each thread made.
+    made: FxHashMap<u32, u8>,
+    /// Threads, with their names, that did what only a thread does that runs a vCPU, while the event does not say which.
+    nameless: BTreeMap<u32, String>,
 }
 
 impl Pass {
@@ -186,14 +215,35 @@ impl Pass {
 
     fn event(&mut self, e: &Event, strings: &Strings) {
         const PAGE: u64 = 0x000f_ffff_ffff_f000;
+        if let Body::Lost { .. } | Body::Damage { .. } = e.body {
+            self.clean = Some(false);
+        } else if self.clean.is_none() && works_on_tables(&e.body) {
+            self.clean = Some(matches!(e.body, Body::GetPage { created: true, .. }));
+        }
         match e.body {
             Body::Entry { vcpu, .. }
             | Body::Exit { vcpu: Some(vcpu), .. }
-            | Body::PageFault { vcpu: Some(vcpu), .. } => {
+            | Body::PageFault { vcpu: Some(vcpu), .. }
+            | Body::FastPageFault { vcpu, .. } => {
                 if let Some(n) = self.node(e, strings) {
                     let r = self.nodes[n].runs.entry(vcpu).or_insert((e.ts, e.ts));
                     r.1 = e.ts;
                 }
+            }
+            Body::Exit { .. }
+            | Body::PageFault { .. }
+            | Body::UserspaceExit { .. }
+            | Body::HandleMmioPageFault { .. }
+            | Body::Mmio { .. }
+            | Body::FastMmio { .. } => {
+                if let Some(tid) = e.tid.filter(|t| !self.nameless.contains_key(t)) {
+                    self.nameless.insert(tid, strings.get(e.comm).to_owned());
+                }
+            }
+            Body::GetPage { page, created: true } => {
+                let Some(tid) = e.tid else { return };
+                let made = self.made.entry(tid).or_default();
+                *made = page.role.level.max(*made);
             }
             Body::TdpSpteChanged { level, old_spte, new_spte, .. } if level > 1 => {
                 let table = |v: u64| v & 0x83 == 3;
@@ -343,6 +393,7 @@ impl Pass {
                 by_root.entry(r).or_default().push(i);
             }
         }
+        let several = by_root.len() > 1;
         let mut out: Vec<(usize, Group)> = by_root
             .into_iter()
             .map(|(r, members)| {
@@ -380,11 +431,47 @@ impl Pass {
                 let pid = guess
                     .and_then(|g| g.pid)
                     .or_else(|| members.iter().find_map(|m| pid_of(self.nodes[*m].tid)));
-                (first, Group { pid, name: name.unwrap_or_default(), tids, guessed, provenance })
+                let alone = several && guess.is_none() && members.len() == 1;
+                (first, Group { pid, name: name.unwrap_or_default(), tids, guessed, alone, provenance })
             })
             .collect();
         out.sort_by_key(|x| x.0);
-        out.into_iter().map(|x| x.1).collect()
+        let mut groups: Vec<Group> = out.into_iter().map(|x| x.1).collect();
+        self.doubt_rootless(&mut groups);
+        self.add_nameless(&mut groups);
+        groups
+    }
+
+    /// Where the trace holds the making of every root, threads that made none work for a VM that did, though no table shows for which; or for
+    /// one that was there before the trace.
+    fn doubt_rootless(&self, groups: &mut [Group]) {
+        let tallest = self.made.values().copied().max().unwrap_or(0).min(4);
+        if groups.len() < 2 || self.clean != Some(true) || tallest < 2 {
+            return;
+        }
+        let has_root = |g: &Group| g.tids.iter().any(|t| self.made.get(t).is_some_and(|l| *l >= tallest));
+        for g in groups.iter_mut().filter(|g| g.pid.is_none() && !has_root(g)) {
+            (g.guessed, g.alone) = (true, true);
+            "threads that made no root of page tables, so that they may be another VM's; the recording does not name processes"
+                .clone_into(&mut g.provenance);
+        }
+    }
+
+    /// Beside several VMs, a thread that runs a vCPU whose number no event gives, and that shares no table with another.
+    fn add_nameless(&self, groups: &mut Vec<Group>) {
+        if groups.len() < 2 {
+            return;
+        }
+        let of = |tid: &u32| groups.iter().any(|g| g.tids.contains(tid));
+        let alone: Vec<(&u32, &String)> = self.nameless.iter().filter(|n| !of(n.0)).collect();
+        groups.extend(alone.into_iter().map(|(tid, name)| Group {
+            pid: None,
+            name: name.clone(),
+            tids: vec![*tid],
+            guessed: true,
+            alone: true,
+            provenance: "a thread that takes faults and shares no table with others, so that it may be another VM's".to_owned(),
+        }));
     }
 }
 

@@ -14,9 +14,9 @@
 use mmuscope_trace::{Body, Event, Role, StrId, Trace, snapshot};
 use rustc_hash::FxHashMap;
 
-use crate::grouping;
+use crate::grouping::{self, works_on_tables};
 use crate::model::{MmuKind, Vcpu, Vm, VmEnd, VmId};
-use crate::moment::At;
+use crate::moment::{At, NO_VM};
 use crate::threads::{NewPage, Thread};
 
 /// What is known of one VM while replaying.
@@ -53,6 +53,8 @@ pub(crate) struct VmState {
     obsoleted: bool,
     /// Greatest level of any of its page-table pages that an event named.
     tallest: u8,
+    /// Nothing shows that it is no other VM: what it does may be that one's.
+    alone: bool,
 }
 
 /// Zaps of a VM that does nothing else any more.
@@ -89,6 +91,7 @@ impl VmState {
             going: None,
             obsoleted: false,
             tallest: 0,
+            alone: false,
         }
     }
 }
@@ -146,7 +149,7 @@ impl VmMap {
             if !g.name.is_empty() {
                 vm.name = g.name;
             }
-            vm.provenance = g.provenance;
+            (vm.provenance, vm.alone) = (g.provenance, g.alone);
             if let Some(p) = g.pid {
                 // Of several VMs in one process the first is the process's.
                 self.by_pid.entry(p).or_insert(id);
@@ -211,7 +214,11 @@ impl VmMap {
 
     /// The same threads in the same VMs as another map says.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
-        self.guessed == other.guessed && self.by_tid.iter().all(|(t, v)| other.by_tid.get(t) == Some(v))
+        // With a second VM, threads may be its that were taken for the only one's.
+        let parted = self.one() && !other.one();
+        !parted
+            && self.guessed == other.guessed
+            && self.by_tid.iter().all(|(t, v)| other.by_tid.get(t) == Some(v))
     }
 
     /// Nothing that the other map says would have changed which VM an event is of.
@@ -233,6 +240,11 @@ impl VmMap {
         self.guessed
     }
 
+    /// Whether what a VM does may be another's, or is of no known VM.
+    pub(crate) fn may_be_another(&self, vm: u16) -> bool {
+        vm == NO_VM || self.vms.get(usize::from(vm)).is_some_and(|s| s.alone)
+    }
+
     /// There is one VM, so that everything is its.
     pub(crate) fn one(&self) -> bool {
         self.vms.len() < 2
@@ -243,11 +255,12 @@ impl VmMap {
         self.vms.len() < 2 || self.vms.iter().all(|v| v.pid.is_some())
     }
 
-    pub(crate) fn default_vm(&mut self) -> u16 {
+    /// The only VM of the trace, made if need be; `None` where there are several.
+    pub(crate) fn only(&mut self) -> Option<u16> {
         if self.vms.is_empty() {
             self.vms.push(VmState::new(None, String::new(), "the only one: no event names a VM".to_owned()));
         }
-        0
+        self.one().then_some(0)
     }
 
     /// Notes who acted.
@@ -263,7 +276,7 @@ impl VmMap {
         if th.vm.is_none() {
             th.vm = self.of_tid(th.tid);
             if th.vm.is_none() && vcpu.is_some() {
-                th.vm = Some(self.default_vm());
+                th.vm = self.only();
             }
         }
         let Some(vm) = th.vm else { return };
@@ -307,12 +320,19 @@ impl VmMap {
         }
     }
 
+    /// Its MMU, as far as events have shown it.
     pub(crate) fn kind_of(&self, vm: u16) -> MmuKind {
         self.vms.get(usize::from(vm)).map_or(MmuKind::Unknown, |s| s.kind)
     }
 
+    /// Whether its events show the TDP MMU. Of no known VM they do if those of every VM do whose MMU they show.
     pub(crate) fn is_tdp(&self, vm: u16) -> bool {
-        self.vms.get(usize::from(vm)).is_some_and(|s| matches!(s.kind, MmuKind::Tdp | MmuKind::Mixed))
+        let tdp = |s: &VmState| matches!(s.kind, MmuKind::Tdp | MmuKind::Mixed);
+        if vm == NO_VM {
+            let mut shown = self.vms.iter().filter(|s| s.kind != MmuKind::Unknown).peekable();
+            return shown.peek().is_some() && shown.all(tdp);
+        }
+        self.vms.get(usize::from(vm)).is_some_and(tdp)
     }
 
     pub(crate) fn as_id(&mut self, vm: u16, as_id: u8) {
@@ -376,7 +396,7 @@ impl VmMap {
 
     /// The same of all VMs.
     pub(crate) fn all_complete(&self) -> bool {
-        self.vms.iter().all(|s| s.complete || !s.acted)
+        self.clean != Some(false) && self.vms.iter().all(|s| s.complete || !s.acted)
     }
 
     /// Whether several valid roots of one address space may live at once: of a mirror, of guest mode, of another height.
@@ -388,7 +408,13 @@ impl VmMap {
     /// (its memslots may have been moved about before it ran, which makes all roots obsolete that there are not yet).
     pub(crate) fn note_activity(&mut self, vm: u16, body: &Body) {
         let sure = self.sure();
-        let Some(s) = self.vms.get_mut(usize::from(vm)) else { return };
+        let Some(s) = self.vms.get_mut(usize::from(vm)) else {
+            // Whichever VM it is of had tables before.
+            if works_on_tables(body) {
+                self.clean.get_or_insert(false);
+            }
+            return;
+        };
         match body {
             Body::GetPage { page, created: true }
                 if page.role.level == 2 && (!s.acted || matches!(s.pae_roots, 1..=3)) =>
@@ -405,18 +431,7 @@ impl VmMap {
                 (s.acted, s.complete) = (true, true);
                 self.clean.get_or_insert(true);
             }
-            Body::Entry { .. }
-            | Body::Exit { .. }
-            | Body::PageFault { .. }
-            | Body::TdpSpteChanged { .. }
-            | Body::SetSpte { .. }
-            | Body::SpteRequested { .. }
-            | Body::MarkMmioSpte { .. }
-            | Body::FastPageFault { .. }
-            | Body::GetPage { .. }
-            | Body::SyncPage { .. }
-            | Body::UnsyncPage { .. }
-            | Body::PrepareZapPage { .. } => {
+            _ if works_on_tables(body) => {
                 // Threads that are in a VM of their own only because nothing shows whose they are: a VM would begin with a root.
                 (s.acted, s.complete) = (true, !sure && self.clean == Some(true));
                 self.clean.get_or_insert(false);
