@@ -157,13 +157,13 @@ impl Engine {
 
     /// Number of a thread, with its state made if need be.
     pub(crate) fn thread(&mut self, tid: u32) -> ThreadIx {
-        let vm = || self.vms.of_tid(tid);
+        let mut vm = || self.vms.of_tid(tid, None);
         self.threads.of_tid(tid, || Thread { tid, vm: vm(), root: TableIx::NONE, ..Thread::default() })
     }
 
     /// The VM that a thread works for, or [`NO_VM`].
-    pub(crate) fn vm_of(&mut self, th: ThreadIx) -> u16 {
-        self.threads[th].vm.or_else(|| self.vms.only()).unwrap_or(NO_VM)
+    pub(crate) fn vm_of(&self, th: ThreadIx) -> u16 {
+        self.threads[th].vm.unwrap_or(NO_VM)
     }
 
     pub(crate) fn evidence(

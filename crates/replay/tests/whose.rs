@@ -3,14 +3,13 @@
 use mmuscope_replay::{
     Certainty, Entry, MmuKind, ReplayOptions, Shade, Span, StateFilter, Timeline, VmId, fixture, replay,
 };
-use mmuscope_trace::VmGuess;
+use mmuscope_trace::VmHint;
 
 /// A recording that names no process. The vCPU threads, as thread and vCPU number, are in the groups that a reader puts them in.
 fn unnamed(text: &str, groups: &[&[(u32, u32)]]) -> Timeline {
     let mut trace = fixture::trace(text).expect("fixture");
-    let group =
-        |vcpus: &&[(u32, u32)]| VmGuess { vcpus: vcpus.to_vec(), is_guess: true, ..VmGuess::default() };
-    trace.info.vms = groups.iter().map(group).collect();
+    let group = |vcpus: &&[(u32, u32)]| VmHint { vcpus: vcpus.to_vec(), ..VmHint::default() };
+    trace.info.vm_hints = groups.iter().map(group).collect();
     replay(&trace, &ReplayOptions::default())
 }
 
