@@ -7,7 +7,7 @@
 //!
 //! 1. A thread is of the VM of its process where the recording names processes and that one has a single VM, and otherwise of the VM whose page
 //!    tables it works on, as [`grouping`] finds.
-//! 2. With a single VM in the trace, every event that can be a VM's is its; with several, what is done by a thread that nothing puts into one of
+//! 2. With a single VM in the trace, every event that can be a VM's is its (a marker or the name of a task only if its thread is); with several, what is done by a thread that nothing puts into one of
 //!    them is of no known VM.
 //! 3. VMs are numbered from 0, in the order of the first events that show what their threads work on, or as the reader lists them where there is
 //!    nothing to find out.
@@ -28,7 +28,7 @@ pub(crate) use grouping::{Group, Seen, works_on_tables};
 /// How it is known which VM an event belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnerReason {
-    /// It concerns the host: a marker, a loss, the name of a task, an event of another system.
+    /// It concerns the host: a loss, or a marker, the name of a task or an event of another system, by a thread that no VM has.
     Host,
     /// The recording names the process of its thread, and that process has one VM.
     Process,
@@ -162,10 +162,11 @@ impl Attribution {
         Owner { vm, vcpu: self.vcpu(e), as_id: self.as_id(e), reason }
     }
 
-    /// The VM of an event.
+    /// The VM of an event: that of its thread, or the only one there is. A marker or the name of a task is a VM's only if its thread is.
     pub fn vm(&self, e: &Event) -> Option<VmId> {
-        let tid = e.tid.filter(|_| can_be_a_vms(&e.body))?;
-        self.of_thread(tid, e.pid).map(VmId)
+        let tid = e.tid?;
+        let known = self.put(tid, e.pid);
+        known.or_else(|| (self.one() && can_be_a_vms(&e.body)).then_some(0)).map(VmId)
     }
 
     /// The address space that an event names.
@@ -213,8 +214,13 @@ impl Attribution {
 
     /// The VM that a thread, of a process where that is known, works for.
     pub(crate) fn of_thread(&self, tid: u32, pid: Option<u32>) -> Option<u16> {
+        self.put(tid, pid).or_else(|| self.one().then_some(0))
+    }
+
+    /// The VM that a thread itself, or its process, was put into.
+    fn put(&self, tid: u32, pid: Option<u32>) -> Option<u16> {
         let by_pid = || pid.and_then(|p| self.by_pid.get(&p));
-        self.by_tid.get(&tid).or_else(by_pid).copied().or_else(|| self.one().then_some(0))
+        self.by_tid.get(&tid).or_else(by_pid).copied()
     }
 
     /// The VM that a snapshot of KVM's memory describes, by its vCPUs' threads or its process.

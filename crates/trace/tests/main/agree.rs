@@ -206,7 +206,7 @@ fn threads_and_streams_agree() {
         assert!(one == streamed, "{name} as a stream");
         assert_eq!(
             (info.events, info.vm_hints, info.lost),
-            (other.events, other.vms, other.lost),
+            (other.events, other.vm_hints, other.lost),
             "{name} as a stream"
         );
         checked += one.len();
