@@ -90,7 +90,7 @@ fn agreed(trace: &Trace, name: &str) -> (Vec<Option<VmId>>, usize) {
         if rows.is_full() {
             chunks.push(rows.take());
         }
-        if matches!(e.body, Body::PageFault { .. }) && events::gfn_of(&e.body).is_some() {
+        if matches!(e.body, Body::PageFault { .. }) && e.body.gfn().is_some() {
             *faults.entry(vms[i].map(|v| v.0.into())).or_default() += 1;
         }
     }
