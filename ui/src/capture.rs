@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use mmuscope_analysis::events::Who;
 use mmuscope_replay::{
-    AxisSegment, Entry, EntryId, EventIx, Shade, Span, State, Timeline, Vm, VmId, VmThreads,
+    Attribution, AxisSegment, Entry, EntryId, EventIx, Shade, Span, State, Timeline, VmId,
 };
-use mmuscope_trace::{Body, Event, Trace};
+use mmuscope_trace::{Event, Trace};
 
 use crate::view::Range;
 use crate::widgets::bits::FieldRow;
@@ -63,10 +62,9 @@ impl Capture {
         self.timeline.range().0
     }
 
-    /// The VM and the vCPU of each thread, with the replay's numbers of VMs.
-    pub(crate) fn who(&self) -> Who {
-        let threads = |vm: &Vm| VmThreads { pid: vm.pid, tids: vm.vcpus.iter().map(|v| v.tid).collect() };
-        Who::new(&self.trace.info, &self.timeline.vms().iter().map(threads).collect::<Vec<_>>())
+    /// Which VM, vCPU and address space each event belongs to.
+    pub(crate) fn whose(&self) -> &Attribution {
+        self.timeline.attribution()
     }
 
     /// A time on the trace's clock as nanoseconds since the first event.
@@ -201,20 +199,11 @@ impl Capture {
         event.body.gfn()
     }
 
-    /// The VM and the address space of an event, where its thread belongs to a known VM.
+    /// The VM and the address space to show an event in, where its VM is known: the address space that it names, else the VM's first.
     pub(crate) fn space_of(&self, event: &Event) -> Option<(VmId, u8)> {
-        let tid = event.tid?;
-        let vm = self
-            .timeline
-            .vms()
-            .iter()
-            .find(|v| v.vcpus.iter().any(|c| c.tid == tid) || v.pid == event.pid && v.pid.is_some())?;
-        let as_id = if let Body::TdpSpteChanged { as_id, .. } = event.body {
-            as_id
-        } else {
-            vm.as_ids.first().copied().unwrap_or(0)
-        };
-        Some((vm.id, as_id))
+        let owner = self.whose().owner(event);
+        let vm = self.timeline.vms().iter().find(|v| Some(v.id) == owner.vm)?;
+        Some((vm.id, owner.as_id.or_else(|| vm.as_ids.first().copied()).unwrap_or(0)))
     }
 
     /// A frame and a time that show much at first sight, for a picture: the longest present span of the pages that were zapped most often.

@@ -33,13 +33,13 @@ pub(crate) fn column_names() -> String {
 
 /// The rows of some events.
 pub(crate) fn rows_of(cap: &Capture, wanted: &[EventIx]) -> Vec<EventRow> {
-    let who = cap.who();
+    let whose = cap.whose();
     let mut rows = Rows::new(&EVENTS);
     let start = cap.start();
     let mut out = Vec::with_capacity(wanted.len());
     for ix in wanted {
         let Some(e) = cap.event(*ix) else { continue };
-        events::push(&mut rows, (*ix).into(), &e, &cap.trace.strings, &who, start);
+        events::push(&mut rows, (*ix).into(), &e, &cap.trace.strings, whose, start);
         let comm = fmt::clean(cap.trace.strings.get(e.comm));
         let task = match (comm.as_str(), e.tid) {
             ("", None) => String::new(),
@@ -51,7 +51,7 @@ pub(crate) fn rows_of(cap: &Capture, wanted: &[EventIx]) -> Vec<EventRow> {
             time: e.ts.saturating_sub(start),
             cpu: e.cpu.to_string(),
             task,
-            vcpu: who.vcpu(&e).map_or_else(String::new, |v| v.to_string()),
+            vcpu: whose.vcpu(&e).map_or_else(String::new, |v| v.to_string()),
             event: cap.event_name(&e).to_owned(),
             gfn: Capture::gfn_of(&e).map_or_else(String::new, fmt::gfn),
             fields: String::new(),
@@ -103,7 +103,7 @@ pub(crate) fn filter_events(
         return Ok((from..to).map(|i| i as EventIx).collect());
     }
     let filter = Filter::new(text, &EVENTS).map_err(|e| e.to_string())?;
-    let who = cap.who();
+    let whose = cap.whose();
     let mut rows = Rows::new(&EVENTS);
     let mut out = Vec::new();
     let mut first = from;
@@ -113,7 +113,7 @@ pub(crate) fn filter_events(
         first += hits.len();
     };
     for (id, e) in (from as u64..).zip(store.range(from..to)) {
-        events::push(&mut rows, id, &e, &cap.trace.strings, &who, cap.start());
+        events::push(&mut rows, id, &e, &cap.trace.strings, whose, cap.start());
         if rows.is_full() {
             flush(&mut rows);
         }

@@ -1,17 +1,17 @@
 //! The table `events`: one row per event, one column per field.
 //!
 //! [`push`] adds an event to a table and [`EventFilter`] selects events; `mmuscope events` and the viewer's event table call both. Nothing
-//! here looks at a replay: an event is shown with what its own record holds, plus the VM and vCPU that [`Who`] finds for its thread. Which column
+//! here looks at a replay: an event is shown with what its own record holds, plus the VM and vCPU that [`Attribution`] finds for it. Which column
 //! shows which field of an event is in the schema of events (`crates/trace/src/schema`).
 
 mod filter;
 
 pub use filter::{EventFilter, name_fits};
+/// Whose events are: [`push`] and [`EventFilter::passes`] take it.
+pub use mmuscope_replay::Attribution;
 
 use crate::table::{Rows, table};
-use mmuscope_replay::{VmSearch, VmThreads};
-use mmuscope_trace::{Body, Cell, Event, Kind, Strings, TaskKind, Trace, TraceInfo, event_name};
-use std::collections::BTreeMap;
+use mmuscope_trace::{Body, Cell, Event, Kind, Strings, TaskKind, event_name};
 use std::sync::LazyLock;
 
 table! {
@@ -82,84 +82,8 @@ table! {
     }
 }
 
-/// The VM and the vCPU of each thread. VMs have the numbers that a replay gives them, so that `events` and every other table agree.
-#[derive(Clone, Debug, Default)]
-pub struct Who {
-    vm: BTreeMap<u32, u32>,
-    vm_of_pid: BTreeMap<u32, u32>,
-    vcpu: BTreeMap<u32, u32>,
-    only: Option<u32>,
-    vms: u32,
-}
-
-impl Who {
-    /// Finds the VMs and vCPUs of a trace in memory.
-    pub fn of(trace: &Trace) -> Self {
-        Self::new(&trace.info, &VmSearch::of(trace))
-    }
-
-    /// Takes the vCPUs from the reader's `info`, and the VMs that a search found; a VM's place in `vms` is its number.
-    pub fn new(info: &TraceInfo, vms: &[VmThreads]) -> Self {
-        let only = (vms.len() == 1).then_some(0);
-        let mut who = Self { only, vms: vms.len() as u32, ..Self::default() };
-        for (n, vm) in vms.iter().enumerate() {
-            let n = n as u32;
-            who.vm.extend(vm.tids.iter().map(|tid| (*tid, n)));
-            if let Some(pid) = vm.pid {
-                // Of several VMs in one process the first is the process's.
-                who.vm_of_pid.entry(pid).or_insert(n);
-            }
-        }
-        who.vcpu.extend(info.vms.iter().flat_map(|vm| &vm.vcpus).copied());
-        who
-    }
-
-    /// Number of VMs in the trace.
-    pub fn vms(&self) -> u32 {
-        self.vms
-    }
-
-    /// The VM of an event's thread: by thread, else by process, else the only VM there is.
-    pub fn vm(&self, e: &Event) -> Option<u32> {
-        let by_tid = e.tid.and_then(|t| self.vm.get(&t));
-        let by_pid = || e.pid.and_then(|p| self.vm_of_pid.get(&p));
-        by_tid.or_else(by_pid).copied().or_else(|| self.only.filter(|_| can_belong_to_a_vm(&e.body)))
-    }
-
-    /// The vCPU of an event: the number in the event itself, else the one of its thread.
-    pub fn vcpu(&self, e: &Event) -> Option<u32> {
-        own_vcpu(&e.body).or_else(|| e.tid.and_then(|t| self.vcpu.get(&t)).copied())
-    }
-}
-
-/// Whether an event can belong to a VM. Markers, task names, losses and events of other systems concern the host.
-fn can_belong_to_a_vm(body: &Body) -> bool {
-    !matches!(
-        body,
-        Body::Marker { .. }
-            | Body::Lost { .. }
-            | Body::Damage { .. }
-            | Body::Snapshot { .. }
-            | Body::Task { .. }
-            | Body::Other { .. }
-    )
-}
-
-fn own_vcpu(body: &Body) -> Option<u32> {
-    match *body {
-        Body::FastPageFault { vcpu, .. }
-        | Body::Entry { vcpu, .. }
-        | Body::PmlFull { vcpu }
-        | Body::DirtyRingExit { vcpu }
-        | Body::RmpFault { vcpu, .. }
-        | Body::SmmTransition { vcpu, .. } => Some(vcpu),
-        Body::PageFault { vcpu, .. } | Body::Exit { vcpu, .. } | Body::NestedVmexit { vcpu, .. } => vcpu,
-        _ => None,
-    }
-}
-
 /// Adds an event as a row. `id` is its number in the trace, from 0; `base` is the time on the trace's clock that `ts` counts from.
-pub fn push(rows: &mut Rows, id: u64, e: &Event, strings: &Strings, who: &Who, base: u64) {
+pub fn push(rows: &mut Rows, id: u64, e: &Event, strings: &Strings, whose: &Attribution, base: u64) {
     rows.row();
     rows.set(C::ts, e.ts.saturating_sub(base));
     rows.set(C::cpu, e.cpu);
@@ -169,8 +93,8 @@ pub fn push(rows: &mut Rows, id: u64, e: &Event, strings: &Strings, who: &Who, b
     if !comm.is_empty() {
         rows.set(C::comm, comm);
     }
-    rows.set(C::vm, who.vm(e));
-    rows.set(C::vcpu, who.vcpu(e));
+    rows.set(C::vm, whose.vm(e).map(|v| v.0));
+    rows.set(C::vcpu, whose.vcpu(e));
     rows.set(C::event, event_name(&e.body, strings));
     rows.set(C::gfn, e.body.gfn());
     rows.set(C::event_id, id);

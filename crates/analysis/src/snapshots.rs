@@ -23,10 +23,18 @@ pub fn sentence(s: &Snapshot) -> String {
         )
     };
     if s.settled > 0 {
-        out += &format!("; {} that were not known are now", counted(s.settled, "entry", "entries"));
+        out.push_str("; ");
+        out.push_str(&counted(s.settled, "entry", "entries"));
+        out.push_str(if s.settled == 1 {
+            " that was not known is now"
+        } else {
+            " that were not known are now"
+        });
     }
     if s.incomplete > 0 {
-        out += &format!("; {} not read completely", counted(s.incomplete.into(), "VM was", "VMs were"));
+        out.push_str("; ");
+        out.push_str(&counted(s.incomplete.into(), "VM was", "VMs were"));
+        out.push_str(" not read completely");
     }
     out + &format!(" ({} in {})", tables, duration(s.end.saturating_sub(s.start)))
 }

@@ -3,8 +3,7 @@
 //! `mmuscope summary` feeds it every event, also of a trace that is too large to keep: its memory does not grow with the number of events.
 //! It never replays; what only a replay knows (zaps, address spaces) is not here.
 
-use crate::events::Who;
-use mmuscope_replay::MmioAccesses;
+use mmuscope_replay::{Attribution, MmioAccesses};
 use mmuscope_trace::{Body, Event, StrId, Strings, event_name};
 use std::collections::HashMap;
 
@@ -35,7 +34,7 @@ const MARKS: usize = 1000;
 
 impl EventCounts {
     /// Counts an event. Records that are no event (losses, damage) are passed over.
-    pub fn add(&mut self, e: &Event, strings: &Strings, who: &Who) {
+    pub fn add(&mut self, e: &Event, strings: &Strings, whose: &Attribution) {
         if !e.body.is_event() {
             return;
         }
@@ -57,7 +56,7 @@ impl EventCounts {
                 None => {}
             }
         }
-        let page = |gfn| (who.vm(e).unwrap_or(0), gfn);
+        let page = |gfn| (whose.vm(e).map(|v| v.0.into()), gfn);
         if let Some(gpa) = self.accesses.address(e) {
             self.mmio.add(Some(page(gpa >> 12)));
         }
@@ -88,24 +87,24 @@ impl EventCounts {
         all
     }
 
-    /// The `n` guest frames with the most `kvm_page_fault` events: VM, frame, number of events. A replay knows more faults, and the frames of
+    /// The `n` guest frames with the most `kvm_page_fault` events: VM, where it is known, frame, number of events. A replay knows more faults, and the frames of
     /// more of them.
-    pub fn top_faults(&self, n: usize) -> Vec<(u32, u64, u64)> {
+    pub fn top_faults(&self, n: usize) -> Vec<(Option<u32>, u64, u64)> {
         self.faults.top(n)
     }
 
-    /// The `n` guest frames with the most MMIO accesses: VM, frame, number of accesses.
-    pub fn top_mmio(&self, n: usize) -> Vec<(u32, u64, u64)> {
+    /// The `n` guest frames with the most MMIO accesses: VM, where it is known, frame, number of accesses.
+    pub fn top_mmio(&self, n: usize) -> Vec<(Option<u32>, u64, u64)> {
         self.mmio.top(n)
     }
 }
 
 /// Number of events per page (VM and frame), in bounded memory.
 #[derive(Clone, Debug, Default)]
-struct Busiest(HashMap<(u32, u64), u64>);
+struct Busiest(HashMap<(Option<u32>, u64), u64>);
 
 impl Busiest {
-    fn add(&mut self, page: Option<(u32, u64)>) {
+    fn add(&mut self, page: Option<(Option<u32>, u64)>) {
         let Some(page) = page else { return };
         *self.0.entry(page).or_insert(0) += 1;
         if self.0.len() > TRACKED {
@@ -118,7 +117,7 @@ impl Busiest {
         }
     }
 
-    fn top(&self, n: usize) -> Vec<(u32, u64, u64)> {
+    fn top(&self, n: usize) -> Vec<(Option<u32>, u64, u64)> {
         let mut all: Vec<_> = self.0.iter().map(|(&(vm, gfn), &count)| (vm, gfn, count)).collect();
         all.sort_by(|a, b| b.2.cmp(&a.2).then((a.0, a.1).cmp(&(b.0, b.1))));
         all.truncate(n);

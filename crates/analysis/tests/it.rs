@@ -2,6 +2,8 @@
 
 #[path = "support/rows.rs"]
 mod rows;
+#[path = "support/whose.rs"]
+mod whose;
 
 use mmuscope_analysis::Filter;
 use mmuscope_analysis::events::EVENTS;

@@ -5,7 +5,7 @@ use mmuscope_replay::{LayoutOverride, ReplayOptions};
 use mmuscope_spte::LayoutSpec;
 use mmuscope_trace::{
     Body, ErrorEncoding, Event, EventStore, FastPfResult, Isa, Page, RecordedEvents, Role, StrId, TaskInfo,
-    TaskKind, Trace, VmGuess,
+    TaskKind, Trace, VmHint,
 };
 
 /// Layouts that a scenario may be of, each with its own rules of what the kernel traces. One index more stands for none: it is inferred.
@@ -154,7 +154,7 @@ impl Scenario {
                 let task = |tid: &u32| TaskInfo { tid: *tid, pid: Some(pid), ..TaskInfo::default() };
                 t.info.tasks.extend(tids.iter().map(task));
                 let provenance = "scenario".to_owned();
-                t.info.vms.push(VmGuess { pid: Some(pid), tids, provenance, ..VmGuess::default() });
+                t.info.vm_hints.push(VmHint { pid: Some(pid), tids, provenance, ..VmHint::default() });
             }
         }
         (t, options)

@@ -10,11 +10,12 @@ use crate::faults::FaultTracker;
 use crate::gaps::{Gap, Gaps, Reread, gap_evidence, reread_evidence};
 use crate::keys::{Key, TableIx};
 use crate::model::{Evidence, EvidenceKind, MmuKind, Shade, VmId};
-use crate::moment::At;
+use crate::moment::{At, NO_VM};
 use crate::recorded::Recorded;
 use crate::silent::state::Silent;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
+use crate::tdp::unattributed::Unattributed;
 use crate::threads::{Thread, ThreadIx, Threads};
 use crate::vms::VmMap;
 
@@ -31,8 +32,8 @@ pub(crate) struct Engine {
     pub(crate) live: FxHashMap<Key, Vec<TableIx>>,
     /// Where tables were known at any time.
     pub(crate) places: rustc_hash::FxHashSet<(u16, Key)>,
-    /// Frames that a fast fault changed in an entry that was not found: it did not hold its next old value all the time.
-    pub(crate) unattributed: rustc_hash::FxHashSet<u64>,
+    /// Changes of entries that were not found: such an entry did not hold its next old value all the time.
+    pub(crate) unattributed: Unattributed,
     /// Attached table of a host page.
     pub(crate) by_page: FxHashMap<u64, TableIx>,
     /// Table that was last torn down in a host page.
@@ -89,7 +90,7 @@ impl Engine {
             threads: Threads::default(),
             live: FxHashMap::default(),
             places: rustc_hash::FxHashSet::default(),
-            unattributed: rustc_hash::FxHashSet::default(),
+            unattributed: Unattributed::default(),
             by_page: FxHashMap::default(),
             dying: FxHashMap::default(),
             child_of: FxHashMap::default(),
@@ -156,15 +157,13 @@ impl Engine {
 
     /// Number of a thread, with its state made if need be.
     pub(crate) fn thread(&mut self, tid: u32) -> ThreadIx {
-        let vm = || self.vms.of_tid(tid);
+        let mut vm = || self.vms.of_tid(tid, None);
         self.threads.of_tid(tid, || Thread { tid, vm: vm(), root: TableIx::NONE, ..Thread::default() })
     }
 
-    pub(crate) fn vm_of(&mut self, th: ThreadIx) -> u16 {
-        match self.threads[th].vm {
-            Some(v) => v,
-            None => self.vms.default_vm(),
-        }
+    /// The VM that a thread works for, or [`NO_VM`].
+    pub(crate) fn vm_of(&self, th: ThreadIx) -> u16 {
+        self.threads[th].vm.unwrap_or(NO_VM)
     }
 
     pub(crate) fn evidence(
@@ -176,8 +175,8 @@ impl Engine {
         gfn: u64,
         values: (Option<u64>, Option<u64>),
     ) {
-        // Made-up files could hold one for every event: the count goes on, the list does not.
-        if self.evidence.len() < MAX_EVIDENCE {
+        // Made-up files could hold one for every event: the count goes on, the list does not. Of no known VM it is evidence of nothing.
+        if self.evidence.len() < MAX_EVIDENCE && !at.nobodys() {
             self.evidence.push(Evidence {
                 kind,
                 ts: at.ts,

@@ -29,7 +29,7 @@
 use mmuscope_spte::{AdType, Format, Layout, LayoutSpec, Leaf, Mode, Resolved, Traces};
 use mmuscope_trace::{
     Body, ErrorEncoding, Event, FastPfResult, Isa, Kind, Page, RecordedEvents, Role, StrId, TaskInfo, Trace,
-    Tracepoint, VmGuess,
+    Tracepoint, VmHint,
 };
 
 use crate::kinds::kinds;
@@ -264,11 +264,11 @@ impl Maker {
         for t in &tids {
             self.trace.info.tasks.push(TaskInfo { tid: *t, pid: Some(pid), ..TaskInfo::default() });
         }
-        self.trace.info.vms.push(VmGuess {
+        self.trace.info.vm_hints.push(VmHint {
             pid: Some(pid),
             tids,
             provenance: "fixture".to_owned(),
-            ..VmGuess::default()
+            ..VmHint::default()
         });
         Ok(())
     }

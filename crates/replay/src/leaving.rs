@@ -11,7 +11,8 @@ use crate::threads::ThreadIx;
 impl Engine {
     /// Closes a thread's fault that the event before was the last of.
     pub(crate) fn leave(&mut self, th: ThreadIx, ev: u32) {
-        let tdp = self.vms.is_tdp(self.threads[th].vm.unwrap_or(0));
+        let vm = self.vm_of(th);
+        let tdp = self.vms.is_tdp(vm);
         self.faults.leave(&mut self.threads[th], tdp, ev);
     }
 

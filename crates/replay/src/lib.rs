@@ -14,6 +14,7 @@
 #![allow(clippy::semicolon_if_nothing_returned, reason = "single calls as match arms")]
 
 mod ahead;
+mod attribution;
 mod axis;
 mod counts;
 mod ends;
@@ -23,7 +24,6 @@ mod faults;
 pub mod fixture;
 mod frames;
 mod gaps;
-mod grouping;
 mod infer;
 mod keys;
 mod kinds;
@@ -54,8 +54,8 @@ mod tops;
 mod vms;
 mod zaps;
 
+pub use attribution::{Attribution, Owner, OwnerReason, VmSearch};
 pub use axis::{AxisSegment, GfnAxis, SpaceAxis};
-pub use grouping::{VmSearch, VmThreads};
 pub use infer::{Gathered, LayoutInfo, LayoutOverride, LayoutPart, evidence, release_points};
 pub use load::{Glimpse, load};
 pub use mmio::MmioAccesses;

@@ -127,7 +127,7 @@ mod tests {
                 let (got_trace, got) =
                     load_from(3000, &paths, &read, &opts, Some(&mut seen)).expect("a sample");
                 assert!(got_trace.events.iter().eq(trace.events.iter()), "{}", file.display());
-                assert_eq!(got_trace.info.vms, trace.info.vms);
+                assert_eq!(got_trace.info.vm_hints, trace.info.vm_hints);
                 let spans = |t: &Timeline| t.all_spans(&SpanFilter::default()).collect::<Vec<_>>();
                 assert_eq!(spans(&got), spans(&want), "{}", file.display());
                 assert!(got.faults().eq(want.faults()), "{}", file.display());

@@ -45,17 +45,16 @@ impl Engine {
         self.goes_on(th, e, ev, ts);
         let vm_known = self.vms.sure() && self.threads[th].vm.is_some() || self.vms.one();
         let at = At { th, vm: self.vm_of(th), vm_known, ev, ts };
-        if self.threads[th].vm.is_some() || self.vms.one() {
-            self.vms.note_activity(at.vm, &e.body);
-            self.note_life(at, &e.body);
-        }
+        self.vms.note_activity(at.vm, &e.body);
+        self.note_life(at, &e.body);
         self.end_fault(at, &e.body);
         self.apply_event(at, e);
         self.silent_step(at, e);
         self.unseen_fast_fault(at, e);
-        let vm = self.threads[th].vm.unwrap_or(0);
-        let tdp = self.vms.is_tdp(vm);
-        self.faults.step(&mut self.threads[th], vm, tdp, ev, ts, e);
+        if !at.nobodys() {
+            let tdp = self.vms.is_tdp(at.vm);
+            self.faults.step(&mut self.threads[th], at.vm, tdp, ev, ts, e);
+        }
         self.threads[th].prev_ts = ts;
     }
 

@@ -38,7 +38,6 @@ pub(crate) struct Thread {
     pub(crate) tid: u32,
     pub(crate) vm: Option<u16>,
     pub(crate) vcpu: Option<u32>,
-    pub(crate) named: bool,
     /// Time of its event before this one.
     pub(crate) prev_ts: u64,
     /// Tables it is tearing down.

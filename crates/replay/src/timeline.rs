@@ -189,8 +189,9 @@ impl Timeline {
                     if matches!(e.body, Body::Mmio { .. } | Body::FastMmio { .. } | Body::MarkMmioSpte { .. })
                     {
                         // The vCPU's thread, or one that synchronises its shadow pages.
-                        let vm = e.tid.and_then(|t| self.engine.vms.of_tid(t)).unwrap_or(0);
-                        self.mmio_seen.note(vm, self.engine.last_ts, e);
+                        if let Some(vm) = self.engine.vms.attribution.vm(e) {
+                            self.mmio_seen.note(vm.0, self.engine.last_ts, e);
+                        }
                     }
                 }
             }

@@ -1,30 +1,28 @@
-//! [`VmMap`]: which VM an event belongs to, and what is known of each VM. No event says whose it is: threads, processes and page tables do. The
-//! engine asks for the VM of each thread ([`VmMap::of_tid`]) and rules ask how sure that is ([`VmMap::sure`], [`VmMap::guessed`],
-//! [`VmMap::complete`]); nothing here looks at entries.
+//! [`VmMap`]: what is known of each VM while the trace is replayed. Whose an event is, [`Attribution`] says; this holds what follows for the VM: its
+//! MMU, its roots, whether its making is in the trace, its end. Rules ask by the VM's number; nothing here looks at entries.
 //!
 //! The rule in five sentences:
 //!
-//! 1. A thread is of the VM that [`crate::grouping`] or the recording's processes put it in, and with a single VM in the trace everything is its.
-//! 2. A thread of no known VM works for the first VM until a table says otherwise, and such an answer is never beyond doubt.
-//! 3. A VM is complete if the first thing it did was to make its root (with PAE: four tables) and nothing was lost since: only then is all that it
-//!    maps in the trace.
+//! 1. A VM's life is made of the events of its threads; what a thread of no known VM does is part of none, and shows at most that tables were there
+//!    before the trace.
+//! 2. A VM is complete, so that all that it maps is in the trace, if the first thing it did was to make its root (with PAE: four tables) and nothing
+//!    was lost since.
+//! 3. Where threads are in their VMs by what they work on, all VMs are complete or none counts as it, and one that made no root is, if the first
+//!    thing in the trace was the making of another's.
 //! 4. Which MMU it has is what its events show: a change event is the TDP MMU's, shadow pages are shadow paging's.
-//! 5. It ended if its process or all of its vCPU threads ended, or if its tables were zapped with a root and nothing of it followed.
+//! 5. It ended if all of its vCPU threads ended, and its process where that is known, or if its tables were zapped with a root and nothing of it
+//!    followed.
 
 use mmuscope_trace::{Body, Event, Role, StrId, Trace, snapshot};
-use rustc_hash::FxHashMap;
 
-use crate::grouping;
+use crate::attribution::{Attribution, Seen, works_on_tables};
 use crate::model::{MmuKind, Vcpu, Vm, VmEnd, VmId};
-use crate::moment::At;
+use crate::moment::{At, NO_VM};
 use crate::threads::{NewPage, Thread};
 
 /// What is known of one VM while replaying.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct VmState {
-    pub(crate) pid: Option<u32>,
-    pub(crate) name: String,
-    pub(crate) provenance: String,
     pub(crate) kind: MmuKind,
     pub(crate) as_ids: Vec<u8>,
     pub(crate) first: Option<u64>,
@@ -66,47 +64,15 @@ struct Going {
     root: bool,
 }
 
-impl VmState {
-    fn new(pid: Option<u32>, name: String, provenance: String) -> Self {
-        Self {
-            pid,
-            name,
-            provenance,
-            kind: MmuKind::Unknown,
-            as_ids: Vec::new(),
-            first: None,
-            last: 0,
-            roots: Vec::new(),
-            top: 0,
-            complete: false,
-            acted: false,
-            pae_roots: 0,
-            ended: Vec::new(),
-            renewed: None,
-            several_roots: false,
-            vcpus: Vec::new(),
-            comm: StrId::default(),
-            going: None,
-            obsoleted: false,
-            tallest: 0,
-        }
-    }
-}
-
 /// The VMs of a trace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct VmMap {
+    /// Whose the events are. It numbers the VMs.
+    pub(crate) attribution: Attribution,
     pub(crate) vms: Vec<VmState>,
     /// The first thing any VM did was to make a root, and nothing was lost since.
     clean: Option<bool>,
-    by_tid: FxHashMap<u32, u16>,
-    by_pid: FxHashMap<u32, u16>,
-    /// There are several VMs, and of some thread nothing but its number says which it works for.
-    guessed: bool,
-    seen: grouping::Seen,
-    /// Name of each thread that acted, for stories.
-    pub(crate) comms: FxHashMap<u32, StrId>,
-    pub(crate) vcpu_of: FxHashMap<u32, u32>,
+    seen: Seen,
     /// Name of the thread whose event is being looked at.
     now: StrId,
 }
@@ -124,71 +90,22 @@ impl VmMap {
         m
     }
 
-    /// Takes over what the reader found out about threads and processes, and what the page tables say where it could not.
+    /// Takes over what the trace, grown longer, shows of its VMs. They must be those of before, or more.
     pub(crate) fn update(&mut self, trace: &Trace) {
-        let groups = grouping::groups(trace, &mut self.seen);
-        self.guessed = groups.len() > 1 && groups.iter().any(|g| g.guessed);
-        for g in groups {
-            if self.vms.len() >= usize::from(u16::MAX) {
-                break;
-            }
-            let known = g
-                .pid
-                .and_then(|p| self.by_pid.get(&p))
-                .or_else(|| g.tids.iter().find_map(|t| self.by_tid.get(t)))
-                .copied();
-            let id = known.unwrap_or_else(|| {
-                self.vms.push(VmState::new(g.pid, g.name.clone(), g.provenance.clone()));
-                (self.vms.len() - 1) as u16
-            });
-            let vm = &mut self.vms[usize::from(id)];
-            vm.pid = vm.pid.or(g.pid);
-            if !g.name.is_empty() {
-                vm.name = g.name;
-            }
-            vm.provenance = g.provenance;
-            if let Some(p) = g.pid {
-                // Of several VMs in one process the first is the process's.
-                self.by_pid.entry(p).or_insert(id);
-            }
-            for t in g.tids {
-                self.by_tid.insert(t, id);
-            }
-        }
-        for t in &trace.info.tasks {
-            if let Some(vm) = t.pid.and_then(|p| self.by_pid.get(&p)).copied() {
-                self.by_tid.entry(t.tid).or_insert(vm);
-            }
+        let before = std::mem::replace(&mut self.attribution, Attribution::grown(trace, &mut self.seen));
+        self.attribution.keep_vcpus(&before);
+        if self.vms.len() < self.attribution.vms() {
+            self.vms.resize_with(self.attribution.vms(), VmState::default);
         }
     }
 
-    /// The VM that a snapshot describes, by its process and its vCPUs' threads; it is added where no event has shown it.
+    /// The VM that a snapshot describes, by its process and its vCPUs' threads.
     pub(crate) fn of_snapshot(&mut self, v: &snapshot::Vm) -> Option<u16> {
-        let tids = || v.vcpus.iter().filter_map(|c| c.tid);
-        let known = tids()
-            .find_map(|t| self.by_tid.get(&t))
-            .or_else(|| self.by_pid.get(&v.pid).filter(|_| v.pid != 0))
-            .copied();
-        let id = match known {
-            Some(id) => id,
-            None if self.vms.len() < usize::from(u16::MAX) => {
-                let pid = (v.pid != 0).then_some(v.pid);
-                self.vms.push(VmState::new(pid, v.name.clone(), "read in KVM's own memory".to_owned()));
-                (self.vms.len() - 1) as u16
-            }
-            None => return None,
-        };
-        if v.pid != 0 {
-            self.by_pid.entry(v.pid).or_insert(id);
-        }
-        for t in tids() {
-            self.by_tid.entry(t).or_insert(id);
+        let id = self.attribution.of_snapshot(v)?;
+        if self.vms.len() <= usize::from(id) {
+            self.vms.resize_with(usize::from(id) + 1, VmState::default);
         }
         let s = &mut self.vms[usize::from(id)];
-        s.pid = s.pid.or((v.pid != 0).then_some(v.pid));
-        if s.name.is_empty() {
-            s.name.clone_from(&v.name);
-        }
         s.first.get_or_insert(v.at);
         s.last = s.last.max(v.at);
         Some(id)
@@ -211,43 +128,41 @@ impl VmMap {
 
     /// The same threads in the same VMs as another map says.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
-        self.guessed == other.guessed && self.by_tid.iter().all(|(t, v)| other.by_tid.get(t) == Some(v))
+        self.attribution.agrees(&other.attribution)
     }
 
     /// Nothing that the other map says would have changed which VM an event is of.
     pub(crate) fn suffices(&self, other: &Self) -> bool {
-        other.vms.len() < 2 || (self.vms.len() == other.vms.len() && self.by_tid == other.by_tid)
+        self.attribution.suffices(&other.attribution)
     }
 
-    pub(crate) fn of_tid(&self, tid: u32) -> Option<u16> {
-        match self.by_tid.get(&tid) {
-            Some(v) => Some(*v),
-            // With one VM in the trace, every event is its.
-            None if self.vms.len() == 1 => Some(0),
-            None => None,
+    /// The VM of a thread, made if it is the only one.
+    pub(crate) fn of_tid(&mut self, tid: u32, pid: Option<u32>) -> Option<u16> {
+        let vm = self.attribution.of_thread(tid, pid)?;
+        if self.vms.len() <= usize::from(vm) {
+            self.vms.resize_with(usize::from(vm) + 1, VmState::default);
         }
+        Some(vm)
     }
 
     /// Of some thread nothing but its number says which VM it works for: then its VM may show tables of another, and that one lack them.
     pub(crate) fn guessed(&self) -> bool {
-        self.guessed
+        self.attribution.guessed()
+    }
+
+    /// Whether what a VM does may be another's, or is of no known VM.
+    pub(crate) fn may_be_another(&self, vm: u16) -> bool {
+        vm == NO_VM || self.attribution.group(vm).is_some_and(|g| g.alone)
     }
 
     /// There is one VM, so that everything is its.
     pub(crate) fn one(&self) -> bool {
-        self.vms.len() < 2
+        self.attribution.one()
     }
 
     /// Threads are in their VMs beyond doubt: there is one, or the recording names the processes.
     pub(crate) fn sure(&self) -> bool {
-        self.vms.len() < 2 || self.vms.iter().all(|v| v.pid.is_some())
-    }
-
-    pub(crate) fn default_vm(&mut self) -> u16 {
-        if self.vms.is_empty() {
-            self.vms.push(VmState::new(None, String::new(), "the only one: no event names a VM".to_owned()));
-        }
-        0
+        self.attribution.sure()
     }
 
     /// Notes who acted.
@@ -261,10 +176,7 @@ impl VmMap {
             _ => None,
         };
         if th.vm.is_none() {
-            th.vm = self.of_tid(th.tid);
-            if th.vm.is_none() && vcpu.is_some() {
-                th.vm = Some(self.default_vm());
-            }
+            th.vm = self.of_tid(th.tid, e.pid);
         }
         let Some(vm) = th.vm else { return };
         let s = &mut self.vms[usize::from(vm)];
@@ -277,17 +189,12 @@ impl VmMap {
             && th.vcpu != Some(v)
         {
             th.vcpu = Some(v);
-            self.vcpu_of.insert(th.tid, v);
-            self.comms.insert(th.tid, e.comm);
+            self.attribution.note_vcpu(th.tid, v);
             if let Some(x) = s.vcpus.iter_mut().find(|x| x.0 == th.tid) {
                 x.1 = Some(v);
             } else {
                 s.vcpus.push((th.tid, Some(v), e.comm));
             }
-        }
-        if !th.named {
-            th.named = true;
-            self.comms.insert(th.tid, e.comm);
         }
     }
 
@@ -307,12 +214,19 @@ impl VmMap {
         }
     }
 
+    /// Its MMU, as far as events have shown it.
     pub(crate) fn kind_of(&self, vm: u16) -> MmuKind {
         self.vms.get(usize::from(vm)).map_or(MmuKind::Unknown, |s| s.kind)
     }
 
+    /// Whether its events show the TDP MMU. Of no known VM they do if those of every VM do whose MMU they show.
     pub(crate) fn is_tdp(&self, vm: u16) -> bool {
-        self.vms.get(usize::from(vm)).is_some_and(|s| matches!(s.kind, MmuKind::Tdp | MmuKind::Mixed))
+        let tdp = |s: &VmState| matches!(s.kind, MmuKind::Tdp | MmuKind::Mixed);
+        if vm == NO_VM {
+            let mut shown = self.vms.iter().filter(|s| s.kind != MmuKind::Unknown).peekable();
+            return shown.peek().is_some() && shown.all(tdp);
+        }
+        self.vms.get(usize::from(vm)).is_some_and(tdp)
     }
 
     pub(crate) fn as_id(&mut self, vm: u16, as_id: u8) {
@@ -349,7 +263,7 @@ impl VmMap {
         }
     }
 
-    /// The oldest root of this level that no event has filled yet.
+    /// The newest root of this level that no event has filled yet.
     pub(crate) fn take_root(
         &mut self,
         vm: u16,
@@ -376,7 +290,7 @@ impl VmMap {
 
     /// The same of all VMs.
     pub(crate) fn all_complete(&self) -> bool {
-        self.vms.iter().all(|s| s.complete || !s.acted)
+        self.clean != Some(false) && self.vms.iter().all(|s| s.complete || !s.acted)
     }
 
     /// Whether several valid roots of one address space may live at once: of a mirror, of guest mode, of another height.
@@ -388,7 +302,13 @@ impl VmMap {
     /// (its memslots may have been moved about before it ran, which makes all roots obsolete that there are not yet).
     pub(crate) fn note_activity(&mut self, vm: u16, body: &Body) {
         let sure = self.sure();
-        let Some(s) = self.vms.get_mut(usize::from(vm)) else { return };
+        let Some(s) = self.vms.get_mut(usize::from(vm)) else {
+            // Whichever VM it is of had tables before.
+            if works_on_tables(body) {
+                self.clean.get_or_insert(false);
+            }
+            return;
+        };
         match body {
             Body::GetPage { page, created: true }
                 if page.role.level == 2 && (!s.acted || matches!(s.pae_roots, 1..=3)) =>
@@ -405,18 +325,7 @@ impl VmMap {
                 (s.acted, s.complete) = (true, true);
                 self.clean.get_or_insert(true);
             }
-            Body::Entry { .. }
-            | Body::Exit { .. }
-            | Body::PageFault { .. }
-            | Body::TdpSpteChanged { .. }
-            | Body::SetSpte { .. }
-            | Body::SpteRequested { .. }
-            | Body::MarkMmioSpte { .. }
-            | Body::FastPageFault { .. }
-            | Body::GetPage { .. }
-            | Body::SyncPage { .. }
-            | Body::UnsyncPage { .. }
-            | Body::PrepareZapPage { .. } => {
+            _ if works_on_tables(body) => {
                 // Threads that are in a VM of their own only because nothing shows whose they are: a VM would begin with a root.
                 (s.acted, s.complete) = (true, !sure && self.clean == Some(true));
                 self.clean.get_or_insert(false);
@@ -454,13 +363,14 @@ impl VmMap {
     pub(crate) fn ended(&mut self, tid: u32) -> Vec<u16> {
         let mut gone = Vec::new();
         for (i, s) in self.vms.iter_mut().enumerate() {
-            let of_it = s.pid == Some(tid) || s.vcpus.iter().any(|v| v.0 == tid);
+            let pid = self.attribution.group(i as u16).and_then(|g| g.pid);
+            let of_it = pid == Some(tid) || s.vcpus.iter().any(|v| v.0 == tid);
             if !of_it || s.ended.contains(&tid) {
                 continue;
             }
             s.ended.push(tid);
             let has = |t: u32| s.ended.contains(&t);
-            if !s.vcpus.is_empty() && s.vcpus.iter().all(|v| has(v.0)) && s.pid.is_none_or(has) {
+            if !s.vcpus.is_empty() && s.vcpus.iter().all(|v| has(v.0)) && pid.is_none_or(has) {
                 gone.push(i as u16);
             }
         }
@@ -494,6 +404,7 @@ impl VmMap {
             .iter()
             .enumerate()
             .map(|(i, s)| {
+                let group = self.attribution.group(i as u16).cloned().unwrap_or_default();
                 let vcpus: Vec<Vcpu> = s
                     .vcpus
                     .iter()
@@ -505,14 +416,14 @@ impl VmMap {
                     .collect();
                 Vm {
                     id: VmId(i as u16),
-                    pid: s.pid,
-                    comm: name_of(s, &vcpus, trace),
+                    pid: group.pid,
+                    comm: name_of(&group.name, s.comm, &vcpus, trace),
                     vcpus,
                     as_ids: if s.as_ids.is_empty() { vec![0] } else { s.as_ids.clone() },
                     kind: s.kind,
                     start: s.first.unwrap_or(trace.info.first_ts),
                     end: s.last,
-                    provenance: s.provenance.clone(),
+                    provenance: group.provenance,
                     ended: s.going.filter(|g| g.root && empty(i as u16)).map(|g| VmEnd {
                         start: g.first.1,
                         end: g.last.1,
@@ -528,9 +439,9 @@ impl VmMap {
 }
 
 /// Name of a VM: its VMM's, which the worker threads that live in its process are not.
-fn name_of(s: &VmState, vcpus: &[Vcpu], trace: &Trace) -> String {
-    if !s.name.is_empty() && !s.name.starts_with("kvm-nx") && !s.name.starts_with("vhost-") {
-        return s.name.clone();
+fn name_of(name: &str, first: StrId, vcpus: &[Vcpu], trace: &Trace) -> String {
+    if !name.is_empty() && !name.starts_with("kvm-nx") && !name.starts_with("vhost-") {
+        return name.to_owned();
     }
-    vcpus.first().map_or_else(|| trace.strings.get(s.comm).to_owned(), |v| v.comm.clone())
+    vcpus.first().map_or_else(|| trace.strings.get(first).to_owned(), |v| v.comm.clone())
 }

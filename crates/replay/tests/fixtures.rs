@@ -4,7 +4,7 @@ use mmuscope_replay::{
     Certainty, Entry, EvidenceKind, Outcome, Reason, ReplayOptions, Shade, Span, State, StateFilter,
     Timeline, VmId, fixture, replay,
 };
-use mmuscope_trace::{Kind, TRACEPOINTS, Trace, VmGuess};
+use mmuscope_trace::{Kind, TRACEPOINTS, Trace, VmHint};
 
 fn run(text: &str) -> (Trace, Timeline) {
     let trace = fixture::trace(text).expect("fixture");
@@ -503,7 +503,7 @@ fn story_of_a_page_names_its_turns() {
 /// A recording that names no process: threads with the vCPUs that they run, as a reader finds them.
 fn unnamed(text: &str, vcpus: &[(u32, u32)]) -> Timeline {
     let mut trace = fixture::trace(text).expect("fixture");
-    trace.info.vms = vec![VmGuess { vcpus: vcpus.to_vec(), is_guess: true, ..VmGuess::default() }];
+    trace.info.vm_hints = vec![VmHint { vcpus: vcpus.to_vec(), ..VmHint::default() }];
     replay(&trace, &ReplayOptions::default())
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use mmuscope_replay::{Certainty, ReplayOptions, StateFilter, TableId, Timeline, replay};
 use mmuscope_trace::snapshot::{Mmu, Piece, Table, Vcpu, Vm};
-use mmuscope_trace::{Body, Event, EventStore, RecordedEvents, Trace, event_name};
+use mmuscope_trace::{Body, Event, EventStore, RecordedEvents, StrId, Trace, event_name};
 
 fn sample(name: &str, file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples").join(name).join(file)
@@ -89,7 +89,7 @@ fn late(whole: &Trace, t: &Timeline, first: usize, without: Option<usize>) -> Tr
                 cpu: 0,
                 tid: None,
                 pid: None,
-                comm: Default::default(),
+                comm: StrId::default(),
                 body: Body::Snapshot { index },
             });
         }
@@ -110,15 +110,20 @@ fn late(whole: &Trace, t: &Timeline, first: usize, without: Option<usize>) -> Tr
     part
 }
 
+/// Values and certainties by address space, level and frame.
+type Entries = BTreeMap<(u8, u8, u64), Vec<(Option<u64>, Certainty)>>;
+
 /// Place and value of every entry at the end, and how it is known.
-fn at_end(t: &Timeline) -> BTreeMap<(u8, u8, u64), Vec<(Option<u64>, Certainty)>> {
+fn at_end(t: &Timeline) -> Entries {
     let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (e, s) in t.state_at(t.range().1, &StateFilter::default()) {
         if s.spte.is_some_and(|v| v & 0xfff != 0) {
             all.entry((e.as_id, e.level, e.gfn)).or_default().push((s.spte, s.certainty));
         }
     }
-    all.values_mut().for_each(|v| v.sort_unstable());
+    for v in all.values_mut() {
+        v.sort_unstable();
+    }
     all
 }
 
@@ -187,7 +192,7 @@ fn an_event_that_is_missing_is_seen_at_the_end() {
     let mut part = late(trace, whole, first, Some(without));
     // Whatever re-reads the entry would say so, too.
     let mut events = EventStore::new();
-    for e in part.events.iter() {
+    for e in &part.events {
         let reread = matches!(e.body, Body::SetSpte { gfn: g, .. } | Body::FastPageFault { cr2_or_gpa: g, .. } if g == gfn || g >> 12 == gfn);
         if !reread {
             events.push(&e);

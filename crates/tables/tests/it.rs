@@ -3,7 +3,7 @@
 #[path = "../../analysis/tests/support/rows.rs"]
 mod rows;
 
-use mmuscope_analysis::events::{self, EVENTS, Who};
+use mmuscope_analysis::events::{self, Attribution, EVENTS};
 use mmuscope_analysis::table::{CHUNK_ROWS, Cell, Column, Rows};
 use mmuscope_tables::{Format, TableWriter, WriteOptions};
 use mmuscope_trace::Trace;
@@ -113,11 +113,11 @@ fn chunks_follow_each_other() {
     let mut out =
         TableWriter::new(&EVENTS, Format::Parquet, WriteOptions::default(), Vec::new()).expect("a writer");
     let trace = Trace::from_text(TEXT).expect("a trace");
-    let (who, e) = (Who::of(&trace), trace.events.get(3));
+    let (whose, e) = (Attribution::of(&trace), trace.events.get(3));
     let mut rows = Rows::new(&EVENTS);
     let total = 2 * CHUNK_ROWS + 17;
     for _ in 0..total {
-        events::push(&mut rows, 3, &e, &trace.strings, &who, 0);
+        events::push(&mut rows, 3, &e, &trace.strings, &whose, 0);
         if rows.is_full() {
             assert_eq!(rows.len(), CHUNK_ROWS);
             out.write(&rows.take()).expect("writes");

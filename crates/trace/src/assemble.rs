@@ -6,7 +6,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::event::{Body, ErrorEncoding, Event, Isa, StrId, TaskKind};
-use crate::info::{RoleWord, Sourced, TaskInfo, TraceInfo, Vendor, VmGuess};
+use crate::info::{RoleWord, Sourced, TaskInfo, TraceInfo, Vendor, VmHint};
 use crate::role;
 use crate::store::Who;
 use crate::strings::Strings;
@@ -414,13 +414,14 @@ impl Assembler {
                     how.push(k.map(|k| k.provenance.clone()).unwrap_or_default());
                 }
                 let comm = if t.comm == StrId::default() { k.map_or(t.comm, |k| k.comm) } else { t.comm };
-                TaskInfo { tid: t.tid, pid, comm, vcpu_id, provenance: how.join("; ") }
+                let provenance = how.join("; ");
+                TaskInfo { tid: t.tid, pid, comm, vcpu_id, several_vcpus: t.vcpus, provenance }
             })
             .collect();
         let seen: rustc_hash::FxHashSet<u32> = tasks.iter().map(|t| t.tid).collect();
         tasks.extend(known.into_values().filter(|k| !seen.contains(&k.tid) && k.vcpu_id.is_some()));
         tasks.sort_by_key(|t| t.tid);
-        info.vms = vms(&tasks, strings);
+        info.vm_hints = vms(&tasks, strings);
         info.tasks = tasks;
     }
 }
@@ -436,9 +437,9 @@ impl Task {
     }
 }
 
-/// Groups vCPU threads into VMs: by process where it is known, else by thread id, where a repeated vCPU id begins a new VM.
-fn vms(tasks: &[TaskInfo], strings: &Strings) -> Vec<VmGuess> {
-    let mut vms: Vec<VmGuess> = Vec::new();
+/// Hints at which vCPU threads belong together: by process where it is known, else by thread id, where a repeated vCPU id begins a new VM.
+fn vms(tasks: &[TaskInfo], strings: &Strings) -> Vec<VmHint> {
+    let mut vms: Vec<VmHint> = Vec::new();
     for t in tasks.iter().filter(|t| t.vcpu_id.is_some()) {
         let vcpu = t.vcpu_id.unwrap_or(0);
         let i = match t.pid {
@@ -452,10 +453,9 @@ fn vms(tasks: &[TaskInfo], strings: &Strings) -> Vec<VmGuess> {
         };
         let i = i.unwrap_or_else(|| {
             let again = t.pid.is_some() && vms.iter().any(|v| v.pid == t.pid);
-            vms.push(VmGuess {
+            vms.push(VmHint {
                 pid: t.pid,
                 name: String::new(),
-                is_guess: t.pid.is_none() || again,
                 tids: Vec::new(),
                 vcpus: Vec::new(),
                 provenance: match (t.pid, again) {

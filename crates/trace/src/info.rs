@@ -24,8 +24,9 @@ pub struct TraceInfo {
     pub host: HostFacts,
     /// Every task that appears.
     pub tasks: Vec<TaskInfo>,
-    /// Virtual machines, as far as threads and processes show them.
-    pub vms: Vec<VmGuess>,
+    /// Hints at which threads belong to one VM. They are neither the VMs of the trace nor numbered as those are: `mmuscope_replay::Attribution`
+    /// finds both, from these and from the events.
+    pub vm_hints: Vec<VmHint>,
     /// The events that the recorder lost.
     pub lost: LostSummary,
     /// The places that could not be read.
@@ -325,15 +326,17 @@ pub struct TaskInfo {
     pub pid: Option<u32>,
     /// The last name that was seen.
     pub comm: StrId,
-    /// The vCPU it runs, if it is a vCPU thread.
+    /// The vCPU it runs, if it is a vCPU thread; the first where it runs several.
     pub vcpu_id: Option<u32>,
+    /// Whether it ran more than one vCPU, so that an event of its that names none may be of any.
+    pub several_vcpus: bool,
     /// How process and vCPU are known, in words.
     pub provenance: String,
 }
 
-/// A virtual machine, as threads and processes suggest.
+/// Threads that seem to belong to one virtual machine, by their process or by their numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VmGuess {
+pub struct VmHint {
     /// The process id of its VMM, where known.
     pub pid: Option<u32>,
     /// A name for people: the task name of the VMM, or the recorded name of a guest.
@@ -342,10 +345,8 @@ pub struct VmGuess {
     pub tids: Vec<u32>,
     /// Its vCPU threads as (thread id, vCPU id).
     pub vcpus: Vec<(u32, u32)>,
-    /// How the grouping is known, in words.
+    /// How the grouping is known, in words. Without a process it is a guess, which what the page tables show may contradict.
     pub provenance: String,
-    /// Whether the threads were grouped without knowing their process. What the page tables show may contradict the grouping.
-    pub is_guess: bool,
 }
 
 /// A summary of what the recorder lost.

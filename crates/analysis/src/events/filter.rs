@@ -1,6 +1,6 @@
 //! [`EventFilter`]: conditions on events, as the options of `mmuscope events` state them.
 
-use super::Who;
+use mmuscope_replay::Attribution;
 use mmuscope_trace::{Event, Strings, event_name};
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ pub struct EventFilter {
     pub cpus: BTreeSet<u16>,
     /// Ids of the threads that were running.
     pub tids: BTreeSet<u32>,
-    /// Numbers of the VMs, as [`Who`] counts them.
+    /// Numbers of the VMs, as [`Attribution`] counts them.
     pub vms: BTreeSet<u32>,
     /// Ranges of guest frames, each the first and one past the last. An event that names no frame does not match.
     pub gfns: Vec<(u64, u64)>,
@@ -25,12 +25,12 @@ pub struct EventFilter {
 
 impl EventFilter {
     /// Whether the event passes all conditions.
-    pub fn passes(&self, e: &Event, strings: &Strings, who: &Who) -> bool {
+    pub fn passes(&self, e: &Event, strings: &Strings, whose: &Attribution) -> bool {
         self.from.is_none_or(|t| e.ts >= t)
             && self.to.is_none_or(|t| e.ts <= t)
             && (self.cpus.is_empty() || self.cpus.contains(&e.cpu))
             && (self.tids.is_empty() || e.tid.is_some_and(|t| self.tids.contains(&t)))
-            && (self.vms.is_empty() || who.vm(e).is_some_and(|v| self.vms.contains(&v)))
+            && (self.vms.is_empty() || whose.vm(e).is_some_and(|v| self.vms.contains(&v.0.into())))
             && (self.gfns.is_empty()
                 || e.body.covers().is_some_and(|(a, b)| self.gfns.iter().any(|(c, d)| a < *d && *c < b)))
             && (self.names.is_empty()

@@ -1,6 +1,6 @@
 //! All tables, and rows of one of them, for the tests of this crate and of the one that writes tables.
 
-use mmuscope_analysis::events::{self, EVENTS, Who};
+use mmuscope_analysis::events::{self, Attribution, EVENTS};
 use mmuscope_analysis::table::{Rows, Table};
 use mmuscope_analysis::timeline::{FAULTS, MEMORY, SPANS, STATE};
 use mmuscope_trace::Trace;
@@ -22,9 +22,9 @@ pub(crate) const TEXT: &str = "\
 pub(crate) fn rows() -> Rows {
     let trace = Trace::from_text(TEXT).expect("the text is a trace");
     let mut rows = Rows::new(&EVENTS);
-    let who = Who::of(&trace);
+    let whose = Attribution::of(&trace);
     for (id, e) in trace.events.iter().enumerate() {
-        events::push(&mut rows, id as u64, &e, &trace.strings, &who, trace.info.first_ts);
+        events::push(&mut rows, id as u64, &e, &trace.strings, &whose, trace.info.first_ts);
     }
     rows
 }

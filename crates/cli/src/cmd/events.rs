@@ -5,7 +5,7 @@ use super::tables::TableArgs;
 use super::which::{DecimalArg, no_vm};
 use crate::Outcome;
 use anyhow::{Result, bail};
-use mmuscope_analysis::events::{self, EVENTS, EventFilter, Who};
+use mmuscope_analysis::events::{self, Attribution, EVENTS, EventFilter};
 use mmuscope_analysis::words::printable;
 use mmuscope_units::Frames;
 use std::ops::ControlFlow;
@@ -55,8 +55,8 @@ pub(crate) struct FilterArgs {
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let mut printer = a.table.open(&EVENTS)?;
     let events = a.input.events(HELD)?;
-    let who = events.who();
-    a.filter.check(&events, &who)?;
+    let whose = events.whose();
+    a.filter.check(&events, &whose)?;
     let clock = events.clock(a.table.absolute);
     let (from, to) = a.filter.time.on(&clock)?;
     let filter = EventFilter {
@@ -77,8 +77,8 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         if filter.is_past(e.ts) {
             return ControlFlow::Break(());
         }
-        if filter.passes(e, strings, &who) {
-            events::push(&mut printer.rows, id, e, strings, &who, base);
+        if filter.passes(e, strings, &whose) {
+            events::push(&mut printer.rows, id, e, strings, &whose, base);
             match printer.flush_full() {
                 Ok(true) => {}
                 Ok(false) => return ControlFlow::Break(()),
@@ -97,9 +97,9 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
 
 impl FilterArgs {
     /// Refuses names and numbers that no event of the trace has, because an empty answer would mean that they exist and did nothing.
-    fn check(&self, events: &Events, who: &Who) -> Result<()> {
-        if let Some(n) = self.vm.iter().find(|n| **n >= who.vms()) {
-            return no_vm(*n, &(0..who.vms()).map(|n| n.to_string()).collect::<Vec<_>>());
+    fn check(&self, events: &Events, whose: &Attribution) -> Result<()> {
+        if let Some(n) = self.vm.iter().find(|n| **n as usize >= whose.vms()) {
+            return no_vm(*n, &(0..whose.vms()).map(|n| n.to_string()).collect::<Vec<_>>());
         }
         let info = events.info();
         if let Some(tid) = self.tid.iter().find(|t| !info.tasks.iter().any(|x| x.tid == **t)) {

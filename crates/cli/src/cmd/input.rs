@@ -4,10 +4,9 @@ use crate::layout_args::LayoutArgs;
 use crate::progress::{Watch, stopped};
 use crate::room;
 use anyhow::{Context, Result, bail};
-use mmuscope_analysis::events::Who;
 use mmuscope_analysis::time::{Clock, Moment};
 use mmuscope_analysis::words;
-use mmuscope_replay::{ReplayOptions, Timeline, VmSearch};
+use mmuscope_replay::{Attribution, ReplayOptions, Timeline, VmSearch};
 use mmuscope_trace::{Body, Event, ReadOptions, Strings, Trace, TraceInfo, event_name};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -130,8 +129,8 @@ impl InputArgs {
             }
         }
         report_damage(&info);
-        let who = Who::new(&info, &vms.finish(&info));
-        Ok(Events::Streamed(Box::new(Streamed { input, info, marks, names, who, _spool: spool })))
+        let whose = vms.finish(&info);
+        Ok(Events::Streamed(Box::new(Streamed { input, info, marks, names, whose, _spool: spool })))
     }
 
     fn stream(
@@ -283,7 +282,7 @@ pub(crate) struct Streamed {
     /// Texts of the markers and the times they were written.
     marks: Vec<(String, u64)>,
     names: Names,
-    who: Who,
+    whose: Attribution,
     /// Keeps the temporary file open that `input` names by its descriptor.
     _spool: Option<File>,
 }
@@ -321,11 +320,11 @@ impl Events {
         }
     }
 
-    /// The VM and the vCPU of each thread.
-    pub(crate) fn who(&self) -> Who {
+    /// Which VM and vCPU each event belongs to.
+    pub(crate) fn whose(&self) -> Attribution {
         match self {
-            Self::Held(t) => Who::of(t),
-            Self::Streamed(s) => s.who.clone(),
+            Self::Held(t) => Attribution::of(t),
+            Self::Streamed(s) => s.whose.clone(),
         }
     }
 

@@ -52,10 +52,10 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     // Where the available memory is not known, a large trace is streamed, which needs little.
     let room = if a.no_replay { HELD } else { room::available().unwrap_or(HELD) };
     let events = a.input.events(room)?;
-    let who = events.who();
+    let whose = events.whose();
     let mut counts = EventCounts::default();
     events.each(|e, strings| {
-        counts.add(e, strings, &who);
+        counts.add(e, strings, &whose);
         ControlFlow::Continue(())
     })?;
     let again;
@@ -94,7 +94,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         None if a.no_replay => {}
         None => writeln!(out, "\n{}", not_replayed(counts.events, room))?,
     }
-    write!(out, "{}", busiest(&counts, replayed.as_ref().map(|(_, t)| t)))?;
+    write!(out, "{}", busiest(&counts, replayed.as_ref().map(|(_, t)| t), whose.vms()))?;
     file.done()?;
     Ok(Outcome::Fine)
 }
@@ -434,15 +434,16 @@ fn states(counts: &Counts) -> String {
     out
 }
 
-/// Busiest guest frames: VM, address space, frame, number of occurrences.
-type Tops = Vec<(u32, u8, u64, u64)>;
+/// Busiest guest frames: VM, where it is known, address space, frame, number of occurrences.
+type Tops = Vec<(Option<u32>, u8, u64, u64)>;
 
 /// The guest frames with the most faults, the most zaps (`None` without a replay, which alone knows them) and the most MMIO accesses.
 fn tops(counts: &EventCounts, timeline: Option<&Timeline>, n: usize) -> (Tops, Option<Tops>, Tops) {
-    let one = |p: &TopPage| (u32::from(p.vm.0), p.as_id, p.gfn, p.count);
+    let one = |p: &TopPage| (Some(u32::from(p.vm.0)), p.as_id, p.gfn, p.count);
     let list = |top: Vec<TopPage>| top.iter().map(one).collect::<Tops>();
     // Events alone do not name the address space; they are listed under 0.
-    let bare = |top: Vec<(u32, u64, u64)>| top.into_iter().map(|(vm, gfn, n)| (vm, 0, gfn, n)).collect();
+    let bare =
+        |top: Vec<(Option<u32>, u64, u64)>| top.into_iter().map(|(vm, gfn, n)| (vm, 0, gfn, n)).collect();
     let faults = timeline.map_or_else(|| bare(counts.top_faults(n)), |t| list(t.top_faults(n)));
     let mmio = timeline.map_or_else(|| bare(counts.top_mmio(n)), |t| list(t.top_mmio(n)));
     (faults, timeline.map(|t| list(t.top_zaps(n))), mmio)
@@ -457,17 +458,20 @@ fn zaps_by_evidence(t: &Timeline) -> (u64, u64) {
     (traced, implied)
 }
 
-fn busiest(counts: &EventCounts, timeline: Option<&Timeline>) -> String {
+fn busiest(counts: &EventCounts, timeline: Option<&Timeline>, vms: usize) -> String {
     let mut out = String::new();
     let events: Vec<String> =
         counts.names().iter().take(8).map(|(n, c)| format!("{} {}", count(*c), printable(n))).collect();
     if !events.is_empty() {
         let _ = writeln!(out, "\nmost frequent: {}", events.join(", "));
     }
-    let vms = timeline.map_or(1, |t| t.vms().len());
-    let pages = |list: &[(u32, u8, u64, u64)]| {
-        let one = |(vm, as_id, gfn, n): &(u32, u8, u64, u64)| {
-            let vm = if vms > 1 { format!("VM {vm} ") } else { String::new() };
+    let pages = |list: &Tops| {
+        let one = |(vm, as_id, gfn, n): &(Option<u32>, u8, u64, u64)| {
+            let vm = match vm {
+                _ if vms < 2 => String::new(),
+                Some(vm) => format!("VM {vm} "),
+                None => "unknown VM ".to_owned(),
+            };
             let space = match as_id {
                 0 => String::new(),
                 1 => "SMM ".to_owned(),

@@ -144,16 +144,12 @@ impl Shape {
                 first: need("kvm_memslots", "memslots")?.at,
             },
         };
-        let vcpus = match maybe("kvm", "vcpu_array.xa_head") {
-            Some(head) => VcpuSet::Xarray {
-                head,
-                shift: field("xa_node", "shift")?,
-                slots: need("xa_node", "slots")?.at,
-            },
-            None => {
-                let m = need("kvm", "vcpus")?;
-                VcpuSet::Array { at: m.at, count: m.count }
-            }
+        let vcpus = if let Some(head) = maybe("kvm", "vcpu_array.xa_head") {
+            let slots = need("xa_node", "slots")?.at;
+            VcpuSet::Xarray { head, shift: field("xa_node", "shift")?, slots }
+        } else {
+            let m = need("kvm", "vcpus")?;
+            VcpuSet::Array { at: m.at, count: m.count }
         };
         Ok(Self {
             vm_list: need("kvm", "vm_list")?.at,

@@ -127,7 +127,7 @@ impl<'a, M: Memory> Walk<'a, M> {
     fn head(&self, sp: u64) -> Option<(u64, u8, u64, bool, Tree)> {
         let (m, s) = (self.memory, &self.shape.page);
         let spt = s.spt.pointer(m, sp)?;
-        let page = m.phys(spt).filter(|p| p & 0xfff == 0)?;
+        let page = m.phys(spt).filter(|p| p.is_multiple_of(4096))?;
         let level = s.level.read(m, sp).filter(|l| (1..=5).contains(l))? as u8;
         let on = |f: Option<super::shape::Field>| f.and_then(|f| f.read(m, sp)).is_some_and(|v| v != 0);
         let tree = Tree {

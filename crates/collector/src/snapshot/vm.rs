@@ -139,7 +139,7 @@ fn vcpus(memory: &impl Memory, s: &Shape, kvm: u64) -> Vec<Vcpu> {
 /// The pointers in an xarray: a head with its two low bits `10` points to a node, whose slots hold the same again (include/linux/xarray.h).
 fn xarray(memory: &impl Memory, (shift, slots): (u64, u64), entry: u64, depth: u32, out: &mut Vec<u64>) {
     if entry & 3 != 2 {
-        if entry & 3 == 0 && entry >> 47 == 0x1_ffff && out.len() < MOST_VCPUS {
+        if entry.is_multiple_of(4) && entry >> 47 == 0x1_ffff && out.len() < MOST_VCPUS {
             out.push(entry);
         }
         return;

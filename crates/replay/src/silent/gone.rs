@@ -80,7 +80,7 @@ impl Engine {
 
     /// All pages are obsolete, and the thread that made them so is about to zap them, whether their events name them or not.
     pub(super) fn begin_zap_all(&mut self, at: At) {
-        if !self.vms.sure() {
+        if !self.vms.sure() || at.nobodys() {
             return;
         }
         let At { th, vm, ev, ts, .. } = at;

@@ -113,8 +113,12 @@ impl Engine {
         if self.tdp_set_spte(at, s) {
             return;
         }
-        self.silent.active = true;
         let page = sptep & !0xfff;
+        if at.nobodys() {
+            self.set_by_nobody(at, s);
+            return;
+        }
+        self.silent.active = true;
         self.learn_virt(at, gfn, sptep);
         let t = self.silent_table(at, page, level, gfn);
         let index = (sptep >> 3 & 511) as u16;
@@ -167,6 +171,14 @@ impl Engine {
         // Beside a TDP tree it is a nested guest's, if the making of its page was seen; else it may be of the tree.
         if self.vms.is_tdp(vm) && self.careful(vm) && !self.silent.key_of_table.contains_key(&t) {
             self.make_stale(entry, ev, Reason::Incomplete);
+        }
+    }
+
+    /// An install for a VM that is not known makes no table. The entry that was known at its address may be another VM's by now.
+    fn set_by_nobody(&mut self, at: At, s: &SetSpte) {
+        let entry = self.silent.slots.get(&(s.sptep & !7)).copied();
+        if let Some(e) = entry {
+            self.make_stale(e, at.ev, Reason::SilentKernel);
         }
     }
 
@@ -275,7 +287,7 @@ impl Engine {
         if let Some(v) = sptep {
             self.silent.virt = Some((self.threads[th].tid, gfn, v));
         }
-        if self.vms.is_tdp(vm) {
+        if at.nobodys() || self.vms.is_tdp(vm) {
             return;
         }
         self.silent.active = true;

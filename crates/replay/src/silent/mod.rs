@@ -22,7 +22,7 @@ use mmuscope_trace::{Body, Event, Isa};
 use crate::engine::Engine;
 use crate::keys::TableIx;
 use crate::model::{Certainty, Reason, Shade};
-use crate::moment::At;
+use crate::moment::{At, NO_VM};
 use crate::recorded::kind;
 use fresh::{Fresh, Known};
 
@@ -242,7 +242,8 @@ impl Engine {
     /// The VMs that an event may mean.
     fn meant(&self, vm: u16) -> Vec<u16> {
         // Where threads were sorted into VMs by what they share, a loss may have torn a VM in two.
-        if self.vms.sure() || !self.careful(vm) { vec![vm] } else { self.every_vm() }
+        let known = vm != NO_VM && (self.vms.sure() || !self.careful(vm));
+        if known { vec![vm] } else { self.every_vm() }
     }
 
     fn every_vm(&self) -> Vec<u16> {
@@ -280,7 +281,7 @@ impl Engine {
 
     pub(crate) fn silent_zap_all(&mut self, at: At) {
         let At { vm, ev, .. } = at;
-        let vms = if self.vms.sure() { vec![vm] } else { self.every_vm() };
+        let vms = if self.vms.sure() && !at.nobodys() { vec![vm] } else { self.every_vm() };
         for v in vms {
             let hit: Vec<u32> = self.silent.fresh.get(&v).into_iter().flat_map(Fresh::all).collect();
             // A memory slot goes, or moves.

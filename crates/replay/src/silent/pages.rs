@@ -6,7 +6,7 @@ use mmuscope_trace::Page;
 use crate::engine::Engine;
 use crate::keys::TableIx;
 use crate::model::{Certainty, Reason, Shade, pages_of};
-use crate::moment::At;
+use crate::moment::{At, NO_VM};
 use crate::recorded::kind;
 use crate::silent::fresh::Fresh;
 use crate::silent::places::Places;
@@ -146,8 +146,11 @@ impl Engine {
     fn doubt_zapped(&mut self, at: At, key: SpKey, found: bool) {
         let At { vm, ev, .. } = at;
         // Which VM a thread works for may be a guess: then the page may be of any, and so is every table it could be no longer known.
-        let vms: Vec<u16> =
-            if self.vms.sure() { vec![vm] } else { self.silent.tables.keys().copied().collect() };
+        let vms: Vec<u16> = if self.vms.sure() && !at.nobodys() {
+            vec![vm]
+        } else {
+            self.silent.tables.keys().copied().collect()
+        };
         for v in vms {
             let other = SpKey { vm: v, ..key };
             let named = self.silent.table_of.get(&other).copied();
@@ -289,8 +292,13 @@ impl Engine {
 
     /// A page was brought up to date: entries whose guest entry had changed were dropped or changed.
     pub(super) fn sync(&mut self, vm: u16, level: u8, key: SpKey, ev: u32) {
-        let tables = match self.silent.table_of.get(&key) {
-            Some(t) => vec![*t],
+        let of = |vm| self.silent.table_of.get(&SpKey { vm, ..key }).copied();
+        let tables = match of(vm) {
+            Some(t) => vec![t],
+            None if vm == NO_VM => {
+                let named = self.silent.tables.keys().filter_map(|v| of(*v));
+                named.chain(self.unnamed(vm, |t| t.level == level)).collect()
+            }
             None => self.unnamed(vm, |t| t.level == level),
         };
         self.stale_in(&tables, ev, Reason::Synced);

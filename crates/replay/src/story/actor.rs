@@ -126,7 +126,7 @@ impl<'a> Actors<'a> {
         let runs = back.runs;
         let cause = (why != Why::Clear).then(|| self.cause(asked, comm, why, &back, gfn)).flatten();
         let ending = self.ending(ev);
-        let who = match self.timeline.engine.vms.vcpu_of.get(&tid) {
+        let who = match self.timeline.attribution().vcpu_of(tid) {
             Some(v) if runs == Some(true) && !ending => format!("vCPU {v} ({task})"),
             Some(v) => format!("{task} (thread of vCPU {v})"),
             None => task,

@@ -62,15 +62,8 @@ impl Timeline {
 
     /// Whether an event may be of an address space of a VM.
     fn is_of(&self, e: &Event, vm: VmId, as_id: u8) -> bool {
-        let of = e.tid.and_then(|t| self.engine.vms.of_tid(t));
-        of.is_none_or(|v| VmId(v) == vm)
-            && match e.body {
-                Body::TdpSpteChanged { as_id: a, .. } => a == as_id,
-                Body::GetPage { page, .. } | Body::PrepareZapPage { page } => {
-                    page.role.smm.is_none_or(|s| u8::from(s) == as_id)
-                }
-                _ => true,
-            }
+        let whose = self.attribution();
+        whose.vm(e).is_none_or(|v| v == vm) && whose.as_id(e).is_none_or(|a| a == as_id)
     }
 }
 

@@ -151,7 +151,8 @@ impl Engine {
         let attached = self.store.tables[self.store.table_of(entry)].attached();
         let removed = self.layout.is_removed(c.new) && (attached || !self.threads[c.at.th].tears_reached);
         let r = &self.store.tables[self.store.table_of(entry)];
-        let doubt = r.again && !r.born || self.unattributed.contains(&c.gfn);
+        let leaf = shade.state() != State::Table;
+        let doubt = r.again && !r.born || self.unattributed.may_be_of(c.key.level, c.gfn, leaf);
         let since = if removed || doubt { c.at.ts } else { self.since() };
         let since = if r.born { since.max(r.start_ts) } else { since };
         self.store.push_old(entry, c.at.ev, c.old, shade, since);

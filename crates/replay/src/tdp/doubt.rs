@@ -19,7 +19,6 @@ use crate::model::{Certainty, Reason, Shade};
 use crate::moment::At;
 use crate::store::NONE;
 use crate::tdp::change::{Change, Fit, Found};
-use crate::threads::ThreadIx;
 
 impl Engine {
     /// Whether tables may be alive in this VM that the trace has not shown, or gone without an event.
@@ -52,8 +51,7 @@ impl Engine {
 
     /// The table of the valid root at the place of a change, if one was seen.
     fn valid_table(&self, c: &Change) -> Option<TableIx> {
-        let whose = self.threads[c.at.th].vm;
-        if self.vms.several_roots(c.at.vm) || whose.is_none() && !self.vms.one() {
+        if c.at.nobodys() || self.vms.several_roots(c.at.vm) {
             return None;
         }
         let mut alive = self.live.get(&c.key)?.iter().copied().filter(|t| {
@@ -175,15 +173,10 @@ impl Engine {
         }
     }
 
-    /// There are several VMs, and nothing shows which of them a thread works for: what it does makes no table in any.
-    pub(crate) fn of_no_known_vm(&self, th: ThreadIx) -> bool {
-        self.threads[th].vm.is_none() && !self.vms.one()
-    }
-
     /// A table ends whose page no event has named: who cut its link tears it down next. It may be one that was filled before.
     fn end_unseen(&mut self, c: &Change, page: u64) {
         let At { th, vm, ev, ts, .. } = c.at;
-        if self.of_no_known_vm(th) {
+        if c.at.nobodys() {
             return;
         }
         let key = Self::child_key(c);

@@ -183,6 +183,10 @@ impl Engine {
         let r = &self.store.tables[table];
         let thread = &self.threads[th];
         let mut score = 0;
+        // Where nothing is known of the entry, nothing shows that it is of the VM that the thread works for.
+        if q.c.at.nobodys() && fit == Fit::Unknown {
+            return None;
+        }
         if thread.vm.is_some_and(|v| v != r.vm) {
             // The very value is proof that the thread was taken for another VM's, if no other has it.
             if fit != Fit::Exact || !l.is_shadow_present(old) || q.maps && vm_known && old & 2 == 0 {
@@ -272,7 +276,7 @@ impl Engine {
 
     /// No table holds what the change replaced: it is in one that no event has shown yet, or in a dead one.
     fn decide_unfit(&mut self, q: &Question<'_>, race: &Race, careful: bool) -> Option<Found> {
-        let Change { at: At { th, vm, .. }, key, old, new, .. } = *q.c;
+        let Change { at: At { vm, .. }, key, old, new, .. } = *q.c;
         let level = key.level;
         // In doubt, what contradicts the facts of every table known is of one that is not.
         let best = race.best.filter(|_| !careful);
@@ -296,7 +300,7 @@ impl Engine {
             self.note(EvidenceKind::DeadTable, q.c, None, (None, Some(new)));
             return None;
         }
-        if careful && self.of_no_known_vm(th) {
+        if q.c.at.nobodys() {
             return None;
         }
         let l = &self.layout;

@@ -12,6 +12,7 @@ mod fit;
 mod reread;
 mod tables;
 mod teardown;
+pub(crate) mod unattributed;
 
 use mmuscope_spte::State as SpteState;
 
@@ -35,10 +36,12 @@ impl Engine {
     }
 
     fn change(&mut self, at: At, as_id: u8, level: u8, gfn: u64, old: u64, new: u64) {
-        self.silent_no_more(at);
-        self.adopt(at);
-        self.mmu_kind(at.vm, MmuKind::Tdp);
-        self.vms.as_id(at.vm, as_id);
+        if !at.nobodys() {
+            self.silent_no_more(at);
+            self.adopt(at);
+            self.mmu_kind(at.vm, MmuKind::Tdp);
+            self.vms.as_id(at.vm, as_id);
+        }
         let c = Change { at, key: key_of(as_id, level, gfn), idx: index_of(level, gfn), gfn, old, new };
         if gfn & ((1 << (9 * (u32::from(level) - 1))) - 1) != 0 {
             self.note(EvidenceKind::Misaligned, &c, None, (None, Some(new)));
@@ -90,6 +93,10 @@ impl Engine {
         }
         if let Some(found) = found {
             self.apply(&within, found, careful);
+        }
+        // Another VM's entry of this place may be the one.
+        if self.vms.may_be_another(at.vm) && found.is_none_or(|f| !f.sure) {
+            self.unattributed.insert(level, gfn);
         }
         if careful {
             self.end_cut_page(&within);

@@ -141,6 +141,7 @@ impl Engine {
         let taken = self.by_page.get(&page).is_some_and(|t| self.store.tables[*t].silent);
         if taken
             || idx != index_of(s.level, s.gfn)
+            || at.nobodys()
             || !self.vms.is_tdp(at.vm)
             || self.vms.several_roots(at.vm)
             || self.makes_shadow_page(at, s.level)
@@ -202,7 +203,7 @@ impl Engine {
         let Some(FastHit { entry, level, key, named, other, .. }) = self.entry_for_fast(at, f) else {
             let found = self.fast_fault_unseen(at, f);
             if !found && f.result == FastPfResult::Fixed && self.careful_at(at) {
-                self.unattributed.insert(f.gpa >> 12);
+                self.unattributed.insert(1, f.gpa >> 12);
             }
             return found;
         };
@@ -298,7 +299,7 @@ impl Engine {
             _ => return false,
         };
         let idx = index_of(level, gfn);
-        if !self.careful_at(at) || f.sptep.is_some_and(|s| (s >> 3 & 511) as u16 != idx) {
+        if at.nobodys() || !self.careful_at(at) || f.sptep.is_some_and(|s| (s >> 3 & 511) as u16 != idx) {
             return false;
         }
         let key = key_of(0, level, gfn);
@@ -314,7 +315,8 @@ impl Engine {
         }
         let entry = self.store.slot_mut(table, idx);
         let shade = self.shade(f.old, level);
-        let since = if self.vms.is_tdp(vm) { self.since() } else { ts };
+        let traced = self.vms.is_tdp(vm) && !self.unattributed.may_be_of(level, gfn, true);
+        let since = if traced { self.since() } else { ts };
         self.store.push_old(entry, ev, f.old, shade, since);
         let fixed =
             f.result == FastPfResult::Fixed && leaf(level) && self.pfn_bits(f.new) == self.pfn_bits(f.old);

@@ -191,10 +191,10 @@ impl Engine {
             let zapping = thread.zapping;
             let other = |t: &TableIx| self.obsolete.contains(&self.store.tables[*t].root) != zapping;
             c.sort_by_key(other);
-            let as_id = |t: &TableIx| self.store.tables[*t].as_id;
-            // Its entries will show of which address space it is.
+            let space = |t: &TableIx| (self.store.tables[*t].vm, self.store.tables[*t].as_id);
+            // Its entries will show of which VM and address space it is.
             rivals =
-                c.first().is_some_and(|f| c.iter().any(|t| other(t) == other(f) && as_id(t) != as_id(f)));
+                c.first().is_some_and(|f| c.iter().any(|t| other(t) == other(f) && space(t) != space(f)));
             c.first().copied().filter(|_| !rivals)
         });
         if rivals && !self.careful_at(at) {
@@ -228,10 +228,16 @@ impl Engine {
             let r = &self.store.tables[*t];
             vm.is_none_or(|v| v == r.vm) && r.parent != NONE
         });
-        let t = found.max_by_key(|t| {
+        let rank = |t: &TableIx| {
             let other = self.obsolete.contains(&self.store.tables[*t].root) != zapping;
             (!other, self.fit(*t, c.idx, c.old, level))
-        })?;
+        };
+        let found: Vec<TableIx> = found.collect();
+        let t = found.iter().copied().max_by_key(rank)?;
+        // Of another VM it may be as well, where the thread's is not known.
+        if found.iter().any(|x| rank(x) == rank(&t) && self.store.tables[*x].vm != self.store.tables[t].vm) {
+            return None;
+        }
         let fit = self.fit(t, c.idx, c.old, level);
         self.detach_tree(t, ev, ts);
         self.threads[th].tearing.push(t);

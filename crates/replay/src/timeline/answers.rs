@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use mmuscope_spte::Decoded;
 use mmuscope_trace::{Class, Kind};
 
+use crate::attribution::Attribution;
 use crate::axis::GfnAxis;
 use crate::counts::Of;
 use crate::faults::state::Packed;
@@ -195,7 +196,7 @@ impl Timeline {
             id: FaultId(i),
             vm: VmId(p.vm),
             vcpu: if p.vcpu == u16::MAX {
-                self.engine.vms.vcpu_of.get(&p.tid).copied()
+                self.engine.vms.attribution.vcpu_of(p.tid)
             } else {
                 Some(u32::from(p.vcpu))
             },
@@ -251,6 +252,11 @@ impl Timeline {
     /// What the snapshots of KVM's own memory showed, in their order.
     pub fn snapshots(&self) -> Vec<crate::model::Snapshot> {
         self.engine.snapshots.finished()
+    }
+
+    /// Which VM, vCPU and address space each event belongs to.
+    pub fn attribution(&self) -> &Attribution {
+        &self.engine.vms.attribution
     }
 
     /// What no event has shown is empty, not unknown.

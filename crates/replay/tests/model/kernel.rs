@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mmuscope_replay::fixture::{self, direct_page};
 use mmuscope_spte::{AdType, Layout, Leaf, MarkMmio, Mode, PageLevel, Resize, SetSpte, State as Is, Traces};
-use mmuscope_trace::{Body, Event, FastPfResult, Page, Role, StrId, TaskInfo, Trace, VmGuess};
+use mmuscope_trace::{Body, Event, FastPfResult, Page, Role, StrId, TaskInfo, Trace, VmHint};
 
 use crate::ops::{Access, Era, Mmu, Op, anonymous, frame, huge};
 
@@ -75,7 +75,7 @@ impl Kernel {
                 pid: Some(pid),
                 ..TaskInfo::default()
             }));
-            trace.info.vms.push(VmGuess { pid: Some(pid), tids, ..VmGuess::default() });
+            trace.info.vm_hints.push(VmHint { pid: Some(pid), tids, ..VmHint::default() });
         }
         Self {
             era,

@@ -171,6 +171,7 @@ impl Options {
                 info.tasks.push(TaskInfo {
                     tid: *tid,
                     vcpu_id: Some(*vcpu),
+                    several_vcpus: false,
                     provenance: format!("vCPU of guest {name:?} by trace-cmd's guest map"),
                     ..TaskInfo::default()
                 });

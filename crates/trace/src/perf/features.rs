@@ -164,7 +164,14 @@ fn vcpu(value: &str, state: &mut State, cx: &mut Cx) {
     let comm = cx.strings.intern(w.next().unwrap_or(""));
     let provenance = "process and vCPU by the recorder's look at /proc".to_owned();
     state.people.retain(|t| t.tid != tid);
-    state.people.push(TaskInfo { tid, pid: Some(pid), comm, vcpu_id: Some(vcpu), provenance });
+    state.people.push(TaskInfo {
+        tid,
+        pid: Some(pid),
+        comm,
+        vcpu_id: Some(vcpu),
+        several_vcpus: false,
+        provenance,
+    });
 }
 
 /// Reads `PID TID comm`: a kernel thread that works for the VM of process PID.
@@ -175,5 +182,12 @@ fn kthread(value: &str, state: &mut State, cx: &mut Cx) {
     let comm = cx.strings.intern(w.next().unwrap_or(""));
     let provenance = "kernel thread of this process's VM by the recorder's look at /proc".to_owned();
     state.people.retain(|t| t.tid != tid);
-    state.people.push(TaskInfo { tid, pid: Some(pid), comm, vcpu_id: None, provenance });
+    state.people.push(TaskInfo {
+        tid,
+        pid: Some(pid),
+        comm,
+        vcpu_id: None,
+        several_vcpus: false,
+        provenance,
+    });
 }

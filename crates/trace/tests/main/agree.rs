@@ -168,9 +168,12 @@ fn encodings_of_error_codes() {
 #[test]
 fn people() {
     let t = load("6.1-npt/perf.data.zst");
-    assert!(!t.info.vms.is_empty() && t.info.vms.iter().all(|v| v.pid.is_some()), "perf records processes");
+    assert!(
+        !t.info.vm_hints.is_empty() && t.info.vm_hints.iter().all(|v| v.pid.is_some()),
+        "perf records processes"
+    );
     let boot = load("linux-boot/trace.dat");
-    let mut vcpus: Vec<u32> = boot.info.vms.iter().flat_map(|v| v.vcpus.iter().map(|v| v.1)).collect();
+    let mut vcpus: Vec<u32> = boot.info.vm_hints.iter().flat_map(|v| v.vcpus.iter().map(|v| v.1)).collect();
     vcpus.sort_unstable();
     assert_eq!(vcpus, [0, 1], "two vCPUs, known by their faults alone");
 }
@@ -202,8 +205,8 @@ fn threads_and_streams_agree() {
         .unwrap();
         assert!(one == streamed, "{name} as a stream");
         assert_eq!(
-            (info.events, info.vms, info.lost),
-            (other.events, other.vms, other.lost),
+            (info.events, info.vm_hints, info.lost),
+            (other.events, other.vm_hints, other.lost),
             "{name} as a stream"
         );
         checked += one.len();

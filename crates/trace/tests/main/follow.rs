@@ -79,7 +79,7 @@ fn a_stream_is_the_load() {
             ControlFlow::Continue(())
         })
         .unwrap();
-        assert_eq!((n, info.vms.len()), (want.len(), whole.info.vms.len()));
+        assert_eq!((n, info.vm_hints.len()), (want.len(), whole.info.vm_hints.len()));
     }
     let mut n = 0;
     stream(&[sample("6.1-npt/trace.dat")], &ReadOptions::default(), &mut |_: &Event, _: &Strings| {
