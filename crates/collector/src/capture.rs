@@ -1,11 +1,30 @@
 //! Writes a capture, which is a perf.data in its streaming (pipe) form: whatever ends the recorder, everything written before is readable.
 //! The main type is [`Capture`]; the thread in `feed` owns it.
 
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use zstd::bulk::Compressor;
 
+use crate::Error;
 use crate::preamble::{COMPRESSED, FINISHED_ROUND, PIECE, Preamble, facts, record};
+
+/// Makes a capture file. An existing file is renamed to `NAME.old`, as perf does.
+pub(crate) fn create(path: &Path) -> Result<File, Error> {
+    let fail = |source| Error::Write { path: path.to_owned(), source };
+    if let Ok(m) = std::fs::symlink_metadata(path)
+        && m.is_file()
+        && m.len() > 0
+    {
+        let mut old = path.as_os_str().to_owned();
+        old.push(".old");
+        std::fs::rename(path, &old).map_err(fail)?;
+    }
+    // A capture shows what a guest does, so no other user may read it.
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(fail)
+}
 
 /// The most bytes that one COMPRESSED record can hold.
 const ROOM: usize = u16::MAX as usize - 8;

@@ -29,8 +29,8 @@ mod untraced;
 pub mod vms;
 
 pub use mmuscope_units::size as parse_size;
-pub use options::{Output, RecordOptions, Scope};
-pub use record::{Ended, Summary, When, record};
+pub use options::{Output, RecordOptions, Scope, When};
+pub use record::{Ended, Summary, record};
 
 use std::io;
 use std::path::PathBuf;

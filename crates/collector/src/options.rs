@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::record::When;
 use crate::trigger::Trigger;
 
 /// Where the capture is written.
@@ -98,6 +97,67 @@ impl Default for RecordOptions {
             snapshot: When::default(),
             quiet: false,
             argv: Vec::new(),
+        }
+    }
+}
+
+/// When snapshots are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct When {
+    /// At the start of the recording.
+    pub start: bool,
+    /// At its end.
+    pub end: bool,
+    /// Again and again, after this time.
+    pub every: Option<Duration>,
+}
+
+impl When {
+    /// Never.
+    pub const OFF: Self = Self { start: false, end: false, every: None };
+
+    /// Parses `off`, or a list of `start`, `end` and `every TIME`. `Err` says what may be written.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut w = Self::OFF;
+        if text.trim() == "off" {
+            return Ok(w);
+        }
+        for part in text.split(',').map(str::trim) {
+            match part {
+                "start" => w.start = true,
+                "end" => w.end = true,
+                other => match other.strip_prefix("every").map(|t| crate::parse_duration(t.trim())) {
+                    Some(Ok(t)) if t >= Duration::from_millis(100) => w.every = Some(t),
+                    Some(Ok(_)) => return Err("snapshots are at least 100 ms apart".into()),
+                    Some(Err(e)) => return Err(e),
+                    None => {
+                        return Err("write off, start, end, every 10s, or several of them: start,end".into());
+                    }
+                },
+            }
+        }
+        Ok(w)
+    }
+}
+
+impl Default for When {
+    fn default() -> Self {
+        Self { start: true, end: true, every: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_a_list() {
+        let every = |t| When { every: Some(Duration::from_secs(t)), ..When::default() };
+        assert_eq!(When::parse("off"), Ok(When::OFF));
+        assert_eq!(When::parse("start,end"), Ok(When::default()));
+        assert_eq!(When::parse("start, end, every 10s"), Ok(every(10)));
+        for bad in ["", "begin", "every", "every 1ms", "start;end"] {
+            assert!(When::parse(bad).is_err(), "{bad}");
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::model::{Evidence, EvidenceKind, MmuKind, Shade, VmId};
 use crate::moment::{At, NO_VM};
 use crate::recorded::Recorded;
 use crate::silent::state::Silent;
-use crate::snapshot::Snapshots;
+use crate::snapshot::state::Snapshots;
 use crate::store::Store;
 use crate::tdp::unattributed::Unattributed;
 use crate::threads::{Thread, ThreadIx, Threads};

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::plan::{Recorder, numbered, scan_tasks};
 use super::rings;
-use super::run::{AsFdDyn, Task, create, signal_name, wait};
+use super::run::{AsFdDyn, Task, signal_name, wait};
 use super::status::cpu_time;
 use super::summary::{Ended, EventCount, Summary};
 use crate::attr::{self, Style};
-use crate::capture::Capture;
+use crate::capture::{Capture, create};
 use crate::preamble::PIECE;
 use crate::ring::{self, Ring, kind};
 use crate::sys::{self, RingMap, Signals, Watch};

@@ -11,8 +11,6 @@ mod summary;
 use crate::sys::Signals;
 use crate::{Error, Output, RecordOptions};
 
-pub(crate) use run::create;
-pub use shots::When;
 pub use summary::{Ended, EventCount, Summary};
 
 /// Records until the command, the time, the size or the user ends it.

@@ -1,10 +1,10 @@
 //! The ordinary recording: it drains the rings into one capture until it ends. The main function is [`run`].
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +17,7 @@ use super::rings::{Counts, counts};
 use super::shots::Shots;
 use super::status::{Now, Status, cpu_time};
 use super::summary::{Ended, EventCount, Summary};
+use crate::capture::create;
 use crate::feed::{Feed, Grace, SIP};
 use crate::host;
 use crate::preamble::{self, PIECE};
@@ -37,21 +38,6 @@ const HELD_BACK: Duration = Duration::from_millis(10);
 
 /// How often the online CPUs are counted.
 const HOTPLUG: Duration = Duration::from_secs(1);
-
-/// Makes a capture file. An existing file is renamed to `NAME.old`, as perf does.
-pub(crate) fn create(path: &Path) -> Result<File, Error> {
-    let fail = |source| Error::Write { path: path.to_owned(), source };
-    if let Ok(m) = std::fs::symlink_metadata(path)
-        && m.is_file()
-        && m.len() > 0
-    {
-        let mut old = path.as_os_str().to_owned();
-        old.push(".old");
-        std::fs::rename(path, &old).map_err(fail)?;
-    }
-    // A capture shows what a guest does, so no other user may read it.
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(fail)
-}
 
 /// The command that was started, with a descriptor that becomes readable when it ends.
 pub(crate) struct Task {

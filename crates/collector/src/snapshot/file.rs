@@ -3,11 +3,10 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::{Shot, take};
-use crate::capture::Capture;
+use super::shot::{Shot, take};
+use crate::capture::{Capture, create};
 use crate::host::{self, Gather};
 use crate::preamble::{self, Preamble};
-use crate::record::create;
 use crate::{Error, Output, vms};
 
 /// What to read and where to write it.

@@ -21,7 +21,7 @@ const PAGE: u64 = 0x000f_ffff_ffff_f000;
 /// The bit that says that an entry above level 1 maps a large page.
 const LARGE: u64 = 1 << 7;
 
-/// What tells the kinds of entries apart on this host.
+/// By which bits the kinds of entries differ on this host.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Bits {
     /// `shadow_mmio_mask` and `shadow_mmio_value`, where they could be read: entries that fit are no links.

@@ -4,7 +4,13 @@ use std::collections::BTreeMap;
 
 use mmuscope_snapshot::{Mmu, Slot, Table, Vcpu, unpack};
 
-use super::*;
+use mmuscope_snapshot::Piece;
+
+use super::shape::Shape;
+use super::shot::{Shot, read};
+use super::tables::Bits;
+use crate::kcore::Memory;
+use crate::types::Types;
 use crate::types::tests::Made;
 
 /// Kernel addresses of the map of all RAM, and of other memory.

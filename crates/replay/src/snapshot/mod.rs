@@ -10,89 +10,22 @@
 //! 4. Once all tables of a VM were read, a table of it that was not among them is gone, and everything that made its tables is known.
 //! 5. Where the trace cannot show what becomes of the entries, they are stale from the next event on.
 
+pub(crate) mod state;
 mod tdp;
 
 use mmuscope_trace::snapshot::{Mmu, Piece, Table};
-use rustc_hash::FxHashSet;
 
 use crate::engine::Engine;
 use crate::keys::{Key, TableIx};
 use crate::model::{Certainty, Difference, MmuKind, Reason, Shade, Snapshot, VmId};
 use crate::moment::At;
 use crate::recorded::kind;
+use crate::snapshot::state::Ahead;
 use crate::store::NONE;
 use crate::threads::ThreadIx;
 
-/// Differences that are kept of one snapshot.
-const MOST_DIFFERENCES: usize = 1000;
 /// The number of the thread that stands for the recorder; no task has it.
 const RECORDER: u32 = u32::MAX;
-
-/// The snapshots taken in so far, and what is known of the one that is going on.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Snapshots {
-    pub(crate) done: Vec<Snapshot>,
-    /// The VM whose tables come now.
-    vm: Option<u16>,
-    /// When reading of its tables began.
-    began: u64,
-    /// Its tables that were read.
-    read: FxHashSet<TableIx>,
-    /// Entries whose memory is ahead of the trace, or else of which the trace is wrong.
-    pub(super) ahead: Vec<Ahead>,
-    /// Entries of MMUs that do not trace every change, until the next event.
-    pub(crate) waiting: Vec<u32>,
-    /// VMs whose changes are not recorded, until the next event.
-    unfollowed: Vec<u16>,
-}
-
-/// An entry that memory showed otherwise than the trace did.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ahead {
-    pub key: Key,
-    pub gfn: u64,
-    pub entry: u32,
-    pub claimed: u64,
-    pub found: u64,
-    pub certainty: Certainty,
-    pub vm: u16,
-    /// The snapshot, by its place in `done`.
-    of: usize,
-}
-
-impl Snapshots {
-    /// The snapshots, with what is still ahead counted as different.
-    pub(crate) fn finished(&self) -> Vec<Snapshot> {
-        let mut all = self.done.clone();
-        for a in &self.ahead {
-            if let Some(s) = all.get_mut(a.of) {
-                s.differ(difference(a));
-            }
-        }
-        all
-    }
-}
-
-fn difference(a: &Ahead) -> Difference {
-    Difference {
-        vm: VmId(a.vm),
-        as_id: a.key.as_id,
-        level: a.key.level,
-        gfn: a.gfn,
-        claimed: a.claimed,
-        found: a.found,
-        certainty: a.certainty,
-    }
-}
-
-impl Snapshot {
-    fn differ(&mut self, d: Difference) {
-        self.differ += 1;
-        if self.differences.len() < MOST_DIFFERENCES {
-            self.differences.push(d);
-        }
-    }
-}
 
 impl Engine {
     /// Takes in one part of a snapshot, which was read just before event `ev` was numbered.

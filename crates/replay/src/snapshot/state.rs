@@ -1,0 +1,76 @@
+//! What is remembered of snapshots between two events: those that were taken in, and entries whose memory is ahead of the trace. The engine holds
+//! it, and the rules in this folder change it.
+
+use rustc_hash::FxHashSet;
+
+use crate::keys::{Key, TableIx};
+use crate::model::{Certainty, Difference, Snapshot, VmId};
+
+/// Differences that are kept of one snapshot.
+const MOST_DIFFERENCES: usize = 1000;
+
+/// The snapshots taken in so far, and what is known of the one that is going on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshots {
+    pub(crate) done: Vec<Snapshot>,
+    /// The VM whose tables come now.
+    pub(super) vm: Option<u16>,
+    /// When reading of its tables began.
+    pub(super) began: u64,
+    /// Its tables that were read.
+    pub(super) read: FxHashSet<TableIx>,
+    /// Entries whose memory is ahead of the trace, or else of which the trace is wrong.
+    pub(super) ahead: Vec<Ahead>,
+    /// Entries of MMUs that do not trace every change, until the next event.
+    pub(crate) waiting: Vec<u32>,
+    /// VMs whose changes are not recorded, until the next event.
+    pub(super) unfollowed: Vec<u16>,
+}
+
+/// An entry that memory showed otherwise than the trace did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    pub key: Key,
+    pub gfn: u64,
+    pub entry: u32,
+    pub claimed: u64,
+    pub found: u64,
+    pub certainty: Certainty,
+    pub vm: u16,
+    /// The snapshot, by its place in `done`.
+    pub(super) of: usize,
+}
+
+impl Snapshots {
+    /// The snapshots, with what is still ahead counted as different.
+    pub(crate) fn finished(&self) -> Vec<Snapshot> {
+        let mut all = self.done.clone();
+        for a in &self.ahead {
+            if let Some(s) = all.get_mut(a.of) {
+                s.differ(difference(a));
+            }
+        }
+        all
+    }
+}
+
+fn difference(a: &Ahead) -> Difference {
+    Difference {
+        vm: VmId(a.vm),
+        as_id: a.key.as_id,
+        level: a.key.level,
+        gfn: a.gfn,
+        claimed: a.claimed,
+        found: a.found,
+        certainty: a.certainty,
+    }
+}
+
+impl Snapshot {
+    pub(crate) fn differ(&mut self, d: Difference) {
+        self.differ += 1;
+        if self.differences.len() < MOST_DIFFERENCES {
+            self.differences.push(d);
+        }
+    }
+}
