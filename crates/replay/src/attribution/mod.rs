@@ -7,8 +7,8 @@
 //!
 //! 1. A thread is of the VM of its process where the recording names processes and that one has a single VM, and otherwise of the VM whose page
 //!    tables it works on, as [`grouping`] finds.
-//! 2. With a single VM in the trace, every event that can be a VM's is its (a marker or the name of a task only if its thread is); with several, what is done by a thread that nothing puts into one of
-//!    them is of no known VM.
+//! 2. With a single VM in the trace, every event that can be a VM's is its (a marker or the name of a task only if its thread is); with several,
+//!    what is done by a thread that nothing puts into one of them is of no known VM.
 //! 3. VMs are numbered from 0, in the order of the first events that show what their threads work on, or as the reader lists them where there is
 //!    nothing to find out.
 //! 4. The vCPU is the one that the event itself names, and otherwise that of its thread, unless the thread ran more than one.

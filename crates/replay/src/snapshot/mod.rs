@@ -20,10 +20,12 @@ use crate::keys::{Key, TableIx};
 use crate::model::{Certainty, Difference, MmuKind, Reason, Shade, Snapshot, VmId};
 use crate::moment::At;
 use crate::recorded::kind;
-use crate::snapshot::state::Ahead;
+use crate::snapshot::state::{Ahead, difference};
 use crate::store::NONE;
 use crate::threads::ThreadIx;
 
+/// Changes that may be made in memory and not yet traced.
+const MOST_AHEAD: usize = 4096;
 /// The number of the thread that stands for the recorder; no task has it.
 const RECORDER: u32 = u32::MAX;
 
@@ -216,7 +218,15 @@ impl Engine {
     fn ahead(&mut self, at: At, entry: u32, place: (Key, u64), values: (u64, u64), certainty: Certainty) {
         let of = self.snapshots.done.len().saturating_sub(1);
         let ((key, gfn), (claimed, found)) = (place, values);
-        self.snapshots.ahead.push(Ahead { key, gfn, entry, claimed, found, certainty, vm: at.vm, of });
+        let a = Ahead { key, gfn, entry, claimed, found, certainty, vm: at.vm, of };
+        // Only few changes can be made and not yet traced: one for each CPU, and those whose thread was interrupted.
+        if self.snapshots.ahead.len() >= MOST_AHEAD {
+            if let Some(s) = self.snapshots.done.last_mut() {
+                s.differ(difference(&a));
+            }
+            return;
+        }
+        self.snapshots.ahead.push(a);
     }
 
     fn settled(&mut self, n: u64) {

@@ -54,7 +54,7 @@ impl Snapshots {
     }
 }
 
-fn difference(a: &Ahead) -> Difference {
+pub(super) fn difference(a: &Ahead) -> Difference {
     Difference {
         vm: VmId(a.vm),
         as_id: a.key.as_id,
