@@ -79,7 +79,7 @@ pub struct Owner {
     pub reason: OwnerReason,
 }
 
-/// The VMs of a trace and their threads. [`crate::attribution`] has the rule.
+/// The VMs of a trace and their threads. The page of its module has the rule.
 #[derive(Clone, Debug, Default)]
 pub struct Attribution {
     /// By number.
@@ -293,7 +293,8 @@ fn add_read(vms: &mut Vec<Group>, info: &TraceInfo) {
         });
         let g = &mut vms[at];
         g.pid = g.pid.or(pid);
-        if g.name.is_empty() {
+        // The name of the process, where others have that of one of its threads.
+        if !v.name.is_empty() {
             g.name.clone_from(&v.name);
         }
         for t in tids() {
