@@ -2,7 +2,7 @@
 //! start and at the end of a recording, and the command line for `mmuscope snapshot`.
 //!
 //! The kernel's memory is only read, through `/proc/kcore`; nothing is written, no code runs in the kernel, and no lock is taken. Where
-//! structures lie is asked of the kernel's BTF ([`shape`]).
+//! structures lie is asked of the kernel's BTF (`shape`).
 
 mod file;
 mod shape;
