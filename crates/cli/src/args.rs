@@ -41,6 +41,7 @@ pub(crate) enum Command {
     State(cmd::state::Args),
     Page(cmd::page::Args),
     Memory(cmd::memory::Args),
+    Memslots(cmd::memslots::Args),
     Spans(cmd::spans::Args),
     Faults(cmd::faults::Args),
     Events(cmd::events::Args),

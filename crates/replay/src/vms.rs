@@ -32,6 +32,8 @@ pub(crate) struct VmState {
     top: u8,
     /// Everything that made its tables is in the trace: it begins before the first root, and nothing was lost since.
     complete: bool,
+    /// It is complete only since a snapshot: what its tables held before is not in the trace.
+    since_snapshot: bool,
     /// It did something before.
     acted: bool,
     /// What it did were so many pages of level 2, and nothing else: four are the roots of a guest with three levels of tables.
@@ -114,6 +116,7 @@ impl VmMap {
     /// Every table of a VM was read in memory: from now on everything that makes its tables is in the trace.
     pub(crate) fn all_read(&mut self, vm: u16) {
         if let Some(s) = self.vms.get_mut(usize::from(vm)) {
+            s.since_snapshot |= !s.complete;
             (s.acted, s.complete) = (true, true);
         }
     }
@@ -286,6 +289,11 @@ impl VmMap {
     /// Whether the trace holds everything that made this VM's tables.
     pub(crate) fn complete(&self, vm: u16) -> bool {
         self.vms.get(usize::from(vm)).is_some_and(|s| s.complete)
+    }
+
+    /// The same from the beginning of the trace, so that what no event has shown was empty all the time.
+    pub(crate) fn whole(&self, vm: u16) -> bool {
+        self.vms.get(usize::from(vm)).is_some_and(|s| s.complete && !s.since_snapshot)
     }
 
     /// The same of all VMs.

@@ -44,6 +44,25 @@ pub struct Report {
     pub evidence: Vec<EvidenceReport>,
     /// Events from which the page tables are known and that were not, or may not have been, recorded.
     pub unrecorded: Vec<UnrecordedReport>,
+    /// Snapshots of KVM's own memory, held against what the trace had shown until then.
+    pub snapshots: Vec<SnapshotReport>,
+}
+
+/// A snapshot of KVM's own memory. The counts are of entries that are not empty.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SnapshotReport {
+    /// When it began, in nanoseconds since the start of the trace.
+    pub start: u64,
+    /// How many page tables were read.
+    pub tables: u64,
+    /// How many entries hold what the trace had shown.
+    pub equal: u64,
+    /// How many entries were not known until then.
+    pub settled: u64,
+    /// How many entries hold something else than the trace had shown.
+    pub differ: u64,
+    /// The same in words.
+    pub text: String,
 }
 
 /// A kind of event that the trace lacks, or may lack.

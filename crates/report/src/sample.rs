@@ -28,6 +28,7 @@ pub(crate) fn empty() -> Report {
         events: Vec::new(),
         evidence: Vec::new(),
         unrecorded: Vec::new(),
+        snapshots: Vec::new(),
     };
     r.story = story::story(&r);
     r

@@ -131,14 +131,14 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
                 say!(s, ": the VM was torn down after {}, by {}", words::duration(t.start), t.by);
             }
         } else if o.end_bytes >= o.peak_bytes {
-            say!(s, "The guest's memory grew until the end, to {} present", words::bytes(o.end_bytes));
+            let end = words::bytes(o.end_bytes);
+            say!(s, "At the end {end} of guest memory is present, and no earlier moment shows more");
         } else {
+            let (peak, end) = (words::bytes(o.peak_bytes), words::bytes(o.end_bytes));
+            let at = words::duration(o.peak_at);
             say!(
                 s,
-                "At most {} of guest memory was present, {} into the trace; at the end it is {}",
-                words::bytes(o.peak_bytes),
-                words::duration(o.peak_at),
-                words::bytes(o.end_bytes)
+                "At most {peak} of guest memory was present, {at} into the trace; at the end it is {end}"
             );
         }
         if sizes.is_empty() {

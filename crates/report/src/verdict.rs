@@ -24,6 +24,14 @@ pub(crate) fn verdicts(report: &Report) -> Vec<(&'static str, String)> {
     } else if !report.vms.is_empty() {
         out.push(("good", "events agree with each other".to_owned()));
     }
+    if let Some(s) = report.snapshots.iter().rev().find(|s| s.equal + s.differ > 0) {
+        out.push(if s.differ == 0 {
+            ("good", "the replay equals the kernel's memory".to_owned())
+        } else {
+            let entries = words::counted(s.differ, "entry differs", "entries differ");
+            ("bad", format!("{entries} from the kernel's memory"))
+        });
+    }
     let missing = |c: Coverage| {
         let of = report.unrecorded.iter().filter(|u| u.coverage == c.name());
         of.map(|u| u.event).collect::<Vec<_>>().join(", ")

@@ -2,11 +2,11 @@
 
 use mmuscope_analysis::events::{self, Attribution, EVENTS};
 use mmuscope_analysis::table::{Rows, Table};
-use mmuscope_analysis::timeline::{FAULTS, MEMORY, SPANS, STATE};
+use mmuscope_analysis::timeline::{FAULTS, MEMORY, MEMSLOTS, SPANS, STATE};
 use mmuscope_trace::Trace;
 
 /// Every table.
-pub(crate) const TABLES: [&Table; 5] = [&STATE, &SPANS, &FAULTS, &EVENTS, &MEMORY];
+pub(crate) const TABLES: [&Table; 6] = [&STATE, &SPANS, &FAULTS, &EVENTS, &MEMORY, &MEMSLOTS];
 
 /// Six events as tracefs prints them: an exit, its fault, what KVM did about it, and a marker with quotes and commas.
 pub(crate) const TEXT: &str = "\

@@ -8,6 +8,7 @@ pub(crate) mod faults;
 pub(crate) mod input;
 pub(crate) mod layout;
 pub(crate) mod memory;
+pub(crate) mod memslots;
 pub(crate) mod page;
 pub(crate) mod record;
 pub(crate) mod report;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command) -> Result<Outcome> {
         Command::State(a) => state::run(&a),
         Command::Page(a) => page::run(&a),
         Command::Memory(a) => memory::run(&a),
+        Command::Memslots(a) => memslots::run(&a),
         Command::Spans(a) => spans::run(&a),
         Command::Faults(a) => faults::run(&a),
         Command::Events(a) => events::run(&a),

@@ -229,6 +229,11 @@ impl Attribution {
         by_tid.or_else(|| self.by_pid.get(&v.pid).filter(|_| v.pid != 0)).copied()
     }
 
+    /// The number of the VM that a snapshot of KVM's memory describes; `None` where the trace has more VMs than can be numbered.
+    pub fn vm_of_snapshot(&self, v: &snapshot::Vm) -> Option<VmId> {
+        self.of_snapshot(v).map(VmId)
+    }
+
     /// The VM of a number, with its threads.
     pub(crate) fn group(&self, vm: u16) -> Option<&Group> {
         self.vms.get(usize::from(vm))

@@ -214,7 +214,7 @@ impl Timeline {
             let was = follows.map(|b| b.shade);
             match (was, s.shade) {
                 // What was there before is nothing that happened.
-                _ if s.reason == Reason::OldValue => {}
+                _ if matches!(s.reason, Reason::OldValue | Reason::Snapshot) => {}
                 (w, Shade::Mmio) if w != Some(Shade::Mmio) => tally.mmio += 1,
                 _ if s.state != State::Present => {}
                 (Some(w), _) if w.state() != State::Present => tally.mapped += 1,
@@ -285,7 +285,7 @@ impl Timeline {
         } else {
             let what = if s.state == State::Mmio { "MMIO" } else { size };
             let lived = match s.reason {
-                Reason::OldValue => String::new(),
+                Reason::OldValue | Reason::Snapshot => String::new(),
                 _ => format!(" after {}", duration(t.saturating_sub(since))),
             };
             // The event that ends it is that of its table.

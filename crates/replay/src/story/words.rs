@@ -104,6 +104,19 @@ fn nx_huge(t: &Timeline, e: &Entry, s: &Span) -> bool {
         && s.spte.is_some_and(|v| t.layout(e.vm).layout.decode(v, e.level).x == Some(false))
 }
 
+/// What a snapshot showed of an entry. Since when it has been so, nobody can say.
+fn read_in_memory(s: &Span, size: &str) -> String {
+    let what = match (s.state, s.shade) {
+        (State::Mmio, _) => "MMIO".to_owned(),
+        (State::Present, Shade::Writable) => format!("mapped writable by a {size} page"),
+        (State::Present, _) => format!("mapped read-only by a {size} page"),
+        (State::Table, _) => "a link to a table".to_owned(),
+        _ => "empty".to_owned(),
+    };
+    let spte = s.spte.map_or_else(String::new, |v| format!("; spte {}", mmuscope_units::spte(v)));
+    format!("the recorder read KVM's memory: {what}{spte}")
+}
+
 /// What became of an entry, for a reader who knows what it was before: `before` is the span that ended when `s` began, `fault` the fault on
 /// this frame that made the change.
 pub(super) fn of_change(
@@ -117,11 +130,14 @@ pub(super) fn of_change(
     let size = level_size(e.level);
     let l = &t.layout(e.vm).layout;
     let after = before
-        .filter(|b| b.id.is_some() && b.reason != Reason::OldValue)
+        .filter(|b| b.id.is_some() && !matches!(b.reason, Reason::OldValue | Reason::Snapshot))
         .map(|b| format!(" after {}", duration(s.start.saturating_sub(b.start))))
         .unwrap_or_default();
     if s.certainty == Certainty::Stale {
         return format!("from here on unverified: {}", s.reason.words());
+    }
+    if s.reason == Reason::Snapshot {
+        return read_in_memory(s, size);
     }
     // What may not be executed makes place for small pages that may.
     let nx = before.is_some_and(|b| nx_huge(t, e, b)) && fault.is_some_and(|f| f.access.fetch);

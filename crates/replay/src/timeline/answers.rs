@@ -261,7 +261,7 @@ impl Timeline {
 
     /// What no event has shown is empty, not unknown.
     pub(crate) fn complete(&self, vm: VmId) -> bool {
-        self.engine.vms.complete(vm.0)
+        self.engine.vms.whole(vm.0)
     }
 
     #[cfg(test)]

@@ -7,6 +7,7 @@ mod places;
 mod recording;
 mod space;
 
+use mmuscope_analysis::snapshots::sentence;
 use mmuscope_analysis::standout::{self, StandOut};
 use mmuscope_replay::{Fault, PageStory, Timeline, TopPage, Vm, VmId};
 use mmuscope_trace::{ClockUnit, Trace};
@@ -15,8 +16,8 @@ use crate::{
     frames::gpa_of,
     model::{
         EvidenceCase, EvidenceReport, FrameRange, LayoutPart, LayoutReport, LostReport, MmioReport,
-        PageReport, PhaseReport, Report, SCHEMA, StoryReport, TAIL, TeardownReport, UnrecordedReport,
-        VmReport,
+        PageReport, PhaseReport, Report, SCHEMA, SnapshotReport, StoryReport, TAIL, TeardownReport,
+        UnrecordedReport, VmReport,
     },
     story, words,
 };
@@ -107,6 +108,7 @@ impl Report {
                 .iter()
                 .map(|u| UnrecordedReport { event: u.event, coverage: u.coverage.name(), without: u.without })
                 .collect(),
+            snapshots: snapshots(timeline, &clock),
         };
         report.recording.lost.moments = report.recording.lost.moments.max(report.lost.len() as u64);
         if let Some(rest) = vms.len().checked_sub(options.vms).filter(|n| *n > 0) {
@@ -339,6 +341,21 @@ fn mmio(timeline: &Timeline, vm: VmId, clock: &Clock) -> Vec<MmioReport> {
             first: clock.rel(m.first),
             last: clock.rel(m.last),
             generations: m.generations,
+        })
+        .collect()
+}
+
+fn snapshots(timeline: &Timeline, clock: &Clock) -> Vec<SnapshotReport> {
+    timeline
+        .snapshots()
+        .iter()
+        .map(|s| SnapshotReport {
+            start: clock.rel(s.start),
+            tables: s.tables,
+            equal: s.equal,
+            settled: s.settled,
+            differ: s.differ,
+            text: sentence(s),
         })
         .collect()
 }

@@ -27,6 +27,7 @@ pub(super) fn integrity(report: &Report) -> Markup {
             }
             @for d in r.damage.iter().take(20) { p class="note bad" { (words::one_line(d, 500)) } }
             @if r.damage.len() > 20 { p class="note bad" { "and " (words::counted((r.damage.len() - 20) as u64, "more place", "more places")) " that could not be read" } }
+            @for s in &report.snapshots { p class="note" { "Snapshot of KVM's memory: " (s.text) "." } }
             @for u in &report.unrecorded { p class="note" { (u.event) " is " (u.coverage) ": " (u.without) "." } }
             @for n in r.notes.iter().take(40) { p class="note" { (words::one_line(n, 500)) } }
             @if report.evidence.is_empty() {
