@@ -16,6 +16,11 @@ impl Engine {
 
     /// Something was lost: every value known so far may have changed since.
     pub(crate) fn on_lost(&mut self, ev: u32, ts: u64) {
+        self.doubt_everything(ev, ts, Reason::Lost);
+    }
+
+    /// Every value known so far may have changed since, for this reason.
+    pub(crate) fn doubt_everything(&mut self, ev: u32, ts: u64, reason: Reason) {
         self.loss_seen = true;
         self.loss_ev = ev;
         self.vms.lost();
@@ -45,20 +50,13 @@ impl Engine {
                     && m.certainty != Certainty::Stale
                     && m.shade != Shade::Unknown
                 {
-                    self.store.push(
-                        e,
-                        ev,
-                        m.has_value.then_some(spte),
-                        m.shade,
-                        Certainty::Stale,
-                        Reason::Lost,
-                    );
+                    self.store.push(e, ev, m.has_value.then_some(spte), m.shade, Certainty::Stale, reason);
                 }
             }
             let r = &mut self.store.tables[t];
             (r.lossy, r.alive) = (true, false);
         }
-        self.silent_lost(ev);
+        self.silent_lost(ev, reason);
         self.faults.lost(self.threads.all_mut(), ev);
     }
 }

@@ -113,6 +113,11 @@ impl VmMap {
         Some(id)
     }
 
+    /// The numbers of all VMs.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u16> + use<> {
+        (0..self.vms.len()).map(|n| n as u16)
+    }
+
     /// Every table of a VM was read in memory: from now on everything that makes its tables is in the trace.
     pub(crate) fn all_read(&mut self, vm: u16) {
         if let Some(s) = self.vms.get_mut(usize::from(vm)) {

@@ -219,6 +219,7 @@ fn json_has_the_promised_fields() {
             "phases",
             "recording",
             "schema",
+            "snapshots",
             "stands_out",
             "story",
             "title",

@@ -16,6 +16,8 @@ pub enum Piece {
     Begin {
         /// Time of the recording's clock in nanoseconds.
         at: u64,
+        /// Whether the recording begins with it: events before it came while the recorder was still switching them on, one after another.
+        first: bool,
     },
     /// A VM, as KVM's memory describes it. It comes before its tables.
     Vm(Vm),

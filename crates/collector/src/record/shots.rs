@@ -45,7 +45,7 @@ impl Shots {
         Self { when, pid, anonymise: o.anonymise, under_way, last, said, taken, failed }
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, first: bool) {
         if self.under_way.is_some() || self.failed {
             return;
         }
@@ -53,7 +53,7 @@ impl Shots {
         let (pid, anonymise) = (self.pid, self.anonymise);
         let run = move || {
             // Whoever no longer waits needs no snapshot.
-            let _ = to.send(snapshot::take(&|p| pid.is_none_or(|own| own == p), anonymise));
+            let _ = to.send(snapshot::take(&|p| pid.is_none_or(|own| own == p), anonymise, first));
         };
         if thread::Builder::new().name("snapshot".into()).spawn(run).is_ok() {
             self.under_way = Some(from);
@@ -64,14 +64,14 @@ impl Shots {
     /// Starts the first one, if it is wanted.
     pub(super) fn start(&mut self) {
         if self.when.start {
-            self.begin();
+            self.begin(true);
         }
     }
 
     /// Starts the next one if it is time, and returns the records of one that is done.
     pub(super) fn step(&mut self) -> Option<Vec<u8>> {
         if self.when.every.is_some_and(|t| self.last.elapsed() >= t) {
-            self.begin();
+            self.begin(false);
         }
         self.done()
     }
@@ -119,7 +119,7 @@ impl Shots {
         // One that is under way, of the start of a short recording, comes first.
         for last in [false, true] {
             if last && self.when.end {
-                self.begin();
+                self.begin(false);
             }
             while self.under_way.is_some() && began.elapsed() < PATIENCE {
                 meanwhile();

@@ -28,11 +28,12 @@ pub fn write(o: &SnapshotOptions) -> Result<Shot, Error> {
         None => None,
     };
     let (clock, real, mono) = host::clocks();
-    let shot = take(&|p| pid.is_none_or(|own| own == p), o.anonymise).map_err(|why| Error::Refused {
-        what: "KVM's tables cannot be read".into(),
-        why,
-        mend: "`mmuscope doctor` shows what a snapshot needs and what this host has".into(),
-    })?;
+    let shot =
+        take(&|p| pid.is_none_or(|own| own == p), o.anonymise, true).map_err(|why| Error::Refused {
+            what: "KVM's tables cannot be read".into(),
+            why,
+            mend: "`mmuscope doctor` shows what a snapshot needs and what this host has".into(),
+        })?;
     let get = |k: &str| host.get(k).unwrap_or_default().to_owned();
     let mut facts = host.facts.clone();
     facts.push(("clock.start".into(), clock));

@@ -312,9 +312,9 @@ impl Engine {
         out
     }
 
-    pub(crate) fn silent_lost(&mut self, ev: u32) {
+    pub(crate) fn silent_lost(&mut self, ev: u32, reason: Reason) {
         let hit = self.silent.fresh.values().flat_map(Fresh::all).collect();
-        self.stale_list(hit, ev, Reason::Lost);
+        self.stale_list(hit, ev, reason);
         self.silent.made.clear();
         self.silent.live.clear();
         self.silent.zaps.clear();

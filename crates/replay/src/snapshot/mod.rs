@@ -34,7 +34,10 @@ impl Engine {
     pub(crate) fn take_piece(&mut self, piece: &Piece) {
         let (ev, ts) = (self.next_ev.saturating_sub(1), self.last_ts);
         match piece {
-            Piece::Begin { at } => {
+            Piece::Begin { at, first } => {
+                if *first {
+                    self.not_all_recorded(ev, ts);
+                }
                 self.snapshots.done.push(Snapshot { event: ev, start: *at, end: ts, ..Snapshot::default() });
             }
             Piece::Vm(v) => {
@@ -64,6 +67,14 @@ impl Engine {
                     s.notes.extend(notes.iter().cloned());
                 }
             }
+        }
+    }
+
+    /// Until here the recorder was switching on one event after another, so that what some showed others may have changed unseen.
+    fn not_all_recorded(&mut self, ev: u32, ts: u64) {
+        let silent = self.vms.numbers().any(|vm| !self.silent_tables(vm).is_empty());
+        if silent || self.live.values().any(|t| !t.is_empty()) {
+            self.doubt_everything(ev, ts, Reason::Unrecorded);
         }
     }
 
@@ -200,8 +211,9 @@ impl Engine {
             if let Some(x) = self.snapshots.done.last_mut() {
                 x.equal += 1;
             }
-            if !m.has_value || claimed != value {
-                self.store.push(entry, at.ev, Some(value), shade, m.certainty, m.reason);
+            // Accessed and Dirty may have been set since, and what followed from other events is now seen.
+            if m.certainty > Certainty::Observed || !m.has_value || claimed != value {
+                self.store.push(entry, at.ev, Some(value), shade, Certainty::Observed, Reason::Snapshot);
             }
             return false;
         }

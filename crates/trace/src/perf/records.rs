@@ -114,7 +114,7 @@ impl State {
         };
         for piece in pieces {
             let ts = match &piece {
-                Piece::Begin { at } | Piece::VmEnd { at, .. } | Piece::End { at, .. } => *at,
+                Piece::Begin { at, .. } | Piece::VmEnd { at, .. } | Piece::End { at, .. } => *at,
                 Piece::Vm(vm) => vm.at,
                 Piece::Table(t) => t.to,
             };
