@@ -85,7 +85,7 @@ impl Engine {
     }
 
     fn table_read(&mut self, at: At, t: &Table) {
-        if t.level == 0 || t.level > 5 || t.entries.len() != 512 {
+        if t.level == 0 || t.level > 5 || t.entries.len() != 512 || t.page == 0 {
             return;
         }
         if let Some(s) = self.snapshots.done.last_mut() {

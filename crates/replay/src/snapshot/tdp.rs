@@ -14,7 +14,10 @@ impl Engine {
         self.kind_read(at, MmuKind::Tdp, t.as_id);
         let parent = t.parent.and_then(|(page, index)| {
             let above = *self.by_page.get(&page)?;
-            Some(self.store.slot_mut(above, index))
+            // A made-up file may name any page: what does not lie one level up is no parent.
+            let r = &self.store.tables[above];
+            let fits = !r.silent && r.vm == at.vm && r.level == t.level + 1 && r.attached();
+            fits.then(|| self.store.slot_mut(above, index))
         });
         let (table, new) = self.tdp_table(at, t, parent.unwrap_or(NONE));
         if t.invalid && t.root {
