@@ -2,16 +2,19 @@
 
 use super::which::DecimalArg;
 use crate::Outcome;
+use crate::progress::{Watch, stopped};
+use crate::room;
 use anyhow::{Result, bail};
 use mmuscope_analysis::snapshots::{difference, sentence};
 use mmuscope_collector::trigger::Trigger;
 use mmuscope_collector::{Ended, Error, Output, RecordOptions, Scope, When, parse_duration, parse_size};
 use mmuscope_replay::ReplayOptions;
-use mmuscope_trace::ReadOptions;
-use mmuscope_units::Frames;
+use mmuscope_trace::{Progress, ReadOptions};
+use mmuscope_units::{Frames, bytes, count};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Record from this host: KVM's MMU events of every VM, with the facts needed to decode them anywhere
@@ -194,7 +197,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         write!(std::io::stderr().lock(), "{summary}")?;
     }
     if !a.quiet && summary.taken > 0 {
-        agreement(&summary.files);
+        agreement(&summary.files, summary.recorded());
     }
     match summary.ended {
         Ended::WriteFailed(why) => bail!("{why}"),
@@ -202,13 +205,27 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     }
 }
 
-/// Says how the replay of a capture and the snapshots in it agree. Whatever prevents that is no failure of the recording.
-fn agreement(files: &[PathBuf]) {
-    let Ok((_, timeline)) =
-        mmuscope_replay::load(files, &ReadOptions::default(), &ReplayOptions::default(), None)
-    else {
+/// Says how the replay of a capture of so many events and the snapshots in it agree. Whatever prevents that is no failure of the recording.
+fn agreement(files: &[PathBuf], events: u64) {
+    if room::available().is_some_and(|room| room::of_events(events) > room) {
+        let _ = writeln!(
+            std::io::stderr().lock(),
+            "not compared with the kernel's memory: {} events need about {} to be replayed; `mmuscope summary` compares where there is more memory",
+            count(events),
+            bytes(room::of_events(events))
+        );
         return;
-    };
+    }
+    let progress = Arc::new(Progress::default());
+    let read = ReadOptions { progress: Some(Arc::clone(&progress)), ..ReadOptions::default() };
+    let replay = ReplayOptions { progress: Some(Arc::clone(&progress)), ..ReplayOptions::default() };
+    let watch = Watch::new("comparing with the kernel's memory", progress);
+    let Ok((_, timeline)) = mmuscope_replay::load(files, &read, &replay, None) else { return };
+    drop(watch);
+    // What was cut short says nothing about agreement.
+    if stopped() {
+        return;
+    }
     let mut err = std::io::stderr().lock();
     for s in timeline.snapshots() {
         let _ = writeln!(err, "{}", sentence(&s));

@@ -433,8 +433,13 @@ impl Session<'_> {
 
     /// Stops the events, takes what the rings still hold, and writes the end of the capture.
     fn finish(mut self, ended: Ended, signals: Signals, files: Vec<PathBuf>, path: &Path) -> Summary {
-        if !matches!(ended, Ended::ReaderGone | Ended::WriteFailed(_)) {
-            self.last_snapshot();
+        match ended {
+            Ended::ReaderGone | Ended::WriteFailed(_) => {}
+            // What it would add may be more than all events.
+            Ended::Size => {
+                self.shots.said.push("no snapshot of KVM's tables at the end: the size was reached".into());
+            }
+            _ => self.last_snapshot(),
         }
         for c in &self.r.cpus {
             c.disable();

@@ -30,7 +30,7 @@ const MOST_AHEAD: usize = 4096;
 const RECORDER: u32 = u32::MAX;
 
 impl Engine {
-    /// Takes in one part of a snapshot, which was read just before event `ev` was numbered.
+    /// Takes in one part of a snapshot, whose note among the events was the last one to be numbered.
     pub(crate) fn take_piece(&mut self, piece: &Piece) {
         let (ev, ts) = (self.next_ev.saturating_sub(1), self.last_ts);
         match piece {
@@ -168,7 +168,8 @@ impl Engine {
         self.store.free_table(t, ev, ts);
     }
 
-    /// An entry was read. `changed` says when an event changed it last, `before` what it held by the trace.
+    /// An entry was read: `found` is its value with how that is shown, `from` when reading of its table began, `gfn` its first frame. The result is
+    /// `true` if it holds something else than was known.
     pub(crate) fn entry_read(
         &mut self,
         at: At,
@@ -291,6 +292,7 @@ impl Engine {
         !(self.snapshots.waiting.is_empty() && self.snapshots.unfollowed.is_empty())
     }
 
+    /// Notes which MMU a VM has, and that it has this address space, as a table that was read shows.
     pub(crate) fn kind_read(&mut self, at: At, kind: MmuKind, as_id: u8) {
         self.mmu_kind(at.vm, kind);
         self.vms.as_id(at.vm, as_id);
