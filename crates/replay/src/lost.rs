@@ -17,6 +17,7 @@ impl Engine {
     /// Something was lost: every value known so far may have changed since.
     pub(crate) fn on_lost(&mut self, ev: u32, ts: u64) {
         self.doubt_everything(ev, ts, Reason::Lost);
+        self.silent.seen_from(ts);
     }
 
     /// Every value known so far may have changed since, for this reason.

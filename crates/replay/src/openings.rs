@@ -1,7 +1,10 @@
 //! What entries held before their first event, as the old value in that event shows it.
 
-use crate::model::{Certainty, EventIx, Reason, Shade};
+use crate::model::{Certainty, EventIx, Reason, Shade, pages_of};
 use crate::store::Store;
+
+/// So many of the last openings are looked at; a fault takes microseconds.
+const MANY: usize = 1024;
 
 impl Store {
     /// Appends what an entry held until now, which the old value of event `ev` shows. What it becomes is to be pushed next.
@@ -13,6 +16,24 @@ impl Store {
         let span = self.push(entry, ev, Some(spte), shade, Certainty::Implied, Reason::OldValue);
         if first {
             self.openings.push((span, since));
+        }
+    }
+
+    /// Gives no length to what an entry that maps `gfn` held until a change, if that change came at `begun` or later and the value is one of
+    /// those that `stored` is true of: a thread that had begun by then is known to have stored it.
+    pub(crate) fn date_opening(&mut self, gfn: u64, begun: u64, stored: impl Fn(u64) -> bool) {
+        for i in (0..self.openings.len()).rev().take(MANY) {
+            let span = self.openings[i].0 as usize;
+            let ts = self.ev_ts.get(self.s_ev[span] as usize);
+            if ts < begun {
+                return;
+            }
+            let p = self.place(self.s_entry[span]);
+            let maps = p.gfn <= gfn && gfn - p.gfn < pages_of(p.level);
+            if maps && stored(self.s_spte[span]) {
+                self.openings[i].1 = ts;
+                return;
+            }
         }
     }
 

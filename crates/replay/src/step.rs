@@ -70,6 +70,7 @@ impl Engine {
         self.store.ev_kind.push(kind);
         if self.first_ts.is_none() {
             self.first_ts = Some(ts);
+            self.silent.seen_from(ts);
         }
         (ev, ts)
     }

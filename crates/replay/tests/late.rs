@@ -161,3 +161,23 @@ fn a_frozen_entry_is_stuck_only_in_a_table_that_lives() {
     let (_, t) = run(&text);
     assert!(t.evidence().iter().all(|e| e.kind != EvidenceKind::StuckRemoved), "{:?}", t.evidence());
 }
+
+#[test]
+fn what_a_fast_fault_stored_just_before_reaches_back_no_further() {
+    // The fault stores 77 as writable, another thread takes that away again, and only then the fault is traced.
+    let text = "100 t2 mark begin\n+9 t1 exit\n+1 t1 fault 2 w\n+1 t2 tdp 1 2 W77 R77\n+1 t1 fast 2 R77 R77 fixed\n+1 t1 entry 0";
+    let (_, t) = run(text);
+    let e = t.entries().find(|e| e.gfn == 2).expect("entry");
+    let first = t.spans(e.id).next().expect("span");
+    assert_eq!(
+        (first.shade, first.reason, first.end),
+        (Shade::Writable, Reason::OldValue, Some(first.start))
+    );
+    assert!(t.span_at(e.id, t.range().0).is_none_or(|s| s.state == State::Unknown));
+    // A fault that began after the change stored nothing before it.
+    let text = "100 t2 mark begin\n+9 t1 exit\n+1 t2 tdp 1 2 W77 R77\n+1 t1 fault 2 w\n+1 t1 fast 2 R77 W77 fixed\n+1 t1 entry 0";
+    let (_, t) = run(text);
+    let e = t.entries().find(|e| e.gfn == 2).expect("entry");
+    let first = t.spans(e.id).next().expect("span");
+    assert_eq!((first.shade, first.start), (Shade::Writable, t.range().0));
+}

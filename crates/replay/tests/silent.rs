@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use mmuscope_replay::{Certainty, Reason, ReplayOptions, StateFilter, fixture, replay};
 
-/// A kernel that traces notifier ranges, with one far from guest memory, long ago.
-const START: &str = "layout C/npt\n1 t9 unmap 10000 20000\n+1 t9 mark done\n";
+/// A kernel that traces notifier ranges, with one far from guest memory, and a trace that began longer ago than any range stays open.
+const START: &str = "layout C/npt\n1 t9 unmap 10000 20000\n+3000000 t9 mark done\n";
 
 /// Certainty and reason of the entries of a level and frame at the end, in the order of their places.
 fn known(text: &str, level: u8, gfn: u64) -> Vec<(Certainty, Reason)> {
@@ -88,12 +88,12 @@ fn captures_say_whether_all_ranges_are_in_them() {
     let text = |facts: &str, range: &str| {
         format!("layout C/npt\nrecorded unsaid\n{facts}\n{range}{TABLE}{}", install(2, "R77"))
     };
-    let range = "1 t9 unmap 10000 20000\n+1 t9 mark done\n";
+    let range = "1 t9 unmap 10000 20000\n+3000000 t9 mark done\n";
     let all = "fact record.scope the whole system\nfact record.events kvm:kvm_entry,kvm:kvm_exit,kvm:kvm_page_fault,kvmmmu:kvm_mmu_get_page,\
                kvmmmu:kvm_mmu_prepare_zap_page,kvmmmu:kvm_mmu_zap_all_fast,kvmmmu:kvm_mmu_set_spte,kvmmmu:fast_page_fault,\
                kvmmmu:kvm_tdp_mmu_spte_changed,kvm:kvm_unmap_hva_range";
     assert_eq!(of(&text("", "1 t9 mark on\n"), 2), SILENT, "none seen: whether any would be is not known");
-    assert_eq!(of(&text(all, "1 t9 mark on\n"), 2), FACT);
+    assert_eq!(of(&text(all, "1 t9 mark on\n+3000000 t9 mark on\n"), 2), FACT);
     // Any thread of the host may take pages from a guest.
     for scope in ["process 7", "cgroup /machine.slice"] {
         let some = all.replace("the whole system", scope);
@@ -276,4 +276,21 @@ fn invalidating_an_address_touches_pages_that_are_out_of_sync() {
     assert_eq!(both("+1 t1 sync 1 778\n"), (FACT, SYNCED));
     assert_eq!(both("+1 t1 shadow 1 778 existing unsync\n"), (FACT, SYNCED), "that brings it up to date too");
     assert_eq!(both("+1 t1 shadow 1 777 existing\n"), (FACT, FACT));
+}
+
+#[test]
+fn a_range_from_before_the_trace_may_still_be_about_to_zap() {
+    const UNSEEN: (Certainty, Reason) = (Certainty::Stale, Reason::UnseenNotifier);
+    // The first fault uses tables that were made before the trace: this VM has been running.
+    let late = "layout C/npt\n1 t9 unmap 10000 20000\n+1 t9 mark done\n+1 t1 zappage 1 600\n+1 t1 exit\n+1 t1 set 1 2 R3 at 40010\n+1 t1 entry 0\n";
+    assert_eq!(of(late, 2), UNSEEN);
+    // Two seconds later every such range has zapped.
+    let later =
+        format!("{late}+2000000 t1 exit\n+1 t1 page 1 200\n+1 t1 set 1 203 R4 at 50018\n+1 t1 entry 0\n");
+    assert_eq!(of(&later, 0x203), FACT);
+    // Events that were lost may have announced one as well.
+    let lost = format!(
+        "{later}+9 t1 lost 1\n+1 t1 exit\n+1 t1 page 1 400\n+1 t1 set 1 403 R5 at 60018\n+1 t1 entry 0\n"
+    );
+    assert_eq!(of(&lost, 0x403), UNSEEN);
 }

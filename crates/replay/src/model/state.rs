@@ -174,6 +174,8 @@ pub enum Reason {
     Unrecorded,
     /// The recorder read the entry in the kernel's own memory.
     Snapshot,
+    /// An mmu_notifier range that was invalidated before the first event, or in events that were lost, may have hit this page since.
+    UnseenNotifier,
 }
 
 impl Reason {
@@ -204,6 +206,9 @@ impl Reason {
             }
             Self::Ambiguous => "two page tables fit the event; nothing in the trace decides between them",
             Self::Snapshot => "the recorder read the entry in the kernel's own memory",
+            Self::UnseenNotifier => {
+                "an mmu_notifier range that was invalidated before the trace, or in events that were lost, may have hit this page; this MMU does not trace the zap"
+            }
             Self::NeverSeen => "no event has shown it yet",
             Self::GuestTable => "the guest page table that this page shadows may have been written since",
             Self::Faulted => "a fault found it not present",

@@ -226,8 +226,8 @@ impl Engine {
     /// A value is known from here on, as far as this kernel lets it be known.
     fn freshen(&mut self, at: At, entry: u32) {
         let At { th, vm, ev, .. } = at;
-        if self.zap_pending(at, entry) {
-            self.make_stale(entry, ev, Reason::Notifier);
+        if let Some(reason) = self.zap_pending(at, entry) {
+            self.make_stale(entry, ev, reason);
             return;
         }
         let known = self.known(entry);

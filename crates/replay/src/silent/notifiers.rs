@@ -9,7 +9,8 @@
 //! 3. An entry is not covered only where it is known where in the VMM's memory its frame lies, and that is outside the range, or where it is an
 //!    MMIO entry, which maps nothing of the host; where a range is known to be memory of other frames, an entry is covered only if it maps the
 //!    same host page as one of those.
-//! 4. What is installed by another thread while a range is open may be zapped at once, and is stale from the start.
+//! 4. What is installed by another thread while a range is open may be zapped at once, and is stale from the start; in the two seconds after the
+//!    first event of a trace that begins late, and after a loss, such a range may be open without an event in the trace.
 //! 5. Where a host page is exchanged in a fault (copy-on-write), the fault's events name its frame and its host-virtual address: three such pairs
 //!    at one distance show where memory lies.
 
@@ -176,10 +177,17 @@ impl Engine {
             .then(|| self.pfn_bits(spte) >> 12)
     }
 
-    /// Whether a range that another thread announced may zap this entry yet.
-    pub(super) fn zap_pending(&self, at: At, entry: u32) -> bool {
+    /// Why a range that another thread announced may zap this entry yet, if one may.
+    pub(super) fn zap_pending(&self, at: At, entry: u32) -> Option<Reason> {
         let tid = self.threads[at.th].tid;
-        self.silent.ranges.pending(tid, at.ts).any(|r| self.may_hit(entry, r.start, r.end))
+        let ranges = &self.silent.ranges;
+        if ranges.pending(tid, at.ts).any(|r| self.may_hit(entry, r.start, r.end)) {
+            return Some(Reason::Notifier);
+        }
+        // A range that was announced before this VM was made is none of its memory.
+        let unseen = ranges.recorded && ranges.unseen(at.ts) && self.careful(at.vm);
+        let unseen = unseen && self.may_hit(entry, 0, u64::MAX);
+        unseen.then_some(Reason::UnseenNotifier)
     }
 
     /// A thread of the guest's that invalidates one page of the host's while it handles a fault breaks the copy-on-write of the page it

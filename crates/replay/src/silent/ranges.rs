@@ -46,6 +46,9 @@ pub(crate) struct Ranges {
     pub(super) recorded: bool,
     /// Not all of them: the recording is of some threads only, and any thread of the host may take pages from a guest.
     pub(super) partial: bool,
+    /// Until when, in nanoseconds on the trace's clock, a range may still be about to zap whose event is not in the trace: it came before the
+    /// first event, or was lost.
+    unseen_until: u64,
 }
 
 impl Ranges {
@@ -58,6 +61,16 @@ impl Ranges {
         let sieved = facts("record.filter").any(|f| f.starts_with("kvm:kvm_unmap_hva_range"));
         let partial = !whole || sieved;
         Self { partial, ..Self::default() }
+    }
+
+    /// Every event from `ts` on is in the trace, and the one that announced a range may have come just before.
+    pub(super) fn seen_from(&mut self, ts: u64) {
+        self.unseen_until = ts.saturating_add(PATIENCE);
+    }
+
+    /// Whether a range may be about to zap at `ts` whose event is not in the trace.
+    pub(super) fn unseen(&self, ts: u64) -> bool {
+        ts < self.unseen_until
     }
 
     pub(super) fn lost(&mut self) {

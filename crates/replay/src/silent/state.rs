@@ -90,4 +90,9 @@ impl Silent {
     pub(crate) fn ranges_recorded(&mut self, asked: bool) {
         self.ranges.recorded |= asked && !self.ranges.partial;
     }
+
+    /// Every event from `ts` on is in the trace, as far as is known; what was announced before may be missing.
+    pub(crate) fn seen_from(&mut self, ts: u64) {
+        self.ranges.seen_from(ts);
+    }
 }

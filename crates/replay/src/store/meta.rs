@@ -18,7 +18,7 @@ pub(super) const REMAPPED: u8 = 1 << 7;
 
 pub(super) const CERTAINTIES: [Certainty; 5] =
     [Certainty::Exact, Certainty::Observed, Certainty::Implied, Certainty::Assumed, Certainty::Stale];
-const REASONS: [Reason; 23] = [
+const REASONS: [Reason; 24] = [
     Reason::Stated,
     Reason::Reread,
     Reason::FastFault,
@@ -42,6 +42,7 @@ const REASONS: [Reason; 23] = [
     Reason::MaybeProtected,
     Reason::Unrecorded,
     Reason::Snapshot,
+    Reason::UnseenNotifier,
 ];
 
 impl Meta {

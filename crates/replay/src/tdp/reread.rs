@@ -200,6 +200,7 @@ impl Engine {
         let At { th, ev, .. } = at;
         let FastFault { old, new, .. } = *f;
         let gfn = f.gpa >> 12;
+        self.date_opening(at, f);
         let Some(FastHit { entry, level, key, named, other, .. }) = self.entry_for_fast(at, f) else {
             let found = self.fast_fault_unseen(at, f);
             if !found && f.result == FastPfResult::Fixed && self.careful_at(at) {
@@ -283,6 +284,16 @@ impl Engine {
         let span = self.store.push(entry, ev, Some(fixed), shade, certainty, reason);
         self.threads[th].fault.changed(span, level, shade);
         true
+    }
+
+    /// A fast fault stores first and is traced then. If another thread's change comes in between, that change's old value is what the fault
+    /// stored, and the entry held it for no longer than the fault has lasted.
+    fn date_opening(&mut self, at: At, f: &FastFault) {
+        let begun = self.threads[at.th].prev_ts;
+        if f.result == FastPfResult::Fixed && f.old & 2 == 0 {
+            let (stored, hardware) = (f.old | 2, self.ad_bits());
+            self.store.date_opening(f.gpa >> 12, begun, |old| (old ^ stored) & !hardware == 0);
+        }
     }
 
     /// `fast_page_fault` on an entry that no event has shown: it shows a leaf, whose level is in its value, in a table of before the trace or
