@@ -115,6 +115,10 @@ impl Engine {
 
     /// A thread does something: what it was tearing down, zapping, or had frozen is done unless this event is part of it.
     fn goes_on(&mut self, th: ThreadIx, e: &Event, ev: u32, ts: u64) {
+        // A probe is hit in the middle of what its thread is doing.
+        if matches!(e.body, Body::ProbeSpteUpdate { .. } | Body::ProbeSpteClear { .. }) {
+            return;
+        }
         if !self.torn.is_empty() {
             for t in std::mem::take(&mut self.torn) {
                 self.settle(t, ev, ts);
@@ -155,6 +159,8 @@ impl Engine {
                 let (gpa, old, new) = (cr2_or_gpa, old_spte, new_spte);
                 self.fast_page_fault(at, &FastFault { gpa, sptep, old, new, result });
             }
+            Body::ProbeSpteUpdate { sptep, new_spte, .. } => self.probe_update(at, sptep, new_spte),
+            Body::ProbeSpteClear { sptep, .. } => self.probe_clear(at, sptep),
             Body::ZapAllFast { .. } => self.zap_all_fast(at),
             Body::SplitHugePage { gfn, level, errno: 0, .. } => self.silent_split(at, gfn, level),
             Body::UnmapHvaRange { .. }

@@ -30,6 +30,8 @@ fn cause(store: &Store, event: EventIx, with_table: bool, remapped: bool) -> Zap
         ZapCause::Remapped
     } else if is(Kind::TdpSpteChanged) {
         if with_table { ZapCause::Unlinked } else { ZapCause::Changed }
+    } else if is(Kind::ProbeSpteClear) || is(Kind::ProbeSpteUpdate) {
+        ZapCause::Probed
     } else if is(Kind::PrepareZapPage) {
         ZapCause::PageZapped
     } else if is(Kind::Task) {

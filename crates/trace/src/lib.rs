@@ -34,6 +34,7 @@ mod pack;
 mod packing;
 pub mod paste;
 mod perf;
+mod probed;
 mod raw;
 mod reader;
 mod records;

@@ -9,6 +9,7 @@ use crate::exits::ExitNames;
 use crate::fields::{Base, Fields, Meaning, Names};
 use crate::format::{self, Format, Shape};
 use crate::info::{Sourced, TraceInfo};
+use crate::probed;
 use crate::schema::{Tp, from_fields, tracepoint};
 use crate::strings::Strings;
 
@@ -68,7 +69,9 @@ impl Formats {
         }
         let hints = f.hints();
         let meaning = Meaning { role: hints.role.unwrap_or(Meaning::default().role), ret_pf: hints.ret_pf };
-        let typed = tracepoint(f.name.as_bytes()).filter(|_| f.system != "syscalls").and_then(|tp| {
+        let name = f.name.as_bytes();
+        let tp = if f.field("__probe_ip").is_some() { probed::by_name(name) } else { tracepoint(name) };
+        let typed = tp.filter(|_| f.system != "syscalls").and_then(|tp| {
             let mut plan = Plan { format: &f, locs: Vec::new() };
             // A field that the body needs is missing, so the record is read by field names instead.
             from_fields(tp, &mut plan, &meaning, &mut NoNames)?;

@@ -32,6 +32,8 @@ pub enum ZapCause {
     Unlinked,
     /// `kvm_mmu_prepare_zap_page` of its table.
     PageZapped,
+    /// A kprobe on the function that zaps it (`mmu_spte_clear_track_bits`, `mmu_spte_update`).
+    Probed,
     /// `kvm_mmu_set_spte` put another host page into it.
     Remapped,
     /// A later event found something else in its slot, or in the page of its table.
@@ -45,7 +47,7 @@ pub enum ZapCause {
 impl ZapCause {
     /// No event traced the zap: it follows from a later one.
     pub const fn implied(self) -> bool {
-        !matches!(self, Self::Changed | Self::Unlinked | Self::PageZapped)
+        !matches!(self, Self::Changed | Self::Unlinked | Self::PageZapped | Self::Probed)
     }
 
     /// In words.
@@ -54,6 +56,7 @@ impl ZapCause {
             Self::Changed => "kvm_tdp_mmu_spte_changed of the entry",
             Self::Unlinked => "kvm_tdp_mmu_spte_changed unlinked its page-table page",
             Self::PageZapped => "kvm_mmu_prepare_zap_page of its page-table page",
+            Self::Probed => "a kprobe on the function that zaps it",
             Self::Remapped => "kvm_mmu_set_spte put another host page into the occupied entry",
             Self::Reused => "a later event found something else in the entry, or in its page-table page",
             Self::Obsolete => "all page-table pages were obsolete, and the thread that zaps them went on",

@@ -120,6 +120,7 @@ impl Engine {
         }
         self.silent.active = true;
         self.learn_virt(at, gfn, sptep);
+        self.learn_virt_from_probe(at, sptep, spte);
         let t = self.silent_table(at, page, level, gfn);
         let index = (sptep >> 3 & 511) as u16;
         let shade = self.shade(spte, level);
@@ -157,12 +158,7 @@ impl Engine {
         {
             self.make_stale(e, ev, Reason::SilentKernel);
         }
-        self.forget(entry);
-        let remaps = self.remaps(entry, shade, Some(spte));
-        let span = self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
-        if remaps {
-            self.store.mark_remapped(span);
-        }
+        let span = self.store_set(entry, ev, spte, shade);
         self.threads[th].fault.changed_silently(span, level, gfn, shade);
         self.freshen(at, entry);
         if level == 1 && shade == Shade::Writable {
@@ -174,6 +170,22 @@ impl Engine {
         }
     }
 
+    /// What was set is pushed, unless a probe has just stated that value; gives the span that has it.
+    fn store_set(&mut self, entry: u32, ev: u32, spte: u64, shade: Shade) -> u32 {
+        if let Some(last) = self.store.last_span(entry)
+            && self.store.now(entry).is_some_and(|(v, m)| v == spte && m.certainty == Certainty::Exact)
+        {
+            return last;
+        }
+        self.forget(entry);
+        let remaps = self.remaps(entry, shade, Some(spte));
+        let span = self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
+        if remaps {
+            self.store.mark_remapped(span);
+        }
+        span
+    }
+
     /// An install for a VM that is not known makes no table. The entry that was known at its address may be another VM's by now.
     fn set_by_nobody(&mut self, at: At, s: &SetSpte) {
         let entry = self.silent.slots.get(&(s.sptep & !7)).copied();
@@ -183,7 +195,7 @@ impl Engine {
     }
 
     /// Whether what is installed is another mapping than the entry held when last seen: KVM replaces none by another, so that one was zapped.
-    fn remaps(&self, entry: u32, shade: Shade, value: Option<u64>) -> bool {
+    pub(super) fn remaps(&self, entry: u32, shade: Shade, value: Option<u64>) -> bool {
         let Some((old, m)) = self.store.now(entry) else { return false };
         match (m.shade.state(), shade.state()) {
             (State::Present, State::Present) => {

@@ -11,6 +11,7 @@ mod live;
 mod notifiers;
 mod pages;
 mod places;
+mod probes;
 mod ranges;
 mod read;
 pub(crate) mod shadow;
@@ -191,6 +192,7 @@ impl Engine {
         if let Some((spte, m)) = self.store.now(entry)
             && m.shade == Shade::Writable
             && m.certainty <= Certainty::Observed
+            && !self.probed()
         {
             let (certainty, reason) = (Certainty::Assumed, Reason::MaybeProtected);
             self.store.push(entry, ev, Some(spte), m.shade, certainty, reason);
@@ -220,6 +222,9 @@ impl Engine {
     }
 
     pub(crate) fn make_stale(&mut self, entry: u32, ev: u32, reason: Reason) {
+        if self.shows_in_probes(entry, reason) {
+            return;
+        }
         self.forget(entry);
         let table = self.store.place(entry).table;
         if let Some((spte, m)) = self.store.now(entry)

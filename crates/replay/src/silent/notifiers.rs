@@ -39,9 +39,15 @@ impl Engine {
     /// Events that only a thread which has gone on can make; others come from interrupts too.
     pub(super) fn went_on(&mut self, tid: u32, e: &Event) {
         match e.body {
+            Body::ProbeSpteUpdate { .. } | Body::ProbeSpteClear { .. } => return,
             Body::UnmapHvaRange { .. } | Body::SetSpteHva { .. } | Body::AgeHva { .. } => {}
             // In a fault that breaks copy-on-write the range is followed by the install, which then is what this asks for.
             _ => self.silent.ranges.close(tid),
+        }
+        if matches!(e.body, Body::SetSpteHva { .. }) {
+            self.silent.exchanging.insert(tid);
+        } else if !self.silent.exchanging.is_empty() {
+            self.silent.exchanging.remove(&tid);
         }
     }
 
@@ -179,6 +185,9 @@ impl Engine {
 
     /// Why a range that another thread announced may zap this entry yet, if one may.
     pub(super) fn zap_pending(&self, at: At, entry: u32) -> Option<Reason> {
+        if self.shows_in_probes(entry, Reason::Notifier) {
+            return None;
+        }
         let tid = self.threads[at.th].tid;
         let ranges = &self.silent.ranges;
         if ranges.pending(tid, at.ts).any(|r| self.may_hit(entry, r.start, r.end)) {

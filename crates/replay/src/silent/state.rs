@@ -75,6 +75,10 @@ pub(crate) struct Silent {
     pub(super) set: FxHashMap<u32, Vec<u32>>,
     /// A (virtual, frame) pair waiting for the physical address of the same entry.
     pub(super) virt: Option<(u32, u64, u64)>,
+    /// Threads of which `kvm_set_spte_hva` was the last event, probes apart.
+    pub(super) exchanging: FxHashSet<u32>,
+    /// What a probe last saw a thread set: its tid, the entry's virtual address and the value.
+    pub(super) set_by_probe: Option<(u32, u64, u64)>,
     /// Entries of tables that are, or may be, direct, by level and frame.
     pub(super) direct_at: FxHashMap<(u16, u8, u64), Vec<u32>>,
     /// VMs with any silent table.

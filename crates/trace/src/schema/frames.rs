@@ -29,6 +29,12 @@ pub(super) fn above(p: &Page) -> Option<(u64, u64)> {
     Some(covered(p.gfn?, p.role.level.saturating_add(1)))
 }
 
+/// The frames of a range of guest-physical addresses, of which both ends are known.
+pub(super) fn region(gpa: Option<u64>, size: Option<u64>) -> Option<(u64, u64)> {
+    let (gpa, size) = (gpa?, size.filter(|s| *s > 0)?);
+    Some((gpa >> 12, gpa.saturating_add(size).div_ceil(1 << 12)))
+}
+
 /// What a table stands for: a direct one is named by what it maps, a shadow page by the guest's table that it stands for.
 pub(super) fn table(p: &Page) -> Option<(u64, u64)> {
     let gfn = p.gfn?;

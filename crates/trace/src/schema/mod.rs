@@ -43,6 +43,8 @@ mod notes;
 #[macro_use]
 mod pages;
 #[macro_use]
+mod probes;
+#[macro_use]
 mod vcpu;
 #[macro_use]
 mod walk;
@@ -60,7 +62,7 @@ use crate::fields::{Base, Fields, Meaning, Names};
 use crate::strings::Strings;
 use crate::text::scan::Scan;
 use cells::{Shown, exit_word, isa_word, mmio_kind};
-use frames::{above, covered, linear, nested_fault, one, physical, sized, table};
+use frames::{above, covered, linear, nested_fault, one, physical, region, sized, table};
 use sources::{Input, Read};
 use text::Texts;
 use values::{ErrorEncoding, FastPfResult, Isa, Page, StrId, TaskKind};
@@ -113,7 +115,7 @@ impl Tracepoint {
     }
 }
 
-gather! { [notes walk pages entries mmio vcpu host dirty] }
+gather! { [notes walk pages entries mmio vcpu host dirty probes] }
 
 impl Kind {
     /// The number of kinds.

@@ -10,6 +10,7 @@ use super::{Piece, lost};
 use super::{body, head, repair, scan};
 use crate::event::{Body, Event, StrId};
 use crate::fields::Meaning;
+use crate::probed;
 use crate::schema::{Class, Tp, tracepoint};
 
 /// Whether a line is not as a tool prints it, although it can be read as an event: it has the mark of a quotation, a logger's prefix, a
@@ -139,10 +140,22 @@ impl Parser {
                 return Body::Lost { count: s.dec(), event: None };
             }
         }
+        if h.rest.starts_with(b"(")
+            && let Some((tp, values)) = probed::read(h.event, h.rest)
+            && let Some(b) = body::parse(
+                tp,
+                values.trim_ascii_start(),
+                &self.meaning,
+                &mut self.out.strings,
+                &mut self.out.gaps,
+            )
+        {
+            return b;
+        }
         let tp = if let Some(tp) = self.tps.get(h.event) {
             *tp
         } else {
-            let tp = tracepoint(h.event);
+            let tp = tracepoint(h.event).filter(|tp| !probed::is_probe(*tp));
             if self.tps.len() < 1024 {
                 self.tps.insert(h.event.into(), tp);
             }

@@ -1,0 +1,96 @@
+//! Kprobes on what the silent MMUs do without an event: [`Engine::probe_update`] and [`Engine::probe_clear`] are called for the functions of KVM
+//! through which every leaf of a shadow or legacy MMU changes ([`mmuscope_trace::Body::ProbeSpteUpdate`]). Where they are recorded,
+//! [`Engine::probed`], an entry is what its last event says until the next one, and the rules about what may happen in silence do not apply to it
+//! ([`Engine::shows_in_probes`]). Nothing here makes a table: an entry is known by the event that installed it, or by a snapshot.
+//!
+//! The probes do not show MMIO entries that go, nor what `change_pte` puts into an entry; those stay under the rules.
+
+use mmuscope_spte::State as SpteState;
+
+use crate::engine::Engine;
+use crate::model::{Certainty, Reason, Shade};
+use crate::moment::At;
+use crate::recorded::kind;
+
+impl Engine {
+    /// Every change of a leaf of a silent MMU, MMIO entries apart, is an event.
+    #[inline]
+    pub(crate) fn probed(&self) -> bool {
+        self.recorded.has(kind::PROBE_CLEAR) && self.recorded.has(kind::PROBE_UPDATE)
+    }
+
+    /// Whether a change to an entry for this reason would be an event of a probe.
+    pub(super) fn shows_in_probes(&self, entry: u32, reason: Reason) -> bool {
+        let silent = matches!(
+            reason,
+            Reason::SilentKernel
+                | Reason::Notifier
+                | Reason::UnseenNotifier
+                | Reason::ZapAll
+                | Reason::Synced
+                | Reason::GuestTable
+                | Reason::Unrecorded
+        );
+        silent && self.probed() && self.store.now(entry).is_some_and(|(_, m)| m.shade != Shade::Mmio)
+    }
+
+    /// An entry is set to a value. The one that installs it is followed by `kvm_mmu_set_spte`, which also names the frame.
+    pub(crate) fn probe_update(&mut self, at: At, sptep: u64, new: u64) {
+        self.silent.set_by_probe = Some((self.threads[at.th].tid, sptep, new));
+        let Some(entry) = self.probed_entry(sptep) else { return };
+        let place = self.store.place(entry);
+        let (vm, level) = (self.store.tables[place.table].vm, place.level);
+        let shade = self.shade(new, level);
+        if self.store.now(entry).is_some_and(|(v, m)| v == new && m.certainty == Certainty::Exact) {
+            return;
+        }
+        self.forget(entry);
+        let remaps = self.remaps(entry, shade, Some(new));
+        let span = self.store.push(entry, at.ev, Some(new), shade, Certainty::Exact, Reason::Stated);
+        if remaps {
+            self.store.mark_remapped(span);
+        }
+        if self.layout.state(new, level) == SpteState::Present {
+            let known = self.known(entry);
+            self.silent.fresh.entry(vm).or_default().insert(known);
+        }
+    }
+
+    /// An entry is emptied.
+    pub(crate) fn probe_clear(&mut self, at: At, sptep: u64) {
+        let Some(entry) = self.probed_entry(sptep) else { return };
+        if self.store.now(entry).is_some_and(|(_, m)| m.shade == Shade::Nonpresent && m.certainty == Certainty::Exact) {
+            return;
+        }
+        if self.silent.exchanging.contains(&self.threads[at.th].tid) {
+            // `change_pte` empties the entry and then sets the new page, which no event shows.
+            self.forget(entry);
+            self.store.push(entry, at.ev, None, Shade::Unknown, Certainty::Stale, Reason::Notifier);
+            return;
+        }
+        self.forget(entry);
+        let zapped = self.layout.zapped;
+        self.store.push(entry, at.ev, Some(zapped), Shade::Nonpresent, Certainty::Exact, Reason::Stated);
+    }
+
+    /// The entry at a virtual address, in a table that still is one.
+    fn probed_entry(&self, sptep: u64) -> Option<u32> {
+        let phys = sptep.wrapping_sub(self.virt_minus_phys?) & !7;
+        let entry = self.silent.slots.get(&phys).copied()?;
+        self.store.tables[self.store.place(entry).table].attached().then_some(entry)
+    }
+
+    /// `kvm_mmu_set_spte` names by its physical address the entry that the same thread just set by its virtual one: they differ by one constant.
+    pub(super) fn learn_virt_from_probe(&mut self, at: At, sptep: u64, spte: u64) {
+        let set = self.silent.set_by_probe.take();
+        if self.virt_minus_phys.is_none()
+            && let Some((tid, virt, new)) = set
+            && tid == self.threads[at.th].tid
+            && new == spte
+        {
+            let d = virt.wrapping_sub(sptep);
+            // page_offset_base is aligned to a GiB.
+            self.virt_minus_phys = (d & 0x3fff_ffff == 0).then_some(d);
+        }
+    }
+}
