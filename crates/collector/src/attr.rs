@@ -46,6 +46,16 @@ pub(crate) fn tracepoint(id: u64, style: Style) -> perf_event_attr {
     a
 }
 
+/// The attr of a kprobe, of which every hit is recorded with some registers. `pmu` is the number of perf's `kprobe` PMU. The function is named
+/// when the event is opened ([`crate::sys::open_kprobe`]), and not in the capture.
+pub(crate) fn kprobe(pmu: u32, registers: u64, style: Style) -> perf_event_attr {
+    let mut a = common(style);
+    a.type_ = pmu;
+    a.sample_type |= u64::from(b::PERF_SAMPLE_REGS_INTR);
+    a.sample_regs_intr = registers;
+    a
+}
+
 /// The attr of the software event that owns a CPU's ring and reports which tasks start, end and are renamed.
 pub(crate) fn dummy(style: Style) -> perf_event_attr {
     let mut a = common(style);

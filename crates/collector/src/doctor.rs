@@ -128,6 +128,7 @@ pub fn examine() -> Report {
     memory(&mut r);
     variables(&mut r, &host);
     tables(&mut r);
+    probes(&mut r);
     modes(&mut r, &host);
     not_traced(&mut r, &host);
     r
@@ -388,6 +389,18 @@ fn tables(r: &mut Report) {
             format!("not readable: {why}"),
             Some("recordings work without; what was mapped before them is not known (record --snapshot off says so)"),
         ),
+    }
+}
+
+/// Whether probes can show what an MMU does without an event.
+fn probes(r: &mut Report) {
+    if crate::probes::pmu().is_some() {
+        let text = "kprobes can be set: what shadow paging and old MMUs do without an event is recorded";
+        r.add(Level::Ok, "probes", text.to_owned(), None);
+    } else {
+        let text = "not there: the kernel has no kprobe PMU (CONFIG_KPROBE_EVENTS)";
+        let mend = "recordings work without; what shadow paging takes away is then known in part only";
+        r.add(Level::Note, "probes", text.to_owned(), Some(mend));
     }
 }
 

@@ -16,6 +16,7 @@ mod kcore;
 mod kernelvars;
 mod options;
 mod preamble;
+mod probes;
 mod rates;
 pub mod record;
 pub mod ring;
@@ -30,6 +31,7 @@ pub mod vms;
 
 pub use mmuscope_units::size as parse_size;
 pub use options::{Output, RecordOptions, Scope, When};
+pub use probes::Probes;
 pub use record::{Ended, Summary, record};
 
 use std::io;

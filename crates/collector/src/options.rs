@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::probes::Probes;
 use crate::trigger::Trigger;
 
 /// Where the capture is written.
@@ -68,6 +69,8 @@ pub struct RecordOptions {
     pub snapshots: Option<u32>,
     /// When KVM's tables are read from the kernel's memory.
     pub snapshot: When,
+    /// Which kprobes are set for what the MMU does without an event.
+    pub probes: Probes,
     /// Whether to print no status line, and no summary of a recording that lost nothing.
     pub quiet: bool,
     /// The command line, which is stored in the capture.
@@ -95,6 +98,7 @@ impl Default for RecordOptions {
             after: Duration::ZERO,
             snapshots: None,
             snapshot: When::default(),
+            probes: Probes::default(),
             quiet: false,
             argv: Vec::new(),
         }

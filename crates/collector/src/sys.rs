@@ -49,6 +49,18 @@ pub(crate) fn open(attr: &perf_event_attr, watch: Watch<'_>) -> io::Result<Owned
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Opens a kprobe at the beginning of a function of the kernel or of a module.
+pub(crate) fn open_kprobe(
+    attr: &perf_event_attr,
+    function: &CStr,
+    watch: Watch<'_>,
+) -> io::Result<OwnedFd> {
+    let mut attr = *attr;
+    // The kernel copies the name while the event is opened, in which time it is borrowed.
+    attr.__bindgen_anon_3.config1 = function.as_ptr() as u64;
+    open(&attr, watch)
+}
+
 /// The first [`ATTR_SIZE`] bytes of an attr, as the kernel sees them and perf.data stores them.
 pub(crate) fn attr_bytes(attr: &perf_event_attr) -> Vec<u8> {
     // SAFETY: perf_event_attr is repr(C) without padding in its first 112 bytes (kernel ABI), and fully initialised.

@@ -8,6 +8,8 @@ use crate::btf::{Blob, Type, parse, u32_at};
 const ARRAY: u32 = 3;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const FUNC: u32 = 12;
+const FUNC_PROTO: u32 = 13;
 /// Names and qualifiers of a type: TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG.
 const ALIASES: [u32; 5] = [8, 9, 10, 11, 18];
 
@@ -113,6 +115,22 @@ impl<'a> Types<'a> {
             }
             _ => Some((u64::from(t.extra), id)),
         }
+    }
+
+    /// The names of a function's parameters, from its prototype.
+    pub(crate) fn parameters(&self, function: &str) -> Option<Vec<&'a str>> {
+        let count = self.base.types.len() + self.module.as_ref().map_or(0, |m| m.types.len());
+        let prototype = (1..=count as u32).find_map(|id| {
+            let t = self.get(id).filter(|t| t.kind == FUNC)?;
+            let (strings, at) = self.strings(t.name);
+            (text(strings, at) == function).then_some(t.extra)
+        })?;
+        let t = self.get(prototype).filter(|t| t.kind == FUNC_PROTO)?;
+        let name = |p: &[u8]| {
+            let (strings, at) = self.strings(u32_at(p, 0)?);
+            Some(text(strings, at))
+        };
+        t.members.chunks_exact(8).map(name).collect()
     }
 
     /// The size of a structure in bytes.

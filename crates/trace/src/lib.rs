@@ -55,6 +55,7 @@ pub use event::*;
 pub use follow::{Follower, POLL_EVENTS};
 pub use info::*;
 pub use load::{Sink, Trace, stream};
+pub use perf::probes::ARGUMENT_REGISTERS;
 pub use reader::{Progress, ReadOptions};
 pub use store::{BLOCK, Cursor, EventStore, Iter};
 pub use strings::Strings;

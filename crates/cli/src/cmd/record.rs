@@ -7,7 +7,7 @@ use crate::room;
 use anyhow::{Result, bail};
 use mmuscope_analysis::snapshots::{difference, sentence};
 use mmuscope_collector::trigger::Trigger;
-use mmuscope_collector::{Ended, Error, Output, RecordOptions, Scope, When, parse_duration, parse_size};
+use mmuscope_collector::{Ended, Error, Output, Probes, RecordOptions, Scope, When, parse_duration, parse_size};
 use mmuscope_replay::ReplayOptions;
 use mmuscope_trace::{Progress, ReadOptions};
 use mmuscope_units::{Frames, bytes, count};
@@ -109,6 +109,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WHEN", default_value = "start,end", value_parser = When::parse)]
     snapshot: When,
 
+    /// Kprobes on what an MMU does without an event: auto (where this host's MMU needs them), on, off
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = parse_probes)]
+    probes: Probes,
+
     /// Also store the memory maps of the VMMs (host addresses to files and guest memory)
     #[arg(long, conflicts_with = "anonymise")]
     maps: bool,
@@ -124,6 +128,15 @@ pub(crate) struct Args {
     /// Record while this command runs (everything on the system, unless --pid, --vm or --cgroup narrow it)
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+fn parse_probes(text: &str) -> Result<Probes, String> {
+    match text {
+        "auto" => Ok(Probes::Auto),
+        "on" => Ok(Probes::On),
+        "off" => Ok(Probes::Off),
+        _ => Err("write auto, on or off".into()),
+    }
 }
 
 fn parse_filter(text: &str) -> Result<(String, String), String> {
@@ -169,6 +182,7 @@ impl Args {
             after: self.after,
             snapshots: self.snapshots,
             snapshot: self.snapshot,
+            probes: self.probes,
             quiet: self.quiet,
             argv: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
         })

@@ -134,7 +134,7 @@ fn write_snapshot(
     let fail = |source: io::Error| Error::Write { path: path.to_owned(), source };
     scan_tasks(&mut r.tasks);
     let mut to = Capture::start(create(path)?, &r.preamble()).map_err(fail)?;
-    let mut counts = vec![0u64; r.plan.events.len() + 1];
+    let mut counts = vec![0u64; r.plan.len() + 1];
     let (mut held, mut piece) = (Vec::new(), Vec::new());
     let Recorder { cpus, sieve, .. } = r;
     for c in cpus.iter() {
@@ -292,7 +292,7 @@ fn summary(
     (time, cpu): (Duration, Duration),
 ) -> Summary {
     let mut events: Vec<EventCount> =
-        r.plan.events.iter().map(|e| EventCount { name: e.0.full_name(), recorded: 0, lost: 0 }).collect();
+        r.plan.names().map(|name| EventCount { name, recorded: 0, lost: 0 }).collect();
     for s in &taken {
         for (e, n) in events.iter_mut().zip(&s.counts[1..]) {
             e.recorded += n;

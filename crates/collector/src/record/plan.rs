@@ -10,6 +10,7 @@ use crate::attr::{self, Style};
 use crate::filter::{self, Backend, Wanted};
 use crate::host::{self, Fact, Gather, Host};
 use crate::preamble::{EventDesc, Preamble};
+use crate::probes::{self, Probes};
 use crate::scrub::{Only, Sieve, anonymous_name};
 use crate::sys;
 use crate::tracefs::{self, Mounted, Tracefs, Tracepoint};
@@ -158,16 +159,30 @@ pub(crate) fn prepare(options: &RecordOptions) -> Result<Recorder<'_>, Error> {
         })
         .collect();
     let online = host::online();
-    rings::want_files((online.len() as u64 + 1) * (events.len() as u64 + 8) + 256);
+    let release = host.get("kernel.release").unwrap_or_default().to_owned();
+    let changes_traced = fs.names("kvmmmu").iter().any(|n| n == "kvm_tdp_mmu_spte_changed");
+    // Without installs there is nothing that a probe could be joined to.
+    let installs = events.iter().any(|e| e.0.name == "kvm_mmu_set_spte");
+    let asked = if installs || options.probes == Probes::On { options.probes } else { Probes::Off };
+    let chosen_probes = probes::choose(asked, &release, changes_traced);
+    rings::want_files((online.len() as u64 + 1) * ((events.len() + chosen_probes.probes.len()) as u64 + 8) + 256);
     let counts_lost = rings::kernel_counts_lost();
     let mut ring = rings::ring_size(options.buffer, online.len(), total_mem_kb());
-    let mut notes = Vec::new();
+    let mut notes = chosen_probes.notes;
     let mut plan = Plan {
         events,
+        probes: chosen_probes.probes,
+        pmu: probes::pmu().unwrap_or_default(),
         style: Style { backward: options.flight, lost: counts_lost, watermark: (ring / 2) as u32 },
         ring,
         cgroup: scoped.cgroup,
     };
+    for (name, e) in plan.try_probes() {
+        // A function that this kernel does not have, or has inlined, is no loss: another one does its work.
+        if !matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EADDRNOTAVAIL | libc::EINVAL)) {
+            notes.push(format!("no {name}: {e}"));
+        }
+    }
     let cpus = loop {
         match open_all(&plan, &online) {
             // The user asked for no size, so a smaller ring is tried.
@@ -208,7 +223,10 @@ fn about(options: &RecordOptions, plan: &Plan, scope: &str) -> Vec<Fact> {
     let mut v: Vec<Fact> = Vec::new();
     let mut add = |k: &str, s: String| v.push((k.to_owned(), s));
     add("record.scope", scope.to_owned());
-    add("record.events", plan.events.iter().map(|e| e.0.full_name()).collect::<Vec<_>>().join(","));
+    add("record.events", plan.names().collect::<Vec<_>>().join(","));
+    for p in &plan.probes {
+        add("record.probe", p.fact());
+    }
     for (tp, f) in plan.events.iter().filter(|e| !e.1.is_empty()) {
         add("record.filter", format!("{} {f}", tp.full_name()));
     }
@@ -270,6 +288,13 @@ impl Recorder<'_> {
                 attr: sys::attr_bytes(&attr::tracepoint(tp.id, self.plan.style)),
                 name: tp.full_name(),
                 ids: ids(i + 1),
+            });
+        }
+        for (i, p) in self.plan.probes.iter().enumerate() {
+            events.push(EventDesc {
+                attr: sys::attr_bytes(&attr::kprobe(self.plan.pmu, p.registers(), self.plan.style)),
+                name: p.full_name(),
+                ids: ids(self.plan.events.len() + i + 1),
             });
         }
         let mut facts = self.host.facts.clone();

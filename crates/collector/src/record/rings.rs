@@ -9,6 +9,7 @@ use perf_event_open_sys::bindings as b;
 
 use crate::Error;
 use crate::attr::{self, Style};
+use crate::probes::Probe;
 use crate::ring::{Ring, RingMemory};
 use crate::sys::{self, RingMap, Watch};
 use crate::tracefs::Tracepoint;
@@ -17,11 +18,44 @@ use crate::tracefs::Tracepoint;
 pub(crate) struct Plan {
     /// The tracepoints, each with its filter (empty for none).
     pub events: Vec<(Tracepoint, String)>,
+    /// The probes, which come after the tracepoints wherever events have numbers.
+    pub probes: Vec<Probe>,
+    /// The number of the PMU of the probes.
+    pub pmu: u32,
     pub style: Style,
     /// The bytes of ring for each CPU.
     pub ring: usize,
     /// The directory of the cgroup to watch.
     pub cgroup: Option<OwnedFd>,
+}
+
+impl Plan {
+    /// The full names of all events, in their order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> + '_ {
+        self.events.iter().map(|e| e.0.full_name()).chain(self.probes.iter().map(Probe::full_name))
+    }
+
+    /// The number of all events.
+    pub(crate) fn len(&self) -> usize {
+        self.events.len() + self.probes.len()
+    }
+
+    /// Opens a probe.
+    fn open_probe(&self, p: &Probe, watch: Watch<'_>) -> io::Result<OwnedFd> {
+        sys::open_kprobe(&attr::kprobe(self.pmu, p.registers(), self.style), &p.function, watch)
+    }
+
+    /// Leaves out the probes that the kernel does not set, and returns their names with the kernel's reason.
+    pub(crate) fn try_probes(&mut self) -> Vec<(String, io::Error)> {
+        let mut refused = Vec::new();
+        for p in std::mem::take(&mut self.probes) {
+            match self.open_probe(&p, Watch::SelfOnly) {
+                Ok(_) => self.probes.push(p),
+                Err(e) => refused.push((p.full_name(), e)),
+            }
+        }
+        refused
+    }
 }
 
 /// One CPU with its ring.
@@ -130,6 +164,16 @@ pub(crate) fn open(plan: &Plan, cpu: u32) -> Result<Option<Cpu>, Error> {
                 ))
             })?;
         }
+        fds.push(fd);
+    }
+    for p in &plan.probes {
+        let fd = match plan.open_probe(p, watch) {
+            Ok(fd) => fd,
+            Err(e) if gone(&e) => return Ok(None),
+            Err(e) => return Err(refused(&p.full_name(), &e)),
+        };
+        sys::set_output(&fd, &fds[0])
+            .map_err(|source| Error::System { what: "sharing one ring between events", source })?;
         fds.push(fd);
     }
     let ids = fds

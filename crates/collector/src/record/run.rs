@@ -241,7 +241,7 @@ fn losses(r: &Recorder<'_>) -> Vec<(usize, usize, u64)> {
 /// Writes the losses into the capture, and returns them for each event and for each CPU.
 fn account(r: &Recorder<'_>, to: &mut Feed) -> (Vec<u64>, BTreeMap<u32, u64>) {
     let now = host::monotonic();
-    let mut by_event = vec![0u64; r.plan.events.len() + 1];
+    let mut by_event = vec![0u64; r.plan.len() + 1];
     let mut by_cpu: BTreeMap<u32, u64> = BTreeMap::new();
     let mut per_ring = vec![0u64; r.cpus.len()];
     let mut exact = Vec::new();
@@ -303,7 +303,7 @@ pub(crate) fn run(r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
         let _ = rustix::process::setpriority_process(None, NICE);
     }
     let mut session = Session {
-        kept: vec![0u64; r.plan.events.len() + 1],
+        kept: vec![0u64; r.plan.len() + 1],
         scratch: Vec::new(),
         fill: 0.0,
         looked: Instant::now(),
@@ -493,7 +493,7 @@ impl Session<'_> {
 
 /// The counts of each event. The software event that owns the rings is listed only if it lost something.
 fn event_counts(r: &Recorder<'_>, kept: &[u64], lost: &[u64]) -> Vec<EventCount> {
-    let names = std::iter::once("dummy:u".to_owned()).chain(r.plan.events.iter().map(|e| e.0.full_name()));
+    let names = std::iter::once("dummy:u".to_owned()).chain(r.plan.names());
     names
         .zip(kept.iter().zip(lost))
         .map(|(name, (&recorded, &lost))| EventCount { name, recorded, lost })

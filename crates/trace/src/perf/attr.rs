@@ -15,6 +15,9 @@ pub(crate) const PERIOD: u64 = 1 << 8;
 pub(crate) const STREAM_ID: u64 = 1 << 9;
 pub(crate) const RAW: u64 = 1 << 10;
 pub(crate) const IDENTIFIER: u64 = 1 << 16;
+pub(crate) const REGS_INTR: u64 = 1 << 18;
+/// Parts that may stand between the raw record and the registers, and that this reader does not split.
+const BETWEEN: u64 = 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 17 | 1 << 24;
 
 /// The parts of an attr that this reader needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub(crate) struct Attr {
     /// Whether the ring was written backwards: the newest events overwrite the oldest, which are not counted as lost.
     pub(crate) overwrites: bool,
     pub(crate) clockid: Option<i32>,
+    /// The registers that its samples have, one bit for each (`sample_regs_intr`).
+    pub(crate) registers: u64,
     /// The number of bytes that the attr takes (its own `size`).
     pub(crate) size: u32,
     pub(crate) name: Option<String>,
@@ -54,6 +59,11 @@ impl Attr {
         } else {
             None
         };
+        let registers = if sample_type & REGS_INTR != 0 && size >= 104 {
+            Blob { data, at: 96 }.u64().unwrap_or(0)
+        } else {
+            0
+        };
         Some(Self {
             kind,
             config,
@@ -62,6 +72,7 @@ impl Attr {
             sample_id_all: flags >> 18 & 1 != 0,
             overwrites: flags >> 27 & 1 != 0,
             clockid,
+            registers,
             size,
             name: None,
         })
@@ -98,6 +109,8 @@ pub(crate) struct Sample<'a> {
     pub(crate) time: Option<u64>,
     pub(crate) cpu: Option<u32>,
     pub(crate) raw: Option<&'a [u8]>,
+    /// The registers of its attr, as words in the order of their numbers.
+    pub(crate) registers: Option<&'a [u8]>,
 }
 
 /// Splits the body of a SAMPLE into its parts.
@@ -147,6 +160,11 @@ pub(crate) fn sample<'a>(a: &Attr, body: &'a [u8]) -> Option<Sample<'a>> {
         let n = b.u32()?;
         s.raw = Some(b.take(n.into())?);
     }
+    if a.registers != 0 && t & BETWEEN == 0 {
+        // The ABI of the task; 0 means that there are none.
+        let abi = b.u64()?;
+        s.registers = if abi == 0 { None } else { Some(b.take(8 * u64::from(a.registers.count_ones()))?) };
+    }
     Some(s)
 }
 
@@ -187,6 +205,7 @@ impl Fixed {
             time: word(self.time),
             cpu: word(self.cpu).map(|c| c as u32),
             raw: Some(body.get(self.raw + 4..)?.get(..n)?),
+            registers: None,
         })
     }
 }

@@ -7,6 +7,7 @@ use crate::blob::Blob;
 use crate::info::{TaskInfo, Vendor};
 use crate::perf::State;
 use crate::perf::attr::Attr;
+use crate::perf::probes::Probe;
 use crate::reader::Cx;
 
 fn string(b: &mut Blob<'_>) -> Option<String> {
@@ -121,12 +122,16 @@ fn unescape(s: &str) -> String {
 
 /// The most facts that are stored as text; most of them are `maps` lines of many processes.
 const MAX_FACTS: usize = 100_000;
+const MAX_PROBES: usize = 64;
 
 /// Reads one piece of mmuscope's own facts.
 pub(crate) fn facts(text: &str, state: &mut State, cx: &mut Cx) {
     for line in text.trim_end_matches('\0').lines() {
         let Some((key, value)) = line.split_once(' ') else { continue };
         let value = unescape(value);
+        if key == "record.probe" && state.probes.len() < MAX_PROBES {
+            state.probes.extend(Probe::parse(&value));
+        }
         let host = &mut state.host;
         match key {
             "kernel.release" => host.os_release = Some(value),

@@ -16,6 +16,7 @@
 mod attr;
 mod features;
 mod file;
+pub(crate) mod probes;
 mod queues;
 mod records;
 mod tasks;
@@ -77,6 +78,8 @@ pub(crate) struct State {
     /// Whether all attrs have this sample_type and the same layout of records.
     uniform: bool,
     pub(crate) host: HostFacts,
+    /// The probes that the recorder set.
+    pub(crate) probes: Vec<probes::Probe>,
     clock: Option<Clock>,
     tasks: Tasks,
     queues: Queues,

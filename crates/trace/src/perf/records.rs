@@ -148,6 +148,12 @@ impl State {
         let tid = s.tid.or_else(|| s.raw.and_then(|r| self.formats.tid(r)));
         // The task's name is added when the record is taken in order of time.
         let stamp = Stamp { ts, cpu: cpu.unwrap_or(0) as u16, tid, pid: s.pid };
+        if let Some(registers) = s.registers
+            && let Some(body) = self.probed(s.id, registers, cx)
+        {
+            self.queues.note(key, stamp, body);
+            return;
+        }
         let Some(raw) = s.raw else {
             // This is an event of another kind (a counter) that was sampled with the tracepoints.
             let name =
@@ -166,6 +172,14 @@ impl State {
             Err(Broken::Unknown) if self.formats.is_empty() => self.no_formats += 1,
             Err(b) => self.broken(offset, b.expected(), Some(ts), cx),
         }
+    }
+
+    /// The event of a probe whose arguments were sampled in registers, where the recording says which holds what.
+    fn probed(&self, id: Option<u64>, registers: &[u8], cx: &mut Cx) -> Option<Body> {
+        let attr = self.attr_of(id)?;
+        let name = attr.name.as_deref()?;
+        let probe = self.probes.iter().find(|p| name.rsplit(':').next() == Some(p.function.as_str()))?;
+        probe.read(attr.registers, registers, &mut cx.strings)
     }
 
     /// Counts an unreadable record, and reports the first one.
