@@ -50,11 +50,7 @@ pub(crate) fn open(attr: &perf_event_attr, watch: Watch<'_>) -> io::Result<Owned
 }
 
 /// Opens a kprobe at the beginning of a function of the kernel or of a module.
-pub(crate) fn open_kprobe(
-    attr: &perf_event_attr,
-    function: &CStr,
-    watch: Watch<'_>,
-) -> io::Result<OwnedFd> {
+pub(crate) fn open_kprobe(attr: &perf_event_attr, function: &CStr, watch: Watch<'_>) -> io::Result<OwnedFd> {
     let mut attr = *attr;
     // The kernel copies the name while the event is opened, in which time it is borrowed.
     attr.__bindgen_anon_3.config1 = function.as_ptr() as u64;

@@ -440,6 +440,12 @@ impl Check<'_> {
         page(a).is_some() && page(a) == page(b)
     }
 
+    /// Whether a table that has the name of the one that event `ev` frees is freed by a later event up to `until`. The whole trace, which has
+    /// seen both tables being made, then says of neither that it is gone before its thread goes on.
+    fn frees_another(&self, ev: u32, until: u32) -> bool {
+        (ev + 1..=until).any(|other| self.name_the_same(ev, other))
+    }
+
     /// Compares zaps: each must be one of the whole trace, which may count it earlier, where the link to the table was cut.
     fn zapped(&mut self, t: &Timeline, vms: Option<&HashMap<VmId, VmId>>) {
         for (at, events) in zaps(t, self.first, |vm| whose(vms, vm)) {
@@ -450,7 +456,7 @@ impl Check<'_> {
                 let n = known.partition_point(|k| *k <= ev);
                 if n > 0 {
                     known.remove(n - 1);
-                } else if known.first().is_some_and(|k| *k <= ev + BURST && self.name_the_same(ev, *k)) {
+                } else if known.first().is_some_and(|k| *k <= ev + BURST && self.frees_another(ev, *k)) {
                     known.remove(0);
                 } else {
                     self.differ(&format!(

@@ -66,6 +66,8 @@ pub(crate) struct Engine {
     /// Events consumed.
     pub(crate) next_ev: u32,
     pub(crate) first_ts: Option<u64>,
+    /// Changes of the TDP MMU are known by a probe, because the kernel does not trace them.
+    pub(crate) changes_probed: bool,
     pub(crate) last_ts: u64,
     /// Time of the last event of each CPU.
     pub(crate) cpu_last: Vec<u64>,
@@ -112,6 +114,7 @@ impl Engine {
             virt_minus_phys: None,
             next_ev: 0,
             first_ts: None,
+            changes_probed: false,
             last_ts: 0,
             cpu_last: Vec::new(),
             implied: 0,

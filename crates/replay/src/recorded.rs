@@ -29,7 +29,6 @@ pub(crate) mod kind {
     pub(crate) const AGE_HVA: u8 = Kind::AgeHva as u8;
     pub(crate) const PROBE_UPDATE: u8 = Kind::ProbeSpteUpdate as u8;
     pub(crate) const PROBE_CLEAR: u8 = Kind::ProbeSpteClear as u8;
-    pub(crate) const PROBE_CHANGED: u8 = Kind::ProbeSpteChanged as u8;
 }
 
 /// Which MMUs need an event to be known by.

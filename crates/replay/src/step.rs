@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::keys::{TableIx, key_of};
 use crate::model::{Certainty, LostSpan, Reason, Shade};
 use crate::moment::At;
+use crate::recorded::kind;
 use crate::reported::{FastFault, MarkMmio, SetSpte};
 use crate::threads::{NewPage, ThreadIx};
 
@@ -28,6 +29,15 @@ impl Engine {
         };
         let before = self.last_ts;
         let (ev, ts) = self.count(e);
+        let stood_for;
+        let e = if let Body::ProbeSpteChanged { .. } = e.body
+            && self.takes_probed_change()
+        {
+            stood_for = Event { body: e.body.as_traced(), ..*e };
+            &stood_for
+        } else {
+            e
+        };
         let cpu = usize::from(e.cpu);
         if cpu >= self.cpu_last.len() {
             self.cpu_last.resize(cpu + 1, ts);
@@ -56,6 +66,17 @@ impl Engine {
             self.faults.step(&mut self.threads[th], at.vm, tdp, ev, ts, e);
         }
         self.threads[th].prev_ts = ts;
+    }
+
+    /// Whether a probe on the function that changes SPTEs stands in for the kernel's own event: not where that is recorded as well.
+    fn takes_probed_change(&mut self) -> bool {
+        if !self.changes_probed && self.recorded.has(kind::CHANGED) {
+            return false;
+        }
+        // From here on this is a kernel that traces its changes.
+        (self.changes_probed, self.traces.changes) = (true, true);
+        self.recorded.see(kind::CHANGED);
+        true
     }
 
     /// Numbers an event; gives its number and its time, which never goes back.

@@ -28,7 +28,7 @@ fn cause(store: &Store, event: EventIx, with_table: bool, remapped: bool) -> Zap
     let is = |k: Kind| kind == Some(k as u8);
     if remapped {
         ZapCause::Remapped
-    } else if is(Kind::TdpSpteChanged) {
+    } else if is(Kind::TdpSpteChanged) || is(Kind::ProbeSpteChanged) {
         if with_table { ZapCause::Unlinked } else { ZapCause::Changed }
     } else if is(Kind::ProbeSpteClear) || is(Kind::ProbeSpteUpdate) {
         ZapCause::Probed

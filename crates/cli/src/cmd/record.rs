@@ -7,7 +7,9 @@ use crate::room;
 use anyhow::{Result, bail};
 use mmuscope_analysis::snapshots::{difference, sentence};
 use mmuscope_collector::trigger::Trigger;
-use mmuscope_collector::{Ended, Error, Output, Probes, RecordOptions, Scope, When, parse_duration, parse_size};
+use mmuscope_collector::{
+    Ended, Error, Output, Probes, RecordOptions, Scope, When, parse_duration, parse_size,
+};
 use mmuscope_replay::ReplayOptions;
 use mmuscope_trace::{Progress, ReadOptions};
 use mmuscope_units::{Frames, bytes, count};

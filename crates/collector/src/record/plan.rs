@@ -165,7 +165,9 @@ pub(crate) fn prepare(options: &RecordOptions) -> Result<Recorder<'_>, Error> {
     let installs = events.iter().any(|e| e.0.name == "kvm_mmu_set_spte");
     let asked = if installs || options.probes == Probes::On { options.probes } else { Probes::Off };
     let chosen_probes = probes::choose(asked, &release, changes_traced);
-    rings::want_files((online.len() as u64 + 1) * ((events.len() + chosen_probes.probes.len()) as u64 + 8) + 256);
+    rings::want_files(
+        (online.len() as u64 + 1) * ((events.len() + chosen_probes.probes.len()) as u64 + 8) + 256,
+    );
     let counts_lost = rings::kernel_counts_lost();
     let mut ring = rings::ring_size(options.buffer, online.len(), total_mem_kb());
     let mut notes = chosen_probes.notes;

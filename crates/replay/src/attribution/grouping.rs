@@ -21,7 +21,7 @@ use super::union::Union;
 /// Whether an event shows that its VM has page tables, or is about to make some.
 pub(crate) fn works_on_tables(body: &Body) -> bool {
     matches!(
-        body,
+        body.as_traced(),
         Body::Entry { .. }
             | Body::Exit { .. }
             | Body::PageFault { .. }
@@ -193,7 +193,7 @@ impl Pass {
         } else if self.clean.is_none() && works_on_tables(&e.body) {
             self.clean = Some(matches!(e.body, Body::GetPage { created: true, .. }));
         }
-        match e.body {
+        match e.body.as_traced() {
             Body::Entry { vcpu, .. }
             | Body::Exit { vcpu: Some(vcpu), .. }
             | Body::PageFault { vcpu: Some(vcpu), .. }

@@ -339,7 +339,7 @@ fn own_vcpu(body: &Body) -> Option<u32> {
 
 /// The address space that an event itself names.
 fn as_id(body: &Body) -> Option<u8> {
-    match *body {
+    match body.as_traced() {
         Body::TdpSpteChanged { as_id, .. } => Some(as_id),
         Body::GetPage { page, .. }
         | Body::SyncPage { page }

@@ -146,7 +146,7 @@ impl Seen {
 
     /// Events that name an entry.
     fn entry(&mut self, e: &Event) {
-        match e.body {
+        match e.body.as_traced() {
             Body::TdpSpteChanged { gfn, level, old_spte, new_spte, .. } => {
                 self.tdp_changes += 1;
                 self.value(Value::at(old_spte, level));

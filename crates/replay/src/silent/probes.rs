@@ -59,7 +59,11 @@ impl Engine {
     /// An entry is emptied.
     pub(crate) fn probe_clear(&mut self, at: At, sptep: u64) {
         let Some(entry) = self.probed_entry(sptep) else { return };
-        if self.store.now(entry).is_some_and(|(_, m)| m.shade == Shade::Nonpresent && m.certainty == Certainty::Exact) {
+        if self
+            .store
+            .now(entry)
+            .is_some_and(|(_, m)| m.shade == Shade::Nonpresent && m.certainty == Certainty::Exact)
+        {
             return;
         }
         if self.silent.exchanging.contains(&self.threads[at.th].tid) {

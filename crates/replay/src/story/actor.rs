@@ -75,6 +75,7 @@ impl<'a> Actors<'a> {
             Kind::PrepareZapPage,
             Kind::SplitHugePage,
             Kind::TdpSpteChanged,
+            Kind::ProbeSpteChanged,
             Kind::UnmapHvaRange,
             Kind::ZapAllFast,
             Kind::AgeHva,
@@ -96,7 +97,7 @@ impl<'a> Actors<'a> {
 
     /// Who was behind event `ev`, and why, as far as `why` asks; `gfn`: the frame the story is about.
     pub(super) fn of(&mut self, ev: Option<u32>, why: Why, gfn: u64) -> Actor {
-        let Some((ev, e)) = ev.and_then(|ev| Some((ev, self.cursor.get(ev as usize)?))) else {
+        let Some((ev, e)) = ev.and_then(|ev| Some((ev, self.event(ev as usize)?))) else {
             return Actor::default();
         };
         let comm = self.trace.strings.get(e.comm);
@@ -119,7 +120,7 @@ impl<'a> Actors<'a> {
             },
             w => (ev, w),
         };
-        let back = match self.cursor.get(asked as usize) {
+        let back = match self.event(asked as usize) {
             Some(e) => self.look_back(asked, tid, &e, why),
             None => Back::default(),
         };
@@ -176,6 +177,10 @@ impl<'a> Actors<'a> {
         last.and_then(|i| self.cursor.get(i)).is_some_and(|z| e.ts.saturating_sub(z.ts) < 50 * PAUSE)
     }
 
+    fn event(&mut self, i: usize) -> Option<Event> {
+        self.cursor.get(i).map(traced)
+    }
+
     /// The event that unlinks the table in which event `ev` zaps a leaf.
     fn table_of(&mut self, ev: u32, e: &Event, level: u8) -> Option<u32> {
         let Body::TdpSpteChanged { gfn, .. } = e.body else { return None };
@@ -193,7 +198,7 @@ impl<'a> Actors<'a> {
         // Its page is named before its entries, its link cut before that, or (7.2 and later) after them.
         let mut named = false;
         for i in (0..ev as usize).rev().take(LOOK_AHEAD) {
-            let Some(x) = self.cursor.get(i).filter(|x| x.tid == e.tid) else { continue };
+            let Some(x) = self.event(i).filter(|x| x.tid == e.tid) else { continue };
             match &x.body {
                 b if unlinks(b) => return Some(i as u32),
                 Body::TdpSpteChanged { level: of, gfn: g, .. }
@@ -210,7 +215,7 @@ impl<'a> Actors<'a> {
             return None;
         }
         for i in (ev as usize + 1..).take(LOOK_AHEAD) {
-            let x = self.cursor.get(i)?;
+            let x = self.event(i)?;
             if x.tid == e.tid {
                 match &x.body {
                     b if unlinks(b) => return Some(i as u32),
@@ -245,7 +250,7 @@ impl<'a> Actors<'a> {
         let mut own = Vec::new();
         self.trace.events.block_of_thread(block as usize, tid, |i, event| {
             if tells(i) {
-                own.push((i as u32, event()));
+                own.push((i as u32, traced(event())));
             }
         });
         if self.known.len() >= KNOWN {
@@ -435,6 +440,11 @@ impl Back {
             _ => " in this fault".to_owned(),
         }
     }
+}
+
+/// An event with what a probe stands in for.
+fn traced(e: Event) -> Event {
+    Event { body: e.body.as_traced(), ..e }
 }
 
 /// Whether an event is one of a fault that maps something.

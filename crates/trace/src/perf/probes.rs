@@ -9,7 +9,8 @@ use crate::strings::Strings;
 
 /// The registers that hold the arguments of a function, in the order of the arguments (x86-64 System V ABI), with their numbers in
 /// `sample_regs_intr` (`arch/x86/include/uapi/asm/perf_regs.h`).
-pub const ARGUMENT_REGISTERS: [(&str, u32); 6] = [("di", 5), ("si", 4), ("dx", 3), ("cx", 2), ("r8", 16), ("r9", 17)];
+pub const ARGUMENT_REGISTERS: [(&str, u32); 6] =
+    [("di", 5), ("si", 4), ("dx", 3), ("cx", 2), ("r8", 16), ("r9", 17)];
 
 /// A function and where its arguments are.
 #[derive(Clone, Debug)]

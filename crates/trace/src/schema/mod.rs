@@ -131,6 +131,17 @@ impl Body {
     pub const fn is_event(&self) -> bool {
         !matches!(self.kind().class(), Class::Note)
     }
+
+    /// The event of a tracepoint that a probe stands in for, where the kernel has no such tracepoint; all others are what they are.
+    #[must_use]
+    pub const fn as_traced(self) -> Self {
+        match self {
+            Self::ProbeSpteChanged { as_id, gfn, level, old_spte, new_spte, .. } => {
+                Self::TdpSpteChanged { as_id, gfn, level, old_spte, new_spte }
+            }
+            other => other,
+        }
+    }
 }
 
 /// The kernel's name of an event. For what is not a tracepoint, it is one of the words `lost`, `damage`, `fork`, `comm` and `exit`.
