@@ -9,8 +9,8 @@ use std::hint::black_box;
 use mmuscope_trace::{Body, Event};
 
 use crate::engine::Engine;
-use crate::keys::{TableIx, index_of, key_of};
-use crate::store::{CHUNK, NONE, Store};
+use crate::keys::{EntryIx, SpanIx, TableIx, index_of, key_of};
+use crate::store::Store;
 
 /// Events looked at together: more than a processor's outstanding reads is of no use.
 pub(crate) const AHEAD: usize = 32;
@@ -44,31 +44,31 @@ impl Engine {
                 _ => {}
             }
         }
-        let slots =
-            slots.map(|(t, i)| if t == TableIx::NONE { NONE } else { self.store.slot(t, i).unwrap_or(NONE) });
+        let slots = slots.map(|(t, i)| {
+            if t == TableIx::NONE { EntryIx::NONE } else { self.store.slot(t, i).unwrap_or(EntryIx::NONE) }
+        });
         black_box(self.store.touch(&slots));
     }
 }
 
 impl Store {
     /// Reads what slots hold now.
-    fn touch(&self, slots: &[u32; PLACES]) -> u64 {
-        let mut spans = [NONE; PLACES];
+    fn touch(&self, slots: &[EntryIx; PLACES]) -> u64 {
+        let mut spans = [SpanIx::NONE; PLACES];
         let mut sum = 0;
         for (span, slot) in spans.iter_mut().zip(slots) {
-            let (i, chunk) = (*slot as usize, *slot as usize / CHUNK);
-            *span = self.last.get(i).copied().unwrap_or(NONE);
-            let count = self.count.get(i).copied().unwrap_or(0);
+            let chunk = slot.chunk();
+            *span = self.last.get(*slot).copied().unwrap_or(SpanIx::NONE);
+            let count = self.count.get(*slot).copied().unwrap_or(0);
             let leafy = self.leafy.get(chunk).copied().unwrap_or(0);
             let table = self.chunks.get(chunk).map_or(0, |c| c.table.0);
             sum ^= u64::from(count) ^ u64::from(leafy) ^ u64::from(table);
         }
         for span in spans {
-            let i = span as usize;
-            let value = self.s_spte.get(i).copied().unwrap_or(0);
-            let meta = self.s_meta.get(i).copied().unwrap_or(0);
-            let next = self.s_next.get(i).copied().unwrap_or(0);
-            sum ^= value ^ u64::from(meta) ^ u64::from(next);
+            let value = self.s_spte.get(span).copied().unwrap_or(0);
+            let meta = self.s_meta.get(span).copied().unwrap_or(0);
+            let next = self.s_next.get(span).copied().unwrap_or(SpanIx::FIRST);
+            sum ^= value ^ u64::from(meta) ^ u64::from(next.0);
         }
         sum
     }

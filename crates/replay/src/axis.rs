@@ -2,8 +2,9 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::keys::EntryIx;
 use crate::model::{VmId, pages_of};
-use crate::store::{CHUNK, Store};
+use crate::store::Store;
 
 /// One populated stretch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -140,7 +141,7 @@ impl GfnAxis {
             while bits != 0 {
                 let i = bits.trailing_zeros();
                 bits &= bits - 1;
-                let e = (c * CHUNK) as u32 + i;
+                let e = EntryIx::in_chunk(c as u32, i);
                 let p = store.place(e);
                 let t = &store.tables[p.table];
                 let v = ranges.entry((t.vm, t.as_id)).or_default();

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::frames::{Frames, TOP, class_of};
-use crate::keys::TableIx;
+use crate::keys::{Ix, SpanIx, TableIx};
 use crate::model::{Certainty, Counts, Shade, State, VmId, pages_of};
 use crate::store::{Meta, Store};
 
@@ -31,7 +31,8 @@ pub(crate) struct CountIndex {
 struct Running {
     /// By VM and address space.
     counts: Vec<((u16, u8), Counts)>,
-    span: usize,
+    /// The first span that they do not include.
+    span: SpanIx,
     detach: usize,
     death: usize,
     fix: usize,
@@ -64,16 +65,16 @@ impl Running {
     }
 
     /// Goes on to event `ev` (not included), through at most the spans before `span_end`.
-    fn advance(&mut self, store: &Store, frames: &Frames, span_end: usize, ev: u32) {
+    fn advance(&mut self, store: &Store, frames: &Frames, span_end: SpanIx, ev: u32) {
         while let Some(f) = frames.fixes.get(self.fix).filter(|f| f.ev < ev) {
             let (shade, stale, level) = f.what();
             map_frames(self.of((f.vm, f.as_id)), shade, stale, level, i64::from(f.by));
             self.fix += 1;
         }
         while self.span < span_end && store.s_ev[self.span] < ev {
-            let span = self.span as u32;
+            let span = self.span;
             let m = store.meta(span);
-            let t = &store.tables[store.table_of(store.s_entry[self.span])];
+            let t = &store.tables[store.table_of(store.s_entry[span])];
             let level = usize::from(t.level.min(5));
             let counts = self.of((t.vm, t.as_id));
             if let Some(p) = m.prev {
@@ -88,7 +89,7 @@ impl Running {
                 }
                 entry_frames(counts, m.shade, m.certainty, t.level, 1);
             }
-            self.span += 1;
+            self.span = span.plus(1);
         }
         while let Some(&t) = store.detaches.get(self.detach) {
             let r = &store.tables[t];
@@ -151,17 +152,20 @@ fn map_frames(counts: &mut Counts, shade: Shade, stale: bool, level: u8, by: i64
 
 impl CountIndex {
     /// Takes in what was replayed since; spans from `dirty` on are not what they were.
-    pub(crate) fn seal(&mut self, store: &Store, dirty: u32) {
+    pub(crate) fn seal(&mut self, store: &Store, dirty: SpanIx) {
         if self.frames.took_in(dirty) {
             *self = Self::default();
         }
         self.frames.seal(store);
         let frames = &self.frames;
-        let n = store.spans_len();
+        let n = SpanIx::nth(store.spans_len());
         // A table unlinked while an old checkpoint was the last one is in the running part, which goes on from there.
         loop {
             // With many VMs a checkpoint is larger, so there are fewer.
-            let next = self.points.last().map_or(0, |p| p.span + STEP * p.counts.len().max(1));
+            let next = self
+                .points
+                .last()
+                .map_or(SpanIx::FIRST, |p| p.span.plus((STEP * p.counts.len().max(1)) as u32));
             if next > self.tail.span {
                 if next >= n {
                     break;
@@ -180,7 +184,7 @@ impl CountIndex {
         }
     }
 
-    fn from(&self, span: usize) -> Running {
+    fn from(&self, span: SpanIx) -> Running {
         let i = self.points.partition_point(|p| p.span <= span);
         i.checked_sub(1).map_or_else(Running::default, |i| self.points[i].clone())
     }
@@ -205,7 +209,7 @@ impl CountIndex {
                 let i = chunk * 128 + i + 1;
                 let t = t0 + (t1.saturating_sub(t0) as u128 * i as u128 / n as u128) as u64;
                 let (p, ev) = store.moment(t);
-                if p > r.span + STEP || r.counts.is_empty() {
+                if p > r.span.plus(STEP as u32) || r.counts.is_empty() {
                     r = self.from(p);
                 }
                 r.advance(store, &self.frames, p, ev);

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use crate::ends::MarkerNote;
 use crate::faults::FaultTracker;
 use crate::gaps::{Gap, Gaps, Reread, gap_evidence, reread_evidence};
-use crate::keys::{Key, TableIx};
+use crate::keys::{EntryIx, Key, TableIx, ThreadIx};
 use crate::model::{Evidence, EvidenceKind, MmuKind, Shade, VmId};
 use crate::moment::{At, NO_VM};
 use crate::recorded::Recorded;
@@ -16,7 +16,7 @@ use crate::silent::state::Silent;
 use crate::snapshot::state::Snapshots;
 use crate::store::Store;
 use crate::tdp::unattributed::Unattributed;
-use crate::threads::{Thread, ThreadIx, Threads};
+use crate::threads::{Thread, Threads};
 use crate::vms::VmMap;
 
 /// The state of a replay between two events.
@@ -39,7 +39,7 @@ pub(crate) struct Engine {
     /// Table that was last torn down in a host page.
     pub(crate) dying: FxHashMap<u64, TableIx>,
     /// Child table of an entry.
-    pub(crate) child_of: FxHashMap<u32, TableIx>,
+    pub(crate) child_of: FxHashMap<EntryIx, TableIx>,
     /// Roots that `kvm_mmu_zap_all_fast` made obsolete.
     pub(crate) obsolete: rustc_hash::FxHashSet<TableIx>,
     /// Tables detached lately, newest last.
@@ -50,7 +50,7 @@ pub(crate) struct Engine {
     /// Re-read values that do not fit yet.
     pub(crate) rereads: Vec<Reread>,
     /// Entries of torn-down tables that a late event said were filled.
-    pub(crate) late: rustc_hash::FxHashSet<u32>,
+    pub(crate) late: rustc_hash::FxHashSet<EntryIx>,
     pub(crate) evidence: Vec<Evidence>,
     pub(crate) lost: Vec<crate::model::LostSpan>,
     pub(crate) markers: Vec<MarkerNote>,
@@ -173,7 +173,7 @@ impl Engine {
         &mut self,
         kind: EvidenceKind,
         at: At,
-        entry: Option<u32>,
+        entry: Option<EntryIx>,
         key: Key,
         gfn: u64,
         values: (Option<u64>, Option<u64>),
@@ -185,7 +185,7 @@ impl Engine {
                 ts: at.ts,
                 event: at.ev,
                 vm: VmId(at.vm),
-                entry: entry.map(crate::model::EntryId),
+                entry: entry.map(EntryIx::id),
                 as_id: key.as_id,
                 level: key.level,
                 gfn,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::keys::{index_of, key_of};
+use crate::keys::{EntryIx, Ix, SpanIx, index_of, key_of};
 use crate::model::{Entry, EntryId, Span, SpanFilter, SpanId, Table, TableId, VmId, Zap, ZapCause, pages_of};
 use crate::timeline::Timeline;
 use crate::zaps::zaps_of;
@@ -10,7 +10,7 @@ use crate::zaps::zaps_of;
 impl Timeline {
     /// All entries that any event showed.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        (0..self.store().slots()).filter(|e| self.store().used(*e)).map(|e| self.store().entry(e))
+        self.store().entries_from(0).map(|e| self.store().entry(e))
     }
 
     /// One entry.
@@ -18,12 +18,12 @@ impl Timeline {
     /// # Panics
     /// If the id is not of this timeline.
     pub fn entry(&self, id: EntryId) -> Entry {
-        self.store().entry(id.0)
+        self.store().entry(id.into())
     }
 
     /// All tables, dead ones included.
     pub fn tables(&self) -> impl Iterator<Item = Table> + '_ {
-        (0..self.store().tables.len() as u32).map(|t| self.store().table(t))
+        self.store().tables.numbered().map(|(t, _)| self.store().table(t))
     }
 
     /// One table.
@@ -31,7 +31,7 @@ impl Timeline {
     /// # Panics
     /// If the id is not of this timeline.
     pub fn table(&self, id: TableId) -> Table {
-        self.store().table(id.0)
+        self.store().table(id.into())
     }
 
     /// Every entry that covers a frame: all levels, all tables, highest level first.
@@ -42,7 +42,7 @@ impl Timeline {
             let key = key_of(as_id, level, gfn);
             for t in self.tables_by_key.get(&(vm.0, key)).into_iter().flatten() {
                 if let Some(e) = s.slot(*t, index_of(level, gfn)).filter(|e| s.used(*e)) {
-                    out.push(EntryId(e));
+                    out.push(e.id());
                 }
             }
             if level <= 3 {
@@ -51,7 +51,7 @@ impl Timeline {
                     let p = s.place(*e);
                     let t = &s.tables[p.table];
                     if p.level == level && t.vm == vm.0 && t.as_id == as_id {
-                        out.push(EntryId(*e));
+                        out.push(e.id());
                     }
                 }
             }
@@ -63,8 +63,9 @@ impl Timeline {
     pub fn spans(&self, entry: EntryId) -> impl Iterator<Item = Span> + '_ {
         let s = self.store();
         let origin = self.range().0;
-        let mut next = s.first_span(entry.0);
-        s.leading(entry.0, origin).into_iter().chain(std::iter::from_fn(move || {
+        let entry = EntryIx::from(entry);
+        let mut next = s.first_span(entry);
+        s.leading(entry, origin).into_iter().chain(std::iter::from_fn(move || {
             let x = next?;
             next = s.next_span(x);
             Some(s.span(x))
@@ -76,7 +77,7 @@ impl Timeline {
     /// # Panics
     /// If the id is not of this timeline.
     pub fn span(&self, id: SpanId) -> Span {
-        self.store().span(id.0)
+        self.store().span(id.into())
     }
 
     /// Number of recorded spans.
@@ -88,11 +89,12 @@ impl Timeline {
     pub fn span_at(&self, entry: EntryId, t: u64) -> Option<Span> {
         let s = self.store();
         let (p, _) = s.moment(t);
-        match s.span_before(entry.0, p) {
+        let entry = EntryIx::from(entry);
+        match s.span_before(entry, p) {
             Some(x) => Some(s.span(x)).filter(|x| x.covers(t)),
             // Or what its first event shows that it had held.
-            None => (s.leading(entry.0, self.range().0))
-                .or_else(|| s.first_span(entry.0).map(|x| s.span(x)))
+            None => (s.leading(entry, self.range().0))
+                .or_else(|| s.first_span(entry).map(|x| s.span(x)))
                 .filter(|x| x.covers(t)),
         }
     }
@@ -101,9 +103,10 @@ impl Timeline {
     pub fn next_change(&self, entry: EntryId, t: u64) -> Option<Span> {
         let s = self.store();
         let (p, _) = s.moment(t);
-        let next = match s.span_before(entry.0, p) {
+        let entry = EntryIx::from(entry);
+        let next = match s.span_before(entry, p) {
             Some(x) => s.next_span(x),
-            None => s.first_span(entry.0),
+            None => s.first_span(entry),
         };
         next.map(|x| s.span(x))
     }
@@ -112,14 +115,14 @@ impl Timeline {
     pub fn prev_change(&self, entry: EntryId, t: u64) -> Option<Span> {
         let s = self.store();
         let (p, _) = s.moment(t.checked_sub(1)?);
-        s.span_before(entry.0, p).map(|x| s.span(x))
+        s.span_before(entry.into(), p).map(|x| s.span(x))
     }
 
     /// Recorded spans that match, in the order of their opening. For a few frames, time is in proportion to the answer.
     pub fn all_spans(&self, f: &SpanFilter) -> impl Iterator<Item = Span> + '_ {
         let s = self.store();
         let f = f.clone();
-        let end = f.time.map_or(s.spans_len(), |(_, t1)| s.moment(t1).0) as u32;
+        let end = f.time.map_or(SpanIx::nth(s.spans_len()), |(_, t1)| s.moment(t1).0);
         let few = f.gfns.and_then(|g| self.entries_between(f.vm, f.as_id, f.level, g)).map(|entries| {
             let mut ids = Vec::new();
             for e in entries {
@@ -132,14 +135,14 @@ impl Timeline {
             ids.sort_unstable();
             ids
         });
-        let all = if few.is_some() { 0..0 } else { 0..end };
+        let all = if few.is_some() { 0..0 } else { 0..end.0 };
         // What was there before, as events show that come after.
-        let late: Vec<u32> = match f.time {
-            Some((_, t1)) => s.opened_before(end as usize, 0, t1).collect(),
+        let late: Vec<SpanIx> = match f.time {
+            Some((_, t1)) => s.opened_before(end, 0, t1).collect(),
             None => Vec::new(),
         };
-        few.into_iter().flatten().chain(all).chain(late).filter_map(move |i| {
-            if !self.matches(s.s_entry[i as usize], f.vm, f.as_id, f.level, f.gfns) {
+        few.into_iter().flatten().chain(all.map(SpanIx)).chain(late).filter_map(move |i| {
+            if !self.matches(s.s_entry[i], f.vm, f.as_id, f.level, f.gfns) {
                 return None;
             }
             let span = s.span(i);
@@ -152,13 +155,13 @@ impl Timeline {
 
     /// When an entry was zapped, and how that is known, in time order.
     pub fn zaps(&self, entry: EntryId) -> impl Iterator<Item = Zap> + '_ {
-        zaps_of(self.store(), entry.0)
+        zaps_of(self.store(), entry.into())
     }
 
     /// Every zap of every entry, entry by entry.
     pub fn all_zaps(&self) -> impl Iterator<Item = Zap> + '_ {
         let s = self.store();
-        (0..s.slots()).filter(|e| s.used(*e)).flat_map(move |e| zaps_of(s, e))
+        s.entries_from(0).flat_map(move |e| zaps_of(s, e))
     }
 
     /// How many zaps there were, by cause.

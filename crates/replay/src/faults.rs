@@ -5,8 +5,8 @@ pub(crate) mod state;
 
 use mmuscope_trace::{Body, ErrorEncoding, Event, Isa};
 
+use crate::keys::SpanIx;
 use crate::model::Outcome;
-use crate::store::NONE;
 use crate::threads::Thread;
 use state::{ExitNote, NO_DELTA, Open, PFERR_RSVD, Packed};
 
@@ -69,7 +69,7 @@ impl FaultTracker {
                 exit_delta,
                 end_delta: NO_DELTA,
                 tid: th.tid,
-                span: NONE,
+                span: SpanIx::NONE,
                 retries: 0,
                 vm,
                 errno: 0,

@@ -7,7 +7,7 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::keys::TableIx;
+use crate::keys::{EntryIx, Ix, SpanIx, TableIx};
 use crate::model::{Certainty, Shade, pages_of};
 use crate::store::{NONE, Store};
 
@@ -202,7 +202,7 @@ impl Cover {
 pub(crate) struct Frames {
     pub(crate) fixes: Vec<Fix>,
     covers: Vec<((u16, u8), Cover)>,
-    span: usize,
+    span: SpanIx,
     detach: usize,
     /// Time of the last change, and the address spaces that changed then.
     at: u64,
@@ -211,19 +211,19 @@ pub(crate) struct Frames {
 
 impl Frames {
     /// Whether a span that was changed is one of those taken in.
-    pub(crate) fn took_in(&self, span: u32) -> bool {
-        (span as usize) < self.span
+    pub(crate) fn took_in(&self, span: SpanIx) -> bool {
+        span < self.span
     }
 
     /// Takes in what was replayed since.
     pub(crate) fn seal(&mut self, store: &Store) {
-        let n = store.spans_len();
+        let n = SpanIx::nth(store.spans_len());
         loop {
             let span = if self.span < n { store.s_ev[self.span] } else { NONE };
             let detach = store.detaches.get(self.detach).map_or(NONE, |t| store.tables[*t].detach_ev);
             if self.span < n && span <= detach {
-                self.take_span(store, self.span as u32);
-                self.span += 1;
+                self.take_span(store, self.span);
+                self.span = self.span.plus(1);
             } else if detach == NONE {
                 break;
             } else {
@@ -233,17 +233,17 @@ impl Frames {
         }
     }
 
-    fn take_span(&mut self, store: &Store, span: u32) {
+    fn take_span(&mut self, store: &Store, span: SpanIx) {
         let m = store.meta(span);
         let new = class_of(m.shade, m.certainty);
         if new.is_none() && !m.prev.is_some_and(|s| SHADES.contains(&s)) {
             return;
         }
-        let table = store.table_of(store.s_entry[span as usize]);
+        let table = store.table_of(store.s_entry[span]);
         // What is traced of a table after its unlinking maps nothing.
         if span < store.tables[table].detach_sp {
             let old = store.replaced(span).and_then(|(s, c)| class_of(s, c));
-            self.change(store, store.s_entry[span as usize], store.s_ev[span as usize], old, new);
+            self.change(store, store.s_entry[span], store.s_ev[span], old, new);
         }
     }
 
@@ -257,7 +257,7 @@ impl Frames {
         }
     }
 
-    fn change(&mut self, store: &Store, entry: u32, ev: u32, old: Option<u8>, new: Option<u8>) {
+    fn change(&mut self, store: &Store, entry: EntryIx, ev: u32, old: Option<u8>, new: Option<u8>) {
         let p = store.place(entry);
         if old == new || p.level > TOP || p.level == 0 {
             return;

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
-use crate::keys::Key;
-use crate::model::{EntryId, Evidence, EvidenceKind, VmId};
+use crate::keys::{EntryIx, Key};
+use crate::model::{Evidence, EvidenceKind, VmId};
 
 /// Gaps that wait at a time; the oldest gives way.
 const MOST: usize = 256;
@@ -16,7 +16,7 @@ const MOST: usize = 256;
 pub(crate) struct Gap {
     pub(crate) vm: u16,
     pub(crate) key: Key,
-    pub(crate) entry: u32,
+    pub(crate) entry: EntryIx,
     pub(crate) gfn: u64,
     pub(crate) from: u64,
     pub(crate) to: u64,
@@ -89,7 +89,7 @@ impl Gaps {
 pub(crate) struct Reread {
     pub(crate) vm: u16,
     pub(crate) key: Key,
-    pub(crate) entry: u32,
+    pub(crate) entry: EntryIx,
     pub(crate) gfn: u64,
     pub(crate) known: u64,
     pub(crate) seen: u64,
@@ -103,7 +103,7 @@ pub(crate) fn gap_evidence(g: &Gap, after_loss: bool) -> Evidence {
         ts: g.ts,
         event: g.ev,
         vm: VmId(g.vm),
-        entry: Some(EntryId(g.entry)),
+        entry: Some(g.entry.id()),
         as_id: g.key.as_id,
         level: g.key.level,
         gfn: g.gfn,
@@ -119,7 +119,7 @@ pub(crate) fn reread_evidence(r: &Reread, after_loss: bool) -> Evidence {
         ts: r.ts,
         event: r.ev,
         vm: VmId(r.vm),
-        entry: Some(EntryId(r.entry)),
+        entry: Some(r.entry.id()),
         as_id: r.key.as_id,
         level: r.key.level,
         gfn: r.gfn,

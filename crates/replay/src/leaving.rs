@@ -5,8 +5,8 @@ use mmuscope_trace::Body;
 
 use crate::ends::{Ends, after};
 use crate::engine::Engine;
+use crate::keys::ThreadIx;
 use crate::moment::At;
-use crate::threads::ThreadIx;
 
 impl Engine {
     /// Closes a thread's fault that the event before was the last of.

@@ -2,7 +2,7 @@
 //! numbered; nothing else makes everything stale at once.
 
 use crate::engine::Engine;
-use crate::keys::TableIx;
+use crate::keys::{EntryIx, TableIx};
 use crate::model::{Certainty, LostSpan, Reason, Shade};
 
 impl Engine {
@@ -45,7 +45,7 @@ impl Engine {
         }
         let live: Vec<TableIx> = self.live.values().flatten().copied().collect();
         for t in live {
-            let entries: Vec<u32> = self.store.table_entries(t).collect();
+            let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
             for e in entries {
                 if let Some((spte, m)) = self.store.now(e)
                     && m.certainty != Certainty::Stale

@@ -1,7 +1,7 @@
 //! [`At`]: when an event was made, by which thread, and for which VM. The engine makes one for each event and hands it to every rule; nothing
 //! keeps one longer than the event.
 
-use crate::threads::ThreadIx;
+use crate::keys::ThreadIx;
 
 /// The VM of an event where the trace has several, and nothing shows which of them its thread works for. No VM has this number, so that what
 /// is looked up under it is not found; rules that would make a table for it, or end one, ask [`At::nobodys`].

@@ -1,5 +1,6 @@
 //! What entries held before their first event, as the old value in that event shows it.
 
+use crate::keys::{EntryIx, SpanIx};
 use crate::model::{Certainty, EventIx, Reason, Shade, pages_of};
 use crate::store::Store;
 
@@ -11,7 +12,7 @@ impl Store {
     ///
     /// An entry of which nothing was known has held it since `since`, when the trace began or last lost something: every change since then is
     /// an event, and none named this entry. Of any other it is not known since when, and the span has no length.
-    pub(crate) fn push_old(&mut self, entry: u32, ev: EventIx, spte: u64, shade: Shade, since: u64) {
+    pub(crate) fn push_old(&mut self, entry: EntryIx, ev: EventIx, spte: u64, shade: Shade, since: u64) {
         let first = !self.used(entry);
         let span = self.push(entry, ev, Some(spte), shade, Certainty::Implied, Reason::OldValue);
         if first {
@@ -23,7 +24,7 @@ impl Store {
     /// those that `stored` is true of: a thread that had begun by then is known to have stored it.
     pub(crate) fn date_opening(&mut self, gfn: u64, begun: u64, stored: impl Fn(u64) -> bool) {
         for i in (0..self.openings.len()).rev().take(MANY) {
-            let span = self.openings[i].0 as usize;
+            let span = self.openings[i].0;
             let ts = self.ev_ts.get(self.s_ev[span] as usize);
             if ts < begun {
                 return;
@@ -38,15 +39,15 @@ impl Store {
     }
 
     /// Since when a span that was recorded with the event that ended it has lasted.
-    pub(crate) fn opening(&self, span: u32) -> Option<u64> {
+    pub(crate) fn opening(&self, span: SpanIx) -> Option<u64> {
         let i = self.openings.partition_point(|o| o.0 < span);
         self.openings.get(i).filter(|o| o.0 == span).map(|o| o.1)
     }
 
     /// Spans from number `p` on that had begun before event `ev`, at `t`, as later events show.
-    pub(crate) fn opened_before(&self, p: usize, ev: u32, t: u64) -> impl Iterator<Item = u32> + '_ {
-        let i = self.openings.partition_point(|o| (o.0 as usize) < p);
-        let attached = move |x: u32| self.tables[self.table_of(self.s_entry[x as usize])].detach_ev >= ev;
+    pub(crate) fn opened_before(&self, p: SpanIx, ev: u32, t: u64) -> impl Iterator<Item = SpanIx> + '_ {
+        let i = self.openings.partition_point(|o| o.0 < p);
+        let attached = move |x: SpanIx| self.tables[self.table_of(self.s_entry[x])].detach_ev >= ev;
         self.openings[i..].iter().filter(move |o| o.1 <= t && attached(o.0)).map(|o| o.0)
     }
 }

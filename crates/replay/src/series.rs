@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::faults::state::Packed;
+use crate::keys::{Ix, SpanIx};
 use crate::kinds::COUNT;
 use crate::model::Bin;
 use crate::store::Store;
@@ -152,7 +153,8 @@ impl Sums {
         }
         while self.zaps.len() * ZAP_BLOCK <= store.spans_len() {
             let b = self.zaps.len() - 1;
-            sum += (b * ZAP_BLOCK..(b + 1) * ZAP_BLOCK).filter(|i| zaps(store, *i)).count() as u32;
+            let block = SpanIx::nth(b * ZAP_BLOCK).upto(SpanIx::nth((b + 1) * ZAP_BLOCK));
+            sum += block.filter(|i| begins_with_zap(store, *i)).count() as u32;
             self.zaps.push(sum);
         }
         let mut sum = self.torn.last().copied().unwrap_or(0);
@@ -215,15 +217,15 @@ impl Sums {
             store.s_ev.partition_point(|e| *e < ev)
         };
         if !zap {
-            let first = |a: &usize, _: &usize| store.s_ev.get(*a).copied();
-            return bins_by(spans_before, |a, b| (b - a) as u64, first, t0, t1, n);
+            let first = |a: &SpanIx, _: &SpanIx| store.s_ev.get(*a).copied();
+            return bins_by(spans_before, |a, b| u64::from(b.since(*a)), first, t0, t1, n);
         }
-        let first = |a: &(usize, u64, usize), b: &(usize, u64, usize)| {
+        let first = |a: &(SpanIx, u64, usize), b: &(SpanIx, u64, usize)| {
             // Blocks without any are passed over.
             let own = a.1 - u64::from(self.torn[a.2]);
             let block = self.zaps.partition_point(|z| u64::from(*z) <= own).saturating_sub(1);
-            let from = a.0.max(block * ZAP_BLOCK);
-            let span = (from..b.0).find(|i| zaps(store, *i)).map(|i| store.s_ev[i]);
+            let from = a.0.max(SpanIx::nth(block * ZAP_BLOCK));
+            let span = from.upto(b.0).find(|i| begins_with_zap(store, *i)).map(|i| store.s_ev[i]);
             let table = (a.2..b.2).find(|d| self.torn[*d] < self.torn[d + 1]);
             let table = table.map(|d| store.tables[store.detaches[d]].detach_ev);
             span.into_iter().chain(table).min()
@@ -231,8 +233,9 @@ impl Sums {
         let upto = |t: u64| {
             let ev = events_before(store, t);
             let p = store.s_ev.partition_point(|e| *e < ev);
-            let b = (p / ZAP_BLOCK).min(self.zaps.len().saturating_sub(1));
-            let rest = (b * ZAP_BLOCK..p).filter(|i| zaps(store, *i)).count() as u64;
+            let b = (p.position() / ZAP_BLOCK).min(self.zaps.len().saturating_sub(1));
+            let rest =
+                SpanIx::nth(b * ZAP_BLOCK).upto(p).filter(|i| begins_with_zap(store, *i)).count() as u64;
             let d = store.detaches.partition_point(|t| store.tables[*t].detach_ev < ev);
             let torn = self.torn.get(d).copied().unwrap_or(0);
             (p, u64::from(self.zaps.get(b).copied().unwrap_or(0)) + rest + u64::from(torn), d)
@@ -244,10 +247,6 @@ impl Sums {
         (self.zaps.capacity() + self.torn.capacity()) * 4
             + self.faults.values().map(|v| v.capacity() * 4 + 40).sum::<usize>()
     }
-}
-
-fn zaps(store: &Store, span: usize) -> bool {
-    begins_with_zap(store, span)
 }
 
 fn events_before(store: &Store, t: u64) -> u32 {

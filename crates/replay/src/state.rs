@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::keys::key_of;
+use crate::keys::{EntryIx, Ix, SpanIx, key_of};
 use crate::model::{Entry, Shade, Span, StateFilter, VmId, pages_of};
 use crate::store::Store;
 use crate::timeline::Timeline;
@@ -15,7 +15,7 @@ const PART: usize = 1 << 16;
 #[derive(Clone, Debug)]
 pub struct StateAt<'a> {
     store: &'a Store,
-    spans: Vec<u32>,
+    spans: Vec<SpanIx>,
 }
 
 impl<'a> StateAt<'a> {
@@ -47,15 +47,15 @@ impl<'a> StateAt<'a> {
         self.spans.par_iter().with_min_len(8192).map(|s| Self::row(self.store, *s))
     }
 
-    fn row(store: &Store, span: u32) -> (Entry, Span) {
-        (store.entry(store.s_entry[span as usize]), store.span(span))
+    fn row(store: &Store, span: SpanIx) -> (Entry, Span) {
+        (store.entry(store.s_entry[span]), store.span(span))
     }
 }
 
 impl Timeline {
     pub(crate) fn matches(
         &self,
-        e: u32,
+        e: EntryIx,
         vm: Option<VmId>,
         as_id: Option<u8>,
         level: Option<u8>,
@@ -80,33 +80,34 @@ impl Timeline {
         let store = self.store();
         let (p, ev) = store.moment(t);
         let everything = f.vm.is_none() && f.as_id.is_none() && f.level.is_none() && f.gfns.is_none();
-        let wanted = |i: u32| {
+        let wanted = |i: SpanIx| {
             let shade = store.meta(i).shade;
             if f.state.is_some_and(|x| x != shade.state()) {
                 return false;
             }
-            let e = store.s_entry[i as usize];
+            let e = store.s_entry[i];
             // In a table that was unlinked only what was frozen with it is still of interest.
             (shade == Shade::Removed || store.tables[store.table_of(e)].detach_ev >= ev)
                 && (everything || self.matches(e, f.vm, f.as_id, f.level, f.gfns))
         };
         let few = f.gfns.and_then(|g| self.entries_between(f.vm, f.as_id, f.level, g));
         let mut spans = if let Some(entries) = few {
-            let last = entries.iter().filter_map(|e| store.last_before(*e, p as u32));
-            let mut spans: Vec<u32> = last.filter(|x| store.ends_after(*x, ev) && wanted(*x)).collect();
+            let last = entries.iter().filter_map(|e| store.last_before(*e, p));
+            let mut spans: Vec<SpanIx> = last.filter(|x| store.ends_after(*x, ev) && wanted(*x)).collect();
             spans.sort_unstable();
             spans
         } else {
             let part = |k: usize| {
                 let mut spans = Vec::new();
-                store.visit_open(ev, k * PART..((k + 1) * PART).min(p), &mut |i| {
-                    if wanted(i as u32) {
-                        spans.push(i as u32);
+                let from = SpanIx::nth(k * PART);
+                store.visit_open(ev, from..from.plus(PART as u32).min(p), &mut |i| {
+                    if wanted(i) {
+                        spans.push(i);
                     }
                 });
                 spans
             };
-            (0..p.div_ceil(PART)).into_par_iter().map(part).collect::<Vec<_>>().concat()
+            (0..p.position().div_ceil(PART)).into_par_iter().map(part).collect::<Vec<_>>().concat()
         };
         spans.extend(store.opened_before(p, ev, t).filter(|x| wanted(*x)));
         StateAt { store, spans }
@@ -119,7 +120,7 @@ impl Timeline {
         as_id: Option<u8>,
         level: Option<u8>,
         (from, to): (u64, u64),
-    ) -> Option<Vec<u32>> {
+    ) -> Option<Vec<EntryIx>> {
         const FEW: u64 = 1 << 14;
         if to.saturating_sub(from) > FEW {
             return None;

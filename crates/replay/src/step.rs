@@ -9,12 +9,12 @@ use mmuscope_trace::{Body, Event, Page, TaskKind};
 
 use crate::ends::MarkerNote;
 use crate::engine::Engine;
-use crate::keys::{TableIx, key_of};
+use crate::keys::{TableIx, ThreadIx, key_of};
 use crate::model::{Certainty, LostSpan, Reason, Shade};
 use crate::moment::At;
 use crate::recorded::kind;
 use crate::reported::{FastFault, MarkMmio, SetSpte};
-use crate::threads::{NewPage, ThreadIx};
+use crate::threads::NewPage;
 
 impl Engine {
     /// Consumes one event. The order matters: first what the event says about its thread, then whether it ends what the thread was at, then what

@@ -9,20 +9,15 @@ mod table;
 mod times;
 mod unlinked;
 
-use crate::keys::TableIx;
-use crate::model::{
-    Certainty, Entry, EntryId, EventIx, Reason, Shade, Span, SpanId, State, Table, TableId, VmId,
-};
+use crate::keys::{CHUNK, Column, EntryIx, Ix, SpanIx, TableIx};
+use crate::model::{Certainty, Entry, EventIx, Reason, Shade, Span, State, Table, VmId};
 pub(crate) use meta::Meta;
 use meta::{CERTAINTIES, REMAPPED};
 pub(crate) use table::TableRec;
-use table::Tables;
 pub(crate) use times::TimeCol;
 
-/// No index.
+/// No event, and no chunk.
 pub(crate) const NONE: u32 = u32::MAX;
-/// Entries per chunk.
-pub(crate) const CHUNK: usize = 16;
 /// Spans between two skips of an entry that has very many.
 const SKIP: usize = 64;
 /// Chunks per table.
@@ -39,12 +34,13 @@ pub(crate) struct ChunkRec {
 /// Tables, entries and spans.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
-    pub(crate) tables: Tables,
+    pub(crate) tables: Column<TableIx, TableRec>,
     /// The highest address space that has tables.
     pub(crate) top_as_id: u8,
     pub(crate) chunks: Vec<ChunkRec>,
-    first: Vec<u32>,
-    pub(crate) last: Vec<u32>,
+    /// The first and the last span of each entry.
+    first: Column<EntryIx, SpanIx>,
+    pub(crate) last: Column<EntryIx, SpanIx>,
     free_info: Vec<[(u64, u16); CHUNK]>,
     /// Time and kind of every event.
     pub(crate) ev_ts: TimeCol,
@@ -52,27 +48,27 @@ pub(crate) struct Store {
     /// Bit per entry of a chunk: it held something besides links and emptiness.
     pub(crate) leafy: Vec<u16>,
     // spans
-    pub(crate) s_ev: Vec<u32>,
-    pub(crate) s_entry: Vec<u32>,
-    pub(crate) s_spte: Vec<u64>,
-    pub(crate) s_meta: Vec<u16>,
-    pub(crate) s_next: Vec<u32>,
+    pub(crate) s_ev: Column<SpanIx, EventIx>,
+    pub(crate) s_entry: Column<SpanIx, EntryIx>,
+    pub(crate) s_spte: Column<SpanIx, u64>,
+    pub(crate) s_meta: Column<SpanIx, u16>,
+    pub(crate) s_next: Column<SpanIx, SpanIx>,
     /// Certainty of the span that this one replaced, where it replaced one, and [`REMAPPED`].
-    s_prev_certainty: Vec<u8>,
+    s_prev_certainty: Column<SpanIx, u8>,
     /// Tables in the order of their unlinking, and in the order of their end.
     pub(crate) detaches: Vec<TableIx>,
     pub(crate) deaths: Vec<TableIx>,
     /// Event at which span i ends (`NONE`: lasts), and the greatest of each `FAN` of them, and of each `FAN` of those.
-    end_ev: Vec<u32>,
+    end_ev: Column<SpanIx, EventIx>,
     end_tree: [Vec<u32>; 2],
     /// Every 64th span of entries that have very many, for random access.
-    skips: rustc_hash::FxHashMap<u32, Vec<u32>>,
+    skips: rustc_hash::FxHashMap<EntryIx, Vec<SpanIx>>,
     /// Spans of each slot since its last skip.
-    pub(crate) count: Vec<u8>,
+    pub(crate) count: Column<EntryIx, u8>,
     /// First span that was changed after it was recorded; see [`Store::take_dirty`].
-    dirty: Option<u32>,
+    dirty: Option<SpanIx>,
     /// What entries held until their first event, as that event's old value shows it, with since when: see [`Store::push_old`].
-    pub(crate) openings: Vec<(u32, u64)>,
+    pub(crate) openings: Vec<(SpanIx, u64)>,
     unlinked: unlinked::Unlinked,
 }
 
@@ -96,13 +92,13 @@ impl Store {
     }
 
     /// The slot of an entry, if something was ever recorded in its chunk. A slot may be empty: see [`Store::last_span`].
-    pub(crate) fn slot(&self, table: TableIx, index: u16) -> Option<u32> {
+    pub(crate) fn slot(&self, table: TableIx, index: u16) -> Option<EntryIx> {
         let c = self.tables[table].chunks.as_ref()?[usize::from(index) / CHUNK];
-        (c != NONE).then(|| c * CHUNK as u32 + u32::from(index) % CHUNK as u32)
+        (c != NONE).then(|| EntryIx::in_chunk(c, u32::from(index) % CHUNK as u32))
     }
 
     /// The slot of an entry, made if need be.
-    pub(crate) fn slot_mut(&mut self, table: TableIx, index: u16) -> u32 {
+    pub(crate) fn slot_mut(&mut self, table: TableIx, index: u16) -> EntryIx {
         let index = index & 511;
         let chunk = self.chunks.len() as u32;
         let t = &mut self.tables[table];
@@ -111,23 +107,23 @@ impl Store {
         if *c == NONE {
             *c = chunk;
             self.chunks.push(ChunkRec { table, no: u32::from(index) / CHUNK as u32 });
-            self.first.extend([NONE; CHUNK]);
-            self.last.extend([NONE; CHUNK]);
+            self.first.extend([SpanIx::NONE; CHUNK]);
+            self.last.extend([SpanIx::NONE; CHUNK]);
             self.count.extend([0; CHUNK]);
             self.leafy.push(0);
         }
-        *c * CHUNK as u32 + u32::from(index) % CHUNK as u32
+        EntryIx::in_chunk(*c, u32::from(index) % CHUNK as u32)
     }
 
     /// A new slot for an entry of a shadow page, whose frame does not follow from its index.
-    pub(crate) fn free_slot(&mut self, table: TableIx, index: u16, gfn: u64) -> u32 {
+    pub(crate) fn free_slot(&mut self, table: TableIx, index: u16, gfn: u64) -> EntryIx {
         let t = &mut self.tables[table];
         if t.open_free.0 == NONE || usize::from(t.open_free.1) >= CHUNK {
             let c = self.chunks.len() as u32;
             self.chunks.push(ChunkRec { table, no: FREE | self.free_info.len() as u32 });
             self.free_info.push([(0, 0); CHUNK]);
-            self.first.extend([NONE; CHUNK]);
-            self.last.extend([NONE; CHUNK]);
+            self.first.extend([SpanIx::NONE; CHUNK]);
+            self.last.extend([SpanIx::NONE; CHUNK]);
             self.count.extend([0; CHUNK]);
             self.leafy.push(0);
             t.open_free = (c, 0);
@@ -137,12 +133,12 @@ impl Store {
         t.open_free.1 += 1;
         let info = (self.chunks[c as usize].no & !FREE) as usize;
         self.free_info[info][usize::from(n)] = (gfn, index);
-        c * CHUNK as u32 + u32::from(n)
+        EntryIx::in_chunk(c, u32::from(n))
     }
 
-    pub(crate) fn place(&self, entry: u32) -> Place {
-        let c = self.chunks[entry as usize / CHUNK];
-        let i = entry as usize % CHUNK;
+    pub(crate) fn place(&self, entry: EntryIx) -> Place {
+        let c = self.chunks[entry.chunk()];
+        let i = entry.place() as usize;
         let t = &self.tables[c.table];
         if c.no & FREE != 0 {
             let (gfn, index) = self.free_info[(c.no & !FREE) as usize][i];
@@ -155,102 +151,106 @@ impl Store {
     }
 
     /// Number of slots (used or not).
-    pub(crate) fn slots(&self) -> u32 {
-        self.first.len() as u32
+    pub(crate) fn slots(&self) -> usize {
+        self.first.len()
     }
 
-    pub(crate) fn used(&self, entry: u32) -> bool {
-        self.first.get(entry as usize).is_some_and(|f| *f != NONE)
+    /// The slots from this one on that hold an entry.
+    pub(crate) fn entries_from(&self, from: usize) -> impl Iterator<Item = EntryIx> + '_ {
+        (from..self.slots()).map(EntryIx::nth).filter(|e| self.used(*e))
     }
 
-    pub(crate) fn last_span(&self, entry: u32) -> Option<u32> {
-        self.last.get(entry as usize).copied().filter(|s| *s != NONE)
+    pub(crate) fn used(&self, entry: EntryIx) -> bool {
+        self.first.get(entry).is_some_and(|f| *f != SpanIx::NONE)
     }
 
-    pub(crate) fn first_span(&self, entry: u32) -> Option<u32> {
-        self.first.get(entry as usize).copied().filter(|s| *s != NONE)
+    pub(crate) fn last_span(&self, entry: EntryIx) -> Option<SpanIx> {
+        self.last.get(entry).copied().filter(|s| *s != SpanIx::NONE)
     }
 
-    pub(crate) fn next_span(&self, span: u32) -> Option<u32> {
-        self.s_next.get(span as usize).copied().filter(|s| *s != NONE)
+    pub(crate) fn first_span(&self, entry: EntryIx) -> Option<SpanIx> {
+        self.first.get(entry).copied().filter(|s| *s != SpanIx::NONE)
+    }
+
+    pub(crate) fn next_span(&self, span: SpanIx) -> Option<SpanIx> {
+        self.s_next.get(span).copied().filter(|s| *s != SpanIx::NONE)
     }
 
     /// What a span replaced in pictures and counts.
-    pub(crate) fn replaced(&self, span: u32) -> Option<(Shade, Certainty)> {
+    pub(crate) fn replaced(&self, span: SpanIx) -> Option<(Shade, Certainty)> {
         let prev = self.meta(span).prev?;
-        Some((prev, CERTAINTIES[usize::from(self.s_prev_certainty[span as usize] & !REMAPPED).min(4)]))
+        Some((prev, CERTAINTIES[usize::from(self.s_prev_certainty[span] & !REMAPPED).min(4)]))
     }
 
     /// An install in a silent MMU put another mapping into an occupied entry: what was there had been zapped.
-    pub(crate) fn mark_remapped(&mut self, span: u32) {
-        self.s_prev_certainty[span as usize] |= REMAPPED;
+    pub(crate) fn mark_remapped(&mut self, span: SpanIx) {
+        self.s_prev_certainty[span] |= REMAPPED;
     }
 
     /// Whether that is so of a span.
-    pub(crate) fn remapped(&self, span: u32) -> bool {
-        self.s_prev_certainty[span as usize] & REMAPPED != 0
+    pub(crate) fn remapped(&self, span: SpanIx) -> bool {
+        self.s_prev_certainty[span] & REMAPPED != 0
     }
 
-    pub(crate) fn meta(&self, span: u32) -> Meta {
-        Meta::unpack(self.s_meta[span as usize])
+    pub(crate) fn meta(&self, span: SpanIx) -> Meta {
+        Meta::unpack(self.s_meta[span])
     }
 
     /// Value and kind an entry has now.
-    pub(crate) fn now(&self, entry: u32) -> Option<(u64, Meta)> {
-        self.last_span(entry).map(|s| (self.s_spte[s as usize], self.meta(s)))
+    pub(crate) fn now(&self, entry: EntryIx) -> Option<(u64, Meta)> {
+        self.last_span(entry).map(|s| (self.s_spte[s], self.meta(s)))
     }
 
     /// Entries of a table that have spans, in no order but that of their making.
-    pub(crate) fn table_entries(&self, table: TableIx) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn table_entries(&self, table: TableIx) -> impl Iterator<Item = EntryIx> + '_ {
         let t = &self.tables[table];
         let fixed = t.chunks.iter().flat_map(|c| c.iter().copied());
         fixed
             .chain(t.free.iter().copied())
             .filter(|c| *c != NONE)
-            .flat_map(|c| (0..CHUNK as u32).map(move |i| c * CHUNK as u32 + i))
+            .flat_map(|c| (0..CHUNK as u32).map(move |i| EntryIx::in_chunk(c, i)))
             .filter(|e| self.used(*e))
     }
 
     /// Appends a span to an entry.
     pub(crate) fn push(
         &mut self,
-        entry: u32,
+        entry: EntryIx,
         ev: EventIx,
         spte: Option<u64>,
         shade: Shade,
         certainty: Certainty,
         reason: Reason,
-    ) -> u32 {
-        let id = self.s_ev.len() as u32;
-        let last = self.last[entry as usize];
+    ) -> SpanIx {
+        let last = self.last[entry];
         self.list_unlinked(self.table_of(entry), certainty);
         debug_assert!(
             ev <= self.tables[self.table_of(entry)].dead_ev,
             "a span of an entry whose table was freed before"
         );
-        let detach = self.tables[self.chunks[entry as usize / CHUNK].table].detach_sp;
-        let prev = if last == NONE || (detach != NONE && last < detach) {
+        let detach = self.tables[self.table_of(entry)].detach_sp;
+        let prev = if last == SpanIx::NONE || (detach != SpanIx::NONE && last < detach) {
             None
         } else {
             Some(self.meta(last).shade)
         };
-        self.s_ev.push(ev);
+        let id = self.s_ev.push(ev);
         self.s_entry.push(entry);
         self.s_spte.push(spte.unwrap_or(0));
         self.s_meta.push(Meta { shade, certainty, reason, prev, has_value: spte.is_some() }.pack());
-        self.s_next.push(NONE);
-        let before = if last == NONE { 0 } else { (self.s_meta[last as usize] >> 3 & 7) as u8 };
+        self.s_next.push(SpanIx::NONE);
+        let before = if last == SpanIx::NONE { 0 } else { (self.s_meta[last] >> 3 & 7) as u8 };
         self.s_prev_certainty.push(before);
-        if last == NONE {
-            self.first[entry as usize] = id;
+        if last == SpanIx::NONE {
+            self.first[entry] = id;
         } else {
-            self.s_next[last as usize] = id;
+            self.s_next[last] = id;
         }
-        self.last[entry as usize] = id;
+        self.last[entry] = id;
         if matches!(shade, Shade::Writable | Shade::ReadOnly | Shade::AccessTracked | Shade::Mmio) {
-            self.leafy[entry as usize / CHUNK] |= 1 << (entry as usize % CHUNK);
+            self.leafy[entry.chunk()] |= 1 << entry.place();
         }
-        let c = &mut self.count[entry as usize];
+        let c = &mut self.count[entry];
         *c += 1;
         if usize::from(*c) == SKIP {
             *c = 0;
@@ -260,26 +260,26 @@ impl Store {
     }
 
     /// What was taken for likely turned out to be so.
-    pub(crate) fn confirm(&mut self, span: u32) {
+    pub(crate) fn confirm(&mut self, span: SpanIx) {
         self.dirty = Some(self.dirty.map_or(span, |c| c.min(span)));
         let m = self.meta(span);
-        self.s_meta[span as usize] = Meta { certainty: Certainty::Exact, reason: Reason::Stated, ..m }.pack();
+        self.s_meta[span] = Meta { certainty: Certainty::Exact, reason: Reason::Stated, ..m }.pack();
     }
 
     /// Number of the first span that was changed since the last call, though it was there before.
-    pub(crate) fn take_dirty(&mut self) -> u32 {
-        self.dirty.take().unwrap_or(NONE)
+    pub(crate) fn take_dirty(&mut self) -> SpanIx {
+        self.dirty.take().unwrap_or(SpanIx::NONE)
     }
 
     /// The table of an entry.
-    pub(crate) fn table_of(&self, entry: u32) -> TableIx {
-        self.chunks[entry as usize / CHUNK].table
+    pub(crate) fn table_of(&self, entry: EntryIx) -> TableIx {
+        self.chunks[entry.chunk()].table
     }
 
     /// Value and shade of the span before this one of the same entry.
-    pub(crate) fn value_before(&self, span: u32) -> Option<(u64, Shade)> {
-        let s = self.span_before(self.s_entry[span as usize], span as usize)?;
-        Some((self.s_spte[s as usize], self.meta(s).shade))
+    pub(crate) fn value_before(&self, span: SpanIx) -> Option<(u64, Shade)> {
+        let s = self.span_before(self.s_entry[span], span)?;
+        Some((self.s_spte[s], self.meta(s).shade))
     }
 
     /// The table and everything below it is no longer reachable.
@@ -287,7 +287,7 @@ impl Store {
         let t = &mut self.tables[table];
         if t.detach_ev == NONE {
             t.detach_ev = ev;
-            t.detach_sp = self.s_ev.len() as u32;
+            t.detach_sp = SpanIx(self.s_ev.len() as u32);
             t.detach_ts = ts;
             self.detaches.push(table);
         }
@@ -304,28 +304,27 @@ impl Store {
         }
     }
 
-    pub(crate) fn span(&self, span: u32) -> Span {
+    pub(crate) fn span(&self, span: SpanIx) -> Span {
         let m = self.meta(span);
-        let i = span as usize;
         let end = self.sealed_end(span);
         let old = m.reason == Reason::OldValue;
         Span {
-            id: Some(SpanId(span)),
-            entry: EntryId(self.s_entry[i]),
+            id: Some(span.id()),
+            entry: self.s_entry[span].id(),
             start: old.then(|| self.opening(span)).flatten().unwrap_or_else(|| self.start(span)),
             end: end.map(|e| e.1),
             state: m.shade.state(),
             shade: m.shade,
-            spte: m.has_value.then_some(self.s_spte[i]),
+            spte: m.has_value.then_some(self.s_spte[span]),
             certainty: m.certainty,
             reason: m.reason,
-            opened_by: (!old && self.s_ev[i] != NONE).then_some(self.s_ev[i]),
+            opened_by: (!old && self.s_ev[span] != NONE).then_some(self.s_ev[span]),
             closed_by: end.map(|e| e.0),
         }
     }
 
     /// The span before an entry's first event.
-    pub(crate) fn leading(&self, entry: u32, origin: u64) -> Option<Span> {
+    pub(crate) fn leading(&self, entry: EntryIx, origin: u64) -> Option<Span> {
         let f = self.first_span(entry).filter(|f| self.opening(*f).is_none())?;
         let p = self.place(entry);
         let t = &self.tables[p.table];
@@ -337,7 +336,7 @@ impl Store {
         let born = t.born;
         Some(Span {
             id: None,
-            entry: EntryId(entry),
+            entry: entry.id(),
             start,
             end: Some(end),
             state: if born { State::Nonpresent } else { State::Unknown },
@@ -354,34 +353,34 @@ impl Store {
                 _ => Reason::NeverSeen,
             },
             opened_by: if born { Some(t.start_ev) } else { None },
-            closed_by: Some(self.s_ev[f as usize]),
+            closed_by: Some(self.s_ev[f]),
         })
     }
 
-    pub(crate) fn entry(&self, e: u32) -> Entry {
+    pub(crate) fn entry(&self, e: EntryIx) -> Entry {
         let p = self.place(e);
         let t = &self.tables[p.table];
         Entry {
-            id: EntryId(e),
+            id: e.id(),
             vm: VmId(t.vm),
             as_id: t.as_id,
             level: p.level,
             gfn: p.gfn,
-            table: TableId(p.table.0),
+            table: p.table.id(),
             sptep: (t.page != 0).then(|| t.page + u64::from(p.index) * 8),
         }
     }
 
-    pub(crate) fn table(&self, id: u32) -> Table {
-        let t = &self.tables[TableIx(id)];
+    pub(crate) fn table(&self, id: TableIx) -> Table {
+        let t = &self.tables[id];
         Table {
-            id: TableId(id),
+            id: id.id(),
             vm: VmId(t.vm),
             as_id: t.as_id,
             level: t.level,
             gfn: t.gfn,
             page: (t.page != 0).then_some(t.page),
-            parent: (t.parent != NONE).then_some(EntryId(t.parent)),
+            parent: (t.parent != EntryIx::NONE).then_some(t.parent.id()),
             start: (t.start_ev != NONE).then_some(t.start_ev),
             end: (t.detach_ev != NONE).then_some(t.detach_ev),
             born: t.born,
@@ -392,30 +391,30 @@ impl Store {
 
     /// When a span began.
     #[inline]
-    pub(crate) fn start(&self, span: u32) -> u64 {
-        self.ev_ts.get(self.s_ev[span as usize] as usize)
+    pub(crate) fn start(&self, span: SpanIx) -> u64 {
+        self.ev_ts.get(self.s_ev[span] as usize)
     }
 
-    /// Position of a moment: how many spans began at or before `t`, and the number of the first event after it.
-    pub(crate) fn moment(&self, t: u64) -> (usize, u32) {
+    /// Position of a moment: the first span that began after `t`, and the number of the first event after it.
+    pub(crate) fn moment(&self, t: u64) -> (SpanIx, EventIx) {
         let ev = self.ev_ts.upto(t) as u32;
         (self.s_ev.partition_point(|e| *e < ev), ev)
     }
 
     /// The span of an entry at a position, by its chain.
-    pub(crate) fn span_before(&self, entry: u32, p: usize) -> Option<u32> {
+    pub(crate) fn span_before(&self, entry: EntryIx, p: SpanIx) -> Option<SpanIx> {
         let mut s = self.first_span(entry)?;
         if let Some(skip) = self.skips.get(&entry) {
-            let k = skip.partition_point(|x| (*x as usize) < p);
+            let k = skip.partition_point(|x| *x < p);
             if let Some(x) = k.checked_sub(1).and_then(|k| skip.get(k)) {
                 s = *x;
             }
         }
-        if s as usize >= p {
+        if s >= p {
             return None;
         }
         while let Some(n) = self.next_span(s) {
-            if n as usize >= p {
+            if n >= p {
                 break;
             }
             s = n;
@@ -423,13 +422,13 @@ impl Store {
         Some(s)
     }
 
-    /// The last span of an entry among the first `n` spans.
-    pub(crate) fn last_before(&self, entry: u32, n: u32) -> Option<u32> {
+    /// The last span of an entry before span `n`.
+    pub(crate) fn last_before(&self, entry: EntryIx, n: SpanIx) -> Option<SpanIx> {
         let last = self.last_span(entry)?;
         if last < n {
             return Some(last);
         }
-        self.span_before(entry, n as usize)
+        self.span_before(entry, n)
     }
 
     /// Whether a chunk's entries lie one after another.
@@ -441,26 +440,28 @@ impl Store {
         let tables: usize = self.tables.heap()
             + self
                 .tables
+                .slice()
                 .iter()
                 .map(|t| if t.chunks.is_some() { CHUNKS * 4 } else { 0 } + t.free.capacity() * 4)
                 .sum::<usize>();
         tables
             + self.chunks.capacity() * size_of::<ChunkRec>()
-            + (self.first.capacity() + self.last.capacity()) * 4
+            + self.first.heap()
+            + self.last.heap()
             + self.free_info.capacity() * size_of::<[(u64, u16); CHUNK]>()
-            + self.s_ev.capacity() * 4
+            + self.s_ev.heap()
             + self.ev_ts.heap()
             + self.ev_kind.capacity()
             + self.leafy.capacity() * 2
-            + self.s_entry.capacity() * 4
-            + self.s_spte.capacity() * 8
-            + self.s_meta.capacity() * 2
-            + self.s_next.capacity() * 4
-            + self.s_prev_certainty.capacity()
-            + self.end_ev.capacity() * 4
+            + self.s_entry.heap()
+            + self.s_spte.heap()
+            + self.s_meta.heap()
+            + self.s_next.heap()
+            + self.s_prev_certainty.heap()
+            + self.end_ev.heap()
             + self.end_tree.iter().map(|l| l.capacity() * 4).sum::<usize>()
             + self.skips.values().map(|v| v.capacity() * 4 + 32).sum::<usize>()
-            + self.count.capacity()
+            + self.count.heap()
             + self.openings.capacity() * 16
             + self.unlinked.len() * 24
             + (self.detaches.capacity() + self.deaths.capacity()) * 4
@@ -480,6 +481,6 @@ impl Store {
         self.last.shrink_to_fit();
         self.count.shrink_to_fit();
         self.chunks.shrink_to_fit();
-        self.tables.shrink();
+        self.tables.shrink_to_fit();
     }
 }

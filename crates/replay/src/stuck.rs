@@ -55,7 +55,7 @@ impl Timeline {
                 for id in self.entries_at(VmId(*vm), as_id, *gfn) {
                     // The last thing that an event stated, assumptions about its release apart.
                     let mut stated = None;
-                    let mut x = s.first_span(id.0);
+                    let mut x = s.first_span(id.into());
                     while let Some(i) = x {
                         if s.meta(i).certainty == Certainty::Exact {
                             stated = Some(i);
@@ -63,7 +63,7 @@ impl Timeline {
                         x = s.next_span(i);
                     }
                     let Some(i) = stated else { continue };
-                    let p = s.place(id.0);
+                    let p = s.place(id.into());
                     // Of a table that lives: its link was seen, or a fault that worked on it. In one that is being torn down, entries are
                     // removed for good, and where its link was cut before the trace began, no other event shows that.
                     let r = &s.tables[p.table];
@@ -73,14 +73,14 @@ impl Timeline {
                         found.push(Evidence {
                             kind: EvidenceKind::StuckRemoved,
                             ts: s.start(i),
-                            event: s.s_ev[i as usize],
+                            event: s.s_ev[i],
                             vm: VmId(*vm),
                             entry: Some(id),
                             as_id,
                             level: p.level,
                             gfn: p.gfn,
                             expected: None,
-                            found: Some(s.s_spte[i as usize]),
+                            found: Some(s.s_spte[i]),
                             after_loss: self.engine.loss_seen,
                         });
                     }

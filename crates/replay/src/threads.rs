@@ -6,7 +6,7 @@ use std::ops::{Index, IndexMut};
 use rustc_hash::FxHashMap;
 
 use crate::faults::state::FaultState;
-use crate::keys::TableIx;
+use crate::keys::{Column, EntryIx, Ix, SpanIx, TableIx, ThreadIx};
 
 /// A `kvm_mmu_get_page` whose table no event has linked yet.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +23,8 @@ pub(crate) struct NewPage {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Install {
     pub(crate) table: TableIx,
-    pub(crate) entry: u32,
-    pub(crate) span: u32,
+    pub(crate) entry: EntryIx,
+    pub(crate) span: SpanIx,
     pub(crate) gfn: u64,
     pub(crate) level: u8,
     pub(crate) as_id: u8,
@@ -45,7 +45,7 @@ pub(crate) struct Thread {
     /// The first of them was in reach until this thread cut its link: the link was not found in a table that was being torn down itself.
     pub(crate) tears_reached: bool,
     /// Entries it froze and has not released.
-    pub(crate) frozen: Vec<u32>,
+    pub(crate) frozen: Vec<EntryIx>,
     /// Of the tables it is tearing down: those whose unlinking is traced after their entries (7.2 and later), with the time of the event
     /// before which the link cannot have been cut.
     pub(crate) unlinking: Vec<(TableIx, u64)>,
@@ -80,15 +80,10 @@ impl Thread {
     }
 }
 
-/// Number of a thread among all threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub(crate) struct ThreadIx(u32);
-
 /// All threads, in the order of their first events, by [`ThreadIx`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Threads {
-    all: Vec<Thread>,
+    all: Column<ThreadIx, Thread>,
     by_tid: FxHashMap<u32, ThreadIx>,
     /// The thread that was asked for last: mostly it is the next, too.
     last: Option<(u32, ThreadIx)>,
@@ -102,7 +97,7 @@ impl Threads {
         {
             return i;
         }
-        let next = ThreadIx(self.all.len() as u32);
+        let next = ThreadIx::nth(self.all.len());
         let i = *self.by_tid.entry(tid).or_insert(next);
         if i == next {
             self.all.push(make());
@@ -118,12 +113,12 @@ impl Threads {
 
     /// All threads.
     pub(crate) fn all(&self) -> &[Thread] {
-        &self.all
+        self.all.slice()
     }
 
     /// All threads.
     pub(crate) fn all_mut(&mut self) -> &mut [Thread] {
-        &mut self.all
+        self.all.slice_mut()
     }
 }
 
@@ -131,13 +126,13 @@ impl Index<ThreadIx> for Threads {
     type Output = Thread;
     #[inline]
     fn index(&self, i: ThreadIx) -> &Thread {
-        &self.all[i.0 as usize]
+        &self.all[i]
     }
 }
 
 impl IndexMut<ThreadIx> for Threads {
     #[inline]
     fn index_mut(&mut self, i: ThreadIx) -> &mut Thread {
-        &mut self.all[i.0 as usize]
+        &mut self.all[i]
     }
 }

@@ -15,7 +15,7 @@ use crate::counts::{CountIndex, Of};
 use crate::ends::phases;
 use crate::engine::Engine;
 use crate::infer::{LayoutInfo, LayoutOverride, infer, infer_again};
-use crate::keys::{Key, TableIx, key_of};
+use crate::keys::{CHUNK, EntryIx, Key, TableIx, key_of};
 use crate::kinds::of_class;
 use crate::mmio::MmioSeen;
 use crate::model::{Evidence, MmioRange, MmuKind, Phase, State, Vm, VmId, pages_of};
@@ -65,8 +65,8 @@ pub struct Timeline {
     /// Most events to take in at a time.
     most: usize,
     /// Entries of shadow pages by frame.
-    pub(crate) free_by_gfn: FxHashMap<u64, Vec<u32>>,
-    indexed_slots: u32,
+    pub(crate) free_by_gfn: FxHashMap<u64, Vec<EntryIx>>,
+    indexed_slots: usize,
     pub(crate) mmio: Vec<MmioRange>,
     pub(crate) mmio_seen: MmioSeen,
     pub(crate) evidence: Vec<Evidence>,
@@ -268,8 +268,8 @@ impl Timeline {
             }
         }
         self.indexed_tables = store.tables.len();
-        for e in self.indexed_slots..store.slots() {
-            if !store.chunk_is_regular(e as usize / crate::store::CHUNK) && store.used(e) {
+        for e in store.entries_from(self.indexed_slots) {
+            if !store.chunk_is_regular(e.chunk()) {
                 let p = store.place(e);
                 let v = self.free_by_gfn.entry(p.gfn / pages_of(p.level) * pages_of(p.level)).or_default();
                 if !v.contains(&e) {
@@ -278,7 +278,7 @@ impl Timeline {
             }
         }
         // The last chunk of a shadow page may still fill up.
-        self.indexed_slots = store.slots().saturating_sub(crate::store::CHUNK as u32 * 64);
+        self.indexed_slots = store.slots().saturating_sub(CHUNK * 64);
         let traced = self.mmio_accesses_traced();
         let faults = &self.engine.faults;
         self.mmio = self.mmio_seen.ranges(&faults.done, &faults.open, traced);

@@ -42,7 +42,7 @@ impl Timeline {
     pub fn top_zaps(&self, n: usize) -> Vec<TopPage> {
         let s = self.store();
         let mut own: FxHashMap<(u16, u8, u8, u64), TopPage> = FxHashMap::default();
-        for e in (0..s.slots()).filter(|e| s.used(*e)) {
+        for e in s.entries_from(0) {
             for z in zaps_of(s, e) {
                 let ts = z.ts;
                 let p = s.place(e);

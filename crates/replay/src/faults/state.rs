@@ -3,6 +3,7 @@
 
 use mmuscope_trace::{Body, FastPfResult};
 
+use crate::keys::SpanIx;
 use crate::model::{Access, Outcome, Shade, State};
 
 /// RSVD in the error code of a #PF or a nested page fault: reserved bits were found, which KVM sets in MMIO SPTEs only.
@@ -25,7 +26,7 @@ pub(crate) struct Packed {
     pub(crate) exit_delta: u32,
     pub(crate) end_delta: u32,
     pub(crate) tid: u32,
-    pub(crate) span: u32,
+    pub(crate) span: SpanIx,
     pub(crate) retries: u16,
     pub(crate) vm: u16,
     pub(crate) errno: i16,
@@ -226,7 +227,7 @@ pub(crate) struct FaultState {
 
 impl FaultState {
     /// An entry was changed in this fault. That something was zapped, as a copy-on-write in the host does, mends nothing.
-    pub(crate) fn changed(&mut self, span: u32, level: u8, shade: Shade) {
+    pub(crate) fn changed(&mut self, span: SpanIx, level: u8, shade: Shade) {
         if let Some(o) = &mut self.open
             && matches!(shade.state(), State::Present | State::Mmio)
         {
@@ -236,7 +237,7 @@ impl FaultState {
         }
     }
     /// An entry was set in this fault, in an MMU where the event of the install is the only one. Neighbours are set with it.
-    pub(crate) fn changed_silently(&mut self, span: u32, level: u8, gfn: u64, shade: Shade) {
+    pub(crate) fn changed_silently(&mut self, span: SpanIx, level: u8, gfn: u64, shade: Shade) {
         if let Some(o) = &mut self.open
             && o.is_for(level, gfn)
             && !o.set

@@ -196,7 +196,7 @@ fn add_part(
             let a = live.partition_point(|x| x.0 < from);
             for (_, span, code) in live[a..].iter().take_while(|x| x.0 < to) {
                 add(&mut row.before, *code, level, 1);
-                row.rep = row.rep.max(span + 1);
+                row.rep = row.rep.max(span.rep());
             }
         }
     }
@@ -243,7 +243,7 @@ fn add_items(
                 before = t < q.t0;
             }
         }
-        let rep = if new == 0 { 0 } else { seg.at.span0 + item.what() + 1 };
+        let rep = if new == 0 { 0 } else { seg.at.span0.plus(item.what()).rep() };
         if before {
             // What is live when the picture begins includes it already.
             if !live {

@@ -1,6 +1,7 @@
 //! What a picture is drawn from: which changes or sums, and which row each entry lies in.
 
 use crate::axis::{AxisSegment, GfnAxis};
+use crate::keys::SpanIx;
 use crate::model::MapQuery;
 use crate::pyramid::{Base, Layer, Pyramid, SegLayer, Segment, Sums};
 use crate::store::Store;
@@ -33,7 +34,7 @@ pub(super) enum Before<'a> {
     /// What the first segment begins with, and its changes until then.
     Start(Option<&'a SegLayer>),
     /// Entries, the spans they were in, and their codes: sorted by entry.
-    Live(Vec<(u64, u32, u8)>),
+    Live(Vec<(u64, SpanIx, u8)>),
 }
 
 /// Entries of one layer in one stretch of the axis.
@@ -90,7 +91,7 @@ impl Columns {
 }
 
 /// Finds the entries of a layer between two entry numbers that show something just before an event.
-pub(crate) type Live<'a> = dyn Fn(Layer, u64, u64, u32) -> Vec<(u64, u32, u8)> + 'a;
+pub(crate) type Live<'a> = dyn Fn(Layer, u64, u64, u32) -> Vec<(u64, SpanIx, u8)> + 'a;
 
 /// Everything that is needed to draw.
 pub(super) struct Planner<'a> {

@@ -7,6 +7,7 @@ use mmuscope_trace::{EventStore, ReadOptions, Trace};
 use proptest::prelude::*;
 
 use super::*;
+use crate::keys::{Ix, SpanIx};
 use crate::model::{State, VmId, pages_of};
 use crate::pyramid::{Layer, Sizes, code_of, shift_of};
 use crate::timeline::{ReplayOptions, Timeline, replay};
@@ -24,14 +25,14 @@ struct Told {
 fn told(t: &Timeline) -> Vec<Told> {
     let s = t.store();
     let mut out = Vec::new();
-    for i in 0..s.spans_len() as u32 {
-        let e = s.s_entry[i as usize];
+    for i in SpanIx::FIRST.upto(SpanIx::nth(s.spans_len())) {
+        let e = s.s_entry[i];
         let p = s.place(e);
         let table = &s.tables[p.table];
         let index = p.gfn >> shift_of(p.level);
         let layer = Layer { vm: table.vm, as_id: table.as_id, level: p.level, hi: (index >> 32) as u32 };
         let entry = index & 0xffff_ffff;
-        let ev = s.s_ev[i as usize];
+        let ev = s.s_ev[i];
         if table.dead_ev < ev {
             continue;
         }
@@ -39,10 +40,9 @@ fn told(t: &Timeline) -> Vec<Told> {
         let code = code_of(m.shade, m.certainty);
         let old = s.replaced(i).map_or(0, |(s, c)| code_of(s, c));
         if code != 0 || old != 0 {
-            out.push(Told { layer, entry, ev, span: (code != 0).then_some(i), new: code, old });
+            out.push(Told { layer, entry, ev, span: (code != 0).then_some(i.0), new: code, old });
         }
-        let replaced =
-            s.next_span(i).is_some_and(|n| s.replaced(n).is_some() && s.s_ev[n as usize] <= table.dead_ev);
+        let replaced = s.next_span(i).is_some_and(|n| s.replaced(n).is_some() && s.s_ev[n] <= table.dead_ev);
         if let Some((end, _)) = s.end_of(i).filter(|_| !replaced && code != 0) {
             out.push(Told { layer, entry, ev: end, span: None, new: 0, old: code });
         }

@@ -1,6 +1,7 @@
 //! One segment: changes sorted by place and time, and sums of them.
 
 use super::{Item, Layer, NODE_BITS, Sizes, WIDTH, add, shade_of};
+use crate::keys::SpanIx;
 use crate::store::Store;
 
 /// What a node held when a segment began: up to 255 of each; more goes on in the next record of the same node.
@@ -19,8 +20,8 @@ pub(crate) struct Extent {
     /// Events, spans, and unlinked and freed tables: the first, and one past the last.
     pub(crate) ev0: u32,
     pub(crate) ev1: u32,
-    pub(crate) span0: u32,
-    pub(crate) span1: u32,
+    pub(crate) span0: SpanIx,
+    pub(crate) span1: SpanIx,
     pub(crate) detach0: usize,
     pub(crate) death0: usize,
     /// Time of the first event.
@@ -175,7 +176,7 @@ impl Segment {
     pub(crate) fn event(&self, store: &Store, item: Item) -> u32 {
         let what = item.what();
         if item.new_code() != 0 {
-            return store.s_ev[(self.at.span0 + what) as usize];
+            return store.s_ev[self.at.span0.plus(what)];
         }
         let i = what as usize / 2;
         if what.is_multiple_of(2) {
@@ -238,7 +239,7 @@ fn sort(nodes: usize, changes: &[(u32, Item)]) -> Base {
 
 /// The sums that are worth their memory: a few sizes of stretches, each with cells so long that there are several times fewer sums than
 /// changes, and longer ones on top.
-fn sums(base: &Base, ticks: u64, level: u8, span0: u32, sizes: Sizes) -> Vec<Sums> {
+fn sums(base: &Base, ticks: u64, level: u8, span0: SpanIx, sizes: Sizes) -> Vec<Sums> {
     let n = base.items.len();
     let mut out = Vec::new();
     if n < sizes.few {
@@ -372,7 +373,7 @@ impl Cells {
     }
 }
 
-fn sum_up(base: &Base, shift: u32, ticks: u64, all: u64, level: u8, span0: u32) -> Sums {
+fn sum_up(base: &Base, shift: u32, ticks: u64, all: u64, level: u8, span0: SpanIx) -> Sums {
     let mut s = Sums { shift, ticks, ..Sums::default() };
     let mut cells = Cells::new(all.div_ceil(ticks));
     for (i, k) in base.keys.iter().enumerate() {
@@ -390,7 +391,7 @@ fn sum_up(base: &Base, shift: u32, ticks: u64, all: u64, level: u8, span0: u32) 
             c.changes += 1;
             if new != 0 {
                 c.touched |= 1 << shade_of(new);
-                c.rep = c.rep.max(span0 + item.what() + 1);
+                c.rep = c.rep.max(span0.plus(item.what()).rep());
             }
             if old != 0 {
                 c.touched |= 1 << shade_of(old);

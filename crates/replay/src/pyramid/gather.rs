@@ -6,7 +6,8 @@ use rustc_hash::FxHashMap;
 
 use super::build::{Extent, Node, Raw, Segment, Start};
 use super::{Item, Layer, NODE_BITS, Sizes, TICKS, WIDTH, add, code_of, shift_of};
-use crate::store::{CHUNK, NONE, Store};
+use crate::keys::{EntryIx, Ix, SpanIx};
+use crate::store::{NONE, Store};
 
 /// Changes looked at together.
 const AHEAD: u32 = 32;
@@ -34,7 +35,7 @@ pub(crate) struct Gather {
     /// Where each table was: if that ever changes, everything is made anew.
     tables: Vec<(u16, u8)>,
     pub(crate) ev: u32,
-    pub(crate) span: u32,
+    pub(crate) span: SpanIx,
     detach: usize,
     death: usize,
 }
@@ -46,7 +47,7 @@ impl Gather {
 
     /// Whether a table was found to belong elsewhere.
     pub(crate) fn moved(&mut self, store: &Store) -> bool {
-        let is = store.tables.iter().map(|t| (t.vm, t.as_id));
+        let is = store.tables.slice().iter().map(|t| (t.vm, t.as_id));
         if self.tables.iter().copied().ne(is.clone().take(self.tables.len())) {
             return true;
         }
@@ -73,16 +74,16 @@ impl Gather {
         }
     }
 
-    fn node(&mut self, store: &Store, entry: u32) -> (u32, u32) {
-        let chunk = entry as usize / CHUNK;
+    fn node(&mut self, store: &Store, entry: EntryIx) -> (u32, u32) {
+        let chunk = entry.chunk();
         if let Some(n) = self.chunk_node.get(chunk).filter(|n| **n != NONE) {
-            return (*n, entry % CHUNK as u32);
+            return (*n, entry.place());
         }
         let p = store.place(entry);
         let t = &store.tables[p.table];
         let regular = store.chunk_is_regular(chunk);
         let index = p.gfn >> shift_of(p.level);
-        let y = if regular { entry % CHUNK as u32 } else { index as u32 & 15 };
+        let y = if regular { entry.place() } else { index as u32 & 15 };
         let layer = Layer { vm: t.vm, as_id: t.as_id, level: p.level, hi: (index >> 32) as u32 };
         let layers = &mut self.layers;
         let layer = *self.layer_ix.entry(layer).or_insert_with(|| {
@@ -110,17 +111,17 @@ impl Gather {
         let held = self.now.iter().filter(|n| n.counts != [0; WIDTH]).count() as u32;
         // What a segment begins with shall be small beside its changes.
         let most = held.saturating_mul(8).clamp(sizes.least, sizes.most);
-        let span_end = self.span.saturating_add(most);
-        let (ev1, full) = match store.s_ev.get(span_end as usize) {
+        let span_end = self.span.plus(most);
+        let (ev1, full) = match store.s_ev.get(span_end) {
             Some(e) if *e < end => ((*e).max(self.ev + 1), true),
             _ => (end, false),
         };
         let mut raw = self.open(store, ev1);
         (raw.at.full, raw.sizes) = (full, sizes);
-        let span1 = store.s_ev.partition_point(|e| *e < ev1) as u32;
-        raw.changes.reserve((span1 - self.span) as usize);
+        let span1 = store.s_ev.partition_point(|e| *e < ev1);
+        raw.changes.reserve(span1.since(self.span) as usize);
         loop {
-            let next_span = if self.span < span1 { store.s_ev[self.span as usize] } else { NONE };
+            let next_span = if self.span < span1 { store.s_ev[self.span] } else { NONE };
             let next_detach = store.detaches.get(self.detach).map_or(NONE, |t| store.tables[*t].detach_ev);
             let next_death = store.deaths.get(self.death).map_or(NONE, |t| store.tables[*t].dead_ev);
             let ev = next_span.min(next_detach).min(next_death);
@@ -130,9 +131,9 @@ impl Gather {
             let tick = (store.ev_ts.get(ev as usize) - raw.at.t0) / raw.at.tick;
             if ev == next_span {
                 let span = self.span;
-                self.span += 1;
-                let entry = store.s_entry[span as usize];
-                if span.is_multiple_of(AHEAD) {
+                self.span = span.plus(1);
+                let entry = store.s_entry[span];
+                if span.0.is_multiple_of(AHEAD) {
                     self.look_ahead(store, span, span1);
                 }
                 let table = &store.tables[store.table_of(entry)];
@@ -143,7 +144,7 @@ impl Gather {
                 let m = store.meta(span);
                 let new = code_of(m.shade, m.certainty);
                 let old = store.replaced(span).map_or(0, |(s, c)| code_of(s, c));
-                let what = span - raw.at.span0;
+                let what = span.since(raw.at.span0);
                 self.change(store, &mut raw, (entry, table.level), tick, what, new, old);
             } else if ev == next_detach {
                 let t = store.detaches[self.detach];
@@ -169,7 +170,7 @@ impl Gather {
                 self.death += 1;
                 let r = &store.tables[t];
                 let (at, dead, level) = (r.detach_sp, r.dead_ev, r.level);
-                let shown = store.s_ev.partition_point(|e| *e <= dead) as u32;
+                let shown = store.s_ev.partition_point(|e| *e <= dead);
                 for e in store.table_entries(t) {
                     if let Some(s) = store.last_before(e, shown).filter(|s| *s >= at) {
                         let m = store.meta(s);
@@ -252,11 +253,11 @@ impl Gather {
     }
 
     /// Reads what the next changes will need, all together: see [`crate::ahead`].
-    fn look_ahead(&self, store: &Store, span: u32, end: u32) {
+    fn look_ahead(&self, store: &Store, span: SpanIx, end: SpanIx) {
         let mut nodes = [NONE; AHEAD as usize];
         let mut sum = 0;
-        for (node, e) in nodes.iter_mut().zip(&store.s_entry[span as usize..end as usize]) {
-            let chunk = *e as usize / CHUNK;
+        for (node, e) in nodes.iter_mut().zip(&store.s_entry.slice()[span.position()..end.position()]) {
+            let chunk = e.chunk();
             *node = self.chunk_node.get(chunk).copied().unwrap_or(NONE);
             sum ^= store.table_of(*e).0;
         }
@@ -270,7 +271,7 @@ impl Gather {
         &mut self,
         store: &Store,
         raw: &mut Raw,
-        (entry, level): (u32, u8),
+        (entry, level): (EntryIx, u8),
         tick: u64,
         what: u32,
         new: u8,
@@ -284,14 +285,14 @@ impl Gather {
         add(&mut now.counts, new, level, 1);
         add(&mut now.counts, old, level, -1);
         if new != 0 {
-            now.rep = now.rep.max(raw.at.span0 + what + 1);
+            now.rep = now.rep.max(raw.at.span0.plus(what).rep());
         }
         raw.changes.push((n, Item::new(y, tick, what, new, old)));
     }
 
     /// Nothing changed since the last segment.
     pub(crate) fn is_level(&self, store: &Store) -> bool {
-        self.span as usize == store.spans_len()
+        self.span.position() == store.spans_len()
             && self.detach == store.detaches.len()
             && self.death == store.deaths.len()
     }

@@ -13,6 +13,7 @@ mod gather;
 
 use std::sync::Arc;
 
+use crate::keys::{EntryIx, Ix, SpanIx};
 use crate::model::{Certainty, Shade};
 use crate::store::Store;
 
@@ -164,16 +165,16 @@ impl Pyramid {
     }
 
     /// Takes in what was replayed since; spans from `dirty` on are not what they were.
-    pub(crate) fn seal(&mut self, store: &Store, dirty: u32, threads: usize) {
-        let spans = store.spans_len() as u32;
+    pub(crate) fn seal(&mut self, store: &Store, dirty: SpanIx, threads: usize) {
+        let spans = SpanIx::nth(store.spans_len());
         // What changed after it was taken in, and small segments at the end, are made anew. A segment is kept if it is full, or well
         // larger than what comes after it: so each change is taken in a few times at most, however small the steps.
         while let Some(s) = self.segments.last() {
-            let after = spans - s.at.span1;
+            let after = spans.since(s.at.span1);
             let keep = s.at.span1 <= dirty
                 && (s.at.full
                     || (s.at.ev1 as usize == store.ev_ts.len())
-                    || (s.at.span1 - s.at.span0) / 2 > after);
+                    || s.at.span1.since(s.at.span0) / 2 > after);
             if keep {
                 break;
             }
@@ -184,7 +185,7 @@ impl Pyramid {
         if self.gather.is_level(store) {
             return;
         }
-        if threads == 1 || spans - self.gather.span < self.sizes.least {
+        if threads == 1 || spans.since(self.gather.span) < self.sizes.least {
             while self.gather.ev < end_ev {
                 let raw = self.gather.segment(store, end_ev, self.sizes);
                 self.segments.push(Arc::new(Segment::build(raw)));
@@ -232,7 +233,7 @@ impl Pyramid {
 }
 
 /// What an entry shows just before event `ev`, which is before span `n`: the span that says so, and its code.
-pub(crate) fn live_before(store: &Store, entry: u32, ev: u32, n: u32) -> Option<(u32, u8)> {
+pub(crate) fn live_before(store: &Store, entry: EntryIx, ev: u32, n: SpanIx) -> Option<(SpanIx, u8)> {
     let s = store.last_before(entry, n)?;
     if store.end_of(s).is_some_and(|(e, _)| e < ev) {
         return None;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
-use crate::keys::TableIx;
+use crate::keys::{EntryIx, TableIx};
 use crate::model::pages_of;
 
 /// Levels that map host memory.
@@ -14,7 +14,7 @@ const LEVELS: u8 = 3;
 /// What an entry maps, as it is found here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
-    pub(super) entry: u32,
+    pub(super) entry: EntryIx,
     pub(super) table: TableIx,
     pub(super) level: u8,
     pub(super) gfn: u64,
@@ -27,15 +27,15 @@ pub(super) struct Known {
 /// Known entries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fresh {
-    tables: FxHashMap<TableIx, BTreeSet<u32>>,
-    by_gfn: [BTreeSet<(u64, u32)>; LEVELS as usize],
+    tables: FxHashMap<TableIx, BTreeSet<EntryIx>>,
+    by_gfn: [BTreeSet<(u64, EntryIx)>; LEVELS as usize],
     /// By the first host frame they map.
-    by_host: [BTreeSet<(u64, u32)>; LEVELS as usize],
-    aside: BTreeSet<u32>,
+    by_host: [BTreeSet<(u64, EntryIx)>; LEVELS as usize],
+    aside: BTreeSet<EntryIx>,
 }
 
 impl Fresh {
-    pub(super) fn contains(&self, table: TableIx, entry: u32) -> bool {
+    pub(super) fn contains(&self, table: TableIx, entry: EntryIx) -> bool {
         self.tables.get(&table).is_some_and(|t| t.contains(&entry))
     }
 
@@ -65,7 +65,7 @@ impl Fresh {
         self.aside.remove(&k.entry);
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn all(&self) -> impl Iterator<Item = EntryIx> + '_ {
         self.tables.values().flatten().copied()
     }
 
@@ -74,34 +74,34 @@ impl Fresh {
         self.tables.keys().copied()
     }
 
-    pub(super) fn of_table(&self, table: TableIx) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn of_table(&self, table: TableIx) -> impl Iterator<Item = EntryIx> + '_ {
         self.tables.get(&table).into_iter().flatten().copied()
     }
 
     /// What maps any of the guest frames `first` to `last`, of the levels from `level` up.
-    pub(super) fn covering(&self, first: u64, last: u64, level: u8) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn covering(&self, first: u64, last: u64, level: u8) -> impl Iterator<Item = EntryIx> + '_ {
         overlapping(&self.by_gfn, first, last, level)
     }
 
     /// What maps any of the host frames `first` to `last`.
-    pub(super) fn mapping(&self, first: u64, last: u64) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn mapping(&self, first: u64, last: u64) -> impl Iterator<Item = EntryIx> + '_ {
         overlapping(&self.by_host, first, last, 1)
     }
 
     /// What maps memory in another address space than the usual one.
-    pub(super) fn aside(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn aside(&self) -> impl Iterator<Item = EntryIx> + '_ {
         self.aside.iter().copied()
     }
 }
 
 fn overlapping(
-    sets: &[BTreeSet<(u64, u32)>; LEVELS as usize],
+    sets: &[BTreeSet<(u64, EntryIx)>; LEVELS as usize],
     first: u64,
     last: u64,
     level: u8,
-) -> impl Iterator<Item = u32> + '_ {
+) -> impl Iterator<Item = EntryIx> + '_ {
     (level.max(1)..=LEVELS).flat_map(move |l| {
         let from = first.saturating_sub(pages_of(l) - 1);
-        sets[usize::from(l) - 1].range((from, 0)..=(last, u32::MAX)).map(|(_, e)| *e)
+        sets[usize::from(l) - 1].range((from, EntryIx(0))..=(last, EntryIx::NONE)).map(|(_, e)| *e)
     })
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::engine::Engine;
-use crate::keys::TableIx;
+use crate::keys::{EntryIx, TableIx};
 use crate::moment::At;
 
 use super::live::{Walked, ZapAll};
@@ -62,7 +62,7 @@ impl Engine {
     pub(super) fn drop_framed(&mut self, vm: u16, ev: u32, ts: u64) {
         let Some(t) = self.silent.mmio_tables.remove(&vm) else { return };
         self.silent.mmio.retain(|k, _| k.0 != vm);
-        let entries: Vec<u32> = self.store.table_entries(t).collect();
+        let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
         for e in entries {
             self.forget(e);
         }

@@ -6,7 +6,7 @@ use mmuscope_spte::State as SpteState;
 use mmuscope_trace::FastPfResult;
 
 use crate::engine::Engine;
-use crate::keys::{Key, TableIx};
+use crate::keys::{EntryIx, Key, SpanIx, TableIx};
 use crate::model::{Certainty, EvidenceKind, MmuKind, Reason, Shade, State, pages_of};
 use crate::moment::At;
 use crate::reported::{FastFault, MarkMmio, SetSpte};
@@ -171,7 +171,7 @@ impl Engine {
     }
 
     /// What was set is pushed, unless a probe has just stated that value; gives the span that has it.
-    fn store_set(&mut self, entry: u32, ev: u32, spte: u64, shade: Shade) -> u32 {
+    fn store_set(&mut self, entry: EntryIx, ev: u32, spte: u64, shade: Shade) -> SpanIx {
         if let Some(last) = self.store.last_span(entry)
             && self.store.now(entry).is_some_and(|(v, m)| v == spte && m.certainty == Certainty::Exact)
         {
@@ -195,7 +195,7 @@ impl Engine {
     }
 
     /// Whether what is installed is another mapping than the entry held when last seen: KVM replaces none by another, so that one was zapped.
-    pub(super) fn remaps(&self, entry: u32, shade: Shade, value: Option<u64>) -> bool {
+    pub(super) fn remaps(&self, entry: EntryIx, shade: Shade, value: Option<u64>) -> bool {
         let Some((old, m)) = self.store.now(entry) else { return false };
         match (m.shade.state(), shade.state()) {
             (State::Present, State::Present) => {
@@ -236,7 +236,7 @@ impl Engine {
     }
 
     /// A value is known from here on, as far as this kernel lets it be known.
-    fn freshen(&mut self, at: At, entry: u32) {
+    fn freshen(&mut self, at: At, entry: EntryIx) {
         let At { th, vm, ev, .. } = at;
         if let Some(reason) = self.zap_pending(at, entry) {
             self.make_stale(entry, ev, reason);
@@ -415,7 +415,7 @@ impl Engine {
             return;
         }
         let holds =
-            |x: &u32| self.store.now(*x).is_some_and(|(v, m)| m.has_value && (v ^ f.old) & !ad & !2 == 0);
+            |x: &EntryIx| self.store.now(*x).is_some_and(|(v, m)| m.has_value && (v ^ f.old) & !ad & !2 == 0);
         let host = self.pfn_bits(f.old) >> 12;
         let hit = self
             .meant(at.vm)

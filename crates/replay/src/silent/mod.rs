@@ -21,7 +21,7 @@ mod unseen;
 use mmuscope_trace::{Body, Event, Isa};
 
 use crate::engine::Engine;
-use crate::keys::TableIx;
+use crate::keys::{EntryIx, TableIx};
 use crate::model::{Certainty, Reason, Shade};
 use crate::moment::{At, NO_VM};
 use crate::recorded::kind;
@@ -140,7 +140,7 @@ impl Engine {
     }
 
     /// The thread that set an entry has gone on: what can happen without an event may have happened.
-    pub(crate) fn unguard(&mut self, entry: u32, ev: u32) {
+    pub(crate) fn unguard(&mut self, entry: EntryIx, ev: u32) {
         let p = self.store.place(entry);
         let table = &self.store.tables[p.table];
         let Some((spte, m)) = self.store.now(entry) else { return };
@@ -188,7 +188,7 @@ impl Engine {
     }
 
     /// That it is mapped is known, that it still is writable no longer.
-    fn doubt_writable(&mut self, entry: u32, ev: u32) {
+    fn doubt_writable(&mut self, entry: EntryIx, ev: u32) {
         if let Some((spte, m)) = self.store.now(entry)
             && m.shade == Shade::Writable
             && m.certainty <= Certainty::Observed
@@ -200,14 +200,14 @@ impl Engine {
     }
 
     /// What is kept about an entry while it is known, by the value it has now.
-    fn known(&self, entry: u32) -> Known {
+    fn known(&self, entry: EntryIx) -> Known {
         let p = self.store.place(entry);
         let aside = self.store.tables[p.table].as_id != 0;
         Known { entry, table: p.table, level: p.level, gfn: p.gfn, pfn: self.host_frame(entry), aside }
     }
 
     /// Takes an entry from those that are known. To be called before its value changes.
-    pub(crate) fn forget(&mut self, entry: u32) {
+    pub(crate) fn forget(&mut self, entry: EntryIx) {
         if !self.silent.active {
             return;
         }
@@ -221,7 +221,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn make_stale(&mut self, entry: u32, ev: u32, reason: Reason) {
+    pub(crate) fn make_stale(&mut self, entry: EntryIx, ev: u32, reason: Reason) {
         if self.shows_in_probes(entry, reason) {
             return;
         }
@@ -235,7 +235,7 @@ impl Engine {
         }
     }
 
-    fn stale_list(&mut self, mut hit: Vec<u32>, ev: u32, reason: Reason) {
+    fn stale_list(&mut self, mut hit: Vec<EntryIx>, ev: u32, reason: Reason) {
         // The order of a set is not the order of anything.
         hit.sort_unstable();
         hit.dedup();
@@ -262,7 +262,7 @@ impl Engine {
     }
 
     /// What is known in some tables.
-    fn known_in(&self, tables: &[TableIx]) -> Vec<u32> {
+    fn known_in(&self, tables: &[TableIx]) -> Vec<EntryIx> {
         let known = |t: &TableIx| self.silent.fresh.get(&self.store.tables[*t].vm).map(|f| (f, *t));
         tables.iter().filter_map(known).flat_map(|(f, t)| f.of_table(t)).collect()
     }
@@ -288,7 +288,7 @@ impl Engine {
         let At { vm, ev, .. } = at;
         let vms = if self.vms.sure() && !at.nobodys() { vec![vm] } else { self.every_vm() };
         for v in vms {
-            let hit: Vec<u32> = self.silent.fresh.get(&v).into_iter().flat_map(Fresh::all).collect();
+            let hit: Vec<EntryIx> = self.silent.fresh.get(&v).into_iter().flat_map(Fresh::all).collect();
             // A memory slot goes, or moves.
             self.silent.places.entry(v).or_default().doubt();
             self.stale_list(hit, ev, Reason::ZapAll);

@@ -18,6 +18,7 @@ use mmuscope_spte::Mode;
 use mmuscope_trace::{Body, Event};
 
 use crate::engine::Engine;
+use crate::keys::EntryIx;
 use crate::model::{Certainty, Reason, Shade, pages_of};
 use crate::moment::At;
 use crate::recorded::kind;
@@ -93,16 +94,16 @@ impl Engine {
     }
 
     /// What a range may zap.
-    fn hits(&self, vm: u16, start: u64, end: u64) -> Vec<u32> {
+    fn hits(&self, vm: u16, start: u64, end: u64) -> Vec<EntryIx> {
         let Some(fresh) = self.silent.fresh.get(&vm) else { return Vec::new() };
         let unknown = crate::silent::places::Places::default();
         let places = self.silent.places.get(&vm).unwrap_or(&unknown);
-        let mut found: Vec<u32> = Vec::new();
+        let mut found: Vec<EntryIx> = Vec::new();
         let mut others = None;
         if let Some((a, b)) = self.only(vm, start, end) {
             found.extend(fresh.covering(a, b, 1));
             let hosts = found.iter().filter_map(|x| self.host_frames(*x));
-            let same: Vec<u32> =
+            let same: Vec<EntryIx> =
                 hosts.flat_map(|(a, b)| fresh.mapping(a, b)).take(found.len() + MANY).collect();
             others = (same.len() < found.len() + MANY).then_some(same);
         }
@@ -132,7 +133,7 @@ impl Engine {
     }
 
     /// Whether a range may cover the page of an entry; `false` only where it is known where the one or the other lies.
-    fn may_hit(&self, entry: u32, start: u64, end: u64) -> bool {
+    fn may_hit(&self, entry: EntryIx, start: u64, end: u64) -> bool {
         let p = self.store.place(entry);
         // MMIO entries map nothing of the host.
         if self.store.now(entry).is_some_and(|(_, m)| m.shade == Shade::Mmio) {
@@ -153,7 +154,7 @@ impl Engine {
         let Some((mine, end)) = self.host_frames(entry) else { return true };
         let fresh = self.silent.fresh.get(&table.vm);
         let mut same = fresh.into_iter().flat_map(|f| f.mapping(mine, end)).filter(|x| *x != entry);
-        let over = |x: u32| {
+        let over = |x: EntryIx| {
             let q = self.store.place(x);
             q.gfn <= b && a < q.gfn.saturating_add(pages_of(q.level))
         };
@@ -161,7 +162,7 @@ impl Engine {
     }
 
     /// It is known where an entry's page lies, or it has none.
-    fn located(&self, entry: u32) -> bool {
+    fn located(&self, entry: EntryIx) -> bool {
         let p = self.store.place(entry);
         let table = &self.store.tables[p.table];
         let places = self.silent.places.get(&table.vm);
@@ -171,20 +172,20 @@ impl Engine {
     }
 
     /// First and last host frame that an entry maps.
-    pub(super) fn host_frames(&self, entry: u32) -> Option<(u64, u64)> {
+    pub(super) fn host_frames(&self, entry: EntryIx) -> Option<(u64, u64)> {
         let first = self.host_frame(entry)?;
         Some((first, first.saturating_add(pages_of(self.store.place(entry).level) - 1)))
     }
 
     /// First host frame that an entry maps.
-    pub(super) fn host_frame(&self, entry: u32) -> Option<u64> {
+    pub(super) fn host_frame(&self, entry: EntryIx) -> Option<u64> {
         let (spte, m) = self.store.now(entry)?;
         (m.has_value && m.shade != Shade::Mmio && m.shade != Shade::Nonpresent)
             .then(|| self.pfn_bits(spte) >> 12)
     }
 
     /// Why a range that another thread announced may zap this entry yet, if one may.
-    pub(super) fn zap_pending(&self, at: At, entry: u32) -> Option<Reason> {
+    pub(super) fn zap_pending(&self, at: At, entry: EntryIx) -> Option<Reason> {
         if self.shows_in_probes(entry, Reason::Notifier) {
             return None;
         }
@@ -236,7 +237,7 @@ impl Engine {
 
     /// An entry that was known until a range came is set to another host page: the VMM's page was exchanged. If that range is the only
     /// one that can have done it, then the frame lies in it, and it is over: nothing is installed in a range between its zap and its end.
-    pub(super) fn prove_range(&mut self, entry: u32, new: u64) {
+    pub(super) fn prove_range(&mut self, entry: EntryIx, new: u64) {
         let p = self.store.place(entry);
         let Some((old, m)) = self.store.now(entry) else { return };
         if p.level != 1
@@ -245,7 +246,7 @@ impl Engine {
         {
             return;
         }
-        let Some(since) = self.store.last_span(entry).map(|s| self.store.s_ev[s as usize]) else { return };
+        let Some(since) = self.store.last_span(entry).map(|s| self.store.s_ev[s]) else { return };
         if since < self.silent.ranges.from {
             return;
         }

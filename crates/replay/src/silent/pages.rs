@@ -4,7 +4,7 @@
 use mmuscope_trace::Page;
 
 use crate::engine::Engine;
-use crate::keys::TableIx;
+use crate::keys::{EntryIx, TableIx};
 use crate::model::{Certainty, Reason, Shade, pages_of};
 use crate::moment::{At, NO_VM};
 use crate::recorded::kind;
@@ -61,7 +61,7 @@ impl Engine {
             // says so.
             let vms = self.meant(vm);
             let hit = vms.iter().filter_map(|v| self.silent.fresh.get(v)).flat_map(Fresh::all);
-            let gone = |x: &u32| {
+            let gone = |x: &EntryIx| {
                 self.store.tables[self.store.place(*x).table].direct
                     || self.store.now(*x).is_some_and(|(_, m)| m.shade == Shade::Mmio)
             };
@@ -84,7 +84,7 @@ impl Engine {
 
     /// The frame that a new shadow page shadows is write-protected, without an event, for as long as it is a table.
     fn protected(&mut self, vm: u16, gfn: u64, ev: u32) {
-        let mut hit: Vec<u32> = self
+        let mut hit: Vec<EntryIx> = self
             .meant(vm)
             .iter()
             .filter_map(|v| self.silent.fresh.get(v))
@@ -195,7 +195,8 @@ impl Engine {
             let last = first + (pages - 1);
             if self.silent.guest_tables.range((key.vm, first)..=(key.vm, last)).next().is_none() {
                 let fresh = self.silent.fresh.get(&key.vm);
-                let hit: Vec<u32> = fresh.into_iter().flat_map(|f| f.covering(first, last, level)).collect();
+                let hit: Vec<EntryIx> =
+                    fresh.into_iter().flat_map(|f| f.covering(first, last, level)).collect();
                 for e in hit {
                     if self.store.place(e).level == level {
                         self.unguard(e, ev);
@@ -208,7 +209,7 @@ impl Engine {
     pub(crate) fn drop_silent(&mut self, t: TableIx, ev: u32, ts: u64) {
         let vm = self.store.tables[t].vm;
         let page = self.store.tables[t].page;
-        let entries: Vec<u32> = self.store.table_entries(t).collect();
+        let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
         for e in &entries {
             self.forget(*e);
         }

@@ -8,6 +8,7 @@
 use mmuscope_spte::State as SpteState;
 
 use crate::engine::Engine;
+use crate::keys::EntryIx;
 use crate::model::{Certainty, Reason, Shade};
 use crate::moment::At;
 use crate::recorded::kind;
@@ -20,7 +21,7 @@ impl Engine {
     }
 
     /// Whether a change to an entry for this reason would be an event of a probe.
-    pub(super) fn shows_in_probes(&self, entry: u32, reason: Reason) -> bool {
+    pub(super) fn shows_in_probes(&self, entry: EntryIx, reason: Reason) -> bool {
         let silent = matches!(
             reason,
             Reason::SilentKernel
@@ -78,7 +79,7 @@ impl Engine {
     }
 
     /// The entry at a virtual address, in a table that still is one.
-    fn probed_entry(&self, sptep: u64) -> Option<u32> {
+    fn probed_entry(&self, sptep: u64) -> Option<EntryIx> {
         let phys = sptep.wrapping_sub(self.virt_minus_phys?) & !7;
         let entry = self.silent.slots.get(&phys).copied()?;
         self.store.tables[self.store.place(entry).table].attached().then_some(entry)

@@ -11,7 +11,7 @@ use super::live::{Live, ZapAll};
 use super::places::Places;
 use super::ranges::{Cow, Ranges};
 use super::shadow::SpKey;
-use crate::keys::TableIx;
+use crate::keys::{EntryIx, TableIx};
 
 /// A walk of a guest's page tables, and the frames that walks since the last exit led to.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +32,7 @@ pub(super) struct Walks {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Silent {
     /// Entry of a slot, by the slot's physical address.
-    pub(super) slots: FxHashMap<u64, u32>,
+    pub(super) slots: FxHashMap<u64, EntryIx>,
     /// Entries whose value is known, per VM.
     pub(crate) fresh: FxHashMap<u16, Fresh>,
     /// Pages that a thread made or looked up in the fault it is in, and whether it made them: the install that follows goes to the last.
@@ -67,12 +67,12 @@ pub(crate) struct Silent {
     /// VMs whose guests have tables of 4-byte entries.
     pub(super) narrow: FxHashSet<u16>,
     /// MMIO entries known only by frame.
-    pub(super) mmio: FxHashMap<(u16, u64), u32>,
+    pub(super) mmio: FxHashMap<(u16, u64), EntryIx>,
     pub(super) mmio_tables: FxHashMap<u16, TableIx>,
     /// All pages of a VM were made obsolete, and the thread that zaps them is not known to be done.
     pub(super) zaps: Vec<ZapAll>,
     /// What a thread set since it came out of the guest: once it goes on, others may have changed it.
-    pub(super) set: FxHashMap<u32, Vec<u32>>,
+    pub(super) set: FxHashMap<u32, Vec<EntryIx>>,
     /// A (virtual, frame) pair waiting for the physical address of the same entry.
     pub(super) virt: Option<(u32, u64, u64)>,
     /// Threads of which `kvm_set_spte_hva` was the last event, probes apart.
@@ -80,7 +80,7 @@ pub(crate) struct Silent {
     /// What a probe last saw a thread set: its tid, the entry's virtual address and the value.
     pub(super) set_by_probe: Option<(u32, u64, u64)>,
     /// Entries of tables that are, or may be, direct, by level and frame.
-    pub(super) direct_at: FxHashMap<(u16, u8, u64), Vec<u32>>,
+    pub(super) direct_at: FxHashMap<(u16, u8, u64), Vec<EntryIx>>,
     /// VMs with any silent table.
     pub(super) active: bool,
 }

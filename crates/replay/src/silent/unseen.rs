@@ -5,7 +5,7 @@ use mmuscope_spte::Mode;
 use mmuscope_trace::{Body, ErrorEncoding, Event, Page};
 
 use crate::engine::Engine;
-use crate::keys::{TableIx, index_of, key_of};
+use crate::keys::{EntryIx, TableIx, index_of, key_of};
 use crate::model::{Reason, Shade};
 use crate::moment::At;
 use crate::recorded::kind;
@@ -114,7 +114,7 @@ impl Engine {
     }
 
     /// The TDP MMU set an entry that the fast path may open later, and neither that nor the fault would show.
-    pub(crate) fn unseen_opening(&mut self, entry: u32, ev: u32) {
+    pub(crate) fn unseen_opening(&mut self, entry: EntryIx, ev: u32) {
         if self.recorded.has(kind::FAST_FAULT) || self.recorded.has(kind::PAGE_FAULT) {
             return;
         }
@@ -141,7 +141,7 @@ impl Engine {
             return;
         }
         self.vms.doubt(at.vm);
-        for t in self.store.tables.iter_mut() {
+        for t in self.store.tables.slice_mut() {
             if t.vm == at.vm {
                 (t.lossy, t.alive) = (true, false);
             }

@@ -16,13 +16,11 @@ mod tdp;
 use mmuscope_trace::snapshot::{Mmu, Piece, Table};
 
 use crate::engine::Engine;
-use crate::keys::{Key, TableIx};
+use crate::keys::{EntryIx, Key, TableIx, ThreadIx};
 use crate::model::{Certainty, Difference, MmuKind, Reason, Shade, Snapshot, VmId};
 use crate::moment::At;
 use crate::recorded::kind;
 use crate::snapshot::state::{Ahead, difference};
-use crate::store::NONE;
-use crate::threads::ThreadIx;
 
 /// Changes that may be made in memory and not yet traced.
 const MOST_AHEAD: usize = 4096;
@@ -135,7 +133,7 @@ impl Engine {
             return;
         }
         let (vm, silent, parent) = (r.vm, r.silent, r.parent);
-        let entries: Vec<u32> = self.store.table_entries(t).collect();
+        let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
         for e in entries {
             let Some((value, m)) = self.store.now(e) else { continue };
             let claimed = m.certainty < Certainty::Stale
@@ -160,7 +158,7 @@ impl Engine {
             self.drop_silent(t, ev, ts);
             return;
         }
-        if parent != NONE {
+        if parent != EntryIx::NONE {
             self.child_of.remove(&parent);
         }
         self.obsolete.remove(&t);
@@ -173,7 +171,7 @@ impl Engine {
     pub(crate) fn entry_read(
         &mut self,
         at: At,
-        entry: u32,
+        entry: EntryIx,
         found: (u64, Shade),
         from: u64,
         key: Key,
@@ -193,7 +191,7 @@ impl Engine {
             return true;
         };
         let m = self.store.meta(s);
-        let claimed = self.store.s_spte[s as usize];
+        let claimed = self.store.s_spte[s];
         let same = m.shade == shade && (!m.has_value || self.same(claimed, value, key.level));
         let empty = |x: Shade| matches!(x, Shade::Nonpresent | Shade::Removed);
         if empty(shade) && empty(m.shade) {
@@ -228,7 +226,7 @@ impl Engine {
     }
 
     /// Memory shows another value than what was claimed as fact.
-    fn ahead(&mut self, at: At, entry: u32, place: (Key, u64), values: (u64, u64), certainty: Certainty) {
+    fn ahead(&mut self, at: At, entry: EntryIx, place: (Key, u64), values: (u64, u64), certainty: Certainty) {
         let of = self.snapshots.done.len().saturating_sub(1);
         let ((key, gfn), (claimed, found)) = (place, values);
         let a = Ahead { key, gfn, entry, claimed, found, certainty, vm: at.vm, of };
@@ -278,7 +276,7 @@ impl Engine {
             let tables: Vec<TableIx> =
                 self.live.values().flatten().copied().filter(|t| self.store.tables[*t].vm == vm).collect();
             for t in tables {
-                let entries: Vec<u32> = self.store.table_entries(t).collect();
+                let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
                 for e in entries {
                     self.make_stale(e, ev, Reason::Unrecorded);
                 }

@@ -3,7 +3,7 @@
 
 use rustc_hash::FxHashSet;
 
-use crate::keys::{Key, TableIx};
+use crate::keys::{EntryIx, Key, TableIx};
 use crate::model::{Certainty, Difference, Snapshot, VmId};
 
 /// Differences that are kept of one snapshot.
@@ -22,7 +22,7 @@ pub(crate) struct Snapshots {
     /// Entries whose memory is ahead of the trace, or else of which the trace is wrong.
     pub(super) ahead: Vec<Ahead>,
     /// Entries of MMUs that do not trace every change, until the next event.
-    pub(crate) waiting: Vec<u32>,
+    pub(crate) waiting: Vec<EntryIx>,
     /// VMs whose changes are not recorded, until the next event.
     pub(super) unfollowed: Vec<u16>,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Snapshots {
 pub(crate) struct Ahead {
     pub key: Key,
     pub gfn: u64,
-    pub entry: u32,
+    pub entry: EntryIx,
     pub claimed: u64,
     pub found: u64,
     pub certainty: Certainty,

@@ -3,10 +3,9 @@
 use mmuscope_trace::snapshot::Table;
 
 use crate::engine::Engine;
-use crate::keys::{TableIx, key_of};
+use crate::keys::{EntryIx, TableIx, key_of};
 use crate::model::{MmuKind, Shade};
 use crate::moment::At;
-use crate::store::NONE;
 
 impl Engine {
     /// Takes in a table; gives its number here.
@@ -19,7 +18,7 @@ impl Engine {
             let fits = !r.silent && r.vm == at.vm && r.level == t.level + 1 && r.attached();
             fits.then(|| self.store.slot_mut(above, index))
         });
-        let (table, new) = self.tdp_table(at, t, parent.unwrap_or(NONE));
+        let (table, new) = self.tdp_table(at, t, parent.unwrap_or(EntryIx::NONE));
         if t.invalid && t.root {
             self.obsolete.insert(table);
         }
@@ -54,7 +53,7 @@ impl Engine {
     }
 
     /// The table that lies in a page, found or made, and whether it is new here.
-    fn tdp_table(&mut self, at: At, t: &Table, parent: u32) -> (TableIx, bool) {
+    fn tdp_table(&mut self, at: At, t: &Table, parent: EntryIx) -> (TableIx, bool) {
         let At { vm, ev, ts, .. } = at;
         let key = key_of(t.as_id, t.level, t.gfn);
         let here: Vec<TableIx> = self.live.get(&key).cloned().unwrap_or_default();
@@ -71,9 +70,9 @@ impl Engine {
                 self.by_page.insert(t.page, x);
             }
             let before = self.store.tables[x].parent;
-            if parent != NONE && before != parent {
+            if parent != EntryIx::NONE && before != parent {
                 // It lies below another entry than the one that the trace had shown.
-                if before != NONE {
+                if before != EntryIx::NONE {
                     self.child_of.remove(&before);
                 }
                 self.adopt_child(x, parent);
@@ -86,7 +85,7 @@ impl Engine {
         (r.page, r.mirror, r.born, r.read) = (t.page, t.mirror, true, true);
         (r.start_ev, r.start_ts) = (ev, ts);
         self.by_page.insert(t.page, x);
-        if parent != NONE {
+        if parent != EntryIx::NONE {
             self.adopt_child(x, parent);
         }
         if t.root {
@@ -95,7 +94,7 @@ impl Engine {
         (x, true)
     }
 
-    fn adopt_child(&mut self, child: TableIx, parent: u32) {
+    fn adopt_child(&mut self, child: TableIx, parent: EntryIx) {
         let above = self.store.tables[self.store.table_of(parent)].root;
         let r = &mut self.store.tables[child];
         (r.parent, r.root) = (parent, above);

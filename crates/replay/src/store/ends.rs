@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{NONE, Store};
+use crate::keys::{Ix, SpanIx};
 use crate::model::EventIx;
 
 /// Spans per node of the tree of ends.
@@ -12,24 +13,24 @@ const FAN: usize = 64;
 
 impl Store {
     /// When the table of a span's entry stops showing it: event and time.
-    pub(super) fn table_end(&self, span: u32) -> (EventIx, u64) {
-        let t = &self.tables[self.table_of(self.s_entry[span as usize])];
+    pub(super) fn table_end(&self, span: SpanIx) -> (EventIx, u64) {
+        let t = &self.tables[self.table_of(self.s_entry[span])];
         if span < t.detach_sp { (t.detach_ev, t.detach_ts) } else { (t.dead_ev, t.dead_ts) }
     }
 
     /// End of a span: event and time.
-    pub(crate) fn end_of(&self, span: u32) -> Option<(EventIx, u64)> {
+    pub(crate) fn end_of(&self, span: SpanIx) -> Option<(EventIx, u64)> {
         let table_end = self.table_end(span);
-        let next = self.s_next[span as usize];
-        if next != NONE && self.s_ev[next as usize] <= table_end.0 {
-            return Some((self.s_ev[next as usize], self.start(next)));
+        let next = self.s_next[span];
+        if next != SpanIx::NONE && self.s_ev[next] <= table_end.0 {
+            return Some((self.s_ev[next], self.start(next)));
         }
         (table_end.0 != NONE).then_some(table_end)
     }
 
     /// The same, from what was sealed: one place to look at instead of three.
-    pub(super) fn sealed_end(&self, span: u32) -> Option<(EventIx, u64)> {
-        match self.end_ev.get(span as usize) {
+    pub(super) fn sealed_end(&self, span: SpanIx) -> Option<(EventIx, u64)> {
+        match self.end_ev.get(span) {
             Some(&NONE) => None,
             Some(&e) => Some((e, self.ev_ts.get(e as usize))),
             None => self.end_of(span),
@@ -37,8 +38,8 @@ impl Store {
     }
 
     /// Whether a span, once sealed, ends at event `ev` or later, or lasts.
-    pub(crate) fn ends_after(&self, span: u32, ev: u32) -> bool {
-        self.end_ev.get(span as usize).is_some_and(|e| *e >= ev)
+    pub(crate) fn ends_after(&self, span: SpanIx, ev: u32) -> bool {
+        self.end_ev.get(span).is_some_and(|e| *e >= ev)
     }
 
     /// Makes what queries need after spans were added: the ends, their tree, and the skips. Costs what was added, save the ends.
@@ -48,24 +49,23 @@ impl Store {
         // Spans of before may have ended since: those still open are found again.
         let mut dirty: Vec<usize> = Vec::new();
         let mut open = Vec::new();
-        self.visit_open(NONE, 0..from, &mut |i| open.push(i));
+        self.visit_open(NONE, SpanIx::FIRST..SpanIx::nth(from), &mut |i| open.push(i));
         for i in open {
-            if let Some((e, _)) = self.end_of(i as u32) {
+            if let Some((e, _)) = self.end_of(i) {
                 self.end_ev[i] = e;
-                dirty.push(i / FAN);
+                dirty.push(i.position() / FAN);
             }
         }
         let mut ends = std::mem::take(&mut self.end_ev);
-        ends.reserve_exact(n - from);
         ends.resize(n, NONE);
-        ends[from..].par_chunks_mut(FAN).enumerate().with_min_len(64).for_each(|(k, ends)| {
-            let first = from + k * FAN;
+        ends.slice_mut()[from..].par_chunks_mut(FAN).enumerate().with_min_len(64).for_each(|(k, ends)| {
+            let first = SpanIx::nth(from + k * FAN);
             // All at once: each is somewhere else in memory.
             for (i, end) in ends.iter_mut().enumerate() {
-                *end = self.s_ev.get(self.s_next[first + i] as usize).copied().unwrap_or(NONE);
+                *end = self.s_ev.get(self.s_next[first.plus(i as u32)]).copied().unwrap_or(NONE);
             }
             for (i, end) in ends.iter_mut().enumerate() {
-                *end = self.table_end((first + i) as u32).0.min(*end);
+                *end = self.table_end(first.plus(i as u32)).0.min(*end);
             }
         });
         self.end_ev = ends;
@@ -89,14 +89,14 @@ impl Store {
                 *d /= FAN;
             }
         };
-        level(&self.end_ev, groups);
+        level(self.end_ev.slice(), groups);
         level(groups, over);
     }
 
     /// Calls `f` with every span of a range that ends at event `ev` or later.
-    pub(crate) fn visit_open(&self, ev: u32, spans: Range<usize>, f: &mut impl FnMut(usize)) {
-        let end = spans.end.min(self.end_ev.len());
-        let mut i = spans.start;
+    pub(crate) fn visit_open(&self, ev: u32, spans: Range<SpanIx>, f: &mut impl FnMut(SpanIx)) {
+        let end = spans.end.position().min(self.end_ev.len());
+        let mut i = spans.start.position();
         while i < end {
             let [groups, over] = &self.end_tree;
             if i.is_multiple_of(FAN * FAN) && over[i / FAN / FAN] < ev {
@@ -105,9 +105,9 @@ impl Store {
             }
             let next = (i / FAN + 1) * FAN;
             if groups[i / FAN] >= ev {
-                for (k, e) in self.end_ev[..next.min(end)].iter().enumerate().skip(i) {
+                for (k, e) in self.end_ev.slice()[..next.min(end)].iter().enumerate().skip(i) {
                     if *e >= ev {
-                        f(k);
+                        f(SpanIx::nth(k));
                     }
                 }
             }

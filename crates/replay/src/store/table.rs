@@ -1,9 +1,7 @@
 //! [`TableRec`]: one table, and what is known of it.
 
-use std::ops::{Deref, Index, IndexMut};
-
 use super::{CHUNKS, NONE};
-use crate::keys::TableIx;
+use crate::keys::{EntryIx, SpanIx, TableIx};
 
 /// One table while and after it lives. What most events need comes first, in one line of the cache.
 #[derive(Clone, Debug)]
@@ -14,13 +12,13 @@ pub(crate) struct TableRec {
     pub(crate) page: u64,
     pub(super) chunks: Option<Box<[u32; CHUNKS]>>,
     /// Entry that points to it.
-    pub(crate) parent: u32,
+    pub(crate) parent: EntryIx,
     /// Table at the top of its tree.
     pub(crate) root: TableIx,
     /// Unlinked: what it holds is no longer reachable.
     pub(crate) detach_ev: u32,
-    /// Number of spans when it was unlinked: those from there on are those of its teardown.
-    pub(crate) detach_sp: u32,
+    /// The first span that was recorded after it was unlinked: those from there on are those of its teardown.
+    pub(crate) detach_sp: SpanIx,
     /// Its memory is free: `removed` entries end too.
     pub(crate) dead_ev: u32,
     pub(crate) vm: u16,
@@ -70,11 +68,11 @@ impl TableRec {
             listed: false,
             gfn,
             page: 0,
-            parent: NONE,
+            parent: EntryIx::NONE,
             root: TableIx::NONE,
             start_ev: ev,
             detach_ev: NONE,
-            detach_sp: NONE,
+            detach_sp: SpanIx::NONE,
             dead_ev: NONE,
             start_ts: ts,
             detach_ts: u64::MAX,
@@ -87,55 +85,5 @@ impl TableRec {
     }
     pub(crate) fn attached(&self) -> bool {
         self.detach_ev == NONE
-    }
-}
-
-/// All tables, by [`TableIx`].
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Tables(Vec<TableRec>);
-
-impl Tables {
-    pub(super) fn push(&mut self, t: TableRec) -> TableIx {
-        self.0.push(t);
-        TableIx((self.0.len() - 1) as u32)
-    }
-
-    /// Every table with its number.
-    pub(crate) fn numbered(&self) -> impl ExactSizeIterator<Item = (TableIx, &TableRec)> + '_ {
-        self.0.iter().enumerate().map(|(i, t)| (TableIx(i as u32), t))
-    }
-
-    pub(crate) fn iter_mut(&mut self) -> std::slice::IterMut<'_, TableRec> {
-        self.0.iter_mut()
-    }
-
-    pub(super) fn heap(&self) -> usize {
-        self.0.capacity() * size_of::<TableRec>()
-    }
-
-    pub(super) fn shrink(&mut self) {
-        self.0.shrink_to_fit();
-    }
-}
-
-impl Deref for Tables {
-    type Target = [TableRec];
-    fn deref(&self) -> &[TableRec] {
-        &self.0
-    }
-}
-
-impl Index<TableIx> for Tables {
-    type Output = TableRec;
-    #[inline]
-    fn index(&self, i: TableIx) -> &TableRec {
-        &self.0[i.0 as usize]
-    }
-}
-
-impl IndexMut<TableIx> for Tables {
-    #[inline]
-    fn index_mut(&mut self, i: TableIx) -> &mut TableRec {
-        &mut self.0[i.0 as usize]
     }
 }

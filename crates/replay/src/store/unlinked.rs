@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{NONE, Store};
-use crate::keys::TableIx;
+use super::Store;
+use crate::keys::{EntryIx, TableIx};
 use crate::model::{Certainty, pages_of};
 
 /// VM, address space, level, first frame, table.
@@ -17,7 +17,12 @@ impl Store {
     #[inline]
     pub(super) fn list_unlinked(&mut self, table: TableIx, certainty: Certainty) {
         let t = &mut self.tables[table];
-        if t.parent == NONE && !t.listed && !t.silent && certainty != Certainty::Stale && t.attached() {
+        if t.parent == EntryIx::NONE
+            && !t.listed
+            && !t.silent
+            && certainty != Certainty::Stale
+            && t.attached()
+        {
             t.listed = true;
             self.unlinked.insert((t.vm, t.as_id, t.level, t.gfn, table));
         }
@@ -38,7 +43,7 @@ impl Store {
                 self.unlinked.remove(&key);
                 let t = &mut self.tables[key.4];
                 t.listed = false;
-                if t.parent == NONE && t.attached() {
+                if t.parent == EntryIx::NONE && t.attached() {
                     out.push(key.4);
                 }
             }

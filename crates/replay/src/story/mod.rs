@@ -187,7 +187,7 @@ impl Timeline {
         let gfn = life.gfn;
         let end = self.range().1;
         let entry = self.entry(id);
-        for z in zaps_of(self.store(), id.0) {
+        for z in zaps_of(self.store(), id.into()) {
             tally.zapped[usize::from(entry.level.min(6))] += 1;
             tally.remapped += u64::from(z.cause == ZapCause::Remapped);
         }
@@ -220,7 +220,7 @@ impl Timeline {
                 (Some(w), _) if w.state() != State::Present => tally.mapped += 1,
                 (None, _) if s.id.is_some() => tally.mapped += 1,
                 // What takes the place of another mapping takes no permission from it.
-                _ if s.id.is_some_and(|x| self.store().remapped(x.0)) => {}
+                _ if s.id.is_some_and(|x| self.store().remapped(x.into())) => {}
                 // What the host made read-only is not KVM's protection.
                 (Some(Shade::Writable), Shade::ReadOnly)
                     if words::loss(self, &entry, follows.as_ref(), &s) != Some(WriteLoss::Host) =>
@@ -325,9 +325,9 @@ impl Timeline {
 
     /// Which table it is, among several that hold entries of one frame.
     fn table_words(&self, id: TableId) -> String {
-        let page = self.store().tables[TableIx(id.0)].page;
+        let page = self.store().tables[id.into()].page;
         let at = if page == 0 { String::new() } else { format!(" at {page:#x}") };
-        match self.engine.silent.was.get(&TableIx(id.0)).and_then(crate::silent::shadow::SpKey::shadows) {
+        match self.engine.silent.was.get(&TableIx::from(id)).and_then(crate::silent::shadow::SpKey::shadows) {
             Some((gfn, role)) => {
                 let access: String = [('r', role.r), ('w', role.w), ('x', role.x), ('u', role.u)]
                     .iter()

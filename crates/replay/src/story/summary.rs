@@ -78,7 +78,7 @@ impl Timeline {
         let end = self.range().1;
         let empty = |id: EntryId| {
             // Shadow pages beside it may map the same frame, each for itself.
-            let table = &self.store().tables[self.store().table_of(id.0)];
+            let table = &self.store().tables[self.store().table_of(id.into())];
             if table.silent || !table.direct {
                 return false;
             }

@@ -2,7 +2,6 @@
 
 use mmuscope_spte::{Decoded, State as SpteState, WriteLoss, write_loss};
 
-use crate::keys::TableIx;
 use crate::model::{Certainty, Entry, Fault, Outcome, Reason, Shade, Span, State, pages_of};
 use crate::timeline::Timeline;
 use mmuscope_units::{duration, level_size};
@@ -64,7 +63,7 @@ pub(super) fn set_again(
     fault: Option<&Fault>,
 ) -> Option<Again> {
     let b = before.filter(|b| b.state == State::Present && s.state == State::Present)?;
-    if !t.store().tables[TableIx(e.table.0)].silent || s.reason != Reason::Reread {
+    if !t.store().tables[e.table.into()].silent || s.reason != Reason::Reread {
         return None;
     }
     let (was, is) = values(t, e, b, s);
@@ -96,7 +95,7 @@ fn values(t: &Timeline, e: &Entry, b: &Span, s: &Span) -> (Option<Decoded>, Opti
 /// A huge page that must not be executed although the guest may: what NX huge pages make of it. In a shadow page the guest's own table may
 /// say so.
 fn nx_huge(t: &Timeline, e: &Entry, s: &Span) -> bool {
-    let table = &t.store().tables[TableIx(e.table.0)];
+    let table = &t.store().tables[e.table.into()];
     e.level > 1
         && (table.direct || !table.silent)
         && s.state == State::Present
@@ -246,7 +245,7 @@ fn between_leaves(t: &Timeline, e: &Entry, b: &Span, s: &Span, after: &str, agai
     }
     match (b.shade, s.shade) {
         (Shade::Writable, Shade::ReadOnly) => {
-            let table = &t.store().tables[TableIx(e.table.0)];
+            let table = &t.store().tables[e.table.into()];
             let why = match lost {
                 Some(WriteLoss::Logging) => " write-protected to log writes",
                 Some(WriteLoss::Tracking) if e.level > 1 => {

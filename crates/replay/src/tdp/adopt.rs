@@ -2,10 +2,9 @@
 //! and does something once for each VM; what the tables held stays known as it was.
 
 use crate::engine::Engine;
-use crate::keys::{index_of, key_of};
+use crate::keys::{EntryIx, index_of, key_of};
 use crate::model::{Certainty, MmuKind, Reason, Shade, State};
 use crate::moment::At;
-use crate::store::NONE;
 
 impl Engine {
     /// A trace that begins late may show installs and MMIO entries before any event shows which MMU made them. What they showed stays: it was
@@ -17,7 +16,7 @@ impl Engine {
         }
         for t in self.take_nameless(vm) {
             let page = self.store.tables[t].page;
-            let mut entries: Vec<u32> = self.store.table_entries(t).collect();
+            let mut entries: Vec<EntryIx> = self.store.table_entries(t).collect();
             entries.sort_unstable();
             let held: Vec<_> = entries
                 .into_iter()
@@ -37,7 +36,7 @@ impl Engine {
                     let r = &self.store.tables[*t];
                     r.vm == vm && r.page == page
                 });
-                let table = found.unwrap_or_else(|| self.make_table(vm, key, None, NONE, at));
+                let table = found.unwrap_or_else(|| self.make_table(vm, key, None, EntryIx::NONE, at));
                 let r = &mut self.store.tables[table];
                 (r.page, r.lossy) = (page, true);
                 if page != 0 {

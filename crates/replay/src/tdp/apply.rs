@@ -5,10 +5,9 @@ use mmuscope_spte::State as SpteState;
 
 use crate::engine::Engine;
 use crate::gaps::{Gap, Reread};
-use crate::keys::{Key, TableIx};
+use crate::keys::{EntryIx, Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
 use crate::moment::At;
-use crate::store::NONE;
 use crate::tdp::change::{Change, Fit, Found};
 use crate::threads::Install;
 
@@ -109,7 +108,7 @@ impl Engine {
     }
 
     /// The table that an entry linked is detached, and this thread tears it down.
-    fn cut(&mut self, c: &Change, entry: u32, old_child: Option<TableIx>, sure: bool, careful: bool) {
+    fn cut(&mut self, c: &Change, entry: EntryIx, old_child: Option<TableIx>, sure: bool, careful: bool) {
         let At { th, vm, ev, ts, .. } = c.at;
         // In doubt the page says which table ends: the caller sees to that.
         let child = if careful {
@@ -129,7 +128,7 @@ impl Engine {
     /// What a change says of its VM: that it lives, or that this may be its end.
     fn note_end(&mut self, c: &Change, table: TableIx, shade: Shade) {
         let t = &self.store.tables[table];
-        let (vm, root) = (t.vm, t.parent == NONE && t.level >= self.vms.top_level(t.vm));
+        let (vm, root) = (t.vm, t.parent == EntryIx::NONE && t.level >= self.vms.top_level(t.vm));
         if matches!(shade, Shade::Nonpresent | Shade::Removed) {
             let cut = root && self.layout.state(c.old, c.key.level) == SpteState::Table;
             self.note_zap(c.at, vm, cut);
@@ -139,7 +138,7 @@ impl Engine {
     }
 
     /// What an entry held until a change, where only that change shows it: the change is an event of the page all the same.
-    pub(super) fn push_old_value(&mut self, c: &Change, entry: u32, fit: Fit, careful: bool) {
+    pub(super) fn push_old_value(&mut self, c: &Change, entry: EntryIx, fit: Fit, careful: bool) {
         if !(fit == Fit::Unknown || fit == Fit::No && careful) {
             return;
         }
@@ -174,7 +173,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn leave_gap(&mut self, c: &Change, entry: u32, from: u64) {
+    pub(super) fn leave_gap(&mut self, c: &Change, entry: EntryIx, from: u64) {
         let Change { at: At { th, vm, ev, ts, .. }, key, gfn, old: to, .. } = *c;
         let tid = self.threads[th].tid;
         let gap = Gap { vm, key, entry, gfn, from, to, ev, ts, tid, kind: EvidenceKind::OldValue };
@@ -184,7 +183,7 @@ impl Engine {
     }
 
     /// Things the kernel itself calls bugs.
-    fn check_values(&mut self, c: &Change, entry: u32) {
+    fn check_values(&mut self, c: &Change, entry: EntryIx) {
         let Change { key, old, new, .. } = *c;
         let l = &self.layout;
         let (o, n) = (l.state(old, key.level), l.state(new, key.level));
@@ -207,24 +206,24 @@ impl Engine {
         c.iter().copied().find(|t| self.store.tables[*t].page == page).or_else(|| {
             c.iter().copied().find(|t| {
                 let r = &self.store.tables[*t];
-                r.vm == vm && r.parent == NONE && r.page == 0
+                r.vm == vm && r.parent == EntryIx::NONE && r.page == 0
             })
         })
     }
 
-    fn link(&mut self, c: &Change, key: Key, entry: u32, table: TableIx, careful: bool) {
+    fn link(&mut self, c: &Change, key: Key, entry: EntryIx, table: TableIx, careful: bool) {
         let Change { at: At { th, vm, ev, ts, .. }, old, new, .. } = *c;
         let page = self.pfn_bits(new);
         if let Some(t) = self.by_page.get(&page).copied() {
             let r = &self.store.tables[t];
             let fresh = if careful { r.lossy && r.start_ev > self.loss_ev } else { r.root != t };
-            if r.parent == NONE && fresh && self.key_is(t, key) {
+            if r.parent == EntryIx::NONE && fresh && self.key_is(t, key) {
                 // Seen before it was linked.
                 self.store.tables[t].parent = entry;
                 self.child_of.insert(entry, t);
                 return;
             }
-            if r.parent != NONE && !careful && !self.loss_seen {
+            if r.parent != EntryIx::NONE && !careful && !self.loss_seen {
                 self.note(EvidenceKind::TableShared, c, Some(entry), (None, Some(new)));
             }
             self.retire_page(page, ev, ts);
@@ -327,7 +326,7 @@ impl Engine {
         if from && to {
             self.gaps.remove(i);
             let last = self.store.last_span(g.entry);
-            if let Some(s) = last.filter(|s| !careful && self.store.s_ev[*s as usize] == g.ev) {
+            if let Some(s) = last.filter(|s| !careful && self.store.s_ev[*s] == g.ev) {
                 self.store.confirm(s);
             }
         } else if from {

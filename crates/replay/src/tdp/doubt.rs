@@ -14,7 +14,7 @@
 
 use crate::engine::Engine;
 use crate::gaps::Gaps;
-use crate::keys::TableIx;
+use crate::keys::{EntryIx, TableIx};
 use crate::model::{Certainty, Reason, Shade};
 use crate::moment::At;
 use crate::store::NONE;
@@ -68,7 +68,7 @@ impl Engine {
         if let Some(page) = self.cut_page(c) {
             let child = self.by_page.get(&page).copied()?;
             let r = &self.store.tables[child];
-            if r.level + 1 != c.key.level || r.gfn != c.gfn || r.parent == NONE {
+            if r.level + 1 != c.key.level || r.gfn != c.gfn || r.parent == EntryIx::NONE {
                 return None;
             }
             let p = self.store.place(r.parent);
@@ -115,7 +115,7 @@ impl Engine {
         }
         let target = found.map(|f| f.table);
         let whose = c.at.vm_known.then_some(c.at.vm);
-        let hit: Vec<u32> = self
+        let hit: Vec<EntryIx> = self
             .live
             .get(&c.key)
             .into_iter()
@@ -133,7 +133,7 @@ impl Engine {
     /// Entries that map the same page as the old value of a change, but with other permissions: they may have changed without an event.
     pub(crate) fn doubt_volatile(&mut self, c: &Change) {
         let tables = self.live.get(&c.key).into_iter().flatten().copied();
-        let hit: Vec<u32> = tables
+        let hit: Vec<EntryIx> = tables
             .filter(|t| self.fit(*t, c.idx, c.old, c.key.level) == Fit::Volatile)
             .filter_map(|t| self.store.slot(t, c.idx))
             .collect();
@@ -195,11 +195,11 @@ impl Engine {
         }
         let mut nameless = self.live.get(&key).into_iter().flatten().copied().filter(|t| {
             let r = &self.store.tables[*t];
-            r.vm == vm && r.page == 0 && r.parent == NONE
+            r.vm == vm && r.page == 0 && r.parent == EntryIx::NONE
         });
         let t = match (nameless.next(), nameless.next()) {
             (Some(t), None) => t,
-            _ => self.make_table(vm, key, None, NONE, c.at),
+            _ => self.make_table(vm, key, None, EntryIx::NONE, c.at),
         };
         let r = &mut self.store.tables[t];
         (r.page, r.lossy) = (page, true);
@@ -250,7 +250,7 @@ impl Engine {
     /// A table is gone, though no event said when.
     fn drop_table(&mut self, t: TableIx, at: At) {
         let parent = self.store.tables[t].parent;
-        if parent != NONE && self.child_of.get(&parent) == Some(&t) {
+        if parent != EntryIx::NONE && self.child_of.get(&parent) == Some(&t) {
             self.child_of.remove(&parent);
         }
         self.detach_tree(t, at.ev, at.ts);

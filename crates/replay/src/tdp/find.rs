@@ -17,10 +17,9 @@
 use mmuscope_spte::State as SpteState;
 
 use crate::engine::Engine;
-use crate::keys::TableIx;
+use crate::keys::{EntryIx, TableIx};
 use crate::model::{EvidenceKind, Reason, Shade};
 use crate::moment::At;
-use crate::store::NONE;
 use crate::tdp::change::{Change, Fit, Found};
 use crate::threads::NewPage;
 
@@ -258,7 +257,7 @@ impl Engine {
             && race.best.is_some_and(|b| before(b.1))
             && let Some(np) = self.vms.take_root(vm, key.level, key.as_id, q.mirror)
         {
-            let table = self.make_table(vm, key, Some(np), NONE, q.c.at);
+            let table = self.make_table(vm, key, Some(np), EntryIx::NONE, q.c.at);
             return Some(Found { table, fit: Fit::Exact, sure: false });
         }
         let Some((score, table, fit)) = race.best.filter(|b| b.2 != Fit::No) else {
@@ -286,7 +285,7 @@ impl Engine {
             && let Some(np) = self.vms.take_root(vm, level, key.as_id, q.mirror)
         {
             self.unseen_zap_all(q.c.at, key.as_id, &np);
-            let table = self.make_table(vm, key, Some(np), NONE, q.c.at);
+            let table = self.make_table(vm, key, Some(np), EntryIx::NONE, q.c.at);
             return Some(Found { table, fit: Fit::Exact, sure: !careful });
         }
         let top = self.vms.top_level(vm) <= level;
@@ -309,7 +308,7 @@ impl Engine {
             return None;
         }
         let root = if top { TableIx::NONE } else { self.root_above(vm, key) };
-        let table = self.make_table(vm, key, None, NONE, q.c.at);
+        let table = self.make_table(vm, key, None, EntryIx::NONE, q.c.at);
         self.store.tables[table].lossy = careful;
         if root != TableIx::NONE {
             self.store.tables[table].root = root;
@@ -323,7 +322,7 @@ impl Engine {
     /// The same value is in the tables of several VMs, and which of them was changed is not known.
     fn doubt_other_vms(&mut self, c: &Change, table: TableIx) {
         let vm = self.store.tables[table].vm;
-        let hit: Vec<u32> = self
+        let hit: Vec<EntryIx> = self
             .live
             .get(&c.key)
             .into_iter()

@@ -17,7 +17,7 @@ pub(crate) mod unattributed;
 use mmuscope_spte::State as SpteState;
 
 use crate::engine::Engine;
-use crate::keys::{Key, index_of, key_of};
+use crate::keys::{EntryIx, Key, index_of, key_of};
 use crate::model::{EvidenceKind, MmuKind};
 use crate::moment::At;
 use crate::tdp::change::{Change, Fit, Found};
@@ -108,7 +108,7 @@ impl Engine {
         &mut self,
         kind: EvidenceKind,
         c: &Change,
-        entry: Option<u32>,
+        entry: Option<EntryIx>,
         values: (Option<u64>, Option<u64>),
     ) {
         self.evidence(kind, c.at, entry, c.key, c.gfn, values);

@@ -6,11 +6,10 @@ use mmuscope_trace::FastPfResult;
 
 use crate::engine::Engine;
 use crate::gaps::Reread;
-use crate::keys::{Key, TableIx, index_of, key_of};
+use crate::keys::{EntryIx, Key, TableIx, index_of, key_of};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, pages_of};
 use crate::moment::At;
 use crate::reported::{FastFault, SetSpte};
-use crate::store::NONE;
 use crate::tdp::change::{Change, Fit, Found};
 use crate::threads::Install;
 
@@ -123,7 +122,7 @@ impl Engine {
             let at = At { vm: r.vm, ..at };
             let root = r.root;
             self.retire_page(page, at.ev, at.ts);
-            let new = self.make_table(at.vm, key, None, NONE, at);
+            let new = self.make_table(at.vm, key, None, EntryIx::NONE, at);
             let r = &mut self.store.tables[new];
             (r.page, r.lossy, r.root) = (page, true, root);
             self.by_page.insert(page, new);
@@ -149,7 +148,7 @@ impl Engine {
             return false;
         }
         self.retire_page(page, at.ev, at.ts);
-        let t = self.make_table(at.vm, key_of(0, s.level, s.gfn), None, NONE, at);
+        let t = self.make_table(at.vm, key_of(0, s.level, s.gfn), None, EntryIx::NONE, at);
         let r = &mut self.store.tables[t];
         (r.page, r.lossy) = (page, true);
         self.by_page.insert(page, t);
@@ -159,7 +158,7 @@ impl Engine {
         true
     }
 
-    pub(crate) fn observe(&mut self, entry: u32, level: u8, spte: u64, ev: u32) {
+    pub(crate) fn observe(&mut self, entry: EntryIx, level: u8, spte: u64, ev: u32) {
         let shade = self.shade(spte, level);
         self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
     }
@@ -317,7 +316,7 @@ impl Engine {
         let of_vm = |t: &TableIx| self.store.tables[*t].vm == vm;
         let mut here = self.live.get(&key).into_iter().flatten().copied().filter(of_vm);
         let table = match (here.next(), here.next()) {
-            (None, _) => self.make_table(vm, key, None, NONE, at),
+            (None, _) => self.make_table(vm, key, None, EntryIx::NONE, at),
             (Some(t), None) if self.fit(t, idx, f.old, level) == Fit::Unknown => t,
             _ => return false,
         };
@@ -343,7 +342,7 @@ impl Engine {
     }
 
     /// All that held the old value of a fast fault may have been meant.
-    fn doubt_fast_rivals(&mut self, at: At, f: &FastFault, entry: u32) {
+    fn doubt_fast_rivals(&mut self, at: At, f: &FastFault, entry: EntryIx) {
         let gfn = f.gpa >> 12;
         let mut hit = Vec::new();
         for level in 1..=3u8 {
@@ -443,7 +442,7 @@ impl Engine {
 /// Where a fast fault was.
 #[derive(Clone, Copy, Debug)]
 struct FastHit {
-    entry: u32,
+    entry: EntryIx,
     level: u8,
     key: Key,
     /// Its address says so.
@@ -451,7 +450,7 @@ struct FastHit {
     /// It held the old value, and is of a valid root.
     fits: bool,
     /// So did another entry, as of the other address space of a guest in SMM.
-    other: Option<u32>,
+    other: Option<EntryIx>,
 }
 
 impl FastHit {

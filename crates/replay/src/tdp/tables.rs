@@ -1,10 +1,10 @@
 //! New tables of the TDP MMU, and what is known above them.
 
 use crate::engine::Engine;
-use crate::keys::{Key, TableIx, index_of, key_of};
+use crate::keys::{EntryIx, Key, TableIx, index_of, key_of};
 use crate::model::{Certainty, Shade};
 use crate::moment::At;
-use crate::store::{NONE, TableRec};
+use crate::store::TableRec;
 use crate::threads::NewPage;
 
 impl Engine {
@@ -67,7 +67,7 @@ impl Engine {
         vm: u16,
         key: Key,
         np: Option<NewPage>,
-        parent: u32,
+        parent: EntryIx,
         at: At,
     ) -> TableIx {
         let mut t = TableRec::new(
@@ -79,7 +79,7 @@ impl Engine {
             np.map_or(at.ts, |n| n.ts),
         );
         t.parent = parent;
-        t.born = np.is_some() || parent != NONE;
+        t.born = np.is_some() || parent != EntryIx::NONE;
         t.mirror = np.is_some_and(|n| n.mirror);
         t.empty = self.layout.zapped;
         t.again = !self.places.insert((vm, key));

@@ -6,7 +6,7 @@ use mmuscope_spte::State as SpteState;
 use mmuscope_trace::Page;
 
 use crate::engine::Engine;
-use crate::keys::{Key, TableIx};
+use crate::keys::{EntryIx, Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
 use crate::moment::At;
 use crate::store::NONE;
@@ -132,7 +132,7 @@ impl Engine {
             return;
         }
         for t in self.store.take_unlinked_below(table) {
-            let entries: Vec<u32> = self.store.table_entries(t).collect();
+            let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
             for e in entries {
                 self.make_stale(e, ev, Reason::Incomplete);
             }
@@ -164,14 +164,14 @@ impl Engine {
         let below = self.recent.iter().rev().copied().find(|t| {
             is(self, *t) && self.store.tables[*t].dead_ev == NONE && {
                 let p = self.store.tables[*t].parent;
-                p != NONE && thread.tearing.contains(&self.store.place(p).table)
+                p != EntryIx::NONE && thread.tearing.contains(&self.store.place(p).table)
             }
         });
         // Another CPU found the entry empty and traced that first: the table was taken for unlinked then.
         let raced = || {
             self.recent.iter().rev().copied().find(|t| {
                 let r = &self.store.tables[*t];
-                is(self, *t) && r.parent != NONE && self.gaps.iter().any(|g| g.entry == r.parent)
+                is(self, *t) && r.parent != EntryIx::NONE && self.gaps.iter().any(|g| g.entry == r.parent)
             })
         };
         let table = below.or_else(raced).or_else(|| {
@@ -184,7 +184,7 @@ impl Engine {
                 .filter(|t| {
                     let r = &self.store.tables[*t];
                     vm.is_none_or(|v| v == r.vm)
-                        && r.parent != NONE
+                        && r.parent != EntryIx::NONE
                         && page.role.mirror.is_none_or(|m| m == r.mirror)
                 })
                 .collect();
@@ -203,7 +203,7 @@ impl Engine {
         if let Some(t) = table {
             if self.careful_at(at) {
                 // It may be one that no event has named. The cut of its link will show which it is.
-                let entries: Vec<u32> = self.store.table_entries(t).collect();
+                let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
                 for e in entries {
                     self.make_stale(e, ev, Reason::Incomplete);
                 }
@@ -226,7 +226,7 @@ impl Engine {
         let zapping = self.threads[th].zapping;
         let found = self.live.get(&c.key).into_iter().flatten().copied().filter(|t| {
             let r = &self.store.tables[*t];
-            vm.is_none_or(|v| v == r.vm) && r.parent != NONE
+            vm.is_none_or(|v| v == r.vm) && r.parent != EntryIx::NONE
         });
         let rank = |t: &TableIx| {
             let other = self.obsolete.contains(&self.store.tables[*t].root) != zapping;
@@ -255,7 +255,7 @@ impl Engine {
                 return;
             }
             let parent = self.store.tables[t].parent;
-            if parent != NONE && self.child_of.get(&parent) == Some(&t) {
+            if parent != EntryIx::NONE && self.child_of.get(&parent) == Some(&t) {
                 self.child_of.remove(&parent);
             }
             self.detach_tree(t, ev, ts);

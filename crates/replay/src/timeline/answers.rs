@@ -12,12 +12,12 @@ use crate::axis::GfnAxis;
 use crate::counts::Of;
 use crate::faults::state::Packed;
 use crate::infer::LayoutInfo;
-use crate::keys::key_of;
+use crate::keys::{EntryIx, SpanIx, key_of};
 use crate::kinds::{kind_by_name, kind_of, kinds, of_class};
 use crate::map::{self, Scene};
 use crate::model::{
-    Bin, Counts, Coverage, Entry, EntryId, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery,
-    MmioRange, MmuKind, Outcome, Phase, SeriesKind, Shade, Span, Unrecorded, Vm, VmId, pages_of,
+    Bin, Counts, Coverage, Entry, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange,
+    MmuKind, Outcome, Phase, SeriesKind, Shade, Span, Unrecorded, Vm, VmId, pages_of,
 };
 use crate::pyramid::{Layer, live_before};
 use crate::store::Store;
@@ -172,14 +172,14 @@ impl Timeline {
     /// The address space of a fault, as far as the entry shows that it installed or changed.
     pub(crate) fn as_id_of(&self, p: &Packed) -> u8 {
         let s = self.store();
-        let entry = (p.span != crate::store::NONE).then(|| s.s_entry[p.span as usize]);
+        let entry = (p.span != SpanIx::NONE).then(|| s.s_entry[p.span]);
         entry.map_or(0, |e| s.tables[s.table_of(e)].as_id)
     }
 
     pub(crate) fn unpack(&self, i: u32, p: &Packed) -> Fault {
         let s = self.store();
-        let span = (p.span != crate::store::NONE).then_some(p.span);
-        let entry = span.map(|x| s.s_entry[x as usize]);
+        let span = (p.span != SpanIx::NONE).then_some(p.span);
+        let entry = span.map(|x| s.s_entry[x]);
         let place = entry.map(|e| s.place(e));
         let pfn = span
             .map(|x| s.meta(x))
@@ -187,7 +187,7 @@ impl Timeline {
             .zip(span)
             .and_then(|(_, x)| {
                 let level = place.map_or(1, |p| p.level);
-                let base = self.layout.layout.decode(s.s_spte[x as usize], level).pfn?;
+                let base = self.layout.layout.decode(s.s_spte[x], level).pfn?;
                 Some(base + if p.gfn == u64::MAX { 0 } else { p.gfn & (pages_of(level) - 1) })
             });
         let level_wanted = p.levels & 15;
@@ -214,7 +214,7 @@ impl Timeline {
                 Outcome::Retry if !self.installs_traced => Outcome::Untold,
                 o => o,
             },
-            entry: entry.map(EntryId),
+            entry: entry.map(EntryIx::id),
             level_wanted: (level_wanted != 0).then_some(level_wanted),
             level: (level != 0).then_some(level),
             pfn,
@@ -279,9 +279,9 @@ impl Timeline {
     }
 
     /// Entries `from..to` of a layer that show something just before an event: their numbers, spans and codes, by number.
-    pub(crate) fn live(&self, layer: Layer, from: u64, to: u64, ev: u32) -> Vec<(u64, u32, u8)> {
+    pub(crate) fn live(&self, layer: Layer, from: u64, to: u64, ev: u32) -> Vec<(u64, SpanIx, u8)> {
         let s = self.store();
-        let n = s.s_ev.partition_point(|e| *e < ev) as u32;
+        let n = s.s_ev.partition_point(|e| *e < ev);
         let mut out = Vec::new();
         let mut at = from;
         while at < to {
