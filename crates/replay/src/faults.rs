@@ -198,9 +198,10 @@ impl FaultTracker {
                 self.mmio_exit(th, vm);
                 let x = th.fault.exit;
                 if let (Some(o), Some(rip)) = (&mut th.fault.open, rip)
+                    // The fault itself names the instruction where the trace begins between exit and fault.
+                    && let Some(from) = x.some.then_some(x.rip).or(o.p.rip())
                     // What is tried again is where it was: no instruction is longer than 15 bytes.
-                    && x.some
-                    && matches!(rip.wrapping_sub(x.rip), 1..=15)
+                    && matches!(rip.wrapping_sub(from), 1..=15)
                     && (!o.installed || o.protected && o.p.access().write)
                     && matches!(o.outcome, None | Some(Outcome::Spurious))
                 {

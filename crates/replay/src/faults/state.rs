@@ -50,6 +50,10 @@ impl Packed {
     pub(crate) fn end(&self) -> Option<u64> {
         (self.end_delta != NO_DELTA).then(|| self.ts + u64::from(self.end_delta))
     }
+    /// The guest's instruction pointer.
+    pub(crate) fn rip(&self) -> Option<u64> {
+        (self.flags & Self::HAS_RIP != 0).then_some(self.rip)
+    }
     pub(crate) fn exit(&self) -> Option<u64> {
         (self.exit_delta != NO_DELTA).then(|| self.ts.saturating_sub(u64::from(self.exit_delta)))
     }

@@ -30,7 +30,6 @@ impl Engine {
                 | Reason::ZapAll
                 | Reason::Synced
                 | Reason::GuestTable
-                | Reason::Unrecorded
         );
         silent && self.probed() && self.store.now(entry).is_some_and(|(_, m)| m.shade != Shade::Mmio)
     }

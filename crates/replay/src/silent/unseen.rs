@@ -23,6 +23,11 @@ impl Engine {
     pub(super) fn goes_unseen(&self, table: TableIx, spte: u64, shade: Shade) -> bool {
         let r = &self.recorded;
         let t = &self.store.tables[table];
+        let opened = self.may_open(spte, shade) && !r.has(kind::FAST_FAULT) && !r.has(kind::PAGE_FAULT);
+        if self.probed() && shade != Shade::Mmio {
+            // Each leaf of a page that goes is an event of its own.
+            return opened || self.may_be_tdp(t.vm);
+        }
         // The TDP MMU of 5.10 zaps its pages without an event, recorded or not.
         let zaps = r.has(if self.silent.above.contains(&t.vm) { kind::ZAP_ALL } else { kind::PREPARE_ZAP });
         let lacking = r.lacks(kind::CHANGED, &self.traces);
@@ -36,7 +41,6 @@ impl Engine {
         let guests = !(t.direct || r.has(kind::PAGE_FAULT) && self.boundaries_recorded());
         let synced = !r.has(kind::SYNC_PAGE)
             && self.silent.key_of_table.get(&table).is_some_and(|k| self.silent.unsync.contains(k));
-        let opened = self.may_open(spte, shade) && !r.has(kind::FAST_FAULT) && !r.has(kind::PAGE_FAULT);
         ages || guests || synced || opened
     }
 

@@ -219,7 +219,7 @@ impl Timeline {
             level: (level != 0).then_some(level),
             pfn,
             retries: u32::from(p.retries),
-            rip: (p.flags & Packed::HAS_RIP != 0).then_some(p.rip),
+            rip: p.rip(),
             mmio: p.flags & Packed::MMIO != 0,
             errno: (p.errno != 0).then_some(i32::from(p.errno)),
             event: p.event,
