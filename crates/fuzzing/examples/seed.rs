@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: seed TRACE LAYOUT FIRST COUNT".into());
     };
     let trace = if file.ends_with(".fixture") {
-        mmuscope_replay::fixture::trace(&std::fs::read_to_string(file)?)?
+        mmuscope_testing::fixture::trace(&std::fs::read_to_string(file)?)?
     } else {
         Trace::load(&[file.into()], &ReadOptions::default())?
     };

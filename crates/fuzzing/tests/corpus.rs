@@ -1,8 +1,8 @@
 //! The fuzzers' corpora, every file through every target; and short random runs of what the fuzzers run, with fixed seeds.
 
 use mmuscope_fuzzing::{Head, LAYOUTS, Scenario, Step, all, compare, events, replayed, whole};
-use mmuscope_replay::fixture;
 use mmuscope_spte::LayoutSpec;
+use mmuscope_testing::fixture;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

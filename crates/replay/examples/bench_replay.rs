@@ -13,7 +13,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use mmuscope_replay::{MapQuery, ReplayOptions, StateFilter, Timeline, VmId, load, replay};
-use mmuscope_trace::write::{PerfStyle, RawTrace, perf_data};
+use mmuscope_testing::write::{PerfStyle, perf_data};
+use mmuscope_trace::undecoded::RawTrace;
 use mmuscope_trace::{Body, ErrorEncoding, Event, EventStore, Isa, ReadOptions, StrId, Trace};
 use rayon::prelude::*;
 

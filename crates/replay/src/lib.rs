@@ -21,7 +21,6 @@ mod ends;
 mod engine;
 mod entries;
 mod faults;
-pub mod fixture;
 mod frames;
 mod gaps;
 mod infer;

@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn events_that_cannot_be_numbered_are_a_loss() {
-        let mut trace = crate::fixture::trace(
+        let mut trace = mmuscope_testing::fixture::trace(
             "layout C/npt\n1 t1 page 1 0\n+1 t1 fault 2 r\n+1 t1 set 1 2 R77 at 40010\n",
         )
         .expect("lines of the language");

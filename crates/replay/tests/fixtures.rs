@@ -2,8 +2,9 @@
 
 use mmuscope_replay::{
     Certainty, Entry, EvidenceKind, Outcome, Reason, ReplayOptions, Shade, Span, State, StateFilter,
-    Timeline, VmId, fixture, replay,
+    Timeline, VmId, replay,
 };
+use mmuscope_testing::fixture;
 use mmuscope_trace::{Kind, TRACEPOINTS, Trace, VmHint};
 
 fn run(text: &str) -> (Trace, Timeline) {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use mmuscope_replay::{ReplayOptions, State, StateFilter, Timeline, VmId, ZapCause, fixture, replay};
+use mmuscope_replay::{ReplayOptions, State, StateFilter, Timeline, VmId, ZapCause, replay};
+use mmuscope_testing::fixture;
 use mmuscope_trace::{Event, Trace};
 
 fn trace(text: &str) -> Trace {

@@ -2,8 +2,9 @@
 
 use mmuscope_replay::{
     Certainty, Entry, EvidenceKind, Reason, ReplayOptions, Shade, Span, SpanFilter, State, StateFilter,
-    Timeline, VmId, fixture, replay,
+    Timeline, VmId, replay,
 };
+use mmuscope_testing::fixture;
 use mmuscope_trace::Trace;
 
 fn run(text: &str) -> (Trace, Timeline) {

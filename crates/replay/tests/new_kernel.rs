@@ -3,10 +3,12 @@
 
 use std::fs::File;
 
-use mmuscope_replay::{LayoutOverride, ReplayOptions, State, StateFilter, Timeline, fixture, replay};
+use mmuscope_replay::{LayoutOverride, ReplayOptions, State, StateFilter, Timeline, replay};
 use mmuscope_spte::{Layout, LayoutSpec, Resolved, Unlink};
+use mmuscope_testing::fixture;
+use mmuscope_testing::write::dat_v6;
 use mmuscope_trace::format::Format;
-use mmuscope_trace::write::{RawRecord, RawTrace, dat_v6};
+use mmuscope_trace::undecoded::{RawRecord, RawTrace};
 use mmuscope_trace::{Body, ReadOptions, Trace};
 
 fn spec() -> LayoutSpec {

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use mmuscope_replay::{
-    Certainty, Coverage, Reason, ReplayOptions, Span, State, StateFilter, Timeline, fixture, replay,
+    Certainty, Coverage, Reason, ReplayOptions, Span, State, StateFilter, Timeline, replay,
 };
+use mmuscope_testing::fixture;
 use mmuscope_trace::{Body, EventStore, ReadOptions, Trace, event_name};
 
 /// The events that tell anything of page tables.

@@ -1,5 +1,5 @@
 //! What each kernel shows of each kind of change, row by row: `rows/*.txt` hold event sequences in the language of
-//! [`mmuscope_replay::fixture`] with what must be known at which moment. The expectations are the kernels' rules, not ours.
+//! [`mmuscope_testing::fixture`] with what must be known at which moment. The expectations are the kernels' rules, not ours.
 //!
 //! A file is a row. `case COLUMN… [with MODE…]` begins a sequence that is replayed for each of the columns (kernels and MMUs) under each of the
 //! modes (`npt` and `ept` if none is named); `n/a COLUMN…: REASON` says where there is nothing to show. Beside events a sequence has
@@ -21,10 +21,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use mmuscope_replay::{
-    Certainty, Entry, LayoutOverride, ReplayOptions, Span, StateFilter, Timeline, fixture, replay,
-};
+use mmuscope_replay::{Certainty, Entry, LayoutOverride, ReplayOptions, Span, StateFilter, Timeline, replay};
 use mmuscope_spte::{Layout, LayoutSpec};
+use mmuscope_testing::fixture;
 use mmuscope_trace::{EventStore, Trace};
 
 /// Columns: legacy (L) or TDP MMU (T), and the first kernel that behaves so. Names of layouts are releases of the column.

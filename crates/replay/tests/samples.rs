@@ -409,7 +409,7 @@ fn counts_of_a_vm_are_its_own() {
         };
         let _ = writeln!(text, "+1 t2 tdp 1 {g:x} {} {}", value(i / 70), value(i / 70 + 1));
     }
-    let t = replay(&mmuscope_replay::fixture::trace(&text).expect("a fixture"), &ReplayOptions::default());
+    let t = replay(&mmuscope_testing::fixture::trace(&text).expect("a fixture"), &ReplayOptions::default());
     assert_eq!(t.vms().len(), 2);
     let (a, b) = t.range();
     let mut seen = [0; 2];

@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 
-use mmuscope_replay::{Certainty, Reason, ReplayOptions, StateFilter, fixture, replay};
+use mmuscope_replay::{Certainty, Reason, ReplayOptions, StateFilter, replay};
+use mmuscope_testing::fixture;
 
 /// A kernel that traces notifier ranges, with one far from guest memory, and a trace that began longer ago than any range stays open.
 const START: &str = "layout C/npt\n1 t9 unmap 10000 20000\n+3000000 t9 mark done\n";

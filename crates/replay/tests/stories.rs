@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use mmuscope_replay::{MmuKind, Outcome, PageStory, ReplayOptions, Timeline, VmId, fixture, replay};
+use mmuscope_replay::{MmuKind, Outcome, PageStory, ReplayOptions, Timeline, VmId, replay};
+use mmuscope_testing::fixture;
 use mmuscope_trace::{ReadOptions, Trace};
 
 fn run(text: &str) -> (Trace, Timeline) {

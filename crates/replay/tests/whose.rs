@@ -1,8 +1,9 @@
 //! Whose an event is: what may be said where the recording does not name processes, and what may not.
 
 use mmuscope_replay::{
-    Certainty, Entry, MmuKind, ReplayOptions, Shade, Span, StateFilter, Timeline, VmId, fixture, replay,
+    Certainty, Entry, MmuKind, ReplayOptions, Shade, Span, StateFilter, Timeline, VmId, replay,
 };
+use mmuscope_testing::fixture;
 use mmuscope_trace::VmHint;
 
 /// A recording that names no process. The vCPU threads, as thread and vCPU number, are in the groups that a reader puts them in.

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mmuscope_trace::write::{PerfStyle, RawTrace, dat_v6, perf_data};
+use mmuscope_testing::write::{PerfStyle, dat_v6, perf_data};
+use mmuscope_trace::undecoded::RawTrace;
 use mmuscope_trace::{Event, ReadOptions, Strings, Trace, stream};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;

@@ -4,7 +4,7 @@
 //! pipe, directory), trace.dat (versions 6 and 7), pages of `trace_pipe_raw` with a folder of formats, and the text of tracefs, `trace-cmd
 //! report` and `perf script`, each also compressed with gzip, zstd or xz. The format is recognised by content. Field offsets come from the
 //! `format` text in the file, never from a version number. This crate never interprets the bits of an SPTE: the replay does that, with
-//! `mmuscope-spte`.
+//! `mmuscope-spte`. The module [`undecoded`] is public for tests and benchmarks alone, whose writers (`crates/testing`) need the bytes of records.
 //!
 //! ```
 //! let text = "load-1 [000] d..1. 4.296383: kvm_entry: vcpu 0, rip 0x6000\n";
@@ -46,7 +46,7 @@ mod store;
 mod strings;
 mod text;
 mod texts;
-pub mod write;
+pub mod undecoded;
 
 pub use mmuscope_snapshot as snapshot;
 

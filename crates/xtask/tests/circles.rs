@@ -4,6 +4,9 @@
 //! a crate's root re-exports count as the file they are from. Test modules are not looked at. What the test cannot see are calls of methods: a
 //! file of `impl Engine` names `engine.rs`, and may call what any other file adds to it.
 
+mod source;
+
+use source::{files, root};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
@@ -35,58 +38,9 @@ const LEFT: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("two levels down").to_path_buf()
-}
-
-/// The text without comments, without what strings hold, and without test modules.
+/// The code of a source, without test modules.
 fn code_of(text: &str) -> String {
-    let bytes: Vec<char> = text.chars().collect();
-    let mut out = String::with_capacity(text.len());
-    let mut i = 0;
-    let at = |i: usize| bytes.get(i).copied().unwrap_or('\0');
-    while i < bytes.len() {
-        match (at(i), at(i + 1)) {
-            ('/', '/') => {
-                while i < bytes.len() && at(i) != '\n' {
-                    i += 1;
-                }
-            }
-            ('r', '"' | '#') if !(i > 0 && (at(i - 1).is_alphanumeric() || at(i - 1) == '_')) => {
-                let hashes = (i + 1..bytes.len()).take_while(|j| at(*j) == '#').count();
-                if at(i + 1 + hashes) == '"' {
-                    let end: String = std::iter::once('"').chain((0..hashes).map(|_| '#')).collect();
-                    let rest: String = bytes[i + 2 + hashes..].iter().collect();
-                    let skip = rest.find(&end).map_or(rest.len(), |n| rest[..n].chars().count());
-                    i += 2 + hashes + skip + 1 + hashes;
-                } else {
-                    out.push('r');
-                    i += 1;
-                }
-            }
-            ('"', _) => {
-                i += 1;
-                while i < bytes.len() && at(i) != '"' {
-                    i += if at(i) == '\\' { 2 } else { 1 };
-                }
-                i += 1;
-            }
-            // A character, not a lifetime.
-            ('\'', '\\') => {
-                i += 3;
-                while i < bytes.len() && at(i) != '\'' {
-                    i += 1;
-                }
-                i += 1;
-            }
-            ('\'', _) if at(i + 2) == '\'' => i += 3,
-            (c, _) => {
-                out.push(c);
-                i += 1;
-            }
-        }
-    }
-    without_tests(&out)
+    without_tests(&source::code_of(text))
 }
 
 fn without_tests(code: &str) -> String {
@@ -178,27 +132,19 @@ fn read(tokens: &[String], from: usize, before: &[String], out: &mut Vec<Vec<Str
 /// The modules of a crate, by path (`tdp::find`; the root is empty).
 fn modules(src: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
-    let mut folders = vec![src.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for file in fs::read_dir(&folder).expect("a folder") {
-            let file = file.expect("an entry").path();
-            if file.is_dir() {
-                folders.push(file);
-                continue;
-            }
-            if file.extension().is_none_or(|e| e != "rs") || file.file_stem().is_some_and(|s| s == "tests") {
-                continue;
-            }
-            let inside = file.strip_prefix(src).expect("below src").with_extension("");
-            let mut parts: Vec<&str> = inside.iter().filter_map(|p| p.to_str()).collect();
-            if matches!(parts.last(), Some(&("mod" | "lib" | "main"))) {
-                parts.pop();
-            }
-            // Of a program and a library in one crate both roots count as the root.
-            let code = code_of(&fs::read_to_string(&file).expect("a source file"));
-            let known: &mut String = out.entry(parts.join("::")).or_default();
-            known.push_str(&code);
+    for file in files(src, &["rs"]) {
+        if file.file_stem().is_some_and(|s| s == "tests") {
+            continue;
         }
+        let inside = file.strip_prefix(src).expect("below src").with_extension("");
+        let mut parts: Vec<&str> = inside.iter().filter_map(|p| p.to_str()).collect();
+        if matches!(parts.last(), Some(&("mod" | "lib" | "main"))) {
+            parts.pop();
+        }
+        // Of a program and a library in one crate both roots count as the root.
+        let code = code_of(&fs::read_to_string(&file).expect("a source file"));
+        let known: &mut String = out.entry(parts.join("::")).or_default();
+        known.push_str(&code);
     }
     out
 }

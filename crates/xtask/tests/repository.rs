@@ -3,16 +3,18 @@
 
 #[path = "../../cli/tests/it/ends.rs"]
 mod ends;
+mod source;
 
 use mmuscope_needs::NEEDS;
 use serde_json::Value;
+use source::{Kind, files, pieces, root};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// ring or file → trace → replay → analysis → cli, report, ui; spte is a dictionary on the side, units a style guide. See ARCHITECTURE.md.
-const EDGES: [(&str, &[&str]); 16] = [
+const EDGES: [(&str, &[&str]); 17] = [
     ("mmuscope-units", &[]),
     ("mmuscope-spte", &[]),
     // What the collector writes and the trace reads: neither knows the other.
@@ -49,6 +51,8 @@ const EDGES: [(&str, &[&str]); 16] = [
     // This crate must not depend on the replay, so that its counts are independent.
     ("mmuscope-agree", &["mmuscope-trace"]),
     ("mmuscope-fuzzing", &["mmuscope-spte", "mmuscope-trace", "mmuscope-replay"]),
+    // Tests, examples and benchmarks depend on it, which is not counted here.
+    ("mmuscope-testing", &["mmuscope-spte", "mmuscope-trace"]),
     // Tests depend on it, which is not counted here, and the chores.
     ("mmuscope-needs", &[]),
     ("mmuscope-xtask", &["mmuscope-needs"]),
@@ -70,14 +74,6 @@ const PRIVATE: [(&str, &[&str]); 9] = [
 /// A tool that runs as root links no network client and no TLS stack; polars would bring them in with the wrong feature.
 const NEVER: [&str; 8] =
     ["reqwest", "hyper", "object_store", "rustls", "openssl", "openssl-sys", "native-tls", "aws-lc-rs"];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .expect("crates/xtask is two levels down")
-        .to_path_buf()
-}
 
 fn cargo(args: &[&str]) -> String {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
@@ -220,23 +216,6 @@ fn needs_asked(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The files below a folder whose names end in one of these, without what is built and what git holds.
-fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
-    let mut out = Vec::new();
-    for e in fs::read_dir(dir).expect("a folder").flatten() {
-        let path = e.path();
-        let name = e.file_name();
-        if path.is_dir() {
-            if name != "target" && !name.to_string_lossy().starts_with('.') {
-                out.extend(files(&path, endings));
-            }
-        } else if path.extension().is_some_and(|x| endings.iter().any(|y| x == *y)) {
-            out.push(path);
-        }
-    }
-    out
-}
-
 /// Lines in which a word of the glossary's second table is right: the end of the file's path, and a part of the line.
 const RIGHT: [(&str, &str); 1] = [
     // The names of the exit reason for the instruction `MONITOR`, as the kernel and trace-cmd print them.
@@ -305,65 +284,15 @@ fn without_code(line: &str) -> String {
 /// The comments and the string literals of a Rust source.
 fn prose_of_rust(text: &str) -> Prose {
     let mut out = Prose::new();
-    let mut rest = text;
-    let mut line = 1;
-    while let Some(c) = rest.chars().next() {
-        let (taken, kept) = if rest.starts_with("//") {
-            let end = rest.find('\n').unwrap_or(rest.len());
-            (end, Some(rest[..end].trim_start_matches(['/', '!'])))
-        } else if let Some((start, close)) = raw_string(rest) {
-            let end = rest[start..].find(&close).map_or(rest.len(), |n| start + n);
-            ((end + close.len()).min(rest.len()), Some(&rest[start..end]))
-        } else if c == '"' {
-            let end = end_of_string(rest);
-            (end, Some(rest[1..end].trim_end_matches('"')))
-        } else if c == '\'' {
-            (end_of_char(rest), None)
-        } else if c.is_alphanumeric() || c == '_' {
-            (rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len()), None)
-        } else {
-            (c.len_utf8(), None)
+    for p in pieces(text) {
+        let kept = match p.kind {
+            Kind::Comment => p.text.trim_start_matches(['/', '!']),
+            Kind::Text => p.text.trim_start_matches(['b', 'r', '#']).trim_end_matches('#').trim_matches('"'),
+            Kind::Code | Kind::Char => continue,
         };
-        for (n, part) in kept.unwrap_or_default().lines().enumerate() {
-            out.push((line + n, without_code(part)));
-        }
-        line += rest[..taken].matches('\n').count();
-        rest = &rest[taken..];
+        out.extend(kept.lines().enumerate().map(|(n, part)| (p.line + n, without_code(part))));
     }
     out
-}
-
-/// Where the content of a raw string begins, and what closes it.
-fn raw_string(rest: &str) -> Option<(usize, String)> {
-    let after = rest.strip_prefix('r').or_else(|| rest.strip_prefix("br"))?;
-    let hashes = after.len() - after.trim_start_matches('#').len();
-    let start = rest.len() - after.len() + hashes + 1;
-    after[hashes..].starts_with('"').then(|| (start, format!("\"{}", "#".repeat(hashes))))
-}
-
-fn end_of_string(rest: &str) -> usize {
-    let mut escaped = false;
-    for (n, c) in rest.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return n + 1,
-            _ => {}
-        }
-    }
-    rest.len()
-}
-
-/// The length of a character literal, or 1 for the quote of a lifetime.
-fn end_of_char(rest: &str) -> usize {
-    let mut chars = rest.char_indices().skip(1);
-    match chars.next() {
-        Some((_, '\\')) => {
-            rest[2..].char_indices().skip(1).find(|(_, c)| *c == '\'').map_or(1, |(n, _)| n + 3)
-        }
-        Some(_) => chars.next().filter(|(_, c)| *c == '\'').map_or(1, |(n, _)| n + 1),
-        None => 1,
-    }
 }
 
 /// The lines on which the words begin. Parts are read as one text, so that a phrase may be broken over lines.

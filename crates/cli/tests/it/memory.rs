@@ -2,7 +2,8 @@
 
 use crate::ends::{LONG, output};
 use crate::root;
-use mmuscope_trace::write::{PerfStyle, RawTrace, dat_v6, perf_data};
+use mmuscope_testing::write::{PerfStyle, dat_v6, perf_data};
+use mmuscope_trace::undecoded::RawTrace;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;

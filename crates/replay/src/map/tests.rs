@@ -253,7 +253,7 @@ fn history(seed: u64, steps: usize) -> String {
 }
 
 fn parse(text: &str) -> Trace {
-    crate::fixture::trace(text).expect("a fixture")
+    mmuscope_testing::fixture::trace(text).expect("a fixture")
 }
 
 /// Windows of many shapes over a timeline.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mmuscope_replay::fixture::{self, direct_page};
 use mmuscope_spte::{AdType, Layout, Leaf, MarkMmio, Mode, PageLevel, Resize, SetSpte, State as Is, Traces};
+use mmuscope_testing::fixture::{self, direct_page};
 use mmuscope_trace::{Body, Event, FastPfResult, Page, Role, StrId, TaskInfo, Trace, VmHint};
 
 use crate::ops::{Access, Era, Mmu, Op, anonymous, frame, huge};

@@ -108,7 +108,7 @@ fn folders() {
     for f in &raw.formats {
         let folder = dir.join(format!("raw/events/{}/{}", f.system, f.name));
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("format"), mmuscope_trace::write::format_text(f)).unwrap();
+        std::fs::write(folder.join("format"), mmuscope_testing::write::format_text(f)).unwrap();
     }
     let names: Vec<String> = raw.comms.iter().map(|(pid, c)| format!("{pid} {c}")).collect();
     std::fs::write(dir.join("raw/saved_cmdlines"), names.join("\n")).unwrap();

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use mmuscope_trace::write::format_text;
+use mmuscope_testing::write::format_text;
 use mmuscope_trace::{Body, Compression, Error, Event, ReadOptions, StrId, Trace};
 
 use crate::support::{dat, perf, plain, sample, small, text};

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::PathBuf;
 
-use mmuscope_trace::write::{PerfStyle, RawTrace, dat_v6, perf_data};
+use mmuscope_testing::write::{PerfStyle, dat_v6, perf_data};
+use mmuscope_trace::undecoded::RawTrace;
 use mmuscope_trace::{Body, Event, ReadOptions, Strings, Trace, event_name};
 
 pub(crate) fn sample(name: &str) -> PathBuf {

@@ -1,4 +1,4 @@
-//! Event sequences in a few readable lines, for tests of this crate and of those built on it.
+//! Event sequences in a few readable lines.
 //!
 //! One event a line: time in microseconds (or `+n` after the line before), thread, verb, arguments; `#` begins a comment.
 //!
@@ -31,8 +31,6 @@ use mmuscope_trace::{
     Body, ErrorEncoding, Event, FastPfResult, Isa, Kind, Page, RecordedEvents, Role, StrId, TaskInfo, Trace,
     Tracepoint, VmHint,
 };
-
-use crate::kinds::kinds;
 
 /// A line that is not of the language.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,7 +110,16 @@ fn events_of(traces: &Traces) -> RecordedEvents {
         "kvm_set_spte_hva" => traces.change_pte,
         _ => true,
     };
-    RecordedEvents { names: kinds().map(|k| k.1).filter(has).map(str::to_owned).collect(), all: true }
+    RecordedEvents {
+        names: Kind::ALL
+            .iter()
+            .filter(|k| **k != Kind::Other)
+            .map(|k| k.name())
+            .filter(has)
+            .map(str::to_owned)
+            .collect(),
+        all: true,
+    }
 }
 
 /// An event by the name of its tracepoint and the text that a kernel prints of it.
