@@ -108,7 +108,8 @@ fn events_of(traces: &Traces) -> RecordedEvents {
     let has = |n: &&str| match *n {
         "kvm_unmap_hva_range" => traces.notifiers,
         "kvm_set_spte_hva" => traces.change_pte,
-        _ => true,
+        // Probes are set where a fixture says so: `fact record.events …`.
+        n => Tracepoint::find(n).is_none_or(|t| t.system != "probe"),
     };
     RecordedEvents {
         names: Kind::ALL

@@ -33,6 +33,7 @@ impl Engine {
     pub(crate) fn did_something_else(&mut self, tid: Option<u32>, ev: u32, ts: u64) {
         if let Some(tid) = tid {
             self.silent.ranges.close(tid);
+            self.silent.exchanging.remove(&tid);
             self.zapped_all(tid, ev, ts);
         }
     }

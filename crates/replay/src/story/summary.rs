@@ -4,6 +4,7 @@ use mmuscope_units::{duration, level_size};
 
 use super::naming::{self, Naming};
 use super::{Held, Tally};
+use crate::keys::EntryIx;
 use crate::model::{Certainty, EntryId, Shade, State, VmId};
 use crate::timeline::Timeline;
 
@@ -86,8 +87,11 @@ impl Timeline {
             let at_end = self.span_at(id, end);
             match at_end {
                 Some(s) => s.state == State::Nonpresent && s.certainty != Certainty::Stale,
-                // It went with its table.
-                None => ended.is_some_and(|s| s.state != State::Unknown && s.end.is_some()),
+                // It went with its table. Where the link to that was cut before the trace, what replaced it is not known.
+                None => {
+                    let linked = table.parent != EntryIx::NONE;
+                    linked && ended.is_some_and(|s| s.state != State::Unknown && s.end.is_some())
+                }
             }
         };
         let known = self.complete(vm) || self.entries_at(vm, as_id, gfn).into_iter().any(empty);

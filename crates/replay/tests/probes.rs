@@ -1,0 +1,198 @@
+//! Kprobes on what MMUs do without an event: what they make known, and what they do not.
+
+use mmuscope_replay::{
+    Certainty, Entry, Outcome, Reason, ReplayOptions, Shade, Span, StateFilter, Timeline, ZapCause, replay,
+};
+use mmuscope_testing::fixture;
+
+/// A recording of a kernel with the legacy MMU in which the probes were set, of a VM that is made in it.
+const PROBED: &str = "layout C/npt
+fact record.scope the whole system
+fact record.events kvm:kvm_entry,kvm:kvm_exit,kvm:kvm_page_fault,kvmmmu:kvm_mmu_get_page,kvmmmu:kvm_mmu_prepare_zap_page,kvmmmu:kvm_mmu_zap_all_fast,kvmmmu:kvm_mmu_set_spte,kvmmmu:fast_page_fault,kvmmmu:kvm_tdp_mmu_spte_changed,kvm:kvm_unmap_hva_range,kvm:kvm_set_spte_hva,probe:mmu_spte_update,probe:mmu_spte_clear_track_bits
+1 t9 mark begin
++3000000 t1 exit
++1 t1 fault 2 w
++1 t1 page 1 0
++1 t1 want 1 2 77
+";
+/// What lies between the virtual and the physical address of an entry: `page_offset_base`, aligned to a GiB.
+const VIRTUAL: u64 = 0xffff_8880_0000_0000;
+const ENTRY: u64 = 0x40010;
+
+fn run(text: &str) -> Timeline {
+    let trace = fixture::trace(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    replay(&trace, &ReplayOptions::default())
+}
+
+fn value(writable: bool) -> u64 {
+    0x77_0865 | if writable { 2 } else { 0 }
+}
+
+fn update(new: u64) -> String {
+    format!(
+        "+1 t1 mmu_spte_update (mmu_spte_update+0x0/0x1a0 [kvm]) sptep={:#x} new_spte={new:#x}\n",
+        VIRTUAL + ENTRY
+    )
+}
+
+fn clear(thread: &str) -> String {
+    let sptep = VIRTUAL + ENTRY;
+    format!(
+        "+1 {thread} mmu_spte_clear_track_bits (mmu_spte_clear_track_bits+0x0/0x1b0 [kvm]) sptep={sptep:#x}\n"
+    )
+}
+
+fn set(new: u64) -> String {
+    let w = if new & 2 != 0 { "rwx" } else { "r-x" };
+    format!("+1 t1 kvm_mmu_set_spte gfn 2 spte {new:x} ({w}u) level 1 at {ENTRY:x}\n")
+}
+
+fn at_end(t: &Timeline) -> (Entry, Span) {
+    let all = t.state_at(t.range().1, &StateFilter::default());
+    all.into_iter().find(|(e, _)| e.level == 1 && e.gfn == 2).expect("the entry")
+}
+
+/// The install that every test begins with.
+fn installed() -> String {
+    format!("{PROBED}{}{}+1 t1 entry 0\n", update(value(true)), set(value(true)))
+}
+
+#[test]
+fn an_entry_is_what_its_last_probe_says() {
+    let t = run(&installed());
+    let (_, s) = at_end(&t);
+    assert_eq!(
+        (s.shade, s.certainty),
+        (Shade::Writable, Certainty::Observed),
+        "the first update has no place yet"
+    );
+    // Write-protected for dirty logging, by an ioctl that no event shows.
+    let protected = format!("{}{}", installed(), update(value(false)));
+    let t = run(&protected);
+    let (e, s) = at_end(&t);
+    assert_eq!((s.shade, s.certainty, s.reason), (Shade::ReadOnly, Certainty::Exact, Reason::Stated));
+    assert_eq!(e.sptep, Some(ENTRY));
+    // A fault mends that: the update is the install, and kvm_mmu_set_spte after it no second one.
+    let again = format!(
+        "{protected}+1 t1 exit\n+1 t1 fault 2 w\n+1 t1 want 1 2 77\n{}{}+1 t1 entry 0\n",
+        update(value(true)),
+        set(value(true))
+    );
+    let t = run(&again);
+    let (e, s) = at_end(&t);
+    assert_eq!((s.shade, s.certainty), (Shade::Writable, Certainty::Exact));
+    assert_eq!(t.spans(e.id).filter(|s| s.shade == Shade::Writable).count(), 2);
+    assert!(t.faults().all(|f| f.outcome == Outcome::Fixed));
+    // Zapped, for whatever reason.
+    let t = run(&format!("{again}{}", clear("t5")));
+    let (e, s) = at_end(&t);
+    assert_eq!((s.shade, s.certainty), (Shade::Nonpresent, Certainty::Exact));
+    let zaps: Vec<ZapCause> = t.zaps(e.id).map(|z| z.cause).collect();
+    assert_eq!(zaps, [ZapCause::Probed]);
+    assert!(!zaps[0].implied());
+}
+
+#[test]
+fn what_the_host_may_take_away_would_show() {
+    // A range, a page table that is written, dirty logging: nothing is in doubt, because each change has its probe.
+    let kept = format!("{}+1 t9 unmap 10000 20000\n+1 t9 mark on\n", installed());
+    let (_, s) = at_end(&run(&kept));
+    assert_eq!((s.shade, s.certainty), (Shade::Writable, Certainty::Observed));
+    let unprobed = kept.replace(",probe:mmu_spte_update,probe:mmu_spte_clear_track_bits", "");
+    let text: String =
+        unprobed.lines().filter(|l| !l.contains(" mmu_spte_update ")).map(|l| format!("{l}\n")).collect();
+    let (_, s) = at_end(&run(&text));
+    assert_eq!((s.certainty, s.reason), (Certainty::Stale, Reason::Notifier), "without the probes it is");
+    // Lost events may have been probes.
+    let (_, s) = at_end(&run(&format!("{kept}+1 t9 lost 1\n")));
+    assert_eq!((s.certainty, s.reason), (Certainty::Stale, Reason::Lost));
+    // One probe of the two is not enough.
+    let one = kept.replace(",probe:mmu_spte_clear_track_bits", "");
+    assert_eq!(at_end(&run(&one)).1.certainty, Certainty::Stale);
+}
+
+#[test]
+fn change_pte_sets_what_no_probe_shows() {
+    let text = format!("{}+1 t9 changepte 50000\n{}", installed(), clear("t9"));
+    let (_, s) = at_end(&run(&text));
+    assert_eq!(
+        (s.certainty, s.reason),
+        (Certainty::Stale, Reason::Notifier),
+        "emptied, and set to another page"
+    );
+    // The same thread zaps something later, for another reason.
+    let text = format!("{}+1 t9 changepte 50000\n+1 t9 mark on\n{}", installed(), clear("t9"));
+    let (_, s) = at_end(&run(&text));
+    assert_eq!((s.shade, s.certainty), (Shade::Nonpresent, Certainty::Exact));
+}
+
+#[test]
+fn an_address_that_is_no_known_entry_changes_nothing() {
+    let odd = format!(
+        "{}+1 t1 mmu_spte_clear_track_bits (mmu_spte_clear_track_bits+0x0/0x1b0 [kvm]) sptep=0x10\n",
+        installed()
+    );
+    assert_eq!(at_end(&run(&odd)).1.shade, Shade::Writable);
+    // Before any event shows what lies between the two kinds of address.
+    let early = format!("{PROBED}{}", clear("t1"));
+    assert!(run(&early).entries().all(|e| e.gfn != 2));
+}
+
+/// The TDP MMU of 5.10, which has no event of a change.
+const TDP_5_10: &str = "layout B/npt
+fact record.scope the whole system
+fact record.events kvm:kvm_entry,kvm:kvm_exit,kvm:kvm_page_fault,kvmmmu:kvm_mmu_get_page,kvmmmu:kvm_mmu_prepare_zap_page,kvmmmu:kvm_mmu_zap_all_fast,kvmmmu:kvm_mmu_set_spte,kvmmmu:fast_page_fault,probe:__handle_changed_spte
+";
+
+fn changed(level: u8, gfn: u64, old: u64, new: u64) -> String {
+    format!(
+        "+1 t1 __handle_changed_spte (__handle_changed_spte+0x0/0x420 [kvm]) as_id=0 gfn={gfn:#x} old_spte={old:#x} new_spte={new:#x} level={level}\n"
+    )
+}
+
+#[test]
+fn a_probe_stands_in_for_the_event_that_a_kernel_lacks() {
+    let table = |page: u64| page << 12 | 0x827;
+    let text = format!(
+        "{TDP_5_10}1 t1 root\n{}{}{}{}+1 t1 entry 0\n",
+        changed(4, 0, 0, table(0x10)),
+        changed(3, 0, 0, table(0x11)),
+        changed(2, 0, 0, table(0x12)),
+        changed(1, 2, 0, value(true)),
+    );
+    let (_, s) = at_end(&run(&text));
+    assert_eq!((s.shade, s.certainty), (Shade::Writable, Certainty::Exact));
+    let gone = format!("{text}+1 t1 exit\n{}", changed(1, 2, value(true), 0));
+    let t = run(&gone);
+    let (e, s) = at_end(&t);
+    assert_eq!((s.shade, s.certainty, s.reason), (Shade::Nonpresent, Certainty::Exact, Reason::Stated));
+    assert_eq!(t.zaps(e.id).map(|z| z.cause).collect::<Vec<_>>(), [ZapCause::Changed]);
+    // Where the kernel has the event as well, both say the same, and one counts.
+    let both = text
+        .replace("layout B/npt", "layout C/npt")
+        .replace("probe:__handle", "kvmmmu:kvm_tdp_mmu_spte_changed,probe:__handle");
+    let doubled: String = both
+        .lines()
+        .flat_map(|l| {
+            let own = l
+                .replace(
+                    "__handle_changed_spte (__handle_changed_spte+0x0/0x420 [kvm]) as_id=",
+                    "kvm_tdp_mmu_spte_changed as id ",
+                )
+                .replace("gfn=0x", "gfn ")
+                .replace("old_spte=0x", "old_spte ")
+                .replace("new_spte=0x", "new_spte ");
+            // The tracepoint's text has its level before the values.
+            let own = own
+                .split_once(" level=")
+                .map(|(a, level)| a.replacen(" old_spte", &format!(" level {level} old_spte"), 1));
+            own.into_iter().chain([l.to_owned()])
+        })
+        .map(|l| format!("{l}\n"))
+        .collect();
+    let t = run(&doubled);
+    assert_eq!(at_end(&t).1.certainty, Certainty::Exact);
+    let once: String =
+        doubled.lines().filter(|l| !l.contains("(__handle")).map(|l| format!("{l}\n")).collect();
+    assert_eq!(t.evidence().len(), run(&once).evidence().len(), "{doubled}");
+}
