@@ -11,7 +11,7 @@ pub(crate) fn exact(ns: u64) -> String {
 }
 
 pub(crate) use mmuscope_units::{
-    bytes, count, counted as plural, gfn, gpa, level_size as level, short_count as short, spte,
+    bytes, count, counted as plural, gfn, gpa, gpa_range, level_size as level, short_count as short, spte,
     time_with_step as time_at,
 };
 

@@ -1,5 +1,7 @@
 //! Filters that the kernel applies before an event goes into the ring. The main function is [`build`].
 
+use mmuscope_units::ranges;
+
 use crate::tracefs::Tracepoint;
 
 /// The most bytes of filter text. The kernel takes one page.
@@ -103,18 +105,9 @@ fn gfn(tp: &Tracepoint, first: u64, last: u64) -> Option<String> {
 
 /// A filter "none of these threads", with as many of them as fit.
 fn none_of(tids: &[u32], room: usize) -> Option<String> {
-    let mut sorted = tids.to_vec();
-    sorted.sort_unstable();
-    sorted.dedup();
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for t in sorted {
-        match ranges.last_mut() {
-            Some(r) if r.1 + 1 == t => r.1 = t,
-            _ => ranges.push((t, t)),
-        }
-    }
+    let ranges = ranges::join(tids.iter().map(|t| (u64::from(*t), u64::from(*t) + 1)), 0);
     let mut out = String::new();
-    for (a, b) in ranges {
+    for (a, b) in ranges.into_iter().map(|(a, end)| (a, end - 1)) {
         let p = if a == b { format!("common_pid!={a}") } else { format!("(common_pid<{a}||common_pid>{b})") };
         if out.len() + p.len() + 2 > room {
             break;

@@ -1,5 +1,6 @@
 //! The GFN axis: populated stretches of a guest's frames, the empty ones between them folded away.
 
+use mmuscope_units::ranges::{self, Range};
 use rustc_hash::FxHashMap;
 
 use crate::keys::EntryIx;
@@ -30,32 +31,13 @@ pub struct SpaceAxis {
 
 /// Frames that a gap must exceed to be folded.
 const FOLD: u64 = 256;
+/// Stretches of an axis.
+const MOST: usize = 64;
 
 impl SpaceAxis {
-    fn new(mut ranges: Vec<(u64, u64)>) -> Self {
-        ranges.sort_unstable();
-        let mut merged: Vec<(u64, u64)> = Vec::new();
-        for (a, b) in ranges {
-            match merged.last_mut() {
-                Some(l) if a <= l.1.saturating_add(FOLD) => l.1 = l.1.max(b),
-                _ => merged.push((a, b)),
-            }
-        }
-        // A made-up file may hold any number of stretches; a screen holds few. The closest ones are merged.
-        while merged.len() > 64 {
-            let mut gaps: Vec<u64> = merged.windows(2).map(|w| w[1].0 - w[0].1).collect();
-            gaps.sort_unstable();
-            let limit = gaps[gaps.len() - 63.min(gaps.len())];
-            let mut out: Vec<(u64, u64)> = Vec::new();
-            for (a, b) in merged {
-                let full = out.len() >= 64;
-                match out.last_mut() {
-                    Some(l) if a - l.1 < limit || full => l.1 = b,
-                    _ => out.push((a, b)),
-                }
-            }
-            merged = out;
-        }
+    fn new(ranges: Vec<Range>) -> Self {
+        // A made-up file may hold any number of stretches; a screen holds few.
+        let merged = ranges::join_closest(ranges::join(ranges, FOLD), MOST);
         let total: f64 = merged.iter().map(|(a, b)| (b - a) as f64).sum();
         let least = total * 0.02;
         let gap = (total * 0.015).max(1.0);
@@ -135,7 +117,7 @@ impl GfnAxis {
     }
 
     pub(crate) fn build(store: &Store, fault_gfns: &[(u16, u64)]) -> Self {
-        let mut ranges: FxHashMap<(u16, u8), Vec<(u64, u64)>> = FxHashMap::default();
+        let mut covered: FxHashMap<(u16, u8), Vec<Range>> = FxHashMap::default();
         for (c, leafy) in store.leafy.iter().enumerate() {
             let mut bits = *leafy;
             while bits != 0 {
@@ -144,19 +126,19 @@ impl GfnAxis {
                 let e = EntryIx::in_chunk(c as u32, i);
                 let p = store.place(e);
                 let t = &store.tables[p.table];
-                let v = ranges.entry((t.vm, t.as_id)).or_default();
-                let end = p.gfn.saturating_add(pages_of(p.level));
-                match v.last_mut() {
-                    Some(l) if p.gfn >= l.0 && p.gfn <= l.1.saturating_add(FOLD) => l.1 = l.1.max(end),
-                    _ => v.push((p.gfn, end)),
+                let v = covered.entry((t.vm, t.as_id)).or_default();
+                let maps = (p.gfn, p.gfn.saturating_add(pages_of(p.level)));
+                // Entries come mostly in order: what is joined here needs no sorting.
+                if !v.last_mut().is_some_and(|last| ranges::extend(last, maps, FOLD)) {
+                    v.push(maps);
                 }
             }
         }
         for (vm, gfn) in fault_gfns {
-            ranges.entry((*vm, 0)).or_default().push((*gfn, gfn.saturating_add(1)));
+            covered.entry((*vm, 0)).or_default().push((*gfn, gfn.saturating_add(1)));
         }
         let mut spaces: Vec<_> =
-            ranges.into_iter().map(|((vm, a), r)| (VmId(vm), a, SpaceAxis::new(r))).collect();
+            covered.into_iter().map(|((vm, a), r)| (VmId(vm), a, SpaceAxis::new(r))).collect();
         spaces.sort_by_key(|s| (s.0, s.1));
         Self { spaces }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use mmuscope_units::ranges::{self, Taken};
+
 use crate::frames::{TOP, class_of};
 use crate::model::{
     Entry, EntryId, MemoryKind, MemoryRange, Shade, Span, State, StateFilter, VmId, pages_of,
@@ -43,50 +45,36 @@ impl Timeline {
             let size = if gone { e.level } else { u8::MAX - e.level };
             (e.as_id, gone, class, size, s.certainty, std::cmp::Reverse(s.start), e.gfn)
         });
-        let mut taken = Taken::default();
+        let mut taken: BTreeMap<u8, Taken> = BTreeMap::new();
         let mut v: Vec<(u64, u64, Entry, Span, MemoryKind)> = v
             .into_iter()
             .flat_map(|(e, s, k)| {
                 let from = e.gfn / pages_of(e.level) * pages_of(e.level);
-                let free = taken.take(e.as_id, from, from.saturating_add(pages_of(e.level)));
+                let own = taken.entry(e.as_id).or_default();
+                let free = own.take((from, from.saturating_add(pages_of(e.level))));
                 free.into_iter().map(move |(from, to)| (from, to, e, s, k))
             })
             .collect();
         v.sort_by_key(|x| (x.2.as_id, x.0));
         let devices: rustc_hash::FxHashSet<u64> =
             self.mmio_ranges().iter().filter(|r| r.vm == vm).map(|r| r.gfn_start).collect();
-        let mut out: Vec<MemoryRange> = Vec::new();
-        for (from, to, e, s, kind) in v {
-            match out.last_mut() {
-                Some(l)
-                    if l.as_id == e.as_id
-                        && l.gfn_end == from
-                        && l.kind == kind
-                        && l.level == e.level
-                        && l.shade == s.shade
-                        // Devices side by side are distinguished by how they are used.
-                        && !(s.shade == Shade::Mmio && devices.contains(&from)) =>
-                {
-                    l.gfn_end = to;
-                    l.entries += 1;
-                    l.certainty = l.certainty.max(s.certainty);
-                }
-                _ => {
-                    out.push(MemoryRange {
-                        vm,
-                        as_id: e.as_id,
-                        gfn_start: from,
-                        gfn_end: to,
-                        kind,
-                        level: e.level,
-                        shade: s.shade,
-                        certainty: s.certainty,
-                        entries: 1,
-                        slot: None,
-                    });
-                }
-            }
-        }
+        let pieces = v.into_iter().map(|(gfn_start, gfn_end, e, s, kind)| MemoryRange {
+            vm,
+            as_id: e.as_id,
+            gfn_start,
+            gfn_end,
+            kind,
+            level: e.level,
+            shade: s.shade,
+            certainty: s.certainty,
+            entries: 1,
+            slot: None,
+        });
+        let mut out = ranges::fold(pieces, |l, r| {
+            let device = r.shade == Shade::Mmio && devices.contains(&r.gfn_start);
+            // Devices side by side are distinguished by how they are used.
+            !device && l.kind == r.kind && l.take_in(r)
+        });
         number_slots(&mut out);
         out
     }
@@ -121,35 +109,6 @@ impl Timeline {
     }
 }
 
-/// Frames that are spoken for, as stretches of each address space.
-#[derive(Default)]
-struct Taken(BTreeMap<(u8, u64), u64>);
-
-impl Taken {
-    /// Takes what is free of a stretch, and gives it.
-    fn take(&mut self, as_id: u8, from: u64, to: u64) -> Vec<(u64, u64)> {
-        let mut free = Vec::new();
-        let (mut at, mut start, mut end) = (from, from, to);
-        // What begins before may reach into it, or up to it.
-        let before = self.0.range((as_id, 0)..(as_id, from)).next_back().map(|(k, e)| (k.1, *e));
-        if let Some((s, e)) = before.filter(|(_, e)| *e >= from) {
-            (at, start, end) = (e, s, end.max(e));
-        }
-        while let Some((s, e)) = self.0.range((as_id, from)..=(as_id, to)).next().map(|(k, e)| (k.1, *e)) {
-            if at < s {
-                free.push((at, s));
-            }
-            (at, end) = (at.max(e), end.max(e));
-            self.0.remove(&(as_id, s));
-        }
-        if at < to {
-            free.push((at, to));
-        }
-        self.0.insert((as_id, start), end);
-        free
-    }
-}
-
 /// Frames never seen that may well be of the slot around them: 64 MiB.
 const NEAR: u64 = 0x4000;
 
@@ -173,22 +132,5 @@ fn number_slots(ranges: &mut [MemoryRange]) {
         let start = same.map_or(m.gfn_start, |s| s.1);
         last = Some((m.as_id, start, m.gfn_end.max(same.map_or(0, |s| s.2))));
         m.slot = Some(slot);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Taken;
-
-    #[test]
-    fn only_what_is_free_is_taken() {
-        let mut t = Taken::default();
-        assert_eq!(t.take(0, 10, 20), [(10, 20)]);
-        assert_eq!(t.take(0, 30, 40), [(30, 40)]);
-        assert_eq!(t.take(0, 20, 22), [(20, 22)]);
-        assert_eq!(t.take(1, 0, 50), [(0, 50)]);
-        assert_eq!(t.take(0, 0, 50), [(0, 10), (22, 30), (40, 50)]);
-        assert_eq!(t.take(0, 5, 45), []);
-        assert_eq!(t.0.len(), 2);
     }
 }

@@ -1,6 +1,7 @@
 //! Frames that behave as MMIO: accesses, faults and SPTEs.
 
 use mmuscope_trace::{Body, Event};
+use mmuscope_units::ranges;
 use rustc_hash::FxHashMap;
 
 use crate::faults::state::Packed;
@@ -134,25 +135,22 @@ impl MmioSeen {
             })
             .collect();
         v.sort_by_key(|r| (r.vm, r.gfn_start));
-        let mut out: Vec<MmioRange> = Vec::new();
-        for r in v {
-            match out.last_mut() {
-                Some(l) if l.vm == r.vm && l.gfn_end >= r.gfn_start && alike(l, &r) => {
-                    l.gfn_end = l.gfn_end.max(r.gfn_end);
-                    l.accesses = l.accesses.zip(r.accesses).map(|(a, b)| a + b);
-                    l.faults += r.faults;
-                    l.installs += r.installs;
-                    l.first = l.first.min(r.first);
-                    l.last = l.last.max(r.last);
-                    l.generations = match (l.generations, r.generations) {
-                        (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
-                        (a, b) => a.or(b),
-                    };
-                }
-                _ => out.push(r),
+        ranges::fold(v, |l, r| {
+            let same = l.vm == r.vm && l.gfn_end >= r.gfn_start && alike(l, r);
+            if same {
+                l.gfn_end = l.gfn_end.max(r.gfn_end);
+                l.accesses = l.accesses.zip(r.accesses).map(|(a, b)| a + b);
+                l.faults += r.faults;
+                l.installs += r.installs;
+                l.first = l.first.min(r.first);
+                l.last = l.last.max(r.last);
+                l.generations = match (l.generations, r.generations) {
+                    (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+                    (a, b) => a.or(b),
+                };
             }
-        }
-        out
+            same
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What every entry held at a moment.
 
+use mmuscope_units::ranges;
 use rayon::prelude::*;
 
 use crate::keys::{EntryIx, Ix, SpanIx, key_of};
@@ -67,7 +68,7 @@ impl Timeline {
         vm.is_none_or(|v| v.0 == t.vm)
             && as_id.is_none_or(|a| a == t.as_id)
             && level.is_none_or(|l| l == p.level)
-            && gfns.is_none_or(|(a, b)| p.gfn < b && p.gfn.saturating_add(pages_of(p.level)) > a)
+            && gfns.is_none_or(|g| ranges::overlap((p.gfn, p.gfn.saturating_add(pages_of(p.level))), g))
     }
 
     /// Entries of live tables at a moment, in the order of their spans. Time is in proportion to the answer.

@@ -213,7 +213,7 @@ const SHADOW: &str = "
     layout C/shadow64
     kernel 6.1.0
     100 t9 unmap 7f0000900000 7f0000901000
-    +1 t9 mark go
+    +2000001 t9 mark go
     +1 t1 exit
     +1 t1 gfault 2000 w
     +1 t1 want 1 2 77

@@ -1,7 +1,8 @@
 //! How numbers, times, sizes and guest frames are written and read, on every face: command line, report, viewer, recorder.
 //!
 //! This crate has functions and hardly any types: those of `write` format a number for people, those of `read` parse what people type
-//! ([`Frames`], [`NotATime`]); [`like()`] matches names with the patterns that people type. Every other crate that prints or parses a
+//! ([`Frames`], [`NotATime`]); [`like()`] matches names with the patterns that people type, and [`ranges`] has what is done with
+//! ranges of frames, addresses and the like. Every other crate that prints or parses a
 //! number calls them. It never does arithmetic on what it formats, and it knows nothing of traces.
 //!
 //! | value | written | read |
@@ -23,12 +24,13 @@
 //! Input is read exactly: times to the nanosecond, without floating point.
 
 mod like;
+pub mod ranges;
 mod read;
 mod write;
 
 pub use like::like;
 pub use read::{Frames, NotATime, frame, frames, number, size, time};
 pub use write::{
-    bytes, clock, count, counted, duration, gfn, gfn_range, gpa, level_size, moment, moments, percent, rate,
-    seconds, short_count, spte, time_with_step,
+    bytes, clock, count, counted, duration, gfn, gfn_range, gpa, gpa_range, level_size, moment, moments,
+    percent, rate, seconds, short_count, spte, time_with_step,
 };

@@ -162,6 +162,12 @@ pub fn gfn_range(start: u64, end: u64) -> String {
     if end <= start.saturating_add(1) { gfn(start) } else { format!("{}–{}", gfn(start), gfn(end - 1)) }
 }
 
+/// The addresses of the first and the last byte of frames, `0xfee00000–0xfee00fff`; `end` is one past the last frame.
+pub fn gpa_range(start: u64, end: u64) -> String {
+    let last = end.saturating_sub(1).max(start).wrapping_shl(12) | 0xfff;
+    format!("{}–{last:#x}", gpa(start))
+}
+
 /// A raw SPTE value, always with 16 hex digits so that the bits of values in a column line up.
 pub fn spte(v: u64) -> String {
     format!("0x{v:016x}")
@@ -295,6 +301,8 @@ mod tests {
     fn frames_are_hex() {
         assert_eq!(gfn_range(0xfee00, 0xfee01), "0xfee00");
         assert_eq!(gfn_range(0, 0x200), "0x0–0x1ff");
+        assert_eq!(gpa_range(0xfee00, 0xfee01), "0xfee00000–0xfee00fff");
+        assert_eq!(gpa_range(0xf_ffff_ffff_ffff, u64::MAX >> 12), "0xfffffffffffff000–0xffffffffffffffff");
         assert_eq!(gpa(0xfee00), "0xfee00000");
         assert_eq!(spte(0x6), "0x0000000000000006");
         assert_eq!(rate(500, 0), None);

@@ -174,9 +174,8 @@ fn mmio_ranges(ui: &mut Ui, cx: &Cx<'_>) -> Option<MmioRange> {
     }
     for r in ranges.iter().copied() {
         let text = format!(
-            "{} … {}: {}",
-            fmt::gpa(r.gfn_start),
-            fmt::gpa(r.gfn_end),
+            "{}: {}",
+            fmt::gpa_range(r.gfn_start, r.gfn_end),
             r.accesses.map_or_else(
                 || format!("{}, accesses not recorded", fmt::plural(r.faults, "MMIO fault", "MMIO faults")),
                 |n| fmt::plural(n, "access", "accesses")

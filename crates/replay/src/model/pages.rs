@@ -65,6 +65,20 @@ pub struct MemoryRange {
     pub slot: Option<u32>,
 }
 
+impl MemoryRange {
+    /// Grows by a range that begins where this one ends, if its entries are of the same address space, level and shade; whether it did.
+    pub fn take_in(&mut self, next: &Self) -> bool {
+        let follows = self.gfn_end == next.gfn_start
+            && (self.as_id, self.level, self.shade) == (next.as_id, next.level, next.shade);
+        if follows {
+            self.gfn_end = next.gfn_end;
+            self.entries += next.entries;
+            self.certainty = self.certainty.max(next.certainty);
+        }
+        follows
+    }
+}
+
 /// One line in the life of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoryLine {

@@ -1,6 +1,7 @@
 //! Where guest memory lies in the VMM's address space. `mmu_notifier` events name host virtual addresses, page tables guest frames; no
 //! event gives both. What a fault does to a page that a range was invalidated for can prove the one for the other.
 
+use mmuscope_units::ranges;
 use rustc_hash::FxHashMap;
 
 use crate::model::pages_of;
@@ -14,7 +15,7 @@ const VOTES: u32 = 3;
 
 /// Whether frames touch one of the places where memory slots change from one frame to the next.
 fn in_hole(first: u64, last: u64) -> bool {
-    HOLES.iter().any(|(lo, hi)| first <= *hi && *lo <= last)
+    HOLES.iter().any(|h| ranges::overlap_closed(*h, (first, last)))
 }
 
 /// Frames at one constant distance between host virtual and guest physical addresses.
@@ -37,10 +38,9 @@ impl Run {
     /// Frames of the run that lie in a range of host addresses.
     fn frames(self, start: u64, end: u64) -> Option<(u64, u64)> {
         let address = |frame: u64| self.delta.wrapping_add(frame << 12);
-        let (first, past) = (address(self.lo), address(self.hi.saturating_add(1)));
-        let (start, end) = (start.max(first), end.min(past));
-        (start < end)
-            .then(|| (start.wrapping_sub(self.delta) >> 12, (end - 1).wrapping_sub(self.delta) >> 12))
+        let own = (address(self.lo), address(self.hi.saturating_add(1)));
+        let (start, end) = ranges::common((start, end), own)?;
+        Some((start.wrapping_sub(self.delta) >> 12, (end - 1).wrapping_sub(self.delta) >> 12))
     }
 }
 
@@ -103,7 +103,7 @@ impl Places {
             return None;
         }
         // Another run that reaches in here says that slots are interleaved; even one page of it.
-        let mut around = self.runs.iter().filter(|r| r.lo <= last && first <= r.hi);
+        let mut around = self.runs.iter().filter(|r| ranges::overlap_closed((r.lo, r.hi), (first, last)));
         match (around.next(), around.next()) {
             (Some(r), None) if r.sure() && r.lo <= first && last <= r.hi => Some(r.delta),
             _ => None,
@@ -140,18 +140,15 @@ impl Places {
         }
         cuts.sort_unstable();
         cuts.dedup();
-        let mut out: Vec<(u64, u64)> = Vec::new();
-        for (i, &lo) in cuts.iter().enumerate() {
-            let hi = cuts.get(i + 1).map_or(u64::MAX, |n| n - 1);
-            if self.delta(lo, hi).is_some() {
-                continue;
+        // The last frame there can be is one of them, so that these have no end past it.
+        let parts = cuts.iter().enumerate().map(|(i, lo)| (*lo, cuts.get(i + 1).map_or(u64::MAX, |n| n - 1)));
+        ranges::fold(parts.filter(|(lo, hi)| self.delta(*lo, *hi).is_none()), |last, next| {
+            let follows = last.1.wrapping_add(1) == next.0;
+            if follows {
+                last.1 = next.1;
             }
-            match out.last_mut() {
-                Some(o) if o.1.wrapping_add(1) == lo => o.1 = hi,
-                _ => out.push((lo, hi)),
-            }
-        }
-        out
+            follows
+        })
     }
 }
 
@@ -159,5 +156,5 @@ impl Places {
 pub(super) fn touches(delta: u64, level: u8, gfn: u64, start: u64, end: u64) -> bool {
     let a = delta.wrapping_add(gfn << 12);
     let b = a.wrapping_add(pages_of(level) << 12);
-    a < end && start < b
+    ranges::overlap((a, b), (start, end))
 }

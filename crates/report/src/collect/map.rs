@@ -5,6 +5,7 @@
 
 use mmuscope_analysis::visual::{Pixels, RasterOptions, Theme, Visual, raster_with};
 use mmuscope_replay::{MapImage, MapQuery, Shade, Timeline, VmId, pages_of};
+use mmuscope_units::ranges;
 
 use super::Clock;
 use crate::{
@@ -90,17 +91,14 @@ fn stretches(leaves: &[Leaf]) -> Vec<Stretch> {
     // Then the closest stretches are joined until there are few enough to draw.
     let mut gap = 128;
     while runs.len() > MOST {
-        let mut out: Vec<Stretch> = Vec::new();
-        for r in &runs {
-            match out.last_mut() {
-                Some(l) if r.start <= l.end.saturating_add(gap) => {
-                    l.end = l.end.max(r.end);
-                    l.fine &= r.fine;
-                }
-                _ => out.push(*r),
+        runs = ranges::fold(runs, |l, r| {
+            let near = r.start <= l.end.saturating_add(gap);
+            if near {
+                l.end = l.end.max(r.end);
+                l.fine &= r.fine;
             }
-        }
-        runs = out;
+            near
+        });
         if gap > 1 << 52 {
             break;
         }

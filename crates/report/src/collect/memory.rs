@@ -1,6 +1,7 @@
 //! [`memory`]: guest frames as ranges of one state.
 
 use mmuscope_replay::{Entry, MemoryKind, MemoryRange, Span, State, StateFilter, Timeline, VmId};
+use mmuscope_units::ranges;
 
 use crate::model::{FrameRange, MemoryReport};
 
@@ -38,28 +39,17 @@ fn range(m: &MemoryRange) -> MemoryReport {
 fn join(mut live: Vec<(Entry, Span)>) -> Vec<MemoryReport> {
     live.retain(|(_, s)| matches!(s.state, State::Present | State::Mmio));
     live.sort_by_key(|(e, _)| (e.gfn, e.level));
-    let mut out: Vec<MemoryRange> = Vec::new();
-    for (e, s) in live {
-        let end = e.gfn.saturating_add(e.pages());
-        match out.last_mut() {
-            Some(r) if r.gfn_end == e.gfn && r.level == e.level && r.shade == s.shade => {
-                r.gfn_end = end;
-                r.certainty = r.certainty.max(s.certainty);
-                r.entries += 1;
-            }
-            _ => out.push(MemoryRange {
-                vm: e.vm,
-                as_id: e.as_id,
-                gfn_start: e.gfn,
-                gfn_end: end,
-                kind: if s.state == State::Mmio { MemoryKind::Mmio } else { MemoryKind::Ram },
-                level: e.level,
-                shade: s.shade,
-                certainty: s.certainty,
-                entries: 1,
-                slot: None,
-            }),
-        }
-    }
-    out.iter().map(range).collect()
+    let single = live.into_iter().map(|(e, s)| MemoryRange {
+        vm: e.vm,
+        as_id: e.as_id,
+        gfn_start: e.gfn,
+        gfn_end: e.gfn.saturating_add(e.pages()),
+        kind: if s.state == State::Mmio { MemoryKind::Mmio } else { MemoryKind::Ram },
+        level: e.level,
+        shade: s.shade,
+        certainty: s.certainty,
+        entries: 1,
+        slot: None,
+    });
+    ranges::fold(single, MemoryRange::take_in).iter().map(range).collect()
 }
