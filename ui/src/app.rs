@@ -17,9 +17,10 @@ use crate::command::Command;
 use crate::contain::Contained;
 use crate::doc::Doc;
 use crate::fmt;
-use crate::load::{Following, Job, Loading, Source};
+use crate::follow::Following;
+use crate::load::{Job, Loading, Source};
 use crate::panels::dialogs::{Chooser, Dialog, Outcome};
-use crate::panels::{Cx, details, dialogs, legend, start, status, tables, timeline, topbar};
+use crate::panels::{Cx, details, dialogs, legend, live, start, status, tables, timeline, topbar};
 use crate::session::Session;
 use crate::theme::{self, Tokens};
 use crate::{Input, ThemeChoice, ViewError, ViewOptions};
@@ -175,6 +176,12 @@ impl Viewer {
         self.page = Page::Loading(Box::new(loading));
     }
 
+    /// Remembers an input that a test opens itself.
+    #[cfg(test)]
+    pub(crate) fn began(&mut self, job: Job) {
+        self.job = Some(job);
+    }
+
     /// Opens files that the user chose or dropped.
     fn open_files(&mut self, ctx: &Context, paths: Vec<PathBuf>) {
         let layout = self.options.layout.clone();
@@ -312,6 +319,9 @@ impl Viewer {
             });
         });
         Panel::bottom("status").show(ui, |ui| status::show(ui, &mut cx));
+        if cx.doc.live.is_some() {
+            Panel::bottom("live").show(ui, |ui| live::show(ui, &mut cx));
+        }
         if cx.doc.shown.details {
             Panel::right("details").default_size(440.0).size_range(300.0..=700.0).show(ui, |ui| {
                 contained.show(ui, "Details", |ui| details::show(ui, &mut cx));

@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock};
 use mmuscope_replay::{EntryId, EventIx, VmId};
 
 use crate::capture::Capture;
+use crate::follow::Live;
 use crate::panels::tables::Tables;
 use crate::picture::Pictures;
 use crate::view::{History, Range, Selection};
@@ -87,6 +88,12 @@ pub(crate) struct Doc {
     pub(crate) lit: u64,
     /// Whether the view follows the newest events.
     pub(crate) follow: bool,
+    /// The stretch of time before the end that is held in view while it is followed, in nanoseconds, if the user chose one.
+    pub(crate) window: Option<f64>,
+    /// How following goes, where the trace is followed.
+    pub(crate) live: Option<Live>,
+    /// Why the input cannot be followed again after its end, if it cannot.
+    pub(crate) only_once: Option<String>,
     /// The part of the file that has been read, 0 to 1; `None` once all of it is read.
     pub(crate) reading: Option<f32>,
     /// Panels that are open.
@@ -114,6 +121,9 @@ impl Doc {
             tables: Tables::new(ctx, inline),
             lit: 0,
             follow,
+            window: None,
+            live: None,
+            only_once: None,
             reading: None,
             shown: Shown::default(),
         }
@@ -145,8 +155,19 @@ impl Doc {
         let time = time.within(cap.full_time(), MIN_TIME);
         // A user who moves away from the end does not want to follow it any more.
         self.follow = self.follow && time.end >= cap.full_time().end - 0.5;
+        // A user who zooms chooses another stretch.
+        self.window = self.window.filter(|w| (time.span() - w.min(cap.full_time().span())).abs() < 1.0);
         self.view.time = time;
         self.view.rows = rows.within(cap.full_rows(self.view.vm, self.view.as_id), MIN_ROWS);
+    }
+
+    /// Shows the newest events of a growing capture, with so much time before the end, or everything.
+    pub(crate) fn hold(&mut self, cap: &Capture, window: Option<f64>) {
+        let full = cap.full_time();
+        self.follow = cap.growing;
+        self.window = window;
+        let start = window.map_or(0.0, |w| (full.end - w).max(0.0));
+        self.show(cap, Range::new(start, full.end), self.view.rows);
     }
 
     /// Shows all frames of another address space.

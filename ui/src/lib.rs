@@ -17,6 +17,7 @@ mod command;
 mod contain;
 mod doc;
 mod fmt;
+mod follow;
 mod goto;
 mod load;
 mod panels;

@@ -1,6 +1,5 @@
 //! Tests of what every panel shows and does.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use crate::ThemeChoice;
 use crate::capture::Capture;
 use crate::command::Command;
 use crate::contain::Contained;
-use crate::load::{Following, Job, Loaded, Loading, News, Source};
+use crate::load::{Job, Loaded, Loading, News, Source};
 use crate::panels::tables::Tab;
 
 fn window() -> Window {
@@ -357,40 +356,6 @@ fn a_panel_that_panics_leaves_the_others_alone() {
     h.get_by_label("Try Broken again").click();
     h.run_ok();
     assert!(h.query_all_by_label("mended").next().is_some());
-}
-
-#[test]
-fn a_growing_file_appears_as_it_is_written() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let path = dir.path().join("growing.txt");
-    let lines: Vec<&str> = super::TEXT.lines().collect();
-    let mut file = std::fs::File::create(&path).expect("a temporary file");
-    writeln!(file, "{}", lines[..9].join("\n")).expect("written");
-    let job =
-        Job { source: Source::Files(vec![path.clone()]), follow: true, layout: LayoutOverride::default() };
-    let loaded = crate::load::load(&job).map_err(|e| panic!("{e}")).expect("a trace");
-    let before = loaded.capture.trace.events.len();
-    let follower = loaded.follower.expect("a follower");
-    let mut h = open(loaded.capture, ThemeChoice::Dark);
-    let shared = Arc::clone(&doc(&mut h).capture);
-    let following = Following::start(&shared, follower, || {}).expect("a thread");
-    writeln!(file, "{}", lines[9..].join("\n")).expect("written");
-    file.flush().expect("written");
-    let until = Instant::now() + Duration::from_secs(20);
-    while crate::capture::read(&shared).trace.events.len() < 21 && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    drop(following);
-    assert!(before < 21);
-    let cap = crate::capture::read(&shared);
-    assert_eq!(cap.trace.events.len(), 21);
-    // What came later is in the page tables too: the zap at the end.
-    let (vm, as_id) = cap.spaces().first().map(|s| (s.vm, s.as_id)).expect("a VM");
-    let (_, span) = cap.pick(vm, as_id, 0x100, cap.timeline.range().1).expect("known");
-    assert_eq!(span.state, State::Nonpresent);
-    drop(cap);
-    h.run_ok();
-    assert!(h.query_all_by_label_contains("Events: 21 rows").next().is_some());
 }
 
 #[test]
