@@ -8,6 +8,7 @@ use crate::capture::Capture;
 use crate::follow::Live;
 use crate::panels::tables::Tables;
 use crate::picture::Pictures;
+use crate::probe::Probe;
 use crate::view::{History, Range, Selection};
 
 /// Shortest time that the view can show, in nanoseconds: two events of one CPU are farther apart.
@@ -78,6 +79,8 @@ pub(crate) struct Doc {
     pub(crate) cursors: [Option<f64>; 2],
     /// The place that was under the pointer in the last frame.
     pub(crate) hover: Hover,
+    /// What the map said of the place under the pointer in the last frame.
+    pub(crate) pointed: Option<Probe>,
     /// The corner, in screen points, at which a rectangle to zoom into was begun, and whether it covers frames as well as time.
     pub(crate) rubber: Option<(egui::Pos2, bool)>,
     /// Movement keys that are down.
@@ -116,6 +119,7 @@ impl Doc {
             pictures,
             cursors: [None; 2],
             hover: Hover::default(),
+            pointed: None,
             rubber: None,
             held: Vec::new(),
             tables: Tables::new(ctx, inline),

@@ -22,6 +22,7 @@ mod goto;
 mod load;
 mod panels;
 mod picture;
+mod probe;
 mod rows;
 mod screenshot;
 mod session;

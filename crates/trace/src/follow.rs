@@ -232,7 +232,7 @@ impl Follower {
                 *trace = read;
                 self.replaced += 1;
                 self.done = true;
-                self.reason = "the writer has closed the pipe".to_owned();
+                "the writer has closed the pipe".clone_into(&mut self.reason);
                 self.state = State::Done;
                 Ok(trace.events.len())
             }
@@ -300,9 +300,8 @@ impl Follower {
                 Some(format!("{path} was replaced by another file"))
             }
             Ok(now) if now.len() < self.bytes() => Some(format!("{path} was written anew")),
-            Ok(_) => None,
             Err(e) if e.kind() == io::ErrorKind::NotFound => Some(format!("{path} was removed")),
-            Err(_) => None,
+            _ => None,
         }
     }
 

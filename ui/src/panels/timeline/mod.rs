@@ -5,6 +5,7 @@ mod lanes;
 mod map;
 pub(crate) mod nav;
 mod strips;
+mod tip;
 
 use egui::{Pos2, Rect, Ui, pos2, vec2};
 
