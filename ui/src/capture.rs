@@ -137,6 +137,17 @@ impl Capture {
         })
     }
 
+    /// The rows of the frames `first..end`, as far as the axis has them; `None` if it has none of them.
+    pub(crate) fn rows_of(&self, vm: VmId, as_id: u8, first: u64, end: u64) -> Option<Range> {
+        let inside = self.segments(vm, as_id).iter().filter(|s| s.gfn_start < end && first < s.gfn_end);
+        let place = |s: &AxisSegment, gfn: u64| {
+            let part = (gfn.clamp(s.gfn_start, s.gfn_end) - s.gfn_start) as f64
+                / (s.gfn_end - s.gfn_start).max(1) as f64;
+            s.y_start + part * (s.y_end - s.y_start)
+        };
+        inside.map(|s| Range::new(place(s, first), place(s, end))).reduce(|a, b| Range::new(a.start, b.end))
+    }
+
     /// The guest frame at a row; `None` in a fold.
     pub(crate) fn gfn_at(&self, vm: VmId, as_id: u8, row: f64) -> Option<u64> {
         self.timeline.gfn_axis().space(vm, as_id)?.gfn_at(row)

@@ -249,16 +249,15 @@ impl Doc {
         let (a, b) = span.map_or((cap.rel(s.time), cap.rel(s.time)), |sp| {
             (cap.rel(sp.start), sp.end.map_or(full.end, |e| cap.rel(e)))
         });
-        let pages = s.entry.map(|e| cap.timeline.entry(e)).map_or(1, |e| e.pages());
-        let first = s.entry.map(|e| cap.timeline.entry(e)).map_or(s.gfn, |e| e.gfn);
-        let y0 = cap.row_of(self.view.vm, self.view.as_id, first).unwrap_or(self.view.rows.start);
-        let y1 = cap.row_of(self.view.vm, self.view.as_id, first + pages).unwrap_or(y0 + 1.0).max(y0);
-        let around = Range::new(y0, y1).padded(1.0);
-        let rows = if around.span() < 32.0 {
-            Range::new(around.centre() - 16.0, around.centre() + 16.0)
-        } else {
-            around
-        };
+        // An entry that holds no page may cover a whole guest; then only the selected frame was asked for.
+        let page = span.filter(crate::probe::is_page).and(s.entry).map(|e| cap.timeline.entry(e));
+        let (first, end) =
+            page.map_or((s.gfn, s.gfn.saturating_add(1)), |e| (e.gfn, e.gfn.saturating_add(e.pages())));
+        let rows = cap.rows_of(self.view.vm, self.view.as_id, first, end).map_or(self.view.rows, |r| {
+            let around = r.padded(1.0);
+            let half = (around.span() / 2.0).max(16.0);
+            Range::new(around.centre() - half, around.centre() + half)
+        });
         let time = Range::new(a, b.max(a + MIN_TIME)).padded(0.25);
         self.show(cap, time, rows);
     }

@@ -23,7 +23,11 @@ impl Viewer {
         let typing = ctx.egui_wants_keyboard_input();
         let has_trace = matches!(self.page, Page::Open(_));
         let mut pressed = Vec::new();
+        // An open menu closes with Esc; that is for the menu, and not for what is below it.
+        let menu = egui::Popup::is_any_open(ctx);
+        let escape = |e: &egui::Event| matches!(e, egui::Event::Key { key: egui::Key::Escape, .. });
         ctx.input_mut(|i| {
+            let theirs: Vec<egui::Event> = if menu { i.events.extract_if(.., |e| escape(e)).collect() } else { Vec::new() };
             if typing {
                 // Plain keys belong to the text. A key with Ctrl or Alt that is no editing key is still a command.
                 let keep: Vec<egui::Event> = std::mem::take(&mut i.events);
@@ -39,6 +43,7 @@ impl Viewer {
             } else {
                 pressed = command::pressed(i);
             }
+            i.events.extend(theirs);
         });
         if self.dialog.is_some() {
             pressed.retain(|c| matches!(c, Command::Quit | Command::Deselect));

@@ -150,8 +150,11 @@ fn selected(painter: &egui::Painter, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
     let Some(s) = cx.doc.selection else { return };
     let rows = cx.doc.view.rows;
     let (vm, as_id) = (cx.doc.view.vm, cx.doc.view.as_id);
-    let entry = s.entry.map(|e| cx.cap.timeline.entry(e));
+    marker(painter, cx, rect, s.gfn);
     let span = s.entry.and_then(|e| cx.cap.timeline.span_at(e, s.time));
+    // An entry that holds no page may cover a whole guest; the marker shows which frame was selected.
+    let span = span.filter(is_page);
+    let entry = span.and(s.entry).map(|e| cx.cap.timeline.entry(e));
     let (first, pages) = entry.map_or((s.gfn, 1), |e| (e.gfn, e.pages()));
     let Some(y0) = cx.cap.row_of(vm, as_id, first) else { return };
     let y1 = cx.cap.row_of(vm, as_id, first.saturating_add(pages)).filter(|y| *y > y0).unwrap_or(y0 + 1.0);
@@ -162,6 +165,17 @@ fn selected(painter: &egui::Painter, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
     let r = Rect::from_center_size(r.center(), r.size().max(vec2(5.0, 5.0))).expand(1.5);
     painter.rect_stroke(r, 1.0, Stroke::new(3.0, cx.tokens.background), StrokeKind::Outside);
     painter.rect_stroke(r, 1.0, Stroke::new(1.5, cx.tokens.accent), StrokeKind::Outside);
+}
+
+/// Draws a line across the map at the selected frame, with a triangle at its left end, so that it is found at any zoom.
+fn marker(painter: &egui::Painter, cx: &Cx<'_>, rect: Rect, gfn: u64) {
+    let Some(row) = cx.cap.row_of(cx.doc.view.vm, cx.doc.view.as_id, gfn) else { return };
+    let y = y_of(rect, cx.doc.view.rows, row + 0.5);
+    let color = cx.tokens.accent;
+    let (left, right) = (pos2(rect.left(), y), pos2(rect.right(), y));
+    painter.extend(Shape::dashed_line(&[left, right], Stroke::new(1.0, color.gamma_multiply(0.5)), 2.0, 6.0));
+    let tip = vec![left + vec2(8.0, 0.0), left + vec2(0.0, -5.0), left + vec2(0.0, 5.0)];
+    painter.add(Shape::convex_polygon(tip, color, Stroke::NONE));
 }
 
 /// Draws the whole GFN space as a narrow strip, with the part that is shown in it.
