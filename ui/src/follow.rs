@@ -172,7 +172,8 @@ impl Appending {
 
     /// Takes what was read into the capture.
     fn show(&mut self, wake: &(impl Fn() + Send)) {
-        if self.replaced != self.follower.replaced() {
+        let replaced = self.follower.replaced() > self.replaced;
+        if replaced {
             self.replaced = self.follower.replaced();
             let options = ReplayOptions { layout: self.layout.clone(), ..ReplayOptions::default() };
             let timeline = replay(&self.trace, &options);

@@ -126,27 +126,28 @@ fn zoom(h: &mut Window, time: Range, rows: Range) {
 #[test]
 fn at_any_zoom_the_tooltip_says_what_state_says() {
     for (name, seed) in [("6.1-npt/trace.txt.zst", 7), ("5.10-ept-ad/trace.txt.zst", 11)] {
-        let mut h = window(name);
-        let mut n = Numbers(seed);
-        let (view, time) = (doc(&mut h).view, with_capture(&mut h, Capture::full_time));
-        let rows = with_capture(&mut h, |c| c.full_rows(view.vm, view.as_id));
+        let mut win = window(name);
+        let mut numbers = Numbers(seed);
+        let (view, time) = (doc(&mut win).view, with_capture(&mut win, Capture::full_time));
+        let rows = with_capture(&mut win, |c| c.full_rows(view.vm, view.as_id));
         let (mut pages, mut several) = (0, 0);
         for round in 0..12u64 {
             // Everything first, then ever smaller parts, in windows of several heights.
-            let shrink = |r: &mut Numbers, full: Range, by: f64| {
+            let shrink = |numbers: &mut Numbers, full: Range, by: f64| {
                 let span = full.span() * by;
-                let start = full.start + (full.span() - span) * r.part();
+                let start = full.start + (full.span() - span) * numbers.part();
                 Range::new(start, start + span)
             };
             let by = 0.5f64.powi(round as i32);
-            let (t, y) = (shrink(&mut n, time, by), shrink(&mut n, rows, by.max(16.0 / rows.span())));
-            h.set_size(vec2(1200.0, [800.0, 560.0, 1000.0][round as usize % 3]));
-            zoom(&mut h, t, y);
-            let map = h.get_by_label_contains("GFN map").rect();
+            let (times, frames) =
+                (shrink(&mut numbers, time, by), shrink(&mut numbers, rows, by.max(16.0 / rows.span())));
+            win.set_size(vec2(1200.0, [800.0, 560.0, 1000.0][round as usize % 3]));
+            zoom(&mut win, times, frames);
+            let map = win.get_by_label_contains("GFN map").rect();
             for _ in 0..4 {
-                let x = map.left() + 1.0 + (map.width() - 2.0) * n.part() as f32;
-                let y = map.top() + 1.0 + (map.height() - 2.0) * n.part() as f32;
-                let Some(probe) = check(&mut h, pos2(x.round(), y.round())) else { continue };
+                let x = map.left() + 1.0 + (map.width() - 2.0) * numbers.part() as f32;
+                let y = map.top() + 1.0 + (map.height() - 2.0) * numbers.part() as f32;
+                let Some(probe) = check(&mut win, pos2(x.round(), y.round())) else { continue };
                 pages += u32::from(probe.found.is_some_and(|(_, s)| is_page(&s)));
                 several += u32::from(probe.frames > 1);
             }

@@ -136,7 +136,7 @@ fn the_go_to_box_takes_frames_times_and_events_and_says_what_it_does_not() {
 fn fitting_a_frame_without_a_page_shows_that_frame() {
     let mut h = window();
     // Before its first event, the page is below tables of 512G, 1G and 2M.
-    let start = with_capture(&mut h, |c| c.start());
+    let start = with_capture(&mut h, Capture::start);
     {
         let shared = Arc::clone(&doc(&mut h).capture);
         let cap = crate::capture::read(&shared);

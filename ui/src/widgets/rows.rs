@@ -97,38 +97,12 @@ pub(crate) fn table(
     let body = Rect::from_min_max(pos2(full.left(), head.bottom()), pos2(full.right() - 12.0, full.bottom()));
     let font = FontId::monospace(11.5);
     let painter = ui.painter_at(full);
-    painter.rect_filled(head, 0.0, ui.visuals().faint_bg_color);
-    columns_of(columns, full).for_each(|(c, r)| {
-        let (at, align) = anchor(c, r.left(), r.right(), head.center().y);
-        painter.vline(r.right(), head.shrink(4.0).y_range(), Stroke::new(1.0, t.grid));
-        painter.with_clip_rect(r.with_min_y(head.top()).with_max_y(head.bottom())).text(
-            at,
-            align,
-            c.name,
-            crate::theme::small(),
-            t.muted,
-        );
-    });
-    painter.hline(full.x_range(), head.bottom(), Stroke::new(1.0, t.grid));
+    heads(ui, t, columns, full, head);
 
     let table = ui.interact(body, ui.scope_id().with(name), Sense::click_and_drag());
     table.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Table, true, format!("{name}: {count} rows")));
     let fit = ((body.height() / ROW) as usize).max(1);
-    let mut by = 0.0;
-    if table.contains_pointer() {
-        ui.input(|i| {
-            for e in &i.events {
-                if let egui::Event::MouseWheel { unit, delta, .. } = e {
-                    by -= f64::from(delta.y)
-                        * match unit {
-                            egui::MouseWheelUnit::Line => 3.0,
-                            egui::MouseWheelUnit::Page => fit as f64,
-                            egui::MouseWheelUnit::Point => f64::from(1.0 / ROW),
-                        };
-                }
-            }
-        });
-    }
+    let mut by = wheel(ui, &table, fit);
     if table.has_focus() {
         by += focus_keys(ui, &table, fit, count, selected, &mut done);
     }
@@ -193,23 +167,66 @@ pub(crate) fn table(
         }
     }
     if let Some(text) = cut {
-        egui::Tooltip::always_open(
-            ui.ctx().clone(),
-            ui.layer_id(),
-            table.id.with("cut"),
-            egui::PopupAnchor::Pointer,
-        )
-        .gap(14.0)
-        .show(|ui| {
-            ui.set_max_width(560.0);
-            ui.add(egui::Label::new(egui::RichText::new(text).monospace().size(11.5)).wrap());
-        });
+        whole_text(ui, &table, text);
     }
     if count == 0 {
         clip.text(body.center(), Align2::CENTER_CENTER, "nothing to show", crate::theme::small(), t.muted);
     }
     bar(ui, t, name, Rect::from_min_max(pos2(body.right() + 2.0, body.top()), full.max), count, fit, scroll);
     done
+}
+
+/// Draws the names of the columns.
+fn heads(ui: &Ui, t: &Tokens, columns: &[Column], full: Rect, head: Rect) {
+    let painter = ui.painter_at(full);
+    painter.rect_filled(head, 0.0, ui.visuals().faint_bg_color);
+    columns_of(columns, full).for_each(|(c, r)| {
+        let (at, align) = anchor(c, r.left(), r.right(), head.center().y);
+        painter.vline(r.right(), head.shrink(4.0).y_range(), Stroke::new(1.0, t.grid));
+        painter.with_clip_rect(r.with_min_y(head.top()).with_max_y(head.bottom())).text(
+            at,
+            align,
+            c.name,
+            crate::theme::small(),
+            t.muted,
+        );
+    });
+    painter.hline(full.x_range(), head.bottom(), Stroke::new(1.0, t.grid));
+}
+
+/// Rows that the wheel asks to move by.
+fn wheel(ui: &Ui, table: &Response, fit: usize) -> f64 {
+    let mut by = 0.0;
+    if table.contains_pointer() {
+        ui.input(|i| {
+            for e in &i.events {
+                if let egui::Event::MouseWheel { unit, delta, .. } = e {
+                    by -= f64::from(delta.y)
+                        * match unit {
+                            egui::MouseWheelUnit::Line => 3.0,
+                            egui::MouseWheelUnit::Page => fit as f64,
+                            egui::MouseWheelUnit::Point => f64::from(1.0 / ROW),
+                        };
+                }
+            }
+        });
+    }
+    by
+}
+
+/// Shows the text of a cell in which it does not fit.
+fn whole_text(ui: &Ui, table: &Response, text: String) {
+    egui::Tooltip::always_open(
+        ui.ctx().clone(),
+        ui.layer_id(),
+        table.id.with("cut"),
+        egui::PopupAnchor::Pointer,
+    )
+    .gap(14.0)
+    .show(|ui| {
+        ui.set_max_width(560.0);
+        ui.add(egui::Label::new(egui::RichText::new(text).monospace().size(11.5)).wrap());
+    });
 }
 
 /// The columns with the widths that the user gave them, by dragging the lines between their heads.
