@@ -17,9 +17,10 @@ use crate::command::Command;
 use crate::contain::Contained;
 use crate::doc::Doc;
 use crate::fmt;
-use crate::load::{Following, Job, Loading, Source};
+use crate::follow::Following;
+use crate::load::{Job, Loading, Source};
 use crate::panels::dialogs::{Chooser, Dialog, Outcome};
-use crate::panels::{Cx, details, dialogs, legend, start, status, tables, timeline, topbar};
+use crate::panels::{Cx, details, dialogs, legend, live, start, status, tables, timeline, topbar};
 use crate::session::Session;
 use crate::theme::{self, Tokens};
 use crate::{Input, ThemeChoice, ViewError, ViewOptions};
@@ -107,6 +108,27 @@ pub(crate) fn run(options: ViewOptions) -> Result<(), ViewError> {
     std::mem::replace(&mut *guard, Ok(()))
 }
 
+/// What a window has room for: the map is the last to go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Room {
+    legend: bool,
+    details: bool,
+    most_details: f32,
+    most_tables: f32,
+}
+
+impl Room {
+    /// For a window of this size, in points.
+    fn of(size: egui::Vec2) -> Self {
+        Self {
+            legend: size.y >= 640.0,
+            details: size.x >= 760.0,
+            most_details: (size.x * 0.4).clamp(260.0, 700.0),
+            most_tables: (size.y * 0.36 - 26.0).clamp(80.0, 600.0),
+        }
+    }
+}
+
 impl Viewer {
     /// Makes the viewer and starts to load the input of the options.
     pub(crate) fn new(ctx: &Context, options: ViewOptions, session: Session, inline: bool) -> Self {
@@ -173,6 +195,12 @@ impl Viewer {
     #[cfg(test)]
     pub(crate) fn wait_for(&mut self, loading: Loading) {
         self.page = Page::Loading(Box::new(loading));
+    }
+
+    /// Remembers an input that a test opens itself.
+    #[cfg(test)]
+    pub(crate) fn began(&mut self, job: Job) {
+        self.job = Some(job);
     }
 
     /// Opens files that the user chose or dropped.
@@ -312,20 +340,30 @@ impl Viewer {
             });
         });
         Panel::bottom("status").show(ui, |ui| status::show(ui, &mut cx));
-        if cx.doc.shown.details {
-            Panel::right("details").default_size(440.0).size_range(300.0..=700.0).show(ui, |ui| {
-                contained.show(ui, "Details", |ui| details::show(ui, &mut cx));
-            });
+        if cx.doc.live.is_some() {
+            Panel::bottom("live").show(ui, |ui| live::show(ui, &mut cx));
         }
-        if cx.doc.shown.tables {
-            Panel::bottom("tables").resizable(true).default_size(236.0).size_range(90.0..=600.0).show(
+        let room = Room::of(ui.ctx().content_rect().size());
+        if cx.doc.shown.details && room.details {
+            let most = room.most_details;
+            Panel::right("details").default_size(440.0f32.min(most)).size_range(260.0..=most).show(
                 ui,
                 |ui| {
-                    tables::show(ui, &mut cx, contained);
+                    contained.show(ui, "Details", |ui| details::show(ui, &mut cx));
                 },
             );
         }
-        if cx.doc.shown.legend {
+        if cx.doc.shown.tables {
+            let most = room.most_tables;
+            Panel::bottom("tables")
+                .resizable(true)
+                .default_size(236.0f32.min(most))
+                .size_range(80.0..=most)
+                .show(ui, |ui| {
+                    tables::show(ui, &mut cx, contained);
+                });
+        }
+        if cx.doc.shown.legend && room.legend {
             Panel::bottom("legend").show_separator_line(false).show(ui, |ui| legend::show(ui, tokens));
         }
         CentralPanel::default().show(ui, |ui| timeline::show(ui, &mut cx, contained));

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use mmuscope_replay::{
-    Attribution, AxisSegment, Entry, EntryId, EventIx, Shade, Span, State, Timeline, VmId,
+    Attribution, AxisSegment, Entry, EntryId, EventIx, Shade, Span, State, StateFilter, Timeline, VmId,
 };
 use mmuscope_trace::{Event, Trace};
 
@@ -137,6 +137,17 @@ impl Capture {
         })
     }
 
+    /// The rows of the frames `first..end`, as far as the axis has them; `None` if it has none of them.
+    pub(crate) fn rows_of(&self, vm: VmId, as_id: u8, first: u64, end: u64) -> Option<Range> {
+        let inside = self.segments(vm, as_id).iter().filter(|s| s.gfn_start < end && first < s.gfn_end);
+        let place = |s: &AxisSegment, gfn: u64| {
+            let part = (gfn.clamp(s.gfn_start, s.gfn_end) - s.gfn_start) as f64
+                / (s.gfn_end - s.gfn_start).max(1) as f64;
+            s.y_start + part * (s.y_end - s.y_start)
+        };
+        inside.map(|s| Range::new(place(s, first), place(s, end))).reduce(|a, b| Range::new(a.start, b.end))
+    }
+
     /// The guest frame at a row; `None` in a fold.
     pub(crate) fn gfn_at(&self, vm: VmId, as_id: u8, row: f64) -> Option<u64> {
         self.timeline.gfn_axis().space(vm, as_id)?.gfn_at(row)
@@ -173,12 +184,17 @@ impl Capture {
         }
     }
 
+    /// What the entries that cover some frames (the first, and one past the last) held at a time, as `mmuscope state` lists them.
+    pub(crate) fn state_of(&self, vm: VmId, as_id: u8, gfns: (u64, u64), t: u64) -> Vec<(Entry, Span)> {
+        let filter =
+            StateFilter { vm: Some(vm), as_id: Some(as_id), gfns: Some(gfns), ..StateFilter::default() };
+        self.timeline.state_at(t, &filter)
+    }
+
     /// The entry that says most about a frame at a time: the leaf that covers it, else the lowest entry that leads to it.
     pub(crate) fn pick(&self, vm: VmId, as_id: u8, gfn: u64, t: u64) -> Option<(Entry, Span)> {
-        self.timeline
-            .entries_at(vm, as_id, gfn)
+        self.state_of(vm, as_id, (gfn, gfn.saturating_add(1)), t)
             .into_iter()
-            .filter_map(|id| Some((self.timeline.entry(id), self.timeline.span_at(id, t)?)))
             .min_by_key(|(entry, span)| (rank(span), entry.level, std::cmp::Reverse(span.start)))
     }
 
@@ -223,7 +239,7 @@ impl Capture {
 }
 
 /// How little a span says about a page: 0 for present and MMIO leaves, then removed, nonpresent, unknown and tables.
-fn rank(span: &Span) -> u8 {
+pub(crate) fn rank(span: &Span) -> u8 {
     match span.state {
         State::Present | State::Mmio => 0,
         State::Removed => 1,

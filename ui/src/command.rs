@@ -37,6 +37,12 @@ pub(crate) enum Command {
     ClearCursors,
     NextSpace,
     Follow,
+    Pause,
+    Reconnect,
+    WindowAll,
+    WindowSecond,
+    WindowTen,
+    WindowMinute,
     ToggleDetails,
     ToggleTables,
     ToggleArea,
@@ -62,13 +68,15 @@ pub(crate) enum Group {
     File,
     Look,
     Go,
+    Live,
     Panels,
     Help,
 }
 
 impl Group {
     /// All groups in the order of the menu bar.
-    pub(crate) const ALL: [Self; 5] = [Self::File, Self::Look, Self::Go, Self::Panels, Self::Help];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::File, Self::Look, Self::Go, Self::Live, Self::Panels, Self::Help];
 
     /// Name of the menu.
     pub(crate) fn title(self) -> &'static str {
@@ -76,6 +84,7 @@ impl Group {
             Self::File => "File",
             Self::Look => "View",
             Self::Go => "Go",
+            Self::Live => "Live",
             Self::Panels => "Panels",
             Self::Help => "Help",
         }
@@ -289,11 +298,29 @@ pub(crate) const TABLE: &[Spec] = &[
     ),
     row(
         Command::Follow,
-        Group::Go,
+        Group::Live,
         "Follow the end",
         "Keep the newest events in view while a capture grows",
         &[key(Key::End)],
     ),
+    row(
+        Command::Pause,
+        Group::Live,
+        "Pause or go on",
+        "Halt the view of a growing capture, or let it go on; reading goes on meanwhile",
+        &[key(Key::Space)],
+    ),
+    row(
+        Command::Reconnect,
+        Group::Live,
+        "Reconnect",
+        "Follow the same input again from its beginning, after it has ended",
+        &[],
+    ),
+    row(Command::WindowAll, Group::Live, "Everything", "Follow the end with everything in view", &[]),
+    row(Command::WindowSecond, Group::Live, "Last second", "Follow the end with one second in view", &[]),
+    row(Command::WindowTen, Group::Live, "Last 10 seconds", "Follow the end with ten seconds in view", &[]),
+    row(Command::WindowMinute, Group::Live, "Last minute", "Follow the end with one minute in view", &[]),
     row(
         Command::ToggleDetails,
         Group::Panels,

@@ -5,8 +5,10 @@ use std::sync::{Arc, RwLock};
 use mmuscope_replay::{EntryId, EventIx, VmId};
 
 use crate::capture::Capture;
+use crate::follow::Live;
 use crate::panels::tables::Tables;
 use crate::picture::Pictures;
+use crate::probe::Probe;
 use crate::view::{History, Range, Selection};
 
 /// Shortest time that the view can show, in nanoseconds: two events of one CPU are farther apart.
@@ -77,6 +79,8 @@ pub(crate) struct Doc {
     pub(crate) cursors: [Option<f64>; 2],
     /// The place that was under the pointer in the last frame.
     pub(crate) hover: Hover,
+    /// What the map said of the place under the pointer in the last frame.
+    pub(crate) pointed: Option<Probe>,
     /// The corner, in screen points, at which a rectangle to zoom into was begun, and whether it covers frames as well as time.
     pub(crate) rubber: Option<(egui::Pos2, bool)>,
     /// Movement keys that are down.
@@ -87,6 +91,12 @@ pub(crate) struct Doc {
     pub(crate) lit: u64,
     /// Whether the view follows the newest events.
     pub(crate) follow: bool,
+    /// The stretch of time before the end that is held in view while it is followed, in nanoseconds, if the user chose one.
+    pub(crate) window: Option<f64>,
+    /// How following goes, where the trace is followed.
+    pub(crate) live: Option<Live>,
+    /// Why the input cannot be followed again after its end, if it cannot.
+    pub(crate) only_once: Option<String>,
     /// The part of the file that has been read, 0 to 1; `None` once all of it is read.
     pub(crate) reading: Option<f32>,
     /// Panels that are open.
@@ -109,11 +119,15 @@ impl Doc {
             pictures,
             cursors: [None; 2],
             hover: Hover::default(),
+            pointed: None,
             rubber: None,
             held: Vec::new(),
             tables: Tables::new(ctx, inline),
             lit: 0,
             follow,
+            window: None,
+            live: None,
+            only_once: None,
             reading: None,
             shown: Shown::default(),
         }
@@ -145,8 +159,19 @@ impl Doc {
         let time = time.within(cap.full_time(), MIN_TIME);
         // A user who moves away from the end does not want to follow it any more.
         self.follow = self.follow && time.end >= cap.full_time().end - 0.5;
+        // A user who zooms chooses another stretch.
+        self.window = self.window.filter(|w| (time.span() - w.min(cap.full_time().span())).abs() < 1.0);
         self.view.time = time;
         self.view.rows = rows.within(cap.full_rows(self.view.vm, self.view.as_id), MIN_ROWS);
+    }
+
+    /// Shows the newest events of a growing capture, with so much time before the end, or everything.
+    pub(crate) fn hold(&mut self, cap: &Capture, window: Option<f64>) {
+        let full = cap.full_time();
+        self.follow = cap.growing;
+        self.window = window;
+        let start = window.map_or(0.0, |w| (full.end - w).max(0.0));
+        self.show(cap, Range::new(start, full.end), self.view.rows);
     }
 
     /// Shows all frames of another address space.
@@ -224,16 +249,15 @@ impl Doc {
         let (a, b) = span.map_or((cap.rel(s.time), cap.rel(s.time)), |sp| {
             (cap.rel(sp.start), sp.end.map_or(full.end, |e| cap.rel(e)))
         });
-        let pages = s.entry.map(|e| cap.timeline.entry(e)).map_or(1, |e| e.pages());
-        let first = s.entry.map(|e| cap.timeline.entry(e)).map_or(s.gfn, |e| e.gfn);
-        let y0 = cap.row_of(self.view.vm, self.view.as_id, first).unwrap_or(self.view.rows.start);
-        let y1 = cap.row_of(self.view.vm, self.view.as_id, first + pages).unwrap_or(y0 + 1.0).max(y0);
-        let around = Range::new(y0, y1).padded(1.0);
-        let rows = if around.span() < 32.0 {
-            Range::new(around.centre() - 16.0, around.centre() + 16.0)
-        } else {
-            around
-        };
+        // An entry that holds no page may cover a whole guest; then only the selected frame was asked for.
+        let page = span.filter(crate::probe::is_page).and(s.entry).map(|e| cap.timeline.entry(e));
+        let (first, end) =
+            page.map_or((s.gfn, s.gfn.saturating_add(1)), |e| (e.gfn, e.gfn.saturating_add(e.pages())));
+        let rows = cap.rows_of(self.view.vm, self.view.as_id, first, end).map_or(self.view.rows, |r| {
+            let around = r.padded(1.0);
+            let half = (around.span() / 2.0).max(16.0);
+            Range::new(around.centre() - half, around.centre() + half)
+        });
         let time = Range::new(a, b.max(a + MIN_TIME)).padded(0.25);
         self.show(cap, time, rows);
     }

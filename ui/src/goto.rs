@@ -13,10 +13,15 @@ pub(crate) enum Place {
     Start,
     /// The end of the trace.
     End,
+    /// A stretch of time, in nanoseconds since the first event.
+    Times(f64, f64),
+    /// Guest frames: the first and the last.
+    Gfns(u64, u64),
 }
 
 /// Examples of places, for error messages.
-pub(crate) const HINT: &str = "1.5s  ·  gfn 0x1a2b  ·  gpa 0xfee00000  ·  #123  ·  end";
+pub(crate) const HINT: &str =
+    "1.5s  ·  0.3s-0.7s  ·  gfn 0x1a2b  ·  0x100-0x1ff  ·  gpa 0xfee00000  ·  #123  ·  end";
 
 /// Reads one place. The error says what can be typed.
 pub(crate) fn parse(text: &str) -> Result<Place, String> {
@@ -36,6 +41,9 @@ pub(crate) fn parse(text: &str) -> Result<Place, String> {
         "end" | "last" => return Ok(Place::End),
         "start" | "begin" | "first" => return Ok(Place::Start),
         _ => {}
+    }
+    if let Some(range) = range(&lower) {
+        return range;
     }
     if let Some(rest) = after(&["gfn", "page", "frame"]) {
         return mmuscope_units::frame(&rest)
@@ -63,6 +71,31 @@ pub(crate) fn parse(text: &str) -> Result<Place, String> {
         return mmuscope_units::frame(&lower).map(Place::Gfn).ok_or_else(|| format!("“{t}” is not a number"));
     }
     time(&lower).map(Place::Time).ok_or_else(|| format!("“{t}” is not understood; try {HINT}"))
+}
+
+/// Reads two places with a hyphen between them: two times (`0.3s-0.7s`) or two frames (`0x100-0x1ff`). `None` if it is no range.
+fn range(lower: &str) -> Option<Result<Place, String>> {
+    let words = ["gfn", "page", "frame"];
+    let named =
+        words.iter().find_map(|w| lower.strip_prefix(w)).map(|r| r.trim_start_matches([' ', '=', ':']));
+    let (a, b) = named.unwrap_or(lower).split_once('-')?;
+    let (a, b) = (a.trim(), b.trim());
+    if a.is_empty() || b.is_empty() {
+        return None;
+    }
+    if named.is_some() || a.starts_with("0x") || a.starts_with("0d") {
+        let (Some(from), Some(to)) = (mmuscope_units::frame(a), mmuscope_units::frame(b)) else {
+            return Some(Err(format!("“{lower}” is no range of guest frames: try 0x100-0x1ff")));
+        };
+        return Some(Ok(Place::Gfns(from.min(to), from.max(to))));
+    }
+    // `0.3-0.7s`: the unit at the end is that of both.
+    let unit = b.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let from = if a.ends_with(|c: char| c.is_ascii_digit()) { time(&format!("{a}{unit}")) } else { time(a) };
+    match (from, time(b)) {
+        (Some(from), Some(to)) => Some(Ok(Place::Times(from.min(to), from.max(to)))),
+        _ => Some(Err(format!("“{lower}” is no stretch of time: try 0.3s-0.7s"))),
+    }
 }
 
 /// Reads a time as `mmuscope_units` does, in nanoseconds: `1.5s`, `20 ms`, `12us`; a number without a unit is in seconds.
@@ -93,6 +126,12 @@ mod tests {
             ("gpa 0xfee00123", Place::Gfn(0xfee00)),
             ("#1,234", Place::Event(1234)),
             ("event 7", Place::Event(7)),
+            ("0.3s-0.7s", Place::Times(3e8, 7e8)),
+            ("0.3-0.7s", Place::Times(3e8, 7e8)),
+            ("20 - 10 ms", Place::Times(1e7, 2e7)),
+            ("1-2", Place::Times(1e9, 2e9)),
+            ("0x100-0x1ff", Place::Gfns(0x100, 0x1ff)),
+            ("gfn 100-1ff", Place::Gfns(0x100, 0x1ff)),
             ("end", Place::End),
             ("Start", Place::Start),
         ] {
@@ -102,8 +141,19 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_says_what_would_be() {
-        for text in ["", "gfn", "gfn xyz", "tomorrow", "-3s", "#x", "0xg", "nan", "gfn 0xffffffffffffffffff"]
-        {
+        for text in [
+            "",
+            "gfn",
+            "gfn xyz",
+            "tomorrow",
+            "-3s",
+            "1s-x",
+            "0x10-zz",
+            "#x",
+            "0xg",
+            "nan",
+            "gfn 0xffffffffffffffffff",
+        ] {
             let e = parse(text).expect_err(text);
             assert!(e.len() > 10, "{text}: {e}");
         }

@@ -1,15 +1,15 @@
-//! [`Loading`] and [`Following`]: the thread that reads and replays a trace, and the one that appends to a capture that still grows.
+//! [`Loading`]: the thread that reads and replays a trace.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use mmuscope_replay::{Glimpse, LayoutOverride, ReplayOptions, Timeline, replay};
 use mmuscope_trace::{Error, Follower, POLL_EVENTS, Progress, ReadOptions, Trace};
 
-use crate::capture::{self, Capture};
+use crate::capture::Capture;
 
 /// The input of a load.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,95 +226,4 @@ fn first_look(path: &Path, options: &ReadOptions) -> Result<(Trace, Follower), S
     // Dropping the load cancels its progress, which must not stop the follower.
     follower.report_to(None);
     Ok((trace, follower))
-}
-
-/// The thread that appends to a growing capture.
-pub(crate) struct Following {
-    stop: Arc<Progress>,
-    message: mpsc::Receiver<String>,
-}
-
-/// Time between two looks at a file for more: short enough that nobody sees a delay, long enough that an idle file costs nothing.
-const POLL: Duration = Duration::from_millis(100);
-
-/// Number of events that are replayed while the capture is locked, which takes about 20 ms.
-const BIT: usize = 100_000;
-
-impl Following {
-    /// Starts the thread, which calls `wake` whenever the capture has grown.
-    pub(crate) fn start(
-        capture: &Arc<RwLock<Capture>>,
-        mut follower: Follower,
-        wake: impl Fn() + Send + 'static,
-    ) -> Result<Self, String> {
-        let stop = Arc::new(Progress::default());
-        let (send, message) = mpsc::channel();
-        let (halt, capture) = (Arc::clone(&stop), Arc::clone(capture));
-        follower.report_to(Some(Arc::clone(&stop)));
-        std::thread::Builder::new()
-            .name("mmuscope-follow".to_owned())
-            .spawn(move || {
-                let follow = || append(&capture, &mut follower, &halt.cancelled, &wake);
-                let ended = catch_unwind(AssertUnwindSafe(follow))
-                    .unwrap_or_else(|_| Err("following failed: this is a bug in mmuscope".to_owned()));
-                // However following ended, the capture does not grow any more, and the window must show that.
-                let mut cap = capture.write().unwrap_or_else(PoisonError::into_inner);
-                cap.growing = false;
-                cap.version += 1;
-                drop(cap);
-                if let Err(e) = ended {
-                    send.send(e).ok();
-                }
-                wake();
-            })
-            .map_err(|e| format!("cannot start a thread to follow with: {e}"))?;
-        Ok(Self { stop, message })
-    }
-
-    /// Why following ended, if it failed.
-    pub(crate) fn message(&self) -> Option<String> {
-        self.message.try_recv().ok()
-    }
-}
-
-/// Appends events to the capture until the input ends or `halt` is set.
-fn append(
-    capture: &Arc<RwLock<Capture>>,
-    follower: &mut Follower,
-    halt: &AtomicBool,
-    wake: &(impl Fn() + Send),
-) -> Result<(), String> {
-    // The copy shares its packed events with the capture, so that reading needs no lock.
-    let mut trace = capture::read(capture).trace.clone();
-    while !halt.load(Ordering::Relaxed) && !follower.is_done() {
-        let more = match follower.poll(&mut trace) {
-            Ok(n) => n,
-            Err(Error::Cancelled) => return Ok(()),
-            Err(e) => return Err(e.to_string()),
-        };
-        let mut left = more > 0;
-        while left && !halt.load(Ordering::Relaxed) {
-            // Many events are appended in parts, so that the window can draw in between.
-            let mut guard = capture.write().unwrap_or_else(PoisonError::into_inner);
-            let cap = &mut *guard;
-            cap.trace = trace.clone();
-            left = cap.timeline.extend_some(&cap.trace, BIT);
-            cap.version += 1;
-            drop(guard);
-            wake();
-        }
-        if follower.is_done() {
-            // Some facts are known only at the end of the input: losses, how the recording ended.
-            capture.write().unwrap_or_else(PoisonError::into_inner).trace.info = trace.info.clone();
-        } else if more < POLL_EVENTS {
-            std::thread::sleep(POLL);
-        }
-    }
-    Ok(())
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
 }

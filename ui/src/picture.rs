@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 
 use egui::{Color32, ColorImage};
 use mmuscope_analysis::visual::{self, RasterOptions, Theme, Visual};
-use mmuscope_replay::{Bin, Counts, MapImage, MapQuery, SeriesKind, Shade, VmId};
+use mmuscope_replay::{Bin, Counts, MapImage, MapQuery, SeriesKind, Shade, State, VmId};
 
 use crate::capture::{self, Capture};
 use crate::view::Range;
@@ -110,8 +110,20 @@ pub(crate) fn compute(capture: &Arc<RwLock<Capture>>, w: Wanted) -> Picture {
 }
 
 /// Number of entries in a state, or bytes that they cover, as the area shows it.
+///
+/// Removed entries are no memory: a table of them would cover gigabytes and flatten everything else.
 pub(crate) fn amount(counts: &Counts, shade: Shade, memory: bool) -> f64 {
-    if memory { counts.bytes(shade) as f64 } else { counts.total(shade) as f64 }
+    match (memory, shade) {
+        (true, Shade::Removed) => 0.0,
+        (true, _) => counts.bytes(shade) as f64,
+        (false, _) => counts.total(shade) as f64,
+    }
+}
+
+/// The part of the present memory, 0 to 1, that is only known from stale entries.
+pub(crate) fn stale_part(counts: &Counts) -> f64 {
+    let present = counts.present_bytes(None);
+    if present == 0 { 0.0 } else { (counts.stale_bytes(None) as f64 / present as f64).min(1.0) }
 }
 
 fn area(counts: Vec<Counts>, w: &Wanted) -> Area {
@@ -135,10 +147,17 @@ fn area(counts: Vec<Counts>, w: &Wanted) -> Area {
             // Every state that occurs gets at least one pixel, so that one MMIO page among thousands is seen.
             let until = ((below / top * height as f64).round() as usize).max(filled + 1).min(height);
             let style = visual.shade_style(shade);
+            // The stale part of what is present is faint here, too; it is drawn on top.
+            let part = if shade.state() == State::Present { stale_part(c) } else { 0.0 };
+            let faint = until - ((until - filled) as f64 * part).round() as usize;
             for y in filled..until {
                 let row = height - 1 - y;
                 let s = w.scale.max(1);
-                pixels[row * width + x] = color(style.pixel(w.theme, false, x as u32 / s, row as u32 / s));
+                let mut here = style.pixel(w.theme, false, x as u32 / s, row as u32 / s);
+                if y >= faint {
+                    here = here.over(back, visual.overlay.stale_opacity);
+                }
+                pixels[row * width + x] = color(here);
             }
             filled = until;
         }

@@ -103,7 +103,27 @@ pub(crate) fn filter_events(
         return Ok((from..to).map(|i| i as EventIx).collect());
     }
     let filter = Filter::new(text, &EVENTS).map_err(|e| e.to_string())?;
-    let whose = cap.whose();
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // A thread costs more than it gains on few events.
+    let part = (to - from).div_ceil(threads).max(20_000);
+    let parts: Vec<(usize, usize)> = (from..to).step_by(part).map(|a| (a, (a + part).min(to))).collect();
+    if let [(a, b)] = parts[..] {
+        return Ok(matching(cap, &filter, a, b));
+    }
+    let found: Vec<Vec<EventIx>> = std::thread::scope(|scope| {
+        let filter = &filter;
+        let started: Vec<_> =
+            parts.iter().map(|&(a, b)| scope.spawn(move || matching(cap, filter, a, b))).collect();
+        started
+            .into_iter()
+            .map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    Ok(found.concat())
+}
+
+/// Numbers of the events `from..to` that pass a filter.
+fn matching(cap: &Capture, filter: &Filter, from: usize, to: usize) -> Vec<EventIx> {
     let mut rows = Rows::new(&EVENTS);
     let mut out = Vec::new();
     let mut first = from;
@@ -112,12 +132,12 @@ pub(crate) fn filter_events(
         out.extend(hits.iter().enumerate().filter(|(_, hit)| **hit).map(|(i, _)| (first + i) as EventIx));
         first += hits.len();
     };
-    for (id, e) in (from as u64..).zip(store.range(from..to)) {
-        events::push(&mut rows, id, &e, &cap.trace.strings, whose, cap.start());
+    for (id, e) in (from as u64..).zip(cap.trace.events.range(from..to)) {
+        events::push(&mut rows, id, &e, &cap.trace.strings, cap.whose(), cap.start());
         if rows.is_full() {
             flush(&mut rows);
         }
     }
     flush(&mut rows);
-    Ok(out)
+    out
 }

@@ -69,6 +69,8 @@ pub(crate) struct Feed {
     /// When the oldest byte came that was not passed on yet.
     since: Option<Instant>,
     patience: Duration,
+    /// When a round was passed on after which no other came. A reader releases the events of a round with the next one, so that one is owed.
+    owed: Option<Instant>,
     to: Option<Sender<Work>>,
     empty: Receiver<Vec<u8>>,
     shared: Arc<Shared>,
@@ -116,7 +118,11 @@ fn work<W: Write>(
                 // At the end, nobody takes the used buffer back.
                 let _ = used.send(piece);
             }
-            Work::Plain(records) => capture.plain(&records),
+            Work::Plain(records) => {
+                capture.plain(&records);
+                // Somebody who watches a quiet recording sees it at once.
+                capture.flush()?;
+            }
             Work::Round(events) => {
                 capture.end_round()?;
                 shared.events.store(events, Ordering::Relaxed);
@@ -151,6 +157,7 @@ impl Feed {
             piece,
             since: None,
             patience,
+            owed: None,
             to: Some(send),
             empty,
             shared,
@@ -186,11 +193,15 @@ impl Feed {
     }
 
     /// Ends a pass over all rings, by which there were `events` events in total. It is passed on when enough bytes have gathered, or when they
-    /// have waited long enough.
+    /// have waited long enough. When nothing comes after it, an empty round follows, without which a reader would hold the last events back.
     pub(crate) fn end_round(&mut self, events: u64) {
         if self.piece.len() >= PIECE / 2 || self.since.is_some_and(|s| s.elapsed() >= self.patience) {
             self.hand_on();
             self.since = None;
+            self.owed = Some(Instant::now());
+            self.send(Work::Round(events));
+        } else if self.piece.is_empty() && self.owed.is_some_and(|s| s.elapsed() >= self.patience) {
+            self.owed = None;
             self.send(Work::Round(events));
         }
     }
@@ -375,13 +386,24 @@ mod tests {
         std::thread::sleep(Duration::from_millis(25));
         assert_eq!(len(&disk), head, "nobody has handed it on");
         feed.end_round(1);
-        for _ in 0..500 {
-            if len(&disk) == head + 72 {
-                return;
+        let wait_for = |n: usize, what: &str| {
+            for _ in 0..500 {
+                if len(&disk) == head + n {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
             }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{} bytes instead of a record and the end of a round", len(&disk) - head);
+            panic!("{} bytes instead of {what}", len(&disk) - head);
+        };
+        wait_for(72, "a record and the end of a round");
+        // Nothing comes after it. A reader releases the events of a round when it sees the next.
+        std::thread::sleep(Duration::from_millis(25));
+        feed.end_round(1);
+        wait_for(80, "another end of a round");
+        std::thread::sleep(Duration::from_millis(25));
+        feed.end_round(1);
+        feed.settle(1);
+        assert_eq!(len(&disk), head + 88, "one round for settling, and none for the quiet");
     }
 
     #[test]

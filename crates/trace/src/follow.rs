@@ -1,11 +1,13 @@
 //! Following a recording that is still being written, from a growing file or a pipe. The main type is [`Follower`]; the viewer polls it.
 
+mod bytes;
+mod whole;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::assemble::Assembler;
 use crate::error::Error;
@@ -17,15 +19,32 @@ use crate::perf::PerfReader;
 use crate::reader::{BATCH, Cx, Progress, ReadOptions, Reader};
 use crate::sniff::{self, Kind};
 use crate::text::TextReader;
+use bytes::{Bytes, Channel, Counted, Stamp};
+use whole::{Collected, Watched};
 
 /// Roughly the most events that one call of [`Follower::poll`] reads, so that the call returns even when the writer is as fast as the
 /// reader.
 pub const POLL_EVENTS: usize = 500_000;
 
+/// Where following an input has got to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing can be read yet; the sentence says what is waited for.
+    Waiting(String),
+    /// Events are appended as they come.
+    Growing,
+    /// The format can only be read as a whole. What the pipe brings is put aside until it ends.
+    Collecting,
+    /// The format can only be read as a whole. It is read again whenever the file has changed; the sentence says why.
+    Watching(String),
+    /// Nothing more comes; the sentence says why.
+    Ended(String),
+}
+
 /// Follows one input and appends its events to a trace.
 ///
-/// Texts and the pipe form of perf.data, which mmuscope's recorder writes, grow event by event. Other formats have their index at the end;
-/// such a file is read once, as it is.
+/// Texts and the pipe form of perf.data, which mmuscope's recorder writes, grow event by event. Other formats have their index at the end:
+/// from a pipe they are collected and read when the pipe ends, and a file is read again whenever it has changed.
 pub struct Follower {
     path: PathBuf,
     opts: ReadOptions,
@@ -34,8 +53,16 @@ pub struct Follower {
     file: FileInfo,
     state: State,
     closed: Arc<AtomicBool>,
-    /// The recorder has written that it ended. The next call reads what it wrote last, and is the last one.
-    end_is_written: bool,
+    /// The number of bytes that have been read.
+    bytes: Arc<AtomicU64>,
+    /// The file that is read, to see whether another one has taken its name.
+    stamp: Option<Stamp>,
+    /// Goes up whenever a trace is replaced by another instead of appended to.
+    replaced: u64,
+    /// Why nothing more comes.
+    reason: String,
+    /// The recorder has written that it ended, and why. The next call reads what it wrote last, and is the last one.
+    end_is_written: Option<String>,
     /// The reader has reached the end of its input, but may still hold events.
     ended: bool,
     done: bool,
@@ -45,67 +72,81 @@ pub struct Follower {
 const RECORD_END: &str = "record.end";
 
 enum State {
+    /// There is no such file yet.
+    Missing,
     /// There is not enough input yet to recognise the format.
     Waiting {
-        input: Box<dyn Read + Send>,
+        input: Bytes,
         head: Vec<u8>,
-        is_file: bool,
     },
     Growing(Box<dyn Reader>),
-    /// The next call reads the whole input.
-    Whole,
+    /// A file or folder that is read as a whole, and read again when it changes.
+    Whole(Watched),
+    /// A pipe whose content is put aside, to be read as a whole.
+    Collecting(Collected),
     Done,
 }
 
 impl Follower {
-    /// Opens a path; `-` is standard input. The file may still be empty.
+    /// Opens a path; `-` is standard input. The file may still be empty, and need not exist yet if its folder does.
     pub fn open(path: &Path, opts: &ReadOptions) -> Result<Self, Error> {
-        let closed = Arc::new(AtomicBool::new(false));
-        let mut is_file = false;
-        let input: Box<dyn Read + Send> = if path.as_os_str() == "-" {
-            Box::new(Channel::new(Box::new(io::stdin()), Arc::clone(&closed)))
-        } else {
-            let file = File::open(path).map_err(|e| Error::io(path, e))?;
-            let meta = file.metadata().map_err(|e| Error::io(path, e))?;
-            is_file = meta.is_file();
-            if is_file || meta.is_dir() {
-                Box::new(file)
-            } else {
-                Box::new(Channel::new(Box::new(file), Arc::clone(&closed)))
-            }
-        };
-        let state =
-            if path.is_dir() { State::Whole } else { State::Waiting { input, head: Vec::new(), is_file } };
-        Ok(Self {
+        let mut follower = Self::new(path, opts);
+        if path.as_os_str() == "-" {
+            follower.state =
+                State::Waiting { input: follower.channel(Box::new(io::stdin())), head: Vec::new() };
+            return Ok(follower);
+        }
+        match follower.open_file() {
+            Err(Error::NotFound { .. }) if folder(path).is_dir() => {}
+            opened => opened?,
+        }
+        Ok(follower)
+    }
+
+    /// Follows any stream of bytes.
+    pub fn from_stream(input: Box<dyn Read + Send>, name: &Path, opts: &ReadOptions) -> Self {
+        let mut follower = Self::new(name, opts);
+        follower.state = State::Waiting { input: follower.channel(input), head: Vec::new() };
+        follower
+    }
+
+    fn new(path: &Path, opts: &ReadOptions) -> Self {
+        Self {
             path: path.to_path_buf(),
             opts: opts.clone(),
             cx: Cx::new(opts),
             asm: Assembler::new(false).unsorted(),
             file: FileInfo { path: path.to_path_buf(), ..FileInfo::default() },
-            state,
-            closed,
-            end_is_written: false,
-            ended: false,
-            done: false,
-        })
-    }
-
-    /// Follows any stream of bytes.
-    pub fn from_stream(input: Box<dyn Read + Send>, name: &Path, opts: &ReadOptions) -> Self {
-        let closed = Arc::new(AtomicBool::new(false));
-        let input = Box::new(Channel::new(input, Arc::clone(&closed)));
-        Self {
-            path: name.to_path_buf(),
-            opts: opts.clone(),
-            cx: Cx::new(opts),
-            asm: Assembler::new(false).unsorted(),
-            file: FileInfo { path: name.to_path_buf(), ..FileInfo::default() },
-            state: State::Waiting { input, head: Vec::new(), is_file: false },
-            closed,
-            end_is_written: false,
+            state: State::Missing,
+            closed: Arc::default(),
+            bytes: Arc::default(),
+            stamp: None,
+            replaced: 0,
+            reason: String::new(),
+            end_is_written: None,
             ended: false,
             done: false,
         }
+    }
+
+    fn channel(&self, input: Box<dyn Read + Send>) -> Bytes {
+        Bytes::Pipe(Channel::new(input, Arc::clone(&self.closed), Arc::clone(&self.bytes)))
+    }
+
+    fn open_file(&mut self) -> Result<(), Error> {
+        let path = &self.path;
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let meta = file.metadata().map_err(|e| Error::io(path, e))?;
+        self.state = if meta.is_dir() {
+            State::Whole(Watched::default())
+        } else if meta.is_file() {
+            self.stamp = Some(Stamp::of(&meta));
+            let input = Counted { input: file, bytes: Arc::clone(&self.bytes) };
+            State::Waiting { input: Bytes::File(input), head: Vec::new() }
+        } else {
+            State::Waiting { input: self.channel(Box::new(file)), head: Vec::new() }
+        };
+        Ok(())
     }
 
     /// Changes where progress is reported and who may cancel. A caller that passes a follower on should give it a progress of its own, so that
@@ -115,36 +156,83 @@ impl Follower {
         self.opts.progress = progress;
     }
 
-    /// Whether nothing more can come: the pipe was closed, the recorder has written the end of the capture, or the file is of a format that
-    /// does not grow.
+    /// Whether nothing more can come: the pipe was closed, the recorder has written the end of the capture, or another file has taken the
+    /// name of the one that was read.
     pub fn is_done(&self) -> bool {
         self.done
     }
 
+    /// Where following has got to.
+    pub fn stage(&self) -> Stage {
+        if self.done {
+            return Stage::Ended(self.reason.clone());
+        }
+        let path = self.path.display();
+        match &self.state {
+            State::Missing => Stage::Waiting(format!("{path} does not exist yet")),
+            State::Waiting { head, .. } if !head.is_empty() => {
+                Stage::Waiting(format!("{} bytes have come, too few to see what they are", head.len()))
+            }
+            State::Waiting { .. } if self.stamp.is_some() => Stage::Waiting(format!("{path} is still empty")),
+            State::Waiting { .. } => Stage::Waiting("nothing has been written yet".to_owned()),
+            State::Growing(_) => Stage::Growing,
+            State::Collecting(_) => Stage::Collecting,
+            State::Whole(w) => Stage::Watching(w.why(&self.path)),
+            State::Done => Stage::Ended(self.reason.clone()),
+        }
+    }
+
+    /// The number of bytes that have been read so far, as they are in the input.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// A number that goes up whenever [`poll`](Self::poll) has replaced the trace by another one, instead of appending to it.
+    pub fn replaced(&self) -> u64 {
+        self.replaced
+    }
+
     /// Appends what has come since the last call to the trace, updates its info and returns the number of new events. If that is
-    /// [`POLL_EVENTS`] or more, there may be more already. It never waits. The caller must pass the same trace each time.
+    /// [`POLL_EVENTS`] or more, there may be more already. It does not wait for input. The caller must pass the same trace each time.
     pub fn poll(&mut self, trace: &mut Trace) -> Result<usize, Error> {
+        let polled = self.poll_once(trace);
+        if let Err(e) = &polled
+            && !matches!(e, Error::Cancelled)
+        {
+            self.reason = e.to_string();
+        }
+        polled
+    }
+
+    fn poll_once(&mut self, trace: &mut Trace) -> Result<usize, Error> {
         if self.done {
             return Ok(0);
         }
+        if matches!(self.state, State::Missing) {
+            match self.open_file() {
+                Err(Error::NotFound { .. }) => return Ok(0),
+                opened => opened?,
+            }
+        }
         // This is read before the input, so that everything written before the end is read by this call.
-        let closed = self.closed.load(Ordering::Acquire) || self.end_is_written;
+        let gone = if matches!(self.state, State::Whole(_)) { None } else { self.replaced_file() };
+        let closed = self.closed.load(Ordering::Acquire) || self.end_is_written.is_some() || gone.is_some();
         self.recognise(closed)?;
         match &mut self.state {
-            State::Waiting { .. } | State::Done => Ok(0),
-            State::Whole => {
-                *trace = Trace::load(std::slice::from_ref(&self.path), &self.opts)?;
-                trace.info.notes.push(format!(
-                    "{} is read as it is now and not followed: {} has its index at its end. What can be followed are texts and perf.data in \
-                     pipe form (mmuscope record, perf record -o -)",
-                    self.path.display(),
-                    match trace.info.files.first() {
-                        Some(f) if f.compression != Compression::None => "a compressed file".to_owned(),
-                        Some(f) => f.kind.to_string(),
-                        None => "it".to_owned(),
-                    }
-                ));
+            State::Missing | State::Waiting { .. } | State::Done => Ok(0),
+            State::Whole(watched) => {
+                let Some(read) = watched.read_if_changed(&self.path, &self.opts)? else { return Ok(0) };
+                *trace = read;
+                self.replaced += 1;
+                self.bytes.store(trace.info.files.iter().map(|f| f.size).sum(), Ordering::Relaxed);
+                Ok(trace.events.len())
+            }
+            State::Collecting(collected) => {
+                let Some(read) = collected.take()? else { return Ok(0) };
+                *trace = read;
+                self.replaced += 1;
                 self.done = true;
+                "the writer has closed the pipe".clone_into(&mut self.reason);
                 self.state = State::Done;
                 Ok(trace.events.len())
             }
@@ -186,7 +274,15 @@ impl Follower {
                 reader.inside(&mut inside);
                 finish(&mut info, vec![self.file.clone()], &inside, &self.asm, &mut self.cx);
                 self.cx.damage.truncate(listed);
-                self.end_is_written = info.host.facts.iter().any(|(key, _)| key == RECORD_END);
+                self.end_is_written = info.host.facts.iter().find(|f| f.0 == RECORD_END).map(|f| f.1.clone());
+                self.reason = match (&self.end_is_written, gone) {
+                    (Some(why), _) => format!("the recorder ended: {why}"),
+                    (None, Some(gone)) => gone,
+                    (None, None) if info.host.tool.as_deref().is_some_and(|t| t.starts_with("mmuscope")) => {
+                        "the pipe was closed before the recorder wrote its end".to_owned()
+                    }
+                    (None, None) => "the writer has closed the pipe".to_owned(),
+                };
                 trace.info = info;
                 std::mem::swap(&mut self.cx.strings, &mut trace.strings);
                 result?;
@@ -195,9 +291,23 @@ impl Follower {
         }
     }
 
+    /// Says that another file has taken the name of the one that is read, or that it was cut, if so.
+    fn replaced_file(&self) -> Option<String> {
+        let was = self.stamp?;
+        let path = self.path.display();
+        match std::fs::metadata(&self.path) {
+            Ok(now) if !Stamp::of(&now).same_file(was) => {
+                Some(format!("{path} was replaced by another file"))
+            }
+            Ok(now) if now.len() < self.bytes() => Some(format!("{path} was written anew")),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Some(format!("{path} was removed")),
+            _ => None,
+        }
+    }
+
     /// Reads the first bytes until they show the format.
     fn recognise(&mut self, closed: bool) -> Result<(), Error> {
-        let State::Waiting { input, head, is_file } = &mut self.state else { return Ok(()) };
+        let State::Waiting { input, head } = &mut self.state else { return Ok(()) };
         let mut buf = [0; 4096];
         while head.len() < HEAD {
             match input.read(&mut buf) {
@@ -211,33 +321,30 @@ impl Follower {
         if head.is_empty() && !closed {
             return Ok(());
         }
-        let whole = *is_file && sniff::compression(head) != Compression::None;
-        let kind = if whole { None } else { Some(sniff::kind(head, &self.path)) };
+        let compressed = sniff::compression(head) != Compression::None;
+        let kind = if compressed { None } else { Some(sniff::kind(head, &self.path)) };
         let kind = match kind {
-            None => {
-                self.state = State::Whole;
-                return Ok(());
-            }
-            Some(Ok(k)) => k,
+            None => None,
+            Some(Ok(k)) => Some(k),
             // The input has only comments or half a line so far; more input will show what it is.
             Some(Err(_)) if !closed && head.len() < HEAD && !sniff::is_binary(head) => return Ok(()),
             Some(Err(_)) if !closed && head.len() < 16 => return Ok(()),
             Some(Err(e)) => return Err(e),
         };
-        if kind == Kind::PerfPipe && head.len() < 16 && !closed {
+        if matches!(kind, Some(Kind::PerfPipe | Kind::PerfFile)) && head.len() < 16 && !closed {
             return Ok(());
         }
-        let State::Waiting { input, head, is_file } = std::mem::replace(&mut self.state, State::Done) else {
+        let State::Waiting { input, head } = std::mem::replace(&mut self.state, State::Done) else {
             return Ok(());
         };
         self.state = match kind {
-            Kind::Text(k) => {
+            Some(Kind::Text(k)) => {
                 self.file.kind = k;
                 self.asm = Assembler::new(true).unsorted();
                 let input = Box::new(io::Cursor::new(head).chain(input));
                 State::Growing(Box::new(TextReader::new(self.path.clone(), k, input).growing()))
             }
-            Kind::PerfPipe => {
+            Some(Kind::PerfPipe) => {
                 self.file.kind = FormatKind::PerfPipe;
                 let head = head.get(16..).unwrap_or(&[]).to_vec();
                 let input = Box::new(io::Cursor::new(head).chain(input));
@@ -245,79 +352,21 @@ impl Follower {
                     PerfReader::records(input, &self.path, FormatKind::PerfPipe, 16).growing(),
                 ))
             }
-            _ if is_file => State::Whole,
-            _ => {
-                return Err(Error::Unsupported {
-                    path: self.path.clone(),
-                    what: "this kind of trace has its index at the end and cannot be followed through a pipe"
-                        .to_owned(),
-                    next: "save it and give the file".to_owned(),
-                });
-            }
+            _ => match input {
+                Bytes::File(_) => State::Whole(Watched::default()),
+                Bytes::Pipe(channel) => {
+                    State::Collecting(Collected::start(head, channel, &self.path, &self.opts)?)
+                }
+            },
         };
         Ok(())
     }
 }
 
-/// A pipe that a thread of its own reads, so that the caller never waits.
-struct Channel {
-    from: Receiver<Vec<u8>>,
-    piece: Vec<u8>,
-    at: usize,
-}
-
-impl Channel {
-    fn new(mut input: Box<dyn Read + Send>, closed: Arc<AtomicBool>) -> Self {
-        // The channel is bounded: a writer that is faster than the reader has to wait, as with a pipe.
-        let (to, from) = mpsc::sync_channel::<Vec<u8>>(64);
-        let closing = Closing(closed);
-        std::thread::spawn(move || {
-            // It is dropped even if this thread panics, so that nobody waits for bytes that cannot come.
-            let _closing = closing;
-            let mut buf = vec![0; 64 << 10];
-            loop {
-                match input.read(&mut buf) {
-                    Ok(0) => break,
-                    Ok(n) => {
-                        if to.send(buf[..n].to_vec()).is_err() {
-                            break;
-                        }
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => break,
-                }
-            }
-            // The channel is closed first, so that the last piece is there before the end is signalled.
-            drop(to);
-        });
-        Self { from, piece: Vec::new(), at: 0 }
-    }
-}
-
-/// Signals the end of the input when it is dropped.
-struct Closing(Arc<AtomicBool>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
-impl Read for Channel {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.at >= self.piece.len() {
-            match self.from.try_recv() {
-                Ok(p) => {
-                    self.piece = p;
-                    self.at = 0;
-                }
-                Err(TryRecvError::Empty) => return Err(io::ErrorKind::WouldBlock.into()),
-                Err(TryRecvError::Disconnected) => return Ok(0),
-            }
-        }
-        let n = buf.len().min(self.piece.len() - self.at);
-        buf[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
-        self.at += n;
-        Ok(n)
+/// The folder of a path.
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
     }
 }

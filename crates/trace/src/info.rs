@@ -235,6 +235,19 @@ impl Vendor {
     }
 }
 
+/// What mmuscope's recorder last wrote about itself while it recorded, in the fact `recorder.now`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RecorderNow {
+    /// The number of events taken from the rings by then.
+    pub events: u64,
+    /// The number of events that the rings had reported as lost by then.
+    pub lost: u64,
+    /// How full the fullest ring was lately, in percent.
+    pub ring: f64,
+    /// The CPU time of the recorder lately, in percent of one CPU.
+    pub cpu: f64,
+}
+
 /// The recording host. A fact is present only if the file has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {
@@ -273,6 +286,23 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
+    /// What the recorder last wrote about itself, if it is mmuscope's and the capture was written while somebody could watch it.
+    pub fn recorder_now(&self) -> Option<RecorderNow> {
+        let text = &self.facts.iter().rev().find(|f| f.0 == "recorder.now")?.1;
+        let mut now = RecorderNow::default();
+        let mut words = text.split(' ');
+        while let (Some(name), Some(value)) = (words.next(), words.next()) {
+            match name {
+                "events" => now.events = value.parse().ok()?,
+                "lost" => now.lost = value.parse().ok()?,
+                "ring" => now.ring = value.parse().ok()?,
+                "cpu" => now.cpu = value.parse().ok()?,
+                _ => {}
+            }
+        }
+        Some(now)
+    }
+
     /// Sets vendor, family, model and stepping from perf's `vendor,family,model,stepping`.
     pub(crate) fn set_cpuid(&mut self, s: &str) {
         let mut parts = s.split(',');

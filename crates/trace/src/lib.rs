@@ -52,7 +52,7 @@ pub use mmuscope_snapshot as snapshot;
 
 pub use error::Error;
 pub use event::*;
-pub use follow::{Follower, POLL_EVENTS};
+pub use follow::{Follower, POLL_EVENTS, Stage};
 pub use info::*;
 pub use load::{Sink, Trace, stream};
 pub use perf::probes::ARGUMENT_REGISTERS;

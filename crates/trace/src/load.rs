@@ -82,6 +82,13 @@ impl Trace {
         load(reader, cx)
     }
 
+    /// Reads an input that is open already.
+    pub(crate) fn from_input(input: Input, opts: &ReadOptions) -> Result<Self, Error> {
+        let mut cx = context(opts)?;
+        let reader = reader_of(input, &mut cx, false)?;
+        load(reader, cx)
+    }
+
     /// Reads text, for instance a pasted one: its last line counts even without a line end.
     pub fn from_text(text: &str) -> Result<Self, Error> {
         let mut cx = Cx::new(&ReadOptions::default());

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use egui::Context;
+use mmuscope_trace::Stage;
 
 use super::{Page, Viewer};
 use crate::ViewError;
 use crate::capture::{self, Capture};
 use crate::doc::Doc;
-use crate::load::{Following, Loaded, News};
+use crate::follow::{self, Following, Live};
+use crate::load::{Loaded, News};
 use crate::panels::{Cx, topbar};
 use crate::theme::Tokens;
 use crate::view::Range;
@@ -25,9 +27,11 @@ impl Viewer {
         let inline = self.inline && !loaded.capture.growing;
         let mut doc = Doc::new(loaded.capture, ctx, inline);
         doc.shown = self.session.shown;
+        doc.only_once = self.job.as_ref().and_then(|j| follow::again(&j.source).err());
         if let Some(follower) = loaded.follower {
             let wake = ctx.clone();
-            match Following::start(&doc.capture, follower, move || wake.request_repaint()) {
+            let layout = self.job.as_ref().map(|j| j.layout.clone()).unwrap_or_default();
+            match Following::start(&doc.capture, follower, layout, move || wake.request_repaint()) {
                 Ok(f) => self.following = Some(f),
                 Err(e) => self.toast(e, true),
             }
@@ -60,16 +64,14 @@ impl Viewer {
             }
         }
         self.read_on(ctx);
-        if let Some(message) = self.following.as_ref().and_then(Following::message) {
-            let nothing =
-                matches!(&self.page, Page::Open(d) if capture::read(&d.capture).trace.events.is_empty());
-            if nothing {
-                // No trace is shown beside which a message could appear.
-                self.following = None;
-                self.page = Page::Welcome { error: Some(message) };
-            } else {
-                self.toast(format!("following ended: {message}"), true);
-            }
+        let live = self.following.as_ref().map(Following::live);
+        if let Page::Open(doc) = &mut self.page {
+            doc.live.clone_from(&live);
+        }
+        if let Some(Live { stage: Stage::Ended(why), failed: true, read: 0, .. }) = live {
+            // There is no trace to be shown.
+            self.following = None;
+            self.page = Page::Welcome { error: Some(why) };
         }
         self.follow_end();
     }
@@ -129,7 +131,11 @@ impl Viewer {
             let full = cap.full_time();
             let span = doc.view.time.span();
             let whole = doc.view.time.start <= 0.0;
-            let time = if whole { full } else { Range::new(full.end - span, full.end) };
+            let time = match doc.window {
+                Some(w) => Range::new((full.end - w).max(0.0), full.end),
+                None if whole => full,
+                None => Range::new(full.end - span, full.end),
+            };
             let rows = cap.full_rows(doc.view.vm, doc.view.as_id);
             if doc.view.time != time {
                 // The first VM may appear after the window was opened.
@@ -141,7 +147,10 @@ impl Viewer {
                 }
                 let all = doc.view.rows.start <= 0.0;
                 let shown = if all { rows } else { doc.view.rows };
+                let window = doc.window;
                 doc.show(&cap, time, shown);
+                // The whole may have been shorter than the stretch so far.
+                doc.window = window;
             }
             // Following ends with a trace that does not grow any more.
             doc.follow &= cap.growing;

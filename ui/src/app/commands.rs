@@ -10,7 +10,8 @@ use crate::capture::{self, Capture};
 use crate::command::{self, Command};
 use crate::doc::Doc;
 use crate::fmt;
-use crate::load::Source;
+use crate::follow::{self, Following};
+use crate::load::{Job, Source};
 use crate::panels::dialogs::{Dialog, Palette};
 use crate::panels::{Cx, tables, timeline};
 use crate::theme::Tokens;
@@ -22,7 +23,11 @@ impl Viewer {
         let typing = ctx.egui_wants_keyboard_input();
         let has_trace = matches!(self.page, Page::Open(_));
         let mut pressed = Vec::new();
+        // An open menu closes with Esc; that is for the menu, and not for what is below it.
+        let menu = egui::Popup::is_any_open(ctx);
+        let escape = |e: &egui::Event| matches!(e, egui::Event::Key { key: egui::Key::Escape, .. });
         ctx.input_mut(|i| {
+            let theirs: Vec<egui::Event> = if menu { i.events.extract_if(.., |e| escape(e)).collect() } else { Vec::new() };
             if typing {
                 // Plain keys belong to the text. A key with Ctrl or Alt that is no editing key is still a command.
                 let keep: Vec<egui::Event> = std::mem::take(&mut i.events);
@@ -38,6 +43,7 @@ impl Viewer {
             } else {
                 pressed = command::pressed(i);
             }
+            i.events.extend(theirs);
         });
         if self.dialog.is_some() {
             pressed.retain(|c| matches!(c, Command::Quit | Command::Deselect));
@@ -48,6 +54,19 @@ impl Viewer {
         }
         pressed.retain(|c| has_trace || !c.spec().needs_trace || *c == Command::Deselect);
         pressed
+    }
+
+    /// Follows the input of the open trace once more from its beginning.
+    fn reconnect(&mut self, ctx: &Context) {
+        let Some(job) = self.job.clone() else { return };
+        if self.following.as_ref().is_some_and(|f| f.live().goes_on()) {
+            self.toast("it is still being followed", false);
+            return;
+        }
+        match follow::again(&job.source) {
+            Ok(source) => self.open(ctx, Job { source, follow: true, ..job }),
+            Err(e) => self.toast(e, true),
+        }
     }
 
     /// Runs a command.
@@ -64,6 +83,11 @@ impl Viewer {
                     }
                 }
             }
+            Command::Reconnect => self.reconnect(ctx),
+            Command::Pause => match (&self.following, self.following.as_ref().map(Following::live)) {
+                (Some(f), Some(live)) if live.goes_on() || live.paused => f.pause(!live.paused),
+                _ => self.toast("nothing is being followed", false),
+            },
             Command::Palette => self.dialog = Some(Dialog::Palette(Palette::default())),
             Command::Help => self.dialog = Some(Dialog::Help),
             Command::GoTo => self.goto_box.focus = true,
@@ -219,6 +243,10 @@ fn look_command(cap: &Capture, doc: &mut Doc, command: Command) {
             let (end, span) = (cap.full_time().end, doc.view.time.span());
             doc.show(cap, Range::new(end - span, end), doc.view.rows);
         }
+        Command::WindowAll => doc.hold(cap, None),
+        Command::WindowSecond => doc.hold(cap, Some(1e9)),
+        Command::WindowTen => doc.hold(cap, Some(1e10)),
+        Command::WindowMinute => doc.hold(cap, Some(6e10)),
         Command::ToggleDetails => doc.shown.details = !doc.shown.details,
         Command::ToggleTables => doc.shown.tables = !doc.shown.tables,
         Command::ToggleArea => doc.shown.area = !doc.shown.area,

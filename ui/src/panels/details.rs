@@ -189,10 +189,17 @@ fn value(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
     }
     if !decoded.effects.is_empty() {
         ui.add_space(4.0);
-        ui.label(RichText::new("What an access does").strong());
+        let stale = span.certainty == mmuscope_replay::Certainty::Stale;
+        let title =
+            if stale { "What an access would do, if the entry is still so" } else { "What an access does" };
+        ui.label(RichText::new(title).strong());
         for (access, allowed, text) in &decoded.effects {
             ui.horizontal_top(|ui| {
-                let color = if *allowed { t.good } else { t.bad };
+                let color = match (stale, *allowed) {
+                    (true, _) => t.warn,
+                    (false, true) => t.good,
+                    (false, false) => t.bad,
+                };
                 ui.label(RichText::new(*access).color(color).size(11.5));
                 ui.add(egui::Label::new(RichText::new(text).size(11.5).color(t.muted)).wrap());
             });

@@ -119,6 +119,8 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
     let busy = table.worker.busy();
     let color = match (&table.error, table.text.trim().is_empty()) {
         (_, true) => None,
+        // Whether it is understood is not known yet.
+        _ if busy => Some(t.accent),
         (Some(_), _) => Some(t.bad),
         (None, _) => Some(t.good),
     };
@@ -158,10 +160,8 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
     let count = table.len(cx.cap) as u64;
     let words = if busy { "filtering…".to_owned() } else { fmt::plural(count, "event", "events") };
     ui.label(RichText::new(words).color(t.muted));
-    if let Some(e) = &table.error {
-        let first = e.lines().next().unwrap_or_default();
-        ui.label(RichText::new(first).color(t.bad)).on_hover_text(RichText::new(e).monospace());
-    }
+    hidden(ui, cx);
+    let table = &mut cx.doc.tables.events;
     let view = cx.doc.view.time;
     let key = Wish {
         text: table.text.trim().to_owned(),
@@ -195,13 +195,37 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
     }
 }
 
+/// Says that the filter hides the selected event, with a button that shows it.
+fn hidden(ui: &mut Ui, cx: &mut Cx<'_>) {
+    let Some(ix) = cx.doc.selection.and_then(|s| s.event) else { return };
+    let table = &mut cx.doc.tables.events;
+    if table.worker.busy() || table.passing.is_none() || table.event_at(table.row_of(ix)) == Some(ix) {
+        return;
+    }
+    let text = format!("#{} is hidden by the filter:", fmt::count(u64::from(ix)));
+    ui.label(RichText::new(text).color(cx.tokens.warn));
+    if ui.small_button("show").on_hover_text("Remove the filter and show the selected event").clicked() {
+        table.text.clear();
+        table.window = false;
+        table.reveal = Some(ix);
+    }
+}
+
+/// Draws the reason why a filter is not understood, in as many lines as it needs.
+pub(crate) fn filter_error(ui: &mut Ui, cx: &Cx<'_>) {
+    let table = &cx.doc.tables.events;
+    if let Some(e) = table.error.as_ref().filter(|_| !table.worker.busy()) {
+        ui.add(egui::Label::new(RichText::new(e).monospace().size(11.5).color(cx.tokens.bad)).wrap());
+    }
+}
+
 /// Draws the rows in sight.
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let columns = [
         Column { name: "#", width: 76.0, right: true },
         Column { name: "time", width: 136.0, right: true },
         Column { name: "cpu", width: 38.0, right: true },
-        Column { name: "task", width: 128.0, right: false },
+        Column { name: "task", width: 172.0, right: false },
         Column { name: "vcpu", width: 40.0, right: true },
         Column { name: "event", width: 186.0, right: false },
         Column { name: "gfn", width: 92.0, right: true },

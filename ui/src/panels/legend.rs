@@ -53,6 +53,12 @@ pub(crate) fn show(ui: &mut Ui, t: &Tokens) {
             item(ui, &style.name, &style.about, |ui| swatch(ui, t, style.shade, vec2(22.0, 12.0)));
         }
         for (mark, name, about) in [
+            (Mark::Large, "2M, 1G: darker", "a page of 2 MiB or 1 GiB is darker, with a line at its edge"),
+            (
+                Mark::Part,
+                "pale: part",
+                "only part of the frames in a pixel hold this: the tooltip says how many, and zooming in shows which",
+            ),
             (
                 Mark::Stale,
                 "faded: stale",
@@ -82,6 +88,8 @@ fn item(ui: &mut Ui, name: &str, about: &str, sign: impl FnOnce(&mut Ui)) {
 
 #[derive(Clone, Copy)]
 enum Mark {
+    Large,
+    Part,
     Stale,
     Assumed,
     Fold,
@@ -94,6 +102,15 @@ fn draw_mark(ui: &mut Ui, t: &Tokens, mark: Mark) {
     p.rect_filled(r, 0.0, t.background);
     let blue = t.shade(Shade::Writable);
     match mark {
+        Mark::Large => {
+            let c = Visual::builtin().shade_style(Shade::Writable).large(t.theme).0;
+            p.rect_filled(r, 0.0, Color32::from_rgb(c[0], c[1], c[2]));
+            p.hline(r.x_range(), r.bottom() - 3.0, egui::Stroke::new(1.0, t.ink));
+        }
+        Mark::Part => {
+            p.rect_filled(r, 0.0, blue.gamma_multiply(Visual::builtin().overlay.least_cover));
+            p.rect_filled(r.with_max_x(r.center().x), 0.0, blue);
+        }
         Mark::Stale => {
             p.rect_filled(r, 0.0, blue.gamma_multiply(Visual::builtin().overlay.stale_opacity));
         }

@@ -5,6 +5,7 @@ pub(crate) mod details;
 pub(crate) mod dialogs;
 pub(crate) mod events;
 pub(crate) mod legend;
+pub(crate) mod live;
 pub(crate) mod page;
 pub(crate) mod provenance;
 pub(crate) mod start;

@@ -52,9 +52,6 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
                 let text = format!("• reading, {:.0} %", share * 100.0);
                 ui.label(RichText::new(text).size(11.5).color(t.accent))
                     .on_hover_text("The window shows the part of the trace that has been read so far");
-            } else if cx.cap.growing {
-                let text = if cx.doc.follow { "• live, following" } else { "• live" };
-                ui.label(RichText::new(text).size(11.5).color(t.accent));
             }
             if !cx.doc.pictures.settled() {
                 ui.label(RichText::new("drawing…").size(11.5).color(t.muted));

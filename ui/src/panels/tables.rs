@@ -81,7 +81,10 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
         }
     });
     if cx.doc.tables.tab == Tab::Events && !wide {
-        ui.horizontal(|ui| super::events::filter_bar(ui, cx));
+        ui.horizontal_wrapped(|ui| super::events::filter_bar(ui, cx));
+    }
+    if cx.doc.tables.tab == Tab::Events {
+        super::events::filter_error(ui, cx);
     }
     match cx.doc.tables.tab {
         Tab::Events => contained.show(ui, "Events", |ui| super::events::show(ui, cx)),

@@ -71,10 +71,24 @@ pub(crate) fn tools(ui: &mut Ui, cx: &mut Cx<'_>, goto_box: &mut GoTo) {
         .hint_text("go to  1.5s · gfn 0x1a2b · #123")
         .desired_width(230.0)
         .align(egui::Align2::LEFT_CENTER);
-    let response = ui.add(edit);
+    let mut output = edit.show(ui);
+    let response = output.response.response.clone();
     crate::widgets::name_edit(&response, "Go to", &goto_box.text);
-    if std::mem::take(&mut goto_box.focus) {
+    let asked = std::mem::take(&mut goto_box.focus);
+    if asked {
         response.request_focus();
+    }
+    if asked || response.gained_focus() {
+        // What was typed last is selected, so that typing replaces it.
+        let all = egui::text::CCursorRange::two(
+            egui::text::CCursor::new(0),
+            egui::text::CCursor::new(goto_box.text.chars().count()),
+        );
+        output.state.cursor.set_char_range(Some(all));
+        output.state.store(ui.ctx(), response.id);
+    }
+    if response.lost_focus() && ui.input(|i| i.key_pressed(egui::Key::Escape)) {
+        goto_box.error = None;
     }
     if response.changed() {
         goto_box.error = None;
@@ -82,7 +96,7 @@ pub(crate) fn tools(ui: &mut Ui, cx: &mut Cx<'_>, goto_box: &mut GoTo) {
     if response.lost_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter)) {
         match goto::parse(&goto_box.text) {
             Ok(place) => match go(cx, place) {
-                Ok(()) => goto_box.text.clear(),
+                Ok(()) => goto_box.error = None,
                 Err(e) => goto_box.error = Some(e),
             },
             Err(e) => goto_box.error = Some(e),
@@ -117,6 +131,22 @@ pub(crate) fn go(cx: &mut Cx<'_>, place: goto::Place) -> Result<(), String> {
             }
             let half = cx.doc.view.time.span() / 2.0;
             cx.doc.show(cx.cap, crate::view::Range::new(at - half, at + half), cx.doc.view.rows);
+        }
+        goto::Place::Times(from, to) => {
+            if from > full.end {
+                return Err(format!("the trace ends at {}", crate::fmt::exact(full.end as u64)));
+            }
+            cx.doc.leave();
+            cx.doc.show(cx.cap, crate::view::Range::new(from, to.min(full.end)), cx.doc.view.rows);
+        }
+        goto::Place::Gfns(first, last) => {
+            let rows = cx.cap.rows_of(cx.doc.view.vm, cx.doc.view.as_id, first, last.saturating_add(1));
+            let Some(rows) = rows else {
+                let (a, b) = (crate::fmt::gfn(first), crate::fmt::gfn(last));
+                return Err(format!("no event is about a guest frame of {a} to {b}"));
+            };
+            cx.doc.leave();
+            cx.doc.show(cx.cap, cx.doc.view.time, rows);
         }
         goto::Place::Gfn(gfn) => {
             let (vm, as_id) = (cx.doc.view.vm, cx.doc.view.as_id);

@@ -1,5 +1,7 @@
 //! Tests of the panels by their labels for screen readers; pictures are compared only where the drawing itself is tested.
 
+mod live;
+mod map;
 mod panels;
 mod pictures;
 mod real_window;

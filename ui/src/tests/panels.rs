@@ -1,6 +1,5 @@
 //! Tests of what every panel shows and does.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use crate::ThemeChoice;
 use crate::capture::Capture;
 use crate::command::Command;
 use crate::contain::Contained;
-use crate::load::{Following, Job, Loaded, Loading, News, Source};
+use crate::load::{Job, Loaded, Loading, News, Source};
 use crate::panels::tables::Tab;
 
 fn window() -> Window {
@@ -100,7 +99,8 @@ fn a_row_of_the_table_selects_its_page_and_the_details_decode_it() {
 fn the_go_to_box_takes_frames_times_and_events_and_says_what_it_does_not() {
     let mut h = window();
     let mut go = |text: &str| {
-        h.get_by_label("Go to").focus();
+        // What was typed before is selected, so that this replaces it.
+        h.key_press_modifiers(Modifiers::COMMAND, Key::G);
         h.run_ok();
         h.get_by_label("Go to").type_text(text);
         h.run_ok();
@@ -116,6 +116,107 @@ fn the_go_to_box_takes_frames_times_and_events_and_says_what_it_does_not() {
     let (s, error) = go("gfn 0x7777777");
     assert!(error);
     assert_eq!(s.and_then(|s| s.event), Some(8), "the selection stays");
+    let (_, error) = go("0.1-0.3ms");
+    assert!(!error, "the error of the place before is gone");
+    let view = doc(&mut h).view;
+    assert_eq!((view.time.start, view.time.end), (1e5, 3e5));
+    h.key_press_modifiers(Modifiers::COMMAND, Key::G);
+    h.run_ok();
+    h.get_by_label("Go to").type_text("0x100-0x101");
+    h.run_ok();
+    h.key_press(Key::Enter);
+    h.run_ok();
+    let rows = doc(&mut h).view.rows;
+    let wanted = with_capture(&mut h, |c| c.rows_of(view.vm, view.as_id, 0x100, 0x102)).expect("on the axis");
+    assert_eq!(rows, wanted);
+}
+
+/// A frame that only tables cover is shown where it is, not where the table begins.
+#[test]
+fn fitting_a_frame_without_a_page_shows_that_frame() {
+    let mut h = window();
+    // Before its first event, the page is below tables of 512G, 1G and 2M.
+    let start = with_capture(&mut h, Capture::start);
+    {
+        let shared = Arc::clone(&doc(&mut h).capture);
+        let cap = crate::capture::read(&shared);
+        let vm = doc(&mut h).view.vm;
+        let table =
+            cap.timeline.entries_at(vm, 0, 0xd0000).into_iter().find(|e| cap.timeline.entry(*e).level == 3);
+        doc(&mut h).select_at(&cap, 0xd0000, start + 251_000, table);
+    }
+    command(&mut h, Command::FitSelection);
+    let view = doc(&mut h).view;
+    let row = with_capture(&mut h, |c| c.row_of(view.vm, view.as_id, 0xd0000)).expect("on the axis");
+    assert!(view.rows.start <= row && row < view.rows.end, "{row} of {view:?}");
+}
+
+#[test]
+fn a_selected_event_that_the_filter_hides_is_named_and_can_be_shown() {
+    let mut h = window();
+    h.key_press(Key::Slash);
+    h.run_ok();
+    h.get_by_label("Filter events").type_text("event == 'kvm_entry'");
+    h.run_ok();
+    h.run_ok();
+    select(&mut h, 0x100, 200_000);
+    h.run_ok();
+    assert!(h.query_all_by_label_contains("#8 is hidden by the filter").next().is_some());
+    h.get_by_label("show").click();
+    h.run_ok();
+    h.run_ok();
+    assert!(h.query_all_by_label_contains("Events: 21 rows").next().is_some());
+    assert!(h.query_all_by_label_contains("hidden by the filter").next().is_none());
+}
+
+#[test]
+fn a_column_can_be_widened_and_text_that_is_cut_is_shown_whole() {
+    let mut h = window();
+    let width = |h: &Window| h.get_by_label("Width of the column event").rect().center();
+    let (before, grip) = (width(&h), width(&h));
+    h.drag_at(grip);
+    h.run_ok();
+    h.hover_at(grip + vec2(-120.0, 0.0));
+    h.run_ok();
+    h.drop_at(grip + vec2(-120.0, 0.0));
+    h.run_ok();
+    assert!((before.x - width(&h).x - 120.0).abs() < 12.0, "{before:?} {:?}", width(&h));
+    let row = h.get_by_label_contains("kvm_tdp_mmu_spte_changed, 0x100").rect();
+    h.hover_at(Pos2::new(width(&h).x - 20.0, row.center().y));
+    h.run_ok();
+    assert!(
+        h.query_all_by_label("kvm_tdp_mmu_spte_changed").next().is_some(),
+        "the tooltip has the whole text"
+    );
+}
+
+#[test]
+fn an_open_menu_closes_with_esc_and_the_selection_stays() {
+    let mut h = window();
+    select(&mut h, 0x100, 200_000);
+    h.get_by_label("Panels").click();
+    h.run_ok();
+    assert!(h.query_all_by_label_contains("Legend").next().is_some());
+    h.key_press(Key::Escape);
+    h.run_ok();
+    assert!(h.query_all_by_label_contains("Legend").next().is_none(), "closed");
+    assert!(doc(&mut h).selection.is_some());
+    h.key_press(Key::Escape);
+    h.run_ok();
+    assert!(doc(&mut h).selection.is_none());
+}
+
+/// In a small window the map keeps most of the room.
+#[test]
+fn a_small_window_has_a_map() {
+    let mut h = window();
+    for (size, least) in [(vec2(900.0, 600.0), vec2(380.0, 120.0)), (vec2(640.0, 420.0), vec2(480.0, 90.0))] {
+        h.set_size(size);
+        h.run_steps(6);
+        let map = h.get_by_label_contains("GFN map").rect();
+        assert!(map.width() >= least.x && map.height() >= least.y, "{size:?}: {map:?}");
+        assert!(map.max.x <= size.x && map.max.y <= size.y, "{size:?}: {map:?}");
+    }
 }
 
 #[test]
@@ -357,40 +458,6 @@ fn a_panel_that_panics_leaves_the_others_alone() {
     h.get_by_label("Try Broken again").click();
     h.run_ok();
     assert!(h.query_all_by_label("mended").next().is_some());
-}
-
-#[test]
-fn a_growing_file_appears_as_it_is_written() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let path = dir.path().join("growing.txt");
-    let lines: Vec<&str> = super::TEXT.lines().collect();
-    let mut file = std::fs::File::create(&path).expect("a temporary file");
-    writeln!(file, "{}", lines[..9].join("\n")).expect("written");
-    let job =
-        Job { source: Source::Files(vec![path.clone()]), follow: true, layout: LayoutOverride::default() };
-    let loaded = crate::load::load(&job).map_err(|e| panic!("{e}")).expect("a trace");
-    let before = loaded.capture.trace.events.len();
-    let follower = loaded.follower.expect("a follower");
-    let mut h = open(loaded.capture, ThemeChoice::Dark);
-    let shared = Arc::clone(&doc(&mut h).capture);
-    let following = Following::start(&shared, follower, || {}).expect("a thread");
-    writeln!(file, "{}", lines[9..].join("\n")).expect("written");
-    file.flush().expect("written");
-    let until = Instant::now() + Duration::from_secs(20);
-    while crate::capture::read(&shared).trace.events.len() < 21 && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    drop(following);
-    assert!(before < 21);
-    let cap = crate::capture::read(&shared);
-    assert_eq!(cap.trace.events.len(), 21);
-    // What came later is in the page tables too: the zap at the end.
-    let (vm, as_id) = cap.spaces().first().map(|s| (s.vm, s.as_id)).expect("a VM");
-    let (_, span) = cap.pick(vm, as_id, 0x100, cap.timeline.range().1).expect("known");
-    assert_eq!(span.state, State::Nonpresent);
-    drop(cap);
-    h.run_ok();
-    assert!(h.query_all_by_label_contains("Events: 21 rows").next().is_some());
 }
 
 #[test]

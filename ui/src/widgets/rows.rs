@@ -92,41 +92,17 @@ pub(crate) fn table(
     let full = Rect::from_min_size(full.min, vec2(full.width(), full.height().max(ROW * 2.0)));
     ui.allocate_rect(full, Sense::hover());
     let mut done = Done::default();
+    let columns = &resized(ui, name, columns, full)[..];
     let head = Rect::from_min_size(full.min, vec2(full.width(), ROW));
     let body = Rect::from_min_max(pos2(full.left(), head.bottom()), pos2(full.right() - 12.0, full.bottom()));
     let font = FontId::monospace(11.5);
     let painter = ui.painter_at(full);
-    painter.rect_filled(head, 0.0, ui.visuals().faint_bg_color);
-    columns_of(columns, full).for_each(|(c, r)| {
-        let (at, align) = anchor(c, r.left(), r.right(), head.center().y);
-        painter.with_clip_rect(r.with_min_y(head.top()).with_max_y(head.bottom())).text(
-            at,
-            align,
-            c.name,
-            crate::theme::small(),
-            t.muted,
-        );
-    });
-    painter.hline(full.x_range(), head.bottom(), Stroke::new(1.0, t.grid));
+    heads(ui, t, columns, full, head);
 
     let table = ui.interact(body, ui.scope_id().with(name), Sense::click_and_drag());
     table.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Table, true, format!("{name}: {count} rows")));
     let fit = ((body.height() / ROW) as usize).max(1);
-    let mut by = 0.0;
-    if table.contains_pointer() {
-        ui.input(|i| {
-            for e in &i.events {
-                if let egui::Event::MouseWheel { unit, delta, .. } = e {
-                    by -= f64::from(delta.y)
-                        * match unit {
-                            egui::MouseWheelUnit::Line => 3.0,
-                            egui::MouseWheelUnit::Page => fit as f64,
-                            egui::MouseWheelUnit::Point => f64::from(1.0 / ROW),
-                        };
-                }
-            }
-        });
-    }
+    let mut by = wheel(ui, &table, fit);
     if table.has_focus() {
         by += focus_keys(ui, &table, fit, count, selected, &mut done);
     }
@@ -140,6 +116,7 @@ pub(crate) fn table(
     let first = scroll.top as usize;
     let offset = (scroll.top - first as f64) as f32 * ROW;
     let pointer = table.hover_pos();
+    let mut cut = None;
     let clip = painter.with_clip_rect(body);
     for i in 0..=fit {
         let row = first + i;
@@ -176,14 +153,108 @@ pub(crate) fn table(
         {
             let (at, align) = anchor(c, cr.left(), cr.right(), r.center().y);
             let cell = Rect::from_x_y_ranges(cr.x_range(), r.y_range()).intersect(body);
-            clip.with_clip_rect(cell).text(at, align, text.text, font.clone(), text.color.unwrap_or(t.ink));
+            let over = inside && pointer.is_some_and(|p| cell.contains(p));
+            let whole = over.then(|| text.text.clone());
+            let drawn = clip.with_clip_rect(cell).text(
+                at,
+                align,
+                text.text,
+                font.clone(),
+                text.color.unwrap_or(t.ink),
+            );
+            // What does not fit is shown whole under the pointer.
+            cut = cut.or(whole.filter(|_| drawn.width() > cell.width() - 6.0));
         }
+    }
+    if let Some(text) = cut {
+        whole_text(ui, &table, text);
     }
     if count == 0 {
         clip.text(body.center(), Align2::CENTER_CENTER, "nothing to show", crate::theme::small(), t.muted);
     }
     bar(ui, t, name, Rect::from_min_max(pos2(body.right() + 2.0, body.top()), full.max), count, fit, scroll);
     done
+}
+
+/// Draws the names of the columns.
+fn heads(ui: &Ui, t: &Tokens, columns: &[Column], full: Rect, head: Rect) {
+    let painter = ui.painter_at(full);
+    painter.rect_filled(head, 0.0, ui.visuals().faint_bg_color);
+    columns_of(columns, full).for_each(|(c, r)| {
+        let (at, align) = anchor(c, r.left(), r.right(), head.center().y);
+        painter.vline(r.right(), head.shrink(4.0).y_range(), Stroke::new(1.0, t.grid));
+        painter.with_clip_rect(r.with_min_y(head.top()).with_max_y(head.bottom())).text(
+            at,
+            align,
+            c.name,
+            crate::theme::small(),
+            t.muted,
+        );
+    });
+    painter.hline(full.x_range(), head.bottom(), Stroke::new(1.0, t.grid));
+}
+
+/// Rows that the wheel asks to move by.
+fn wheel(ui: &Ui, table: &Response, fit: usize) -> f64 {
+    let mut by = 0.0;
+    if table.contains_pointer() {
+        ui.input(|i| {
+            for e in &i.events {
+                if let egui::Event::MouseWheel { unit, delta, .. } = e {
+                    by -= f64::from(delta.y)
+                        * match unit {
+                            egui::MouseWheelUnit::Line => 3.0,
+                            egui::MouseWheelUnit::Page => fit as f64,
+                            egui::MouseWheelUnit::Point => f64::from(1.0 / ROW),
+                        };
+                }
+            }
+        });
+    }
+    by
+}
+
+/// Shows the text of a cell in which it does not fit.
+fn whole_text(ui: &Ui, table: &Response, text: String) {
+    egui::Tooltip::always_open(
+        ui.ctx().clone(),
+        ui.layer_id(),
+        table.id.with("cut"),
+        egui::PopupAnchor::Pointer,
+    )
+    .gap(14.0)
+    .show(|ui| {
+        ui.set_max_width(560.0);
+        ui.add(egui::Label::new(egui::RichText::new(text).monospace().size(11.5)).wrap());
+    });
+}
+
+/// The columns with the widths that the user gave them, by dragging the lines between their heads.
+fn resized(ui: &Ui, name: &str, columns: &[Column], full: Rect) -> Vec<Column> {
+    /// Narrowest column, in points.
+    const LEAST: f32 = 24.0;
+    let id = ui.scope_id().with((name, "widths"));
+    let mut out = columns.to_vec();
+    let kept: Option<Vec<f32>> = ui.data(|d| d.get_temp(id));
+    for (c, w) in out.iter_mut().zip(kept.into_iter().flatten()) {
+        c.width = w;
+    }
+    let lines: Vec<f32> = columns_of(&out, full).map(|(_, r)| r.right()).collect();
+    for i in 0..out.len().saturating_sub(1) {
+        let grip = Rect::from_center_size(pos2(lines[i], full.top() + ROW / 2.0), vec2(8.0, ROW));
+        let response = ui
+            .interact(grip, id.with(i), Sense::click_and_drag())
+            .on_hover_cursor(egui::CursorIcon::ResizeHorizontal);
+        let what = format!("Width of the column {}", out[i].name);
+        response.widget_info(|| egui::WidgetInfo::slider(true, f64::from(out[i].width), &what));
+        if response.double_clicked() {
+            out[i].width = columns[i].width;
+        } else if response.dragged() {
+            out[i].width = (out[i].width + response.drag_delta().x).max(LEAST);
+        }
+    }
+    ui.data_mut(|d| d.insert_temp(id, out.iter().map(|c| c.width).collect::<Vec<f32>>()));
+    out
 }
 
 fn focus_keys(

@@ -202,6 +202,8 @@ pub(super) const PERIOD: u32 = 60;
 pub struct Overlay {
     /// Opacity of a stale state, 0 to 1.
     pub stale_opacity: f32,
+    /// Least opacity of pages that cover only few of the frames of a pixel, 0 to 1.
+    pub least_cover: f32,
     /// Opacity of the band that marks lost events, 0 to 1.
     pub lost_opacity: f32,
     /// Length of a dash of an assumed state's edge, in device pixels.

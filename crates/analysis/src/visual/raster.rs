@@ -2,7 +2,8 @@
 //!
 //! Patterns are laid out in device pixels, not in cells: an area in one state shows its pattern at every zoom, down to cells of one pixel.
 //! A cell that holds several states shows all of them, mixed by an ordered dither in proportion to their numbers (each at least an eighth,
-//! so that one MMIO page among five hundred does not vanish); states of pages win over `nonpresent` and `unknown`, which are background.
+//! so that one MMIO page among five hundred does not vanish). The rest of its frames, which hold `nonpresent` or `unknown`, are the background:
+//! the fewer frames are covered, the more of it is seen, down to a share at which a single page can still be noticed.
 
 use mmuscope_replay::{Cell, MapImage, Shade};
 
@@ -109,26 +110,27 @@ struct Paint {
     shades: [u8; 8],
     steps: [u8; 8],
     variant: usize,
+    /// What is behind them, and how much of that they cover, in 256ths.
+    rest: u8,
+    cover: u16,
 }
 
 /// States of pages, the rarest in practice first; `Table` is not drawn in maps unless nothing else is there.
 const CONTENT: [Shade; 5] =
     [Shade::Removed, Shade::Mmio, Shade::AccessTracked, Shade::ReadOnly, Shade::Writable];
 
-fn paint(cell: &Cell) -> Paint {
+/// `least` is the smallest share, in 256ths, that is covered where anything is.
+fn paint(cell: &Cell, least: u16) -> Paint {
     let count = |s: Shade| u32::from(cell.counts[s as usize]);
-    let mut p = Paint { shades: [0; 8], steps: [16; 8], variant: 0 };
+    let rest = cell.rest() as u8;
+    let cover = match cell.cover {
+        255 => 256,
+        c => u16::from(c).max(least),
+    };
+    let mut p = Paint { shades: [rest; 8], steps: [16; 8], variant: 0, rest, cover };
     let total: u32 = CONTENT.iter().map(|s| count(*s)).sum();
     if total == 0 {
-        // Where no entry was counted, the cell's own shade says whether it is empty or was never seen.
-        let (unknown, nonpresent) = (count(Shade::Unknown), count(Shade::Nonpresent));
-        let background = if unknown > nonpresent || (unknown == nonpresent && cell.shade() == Shade::Unknown)
-        {
-            Shade::Unknown
-        } else {
-            Shade::Nonpresent
-        };
-        p.shades[0] = background as u8;
+        p.cover = 256;
         return p;
     }
     p.variant = if cell.huge() { LARGE } else { 0 } | if cell.stale() { STALE } else { 0 };
@@ -148,6 +150,13 @@ fn paint(cell: &Cell) -> Paint {
     p
 }
 
+/// Mixes a colour with what is behind it; `cover` is its own part, in 256ths.
+fn mix(color: &mut [u8; 4], behind: [u8; 4], cover: u16) {
+    for (c, b) in color.iter_mut().zip(behind) {
+        *c = ((u16::from(*c) * cover + u16::from(b) * (256 - cover)) / 256) as u8;
+    }
+}
+
 /// Ordered dither: each of the sixteen ranks occurs once in every 4 by 4 pixels, spread out.
 const BAYER: [[u8; 4]; 4] = [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]];
 
@@ -160,12 +169,13 @@ pub fn raster_with(visual: &Visual, map: &MapImage, options: &RasterOptions<'_>)
     let scale = options.pattern_scale.max(1);
     let mut rgba = vec![255; width as usize * height as usize * 4];
     let unknown = Cell::default();
+    let least = (visual.overlay.least_cover.clamp(0.0, 1.0) * 256.0) as u16;
     // Pattern column of each pixel column, so that the inner loop does not divide.
     let across: Vec<u32> = (0..width).map(|x| (x.wrapping_add(options.origin.0) / scale) % PERIOD).collect();
     let mut paints = Vec::with_capacity(map.cols);
     for row in 0..map.rows {
         paints.clear();
-        paints.extend((0..map.cols).map(|col| paint(map.at(col, row).unwrap_or(&unknown))));
+        paints.extend((0..map.cols).map(|col| paint(map.at(col, row).unwrap_or(&unknown), least)));
         let top = (rows - 1 - row as u32) * ch;
         for y in top..top + ch {
             let py = (y.wrapping_add(options.origin.1) / scale) % PERIOD;
@@ -180,7 +190,11 @@ pub fn raster_with(visual: &Visual, map: &MapImage, options: &RasterOptions<'_>)
                     let i = p.steps.iter().position(|s| rank < *s).unwrap_or(0);
                     p.shades[i]
                 };
-                out.copy_from_slice(&tiles.pixel(shade, p.variant, px, py));
+                let mut color = tiles.pixel(shade, p.variant, px, py);
+                if p.cover < 256 {
+                    mix(&mut color, tiles.pixel(p.rest, 0, px, py), p.cover);
+                }
+                out.copy_from_slice(&color);
             }
         }
     }

@@ -10,8 +10,10 @@ fn image(cols: usize, rows: usize, cells: Vec<Cell>) -> MapImage {
     MapImage { query, cols, rows, cells, exact: true }
 }
 
+/// A cell whose frames are all covered, or else all nonpresent.
 fn cell(counts: &[(Shade, u8)]) -> Cell {
-    let mut c = Cell::default();
+    let unknown = counts.iter().all(|(s, _)| *s == Shade::Unknown);
+    let mut c = Cell { cover: 255, flags: if unknown { 0 } else { Cell::EMPTY }, ..Cell::default() };
     for (s, n) in counts {
         c.counts[*s as usize] = *n;
     }
@@ -107,7 +109,7 @@ fn unknown_is_never_drawn_like_nonpresent() {
     assert_ne!(known, unknown);
     assert_eq!(unknown, raster(&filled(Shade::Unknown, 20, 20), LIGHT, 1));
     // Empty because the replay knows every table of this VM, not because nothing was seen.
-    let empty = Cell { shade: Shade::Nonpresent as u8, ..Cell::default() };
+    let empty = Cell { shade: Shade::Nonpresent as u8, flags: Cell::EMPTY, ..Cell::default() };
     assert_eq!(known, raster(&image(20, 20, vec![empty; 400]), LIGHT, 1));
 }
 
@@ -135,11 +137,35 @@ fn one_rare_page_among_many_is_still_seen() {
     assert_eq!(count(&p, v.shade_style(Shade::Writable).fill(LIGHT)), 56);
 }
 
+/// One page among many frames is seen, and does not claim its neighbours; the dots of what is unknown are seen through it.
+#[test]
+fn what_covers_few_frames_is_pale() {
+    let v = Visual::builtin();
+    let blue = v.shade_style(Shade::Writable).fill(LIGHT);
+    let draw = |cover: u8, flags: u8| {
+        let c = Cell { cover, flags, ..cell(&[(Shade::Writable, 1)]) };
+        raster(&image(60, 60, vec![c; 3600]), LIGHT, 1)
+    };
+    assert_eq!(count(&draw(255, 0), blue), 3600);
+    // By hand, over white (#ffffff): 45 % of #0072b2 for one of 64 frames, half of it for half of the frames.
+    let near = |p: &Pixels, want: [u8; 3]| {
+        p.at(1, 1).is_some_and(|c| c.0.iter().zip(want).all(|(a, b)| a.abs_diff(b) <= 2))
+    };
+    assert!(near(&draw(4, Cell::EMPTY), [140, 191, 220]), "{:?}", draw(4, Cell::EMPTY).at(1, 1));
+    assert!(near(&draw(128, Cell::EMPTY), [127, 184, 216]), "{:?}", draw(128, Cell::EMPTY).at(1, 1));
+    // Nothing behind it is known: the dots of the unknown are seen.
+    let seen_through = draw(4, 0);
+    let mut colours: Vec<Color> = (0..3600).filter_map(|i| seen_through.at(i % 60, i / 60)).collect();
+    colours.sort_unstable_by_key(|c| c.0);
+    colours.dedup();
+    assert_eq!(colours.len(), 2, "{colours:?}");
+}
+
 #[test]
 fn stale_fades_to_forty_percent() {
     let v = Visual::builtin();
     let mut c = cell(&[(Shade::Writable, 1)]);
-    c.flags = Cell::STALE;
+    c.flags |= Cell::STALE;
     let p = raster(&image(1, 1, vec![c]), LIGHT, 4);
     // #0072B2 at 40 % over white, by hand: 255 * .6 + c * .4.
     assert_eq!(p.at(1, 1), Some(Color([153, 199, 224])));
@@ -149,7 +175,7 @@ fn stale_fades_to_forty_percent() {
 #[test]
 fn what_is_assumed_has_a_dashed_edge_and_nothing_inside() {
     let mut cells = vec![cell(&[(Shade::Writable, 1)]); 9];
-    cells[4].flags = Cell::ASSUMED;
+    cells[4].flags |= Cell::ASSUMED;
     let p = raster(&image(3, 3, cells), LIGHT, 12);
     let blue = Visual::builtin().shade_style(Shade::Writable).fill(LIGHT);
     let edge = (12..24).filter(|x| p.at(*x, 12) != Some(blue)).count();
@@ -162,7 +188,7 @@ fn what_is_assumed_has_a_dashed_edge_and_nothing_inside() {
 fn large_leaves_are_darker_and_have_an_edge_line_between_them() {
     let v = Visual::builtin();
     let mut below = cell(&[(Shade::Writable, 1)]);
-    below.flags = Cell::HUGE;
+    below.flags |= Cell::HUGE;
     below.rep = 1;
     let above = Cell { rep: 2, ..below };
     let cells = [vec![below; 16], vec![above; 16]].concat();

@@ -197,6 +197,59 @@ fn a_growing_file_is_followed() {
     assert!(seen.last().is_some_and(|n| (EVENTS - 1..=EVENTS).contains(n)), "{seen:?}");
 }
 
+/// What has its index at its end is put aside until the pipe ends, and then shown, whatever was around it.
+#[test]
+fn a_pipe_of_a_file_form_is_shown_when_it_has_ended() {
+    needs_display!();
+    for (name, unpack, events) in [
+        // `trace-cmd report` and `perf script` print as many lines.
+        ("6.1-npt/trace.dat", false, 68_615),
+        ("6.1-npt/perf.data.zst", true, 64_119),
+    ] {
+        let display = Display::open();
+        let mut view = Guard(display.view(&["-"]).stdin(Stdio::piped()).spawn().expect("the viewer starts"));
+        let mut pipe = view.0.stdin.take().expect("a pipe");
+        let mut bytes = fs::read(root().join("samples").join(name)).expect("the sample");
+        if unpack {
+            bytes = zstd::decode_all(bytes.as_slice()).expect("zstd");
+        }
+        for part in bytes.chunks(bytes.len() / 3 + 1) {
+            pipe.write_all(part).and_then(|()| pipe.flush()).expect("the viewer reads");
+            display.wait_for(name, |n, live| n == 0 && live);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        drop(pipe);
+        let n = display.wait_for(name, |_, live| !live);
+        assert_eq!(n, events, "{name}");
+    }
+}
+
+/// Following a capture may begin before the recorder does; it shows events while they are recorded, and sees the end.
+#[test]
+fn a_capture_is_followed_before_during_and_after_its_recording() {
+    needs_display!("kvm", "kvmmmu", "guest", "record");
+    let display = Display::open();
+    let path = display.dir.path().join("capture.perf.data");
+    let file = path.to_str().expect("a path");
+    let early = Guard(display.view(&["--follow", file]).spawn().expect("the viewer starts"));
+    display.wait_for("the file that is not there", |n, live| n == 0 && live);
+    let _vm = Guard(Command::new(vm_load()).arg("30").stdout(Stdio::null()).spawn().expect("the VM starts"));
+    let mut c = mmuscope(&["record", "--duration", "6s", "-o", file]);
+    let recorder = c.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the recorder starts");
+    let first = display.wait_for("the first events", |n, live| n > 0 && live);
+    display.wait_for("more events", |n, live| n > first && live);
+    drop(early);
+    // Another viewer comes while it is recorded.
+    let _late = Guard(display.view(&["--follow", file]).spawn().expect("the viewer starts"));
+    display.wait_for("the events so far", |n, _| n > first);
+    let out = ends(recorder, "record");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let shown = display.wait_for("the end", |_, live| !live);
+    let summary: serde_json::Value =
+        serde_json::from_str(&crate::stdout(&["summary", file, "--format", "json"])).expect("JSON");
+    assert_eq!(summary["events"].as_u64(), Some(shown));
+}
+
 /// A picture of a stream is of the whole stream.
 #[test]
 fn a_screenshot_of_a_pipe_waits_for_its_end() {

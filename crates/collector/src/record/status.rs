@@ -28,6 +28,8 @@ pub(crate) struct Status {
     drawn: bool,
     start: Instant,
     last: (Instant, u64, Duration),
+    /// When the capture last had the fact, and the CPU time by then.
+    noted: (Instant, Duration),
 }
 
 /// What the line shows.
@@ -43,7 +45,7 @@ impl Status {
     pub(crate) fn new(quiet: bool) -> Self {
         let now = Instant::now();
         let on = !quiet && std::io::stderr().is_terminal();
-        Self { on, drawn: false, start: now, last: (now, 0, cpu_time()) }
+        Self { on, drawn: false, start: now, last: (now, 0, cpu_time()), noted: (now, cpu_time()) }
     }
 
     /// Whether a second has passed since the last line, and there is a terminal.
@@ -59,6 +61,11 @@ impl Status {
         } else {
             Duration::from_hours(24)
         }
+    }
+
+    /// Whether it is time for the next fact in the capture.
+    pub(crate) fn fact_is_due(&self, every: Duration) -> bool {
+        self.noted.0.elapsed() >= every
     }
 
     pub(crate) fn draw(&mut self, now: &Now) {
@@ -83,6 +90,16 @@ impl Status {
         let _ = std::io::stderr().write_all(line.as_bytes());
         self.drawn = true;
         self.last = (Instant::now(), now.events, cpu);
+    }
+
+    /// The fact that says the same in the capture, for somebody who watches it.
+    pub(crate) fn fact(&mut self, now: &Now) -> (String, String) {
+        let (at, before) = std::mem::replace(&mut self.noted, (Instant::now(), cpu_time()));
+        let passed = at.elapsed().as_secs_f64().max(1e-3);
+        let busy = cpu_time().saturating_sub(before).as_secs_f64() * 100.0 / passed;
+        let text =
+            format!("events {} lost {} ring {:.1} cpu {busy:.1}", now.events, now.lost, now.fill * 100.0);
+        ("recorder.now".to_owned(), text)
     }
 
     /// Removes the line.

@@ -284,6 +284,12 @@ fn a_reader_that_lags_gets_the_whole_capture() {
     let (_, rest) = said.split_once("recorded ").unwrap();
     let recorded: usize = rest.split(' ').next().unwrap().replace(',', "").parse().unwrap();
     assert_eq!(p.samples(), recorded, "{said}");
+    // Whoever watches sees how the recorder does: events, losses, the ring that is fullest, its CPU time.
+    let now: Vec<&str> = p.fact("recorder.now").expect("the recorder's own state").split(' ').collect();
+    let ["events", events, "lost", lost, "ring", ring, "cpu", cpu] = now[..] else { panic!("{now:?}") };
+    assert!((1..=recorded).contains(&events.parse::<usize>().unwrap()) && lost == "0", "{now:?}");
+    let percent = |s: &str| s.parse::<f64>().unwrap();
+    assert!((0.0..=100.0).contains(&percent(ring)) && percent(cpu) > 0.0, "{now:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod tests;
 
 use rayon::prelude::*;
 
-use crate::axis::GfnAxis;
+use crate::axis::{AxisSegment, GfnAxis};
 use crate::model::{Cell, MapImage, MapQuery, Shade};
 use crate::pyramid::{ASSUMED, HUGE, Item, Pyramid, STALE, Sum, WIDTH, add, shade_of};
 use crate::store::Store;
@@ -18,14 +18,55 @@ use plan::{Before, Columns, Part, Planner, Source, Stretch};
 #[repr(align(64))]
 struct Change {
     delta: [i32; WIDTH],
+    cover: Cover,
     changes: u32,
     touched: u32,
     rep: u32,
 }
 
+/// Frames that are covered: by pages, and by entries that are known to be nonpresent.
+#[derive(Clone, Copy, Default, Debug)]
+struct Cover {
+    pages: i64,
+    gone: i64,
+}
+
+impl Cover {
+    /// Adds entries that cover `each` frames of a row.
+    #[inline]
+    fn add(&mut self, shade: usize, n: i32, each: u32) {
+        let frames = i64::from(n) * i64::from(each);
+        if shade == Shade::Nonpresent as usize {
+            self.gone += frames;
+        } else if shade != Shade::Unknown as usize && shade < Shade::Table as usize {
+            self.pages += frames;
+        }
+    }
+
+    #[inline]
+    fn add_all<T: Copy + Into<i32>>(&mut self, counts: &[T], each: u32) {
+        for (shade, n) in counts.iter().enumerate().take(STALE) {
+            self.add(shade, (*n).into(), each);
+        }
+    }
+
+    #[inline]
+    fn change(&mut self, new: u8, old: u8, each: u32) {
+        if new != 0 {
+            self.add(shade_of(new), 1, each);
+        }
+        if old != 0 {
+            self.add(shade_of(old), -1, each);
+        }
+    }
+}
+
 /// One row while it is drawn.
 struct Row {
     columns: Vec<Change>,
+    cover: Cover,
+    /// How many frames of this row an entry of the part that is being added covers.
+    each: u32,
     /// Bit per column with a change.
     used: Vec<u64>,
     before: [i32; WIDTH],
@@ -36,6 +77,8 @@ impl Row {
     fn new(cols: usize) -> Self {
         Self {
             columns: vec![Change::default(); cols],
+            cover: Cover::default(),
+            each: 1,
             used: vec![0; cols.div_ceil(64)],
             before: [0; WIDTH],
             rep: 0,
@@ -48,9 +91,10 @@ impl Row {
         &mut self.columns[col]
     }
 
-    /// Writes the cells and is empty again.
-    fn finish(&mut self, cells: &mut [Cell], empty: Shade) {
+    /// Writes the cells of a row of so many frames, and is empty again.
+    fn finish(&mut self, cells: &mut [Cell], empty: Shade, frames: f64) {
         let mut held = std::mem::take(&mut self.before);
+        let mut cover = std::mem::take(&mut self.cover);
         let mut rep = std::mem::take(&mut self.rep);
         let mut next = 0;
         for (w, bits) in self.used.iter_mut().enumerate() {
@@ -58,19 +102,21 @@ impl Row {
                 let col = w * 64 + bits.trailing_zeros() as usize;
                 *bits &= *bits - 1;
                 if next < col {
-                    cells[next..col].fill(cell(&held, 0, 0, rep, empty));
+                    cells[next..col].fill(cell(&held, 0, 0, rep, empty).covered(cover, frames, empty));
                 }
                 let c = std::mem::take(&mut self.columns[col]);
                 for (h, d) in held.iter_mut().zip(c.delta) {
                     *h += d;
                 }
+                cover.pages += c.cover.pages;
+                cover.gone += c.cover.gone;
                 rep = rep.max(c.rep);
-                cells[col] = cell(&held, c.touched, c.changes, rep, empty);
+                cells[col] = cell(&held, c.touched, c.changes, rep, empty).covered(cover, frames, empty);
                 next = col + 1;
             }
         }
         if next < cells.len() {
-            cells[next..].fill(cell(&held, 0, 0, rep, empty));
+            cells[next..].fill(cell(&held, 0, 0, rep, empty).covered(cover, frames, empty));
         }
     }
 }
@@ -98,7 +144,26 @@ fn cell(held: &[i32; WIDTH], touched: u32, changes: u32, rep: u32, empty: Shade)
     }
     let flag = |i: usize, f: u8| if held[i] > 0 { f } else { 0 };
     let flags = flag(STALE, Cell::STALE) | flag(ASSUMED, Cell::ASSUMED) | flag(HUGE, Cell::HUGE);
-    Cell { counts, changes: changes.min(65535) as u16, flags, shade: best.1, rep }
+    Cell { counts, changes: changes.min(65535) as u16, flags, shade: best.1, rep, cover: 0 }
+}
+
+impl Cell {
+    /// The cell with its share of covered frames.
+    fn covered(mut self, cover: Cover, frames: f64, empty: Shade) -> Self {
+        let any = (Shade::Writable as usize..Shade::Table as usize).any(|s| self.counts[s] > 0);
+        let frames = frames.max(1.0);
+        // What came and went within the column covered a frame at least.
+        let pages = (cover.pages.max(i64::from(any)) as f64).min(frames);
+        if any {
+            self.cover = ((pages / frames * 255.0) as u8).max(1);
+        }
+        let rest = frames - pages;
+        let gone = if empty == Shade::Nonpresent { rest } else { cover.gone.max(0) as f64 };
+        if gone * 2.0 >= rest && (gone > 0.0 || empty == Shade::Nonpresent) {
+            self.flags |= Self::EMPTY;
+        }
+        self
+    }
 }
 
 /// What drawing needs to know.
@@ -119,7 +184,8 @@ pub(crate) fn draw(scene: &Scene<'_>, q: &MapQuery, slack: f64) -> MapImage {
     let cols = q.cols.clamp(1, 16384);
     let rows = q.rows.clamp(1, 16384);
     let empty = if scene.complete { Shade::Nonpresent } else { Shade::Unknown };
-    let background = Cell { shade: empty as u8, ..Cell::default() };
+    let background = Cell { shade: empty as u8, ..Cell::default() }.covered(Cover::default(), 1.0, empty);
+    let frames = RowFrames::new(scene.axis, q, rows);
     let parts = if q.t1 > q.t0 && q.y1 > q.y0 {
         planner(scene, q, cols, rows, slack).parts(scene.axis)
     } else {
@@ -155,16 +221,47 @@ pub(crate) fn draw(scene: &Scene<'_>, q: &MapQuery, slack: f64) -> MapImage {
                     cells.copy_within(at - cols..at, at);
                     continue;
                 }
+                let frames = frames.of(r);
                 for p in &mine {
                     if let Some(range) = p.range(r) {
+                        let most = 1u64 << p.layer.shift().min(30);
+                        row.each = (frames.ceil() as u64).clamp(1, most) as u32;
                         add_part(scene.store, q, &columns, row, p, range);
                     }
                 }
-                row.finish(&mut cells[at..at + cols], empty);
+                row.finish(&mut cells[at..at + cols], empty, frames);
             }
         },
     );
     MapImage { query: *q, cols, rows, cells, exact }
+}
+
+/// How many frames the rows of a picture have.
+struct RowFrames<'a> {
+    segments: &'a [AxisSegment],
+    from: f64,
+    per_row: f64,
+}
+
+impl<'a> RowFrames<'a> {
+    fn new(axis: &'a GfnAxis, q: &MapQuery, rows: usize) -> Self {
+        let segments = axis.space(q.vm, q.as_id).map_or(&[][..], |s| &s.segments);
+        Self { segments, from: q.y0, per_row: (q.y1 - q.y0) / rows as f64 }
+    }
+
+    /// Frames of a row; folds have none.
+    fn of(&self, row: usize) -> f64 {
+        let (a, b) = (self.from + row as f64 * self.per_row, self.from + (row + 1) as f64 * self.per_row);
+        let first = self.segments.partition_point(|s| s.y_end <= a);
+        self.segments[first..]
+            .iter()
+            .take_while(|s| s.y_start < b)
+            .map(|s| {
+                let per_unit = (s.gfn_end - s.gfn_start) as f64 / (s.y_end - s.y_start);
+                (b.min(s.y_end) - a.max(s.y_start)).max(0.0) * per_unit
+            })
+            .sum()
+    }
 }
 
 fn planner<'a>(scene: &Scene<'a>, q: &'a MapQuery, cols: usize, rows: usize, slack: f64) -> Planner<'a> {
@@ -189,6 +286,7 @@ fn add_part(
                 for (b, c) in row.before.iter_mut().zip(s.counts) {
                     *b += i32::from(c);
                 }
+                row.cover.add_all(&s.counts, row.each);
                 row.rep = row.rep.max(s.rep);
             }
         }
@@ -196,6 +294,7 @@ fn add_part(
             let a = live.partition_point(|x| x.0 < from);
             for (_, span, code) in live[a..].iter().take_while(|x| x.0 < to) {
                 add(&mut row.before, *code, level, 1);
+                row.cover.change(*code, 0, row.each);
                 row.rep = row.rep.max(span.rep());
             }
         }
@@ -249,11 +348,14 @@ fn add_items(
             if !live {
                 add(&mut row.before, new, level, 1);
                 add(&mut row.before, old, level, -1);
+                row.cover.change(new, old, row.each);
                 row.rep = row.rep.max(rep);
             }
             continue;
         }
+        let each = row.each;
         let c = row.at(columns.of(t));
+        c.cover.change(new, old, each);
         add(&mut c.delta, new, level, 1);
         add(&mut c.delta, old, level, -1);
         c.changes += 1;
@@ -276,9 +378,12 @@ fn add_sums(q: &MapQuery, columns: &Columns, row: &mut Row, s: &Stretch<'_>, tic
             for (b, d) in row.before.iter_mut().zip(r.delta) {
                 *b += i32::from(d);
             }
+            row.cover.add_all(&r.delta, row.each);
             row.rep = row.rep.max(r.rep);
         } else if t < q.t1 {
+            let each = row.each;
             let c = row.at(columns.of(t));
+            c.cover.add_all(&r.delta, each);
             for (b, d) in c.delta.iter_mut().zip(r.delta) {
                 *b += i32::from(d);
             }

@@ -138,7 +138,9 @@ fn check(t: &Timeline, q: &MapQuery, told: &[Told]) {
             let cell_is = image.at(col, r).expect("a cell");
             let empty = if t.complete(q.vm) { Shade::Nonpresent } else { Shade::Unknown };
             let want = cell(&held, touched, changes, 0, empty);
-            assert_eq!(Cell { rep: 0, ..*cell_is }, want, "row {r}, column {col} of {q:?}");
+            // The share of frames is checked against spans, in `check_exact`.
+            let flags = cell_is.flags & !Cell::EMPTY;
+            assert_eq!(Cell { rep: 0, cover: 0, flags, ..*cell_is }, want, "row {r}, column {col} of {q:?}");
             if want.counts != [0; 8] {
                 // The span that began last, of those that were there or came.
                 let rep = cell_is.span().expect("something to point at");
@@ -160,6 +162,8 @@ fn check_exact(t: &Timeline, q: &MapQuery, image: &MapImage) {
     let per_row = (q.y1 - q.y0) / q.rows as f64;
     let width = u128::from(q.t1 - q.t0);
     let mut counts = vec![[0u32; 8]; q.cols * q.rows];
+    // Frames that pages cover, and the most that they can, since an entry that reaches into a row may lie in it only in part.
+    let mut frames = vec![0f64; q.cols * q.rows];
     for e in t.entries().filter(|e| (e.vm, e.as_id) == (q.vm, q.as_id)) {
         if space.segments.iter().filter(|s| e.gfn < s.gfn_end && e.gfn + e.pages() > s.gfn_start).count() != 1
         {
@@ -175,12 +179,36 @@ fn check_exact(t: &Timeline, q: &MapQuery, image: &MapImage) {
                 if span.start < end && span.end.is_none_or(|e| e >= end) {
                     for r in lo..=hi {
                         counts[r * q.cols + col][span.shade as usize] += 1;
+                        if !matches!(span.state, State::Nonpresent | State::Unknown) {
+                            frames[r * q.cols + col] += (e.pages() as f64).min(per_row.max(1.0));
+                        }
                     }
                 }
             }
         }
     }
+    let unit = |s: &crate::axis::AxisSegment| (s.gfn_end - s.gfn_start) as f64 / (s.y_end - s.y_start);
     for (i, (want, cell)) in counts.iter().zip(&image.cells).enumerate() {
+        // The axis has one row a frame, and a row without a fold or an edge in it has so many frames.
+        let y = q.y0 + (i / q.cols) as f64 * per_row;
+        let inside = space.segments.iter().find(|s| s.y_start <= y && y + per_row <= s.y_end);
+        if let Some(s) = inside.filter(|s| (unit(s) - 1.0).abs() < 1e-9) {
+            let pages: u32 = want[2..7].iter().sum();
+            let share = f64::from(cell.cover) / 255.0;
+            let all = (frames[i] / per_row.max(1.0)).min(1.0);
+            assert!(
+                s.y_end > s.y_start && (pages > 0 || cell.changes > 0) >= (cell.cover > 0),
+                "cell {i}: {cell:?}"
+            );
+            if pages > 0 {
+                // Frames are whole, rows may be not.
+                let off = (1.0 + f64::from(pages)) / per_row.max(1.0);
+                assert!(
+                    cell.cover > 0 && (share - all).abs() <= off.min(1.0),
+                    "cell {i} of {q:?}: {share} {all}"
+                );
+            }
+        }
         for s in 0..7 {
             let is = u32::from(cell.counts[s]);
             // A shade that came and went counts as one.

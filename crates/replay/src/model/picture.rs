@@ -37,6 +37,9 @@ pub struct Cell {
     pub shade: u8,
     /// One span of the cell plus one (0: none): see [`Cell::span`].
     pub rep: u32,
+    /// How much of the cell's frames is present, MMIO or removed, in 255ths: 0 for none, 255 for all, and at least 1 for any. Frames that
+    /// entries of two trees map count twice.
+    pub cover: u8,
 }
 
 impl Cell {
@@ -47,6 +50,13 @@ impl Cell {
     /// Something in the cell is a huge page.
     pub const HUGE: u8 = 4;
 
+    /// Most of the frames that are not covered are known to be nonpresent, rather than unknown.
+    pub const EMPTY: u8 = 8;
+
+    /// What most of the frames hold that are neither present nor MMIO nor removed: nonpresent or unknown.
+    pub fn rest(&self) -> Shade {
+        if self.flags & Self::EMPTY != 0 { Shade::Nonpresent } else { Shade::Unknown }
+    }
     /// Entries that the cell stands for.
     pub fn merged(&self) -> u32 {
         self.counts.iter().map(|c| u32::from(*c)).sum()

@@ -259,6 +259,11 @@ impl Timeline {
         &self.engine.vms.attribution
     }
 
+    /// What a frame holds of which no entry is known: nonpresent, if every table of the VM has been seen, else unknown.
+    pub fn unseen(&self, vm: VmId) -> crate::model::Shade {
+        if self.complete(vm) { crate::model::Shade::Nonpresent } else { crate::model::Shade::Unknown }
+    }
+
     /// What no event has shown is empty, not unknown.
     pub(crate) fn complete(&self, vm: VmId) -> bool {
         self.engine.vms.whole(vm.0)

@@ -124,6 +124,9 @@ fn unescape(s: &str) -> String {
 const MAX_FACTS: usize = 100_000;
 const MAX_PROBES: usize = 64;
 
+/// What mmuscope's recorder writes about itself now and then: see [`RecorderNow`](crate::RecorderNow).
+const RECORDER_NOW: &str = "recorder.now";
+
 /// Reads one piece of mmuscope's own facts.
 pub(crate) fn facts(text: &str, state: &mut State, cx: &mut Cx) {
     for line in text.trim_end_matches('\0').lines() {
@@ -150,6 +153,10 @@ pub(crate) fn facts(text: &str, state: &mut State, cx: &mut Cx) {
                     && let Some(v) = number(&value)
                 {
                     host.masks.insert(name.to_owned(), v);
+                } else if key == RECORDER_NOW {
+                    // Only the newest counts.
+                    host.facts.retain(|f| f.0 != key);
+                    host.facts.push((key.to_owned(), value));
                 } else if host.facts.len() < MAX_FACTS {
                     let fact = (key.to_owned(), value);
                     if host.facts.iter().rev().take(256).all(|f| *f != fact) {

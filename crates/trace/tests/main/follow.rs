@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use mmuscope_trace::{Error, Event, Follower, POLL_EVENTS, Progress, ReadOptions, Strings, Trace, stream};
+use mmuscope_trace::{
+    Error, Event, Follower, POLL_EVENTS, Progress, ReadOptions, Stage, Strings, Trace, stream,
+};
 
 use crate::support::{perf, plain, sample, small, text};
 
@@ -157,19 +159,128 @@ fn folders() {
     assert_eq!((all(&t), t.info.damage.len()), (all(&whole), 0), "{:?}", t.info.damage);
 }
 
-/// A file that has its index at the end is read once, and a note says so.
+/// Polls until something has come, or the follower is done.
+fn wait_for(f: &mut Follower, t: &mut Trace, what: &str, mut until: impl FnMut(&Follower, &Trace) -> bool) {
+    let give_up = std::time::Instant::now() + Duration::from_mins(1);
+    while !until(f, t) {
+        assert!(std::time::Instant::now() < give_up, "{what}: {:?}, {} events", f.stage(), t.events.len());
+        f.poll(t).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A file that has its index at the end is read as a whole, and again when it has changed.
 #[test]
-fn what_does_not_grow() {
-    let path = crate::support::sample("6.1-npt/trace.dat");
+fn what_does_not_grow_is_read_again_when_it_has_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("trace.dat");
+    std::fs::copy(crate::support::sample("6.1-npt/trace.dat"), &path).unwrap();
     let mut follower = Follower::open(&path, &ReadOptions::default()).unwrap();
     let mut trace = Trace::default();
     assert_eq!(follower.poll(&mut trace).unwrap(), 68_615);
-    assert!(follower.is_done());
+    assert_eq!(follower.poll(&mut trace).unwrap(), 0, "it has not changed");
+    assert!(!follower.is_done());
     assert!(
-        trace.info.notes.iter().any(|n| n.contains("not followed: trace.dat v7")),
-        "{:?}",
-        trace.info.notes
+        matches!(follower.stage(), Stage::Watching(why) if why.contains("is trace.dat v7, which can only be read as a whole"))
     );
+    // A recorder begins the next trace in the same place: what cannot be read is no reason to forget the trace that could.
+    std::fs::write(&path, b"half of something").unwrap();
+    wait_for(
+        &mut follower,
+        &mut trace,
+        "half a file",
+        |f, _| matches!(f.stage(), Stage::Watching(why) if why.contains("cannot be read as it is now")),
+    );
+    assert_eq!((trace.events.len(), follower.replaced()), (68_615, 1));
+    let next = perf(&small(1_500), false, false);
+    let whole = Trace::from_bytes(next.clone(), "x").unwrap();
+    std::fs::write(&path, next).unwrap();
+    wait_for(&mut follower, &mut trace, "the next trace", |f, _| f.replaced() == 2);
+    assert_eq!(all(&trace), all(&whole));
+}
+
+/// A perf.data in file form whose recorder has not ended has no formats; it is read when they are there.
+#[test]
+fn a_recording_in_file_form_is_read_when_it_has_ended() {
+    let bytes = perf(&small(1_500), false, false);
+    let whole = Trace::from_bytes(bytes.clone(), "x").unwrap();
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let data = word(40) as usize..(word(40) + word(48)) as usize;
+    let mut unfinished = bytes[..data.end].to_vec();
+    // Until the end, the size of the data and the set of features are 0.
+    unfinished[48..56].fill(0);
+    unfinished[72..104].fill(0);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("perf.data");
+    std::fs::write(&path, &unfinished).unwrap();
+    let mut f = Follower::open(&path, &ReadOptions::default()).unwrap();
+    let mut t = Trace::default();
+    f.poll(&mut t).unwrap();
+    assert!(!f.is_done() && t.events.is_empty());
+    assert!(
+        matches!(f.stage(), Stage::Watching(why) if why.contains("which its recorder has not finished") && why.contains("perf record -o -")),
+        "{:?}",
+        f.stage()
+    );
+    std::fs::write(&path, &bytes).unwrap();
+    wait_for(&mut f, &mut t, "the finished file", |_, t| !t.events.is_empty());
+    assert_eq!(all(&t), all(&whole));
+}
+
+/// What comes through a pipe and can only be read as a whole is put aside until the pipe ends, whatever is around it.
+#[test]
+fn a_pipe_of_a_file_form_is_collected() {
+    let dat = std::fs::read(crate::support::sample("6.1-npt/trace.dat")).unwrap();
+    let packed = zstd::encode_all(text(400).as_bytes(), 1).unwrap();
+    for (name, bytes) in [("dat", dat), ("perf.data", perf(&small(1_500), false, false)), ("zstd", packed)] {
+        let whole = Trace::from_bytes(bytes.clone(), "x").unwrap();
+        let (rx, mut tx) = std::io::pipe().unwrap();
+        let n = bytes.len();
+        let mut f = Follower::from_stream(Box::new(rx), Path::new("-"), &ReadOptions::default());
+        let mut t = Trace::default();
+        assert!(matches!(f.stage(), Stage::Waiting(_)));
+        let (go, gone) = mpsc::channel::<()>();
+        let writer = std::thread::spawn(move || {
+            tx.write_all(&bytes[..n / 2]).unwrap();
+            gone.recv().ok();
+            tx.write_all(&bytes[n / 2..]).unwrap();
+        });
+        wait_for(&mut f, &mut t, name, |f, _| f.stage() == Stage::Collecting);
+        assert!(t.events.is_empty() && f.replaced() == 0);
+        go.send(()).unwrap();
+        wait_for(&mut f, &mut t, name, |f, _| f.is_done());
+        writer.join().unwrap();
+        assert_eq!(f.stage(), Stage::Ended("the writer has closed the pipe".to_owned()));
+        assert_eq!((all(&t), f.bytes() as usize, f.replaced()), (all(&whole), n, 1), "{name}");
+    }
+}
+
+/// Following may begin before the recording, and another recording may take the file's place.
+#[test]
+fn before_and_after_a_recording() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("capture");
+    let bytes = perf(&small(1_500), true, true);
+    assert!(Follower::open(&dir.path().join("no/such/folder"), &ReadOptions::default()).is_err());
+    let mut f = Follower::open(&path, &ReadOptions::default()).unwrap();
+    let mut t = Trace::default();
+    assert_eq!(f.poll(&mut t).unwrap(), 0);
+    assert!(matches!(f.stage(), Stage::Waiting(why) if why.ends_with("does not exist yet")));
+    std::fs::write(&path, &bytes[..4]).unwrap();
+    f.poll(&mut t).unwrap();
+    assert!(matches!(f.stage(), Stage::Waiting(_)), "{:?}", f.stage());
+    // Twelve bytes are the magic and half of the size that shows the form.
+    std::fs::write(&path, &bytes[..12]).unwrap();
+    f.poll(&mut t).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    wait_for(&mut f, &mut t, "the recording", |_, t| !t.events.is_empty());
+    assert_eq!(f.stage(), Stage::Growing);
+    let other = dir.path().join("other");
+    std::fs::write(&other, &bytes).unwrap();
+    std::fs::rename(&other, &path).unwrap();
+    wait_for(&mut f, &mut t, "the other file", |f, _| f.is_done());
+    assert!(matches!(f.stage(), Stage::Ended(why) if why.ends_with("was replaced by another file")));
+    assert_eq!(all(&t), all(&Trace::from_bytes(bytes, "x").unwrap()), "what it held is all there");
 }
 
 /// A caller that opens a file to follow it may cancel the opening; a follower that is passed on is not cancelled by that.

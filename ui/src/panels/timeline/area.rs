@@ -52,8 +52,17 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
                         ui.horizontal(|ui| {
                             crate::panels::legend::swatch(ui, t, *shade, vec2(14.0, 10.0));
                             ui.label(format!("{}: {}", shade.name(), fmt::plural(n, "entry", "entries")));
-                            ui.label(egui::RichText::new(fmt::bytes(counts.bytes(*shade))).weak());
+                            if *shade != mmuscope_replay::Shade::Removed {
+                                ui.label(egui::RichText::new(fmt::bytes(counts.bytes(*shade))).weak());
+                            }
                         });
+                    }
+                    let stale = counts.stale_bytes(None);
+                    if stale > 0 {
+                        ui.label(format!(
+                            "of what is present, {} are only known from stale entries",
+                            fmt::bytes(stale)
+                        ));
                     }
                     let all: f64 = STACK.iter().map(|s| amount(counts, *s, memory)).sum();
                     ui.label(egui::RichText::new(format!("together {}", number(all))).weak());

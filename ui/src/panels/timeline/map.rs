@@ -1,10 +1,11 @@
 //! The map of time x GFN. The cells are one texture, computed in the background; labels, folds and the selection are drawn over it.
 
 use egui::{Align2, Color32, CursorIcon, Mesh, Pos2, Rect, Sense, Shape, Stroke, StrokeKind, Ui, pos2, vec2};
-use mmuscope_replay::{AxisSegment, Cell, Entry, Span, State};
+use mmuscope_replay::{AxisSegment, Cell};
 
-use super::{Axis, Cx, nav, row_at};
+use super::{Axis, Cx, nav, row_at, tip};
 use crate::fmt;
+use crate::probe::{Place, Probe, is_page};
 use crate::theme::{mono, small};
 use crate::view::{Range, gfn_step};
 
@@ -149,8 +150,11 @@ fn selected(painter: &egui::Painter, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
     let Some(s) = cx.doc.selection else { return };
     let rows = cx.doc.view.rows;
     let (vm, as_id) = (cx.doc.view.vm, cx.doc.view.as_id);
-    let entry = s.entry.map(|e| cx.cap.timeline.entry(e));
+    marker(painter, cx, rect, s.gfn);
     let span = s.entry.and_then(|e| cx.cap.timeline.span_at(e, s.time));
+    // An entry that holds no page may cover a whole guest; the marker shows which frame was selected.
+    let span = span.filter(is_page);
+    let entry = span.and(s.entry).map(|e| cx.cap.timeline.entry(e));
     let (first, pages) = entry.map_or((s.gfn, 1), |e| (e.gfn, e.pages()));
     let Some(y0) = cx.cap.row_of(vm, as_id, first) else { return };
     let y1 = cx.cap.row_of(vm, as_id, first.saturating_add(pages)).filter(|y| *y > y0).unwrap_or(y0 + 1.0);
@@ -161,6 +165,17 @@ fn selected(painter: &egui::Painter, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
     let r = Rect::from_center_size(r.center(), r.size().max(vec2(5.0, 5.0))).expand(1.5);
     painter.rect_stroke(r, 1.0, Stroke::new(3.0, cx.tokens.background), StrokeKind::Outside);
     painter.rect_stroke(r, 1.0, Stroke::new(1.5, cx.tokens.accent), StrokeKind::Outside);
+}
+
+/// Draws a line across the map at the selected frame, with a triangle at its left end, so that it is found at any zoom.
+fn marker(painter: &egui::Painter, cx: &Cx<'_>, rect: Rect, gfn: u64) {
+    let Some(row) = cx.cap.row_of(cx.doc.view.vm, cx.doc.view.as_id, gfn) else { return };
+    let y = y_of(rect, cx.doc.view.rows, row + 0.5);
+    let color = cx.tokens.accent;
+    let (left, right) = (pos2(rect.left(), y), pos2(rect.right(), y));
+    painter.extend(Shape::dashed_line(&[left, right], Stroke::new(1.0, color.gamma_multiply(0.5)), 2.0, 6.0));
+    let tip = vec![left + vec2(8.0, 0.0), left + vec2(0.0, -5.0), left + vec2(0.0, 5.0)];
+    painter.add(Shape::convex_polygon(tip, color, Stroke::NONE));
 }
 
 /// Draws the whole GFN space as a narrow strip, with the part that is shown in it.
@@ -209,29 +224,59 @@ fn space_overview(ui: &mut Ui, cx: &mut Cx<'_>, segments: &[AxisSegment], side: 
     }
 }
 
+/// The place of the map under the pointer.
+fn place_at(cx: &Cx<'_>, rect: Rect, axis: &Axis, pos: Pos2, ppp: f32) -> Place {
+    let rows = cx.doc.view.rows;
+    let row = row_at(rect, rows, pos);
+    let per_row = rows.span() / f64::from((rect.height() * ppp).round().max(1.0));
+    let first = rows.start + ((row - rows.start) / per_row).floor() * per_row;
+    // A column shows what its entries held at its end, and ends before the next one begins.
+    let cols = f64::from(((axis.x1 - axis.x0) * ppp).round().max(1.0));
+    let per_col = axis.time.span() / cols;
+    let col = ((axis.t(pos.x) - axis.time.start) / per_col).floor();
+    let last = cx.cap.abs((axis.time.start + (col + 1.0) * per_col).ceil()).saturating_sub(1);
+    let start = cx.cap.abs((axis.time.start + col * per_col).floor());
+    let (vm, as_id) = (cx.doc.view.vm, cx.doc.view.as_id);
+    Place {
+        vm,
+        as_id,
+        row,
+        rows: (first, first + per_row),
+        time: last.max(start).min(cx.cap.timeline.range().1),
+    }
+}
+
+/// What the map answers about a place: what the pixel holds at its end, or else the page that came and went within it.
+fn answer(cx: &Cx<'_>, place: &Place, cell: Option<&Cell>, per_col: f64) -> Option<Probe> {
+    let probe = Probe::at(cx.cap, place)?;
+    if probe.found.as_ref().is_some_and(|(_, s)| is_page(s)) {
+        return Some(probe);
+    }
+    let passing = cell.and_then(Cell::span).map(|s| cx.cap.timeline.span(s)).filter(is_page);
+    let Some(span) = passing else { return Some(probe) };
+    let from = place.time.saturating_sub(per_col.ceil() as u64);
+    let Some(time) = span.end.map_or(Some(place.time), |e| e.checked_sub(1)).map(|t| t.min(place.time))
+    else {
+        return Some(probe);
+    };
+    if time < span.start || time < from {
+        return Some(probe);
+    }
+    let earlier = Probe::at(cx.cap, &Place { time, ..*place });
+    Some(earlier.filter(|p| p.found.as_ref().is_some_and(|(_, s)| is_page(s))).unwrap_or(probe))
+}
+
 /// Handles click and double click, and draws the tooltip.
 fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis: &Axis) {
+    cx.doc.pointed = None;
     let Some(pos) = response.hover_pos() else { return };
-    let (vm, as_id) = (cx.doc.view.vm, cx.doc.view.as_id);
-    let row = row_at(rect, cx.doc.view.rows, pos);
-    let time = cx.cap.abs(axis.t(pos.x));
-    let gfn = cx.cap.gfn_at(vm, as_id, row);
-    let cell = cell_under(cx, axis, row, pos.x);
-    // A cell stands for a stretch of time. The exact time under the pointer may lie between spans, so the span whose colour is shown counts.
-    let exact = gfn.and_then(|g| cx.cap.pick(vm, as_id, g, time));
-    let known = |s: &Span| !matches!(s.state, State::Unknown | State::Table | State::Nonpresent);
-    let seen = exact.filter(|(_, s)| known(s)).or_else(|| shown_by(cx, cell.as_ref(), axis, pos.x)).or(exact);
+    let ppp = ui.ctx().pixels_per_point();
+    let place = place_at(cx, rect, axis, pos, ppp);
+    let cell = cell_under(cx, axis, place.row, pos.x);
+    let probe = answer(cx, &place, cell.as_ref(), axis.per_point() / f64::from(ppp));
     if response.clicked() || response.double_clicked() {
-        if let Some(g) = gfn {
-            let time = seen.map_or(time, |(_, s)| {
-                time.clamp(s.start, s.end.map_or(u64::MAX, |e| e.saturating_sub(1).max(s.start)))
-            });
-            cx.doc.select_at(
-                cx.cap,
-                seen.map_or(g, |(e, _)| g.clamp(e.gfn, e.gfn + e.pages() - 1)),
-                time,
-                seen.map(|(e, _)| e.id),
-            );
+        if let Some(p) = &probe {
+            cx.doc.select_at(cx.cap, p.gfn, p.time, p.found.as_ref().map(|(e, _)| e.id));
         } else {
             cx.doc.selection = None;
         }
@@ -242,10 +287,9 @@ fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis
     if response.dragged() {
         return;
     }
-    let y = pos.y;
     ui.painter().with_clip_rect(rect).hline(
         rect.x_range(),
-        y,
+        pos.y,
         Stroke::new(1.0, cx.tokens.ink.gamma_multiply(0.25)),
     );
     egui::Tooltip::always_open(
@@ -256,14 +300,15 @@ fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis
     )
     .gap(14.0)
     .show(|ui| {
-        ui.set_max_width(380.0);
-        match gfn {
+        ui.set_max_width(400.0);
+        match &probe {
             None => {
                 ui.label("A stretch of the GFN space in which nothing happened is left out here.");
             }
-            Some(g) => tip(ui, cx, g, seen, cell.as_ref()),
+            Some(p) => tip::show(ui, cx, p, cell.as_ref()),
         }
     });
+    cx.doc.pointed = probe;
 }
 
 fn cell_under(cx: &Cx<'_>, axis: &Axis, row: f64, x: f32) -> Option<Cell> {
@@ -274,59 +319,4 @@ fn cell_under(cx: &Cx<'_>, axis: &Axis, row: f64, x: f32) -> Option<Cell> {
         return None;
     }
     p.map.at((fx * p.map.cols as f64) as usize, (fy * p.map.rows as f64) as usize).copied()
-}
-
-/// The span that the colour of a pixel comes from, if it overlaps the time of the pixel.
-fn shown_by(cx: &Cx<'_>, cell: Option<&Cell>, axis: &Axis, x: f32) -> Option<(Entry, Span)> {
-    let cell = cell?;
-    let span = cx.cap.timeline.span(cell.span()?);
-    let (from, to) = (cx.cap.abs(axis.t(x - 1.0)), cx.cap.abs(axis.t(x + 1.0)));
-    let reaches = span.start <= to && span.end.is_none_or(|e| e >= from);
-    if !reaches || matches!(span.state, State::Nonpresent | State::Unknown | State::Table) {
-        return None;
-    }
-    Some((cx.cap.timeline.entry(span.entry), span))
-}
-
-fn tip(ui: &mut Ui, cx: &Cx<'_>, gfn: u64, seen: Option<(Entry, Span)>, cell: Option<&Cell>) {
-    let t = cx.tokens;
-    ui.horizontal(|ui| {
-        ui.label(egui::RichText::new(format!("GFN {}", fmt::gfn(gfn))).strong().monospace());
-        ui.label(egui::RichText::new(format!("guest address {}", fmt::gpa(gfn))).weak());
-    });
-    if let Some((entry, span)) = seen {
-        crate::panels::details::state_line(ui, t, &span);
-        if let Some(v) = span.spte {
-            ui.label(
-                egui::RichText::new(format!("{}   {} entry", fmt::spte(v), fmt::level(entry.level)))
-                    .monospace(),
-            );
-        }
-        ui.label(format!("{}: {}", span.certainty.name(), span.reason.words()));
-        let from = fmt::exact(cx.cap.rel(span.start) as u64);
-        ui.label(match span.end {
-            Some(e) => format!("from {from} for {}", fmt::time((e - span.start) as f64)),
-            None => format!("from {from} to the end of the trace"),
-        });
-    } else {
-        ui.label("unknown: no event has shown an entry of this page yet");
-    }
-    if let Some(cell) = cell {
-        let merged = u64::from(cell.merged());
-        let changes = u64::from(cell.changes);
-        if merged > 1 || changes > 1 {
-            let what = match (merged > 1, changes > 1) {
-                (true, true) => format!(
-                    "{} and {}",
-                    fmt::plural(merged, "entry", "entries"),
-                    fmt::plural(changes, "change", "changes")
-                ),
-                (true, false) => fmt::plural(merged, "entry", "entries"),
-                _ => fmt::plural(changes, "change", "changes"),
-            };
-            ui.label(
-                egui::RichText::new(format!("{what} in this pixel: zoom in to see them apart")).color(t.warn),
-            );
-        }
-    }
 }

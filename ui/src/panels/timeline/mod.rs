@@ -5,6 +5,7 @@ mod lanes;
 mod map;
 pub(crate) mod nav;
 mod strips;
+mod tip;
 
 use egui::{Pos2, Rect, Ui, pos2, vec2};
 
@@ -97,7 +98,10 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     let ppp = ui.ctx().pixels_per_point();
     let lanes = lanes::list(cx);
     let has_phases = !cx.cap.timeline.phases_of(cx.doc.view.vm).is_empty();
-    let r = rects(full, ppp, has_phases, cx.doc.shown.area, lanes.len());
+    // In a low window the plots go before the map does.
+    let area = cx.doc.shown.area && full.height() >= 240.0;
+    let fit = if full.height() >= 260.0 { lanes.len() } else { 0 };
+    let r = rects(full, ppp, has_phases, area, fit);
     nav::keys(ui, cx);
     cx.doc.hover = pointer(ui, cx, &r);
     let axis = Axis { x0: r.map.left(), x1: r.map.right(), time: cx.doc.view.time };
@@ -108,12 +112,11 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     }
     contained.show(ui, "Time axis", |ui| strips::ruler(ui, cx, r.ruler, &axis));
     contained.show(ui, "GFN map", |ui| map::show(ui, cx, r.map, r.side, &axis));
-    if cx.doc.shown.area {
+    if area {
         contained.show(ui, "States over time", |ui| area::show(ui, cx, r.area, &axis));
     }
     contained.show(ui, "Fault rates", |ui| lanes::show(ui, cx, &r.lanes, &lanes, &axis));
-    let bottom =
-        r.lanes.last().map_or(if cx.doc.shown.area { r.area.bottom() } else { r.map.bottom() }, Rect::bottom);
+    let bottom = r.lanes.last().map_or(if area { r.area.bottom() } else { r.map.bottom() }, Rect::bottom);
     strips::over_all(ui, cx, Rect::from_min_max(pos2(axis.x0, r.ruler.top()), pos2(axis.x1, bottom)), &axis);
 }
 
@@ -152,7 +155,7 @@ fn ask(ui: &Ui, cx: &mut Cx<'_>, r: &Rects, lanes: &[lanes::Lane], ppp: f32) {
         time,
         rows: view.rows,
         map,
-        area: if cx.doc.shown.area { px(r.area) } else { [0, 0] },
+        area: if r.area.height() > 0.5 { px(r.area) } else { [0, 0] },
         lanes: lanes.iter().take(r.lanes.len()).filter_map(|l| l.tid).collect(),
         bins: (map[0] as usize / 2).clamp(1, (time.span() as usize).max(1)),
         theme: cx.tokens.theme,
