@@ -44,7 +44,7 @@ fn snapshot(trace: &Trace, t: &Timeline, ts: u64, first: bool) -> Vec<Piece> {
         later.into_iter().any(|e| matches!(e.body, Body::ZapAllFast { .. }))
     };
     let mut pieces = vec![
-        Piece::Begin { at: ts, first },
+        Piece::Begin { at: ts, all_on: first.then_some(ts) },
         Piece::Vm(Vm { at: ts, pid, name: "vm".into(), vcpus, slots: Vec::new() }),
     ];
     for id in ids {
@@ -227,7 +227,7 @@ fn made_up_tables_do_no_harm() {
         for _ in 0..60 {
             let ts = trace.events.ts(at);
             let piece = match below(12) {
-                0 => Piece::Begin { at: ts, first: below(2) == 0 },
+                0 => Piece::Begin { at: ts, all_on: (below(2) == 0).then_some(ts) },
                 1 => Piece::Vm(Vm { at: ts, pid: below(3) as u32, ..Vm::default() }),
                 2 => Piece::VmEnd { at: ts, complete: below(2) == 0, notes: Vec::new() },
                 3 => Piece::End { at: ts, notes: Vec::new() },

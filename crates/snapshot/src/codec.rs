@@ -144,7 +144,7 @@ mod tests {
             vcpus: vec![Vcpu { number: 0, tid: Some(8) }, Vcpu { number: 1, tid: None }],
             slots: vec![Slot { as_id: 0, id: 3, gfn: 256, pages: 1 << 20, hva: 0x7f00_0000_0000, flags: 1 }],
         };
-        let mut all = vec![Piece::Begin { at: 5, first: true }, Piece::Vm(vm)];
+        let mut all = vec![Piece::Begin { at: 5, all_on: Some(4) }, Piece::Vm(vm)];
         all.extend((0..100).map(table));
         all.push(Piece::VmEnd { at: 6, complete: true, notes: Vec::new() });
         all.push(Piece::End { at: 9, notes: vec!["nothing".into()] });

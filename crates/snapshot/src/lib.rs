@@ -16,8 +16,9 @@ pub enum Piece {
     Begin {
         /// Time of the recording's clock in nanoseconds.
         at: u64,
-        /// Whether the recording begins with it: events before it came while the recorder was still switching them on, one after another.
-        first: bool,
+        /// For the one that a recording begins with, when all events of the recording were on, in nanoseconds of its clock: before that the
+        /// recorder switched them on one after another. `None` for later ones.
+        all_on: Option<u64>,
     },
     /// A VM, as KVM's memory describes it. It comes before its tables.
     Vm(Vm),

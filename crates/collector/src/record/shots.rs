@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::plan::Recorder;
+use crate::host::monotonic;
 use crate::preamble;
 use crate::snapshot::{self, Shot};
 use crate::{RecordOptions, Scope, When};
@@ -45,7 +46,7 @@ impl Shots {
         Self { when, pid, anonymise: o.anonymise, under_way, last, said, taken, failed }
     }
 
-    fn begin(&mut self, first: bool) {
+    fn begin(&mut self, all_on: Option<u64>) {
         if self.under_way.is_some() || self.failed {
             return;
         }
@@ -53,7 +54,7 @@ impl Shots {
         let (pid, anonymise) = (self.pid, self.anonymise);
         let run = move || {
             // Whoever no longer waits needs no snapshot.
-            let _ = to.send(snapshot::take(&|p| pid.is_none_or(|own| own == p), anonymise, first));
+            let _ = to.send(snapshot::take(&|p| pid.is_none_or(|own| own == p), anonymise, all_on));
         };
         if thread::Builder::new().name("snapshot".into()).spawn(run).is_ok() {
             self.under_way = Some(from);
@@ -61,17 +62,17 @@ impl Shots {
         self.last = Instant::now();
     }
 
-    /// Starts the first one, if it is wanted.
+    /// Starts the first one, if it is wanted. All events of the recording have just been switched on.
     pub(super) fn start(&mut self) {
         if self.when.start {
-            self.begin(true);
+            self.begin(Some(monotonic()));
         }
     }
 
     /// Starts the next one if it is time, and returns the records of one that is done.
     pub(super) fn step(&mut self) -> Option<Vec<u8>> {
         if self.when.every.is_some_and(|t| self.last.elapsed() >= t) {
-            self.begin(false);
+            self.begin(None);
         }
         self.done()
     }
@@ -119,7 +120,7 @@ impl Shots {
         // One that is under way, of the start of a short recording, comes first.
         for last in [false, true] {
             if last && self.when.end {
-                self.begin(false);
+                self.begin(None);
             }
             while self.under_way.is_some() && began.elapsed() < PATIENCE {
                 meanwhile();

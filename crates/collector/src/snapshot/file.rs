@@ -28,8 +28,8 @@ pub fn write(o: &SnapshotOptions) -> Result<Shot, Error> {
         None => None,
     };
     let (clock, real, mono) = host::clocks();
-    let shot =
-        take(&|p| pid.is_none_or(|own| own == p), o.anonymise, true).map_err(|why| Error::Refused {
+    let shot = take(&|p| pid.is_none_or(|own| own == p), o.anonymise, Some(crate::host::monotonic()))
+        .map_err(|why| Error::Refused {
             what: "KVM's tables cannot be read".into(),
             why,
             mend: "`mmuscope doctor` shows what a snapshot needs and what this host has".into(),

@@ -128,11 +128,11 @@ pub fn possible() -> Result<(), String> {
 }
 
 /// Reads the VMs that `wanted` accepts by their process, without names and host addresses if `anonymise` is set. `Err` says in words why
-/// this host allows none. `first` says that a recording begins with it.
-pub fn take(wanted: &dyn Fn(u32) -> bool, anonymise: bool, first: bool) -> Result<Shot, String> {
+/// this host allows none. `all_on` is when all events of a recording were on that begins with it.
+pub fn take(wanted: &dyn Fn(u32) -> bool, anonymise: bool, all_on: Option<u64>) -> Result<Shot, String> {
     let host = Host::find()?;
     let bits = bits(&kernelvars::read());
-    Ok(read(&host.core, &host.shape, bits, host.vm_list, (wanted, anonymise), first))
+    Ok(read(&host.core, &host.shape, bits, host.vm_list, (wanted, anonymise), all_on))
 }
 
 pub(super) fn read(
@@ -141,12 +141,12 @@ pub(super) fn read(
     bits: Bits,
     vm_list: u64,
     (wanted, anonymise): (&dyn Fn(u32) -> bool, bool),
-    first: bool,
+    all_on: Option<u64>,
 ) -> Shot {
     let begin = monotonic();
     let mut pack = Packer::default();
     let mut shot = Shot::default();
-    pack.push(&Piece::Begin { at: begin, first });
+    pack.push(&Piece::Begin { at: begin, all_on });
     let (vms, whole) = vm::vms(memory, shape, vm_list);
     if !whole {
         shot.notes.push("the list of VMs changed while it was read".into());

@@ -32,9 +32,9 @@ impl Engine {
     pub(crate) fn take_piece(&mut self, piece: &Piece) {
         let (ev, ts) = (self.next_ev.saturating_sub(1), self.last_ts);
         match piece {
-            Piece::Begin { at, first } => {
-                if *first {
-                    self.not_all_recorded(ev, ts);
+            Piece::Begin { at, all_on } => {
+                if let Some(all_on) = *all_on {
+                    self.not_all_recorded(ev, ts, all_on);
                 }
                 self.snapshots.done.push(Snapshot { event: ev, start: *at, end: ts, ..Snapshot::default() });
             }
@@ -68,10 +68,12 @@ impl Engine {
         }
     }
 
-    /// Until here the recorder was switching on one event after another, so that what some showed others may have changed unseen.
-    fn not_all_recorded(&mut self, ev: u32, ts: u64) {
-        let silent = self.vms.numbers().any(|vm| !self.silent_tables(vm).is_empty());
-        if silent || self.live.values().any(|t| !t.is_empty()) {
+    /// Until `all_on` the recorder was switching on one event after another, so that what some showed others may have changed unseen. What was
+    /// shown of tables later stands on tables that were shown by then.
+    fn not_all_recorded(&mut self, ev: u32, ts: u64, all_on: u64) {
+        let before = |t: &TableIx| self.store.tables[*t].start_ts < all_on;
+        let silent = self.vms.numbers().any(|vm| self.silent_tables(vm).iter().any(before));
+        if silent || self.live.values().flatten().any(before) {
             self.doubt_everything(ev, ts, Reason::Unrecorded);
         }
     }

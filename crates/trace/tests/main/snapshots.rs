@@ -27,7 +27,7 @@ fn capture(pieces: &[Piece]) -> (Vec<u8>, Vec<usize>) {
 
 fn pieces() -> Vec<Piece> {
     vec![
-        Piece::Begin { at: 100, first: true },
+        Piece::Begin { at: 100, all_on: Some(100) },
         Piece::Vm(Vm { at: 200, pid: 7, name: "vm".into(), ..Vm::default() }),
         Piece::VmEnd { at: 300, complete: true, notes: vec!["a note".into()] },
         Piece::End { at: 400, notes: Vec::new() },
