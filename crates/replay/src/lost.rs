@@ -20,6 +20,13 @@ impl Engine {
         self.silent.seen_from(ts);
     }
 
+    /// What an entry holds, as far as that is known and not stale.
+    fn still_known(&self, entry: EntryIx) -> Option<(Option<u64>, Shade)> {
+        let (spte, m) = self.store.now(entry)?;
+        let known = m.certainty != Certainty::Stale && m.shade != Shade::Unknown;
+        known.then(|| (m.has_value.then_some(spte), m.shade))
+    }
+
     /// Every value known so far may have changed since, for this reason.
     pub(crate) fn doubt_everything(&mut self, ev: u32, ts: u64, reason: Reason) {
         self.loss_seen = true;
@@ -45,17 +52,19 @@ impl Engine {
         }
         let live: Vec<TableIx> = self.live.values().flatten().copied().collect();
         for t in live {
-            let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
-            for e in entries {
-                if let Some((spte, m)) = self.store.now(e)
-                    && m.certainty != Certainty::Stale
-                    && m.shade != Shade::Unknown
-                {
-                    self.store.push(e, ev, m.has_value.then_some(spte), m.shade, Certainty::Stale, reason);
-                }
-            }
             let r = &mut self.store.tables[t];
             (r.lossy, r.alive) = (true, false);
+            // A trace may hold very many losses: entries are looked at only where something was learned since the last one.
+            if std::mem::replace(&mut r.doubted, true) {
+                debug_assert!(self.store.table_entries(t).all(|e| self.still_known(e).is_none()));
+                continue;
+            }
+            let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
+            for e in entries {
+                if let Some((spte, shade)) = self.still_known(e) {
+                    self.store.push(e, ev, spte, shade, Certainty::Stale, reason);
+                }
+            }
         }
         self.silent_lost(ev, reason);
         self.faults.lost(self.threads.all_mut(), ev);

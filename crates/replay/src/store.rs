@@ -223,12 +223,11 @@ impl Store {
         reason: Reason,
     ) -> SpanIx {
         let last = self.last[entry];
-        self.list_unlinked(self.table_of(entry), certainty);
-        debug_assert!(
-            ev <= self.tables[self.table_of(entry)].dead_ev,
-            "a span of an entry whose table was freed before"
-        );
-        let detach = self.tables[self.table_of(entry)].detach_sp;
+        let table = self.table_of(entry);
+        self.list_unlinked(table, certainty);
+        self.tables[table].doubted &= certainty == Certainty::Stale;
+        debug_assert!(ev <= self.tables[table].dead_ev, "a span of an entry whose table was freed before");
+        let detach = self.tables[table].detach_sp;
         let prev = if last == SpanIx::NONE || (detach != SpanIx::NONE && last < detach) {
             None
         } else {
@@ -263,6 +262,8 @@ impl Store {
     pub(crate) fn confirm(&mut self, span: SpanIx) {
         self.dirty = Some(self.dirty.map_or(span, |c| c.min(span)));
         let m = self.meta(span);
+        let table = self.table_of(self.s_entry[span]);
+        self.tables[table].doubted = false;
         self.s_meta[span] = Meta { certainty: Certainty::Exact, reason: Reason::Stated, ..m }.pack();
     }
 

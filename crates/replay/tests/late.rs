@@ -182,3 +182,41 @@ fn what_a_fast_fault_stored_just_before_reaches_back_no_further() {
     let first = t.spans(e.id).next().expect("span");
     assert_eq!((first.shade, first.start), (Shade::Writable, t.range().0));
 }
+
+/// A loss puts in doubt what was learned since the one before, and says nothing more of what was in doubt already.
+#[test]
+fn each_loss_takes_what_was_learned_since_the_last() {
+    let (_, t) = run("layout C/npt
+        1 t1 root
+        +1 t1 page 1 0
+        +1 t1 fault 2 w
+        +1 t1 set 1 2 W77 at 12010
+        +1 t1 fault 3 w
+        +1 t1 set 1 3 W78 at 12018
+        +5 t1 lost 3
+        +5 t1 lost 3
+        +5 t1 fault 2 r
+        +1 t1 set 1 2 R77 at 12010
+        +5 t1 lost 3
+        +5 t1 lost 3");
+    let all = |gfn| -> Vec<_> {
+        let e = t.entries().find(|e| e.level == 1 && e.gfn == gfn).expect("entry");
+        let known = t.spans(e.id).filter(|s| s.shade != Shade::Nonpresent && s.shade != Shade::Unknown);
+        known.map(|s| (s.shade, s.certainty == Certainty::Stale, s.start)).collect()
+    };
+    let (twice, once) = (all(2), all(3));
+    let marks: Vec<_> = twice.iter().map(|s| (s.0, s.1)).collect();
+    assert_eq!(
+        marks,
+        [
+            (Shade::Writable, false),
+            (Shade::Writable, true),
+            (Shade::ReadOnly, false),
+            (Shade::ReadOnly, true)
+        ]
+    );
+    let marks: Vec<_> = once.iter().map(|s| (s.0, s.1)).collect();
+    assert_eq!(marks, [(Shade::Writable, false), (Shade::Writable, true)]);
+    assert_eq!(twice[1].2, once[1].2, "both by the first loss");
+    assert_eq!(t.lost().len(), 4);
+}

@@ -95,7 +95,7 @@ fn files_and_functions_are_short() {
                     left.remove(&(*f, *n));
                 }
                 None => {
-                    wrong.push(format!("{inside}:{line}: `{name}` has {count} lines: give its parts names"))
+                    wrong.push(format!("{inside}:{line}: `{name}` has {count} lines: give its parts names"));
                 }
             }
         }

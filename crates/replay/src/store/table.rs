@@ -37,6 +37,8 @@ pub(crate) struct TableRec {
     pub(crate) again: bool,
     /// It was read in the kernel's memory: what no event has shown since is as it was then.
     pub(crate) read: bool,
+    /// Every value known of its entries is stale since the last loss: nothing was learned of any of them since.
+    pub(crate) doubted: bool,
     /// It is in [`Unlinked`](super::unlinked::Unlinked).
     pub(super) listed: bool,
     pub(crate) start_ev: u32,
@@ -65,6 +67,7 @@ impl TableRec {
             silent: false,
             again: false,
             read: false,
+            doubted: false,
             listed: false,
             gfn,
             page: 0,

@@ -85,14 +85,12 @@ impl Timeline {
             }
             let ended = self.spans(id).last();
             let at_end = self.span_at(id, end);
-            match at_end {
-                Some(s) => s.state == State::Nonpresent && s.certainty != Certainty::Stale,
-                // It went with its table. Where the link to that was cut before the trace, what replaced it is not known.
-                None => {
-                    let linked = table.parent != EntryIx::NONE;
-                    linked && ended.is_some_and(|s| s.state != State::Unknown && s.end.is_some())
-                }
+            if let Some(s) = at_end {
+                return s.state == State::Nonpresent && s.certainty != Certainty::Stale;
             }
+            // It went with its table. Where the link to that was cut before the trace, what replaced it is not known.
+            let linked = table.parent != EntryIx::NONE;
+            linked && ended.is_some_and(|s| s.state != State::Unknown && s.end.is_some())
         };
         let known = self.complete(vm) || self.entries_at(vm, as_id, gfn).into_iter().any(empty);
         if known { "not mapped" } else { "not known: no event shows it" }
