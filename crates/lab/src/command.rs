@@ -23,11 +23,12 @@ const USAGE: &str = "\
 cargo xtask lab list                          the hosts
 cargo xtask lab boot HOST [OUT] [options]     boots one; its trace and the truth land in OUT (default: the lab's work folder)
 cargo xtask lab record HOST [OUT] [options]   the same with mmuscope's own recorder watching: its capture comes back too
+cargo xtask lab matrix [HOST …] [options]     records hosts so, one after the other, and prints what is known of each, as a table
 cargo xtask lab check [DIR …]                 replays traces and compares the result with the truth beside them
 cargo xtask lab load [--set NAME=VALUE]       the workload alone, on this machine's /dev/kvm
 cargo xtask lab kernels                       kernels that Debian's pool has today
 
-options of boot and record:
+options of boot, record and matrix:
   --set NAME=VALUE     change the host: kvm.NAME and vendor.NAME are module parameters, workload.NAME and plain names its fields
   --add FILE=/PATH     put a file into the host (programs bring their libraries); /bin/cmd runs with --set record=['cmd']
   --timeout SECONDS    end the emulator after that (default 300; Bochs 1500)
@@ -55,6 +56,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<()> {
             run.record_ourselves()?;
             run.boot()
         }
+        ["matrix", ref rest @ ..] => matrix(rest),
         ["check", ref dirs @ ..] => check(dirs),
         ["load", ref rest @ ..] => load(rest),
         ["help" | "--help" | "-h"] | [] => {
@@ -246,21 +248,71 @@ impl Run {
     }
 }
 
-/// Runs the comparison, which is an example of this package so that the lab itself need not build the replay.
-fn check(dirs: &[&str]) -> Result<()> {
-    let default = home().join("../../samples");
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .args(["run", "--quiet", "--release", "--package", "mmuscope-lab", "--example", "check_truth", "--"])
-        .args(dirs);
-    if dirs.is_empty() {
-        command.arg(default);
+/// The hosts of the matrix where none is named: each kernel, and each MMU that it has.
+const MATRIX: &[&str] = &[
+    "5.10-npt",
+    "5.10-shadow64",
+    "6.1-npt",
+    "6.1-shadow64",
+    "6.1-killed",
+    "6.12-npt",
+    "6.12-legacy",
+    "6.12-shadow32",
+    "6.12-nested",
+    "6.12-two-vms",
+    "6.12-slots",
+    "6.16-npt",
+    "6.18-shadow-pae",
+    "7.3-npt",
+    "7.3-shadow64",
+];
+
+/// Records hosts one after the other and prints the table of what is known of them. A host that cannot be recorded is named, and the others go on.
+fn matrix(rest: &[&str]) -> Result<()> {
+    let named = rest.iter().take_while(|w| !w.starts_with('-')).count();
+    let (names, options) = rest.split_at(named);
+    let names = if names.is_empty() { MATRIX } else { names };
+    let (mut folders, mut failed) = (Vec::new(), Vec::new());
+    for name in names {
+        let mut run = Run::parse(name, options)?;
+        run.out = work()?.join("matrix").join(&run.name);
+        run.record_ourselves()?;
+        match run.boot() {
+            Ok(()) => folders.push(run.out),
+            Err(e) => {
+                eprintln!("{name}: {e:#}");
+                failed.push(*name);
+            }
+        }
     }
-    let status = command.status().context("cargo")?;
-    if !status.success() {
-        bail!("the replay and the kernel's truth differ");
+    example("matrix", folders, "a recording does not know what the kernel's memory held")?;
+    if !failed.is_empty() {
+        bail!("not recorded: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// Runs an example of this package on folders, and fails with this message if its answer is no.
+fn example(name: &str, folders: impl IntoIterator<Item = PathBuf>, no: &str) -> Result<()> {
+    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["run", "--quiet", "--release", "--package", "mmuscope-lab", "--example", name, "--"])
+        .args(folders)
+        .status()
+        .context("cargo")?;
+    if !status.success() {
+        bail!("{no}");
+    }
+    Ok(())
+}
+
+/// Runs the comparison, which is an example of this package so that the lab itself need not build the replay.
+fn check(dirs: &[&str]) -> Result<()> {
+    let folders = if dirs.is_empty() {
+        vec![home().join("../../samples")]
+    } else {
+        dirs.iter().map(PathBuf::from).collect()
+    };
+    example("check_truth", folders, "the replay and the kernel's truth differ")
 }
 
 fn load(rest: &[&str]) -> Result<()> {
