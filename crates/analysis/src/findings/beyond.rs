@@ -38,7 +38,7 @@ fn find(seen: &Seen<'_>) -> Vec<Finding> {
         );
         let mut out = Finding::new(&RULE, title);
         (out.vm, out.gfn) = (Some(vm), Some(gfn));
-        out.see_all(faults.iter().map(|f| (f.ts, f.event)));
+        out.see_faults(faults.iter().copied());
         out
     };
     pages.into_iter().map(one).collect()

@@ -40,6 +40,6 @@ fn one(faults: &[&Fault]) -> Finding {
     let title = format!("{}{of} on {}{absent} {ended}", counted(n, &kind(first)), place(first));
     let mut out = Finding::new(&RULE, title);
     (out.vm, out.gfn) = (Some(first.vm.0), first.gfn);
-    out.see_all(faults.iter().map(|f| (f.ts, f.event)));
+    out.see_faults(faults.iter().copied());
     out
 }

@@ -1,7 +1,9 @@
 //! The rule `fault-loop`: a vCPU takes the same fault again and again and makes no progress.
 
+use super::known_bugs::compare;
 use super::{Finding, Rule, Seen, Severity, kind, place, vcpus};
 use mmuscope_replay::{Fault, Outcome};
+use mmuscope_spte::bugs::Trait;
 use std::collections::{BTreeMap, HashMap};
 
 /// At least this many equal faults in a row that together take at least `LONG` nanoseconds are a loop. Fewer, or faster ones, can be a
@@ -86,6 +88,12 @@ fn one(seen: &Seen<'_>, runs: &[Run<'_>]) -> Finding {
     (out.vm, out.gfn) = (Some(first.vm.0), first.gfn);
     let mut faults: Vec<&Fault> = all().collect();
     faults.sort_by_key(|f| f.event);
-    out.see_all(faults.iter().map(|f| (f.ts, f.event)));
+    out.see_faults(faults.iter().copied());
+    let spurious = all().all(|f| f.outcome == Outcome::Spurious);
+    let mut traits = vec![if spurious { Trait::SpuriousLoop } else { Trait::FaultLoop }];
+    if first.gpa.is_some() {
+        traits.push(Trait::TdpFault);
+    }
+    compare(seen, &mut out, &traits);
     out
 }

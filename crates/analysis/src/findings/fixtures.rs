@@ -1,7 +1,8 @@
 //! For each rule, events that show it, and a near miss that does not.
 
 use super::{Finding, Severity, find};
-use mmuscope_replay::{ReplayOptions, fixture, replay};
+use mmuscope_replay::{ReplayOptions, replay};
+use mmuscope_testing::fixture;
 
 fn findings(text: &str) -> Vec<Finding> {
     let trace = fixture::trace(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
@@ -314,6 +315,41 @@ fn broken_rules_of_kvm() {
         }
     }
     silent("invariant-pfn", &tree(&format!("{map}+1 t1 tdp 1 5 W55 empty\n+1 t1 tdp 1 5 empty W56\n")));
+}
+
+#[test]
+fn host_frames_of_two_vms() {
+    let of = |t: &str, base: &str, pfn: &str| {
+        format!(
+            "+1 {t} root\n+1 {t} exit\n+1 {t} fault 5 w\n+1 {t} page 3 0\n+1 {t} tdp 4 0 empty T{base}1\n+1 {t} page 2 0\n+1 {t} tdp 3 0 empty T{base}2\n\
+             +1 {t} page 1 0\n+1 {t} tdp 2 0 empty T{base}3\n+1 {t} tdp 1 5 empty {pfn}\n+1 {t} entry 0\n"
+        )
+    };
+    let two = |a: &str, b: &str| {
+        format!(
+            "layout C/npt\nkernel 6.1.0\nvm 1 t1\nvm 2 t2\n1 t1 entry 0\n{}{}+1 t1 exit\n+1 t2 exit\n",
+            of("t1", "1", a),
+            of("t2", "2", b)
+        )
+    };
+    let f = only("frame-in-two-vms", &two("W55", "W55"));
+    assert!(f.title.contains("host frame 0x55 is gfn 0x5 of VM 0 and gfn 0x5 of VM 1"), "{}", f.title);
+    silent("frame-in-two-vms", &two("W55", "W56"));
+    // The zero page, or one that KSM merged.
+    silent("frame-in-two-vms", &two("O55", "O55"));
+}
+
+#[test]
+fn loops_are_compared_with_known_bugs() {
+    let round = "+1 t1 exit\n+1 t1 fault 5 w\n+10000 t1 entry 0\n";
+    let f = only("fault-loop", &tree(&round.repeat(16)));
+    assert!(
+        f.why.contains("mmu_notifier's sequence count") && f.remedy.contains("mmu_invalidate_seq"),
+        "{f:#?}"
+    );
+    // The bug was fixed by then.
+    let f = only("fault-loop", &tree(&round.repeat(16)).replace("kernel 6.1.0", "kernel 6.9.0"));
+    assert!(!f.why.contains("known bug"), "{f:#?}");
 }
 
 #[test]

@@ -40,6 +40,6 @@ fn find(seen: &Seen<'_>) -> Vec<Finding> {
     );
     let mut out = Finding::new(&RULE, title);
     out.vm = Some(faults[0].vm.0);
-    out.see_all(faults.iter().map(|f| (f.ts, f.event)));
+    out.see_faults(faults.iter().copied());
     vec![out]
 }

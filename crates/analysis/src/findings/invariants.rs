@@ -2,7 +2,8 @@
 //! a loss proves nothing about the kernel and is left out.
 
 use super::{Finding, Rule, Seen, Severity, Sure, counted};
-use mmuscope_replay::{Evidence, EvidenceKind};
+use mmuscope_replay::{Evidence, EvidenceKind, VmId};
+use mmuscope_spte::Provenance;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -142,6 +143,10 @@ fn writable(seen: &Seen<'_>) -> Vec<Finding> {
 }
 
 fn reserved(seen: &Seen<'_>) -> Vec<Finding> {
+    let width = seen.timeline.layout(VmId(0)).resolved.host.maxphyaddr.from;
+    if !matches!(width, Provenance::Measured | Provenance::Given) {
+        return Vec::new();
+    }
     listed(&RESERVED, &seen.noted.odd.refused, "an entry was installed that the CPU refuses")
         .into_iter()
         .collect()

@@ -16,6 +16,7 @@ mod huge;
 mod intercepts;
 mod internal;
 mod invariants;
+mod known_bugs;
 mod mmio_cache;
 mod mmio_generation;
 mod mmio_hot;
@@ -31,6 +32,7 @@ mod retry;
 mod rings;
 mod rmp;
 mod shadow;
+mod shared_frames;
 mod shared_page;
 mod split;
 mod stuck;
@@ -277,7 +279,7 @@ pub fn faults_are_timed(trace: &Trace, timeline: &Timeline) -> bool {
 const FRAGMENT: usize = 1000;
 
 /// All rules; findings of equal severity and cost are listed in this order.
-pub static RULES: [&Rule; 39] = [
+pub static RULES: [&Rule; 40] = [
     &fault_error::RULE,
     &internal::RULE,
     &triple::RULE,
@@ -291,6 +293,7 @@ pub static RULES: [&Rule; 39] = [
     &invariants::RESERVED,
     &invariants::VALUES,
     &stuck::RULE,
+    &shared_frames::RULE,
     &fault_loop::RULE,
     &request_loop::RULE,
     &retry::RULE,

@@ -1,5 +1,6 @@
 //! The rule `request-loop`: KVM is asked for a page again and again while its entry stays in place.
 
+use super::known_bugs::compare;
 use super::{Finding, Rule, Seen, Severity};
 
 /// At least this many requests beyond the number of installs are no race.
@@ -33,6 +34,7 @@ fn find(seen: &Seen<'_>) -> Vec<Finding> {
         let mut one = Finding::new(&RULE, title);
         one.gfn = Some(r.gfn);
         one.see_all(r.asked.iter().copied());
+        compare(seen, &mut one, &[]);
         out.push(one);
     }
     out
