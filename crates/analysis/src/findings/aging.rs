@@ -1,6 +1,6 @@
 //! The rule `aging-faults`: aging without Accessed bits, which the guest pays for with faults.
 
-use super::noted::At;
+use super::moment::At;
 use super::{Finding, Rule, Seen, Severity, counted, share};
 use mmuscope_replay::Fault;
 use mmuscope_spte::Layout;

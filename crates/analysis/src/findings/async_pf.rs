@@ -1,6 +1,6 @@
 //! The rule `async-fault-late`: asynchronous page faults whose page did not come.
 
-use super::noted::At;
+use super::moment::At;
 use super::{Finding, Rule, Seen, Severity, Sure, counted};
 use mmuscope_trace::Body;
 use mmuscope_units::duration;

@@ -1,6 +1,6 @@
 //! The rule `dirty-logging`: what write-protection for the dirty log cost, round by round.
 
-use super::noted::{At, Change};
+use super::moment::{At, Change};
 use super::{Finding, Rule, Seen, Severity, Sure, counted, share, task};
 use mmuscope_replay::Fault;
 use mmuscope_spte::{Decoded, Layout, State};

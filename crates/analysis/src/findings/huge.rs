@@ -1,6 +1,6 @@
 //! The rules `huge-lost` and `huge-won`: memory that was mapped by huge pages and then by small ones, and the other way round, by cause.
 
-use super::noted::{At, Change};
+use super::moment::{At, Change};
 use super::{Finding, Rule, Seen, Severity, Sure, counted};
 use mmuscope_replay::MmuKind;
 use mmuscope_spte::State;

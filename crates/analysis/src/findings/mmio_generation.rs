@@ -1,6 +1,6 @@
 //! The rule `mmio-generation`: MMIO SPTEs are out of date when they are used.
 
-use super::noted::At;
+use super::moment::At;
 use super::{Finding, Rule, Seen, Severity, counted};
 use mmuscope_trace::Body;
 use mmuscope_units::{count, percent};

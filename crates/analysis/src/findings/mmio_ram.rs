@@ -1,6 +1,6 @@
 //! The rule `ram-to-mmio`: a frame that was memory is MMIO now.
 
-use super::noted::At;
+use super::moment::At;
 use super::{Finding, Rule, Seen, Severity, Sure, counted};
 use mmuscope_trace::Body;
 use mmuscope_units::gfn_range;

@@ -21,6 +21,7 @@ mod mmio_cache;
 mod mmio_generation;
 mod mmio_hot;
 mod mmio_ram;
+mod moment;
 mod noted;
 mod notifier_storm;
 mod nx;

@@ -7,6 +7,7 @@ use super::huge::Sizes;
 use super::invariants::OddValues;
 use super::mmio_generation::Checks;
 use super::mmio_ram::Ram;
+use super::moment::{At, Change};
 use super::nx::Recovery;
 use super::ranges::{Range, Ranges};
 use super::reserved::Walks;
@@ -16,7 +17,7 @@ use super::shadow::Shadows;
 use super::split::Splits;
 use super::zap_all::Churn;
 use mmuscope_replay::{Attribution, Timeline, VmId};
-use mmuscope_spte::{Decoded, Layout, State};
+use mmuscope_spte::{Layout, State};
 use mmuscope_trace::{Body, Event, Isa, Strings, Trace, event_name};
 use rustc_hash::FxHashMap as HashMap;
 
@@ -75,31 +76,6 @@ struct Thread {
     failed: Option<u64>,
     requests: Requests,
     last_exit: u32,
-}
-
-/// One event with what every watcher asks of it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct At<'a> {
-    pub(super) event: u32,
-    pub(super) ts: u64,
-    pub(super) tid: u32,
-    /// Its VM; the first where none is known.
-    pub(super) vm: u16,
-    pub(super) comm: &'a str,
-}
-
-/// A `kvm_tdp_mmu_spte_changed`, decoded.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Change {
-    pub(super) event: u32,
-    pub(super) ts: u64,
-    pub(super) tid: u32,
-    pub(super) vm: u16,
-    pub(super) as_id: u8,
-    pub(super) level: u8,
-    pub(super) gfn: u64,
-    pub(super) old: Decoded,
-    pub(super) new: Decoded,
 }
 
 /// What the rules need to know of the events.

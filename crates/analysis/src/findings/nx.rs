@@ -1,6 +1,6 @@
 //! The rule `nx-churn`: the mitigation of iTLB multihit splits huge pages that are executed, and its worker zaps the small pages again.
 
-use super::noted::Change;
+use super::moment::Change;
 use super::{Finding, Rule, Seen, Severity, Sure, counted, share, task};
 use mmuscope_replay::Fault;
 use mmuscope_spte::State;

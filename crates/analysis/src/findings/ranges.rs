@@ -7,7 +7,7 @@ use mmuscope_spte::State;
 use rustc_hash::FxHashMap as HashMap;
 use std::cmp::Ordering;
 
-use super::noted::Change;
+use super::moment::Change;
 
 /// Most invalidations that are kept.
 const MOST: usize = 1 << 20;

@@ -1,6 +1,6 @@
 //! The rule `guest-reserved-bit`: a walk of the guest's own page tables met a reserved bit.
 
-use super::noted::At;
+use super::moment::At;
 use super::{Finding, Rule, Seen, Severity, counted};
 use mmuscope_trace::Body;
 use rustc_hash::FxHashMap as HashMap;

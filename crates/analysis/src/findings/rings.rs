@@ -1,6 +1,6 @@
 //! The rules `dirty-ring-full` and `pml-full`: buffers of dirty logging that ran full.
 
-use super::noted::At;
+use super::moment::At;
 use super::{Finding, Rule, Seen, Severity, counted, vcpus};
 use mmuscope_trace::Body;
 use mmuscope_units::rate;

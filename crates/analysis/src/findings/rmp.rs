@@ -1,6 +1,6 @@
 //! The rule `rmp-fault`: an SEV-SNP guest's fault in the reverse map table that KVM could not resolve.
 
-use super::noted::At;
+use super::moment::At;
 use super::{Finding, Rule, Seen, Severity, Sure, counted};
 use mmuscope_trace::Body;
 

@@ -1,6 +1,6 @@
 //! The rule `shadow-refill`: shadow pages that are zapped and made again.
 
-use super::noted::At;
+use super::moment::At;
 use super::{Finding, Rule, Seen, Severity, Sure, counted};
 use mmuscope_trace::Body;
 use mmuscope_units::{count, percent};

@@ -1,6 +1,6 @@
 //! The rule `split-failed`: KVM could not split a huge page.
 
-use super::noted::At;
+use super::moment::At;
 use super::{Finding, Rule, Seen, Severity, counted};
 use mmuscope_trace::Body;
 

@@ -1,6 +1,6 @@
 //! The rule `zap-all`: all page tables of a VM were thrown away, because its memory slots changed.
 
-use super::noted::{At, Change};
+use super::moment::{At, Change};
 use super::words::by_cost;
 use super::{Finding, Rule, Seen, Severity, Sure, counted, share, task};
 use mmuscope_replay::Fault;

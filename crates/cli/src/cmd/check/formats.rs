@@ -1,16 +1,13 @@
 //! The findings as text, JSON, JUnit's XML and SARIF.
 
 use super::All;
-use super::judged::{Judged, Verdict};
+use super::judged::{Judged, SCHEMA, Verdict};
 use mmuscope_analysis::findings::{Finding, RULES, Rule, Severity};
 use mmuscope_analysis::words::{count, counted, duration, printable};
 use mmuscope_trace::TraceInfo;
 use mmuscope_units::moment;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-
-/// Name and version of the JSON's shape. Fields may be added to a version, never renamed or removed.
-pub(super) const SCHEMA: &str = "mmuscope-check/1";
 
 /// Where a finding is, as far as it is about one place: `VM 0 gfn 0x7c00`.
 fn place(f: &Finding) -> String {

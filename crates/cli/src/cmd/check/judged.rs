@@ -5,6 +5,9 @@ use mmuscope_analysis::findings::{Finding, Severity};
 use serde_json::Value;
 use std::path::Path;
 
+/// Name and version of the JSON's shape. Fields may be added to a version, never renamed or removed.
+pub(super) const SCHEMA: &str = "mmuscope-check/1";
+
 /// What becomes of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -71,8 +74,7 @@ pub(super) fn judge(all: Vec<Finding>, deny: Severity, allow: &[String], before:
 pub(super) fn known(path: &Path) -> Result<Vec<Known>> {
     let text = std::fs::read_to_string(path).context("cannot be read")?;
     let value: Value = serde_json::from_str(&text).context("is no JSON")?;
-    let Some(list) = value["findings"].as_array().filter(|_| value["schema"] == super::formats::SCHEMA)
-    else {
+    let Some(list) = value["findings"].as_array().filter(|_| value["schema"] == SCHEMA) else {
         bail!("is no output of `mmuscope check --format json`");
     };
     list.iter()
