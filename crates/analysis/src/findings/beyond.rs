@@ -11,7 +11,7 @@ pub(super) static RULE: Rule = Rule {
     id: "beyond-tables",
     severity: Severity::Warning,
     seen: "faults at guest-physical addresses above 48 bits, where no event shows page tables of five levels",
-    why: "the guest uses an address that its EPT or NPT cannot map, however often it tries: the VMM gave it memory or a device above 256 TiB, or told it more physical address bits than four levels translate",
+    why: "the guest uses an address that its EPT or NPT cannot map, however often it tries: the VMM gave it memory or a device above 256 TiB, or announced more physical address bits than four levels translate",
     remedy: "lower the guest's MAXPHYADDR (`host-phys-bits-limit` in QEMU), or use a host and a KVM with five levels",
     refuted: "a page-table page of level 5 is in use, and the trace just does not show it",
     find,

@@ -12,7 +12,7 @@ pub(super) static RULE: Rule = Rule {
     why: "VMs that share memory on purpose (ivshmem, vhost-user, a forked VMM) map the same pages. The zero page and pages that KSM merged are never \
           writable, so that they are not meant. Without such sharing one guest can write the memory of another",
     remedy: "compare the VMMs' memory backends (/proc/PID/maps): a file or memfd that both map shared explains it",
-    refuted: "the two VMs are one, told apart by mistake, or the entry of one was zapped without an event",
+    refuted: "the two VMs are one that was taken for two, or the entry of one was zapped without an event",
     find,
 };
 
