@@ -9,8 +9,9 @@
 
 pub mod events;
 pub mod filter;
+pub mod findings;
+pub mod places;
 pub mod snapshots;
-pub mod standout;
 pub mod summary;
 pub mod table;
 pub mod time;

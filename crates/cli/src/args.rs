@@ -22,8 +22,9 @@ Examples:
   mmuscope decode 0x600000010abf837 --kernel 6.1 --paging ept
   mmuscope state trace.dat --at end --format csv
   mmuscope page trace.dat 0x7c00               the life of one guest page
+  mmuscope check trace.dat --deny warning      all findings; exit status 1 if one is a warning or worse
 
-Exit status: 0 success, 1 the answer is no (differences found, a host that is not ready), 2 the command failed."
+Exit status: 0 success, 1 the answer is no (findings, differences, a host that is not ready), 2 the command failed."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Report(cmd::report::Args),
     View(cmd::view::Args),
     Summary(cmd::summary::Args),
+    Check(cmd::check::Args),
     Decode(cmd::decode::Args),
     Layout(cmd::layout::Args),
     State(cmd::state::Args),

@@ -75,6 +75,30 @@ impl Table {
     }
 }
 
+/// The findings, each a paragraph with a list.
+fn findings(r: &Report) -> String {
+    let mut out = String::new();
+    if !r.stands_out.is_empty() {
+        out.push_str("\n## Findings\n");
+    }
+    for f in &r.stands_out {
+        let _ = writeln!(
+            out,
+            "\n**{} `{}`:** {}. {} {}\n",
+            f.severity.name(),
+            f.id,
+            escape(&f.title),
+            words::when(f.count, f.first, f.last),
+            words::events(&f.events)
+        );
+        let _ = writeln!(out, "- Why: {}.", escape(&f.why));
+        let _ = writeln!(out, "- What to do: {}.", escape(&f.remedy));
+        let _ =
+            writeln!(out, "- How sure the cause is: {}; refuted if {}.", f.sure.name(), escape(f.refuted));
+    }
+    out
+}
+
 /// Writes the document.
 pub(crate) fn document(r: &Report) -> String {
     let mut out = String::new();
@@ -82,9 +106,6 @@ pub(crate) fn document(r: &Report) -> String {
     let verdicts: Vec<String> = verdicts(r).into_iter().map(|(_, t)| escape(&t)).collect();
     if !verdicts.is_empty() {
         let _ = writeln!(out, "*{}*\n", verdicts.join(" · "));
-    }
-    for fact in &r.stands_out {
-        let _ = writeln!(out, "**Stands out:** {} {}\n", escape(&fact.title), words::events(&fact.events));
     }
     for p in &r.story {
         let _ = writeln!(out, "{}\n", escape(p));
@@ -97,6 +118,7 @@ pub(crate) fn document(r: &Report) -> String {
         }
         out.push_str(t.out.trim_start());
     }
+    out.push_str(&findings(r));
     if !r.phases.is_empty() {
         for (of, phases) in r.phase_lists() {
             let _ = writeln!(

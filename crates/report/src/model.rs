@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use mmuscope_analysis::standout::StandOut;
+use mmuscope_analysis::findings::Finding;
 use mmuscope_replay::{Certainty, MemoryKind, Shade};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
@@ -28,8 +28,8 @@ pub struct Report {
     pub title: String,
     /// What happened in a few sentences, one string per paragraph.
     pub story: Vec<String>,
-    /// Facts that a reader should see first, the most severe first.
-    pub stands_out: Vec<StandOut>,
+    /// Findings, the most severe first, and of equal severity those that cost most.
+    pub stands_out: Vec<Finding>,
     /// The trace itself: files, host, clock, losses.
     pub recording: Recording,
     /// Virtual machines, the busiest first.

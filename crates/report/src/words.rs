@@ -26,6 +26,16 @@ pub fn events(events: &[u64]) -> String {
     format!("(events {}{more})", first.join(", "))
 }
 
+/// Since when, how long and how often something happened: times are nanoseconds since the start of the trace.
+pub fn when(count: u64, first: u64, last: u64) -> String {
+    let times = counted(count, "event", "events");
+    if first == last {
+        format!("{times}, at {}", moment(first))
+    } else {
+        format!("{times}, from {} to {}", moment(first), moment(last))
+    }
+}
+
 /// Name of an address space, by its number.
 pub fn space_name(as_id: u8) -> &'static str {
     match as_id {

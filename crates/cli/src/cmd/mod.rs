@@ -1,5 +1,6 @@
 //! The commands, one file each: `Args` are a command's arguments, and `run` executes it.
 
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod decode;
 pub(crate) mod doctor;
@@ -30,6 +31,7 @@ pub(crate) fn run(command: Command) -> Result<Outcome> {
         Command::Report(a) => report::run(&a),
         Command::View(a) => view::run(&a),
         Command::Summary(a) => summary::run(&a),
+        Command::Check(a) => check::run(&a),
         Command::Decode(a) => decode::run(&a),
         Command::Layout(a) => layout::run(&a),
         Command::State(a) => state::run(&a),

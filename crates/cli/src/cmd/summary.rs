@@ -9,10 +9,10 @@ use crate::layout_args::LayoutArgs;
 use crate::output::Output;
 use crate::room;
 use anyhow::Result;
+use mmuscope_analysis::findings::{self, Finding};
 use mmuscope_analysis::snapshots::{difference, sentence};
-use mmuscope_analysis::standout::{self, StandOut};
 use mmuscope_analysis::summary::EventCounts;
-use mmuscope_analysis::words::{bytes, count, duration, printable};
+use mmuscope_analysis::words::{bytes, count, counted, duration, printable};
 use mmuscope_replay::{
     Certainty, Counts, Phase, Reason, Shade, State, StateFilter, Timeline, TopPage, Unrecorded, Vm, VmId,
     pages_of,
@@ -25,7 +25,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-/// One screen of text: what was recorded, what the memory of each VM looks like at the end, what happened most often
+/// One screen of text: the findings that matter most, what was recorded, what the memory of each VM looks like at the end, what happened most often
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -45,6 +45,8 @@ pub(crate) struct Args {
 
 /// Most elements of a list.
 const TOP: usize = 5;
+/// Most findings that a summary begins with.
+const FIRST: usize = 3;
 
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let options = a.layout.replay_options()?;
@@ -71,7 +73,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
             None => None,
         },
     };
-    let stands_out = replayed.as_ref().map_or_else(Vec::new, |(trace, t)| standout::find(trace, t));
+    let stands_out = replayed.as_ref().map_or_else(Vec::new, |(trace, t)| findings::find(trace, t));
     let mut file = Output::text(a.output.as_deref())?;
     let out = &mut file;
     if format == TextOrJson::Json {
@@ -85,7 +87,8 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         file.done()?;
         return Ok(Outcome::Fine);
     }
-    write!(out, "{}", recording(events.info(), &counts, &stands_out))?;
+    write!(out, "{}", first(&stands_out))?;
+    write!(out, "{}", recording(events.info(), &counts))?;
     match &replayed {
         Some((trace, timeline)) => {
             write!(out, "{}", snapshots(trace, timeline))?;
@@ -115,7 +118,24 @@ fn line(out: &mut String, name: &str, text: &str) {
     let _ = writeln!(out, "{name:<10} {}", printable(text));
 }
 
-fn recording(info: &TraceInfo, counts: &EventCounts, stands_out: &[StandOut]) -> String {
+/// The findings that matter most, and how many more there are.
+fn first(stands_out: &[Finding]) -> String {
+    let mut out = String::new();
+    for f in stands_out.iter().take(FIRST) {
+        line(&mut out, f.severity.name(), &format!("{}: {}", f.id, f.title));
+    }
+    let more = stands_out.len().saturating_sub(FIRST) as u64;
+    if more > 0 {
+        line(
+            &mut out,
+            "",
+            &format!("and {}: mmuscope check FILE", counted(more, "more finding", "more findings")),
+        );
+    }
+    out
+}
+
+fn recording(info: &TraceInfo, counts: &EventCounts) -> String {
     let mut out = String::new();
     let files: Vec<String> = info
         .files
@@ -141,9 +161,6 @@ fn recording(info: &TraceInfo, counts: &EventCounts, stands_out: &[StandOut]) ->
         if info.clock.name.is_empty() { String::new() } else { format!(", clock {}", info.clock.name) };
     line(&mut out, "events", &format!("{} in {}{clock}", count(counts.events), duration(length)));
     line(&mut out, "lost", &lost(info));
-    for fact in stands_out {
-        line(&mut out, "stands out", &fact.title);
-    }
     for d in info.damage_lines().iter().take(TOP) {
         line(&mut out, "damaged", d);
     }

@@ -2,6 +2,7 @@
 
 mod agree;
 mod asking;
+mod check;
 mod contract;
 mod docs;
 mod ends;

@@ -3,14 +3,13 @@
 mod faults;
 mod map;
 mod memory;
-mod places;
 mod recording;
 mod space;
 
+use mmuscope_analysis::findings::{self, Finding};
 use mmuscope_analysis::snapshots::sentence;
-use mmuscope_analysis::standout::{self, StandOut};
 use mmuscope_replay::{Fault, PageStory, Timeline, TopPage, Vm, VmId};
-use mmuscope_trace::{ClockUnit, Trace};
+use mmuscope_trace::Trace;
 
 use crate::{
     frames::gpa_of,
@@ -53,9 +52,7 @@ impl Report {
         let mut vms: Vec<&Vm> = timeline.vms().iter().collect();
         let mut faults: Vec<Fault> = timeline.faults().collect();
         let events = recording::events(trace);
-        // Where entries into the guest were not recorded, the replay ends a fault at a later event, which is no measure of its time.
-        let timed = events.iter().any(|e| e.event == "kvm_entry" && e.count > 0)
-            && trace.info.clock.unit == ClockUnit::Nanoseconds;
+        let timed = findings::faults_are_timed(trace, timeline);
         if !timed {
             for f in &mut faults {
                 f.end_ts = None;
@@ -122,12 +119,12 @@ impl Report {
     }
 }
 
-/// The facts that stand out, with times as the report counts them.
-fn stands_out(trace: &Trace, timeline: &Timeline, clock: &Clock) -> Vec<StandOut> {
-    let mut all = standout::find(trace, timeline);
+/// The findings, with times as the report counts them.
+fn stands_out(trace: &Trace, timeline: &Timeline, clock: &Clock) -> Vec<Finding> {
+    let mut all = findings::find(trace, timeline);
     for fact in &mut all {
         (fact.first, fact.last) = (clock.rel(fact.first), clock.rel(fact.last));
-        fact.title = words::one_line(&fact.title, 400);
+        fact.title = words::one_line(&fact.title, 800);
     }
     all
 }
@@ -334,7 +331,7 @@ fn mmio(timeline: &Timeline, vm: VmId, clock: &Clock) -> Vec<MmioReport> {
     out.iter()
         .map(|m| MmioReport {
             frames: FrameRange::new(m.gfn_start, m.gfn_end),
-            usually: places::usually_in(m.gfn_start, m.gfn_end),
+            usually: mmuscope_analysis::places::usually_in(m.gfn_start, m.gfn_end),
             accesses: m.accesses,
             faults: m.faults,
             installs: m.installs,

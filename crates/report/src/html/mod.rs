@@ -1,5 +1,6 @@
 //! [`page`]: the report as one HTML file, which never loads or runs anything.
 
+mod findings;
 mod pages;
 mod recording;
 mod style;
@@ -39,6 +40,7 @@ pub(crate) fn page(report: &Report, visual: &Visual) -> String {
                     ul { @for (id, name) in &sections { li { a href=(format!("#{id}")) { (name) } } } }
                 }
                 main {
+                    (findings::section(report))
                     @if report.vms.is_empty() { (nothing(report)) }
                     @for vm in &report.vms { (vm_section(report, vm, visual, several)) }
                     (tables::phases(report))
@@ -69,6 +71,9 @@ fn sections(report: &Report) -> Vec<(String, String)> {
         if several { format!("{what}: {}", words::one_line(&vm.label(true), 32)) } else { what.to_owned() }
     };
     let mut out: Vec<(String, String)> = Vec::new();
+    if !report.stands_out.is_empty() {
+        out.push(("findings".into(), "Findings".into()));
+    }
     for vm in &report.vms {
         out.push((format!("vm{}", vm.vm), named("Memory over time", vm)));
     }
@@ -109,13 +114,7 @@ fn header(report: &Report) -> Markup {
             ul class="badges" {
                 @for (class, text) in verdict::verdicts(report) { li class=(format!("badge {class}")) { (text) } }
             }
-            @if !report.stands_out.is_empty() {
-                ul class="standout" {
-                    @for fact in &report.stands_out {
-                        li { strong { "Stands out: " } (fact.title) " " span class="sub2" { (words::events(&fact.events)) } }
-                    }
-                }
-            }
+            (findings::first(report))
             div class="story" { @for p in &report.story { p { (p) } } }
             @let tiles = tiles(report);
             @if !tiles.is_empty() {

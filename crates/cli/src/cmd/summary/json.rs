@@ -4,7 +4,7 @@ use super::{
     TOP, Tops, is_shown, known, layout_era, lost, mapped_again, not_replayed, notes, shade_word, tops,
     zaps_by_evidence,
 };
-use mmuscope_analysis::standout::StandOut;
+use mmuscope_analysis::findings::Finding;
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_replay::{Counts, Shade, State, Timeline, Unrecorded, Vm, VmId};
 use mmuscope_trace::TraceInfo;
@@ -16,7 +16,7 @@ pub(super) fn value(
     info: &TraceInfo,
     counts: &EventCounts,
     timeline: Option<&Timeline>,
-    stands_out: &[StandOut],
+    stands_out: &[Finding],
     too_large_for: Option<u64>,
 ) -> Value {
     let names: Map<String, Value> =

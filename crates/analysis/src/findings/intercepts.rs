@@ -1,9 +1,19 @@
 //! The rule `pf-intercepts`: in a fragment whose faults all are intercepted #PFs, it says that the guest runs on shadow page tables.
 
-use super::{Seen, Severity, StandOut, counted, place};
+use super::{Finding, Rule, Seen, Severity, counted, place};
 use mmuscope_replay::{Fault, Outcome};
 
-pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
+pub(super) static RULE: Rule = Rule {
+    id: "pf-intercepts",
+    severity: Severity::Info,
+    seen: "in a trace of at most 1,000 events: all faults are #PF that KVM intercepts (shadow paging), and which of them hit MMIO SPTEs",
+    why: "EPT or NPT is off or not there, so that KVM shadows the guest's own page tables",
+    remedy: "kvm_intel.ept=1 or kvm_amd.npt=1, where the CPU has it and shadow paging is not wanted",
+    refuted: "the host has EPT or NPT on: then these are #PF that KVM intercepts for another reason, such as async page faults",
+    find,
+};
+
+fn find(seen: &Seen<'_>) -> Vec<Finding> {
     let of_pf = |f: &&Fault| f.gva.is_some() && f.error_code.is_some();
     let faults: Vec<&Fault> = seen.faults.iter().filter(of_pf).collect();
     if !seen.fragment || faults.is_empty() || faults.len() != seen.faults.len() {
@@ -28,8 +38,8 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
         counted(faults.len() as u64, "fault"),
         if faults.len() == 1 { "is a" } else { "are" },
     );
-    let mut out = StandOut::new("pf-intercepts", Severity::Info, title);
+    let mut out = Finding::new(&RULE, title);
     out.vm = Some(faults[0].vm.0);
-    out.see_all(faults.iter().map(|f| (f.ts, f.event)));
+    out.see_faults(faults.iter().copied());
     vec![out]
 }

@@ -1,7 +1,25 @@
-//! [`Noted`]: what one pass over the events gathers for the rules, in bounded memory.
+//! [`Noted`]: what one pass over the events gathers for the rules.
 
+use super::aging::Aging;
+use super::async_pf::AsyncFaults;
+use super::dirty::Logging;
+use super::huge::Sizes;
+use super::invariants::OddValues;
+use super::mmio_generation::Checks;
+use super::mmio_ram::Ram;
+use super::moment::{At, Change};
+use super::nx::Recovery;
+use super::ranges::{Range, Ranges};
+use super::reserved::Walks;
+use super::rings::Rings;
+use super::rmp::Rmp;
+use super::shadow::Shadows;
+use super::split::Splits;
+use super::zap_all::Churn;
+use mmuscope_replay::{Attribution, Timeline, VmId};
+use mmuscope_spte::{Layout, State};
 use mmuscope_trace::{Body, Event, Isa, Strings, Trace, event_name};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 
 /// Most pages, and most threads, that are followed.
 const MOST: usize = 1 << 14;
@@ -63,6 +81,21 @@ struct Thread {
 /// What the rules need to know of the events.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
+    pub(super) ranges: Ranges,
+    pub(super) logging: Logging,
+    pub(super) sizes: Sizes,
+    pub(super) churn: Churn,
+    pub(super) walks: Walks,
+    pub(super) checks: Checks,
+    pub(super) ram: Ram,
+    pub(super) recovery: Recovery,
+    pub(super) shadows: Shadows,
+    pub(super) rings: Rings,
+    pub(super) rmp: Rmp,
+    pub(super) splits: Splits,
+    pub(super) async_faults: AsyncFaults,
+    pub(super) aging: Aging,
+    pub(super) odd: OddValues,
     pub(super) notifier: HashMap<(u32, u64), Notifier>,
     /// Number of mmu_notifier events by thread.
     pub(super) notifiers: HashMap<u32, u64>,
@@ -72,13 +105,20 @@ pub(super) struct Noted {
     /// Whether an event shows page tables of five levels.
     pub(super) five_levels: bool,
     threads: HashMap<u32, Thread>,
+    /// When each VM that ends is torn down.
+    ends: HashMap<u16, u64>,
 }
 
 impl Noted {
-    pub(super) fn gather(trace: &Trace) -> Self {
+    pub(super) fn gather(trace: &Trace, timeline: &Timeline) -> Self {
         let mut noted = Self::default();
-        for (n, e) in trace.events.iter().enumerate() {
-            noted.event(u32::try_from(n).unwrap_or(u32::MAX), &e, &trace.strings);
+        let (layout, whose) = (&timeline.layout(VmId(0)).layout, timeline.attribution());
+        noted.ends = timeline.vms().iter().filter_map(|v| Some((v.id.0, v.ended.as_ref()?.start))).collect();
+        // What was not replayed is no evidence.
+        for (n, e) in trace.events.iter().enumerate().take(timeline.events()) {
+            let n = u32::try_from(n).unwrap_or(u32::MAX);
+            noted.event(n, &e, &trace.strings);
+            noted.watch(n, &e, &trace.strings, layout, whose);
         }
         let open: Vec<Requests> =
             noted.threads.values_mut().map(|t| std::mem::take(&mut t.requests)).collect();
@@ -116,6 +156,64 @@ impl Noted {
             }
             _ => self.of_vcpu(tid, n, e, strings),
         }
+    }
+
+    /// Shows an event to the watchers of the rules.
+    fn watch(&mut self, event: u32, e: &Event, strings: &Strings, layout: &Layout, whose: &Attribution) {
+        let (ts, Some(tid)) = (e.ts, e.tid) else { return };
+        let part = matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. });
+        if !part {
+            self.ranges.close(tid, event, ts);
+        }
+        let vm = |whose: &Attribution| whose.vm(e).map_or(0, |v| v.0);
+        match e.body {
+            // Most events: nothing is looked up for them.
+            Body::Exit { .. } | Body::Entry { .. } | Body::Other { .. } | Body::Marker { .. } => return,
+            Body::TdpSpteChanged { as_id, gfn, level, old_spte, new_spte } => {
+                let (old, new) = (layout.decode(old_spte, level), layout.decode(new_spte, level));
+                let c = Change { event, ts, tid, vm: vm(whose), as_id, level, gfn, old, new };
+                self.change(&c, strings.get(e.comm), layout);
+                return;
+            }
+            _ => {}
+        }
+        let at = At { event, ts, tid, vm: vm(whose), comm: strings.get(e.comm) };
+        if let Body::UnmapHvaRange { start, end } = e.body {
+            let range = Range { event, ts, tid, vm: at.vm, start, end, zapped: None, zaps: 0, closed: None };
+            self.ranges.begin(range);
+        }
+        self.logging.event(&at, &e.body, layout);
+        self.sizes.event(&at, &e.body);
+        self.aging.event(&at, &e.body, layout);
+        self.churn.event(&at, &e.body);
+        self.walks.event(&at, &e.body);
+        self.checks.event(&at, &e.body);
+        self.ram.event(&at, &e.body);
+        self.shadows.event(&at, &e.body);
+        self.rings.event(&at, &e.body);
+        self.rmp.event(&at, &e.body);
+        self.splits.event(&at, &e.body);
+        self.async_faults.event(&at, &e.body);
+    }
+
+    /// Shows a change to the watchers of changes.
+    fn change(&mut self, c: &Change, comm: &str, layout: &Layout) {
+        let odd = || (c.vm, c.event, c.ts, c.gfn, c.level, c.new.raw);
+        if c.new.state == State::Present && c.new.w == Some(true) && c.new.host_writable == Some(false) {
+            self.odd.host_writable.push(odd());
+        }
+        if matches!(c.new.state, State::Present | State::Table) && layout.refuses(&c.new) {
+            self.odd.refused.push(odd());
+        }
+        // What is zapped at a VM's end is no loss to it.
+        if self.ends.get(&c.vm).is_some_and(|end| c.ts >= *end) {
+            return;
+        }
+        self.ranges.change(c);
+        self.logging.change(c, comm);
+        self.sizes.change(c, self.ranges.of(c.tid).is_some(), comm);
+        self.churn.change(c);
+        self.recovery.change(c, comm);
     }
 
     fn thread(&mut self, tid: u32) -> Option<&mut Thread> {

@@ -1,10 +1,20 @@
 //! The rule `fault-error`: faults on which KVM_RUN returned an error, or KVM_EXIT_MEMORY_FAULT, to the VMM.
 
-use super::{Seen, Severity, StandOut, counted, kind, place, vcpus};
+use super::{Finding, Rule, Seen, Severity, counted, kind, place, vcpus};
 use mmuscope_replay::{Fault, Outcome};
 use std::collections::BTreeMap;
 
-pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
+pub(super) static RULE: Rule = Rule {
+    id: "fault-error",
+    severity: Severity::Error,
+    seen: "faults on one page with which KVM_RUN returned an error (-EFAULT: the host had no page to give) or KVM_EXIT_MEMORY_FAULT",
+    why: "the host process has nothing mapped at the hva behind the frame, or maps it without the permission that is needed (a read-only mapping, a file that was truncated, a page of guest_memfd that is private where the guest wants it shared), or the memory is poisoned",
+    remedy: "compare the memory slot's host range with /proc/PID/maps of the VMM (`mmuscope memslots`); for confidential guests, the VMM must convert the page (KVM_SET_MEMORY_ATTRIBUTES) and run on",
+    refuted: "the VMM handles the exit and the next fault on the page succeeds: then it is the normal way of a conversion",
+    find,
+};
+
+fn find(seen: &Seen<'_>) -> Vec<Finding> {
     type Key = (u16, Option<u64>, Option<u64>, Option<i32>, &'static str);
     let mut groups: BTreeMap<Key, Vec<&Fault>> = BTreeMap::new();
     for f in seen.faults.iter().filter(|f| matches!(f.outcome, Outcome::Error | Outcome::MemoryFault)) {
@@ -13,7 +23,7 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
     groups.into_values().map(|faults| one(&faults)).collect()
 }
 
-fn one(faults: &[&Fault]) -> StandOut {
+fn one(faults: &[&Fault]) -> Finding {
     let first = faults[0];
     let n = faults.len() as u64;
     let who = vcpus(faults.iter().filter_map(|f| f.vcpu).collect());
@@ -28,8 +38,8 @@ fn one(faults: &[&Fault]) -> StandOut {
         None => "ended in KVM_EXIT_MEMORY_FAULT to user space".into(),
     };
     let title = format!("{}{of} on {}{absent} {ended}", counted(n, &kind(first)), place(first));
-    let mut out = StandOut::new("fault-error", Severity::Error, title);
+    let mut out = Finding::new(&RULE, title);
     (out.vm, out.gfn) = (Some(first.vm.0), first.gfn);
-    out.see_all(faults.iter().map(|f| (f.ts, f.event)));
+    out.see_faults(faults.iter().copied());
     out
 }

@@ -1,6 +1,6 @@
 //! The rule `notifier-storm`: the host invalidates one page of the VM's memory again and again.
 
-use super::{Seen, Severity, StandOut};
+use super::{Finding, Rule, Seen, Severity};
 use crate::words::{count, duration, printable};
 
 /// A storm is at least this many events about one page …
@@ -8,7 +8,17 @@ const MANY: u64 = 16;
 /// … that on average follow each other within this many nanoseconds.
 const APART: u64 = 1_000_000;
 
-pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
+pub(super) static RULE: Rule = Rule {
+    id: "notifier-storm",
+    severity: Severity::Warning,
+    seen: "16 or more mmu_notifier events of a thread, and at least half of all events of the thread, are about one host page, less than 1 ms apart",
+    why: "something in the host unmaps or replaces this one page again and again: KSM that merges and copies in turn, a page that two processes share copy-on-write, NUMA balancing, or a nested guest's hypervisor below",
+    remedy: "look at what the thread does (`perf trace`, `perf record -g -e kvm:kvm_unmap_hva_range`): the call stack names it",
+    refuted: "the events are of several pages of one large range that the VMM unmaps page by page",
+    find,
+};
+
+fn find(seen: &Seen<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     for ((tid, page), one) in &seen.noted.notifier {
         let n = one.unmaps + one.sets;
@@ -36,7 +46,7 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
             kinds.join(", "),
             page << 12
         );
-        let mut fact = StandOut::new("notifier-storm", Severity::Warning, title);
+        let mut fact = Finding::new(&RULE, title);
         fact.see_all(one.events.iter().map(|e| (one.first, *e)));
         (fact.count, fact.first, fact.last) = (n, one.first, one.last);
         out.push(fact);

@@ -1,13 +1,23 @@
 //! The rule `beyond-tables`: faults at guest-physical addresses that four levels of page tables cannot map.
 
-use super::{Seen, Severity, StandOut, counted, vcpus};
+use super::{Finding, Rule, Seen, Severity, counted, vcpus};
 use mmuscope_replay::Fault;
 use std::collections::BTreeMap;
 
 /// Number of bits of a guest-physical address that four levels of page tables translate.
 const FOUR_LEVELS: u32 = 48;
 
-pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
+pub(super) static RULE: Rule = Rule {
+    id: "beyond-tables",
+    severity: Severity::Warning,
+    seen: "faults at guest-physical addresses above 48 bits, where no event shows page tables of five levels",
+    why: "the guest uses an address that its EPT or NPT cannot map, however often it tries: the VMM gave it memory or a device above 256 TiB, or announced more physical address bits than four levels translate",
+    remedy: "lower the guest's MAXPHYADDR (`host-phys-bits-limit` in QEMU), or use a host and a KVM with five levels",
+    refuted: "a page-table page of level 5 is in use, and the trace just does not show it",
+    find,
+};
+
+fn find(seen: &Seen<'_>) -> Vec<Finding> {
     if seen.noted.five_levels {
         return Vec::new();
     }
@@ -26,9 +36,9 @@ pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
             counted(faults.len() as u64, "fault"),
             faults[0].access.name()
         );
-        let mut out = StandOut::new("beyond-tables", Severity::Warning, title);
+        let mut out = Finding::new(&RULE, title);
         (out.vm, out.gfn) = (Some(vm), Some(gfn));
-        out.see_all(faults.iter().map(|f| (f.ts, f.event)));
+        out.see_faults(faults.iter().copied());
         out
     };
     pages.into_iter().map(one).collect()

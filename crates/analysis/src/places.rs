@@ -22,7 +22,7 @@ fn usually(gfn: u64) -> Option<&'static str> {
 }
 
 /// What lies in a range of guest frames (`end` is one past the last) on most PCs, at most three names. Only the first 64 frames are looked up.
-pub(crate) fn usually_in(start: u64, end: u64) -> Option<String> {
+pub fn usually_in(start: u64, end: u64) -> Option<String> {
     let mut names: Vec<&str> = Vec::new();
     for gfn in start..end.min(start.saturating_add(64)).max(start.saturating_add(1)) {
         match usually(gfn) {

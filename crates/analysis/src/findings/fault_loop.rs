@@ -1,7 +1,9 @@
 //! The rule `fault-loop`: a vCPU takes the same fault again and again and makes no progress.
 
-use super::{Seen, Severity, StandOut, kind, place, vcpus};
+use super::known_bugs::compare;
+use super::{Finding, Rule, Seen, Severity, kind, place, vcpus};
 use mmuscope_replay::{Fault, Outcome};
+use mmuscope_spte::bugs::Trait;
 use std::collections::{BTreeMap, HashMap};
 
 /// At least this many equal faults in a row that together take at least `LONG` nanoseconds are a loop. Fewer, or faster ones, can be a
@@ -12,7 +14,17 @@ const LONG: u64 = 100_000_000;
 /// Consecutive faults of one thread at one place with one error code.
 type Run<'a> = Vec<&'a Fault>;
 
-pub(super) fn find(seen: &Seen<'_>) -> Vec<StandOut> {
+pub(super) static RULE: Rule = Rule {
+    id: "fault-loop",
+    severity: Severity::Warning,
+    seen: "a vCPU faults on one page with one error code at one instruction, at least twice up to the end of the trace, or 16 times and longer than 100 ms, without an install; or each fault is spurious",
+    why: "KVM lets the vCPU go on without having mapped the page (it finds the fault out of date each time, or the page busy), or it finds nothing to do while the CPU does not see what the SPTE holds",
+    remedy: "take a longer trace with mmu_notifier events, and look at the VM's mmu_invalidate_seq and mmu_invalidate_in_progress (crash, drgn)",
+    refuted: "the same vCPU makes progress: other exits come between the faults",
+    find,
+};
+
+fn find(seen: &Seen<'_>) -> Vec<Finding> {
     let mut open: HashMap<u32, Run<'_>> = HashMap::new();
     let mut runs: Vec<Run<'_>> = Vec::new();
     for f in seen.faults {
@@ -51,7 +63,7 @@ fn key(f: &Fault) -> (Option<u64>, Option<u64>, Option<u64>, Option<u64>) {
     (f.gpa.map(|a| a >> 12), f.gva, f.error_code, f.rip)
 }
 
-fn one(seen: &Seen<'_>, runs: &[Run<'_>]) -> StandOut {
+fn one(seen: &Seen<'_>, runs: &[Run<'_>]) -> Finding {
     let all = || runs.iter().flatten().copied();
     let (n, first) = (all().count(), runs[0][0]);
     let who = vcpus(all().filter_map(|f| f.vcpu).collect());
@@ -72,10 +84,16 @@ fn one(seen: &Seen<'_>, runs: &[Run<'_>]) -> StandOut {
     };
     let table = if first.access.guest_table { ", a page table of the guest," } else { "" };
     let title = format!("{who} {verb} on {}{table} again and again ({n} times{until}): {why}", place(first));
-    let mut out = StandOut::new("fault-loop", Severity::Warning, title);
+    let mut out = Finding::new(&RULE, title);
     (out.vm, out.gfn) = (Some(first.vm.0), first.gfn);
     let mut faults: Vec<&Fault> = all().collect();
     faults.sort_by_key(|f| f.event);
-    out.see_all(faults.iter().map(|f| (f.ts, f.event)));
+    out.see_faults(faults.iter().copied());
+    let spurious = all().all(|f| f.outcome == Outcome::Spurious);
+    let mut traits = vec![if spurious { Trait::SpuriousLoop } else { Trait::FaultLoop }];
+    if first.gpa.is_some() {
+        traits.push(Trait::TdpFault);
+    }
+    compare(seen, &mut out, &traits);
     out
 }

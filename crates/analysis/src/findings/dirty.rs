@@ -1,0 +1,202 @@
+//! The rule `dirty-logging`: what write-protection for the dirty log cost, round by round.
+
+use super::moment::{At, Change};
+use super::{Finding, Rule, Seen, Severity, Sure, counted, share, task};
+use mmuscope_replay::Fault;
+use mmuscope_spte::{Decoded, Layout, State};
+use mmuscope_trace::{Body, FastPfResult};
+use mmuscope_units::{bytes, count, duration};
+use rustc_hash::FxHashMap as HashMap;
+
+/// A round ends when nothing was protected for this many nanoseconds, or when an entry is protected that was already.
+const APART: u64 = 100_000_000;
+/// Protecting fewer entries than this is no round worth naming.
+const MANY: u64 = 16;
+
+pub(super) static RULE: Rule = Rule {
+    id: "dirty-logging",
+    severity: Severity::Info,
+    seen: "a thread takes Writable or Dirty away from 16 present entries or more that keep their host frame and that KVM may make writable again. \
+           A round ends when an entry is protected a second time, or nothing is for 100 ms. Only the TDP MMU since 5.11 traces this",
+    why: "the VMM logs dirty pages (live migration, snapshots, a display): KVM write-protects entries, or clears Dirty where the CPU logs writes \
+          (PML), and the next write to each page needs a fault",
+    remedy: "fewer rounds, or smaller ones (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 and KVM_CLEAR_DIRTY_LOG), PML on the host (kvm_intel.pml), and \
+             eager splitting of huge pages (kvm.eager_page_split, since 5.18) so that vCPUs do not split them in faults",
+    refuted: "KVM_MEM_LOG_DIRTY_PAGES is set on none of the VM's memory slots at that time",
+    find,
+};
+
+/// Entries that were protected in one go, and what became of them.
+#[derive(Clone, Debug, Default)]
+struct Round {
+    vm: u16,
+    tid: u32,
+    comm: String,
+    first: (u64, u32),
+    last: (u64, u32),
+    protected: u64,
+    cleared: u64,
+    bytes: u64,
+    fast: u64,
+    slow: u64,
+    /// Thread, event and time of what made an entry writable again.
+    faults: Vec<(u32, u32, u64)>,
+}
+
+type Key = (u16, u8, u8, u64);
+
+/// The rounds of dirty logging.
+#[derive(Debug, Default)]
+pub(super) struct Logging {
+    rounds: Vec<Round>,
+    /// The round in which an entry was protected that still is.
+    protected: HashMap<Key, usize>,
+    /// The round that is going on, by VM.
+    now: HashMap<u16, usize>,
+}
+
+impl Logging {
+    pub(super) fn change(&mut self, c: &Change, comm: &str) {
+        let key = (c.vm, c.as_id, c.level, c.gfn);
+        let (old, new) = (&c.old, &c.new);
+        if old.state != State::Present || new.state != State::Present || old.pfn != new.pfn {
+            if old.state == State::Present {
+                self.protected.remove(&key);
+            }
+            return;
+        }
+        // Protection of a guest's page tables takes MMU-writable away, too.
+        let wrote = old.w == Some(true) && new.w == Some(false) && new.mmu_writable != Some(false);
+        let dirty = old.w == new.w && old.dirty == Some(true) && new.dirty == Some(false);
+        if wrote || dirty {
+            self.protect(c, key, wrote, comm);
+        } else if old.w == Some(false) && new.w == Some(true) {
+            self.written(key, false, (c.tid, c.event, c.ts));
+        }
+    }
+
+    pub(super) fn event(&mut self, at: &At<'_>, body: &Body, layout: &Layout) {
+        let Body::FastPageFault { cr2_or_gpa, old_spte, new_spte, result: FastPfResult::Fixed, .. } = *body
+        else {
+            return;
+        };
+        if self.protected.is_empty() {
+            return;
+        }
+        let gained = |d: Decoded, e: Decoded| d.w == Some(false) && e.w == Some(true);
+        for level in [1, 2, 3] {
+            let gfn = (cr2_or_gpa >> 12) & !((1 << (9 * (level - 1))) - 1);
+            let key = (at.vm, 0, level as u8, gfn);
+            let (old, new) = (layout.decode(old_spte, level as u8), layout.decode(new_spte, level as u8));
+            if self.protected.contains_key(&key) && gained(old, new) {
+                self.written(key, true, (at.tid, at.event, at.ts));
+                return;
+            }
+        }
+    }
+
+    fn protect(&mut self, c: &Change, key: Key, wrote: bool, comm: &str) {
+        let now = self.now.get(&c.vm).copied();
+        let goes_on = now.filter(|r| {
+            let round = &self.rounds[*r];
+            round.tid == c.tid
+                && c.ts.saturating_sub(round.last.0) < APART
+                && self.protected.get(&key) != Some(r)
+                && round.fast + round.slow == 0
+        });
+        let r = goes_on.unwrap_or_else(|| {
+            self.rounds.push(Round {
+                vm: c.vm,
+                tid: c.tid,
+                comm: comm.to_owned(),
+                first: (c.ts, c.event),
+                ..Round::default()
+            });
+            self.rounds.len() - 1
+        });
+        self.now.insert(c.vm, r);
+        self.protected.insert(key, r);
+        let round = &mut self.rounds[r];
+        round.last = (c.ts, c.event);
+        round.protected += u64::from(wrote);
+        round.cleared += u64::from(!wrote);
+        round.bytes += c.new.size();
+    }
+
+    fn written(&mut self, key: Key, fast: bool, by: (u32, u32, u64)) {
+        let Some(r) = self.protected.remove(&key) else { return };
+        let round = &mut self.rounds[r];
+        round.fast += u64::from(fast);
+        round.slow += u64::from(!fast);
+        round.faults.push(by);
+    }
+}
+
+fn find(seen: &Seen<'_>) -> Vec<Finding> {
+    if !seen.traces.changes {
+        return Vec::new();
+    }
+    seen.vms().filter_map(|vm| one(seen, vm)).collect()
+}
+
+fn one(seen: &Seen<'_>, vm: u16) -> Option<Finding> {
+    let of = |r: &&Round| r.vm == vm && r.protected + r.cleared >= MANY;
+    let rounds: Vec<&Round> = seen.noted.logging.rounds.iter().filter(of).collect();
+    let first = rounds.first()?;
+    let mut out = Finding::new(&RULE, String::new());
+    let sum = |what: fn(&Round) -> u64| rounds.iter().map(|r| what(r)).sum::<u64>();
+    let (protected, cleared) = (sum(|r| r.protected), sum(|r| r.cleared));
+    let (fast, slow) = (sum(|r| r.fast), sum(|r| r.slow));
+    for r in &rounds {
+        out.see(r.first.0, r.first.1);
+        out.see(r.last.0, r.last.1);
+    }
+    let mut faults: Vec<&Fault> =
+        rounds.iter().flat_map(|r| &r.faults).filter_map(|(t, e, ts)| seen.fault_of(*t, *e, *ts)).collect();
+    faults.dedup_by_key(|f| f.event);
+    for f in faults {
+        out.pay(f);
+    }
+    (out.count, out.vm, out.sure) = (protected + cleared, Some(vm), Sure::Likely);
+    let by = task(&first.comm, first.tid);
+    let mut what = Vec::new();
+    if protected > 0 {
+        what.push(format!("write-protected {}", counted(protected, "time")));
+    }
+    if cleared > 0 {
+        what.push(format!("cleared of Dirty {}", counted(cleared, "time")));
+    }
+    let written = if fast + slow == 0 {
+        String::from("no fault made one writable again")
+    } else {
+        format!(
+            "{} of them were made writable again by faults, {} without the MMU lock and {} with it{}",
+            count(fast + slow),
+            count(fast),
+            count(slow),
+            share(seen, vm, out.cost)
+        )
+    };
+    let each: Vec<String> = rounds
+        .iter()
+        .take(4)
+        .map(|r| {
+            format!(
+                "{} ({}) in {}, {} written again",
+                crate::words::counted(r.protected + r.cleared, "entry", "entries"),
+                bytes(r.bytes),
+                duration(r.last.0 - r.first.0),
+                count(r.fast + r.slow)
+            )
+        })
+        .collect();
+    let more = if rounds.len() > 4 { format!(", and {} more", rounds.len() - 4) } else { String::new() };
+    out.title = format!(
+        "dirty logging{}, {} by {by}: entries were {}; {written}. Rounds: {}{more}",
+        seen.of_vm(vm),
+        counted(rounds.len() as u64, "round"),
+        what.join(" and "),
+        each.join("; "),
+    );
+    Some(out)
+}

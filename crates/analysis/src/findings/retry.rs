@@ -1,0 +1,138 @@
+//! The rule `retry-invalidation`: faults that come to nothing because the host is invalidating their page.
+
+use super::ranges::{Range, Ranges};
+use super::words::by_cost;
+use super::{Finding, Rule, Seen, Severity, Sure, counted, share, task, vcpus};
+use mmuscope_replay::{Fault, Outcome};
+use mmuscope_units::{bytes, count, duration};
+use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
+
+/// Fewer tries than this are no loop: one retry is what any race with an invalidation costs.
+const MANY: usize = 8;
+
+pub(super) static RULE: Rule = Rule {
+    id: "retry-invalidation",
+    severity: Severity::Warning,
+    seen: "a vCPU faults on one frame 8 times or more, KVM asks for no page and installs nothing, and each time another thread may still be \
+           inside an mmu_notifier invalidation (`kvm_unmap_hva_range`) that covers the frame, or two are inside invalidations on both sides of it. A \
+           range covers a frame if the thread zapped entries on both sides of it, or if invalidations of which every page was mapped show where \
+           the memory slot lies in the VMM's memory. It is an info where that took less than a hundredth of the time of all faults",
+    why: "KVM must not map a page while an mmu_notifier invalidation of it is open, so that the fault does nothing and the vCPU runs into it \
+          again until the invalidation ends. Of several that are open at a time KVM keeps the one range that spans them all. How long that takes is up to the thread that invalidates: it may wait for a lock, for a CPU, or for \
+          the flush of remote TLBs",
+    remedy: "find out what the thread does there (madvise, mprotect, munmap, fork, page migration; `perf trace -p`, `perf sched`), give it CPU \
+             time or let it work in smaller pieces, and keep it away from memory that vCPUs use",
+    refuted: "a probe on kvm_mmu_notifier_invalidate_range_end shows that the invalidation had ended before these faults",
+    find,
+};
+
+type Loop<'a> = Vec<&'a Fault>;
+
+/// The invalidations that hold a fault up: one that covers its frame, or the ones on both sides of it.
+type Holders = (usize, Option<usize>);
+
+fn find(seen: &Seen<'_>) -> Vec<Finding> {
+    let ranges = &seen.noted.ranges;
+    let (mut next, mut open) = (0, Vec::<usize>::new());
+    // By VM, ranges, thread and frame.
+    let mut loops: BTreeMap<(u16, Holders, u32, u64), Loop<'_>> = BTreeMap::new();
+    for f in seen.faults.iter().filter(|f| f.outcome == Outcome::Retry && f.level_wanted.is_none()) {
+        while ranges.all.get(next).is_some_and(|r| r.event < f.event) {
+            open.push(next);
+            next += 1;
+        }
+        open.retain(|i| ranges.all[*i].closed.is_none_or(|(e, _)| e > f.event));
+        if let Some(gfn) = f.gfn
+            && let Some(holders) = holders(ranges, &open, f, gfn)
+        {
+            loops.entry((f.vm.0, holders, f.tid, gfn)).or_default().push(f);
+        }
+    }
+    seen.vms()
+        .filter_map(|vm| {
+            let of: Vec<_> =
+                loops.iter().filter(|(k, l)| k.0 == vm && l.len() >= 2).map(|(k, l)| (k.1, l)).collect();
+            let (held, worst) = of.iter().max_by_key(|(_, l)| l.len())?;
+            (worst.len() >= MANY).then(|| one(seen, vm, *held, worst, &of))
+        })
+        .collect()
+}
+
+/// Which of the open invalidations hold up a fault on a frame.
+fn holders(ranges: &Ranges, open: &[usize], f: &Fault, gfn: u64) -> Option<Holders> {
+    let others = || {
+        open.iter().rev().copied().filter(|i| {
+            let r = &ranges.all[*i];
+            r.vm == f.vm.0 && r.tid != f.tid
+        })
+    };
+    if let Some(i) = others().find(|i| ranges.covers(&ranges.all[*i], gfn)) {
+        return Some((i, None));
+    }
+    let below = others().find(|i| ranges.side(&ranges.all[*i], gfn) == Some(Ordering::Less))?;
+    let above = others().find(|i| ranges.side(&ranges.all[*i], gfn) == Some(Ordering::Greater))?;
+    Some((below, Some(above)))
+}
+
+/// `vm-88 was invalidating hva 0x1000 to 0x2000 (4 KiB; event 7)`.
+fn holding(seen: &Seen<'_>, r: &Range) -> String {
+    format!(
+        "{} was invalidating hva {:#x} to {:#x} ({}; event {})",
+        task(seen.comm_of(r.event), r.tid),
+        r.start,
+        r.end,
+        bytes(r.end.saturating_sub(r.start)),
+        r.event
+    )
+}
+
+fn one(
+    seen: &Seen<'_>,
+    vm: u16,
+    (range, other): Holders,
+    worst: &Loop<'_>,
+    all: &[(Holders, &Loop<'_>)],
+) -> Finding {
+    let first = worst[0];
+    let who = vcpus(first.vcpu.into_iter().collect());
+    let who = if who.is_empty() { task("", first.tid) } else { who };
+    let ranges = &seen.noted.ranges.all;
+    let mut held = holding(seen, &ranges[range]);
+    if let Some(other) = other {
+        held = format!(
+            "{held}, below it, and {}, above it, which KVM takes for one range",
+            holding(seen, &ranges[other])
+        );
+    }
+    let took = worst.last().map_or(0, |l| l.end_ts.unwrap_or(l.ts).saturating_sub(first.ts));
+    let mut out = Finding::new(&RULE, String::new());
+    let mut faults: Vec<&Fault> = all.iter().flat_map(|(_, l)| l.iter().copied()).collect();
+    faults.sort_by_key(|f| f.event);
+    out.see_faults(faults);
+    let mut pages: BTreeMap<u64, usize> = BTreeMap::new();
+    for (_, l) in all {
+        *pages.entry(l[0].gfn.unwrap_or(0)).or_default() += l.len();
+    }
+    let total = if out.count as usize > worst.len() {
+        let mut others: Vec<(u64, usize)> =
+            pages.iter().map(|(g, n)| (*g, *n)).filter(|(g, _)| Some(*g) != first.gfn).collect();
+        others.sort_by_key(|(g, n)| (Reverse(*n), *g));
+        let names: Vec<String> = others.iter().take(2).map(|(g, n)| format!("gfn {g:#x}: {n}")).collect();
+        let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+        let pages = counted(pages.len() as u64, "page");
+        format!("; in all {} on {pages} came to nothing so{names}", counted(out.count, "fault"))
+    } else {
+        String::new()
+    };
+    out.title = format!(
+        "{who} faulted {} times on gfn {:#x} within {} and nothing was installed, as {held}{total}{}",
+        count(worst.len() as u64),
+        first.gfn.unwrap_or(0),
+        duration(took),
+        share(seen, vm, out.cost),
+    );
+    (out.vm, out.sure) = (Some(vm), Sure::Likely);
+    out.severity = by_cost(seen, vm, out.cost, 1);
+    out
+}

@@ -1,0 +1,139 @@
+//! `mmuscope check`: all findings of a trace in a stable order, with an exit status for scripts.
+
+mod formats;
+mod judged;
+
+use super::input::InputArgs;
+use crate::Outcome;
+use crate::layout_args::LayoutArgs;
+use crate::output::{Output, format_for};
+use anyhow::{Context, Result, bail};
+use judged::{Judged, Verdict, judge, known};
+use mmuscope_analysis::findings::{RULES, Severity, find};
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// All findings of a trace: trouble, cost, broken rules of KVM; exit status 1 if one of them is denied
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  mmuscope check trace.dat                                errors are denied
+  mmuscope check trace.dat --deny warning --allow ram-to-mmio
+  mmuscope check before.dat --format json -o known.json   what is known …
+  mmuscope check after.dat --baseline known.json          … is not denied
+  mmuscope check trace.dat --format sarif -o mmu.sarif    for a forge; junit for a CI
+
+The catalogue of findings is docs/guide/findings.md.
+Exit status: 0 nothing is denied, 1 something is, 2 the trace could not be checked.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    input: InputArgs,
+    /// Deny findings of this severity and above
+    #[arg(long, value_enum, default_value_t = Level::Error)]
+    deny: Level,
+    /// Do not deny the findings of this id; may be given several times
+    #[arg(long, value_name = "ID")]
+    allow: Vec<String>,
+    /// Do not deny what the JSON of an earlier check holds: findings of the same id, VM and frame that were not less severe
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Say of each finding in text why it happens, what to do, how sure the cause is, and what would refute it
+    #[arg(long)]
+    explain: bool,
+    /// Output format; without this option the ending of the output file decides, else it is text
+    #[arg(long, short, value_enum)]
+    format: Option<Format>,
+    /// Write to a file instead of standard output; its ending decides the format: .txt .json .xml (JUnit) .sarif
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    layout: LayoutArgs,
+}
+
+/// The severities, as options name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    Info,
+    #[value(alias = "warn")]
+    Warning,
+    Error,
+}
+
+impl Level {
+    const fn severity(self) -> Severity {
+        match self {
+            Self::Info => Severity::Info,
+            Self::Warning => Severity::Warning,
+            Self::Error => Severity::Error,
+        }
+    }
+}
+
+/// Formats of `check`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+    Junit,
+    Sarif,
+}
+
+impl Format {
+    fn of(asked: Option<Self>, output: Option<&Path>) -> Result<Self> {
+        let of_ending = |e: &str| match e {
+            "txt" | "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            "xml" => Some(Self::Junit),
+            "sarif" => Some(Self::Sarif),
+            _ => None,
+        };
+        format_for(asked, output, Self::Text, of_ending, ".txt, .json, .xml or .sarif")
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Junit => "junit",
+            Self::Sarif => "sarif",
+        })
+    }
+}
+
+pub(crate) fn run(a: &Args) -> Result<Outcome> {
+    for id in &a.allow {
+        if !RULES.iter().any(|r| r.id == id) {
+            let ids: Vec<&str> = RULES.iter().map(|r| r.id).collect();
+            bail!("--allow {id}: no finding has this id; there are {}", ids.join(", "));
+        }
+    }
+    let format = Format::of(a.format, a.output.as_deref())?;
+    let before = match &a.baseline {
+        Some(path) => known(path).with_context(|| format!("--baseline {}", path.display()))?,
+        None => Vec::new(),
+    };
+    let (trace, timeline) = a.input.replay(&a.layout)?;
+    let all = judge(find(&trace, &timeline), a.deny.severity(), &a.allow, &before);
+    let denied = all.iter().filter(|j| j.verdict == Verdict::Denied).count();
+    let mut out = Output::text(a.output.as_deref())?;
+    match format {
+        Format::Text => write!(out, "{}", formats::text(&trace.info, &all, a.deny.severity(), a.explain))?,
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut out, &formats::json(&trace.info, &all))?;
+            writeln!(out)?;
+        }
+        Format::Junit => write!(out, "{}", formats::junit(&trace.info, &all))?,
+        Format::Sarif => {
+            serde_json::to_writer_pretty(&mut out, &formats::sarif(&trace.info, &all))?;
+            writeln!(out)?;
+        }
+    }
+    out.done()?;
+    Ok(if denied > 0 { Outcome::No } else { Outcome::Fine })
+}
+
+/// The findings that were judged, for the formats.
+type All = [Judged];

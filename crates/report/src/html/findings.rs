@@ -1,0 +1,85 @@
+//! The findings: the first three in the head of the page, and all of them, with what they rest on, as its first section.
+
+use maud::{Markup, html};
+use mmuscope_analysis::findings::Finding;
+
+use crate::{model::Report, words};
+
+/// Most findings that the head of the page names.
+const FIRST: usize = 3;
+
+/// The weightiest findings, each with a link to its entry in the section.
+pub(super) fn first(report: &Report) -> Markup {
+    let all = &report.stands_out;
+    html! {
+        @if !all.is_empty() {
+            ul class="standout" {
+                @for (n, f) in all.iter().enumerate().take(FIRST) {
+                    li { strong { (name(f)) ": " } (f.title) " " a href=(format!("#finding{n}")) { "why, and what to do" } }
+                }
+                @if all.len() > FIRST {
+                    li { a href="#findings" { (words::counted((all.len() - FIRST) as u64, "more finding", "more findings")) } }
+                }
+            }
+        }
+    }
+}
+
+/// All findings.
+pub(super) fn section(report: &Report) -> Markup {
+    html! {
+        @if !report.stands_out.is_empty() {
+            section id="findings" {
+                h2 { "Findings" }
+                p {
+                    "The most severe first, and of equal severity those that cost most. "
+                    "Numbers of events are those of " code { "mmuscope events" } "; " code { "mmuscope check" } " lists the same."
+                }
+                @for (n, f) in report.stands_out.iter().enumerate() { (one(report, n, f)) }
+            }
+        }
+    }
+}
+
+fn name(f: &Finding) -> String {
+    let mut severity = f.severity.name().to_owned();
+    if let Some(first) = severity.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    severity
+}
+
+fn one(report: &Report, n: usize, f: &Finding) -> Markup {
+    html! {
+        div class="finding" id=(format!("finding{n}")) {
+            h3 { (name(f)) ": " (f.id) @if let Some((id, what)) = place(report, f) { small { a href=(format!("#{id}")) { (what) } } } }
+            p { (f.title) "." }
+            p class="sub2" { (words::when(f.count, f.first, f.last)) " " (words::events(&f.events)) }
+            dl {
+                dt { "Why" } dd { (f.why) "." }
+                dt { "What to do" } dd { (f.remedy) "." }
+                dt { "How sure the cause is" } dd { (f.sure.name()) "; refuted if " (f.refuted) "." }
+            }
+        }
+    }
+}
+
+/// Where the report shows more of what a finding is about: the section, and what its link says.
+fn place(report: &Report, f: &Finding) -> Option<(String, &'static str)> {
+    let vm = report.vms.iter().find(|v| Some(v.vm) == f.vm)?;
+    let (id, what) = match f.id {
+        id if id.contains("mmio") => ("memory", "MMIO and memory"),
+        id if id.starts_with("fault") || id.starts_with("retry") || f.cost.is_some() && f.gfn.is_some() => {
+            ("faults", "the faults")
+        }
+        "map-zap" | "shared-page-first" => ("pages", "the pages"),
+        _ => ("vm", "memory over time"),
+    };
+    let there = match id {
+        "memory" => super::tables::has_memory(vm),
+        "faults" => vm.faults.total > 0,
+        "pages" => !vm.top_faults.is_empty() || !vm.top_zaps.is_empty(),
+        _ => true,
+    };
+    there.then(|| (format!("{id}{}", vm.vm), what))
+}
