@@ -222,12 +222,12 @@ pub(crate) fn filter_error(ui: &mut Ui, cx: &Cx<'_>) {
 /// Draws the rows in sight.
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let columns = [
-        Column { name: "#", width: 76.0, right: true },
-        Column { name: "time", width: 136.0, right: true },
+        Column { name: "#", width: 64.0, right: true },
+        Column { name: "time", width: 128.0, right: true },
         Column { name: "cpu", width: 38.0, right: true },
-        Column { name: "task", width: 172.0, right: false },
+        Column { name: "task", width: 150.0, right: false },
         Column { name: "vcpu", width: 40.0, right: true },
-        Column { name: "event", width: 186.0, right: false },
+        Column { name: "event", width: 176.0, right: false },
         Column { name: "gfn", width: 92.0, right: true },
         Column { name: "fields", width: 0.0, right: false },
     ];
