@@ -80,7 +80,7 @@ impl Capture {
     /// The whole time axis. It ends one nanosecond after the last event, so that this event can be seen.
     pub(crate) fn full_time(&self) -> Range {
         let (a, b) = self.timeline.range();
-        Range::new(0.0, (b.saturating_sub(a) as f64 + 1.0).max(crate::doc::MIN_TIME))
+        Range::new(0.0, (b.saturating_sub(a) as f64 + 1.0).max(crate::view::MIN_TIME))
     }
 
     /// A short name of the trace, for the title of the window.
@@ -126,7 +126,7 @@ impl Capture {
     /// The whole GFN axis, in rows.
     pub(crate) fn full_rows(&self, vm: VmId, as_id: u8) -> Range {
         let height = self.timeline.gfn_axis().space(vm, as_id).map_or(0.0, |s| s.height);
-        Range::new(0.0, height.max(crate::doc::MIN_ROWS))
+        Range::new(0.0, height.max(crate::view::MIN_ROWS))
     }
 
     /// The row of a guest frame on the axis; `None` inside of a fold or outside of the axis.

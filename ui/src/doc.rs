@@ -9,12 +9,7 @@ use crate::follow::Live;
 use crate::panels::tables::Tables;
 use crate::picture::Pictures;
 use crate::probe::Probe;
-use crate::view::{History, Range, Selection};
-
-/// Shortest time that the view can show, in nanoseconds: two events of one CPU are farther apart.
-pub(crate) const MIN_TIME: f64 = 200.0;
-/// Smallest number of rows of the GFN axis that the view can show.
-pub(crate) const MIN_ROWS: f64 = 1.0;
+use crate::view::{History, MIN_ROWS, MIN_TIME, Range, Selection};
 
 /// The address space that is shown, and the part of it.
 #[derive(Clone, Copy, Debug, PartialEq)]

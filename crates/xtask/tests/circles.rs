@@ -31,11 +31,6 @@ const LEFT: &[(&str, &[&str], &str)] = &[
         &["paste::forms", "paste::scanner"],
         "a form is read by the scanner, which keeps the columns of a form",
     ),
-    (
-        "ui",
-        &["capture", "doc", "panels::events", "panels::tables", "picture", "rows"],
-        "the document holds the tables that its panels show",
-    ),
 ];
 
 /// The code of a source, without test modules.

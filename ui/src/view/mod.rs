@@ -6,6 +6,6 @@ mod selection;
 mod ticks;
 
 pub(crate) use history::History;
-pub(crate) use range::Range;
+pub(crate) use range::{MIN_ROWS, MIN_TIME, Range};
 pub(crate) use selection::Selection;
 pub(crate) use ticks::{gfn_step, time_ticks};

@@ -1,5 +1,10 @@
 //! [`Range`]: the part of an axis that is shown. Panning and zooming return a new range; nothing here needs a screen.
 
+/// Shortest time that the view can show, in nanoseconds: two events of one CPU are farther apart.
+pub(crate) const MIN_TIME: f64 = 200.0;
+/// Smallest number of rows of the GFN axis that the view can show.
+pub(crate) const MIN_ROWS: f64 = 1.0;
+
 /// The part of an axis that is shown, in units of the axis: nanoseconds since the first event, or rows of the GFN axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Range {
