@@ -163,7 +163,7 @@ impl Scenario {
 
 impl Step {
     /// How many kinds there are.
-    pub const KINDS: u8 = 34;
+    pub const KINDS: u8 = 39;
 
     fn flag(&self, bit: u8) -> bool {
         self.flags >> bit & 1 != 0
@@ -297,7 +297,29 @@ impl Step {
                 };
                 Body::Task { kind, tid: small, pid: self.flag(2).then_some(new as u32), comm: text }
             }
-            _ => Body::EmulateInsn { rip: old, failed: self.flag(0) },
+            33 => Body::EmulateInsn { rip: old, failed: self.flag(0) },
+            34 => Body::ProbeSpteUpdate {
+                no_track: self.flag(0),
+                kvm: self.flag(1).then_some(old),
+                sptep: address,
+                new_spte: new,
+            },
+            35 => Body::ProbeSpteClear {
+                drop: self.flag(0),
+                kvm: None,
+                sptep: address,
+                old_spte: self.flag(1).then_some(old),
+            },
+            36 => Body::ProbeSpteChanged { kvm: None, as_id, gfn, old_spte: old, new_spte: new, level },
+            37 => Body::ProbeSetMemoryRegion {
+                kvm: None,
+                slot: self.flag(0).then_some(small),
+                flags: None,
+                gpa: self.flag(1).then_some(address),
+                size: self.flag(2).then_some(new),
+                hva: self.flag(3).then_some(old),
+            },
+            _ => Body::ProbeDirtyLog { clear: self.flag(0), kvm: None, slot: self.flag(1).then_some(small) },
         }
     }
 
@@ -407,6 +429,13 @@ impl Step {
                 Self { kind: 17, small: kind as i16, address: gpa, new: val, ..none }
             }
             Body::UnmapHvaRange { start, end } => Self { kind: 20, gfn: start, address: end, ..none },
+            Body::ProbeSpteUpdate { sptep, new_spte, .. } => {
+                Self { kind: 34, address: sptep, new: new_spte, ..none }
+            }
+            Body::ProbeSpteClear { sptep, .. } => Self { kind: 35, address: sptep, ..none },
+            Body::ProbeSpteChanged { as_id, gfn, old_spte, new_spte, level, .. } => {
+                Self { kind: 36, level: level & 15 | as_id << 4, gfn, old: old_spte, new: new_spte, ..none }
+            }
             Body::AgeHva { start, end } => Self { kind: 21, gfn: start, address: end, ..none },
             Body::SetSpteHva { hva } => Self { kind: 23, address: hva, ..none },
             Body::PagetableWalk { addr, pferr } => {

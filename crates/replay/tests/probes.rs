@@ -100,7 +100,7 @@ fn what_the_host_may_take_away_would_show() {
     assert_eq!((s.shade, s.certainty), (Shade::Writable, Certainty::Observed));
     let unprobed = kept.replace(",probe:mmu_spte_update,probe:mmu_spte_clear_track_bits", "");
     let text: String =
-        unprobed.lines().filter(|l| !l.contains(" mmu_spte_update ")).map(|l| format!("{l}\n")).collect();
+        unprobed.lines().filter(|l| !l.contains(" mmu_spte_update ")).flat_map(|l| [l, "\n"]).collect();
     let (_, s) = at_end(&run(&text));
     assert_eq!((s.certainty, s.reason), (Certainty::Stale, Reason::Notifier), "without the probes it is");
     // Lost events may have been probes.
@@ -188,11 +188,10 @@ fn a_probe_stands_in_for_the_event_that_a_kernel_lacks() {
                 .map(|(a, level)| a.replacen(" old_spte", &format!(" level {level} old_spte"), 1));
             own.into_iter().chain([l.to_owned()])
         })
-        .map(|l| format!("{l}\n"))
+        .flat_map(|l| [l, "\n".to_owned()])
         .collect();
     let t = run(&doubled);
     assert_eq!(at_end(&t).1.certainty, Certainty::Exact);
-    let once: String =
-        doubled.lines().filter(|l| !l.contains("(__handle")).map(|l| format!("{l}\n")).collect();
+    let once: String = doubled.lines().filter(|l| !l.contains("(__handle")).flat_map(|l| [l, "\n"]).collect();
     assert_eq!(t.evidence().len(), run(&once).evidence().len(), "{doubled}");
 }

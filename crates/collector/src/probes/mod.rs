@@ -9,6 +9,7 @@ mod list;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -52,7 +53,7 @@ impl Probe {
     pub(crate) fn fact(&self) -> String {
         let mut out = self.function.to_string_lossy().into_owned();
         for (field, n) in &self.fields {
-            out.push_str(&format!(" {field}={}", ARGUMENTS[*n].0));
+            let _ = write!(out, " {field}={}", ARGUMENTS[*n].0);
         }
         out
     }

@@ -192,7 +192,7 @@ pub(super) fn sarif(info: &TraceInfo, all: &All) -> Value {
         match j.verdict {
             Verdict::Allowed => v["suppressions"] = json!([{"kind": "external", "justification": "--allow"}]),
             Verdict::Known => {
-                v["suppressions"] = json!([{"kind": "external", "justification": "--baseline"}])
+                v["suppressions"] = json!([{"kind": "external", "justification": "--baseline"}]);
             }
             Verdict::Denied | Verdict::Below => {}
         }
