@@ -346,6 +346,20 @@ impl Step {
         }
     }
 
+    fn of_probe(body: &Body) -> Option<Self> {
+        let none = Self::default();
+        Some(match *body {
+            Body::ProbeSpteUpdate { sptep, new_spte, .. } => {
+                Self { kind: 34, address: sptep, new: new_spte, ..none }
+            }
+            Body::ProbeSpteClear { sptep, .. } => Self { kind: 35, address: sptep, ..none },
+            Body::ProbeSpteChanged { as_id, gfn, old_spte, new_spte, level, .. } => {
+                Self { kind: 36, level: level & 15 | as_id << 4, gfn, old: old_spte, new: new_spte, ..none }
+            }
+            _ => return None,
+        })
+    }
+
     /// The step that is most like an event, for the kinds that a replay learns most from.
     fn of(e: &Event) -> Option<Self> {
         let none = Self::default();
@@ -429,13 +443,6 @@ impl Step {
                 Self { kind: 17, small: kind as i16, address: gpa, new: val, ..none }
             }
             Body::UnmapHvaRange { start, end } => Self { kind: 20, gfn: start, address: end, ..none },
-            Body::ProbeSpteUpdate { sptep, new_spte, .. } => {
-                Self { kind: 34, address: sptep, new: new_spte, ..none }
-            }
-            Body::ProbeSpteClear { sptep, .. } => Self { kind: 35, address: sptep, ..none },
-            Body::ProbeSpteChanged { as_id, gfn, old_spte, new_spte, level, .. } => {
-                Self { kind: 36, level: level & 15 | as_id << 4, gfn, old: old_spte, new: new_spte, ..none }
-            }
             Body::AgeHva { start, end } => Self { kind: 21, gfn: start, address: end, ..none },
             Body::SetSpteHva { hva } => Self { kind: 23, address: hva, ..none },
             Body::PagetableWalk { addr, pferr } => {
@@ -448,7 +455,7 @@ impl Step {
             Body::Lost { count, .. } => {
                 Self { kind: 31, flags: u8::from(count.is_some()), new: count.unwrap_or(0), ..none }
             }
-            _ => return None,
+            ref probe => return Self::of_probe(probe),
         })
     }
 }

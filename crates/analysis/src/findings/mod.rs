@@ -1,7 +1,7 @@
 //! [`find`]: what a trace shows of trouble, cost and broken rules, each with its count, its cost and the events that prove it.
 //!
 //! `mmuscope check` prints all findings; `mmuscope summary` and the report begin with the weightiest. Each finding is a [`Rule`] in a file of its
-//! own: its texts, and a function that looks at the faults, at the replay and at what [`Noted`] gathered in one pass over the events. A rule
+//! own: its texts, and a function that looks at the faults, at the replay and at what `Noted` gathered in one pass over the events. A rule
 //! says what the events show; it names a cause only where the events leave no other, and otherwise says how sure it is. It never blames what
 //! this kernel does not trace: `Seen::traces` is the kernel's `[traces]` data.
 
