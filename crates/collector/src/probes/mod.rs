@@ -17,6 +17,7 @@ use list::{FUNCTIONS, Function, Needed};
 use mmuscope_trace::ARGUMENT_REGISTERS as ARGUMENTS;
 
 use crate::host;
+use crate::snapshot;
 use crate::types::Types;
 
 /// Which probes a recording sets.
@@ -73,6 +74,8 @@ struct Host<'a> {
     parameters: BTreeMap<String, String>,
     /// `kvm_tdp_mmu_spte_changed` exists.
     changes_traced: bool,
+    /// A VM has shadow pages now, those of a nested guest beside the TDP MMU's.
+    shadows: bool,
 }
 
 impl Host<'_> {
@@ -88,7 +91,7 @@ impl Host<'_> {
 
     fn needs(&self, what: Needed) -> bool {
         match what {
-            Needed::Shadow | Needed::Any => !self.tdp_mmu() || !self.changes_traced,
+            Needed::Shadow | Needed::Any => self.shadows || !self.tdp_mmu() || !self.changes_traced,
             Needed::UntracedTdp => self.tdp_mmu() && !self.changes_traced,
         }
     }
@@ -126,7 +129,8 @@ pub(crate) fn choose(wanted: Probes, release: &str, changes_traced: bool) -> Cho
     if wanted == Probes::Off || parameters.is_empty() {
         return out;
     }
-    let host = Host { release, parameters, changes_traced };
+    let shadows = wanted == Probes::Auto && snapshot::shadow_pages();
+    let host = Host { release, parameters, changes_traced, shadows };
     let functions: Vec<&Function> =
         FUNCTIONS.iter().filter(|f| wanted == Probes::On || host.needs(f.needed)).collect();
     if functions.is_empty() {
@@ -201,11 +205,14 @@ mod tests {
             release: "6.1.0",
             parameters: params.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             changes_traced,
+            shadows: false,
         };
         let tdp = [("kvm.tdp_mmu", "Y"), ("kvm_amd.npt", "1")];
         let need = |h: &Host<'_>| [Needed::Shadow, Needed::UntracedTdp, Needed::Any].map(|n| h.needs(n));
         assert_eq!(need(&host(&tdp, true)), [false, false, false]);
         assert_eq!(need(&host(&tdp, false)), [true, true, true], "5.10");
+        let nested = Host { shadows: true, ..host(&tdp, true) };
+        assert_eq!(need(&nested), [true, false, true]);
         let shadow = [("kvm.tdp_mmu", "Y"), ("kvm_intel.ept", "N")];
         assert_eq!(need(&host(&shadow, true)), [true, false, true]);
         let legacy = [("kvm.tdp_mmu", "N"), ("kvm_amd.npt", "1")];

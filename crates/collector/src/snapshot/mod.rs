@@ -11,6 +11,7 @@ mod tables;
 mod vm;
 
 pub use file::{SnapshotOptions, write};
+pub(crate) use shot::shadow_pages;
 pub use shot::{Seen, Shot, possible, take};
 
 #[cfg(test)]

@@ -127,6 +127,15 @@ pub fn possible() -> Result<(), String> {
     Host::find().map(drop)
 }
 
+/// Whether any VM of this host has shadow pages now: of a nested guest, or because its MMU has no other. `false` where that cannot be read.
+pub(crate) fn shadow_pages() -> bool {
+    let Ok(Host { shape, vm_list, core }) = Host::find() else { return false };
+    vm::vms(&core, &shape, vm_list).0.into_iter().any(|kvm| {
+        let head = kvm.wrapping_add(shape.active);
+        core.pointer(head).is_some_and(|first| first != head)
+    })
+}
+
 /// Reads the VMs that `wanted` accepts by their process, without names and host addresses if `anonymise` is set. `Err` says in words why
 /// this host allows none. `all_on` is when all events of a recording were on that begins with it.
 pub fn take(wanted: &dyn Fn(u32) -> bool, anonymise: bool, all_on: Option<u64>) -> Result<Shot, String> {
