@@ -24,8 +24,9 @@ fn outcomes_are_as_many_as_the_kernel_counted() {
     let mut checked = 0;
     for dir in std::fs::read_dir(samples).expect("samples").filter_map(|e| e.ok().map(|e| e.path())) {
         let Ok(stats) = std::fs::read_to_string(dir.join("kvmstats.txt")) else { continue };
-        let trace =
-            Trace::load(&[dir.join("trace.txt.zst")], &ReadOptions::default()).expect("a readable sample");
+        let recordings = ["trace.txt.zst", "mmuscope.perf.data"].map(|f| dir.join(f));
+        let file = recordings.into_iter().find(|f| f.exists()).expect("a recording beside the counters");
+        let trace = Trace::load(&[file], &ReadOptions::default()).expect("a readable sample");
         let t = replay(&trace, &ReplayOptions::default());
         let n = |o: Outcome| t.faults().filter(|f| f.outcome == o).count();
         let name = dir.display();

@@ -87,6 +87,8 @@ fn masks(folder: &Path, layout: &Layout, checked: &mut Checked) {
         let (Some(mask), Ok(value)) = (MaskName::parse(name), u64::from_str_radix(value, 16)) else {
             continue;
         };
+        // This one is a single byte, and was read together with the bytes behind it.
+        let value = if name == "enable_mmio_caching" { value & 0xff } else { value };
         checked.masks += 1;
         if layout.masks.get(mask) != value {
             checked
@@ -200,8 +202,15 @@ fn mmio(layout: &Layout, spte: u64, gfn: u64, generation: Option<u32>, checked: 
 }
 
 fn check(folder: &Path) -> Option<Checked> {
-    let recordings =
-        ["trace.txt.zst", "trace.txt", "trace.dat", "trace.dat.zst", "perf.data.zst", "perf.data"];
+    let recordings = [
+        "trace.txt.zst",
+        "trace.txt",
+        "trace.dat",
+        "trace.dat.zst",
+        "perf.data.zst",
+        "perf.data",
+        "mmuscope.perf.data",
+    ];
     let file = recordings.iter().map(|n| folder.join(n)).find(|p| p.exists())?;
     let resolved = spec(folder).resolve().unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut checked = Checked::default();

@@ -65,6 +65,50 @@ fn state_at_the_end_is_what_the_kernel_held() {
     }
 }
 
+/// The page-table pages of a sample as the kernel held them, by address.
+fn pages(sample: &str) -> BTreeMap<u64, Vec<u64>> {
+    let packed = fs::read(root().join(format!("samples/{sample}/ptpages.bin.zst"))).expect("the pages");
+    let bytes = zstd::decode_all(&packed[..]).expect("zstd");
+    let word = |b: &[u8]| u64::from_le_bytes(b.try_into().expect("eight bytes"));
+    let record = |r: &[u8]| {
+        let words: Vec<u64> = r.chunks_exact(8).map(word).collect();
+        (words[0], words[1..].to_vec())
+    };
+    bytes.chunks_exact(8 * 513).map(record).collect()
+}
+
+#[test]
+fn with_probes_shadow_paging_is_known_to_the_last_entry() {
+    let sample = "6.1-shadow64-probes";
+    let capture = format!("samples/{sample}/mmuscope.perf.data");
+    let silent = mask(sample, "shadow_accessed_mask") | mask(sample, "shadow_dirty_mask");
+    let pages = pages(sample);
+    let csv = Csv::of(&["state", &capture, "--at", "end"]);
+    let (mut present, mut mmio) = (0, 0);
+    for [state, spte, sptep, certainty, gfn] in csv.select(["state", "spte", "sptep", "certainty", "gfn"]) {
+        if state != "present" && state != "mmio" {
+            continue;
+        }
+        assert!(["exact", "observed"].contains(&certainty), "gfn {gfn}: {certainty}");
+        *(if state == "present" { &mut present } else { &mut mmio }) += 1;
+        let (spte, sptep) = (hex(spte), hex(sptep));
+        let held = pages[&(sptep & !0xfff)][(sptep & 0xfff) as usize / 8];
+        assert_eq!(held | silent, spte | silent, "gfn {gfn} at {sptep:#x}");
+    }
+    let text = fs::read_to_string(root().join(format!("samples/{sample}/kvmstats.txt"))).expect("counters");
+    let counter = |name: &str| -> u64 {
+        text.lines()
+            .find_map(|l| l.strip_prefix(&format!("{name}:"))?.trim().parse().ok())
+            .expect("the counter")
+    };
+    assert_eq!(present, counter("pages_4k") + counter("pages_2m") + counter("pages_1g"));
+    assert!(mmio > 0);
+    // Nothing of it is the snapshots' doing: what they read was known.
+    let said = crate::stdout(&["summary", &capture]);
+    assert_eq!(said.matches("the replay equals the kernel's memory").count(), 2, "{said}");
+    assert!(!said.contains("that were not known"), "{said}");
+}
+
 #[test]
 fn present_counts_are_kvms_own() {
     for sample in WITH_TRUTH {
