@@ -248,7 +248,8 @@ impl Run {
     }
 }
 
-/// The hosts of the matrix where none is named: each kernel, and each MMU that it has.
+/// The hosts of the matrix where none is named: each kernel, and each MMU that it has. A host with a nested guest goes on working after its
+/// recording has ended, so that it has no end to compare with.
 const MATRIX: &[&str] = &[
     "5.10-npt",
     "5.10-shadow64",
@@ -258,7 +259,6 @@ const MATRIX: &[&str] = &[
     "6.12-npt",
     "6.12-legacy",
     "6.12-shadow32",
-    "6.12-nested",
     "6.12-two-vms",
     "6.12-slots",
     "6.16-npt",
