@@ -30,8 +30,7 @@ mod untraced;
 pub mod vms;
 
 pub use mmuscope_units::size as parse_size;
-pub use options::{Output, RecordOptions, Scope, When};
-pub use probes::Probes;
+pub use options::{Output, Probes, RecordOptions, Scope, When};
 pub use record::{Ended, Summary, record};
 
 use std::io;

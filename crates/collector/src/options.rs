@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::probes::Probes;
 use crate::trigger::Trigger;
 
 /// Where the capture is written.
@@ -28,6 +27,18 @@ pub enum Scope {
     Vm(String),
     /// A cgroup, by path (absolute, or below the cgroup mount).
     Cgroup(PathBuf),
+}
+
+/// Which probes a recording sets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probes {
+    /// Those that the MMUs of this host need.
+    #[default]
+    Auto,
+    /// All that this kernel can have.
+    On,
+    /// None.
+    Off,
 }
 
 /// A recording.

@@ -17,20 +17,9 @@ use list::{FUNCTIONS, Function, Needed};
 use mmuscope_trace::ARGUMENT_REGISTERS as ARGUMENTS;
 
 use crate::host;
+use crate::options::Probes;
 use crate::snapshot;
 use crate::types::Types;
-
-/// Which probes a recording sets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Probes {
-    /// Those that the MMUs of this host need.
-    #[default]
-    Auto,
-    /// All that this kernel can have.
-    On,
-    /// None.
-    Off,
-}
 
 /// A function to probe, and the argument that holds each field of the event.
 #[derive(Clone, Debug, PartialEq, Eq)]

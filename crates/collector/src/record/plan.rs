@@ -10,12 +10,12 @@ use crate::attr::{self, Style};
 use crate::filter::{self, Backend, Wanted};
 use crate::host::{self, Fact, Gather, Host};
 use crate::preamble::{EventDesc, Preamble};
-use crate::probes::{self, Probes};
+use crate::probes;
 use crate::scrub::{Only, Sieve, anonymous_name};
 use crate::sys;
 use crate::tracefs::{self, Mounted, Tracefs, Tracepoint};
 use crate::vms::{self, Vmm};
-use crate::{Error, RecordOptions, Scope};
+use crate::{Error, Probes, RecordOptions, Scope};
 
 /// A recording that is ready to start.
 pub(crate) struct Recorder<'a> {
