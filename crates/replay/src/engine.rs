@@ -52,6 +52,8 @@ pub(crate) struct Engine {
     /// Entries of torn-down tables that a late event said were filled.
     pub(crate) late: rustc_hash::FxHashSet<EntryIx>,
     pub(crate) evidence: Vec<Evidence>,
+    /// Evidence of events up to this time proves nothing: the recorder was switching its events on when the trace began.
+    pub(crate) unsure_until: u64,
     pub(crate) lost: Vec<crate::model::LostSpan>,
     pub(crate) markers: Vec<MarkerNote>,
     pub(crate) faults: FaultTracker,
@@ -103,6 +105,7 @@ impl Engine {
             rereads: Vec::new(),
             late: rustc_hash::FxHashSet::default(),
             evidence: Vec::new(),
+            unsure_until: 0,
             lost: Vec::new(),
             markers: Vec::new(),
             faults: FaultTracker::default(),
@@ -191,7 +194,7 @@ impl Engine {
                 gfn,
                 expected: values.0,
                 found: values.1,
-                after_loss: self.loss_seen,
+                after_loss: self.loss_seen || at.ts <= self.unsure_until,
             });
         }
     }
@@ -203,13 +206,13 @@ impl Engine {
 
     pub(crate) fn report_gap(&mut self, g: &Gap) {
         if self.evidence.len() < MAX_EVIDENCE {
-            self.evidence.push(gap_evidence(g, self.loss_seen));
+            self.evidence.push(gap_evidence(g, self.loss_seen || g.ts <= self.unsure_until));
         }
     }
 
     pub(crate) fn report_reread(&mut self, r: &Reread) {
         if self.evidence.len() < MAX_EVIDENCE {
-            self.evidence.push(reread_evidence(r, self.loss_seen));
+            self.evidence.push(reread_evidence(r, self.loss_seen || r.ts <= self.unsure_until));
         }
     }
 

@@ -25,7 +25,7 @@ pub struct Evidence {
     pub expected: Option<u64>,
     /// Value that was seen.
     pub found: Option<u64>,
-    /// Events were lost before, so this proves nothing about the kernel.
+    /// Events were lost before, or the recorder had not switched all of them on yet, so this proves nothing about the kernel.
     pub after_loss: bool,
 }
 

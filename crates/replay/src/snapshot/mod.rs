@@ -76,6 +76,13 @@ impl Engine {
         if silent || self.live.values().flatten().any(before) {
             self.doubt_everything(ev, ts, Reason::Unrecorded);
         }
+        if self.first_ts.is_some_and(|first| first < all_on) {
+            // What did not fit since may rest on what was shown by then.
+            self.unsure_until = ts;
+            for e in &mut self.evidence {
+                e.after_loss = true;
+            }
+        }
     }
 
     fn recorder(&mut self, vm: u16) -> ThreadIx {
