@@ -304,12 +304,7 @@ impl Step {
                 sptep: address,
                 new_spte: new,
             },
-            35 => Body::ProbeSpteClear {
-                drop: self.flag(0),
-                kvm: None,
-                sptep: address,
-                old_spte: self.flag(1).then_some(old),
-            },
+            35 => Body::ProbeSpteClear { kvm: None, sptep: address, old_spte: self.flag(1).then_some(old) },
             36 => Body::ProbeSpteChanged { kvm: None, as_id, gfn, old_spte: old, new_spte: new, level },
             37 => Body::ProbeSetMemoryRegion {
                 kvm: None,

@@ -106,6 +106,9 @@ fn what_the_host_may_take_away_would_show() {
     // Lost events may have been probes.
     let (_, s) = at_end(&run(&format!("{kept}+1 t9 lost 1\n")));
     assert_eq!((s.certainty, s.reason), (Certainty::Stale, Reason::Lost));
+    // Of some threads only: another one may zap, and its probe is not in the recording.
+    let scoped = kept.replace("record.scope the whole system", "record.scope process 7");
+    assert_eq!(at_end(&run(&scoped)).1.certainty, Certainty::Stale);
     // One probe of the two is not enough.
     let one = kept.replace(",probe:mmu_spte_clear_track_bits", "");
     assert_eq!(at_end(&run(&one)).1.certainty, Certainty::Stale);

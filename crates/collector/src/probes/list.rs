@@ -4,12 +4,10 @@
 /// What a host must have for a probe to be of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Needed {
-    /// An MMU that does not trace its zaps: shadow paging, or the legacy direct MMU. Nested guests are shadowed, too.
-    Shadow,
+    /// An MMU that does not trace all of its changes: shadow paging, as a nested guest has it, too, the legacy direct MMU, or 5.10's TDP MMU.
+    Untraced,
     /// A TDP MMU of a kernel that has no `kvm_tdp_mmu_spte_changed`.
     UntracedTdp,
-    /// Any MMU that does not trace all of its changes.
-    Any,
 }
 
 /// A function and what its arguments say.
@@ -32,19 +30,19 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "mmu_spte_update",
         fields: &[SPTEP, NEW],
         without_btf: &[("5.10.", &[Some(0), Some(1)])],
-        needed: Needed::Shadow,
+        needed: Needed::Untraced,
     },
     Function {
         name: "mmu_spte_update_no_track",
         fields: &[SPTEP, NEW],
         without_btf: &[("5.10.", &[Some(0), Some(1)])],
-        needed: Needed::Shadow,
+        needed: Needed::Untraced,
     },
     Function {
         name: "mmu_spte_clear_track_bits",
         fields: &[KVM, SPTEP],
         without_btf: &[("5.10.", &[None, Some(0)])],
-        needed: Needed::Shadow,
+        needed: Needed::Untraced,
     },
     Function {
         name: "__handle_changed_spte",
@@ -63,18 +61,18 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "kvm_set_memory_region",
         fields: &[KVM],
         without_btf: &[("5.10.", &[Some(0)])],
-        needed: Needed::Any,
+        needed: Needed::Untraced,
     },
     Function {
         name: "kvm_get_dirty_log_protect",
         fields: &[KVM],
         without_btf: &[("5.10.", &[Some(0)])],
-        needed: Needed::Any,
+        needed: Needed::Untraced,
     },
     Function {
         name: "kvm_clear_dirty_log_protect",
         fields: &[KVM],
         without_btf: &[("5.10.", &[Some(0)])],
-        needed: Needed::Any,
+        needed: Needed::Untraced,
     },
 ];

@@ -80,7 +80,7 @@ impl Host<'_> {
 
     fn needs(&self, what: Needed) -> bool {
         match what {
-            Needed::Shadow | Needed::Any => self.shadows || !self.tdp_mmu() || !self.changes_traced,
+            Needed::Untraced => self.shadows || !self.tdp_mmu() || !self.changes_traced,
             Needed::UntracedTdp => self.tdp_mmu() && !self.changes_traced,
         }
     }
@@ -197,14 +197,14 @@ mod tests {
             shadows: false,
         };
         let tdp = [("kvm.tdp_mmu", "Y"), ("kvm_amd.npt", "1")];
-        let need = |h: &Host<'_>| [Needed::Shadow, Needed::UntracedTdp, Needed::Any].map(|n| h.needs(n));
-        assert_eq!(need(&host(&tdp, true)), [false, false, false]);
-        assert_eq!(need(&host(&tdp, false)), [true, true, true], "5.10");
+        let need = |h: &Host<'_>| [Needed::Untraced, Needed::UntracedTdp].map(|n| h.needs(n));
+        assert_eq!(need(&host(&tdp, true)), [false, false]);
+        assert_eq!(need(&host(&tdp, false)), [true, true], "5.10");
         let nested = Host { shadows: true, ..host(&tdp, true) };
-        assert_eq!(need(&nested), [true, false, true]);
+        assert_eq!(need(&nested), [true, false]);
         let shadow = [("kvm.tdp_mmu", "Y"), ("kvm_intel.ept", "N")];
-        assert_eq!(need(&host(&shadow, true)), [true, false, true]);
+        assert_eq!(need(&host(&shadow, true)), [true, false]);
         let legacy = [("kvm.tdp_mmu", "N"), ("kvm_amd.npt", "1")];
-        assert_eq!(need(&host(&legacy, true)), [true, false, true]);
+        assert_eq!(need(&host(&legacy, true)), [true, false]);
     }
 }

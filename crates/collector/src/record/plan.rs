@@ -179,11 +179,11 @@ pub(crate) fn prepare(options: &RecordOptions) -> Result<Recorder<'_>, Error> {
         ring,
         cgroup: scoped.cgroup,
     };
-    for (name, e) in plan.try_probes() {
-        // A function that this kernel does not have, or has inlined, is no loss: another one does its work.
-        if !matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EADDRNOTAVAIL | libc::EINVAL)) {
-            notes.push(format!("no {name}: {e}"));
-        }
+    // What a kernel has inlined, or has no longer, is named, too: what it does is then without an event.
+    notes.extend(plan.try_probes().into_iter().map(|(name, e)| format!("{name} could not be set: {e}")));
+    if !plan.probes.is_empty() {
+        let set: Vec<_> = plan.probes.iter().map(|p| p.function.to_string_lossy()).collect();
+        notes.push(format!("probes were set on {}", set.join(", ")));
     }
     let cpus = loop {
         match open_all(&plan, &online) {

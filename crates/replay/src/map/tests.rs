@@ -13,7 +13,7 @@ use crate::pyramid::{Layer, Sizes, code_of, shift_of};
 use crate::timeline::{ReplayOptions, Timeline, replay};
 
 /// One change of what an entry shows, taken from the spans: each begins with one, and the last of an entry in a table ends with it.
-struct Told {
+struct Stated {
     layer: Layer,
     entry: u64,
     ev: u32,
@@ -22,7 +22,7 @@ struct Told {
     old: u8,
 }
 
-fn told(t: &Timeline) -> Vec<Told> {
+fn stated(t: &Timeline) -> Vec<Stated> {
     let s = t.store();
     let mut out = Vec::new();
     for i in SpanIx::FIRST.upto(SpanIx::nth(s.spans_len())) {
@@ -40,11 +40,11 @@ fn told(t: &Timeline) -> Vec<Told> {
         let code = code_of(m.shade, m.certainty);
         let old = s.replaced(i).map_or(0, |(s, c)| code_of(s, c));
         if code != 0 || old != 0 {
-            out.push(Told { layer, entry, ev, span: (code != 0).then_some(i.0), new: code, old });
+            out.push(Stated { layer, entry, ev, span: (code != 0).then_some(i.0), new: code, old });
         }
         let replaced = s.next_span(i).is_some_and(|n| s.replaced(n).is_some() && s.s_ev[n] <= table.dead_ev);
         if let Some((end, _)) = s.end_of(i).filter(|_| !replaced && code != 0) {
-            out.push(Told { layer, entry, ev: end, span: None, new: 0, old: code });
+            out.push(Stated { layer, entry, ev: end, span: None, new: 0, old: code });
         }
     }
     out
@@ -56,7 +56,7 @@ fn planner_of<'a>(t: &'a Timeline, q: &'a MapQuery, live: &'a Live<'a>) -> Plann
 
 /// Every cell against the sum of all changes up to its end: on the rows and times that the picture says it uses, which are near the real
 /// ones.
-fn check(t: &Timeline, q: &MapQuery, told: &[Told]) {
+fn check(t: &Timeline, q: &MapQuery, stated: &[Stated]) {
     let s = t.store();
     let image = t.map(q);
     assert_eq!((image.cols, image.rows, image.cells.len()), (q.cols, q.rows, q.cols * q.rows));
@@ -67,8 +67,8 @@ fn check(t: &Timeline, q: &MapQuery, told: &[Told]) {
     let space = t.gfn_axis().space(q.vm, q.as_id).expect("a space");
     let per_row = (q.y1 - q.y0) / q.rows as f64;
     // (row, moment as drawn, change)
-    let mut placed: Vec<Vec<(u64, &Told, Layer)>> = vec![Vec::new(); q.rows];
-    for c in told {
+    let mut placed: Vec<Vec<(u64, &Stated, Layer)>> = vec![Vec::new(); q.rows];
+    for c in stated {
         let real = s.ev_ts.get(c.ev as usize);
         let mut rows = Vec::new();
         for p in parts.iter().filter(|p| p.layer == c.layer) {
@@ -324,9 +324,9 @@ proptest! {
         let trace = parse(&history(seed, steps));
         for sizes in [tiny(), Sizes::default()] {
             let t = at_once(&trace, sizes, 2);
-            let told = told(&t);
+            let stated = stated(&t);
             for q in windows(&t, seed, 12) {
-                check(&t, &q, &told);
+                check(&t, &q, &stated);
             }
         }
     }
@@ -349,9 +349,9 @@ proptest! {
             }
         }
         let t = t.expect("a timeline");
-        let told = told(&t);
+        let stated = stated(&t);
         for q in windows(&t, seed, 8) {
-            check(&t, &q, &told);
+            check(&t, &q, &stated);
         }
         prop_assert!(t.pyramid().segments().len() < 10 + t.span_count() / 20);
     }
@@ -364,7 +364,7 @@ fn real_traces_too() {
         let file = ["trace.txt.zst", "trace.dat"].map(|f| dir.join(f)).into_iter().find(|f| f.exists());
         let trace = Trace::load(&[file.expect("a trace")], &ReadOptions::default()).expect("a sample");
         let t = at_once(&trace, Sizes { least: 3000, most: 9000, few: 500, rows: 30 }, 2);
-        let told = told(&t);
+        let stated = stated(&t);
         let windows = windows(&t, 5, 6);
         let sums = windows.iter().any(|q| {
             let live = |l: Layer, a: u64, b: u64, ev: u32| t.live(l, a, b, ev);
@@ -373,7 +373,7 @@ fn real_traces_too() {
         });
         assert!(sums || name == "6.1-shadow32", "{name} is drawn from sums somewhere");
         for q in &windows {
-            check(&t, q, &told);
+            check(&t, q, &stated);
         }
     }
 }

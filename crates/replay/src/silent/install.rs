@@ -158,7 +158,7 @@ impl Engine {
         {
             self.make_stale(e, ev, Reason::SilentKernel);
         }
-        let span = self.store_set(entry, ev, spte, shade);
+        let span = self.set_to(entry, ev, spte, shade, (Certainty::Observed, Reason::Reread));
         self.threads[th].fault.changed_silently(span, level, gfn, shade);
         self.freshen(at, entry);
         if level == 1 && shade == Shade::Writable {
@@ -170,20 +170,38 @@ impl Engine {
         }
     }
 
-    /// What was set is pushed, unless a probe has just stated that value; gives the span that has it.
-    fn store_set(&mut self, entry: EntryIx, ev: u32, spte: u64, shade: Shade) -> SpanIx {
+    /// An entry is set to a value, which a probe may have stated already; gives the span that has it.
+    pub(super) fn set_to(
+        &mut self,
+        entry: EntryIx,
+        ev: u32,
+        value: u64,
+        shade: Shade,
+        how: (Certainty, Reason),
+    ) -> SpanIx {
         if let Some(last) = self.store.last_span(entry)
-            && self.store.now(entry).is_some_and(|(v, m)| v == spte && m.certainty == Certainty::Exact)
+            && self.store.now(entry).is_some_and(|(v, m)| v == value && m.certainty == Certainty::Exact)
         {
             return last;
         }
         self.forget(entry);
-        let remaps = self.remaps(entry, shade, Some(spte));
-        let span = self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
+        let remaps = self.remaps(entry, shade, Some(value));
+        let span = self.store.push(entry, ev, Some(value), shade, how.0, how.1);
         if remaps {
             self.store.mark_remapped(span);
         }
         span
+    }
+
+    /// Virtual and physical addresses of entries differ by one constant (`page_offset_base`, aligned to a GiB), which the two addresses of one
+    /// entry give. Returns whether these can be of one entry.
+    pub(super) fn learn_distance(&mut self, virt: u64, phys: u64) -> bool {
+        let distance = virt.wrapping_sub(phys);
+        let aligned = distance & 0x3fff_ffff == 0;
+        if aligned && self.virt_minus_phys.is_none() {
+            self.virt_minus_phys = Some(distance);
+        }
+        aligned
     }
 
     /// An install for a VM that is not known makes no table. The entry that was known at its address may be another VM's by now.
@@ -195,7 +213,7 @@ impl Engine {
     }
 
     /// Whether what is installed is another mapping than the entry held when last seen: KVM replaces none by another, so that one was zapped.
-    pub(super) fn remaps(&self, entry: EntryIx, shade: Shade, value: Option<u64>) -> bool {
+    fn remaps(&self, entry: EntryIx, shade: Shade, value: Option<u64>) -> bool {
         let Some((old, m)) = self.store.now(entry) else { return false };
         match (m.shade.state(), shade.state()) {
             (State::Present, State::Present) => {
@@ -253,7 +271,7 @@ impl Engine {
         self.silent.set.entry(tid).or_default().push(entry);
     }
 
-    /// Virtual and physical addresses of entries differ by one constant, which a pair of them for the same entry gives.
+    /// `mark_mmio_spte` named by its virtual address the entry that `kvm_mmu_set_spte` of the same thread and frame names by its physical one.
     fn learn_virt(&mut self, at: At, gfn: u64, sptep: u64) {
         let tid = self.threads[at.th].tid;
         if self.virt_minus_phys.is_none()
@@ -261,17 +279,14 @@ impl Engine {
             && t == tid
             && g == gfn
         {
-            let d = virt.wrapping_sub(sptep);
-            // page_offset_base is aligned to a GiB.
-            if d & 0x3fff_ffff == 0 {
-                self.virt_minus_phys = Some(d);
-                // mark_mmio_spte was attributed by its frame alone, in a table that nothing names: now its place is known.
-                if let Some(e) = self.silent.mmio.remove(&(at.vm, gfn)) {
-                    self.forget(e);
-                    let (zapped, ev) = (self.layout.zapped, at.ev);
-                    let (how, why) = (Certainty::Implied, Reason::Contradicted);
-                    self.store.push(e, ev, Some(zapped), Shade::Nonpresent, how, why);
-                }
+            // mark_mmio_spte was attributed by its frame alone, in a table that nothing names: now its place is known.
+            if self.learn_distance(virt, sptep)
+                && let Some(e) = self.silent.mmio.remove(&(at.vm, gfn))
+            {
+                self.forget(e);
+                let (zapped, ev) = (self.layout.zapped, at.ev);
+                let (how, why) = (Certainty::Implied, Reason::Contradicted);
+                self.store.push(e, ev, Some(zapped), Shade::Nonpresent, how, why);
             }
         }
         self.silent.virt = None;
@@ -287,12 +302,8 @@ impl Engine {
             let page = self.store.tables[i.table].page;
             if let Some(v) = sptep
                 && page != 0
-                && self.virt_minus_phys.is_none()
             {
-                let d = v.wrapping_sub(page + u64::from(crate::keys::index_of(i.level, gfn)) * 8);
-                if d & 0x3fff_ffff == 0 {
-                    self.virt_minus_phys = Some(d);
-                }
+                self.learn_distance(v, page + u64::from(crate::keys::index_of(i.level, gfn)) * 8);
             }
             return;
         }

@@ -14,10 +14,13 @@ use crate::moment::At;
 use crate::recorded::kind;
 
 impl Engine {
-    /// Every change of a leaf of a silent MMU, MMIO entries apart, is an event.
+    /// Every change of a leaf of a silent MMU, MMIO entries apart, is an event: the probes are set, and for every thread of the host, because any
+    /// of them may take pages from a guest.
     #[inline]
     pub(crate) fn probed(&self) -> bool {
-        self.recorded.has(kind::PROBE_CLEAR) && self.recorded.has(kind::PROBE_UPDATE)
+        !self.silent.ranges.partial
+            && self.recorded.has(kind::PROBE_CLEAR)
+            && self.recorded.has(kind::PROBE_UPDATE)
     }
 
     /// Whether a change to an entry for this reason would be an event of a probe.
@@ -41,15 +44,7 @@ impl Engine {
         let place = self.store.place(entry);
         let (vm, level) = (self.store.tables[place.table].vm, place.level);
         let shade = self.shade(new, level);
-        if self.store.now(entry).is_some_and(|(v, m)| v == new && m.certainty == Certainty::Exact) {
-            return;
-        }
-        self.forget(entry);
-        let remaps = self.remaps(entry, shade, Some(new));
-        let span = self.store.push(entry, at.ev, Some(new), shade, Certainty::Exact, Reason::Stated);
-        if remaps {
-            self.store.mark_remapped(span);
-        }
+        self.set_to(entry, at.ev, new, shade, (Certainty::Exact, Reason::Stated));
         if self.layout.state(new, level) == SpteState::Present {
             let known = self.known(entry);
             self.silent.fresh.entry(vm).or_default().insert(known);
@@ -92,9 +87,7 @@ impl Engine {
             && tid == self.threads[at.th].tid
             && new == spte
         {
-            let d = virt.wrapping_sub(sptep);
-            // page_offset_base is aligned to a GiB.
-            self.virt_minus_phys = (d & 0x3fff_ffff == 0).then_some(d);
+            self.learn_distance(virt, sptep);
         }
     }
 }

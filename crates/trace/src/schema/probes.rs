@@ -21,13 +21,13 @@ macro_rules! probes {
             example: "(mmu_spte_update+0x0/0x1a0 [kvm]) sptep=0xffff88800cfec030 new_spte=0x29cda25";
         }
 
-        /// `mmu_spte_clear_track_bits` and `drop_spte`: a shadow or legacy MMU zaps a leaf. `old_spte` is what the probe read there.
+        /// `mmu_spte_clear_track_bits`: a shadow or legacy MMU zaps a leaf. `old_spte` is what the probe read there. (`drop_spte` calls it, and so do
+        /// others: a probe on that alone does not show every zap.)
         ProbeSpteClear {
-            tracepoint: probe "mmu_spte_clear_track_bits", "drop_spte" if drop;
+            tracepoint: probe "mmu_spte_clear_track_bits";
             class: Change;
             record: [];
             fields: {
-                drop: bool = [second];
                 kvm: Option<u64>;
                 sptep: u64 = ["sptep" | "sp"] => sptep;
                 old_spte: Option<u64> = ["old_spte" | "old"] => old_spte;
