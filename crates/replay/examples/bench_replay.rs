@@ -3,7 +3,7 @@
 //! 4 KiB pages of a large guest, as boots, migrations and notifiers do.
 //!
 //! To look at one part alone: `BENCH_REPLAY=1` replays the made-up host and asks nothing, `BENCH_FILES=1` only reads and replays files,
-//! `BENCH_FILES=replay` reads a file and replays it once, `BENCH_VIEWS=1` names the views that take longest.
+//! `BENCH_FOLLOW=1` only takes in small steps, as a live view does, `BENCH_FILES=replay` reads a file and replays it once, `BENCH_VIEWS=1` names the views that take longest.
 
 #![allow(clippy::many_single_char_names, clippy::verbose_bit_mask, reason = "a bench reads as arithmetic")]
 
@@ -36,10 +36,18 @@ fn main() {
         "map 960x540, ms",
         "map 1600x800, ms"
     );
-    for millions in sizes.iter().filter(|_| std::env::var_os("BENCH_FILES").is_none()) {
+    let parts = ["BENCH_FILES", "BENCH_FOLLOW"];
+    for millions in sizes.iter().filter(|_| parts.iter().all(|p| std::env::var_os(p).is_none())) {
         measure((millions * 1e6) as usize);
     }
     if std::env::var_os("BENCH_REPLAY").is_some() {
+        return;
+    }
+    println!("\n{:>8} {:>8} {:>22}", "events", "replay", "step of 1,000, ms");
+    for millions in &sizes {
+        follow((millions * 1e6) as usize);
+    }
+    if std::env::var_os("BENCH_FOLLOW").is_some() {
         return;
     }
     println!(
@@ -101,6 +109,32 @@ fn from_file(want: u64) -> Result<(), Box<dyn std::error::Error>> {
         glimpses * 1e3,
     );
     Ok(())
+}
+
+/// What a step costs that takes in 1,000 events more, as a live view does some times a second, behind so many.
+fn follow(want: usize) {
+    const STEP: usize = 1000;
+    let mut whole = Trace { events: EventStore::new(), ..Trace::default() };
+    make(&mut whole, want);
+    let first = want.saturating_sub(100 * STEP);
+    let mut trace = Trace { events: EventStore::new(), ..Trace::default() };
+    let mut events = whole.events.iter();
+    events.by_ref().take(first).for_each(|e| trace.events.push(&e));
+    let t0 = Instant::now();
+    let mut t = replay(&trace, &ReplayOptions::default());
+    let all = t0.elapsed().as_secs_f64() * 1e3;
+    let mut steps = Times::default();
+    loop {
+        let before = trace.events.len();
+        events.by_ref().take(STEP).for_each(|e| trace.events.push(&e));
+        if trace.events.len() < before + STEP {
+            break;
+        }
+        let t0 = Instant::now();
+        t.extend(&trace);
+        steps.0.push(t0.elapsed().as_secs_f64() * 1e3);
+    }
+    println!("{:>7.1}M {all:>6.0}ms {:>12.2} ({:>7.2})", want as f64 / 1e6, steps.mean(), steps.worst());
 }
 
 /// Numbers that look random and are the same each time.

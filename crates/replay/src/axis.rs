@@ -2,6 +2,7 @@
 
 use mmuscope_units::ranges::{self, Range};
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 use crate::keys::EntryIx;
 use crate::model::{VmId, pages_of};
@@ -35,9 +36,10 @@ const FOLD: u64 = 256;
 const MOST: usize = 64;
 
 impl SpaceAxis {
+    /// The axis of ranges that are in order and joined.
     fn new(ranges: Vec<Range>) -> Self {
         // A made-up file may hold any number of stretches; a screen holds few.
-        let merged = ranges::join_closest(ranges::join(ranges, FOLD), MOST);
+        let merged = ranges::join_closest(ranges, MOST);
         let total: f64 = merged.iter().map(|(a, b)| (b - a) as f64).sum();
         let least = total * 0.02;
         let gap = (total * 0.015).max(1.0);
@@ -115,18 +117,29 @@ impl GfnAxis {
     pub fn space(&self, vm: VmId, as_id: u8) -> Option<&SpaceAxis> {
         self.spaces.iter().find(|s| s.0 == vm && s.1 == as_id).map(|s| &s.2)
     }
+}
 
-    pub(crate) fn build(store: &Store, fault_gfns: &[(u16, u64)]) -> Self {
-        let mut covered: FxHashMap<(u16, u8), Vec<Range>> = FxHashMap::default();
-        for (c, leafy) in store.leafy.iter().enumerate() {
-            let mut bits = *leafy;
+/// The frames that entries of each address space ever mapped, or had as MMIO, joined where an axis does not tell them apart.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Covered {
+    spaces: BTreeMap<(u16, u8), Vec<Range>>,
+}
+
+impl Covered {
+    /// Takes in what is new in the store; everything if tables turned out to be of other VMs (`moved`).
+    pub(crate) fn take_in(&mut self, store: &mut Store, moved: bool) {
+        if moved {
+            self.spaces.clear();
+        }
+        let mut new: FxHashMap<(u16, u8), Vec<Range>> = FxHashMap::default();
+        for c in store.take_leafy(moved) {
+            let mut bits = store.leafy[c as usize];
             while bits != 0 {
                 let i = bits.trailing_zeros();
                 bits &= bits - 1;
-                let e = EntryIx::in_chunk(c as u32, i);
-                let p = store.place(e);
+                let p = store.place(EntryIx::in_chunk(c, i));
                 let t = &store.tables[p.table];
-                let v = covered.entry((t.vm, t.as_id)).or_default();
+                let v = new.entry((t.vm, t.as_id)).or_default();
                 let maps = (p.gfn, p.gfn.saturating_add(pages_of(p.level)));
                 // Entries come mostly in order: what is joined here needs no sorting.
                 if !v.last_mut().is_some_and(|last| ranges::extend(last, maps, FOLD)) {
@@ -134,12 +147,15 @@ impl GfnAxis {
                 }
             }
         }
-        for (vm, gfn) in fault_gfns {
-            covered.entry((*vm, 0)).or_default().push((*gfn, gfn.saturating_add(1)));
+        for (space, new) in new {
+            let known = self.spaces.entry(space).or_default();
+            *known = ranges::join(known.drain(..).chain(new), FOLD);
         }
-        let mut spaces: Vec<_> =
-            covered.into_iter().map(|((vm, a), r)| (VmId(vm), a, SpaceAxis::new(r))).collect();
-        spaces.sort_by_key(|s| (s.0, s.1));
-        Self { spaces }
+    }
+
+    /// The axes that show them.
+    pub(crate) fn axis(&self) -> GfnAxis {
+        let space = |(&(vm, a), r): (&(u16, u8), &Vec<Range>)| (VmId(vm), a, SpaceAxis::new(r.clone()));
+        GfnAxis { spaces: self.spaces.iter().map(space).collect() }
     }
 }

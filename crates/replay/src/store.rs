@@ -5,6 +5,7 @@
 
 mod ends;
 mod meta;
+mod news;
 mod table;
 mod times;
 mod unlinked;
@@ -70,6 +71,7 @@ pub(crate) struct Store {
     /// What entries held until their first event, as that event's old value shows it, with since when: see [`Store::push_old`].
     pub(crate) openings: Vec<(SpanIx, u64)>,
     unlinked: unlinked::Unlinked,
+    news: news::News,
 }
 
 /// The place of an entry, cheaper than [`Entry`].
@@ -244,10 +246,17 @@ impl Store {
             self.first[entry] = id;
         } else {
             self.s_next[last] = id;
+            if last.position() < self.end_ev.len() {
+                self.news.followed.push(last);
+            }
         }
         self.last[entry] = id;
         if matches!(shade, Shade::Writable | Shade::ReadOnly | Shade::AccessTracked | Shade::Mmio) {
-            self.leafy[entry.chunk()] |= 1 << entry.place();
+            let bit = 1 << entry.place();
+            if self.leafy[entry.chunk()] & bit == 0 {
+                self.leafy[entry.chunk()] |= bit;
+                self.news.leaf(entry.chunk());
+            }
         }
         let c = &mut self.count[entry];
         *c += 1;

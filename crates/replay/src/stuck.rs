@@ -1,9 +1,55 @@
 //! Entries that stay removed.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
+use crate::faults::state::Packed;
 use crate::model::{Certainty, Evidence, EvidenceKind, Outcome, Shade, VmId};
 use crate::timeline::Timeline;
+
+/// Longer than any flush takes.
+const LONG: u64 = 20_000_000;
+
+/// The latest faults on a page, while each of them came to nothing.
+#[derive(Clone, Debug)]
+struct Tail {
+    first: u64,
+    last: u64,
+    /// The first few threads.
+    tids: Vec<u32>,
+    count: u32,
+}
+
+/// The pages whose latest faults came to nothing, kept up to date as faults end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InVain {
+    tails: FxHashMap<(u16, u64), Tail>,
+    /// Faults that are taken in.
+    taken: usize,
+}
+
+impl InVain {
+    /// Takes in the faults that have ended since.
+    pub(crate) fn take_in(&mut self, done: &[Packed]) {
+        for f in &done[self.taken.min(done.len())..] {
+            if f.gfn == u64::MAX || f.levels & 15 == 0 {
+                continue;
+            }
+            let page = (f.vm, f.gfn);
+            if f.outcome != Outcome::Retry {
+                self.tails.remove(&page);
+                continue;
+            }
+            let new = || Tail { first: f.ts, last: f.ts, tids: Vec::new(), count: 0 };
+            let t = self.tails.entry(page).or_insert_with(new);
+            t.last = f.ts;
+            t.count += 1;
+            if t.tids.len() < 8 && !t.tids.contains(&f.tid) {
+                t.tids.push(f.tid);
+            }
+        }
+        self.taken = done.len();
+    }
+}
 
 impl Timeline {
     /// Entries that stay removed while faults on them keep coming to nothing.
@@ -11,43 +57,9 @@ impl Timeline {
     /// Kernels up to 6.9 do not trace the release of a frozen entry, so that one stays is no sign of anything. Faults of two or more
     /// threads that go on for longer than any flush takes, and nothing that shows the entry in another state, are.
     pub(crate) fn find_stuck(&mut self) {
-        const LONG: u64 = 20_000_000;
-        struct Tail {
-            first: u64,
-            last: u64,
-            tids: Vec<u32>,
-            count: u32,
-            open: bool,
-        }
         let s = &self.engine.store;
-        let mut tails: FxHashMap<(u16, u64), Tail> = FxHashMap::default();
-        let faults = || self.engine.faults.done.iter().filter(|f| f.gfn != u64::MAX && f.levels & 15 != 0);
-        // Most faults are of pages that never came to nothing.
-        let in_vain: FxHashSet<(u16, u64)> =
-            faults().filter(|f| f.outcome == Outcome::Retry).map(|f| (f.vm, f.gfn)).collect();
-        for f in faults().rev().filter(|f| in_vain.contains(&(f.vm, f.gfn))) {
-            let t = tails.entry((f.vm, f.gfn)).or_insert(Tail {
-                first: f.ts,
-                last: f.ts,
-                tids: Vec::new(),
-                count: 0,
-                open: true,
-            });
-            if !t.open {
-                continue;
-            }
-            if f.outcome != Outcome::Retry {
-                t.open = false;
-                continue;
-            }
-            t.first = f.ts;
-            t.count += 1;
-            if t.tids.len() < 8 && !t.tids.contains(&f.tid) {
-                t.tids.push(f.tid);
-            }
-        }
         let mut found = Vec::new();
-        for ((vm, gfn), t) in &tails {
+        for ((vm, gfn), t) in &self.in_vain.tails {
             if t.count < 4 || t.tids.len() < 2 || t.last - t.first < LONG {
                 continue;
             }

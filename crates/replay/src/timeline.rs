@@ -10,11 +10,11 @@ use mmuscope_trace::{Body, Class, Progress, Trace};
 use rustc_hash::FxHashMap;
 
 use crate::ahead::AHEAD;
-use crate::axis::GfnAxis;
+use crate::axis::{Covered, GfnAxis};
 use crate::counts::{CountIndex, Of};
 use crate::ends::phases;
 use crate::engine::Engine;
-use crate::infer::{LayoutInfo, LayoutOverride, infer, infer_again};
+use crate::infer::{Inference, LayoutInfo, LayoutOverride};
 use crate::keys::{CHUNK, EntryIx, Key, TableIx, key_of};
 use crate::kinds::of_class;
 use crate::mmio::MmioSeen;
@@ -22,6 +22,7 @@ use crate::model::{Evidence, MmioRange, MmuKind, Phase, State, Vm, VmId, pages_o
 use crate::pyramid::Pyramid;
 use crate::recorded::Recorded;
 use crate::series::{KindSums, Sums};
+use crate::stuck::InVain;
 
 /// Events that can be numbered.
 #[cfg(not(test))]
@@ -45,6 +46,7 @@ pub struct ReplayOptions {
 #[derive(Clone, Debug)]
 pub struct Timeline {
     pub(crate) engine: Engine,
+    inference: Inference,
     layout: LayoutInfo,
     options: ReplayOptions,
     vms: Vec<Vm>,
@@ -55,7 +57,9 @@ pub struct Timeline {
     installs_traced: bool,
     left_out: u64,
     sums: Sums,
+    covered: Covered,
     axis: GfnAxis,
+    pub(crate) in_vain: InVain,
     pyramid: Pyramid,
     /// Tables by VM and key, dead ones included.
     pub(crate) tables_by_key: FxHashMap<(u16, Key), Vec<TableIx>>,
@@ -74,11 +78,12 @@ pub struct Timeline {
 
 /// Replays a trace.
 pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
-    let layout = infer(trace, &opts.layout);
+    let (inference, layout) = Inference::new(trace, &opts.layout);
     let mut engine = Engine::new(layout.layout, layout.resolved.traces, trace);
     engine.mmio_sure = layout.mmio_sure;
     let mut t = Timeline {
         engine,
+        inference,
         layout,
         options: opts.clone(),
         vms: Vec::new(),
@@ -88,7 +93,9 @@ pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
         installs_traced: false,
         left_out: 0,
         sums: Sums::default(),
+        covered: Covered::default(),
         axis: GfnAxis::default(),
+        in_vain: InVain::default(),
         pyramid: Pyramid::default(),
         tables_by_key: FxHashMap::default(),
         indexed_tables: 0,
@@ -137,18 +144,23 @@ impl Timeline {
     }
 
     fn go_on(&mut self, trace: &Trace) {
-        let again = infer_again(trace, &self.options.layout, &self.layout);
+        let again = self.inference.grown(trace, &self.options.layout);
+        let other = again.as_ref().is_some_and(|again| {
+            again.layout != self.layout.layout
+                || again.resolved.traces != self.engine.traces
+                || again.mmio_sure != self.layout.mmio_sure
+        });
         // The first events of a capture may not show the layout, nor what the kernel traces; once they do, everything is read again under it.
-        if again.layout != self.layout.layout
-            || again.resolved.traces != self.engine.traces
-            || again.mmio_sure != self.layout.mmio_sure
+        if other
             || trace.events.len() < self.engine.next_ev as usize
             || !self.engine.recorded.declares(&Recorded::of(trace))
         {
             *self = replay(trace, &self.options.clone());
             return;
         }
-        self.layout = again;
+        if let Some(again) = again {
+            self.layout = again;
+        }
         self.engine.vms.update(trace);
         self.run(trace);
     }
@@ -282,7 +294,6 @@ impl Timeline {
         let traced = self.mmio_accesses_traced();
         let faults = &self.engine.faults;
         self.mmio = self.mmio_seen.ranges(&faults.done, &faults.open, traced);
-        self.axis = GfnAxis::build(store, &[]);
         self.evidence.clone_from(&self.engine.evidence);
         for g in self.engine.gaps.iter() {
             self.evidence.push(crate::gaps::gap_evidence(g, self.engine.loss_seen));
@@ -290,7 +301,10 @@ impl Timeline {
         for r in &self.engine.rereads {
             self.evidence.push(crate::gaps::reread_evidence(r, self.engine.loss_seen));
         }
+        self.in_vain.take_in(&self.engine.faults.done);
         self.find_stuck();
+        self.covered.take_in(&mut self.engine.store, moved);
+        self.axis = self.covered.axis();
         self.evidence.sort_by_key(|e| e.event);
     }
 }

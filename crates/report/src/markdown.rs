@@ -131,8 +131,11 @@ pub(crate) fn document(r: &Report) -> String {
                 ">begins",
                 ">lasts",
                 ">faults",
+                ">time in faults",
                 ">installed",
                 ">zapped",
+                ">made read-only",
+                ">made writable",
                 ">present at its end",
             ]);
             for p in phases.iter().take(ROWS * 4) {
@@ -141,8 +144,11 @@ pub(crate) fn document(r: &Report) -> String {
                     words::at(p.start),
                     words::duration(p.end.saturating_sub(p.start)),
                     words::count(p.faults),
+                    time(p.fault_time),
                     words::count(p.installs),
                     words::count(p.zaps),
+                    words::count(p.write_protected),
+                    words::count(p.made_writable),
                     words::bytes(p.present_bytes),
                 ]);
             }

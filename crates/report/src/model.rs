@@ -201,9 +201,15 @@ pub struct PhaseReport {
     pub zaps: u64,
     /// Bytes of guest memory present at the end of the phase.
     pub present_bytes: u64,
-    /// VM whose process wrote the marker, and to which all numbers above refer; `null` where another process wrote it: then they refer to all
+    /// VM whose process wrote the marker, and to which all numbers here refer; `null` where another process wrote it: then they refer to all
     /// VMs.
     pub vm: Option<u16>,
+    /// Time of the faults that begin in the phase, in nanoseconds; `null` where entries into the guest were not recorded.
+    pub fault_time: Option<u64>,
+    /// Number of leaves that became read-only in the phase, having been writable.
+    pub write_protected: u64,
+    /// Number of leaves that became writable in the phase, having been read-only.
+    pub made_writable: u64,
 }
 
 /// How often events of one name were recorded.

@@ -189,6 +189,9 @@ fn phases() -> Vec<PhaseReport> {
             zaps: 250,
             present_bytes: 4 << 20,
             vm: None,
+            fault_time: Some(9_400_000),
+            write_protected: 12,
+            made_writable: 3,
         },
         PhaseReport {
             text: HOSTILE.into(),
@@ -199,6 +202,9 @@ fn phases() -> Vec<PhaseReport> {
             zaps: 0,
             present_bytes: 6 << 20,
             vm: None,
+            fault_time: None,
+            write_protected: 0,
+            made_writable: 0,
         },
         PhaseReport {
             text: "dirty-log".into(),
@@ -209,6 +215,9 @@ fn phases() -> Vec<PhaseReport> {
             zaps: 13,
             present_bytes: 70_795_264,
             vm: None,
+            fault_time: Some(1_100_000),
+            write_protected: 40,
+            made_writable: 38,
         },
     ]
 }

@@ -32,5 +32,5 @@ pub use like::like;
 pub use read::{Frames, NotATime, frame, frames, number, size, time};
 pub use write::{
     bytes, clock, count, counted, duration, gfn, gfn_range, gpa, gpa_range, level_size, moment, moments,
-    percent, rate, seconds, short_count, spte, time_with_step,
+    percent, rate, seconds, shell_word, short_count, spte, time_with_step,
 };

@@ -200,6 +200,17 @@ pub fn rate(n: u64, ns: u64) -> Option<String> {
     })
 }
 
+/// A word as a shell takes it, for command lines that are shown to be copied: in single quotes where it holds anything but letters, digits and
+/// the signs of paths and options.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,5 +318,13 @@ mod tests {
         assert_eq!(spte(0x6), "0x0000000000000006");
         assert_eq!(rate(500, 0), None);
         assert_eq!(rate(50, 2_000_000_000).as_deref(), Some("25 /s"));
+    }
+
+    #[test]
+    fn a_shell_takes_words_as_they_are() {
+        assert_eq!(shell_word("samples/6.1-npt/trace.dat"), "samples/6.1-npt/trace.dat");
+        assert_eq!(shell_word("a b"), "'a b'");
+        assert_eq!(shell_word("it's; rm"), r"'it'\''s; rm'");
+        assert_eq!(shell_word(""), "''");
     }
 }

@@ -31,9 +31,22 @@ const MOST_MMIO: usize = 24;
 /// MMIO words that are kept.
 const MOST_MMIO_KEPT: usize = 256;
 
+/// Events at the beginning that are all looked at.
+const HEAD: usize = 120_000;
+
+/// Events of a sample after that.
+const WINDOW: usize = 512;
+
+/// Samples lie apart by this part of how far they are behind the first stretch.
+const SAMPLES: usize = 32;
+
 /// What the events show, counted.
-#[derive(Default)]
-struct Seen {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    /// Events that need not be looked at again.
+    upto: usize,
+    /// The events that are looked at now, or next.
+    window: std::ops::Range<usize>,
     values: Vec<(Value, u32)>,
     by_shape: FxHashMap<(u64, u8, Option<u8>), usize>,
     mmio: Vec<(u64, Option<u64>, Option<u32>)>,
@@ -194,25 +207,45 @@ impl Seen {
         }
     }
 
-    fn of(trace: &Trace) -> Self {
-        let mut seen = Self::default();
+    /// Takes in the events that were appended since: the first stretch whole, then samples, ever further apart, since a boot shows everything
+    /// early and a flight recorder anywhere. Which events are sampled depends on where they are and not on how many there are.
+    pub(super) fn take_in(&mut self, trace: &Trace) {
         let n = trace.events.len();
-        // The first stretch whole, then samples: a boot shows everything early, a flight recorder anywhere.
-        let head = n.min(120_000);
-        for e in trace.events.range(0..head) {
-            seen.event(&e);
-        }
-        if n > head {
-            let step = ((n - head) / 64).max(512);
-            let mut at = head;
-            while at < n {
-                for e in trace.events.range(at..(at + 512).min(n)) {
-                    seen.event(&e);
-                }
-                at += step;
+        while self.upto < n {
+            if self.upto == self.window.end {
+                // The first window is the whole head.
+                let start = self.upto + self.upto.saturating_sub(HEAD) / SAMPLES;
+                self.window = start..start + if start == 0 { HEAD } else { WINDOW };
             }
+            let to = self.window.end.min(n);
+            for e in trace.events.range(self.upto.max(self.window.start).min(to)..to) {
+                self.event(&e);
+            }
+            self.upto = to;
         }
-        seen
+    }
+
+    /// What they show, with what the file says of its host.
+    pub(super) fn gathered(&self, trace: &Trace) -> Gathered {
+        let mut evidence = Evidence::default();
+        self.values(&mut evidence);
+        self.modes(&mut evidence);
+        // A test of the spte crate holds that the file reads.
+        if let Ok(clues) = Clues::known() {
+            for clue in &self.clues {
+                clues.tell(&mut evidence, clue, Fact::WORDING);
+            }
+            type_information(trace, &clues, &mut evidence);
+        }
+        host(trace, &mut evidence);
+        let mut traits = self.loops.traits();
+        if self.npf + self.eptq > 0 {
+            traits.push(Trait::TdpFault);
+        }
+        if self.top == 4 {
+            traits.push(Trait::FourLevelRoot);
+        }
+        Gathered { evidence, mmio: self.mmio.clone(), traits, host: trace.info.host.clone() }
     }
 
     fn values(&self, evidence: &mut Evidence) {
@@ -370,26 +403,9 @@ pub fn release_points(kernel: &Kernel) -> i32 {
 
 /// Everything a trace says about its layout.
 pub fn evidence(trace: &Trace) -> Gathered {
-    let seen = Seen::of(trace);
-    let mut evidence = Evidence::default();
-    seen.values(&mut evidence);
-    seen.modes(&mut evidence);
-    // A test of the spte crate holds that the file reads.
-    if let Ok(clues) = Clues::known() {
-        for clue in &seen.clues {
-            clues.tell(&mut evidence, clue, Fact::WORDING);
-        }
-        type_information(trace, &clues, &mut evidence);
-    }
-    host(trace, &mut evidence);
-    let mut traits = seen.loops.traits();
-    if seen.npf + seen.eptq > 0 {
-        traits.push(Trait::TdpFault);
-    }
-    if seen.top == 4 {
-        traits.push(Trait::FourLevelRoot);
-    }
-    Gathered { evidence, mmio: seen.mmio, traits, host: trace.info.host.clone() }
+    let mut seen = Seen::default();
+    seen.take_in(trace);
+    seen.gathered(trace)
 }
 
 #[cfg(test)]
@@ -451,5 +467,29 @@ mod tests {
         let gathered = evidence(&Trace::from_text(&text).expect("a trace"));
         assert_eq!(gathered.evidence.values.len(), 2, "{:x?}", gathered.evidence.values);
         assert!(gathered.evidence.values.iter().all(|v| v.often == 2));
+    }
+
+    /// Beyond the head, where events are sampled, values differ from place to place so that another choice of samples would show.
+    #[test]
+    fn what_is_taken_in_by_steps_is_what_is_taken_in_at_once() {
+        let text = "vm-7 [001] 5.2: kvm_mmu_set_spte: gfn 2 spte 7e6fe67 (rwxu) level 1 at 9c16a010\n";
+        let one = Trace::from_text(text).expect("a trace");
+        let event = one.events.iter().next().expect("an event");
+        let mut trace = Trace::default();
+        let mut steps = Seen::default();
+        for i in 0..(HEAD + 100 * WINDOW) as u64 {
+            let mut e = event;
+            if let Body::SetSpte { spte, .. } = &mut e.body {
+                *spte = *spte & !0xfff | (((i / 700) % 300) << 2) | 1;
+            }
+            trace.events.push(&e);
+            if i % 911 == 0 {
+                steps.take_in(&trace);
+            }
+        }
+        steps.take_in(&trace);
+        let gathered = steps.gathered(&trace);
+        assert_eq!(gathered, evidence(&trace));
+        assert!(gathered.evidence.values.len() > 200, "{}", gathered.evidence.values.len());
     }
 }

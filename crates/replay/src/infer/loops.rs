@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 const RESET_VECTOR: u64 = 0xf_ffff;
 
 /// A fault of one thread, as far as it went.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Open {
     frame: u64,
     code: u64,
@@ -16,7 +16,7 @@ struct Open {
     served: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Loops {
     open: FxHashMap<u32, Open>,
     /// Like faults in a row after which the vCPU went on with nothing installed.

@@ -13,6 +13,7 @@ use mmuscope_spte::{
 };
 use mmuscope_trace::Trace;
 
+use gather::Seen;
 pub use gather::{Gathered, evidence, release_points};
 
 /// What replay is given about the layout instead of inferring it: whatever is set here is taken as it is.
@@ -52,8 +53,6 @@ pub struct LayoutInfo {
     pub alternatives: Vec<String>,
     /// The spec it was made from (for `decode --from`).
     pub spec: LayoutSpec,
-    /// What it was concluded from.
-    pub(crate) gathered: Gathered,
 }
 
 struct Parts(Vec<LayoutPart>);
@@ -64,21 +63,40 @@ impl Parts {
     }
 }
 
-/// Finds the layout of a trace.
-pub(crate) fn infer(trace: &Trace, over: &LayoutOverride) -> LayoutInfo {
-    of_gathered(trace, over, evidence(trace))
+/// The layout of a trace that may grow: what its events have shown so far, so that each is looked at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Inference {
+    seen: Seen,
+    /// What the present answer was concluded from.
+    gathered: Gathered,
 }
 
-/// The same after events were appended: what taught nothing new leaves the answer as it is.
-pub(crate) fn infer_again(trace: &Trace, over: &LayoutOverride, last: &LayoutInfo) -> LayoutInfo {
-    let gathered = evidence(trace);
-    if gathered == last.gathered { last.clone() } else { of_gathered(trace, over, gathered) }
+impl Inference {
+    /// Finds the layout of a trace.
+    pub(crate) fn new(trace: &Trace, over: &LayoutOverride) -> (Self, LayoutInfo) {
+        let mut seen = Seen::default();
+        seen.take_in(trace);
+        let gathered = seen.gathered(trace);
+        let layout = of_gathered(trace, over, &gathered);
+        (Self { seen, gathered }, layout)
+    }
+
+    /// The layout after events were appended; `None` where they taught nothing new.
+    pub(crate) fn grown(&mut self, trace: &Trace, over: &LayoutOverride) -> Option<LayoutInfo> {
+        self.seen.take_in(trace);
+        let gathered = self.seen.gathered(trace);
+        if gathered == self.gathered {
+            return None;
+        }
+        self.gathered = gathered;
+        Some(of_gathered(trace, over, &self.gathered))
+    }
 }
 
-fn of_gathered(trace: &Trace, over: &LayoutOverride, gathered: Gathered) -> LayoutInfo {
+fn of_gathered(trace: &Trace, over: &LayoutOverride, gathered: &Gathered) -> LayoutInfo {
     let mut parts = Parts(Vec::new());
     let mut spec = over.spec.clone();
-    known(trace, &gathered, &mut spec, &mut parts);
+    known(trace, gathered, &mut spec, &mut parts);
     let library = Library::new();
     // A layout file of the user's is what it says; there is nothing to judge.
     let judged = if spec.file.is_some() { None } else { judge(&spec, &gathered.evidence, &library).ok() };
@@ -86,8 +104,8 @@ fn of_gathered(trace: &Trace, over: &LayoutOverride, gathered: Gathered) -> Layo
     let mut alternatives = Vec::new();
     let taken = judged.as_ref().and_then(|j| j.best().map(|best| (j, best)));
     if let Some((judgement, best)) = taken {
-        mode_part(&spec, &gathered, judgement, &mut parts);
-        (confidence, alternatives) = era_part(&spec, &gathered, judgement, &mut parts);
+        mode_part(&spec, gathered, judgement, &mut parts);
+        (confidence, alternatives) = era_part(&spec, gathered, judgement, &mut parts);
         spec = best.spec.clone();
     }
     let resolved = spec.resolve_in(&library).or_else(|_| {
@@ -105,7 +123,7 @@ fn of_gathered(trace: &Trace, over: &LayoutOverride, gathered: Gathered) -> Layo
         Err(e) => unreachable_layout(&e),
     };
     let concluded = taken.map_or(&[][..], |(_, best)| &best.concluded);
-    let told = mmio_part(&resolved.layout, &gathered, concluded, &mut parts);
+    let told = mmio_part(&resolved.layout, gathered, concluded, &mut parts);
     let masks = trace.info.host.masks.keys().any(|k| k == "shadow_mmio_value");
     for note in &resolved.notes {
         parts.add("note", note.clone(), Provenance::Assumed, "from the layout file");
@@ -118,7 +136,6 @@ fn of_gathered(trace: &Trace, over: &LayoutOverride, gathered: Gathered) -> Layo
         mmio_sure: told || masks,
         alternatives,
         spec,
-        gathered,
     }
 }
 

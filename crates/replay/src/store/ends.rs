@@ -42,16 +42,16 @@ impl Store {
         self.end_ev.get(span).is_some_and(|e| *e >= ev)
     }
 
-    /// Makes what queries need after spans were added: the ends, their tree, and the skips. Costs what was added, save the ends.
+    /// Makes what queries need after spans were added: the ends and their tree. Costs what was added and what ended since.
     pub(crate) fn seal(&mut self) {
         let n = self.s_ev.len();
         let from = self.end_ev.len();
-        // Spans of before may have ended since: those still open are found again.
+        // Spans of before may have ended since.
         let mut dirty: Vec<usize> = Vec::new();
-        let mut open = Vec::new();
-        self.visit_open(NONE, SpanIx::FIRST..SpanIx::nth(from), &mut |i| open.push(i));
-        for i in open {
-            if let Some((e, _)) = self.end_of(i) {
+        for i in self.take_ended(SpanIx::nth(from)) {
+            if self.end_ev[i] == NONE
+                && let Some((e, _)) = self.end_of(i)
+            {
                 self.end_ev[i] = e;
                 dirty.push(i.position() / FAN);
             }

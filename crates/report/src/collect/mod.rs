@@ -60,8 +60,8 @@ impl Report {
         }
         let busy = |vm: &Vm| faults.iter().filter(|f| f.vm == vm.id).count();
         vms.sort_by_cached_key(|vm| (std::cmp::Reverse(busy(vm)), vm.id));
-        let mut phases = phases(timeline, &faults, &clock);
-        let spaces = space::Spaces::new(timeline, &clock, &mut phases);
+        let mut phases = phases(timeline, timed, &clock);
+        let spaces = space::Spaces::new(timeline, &faults, &clock, &mut phases);
         let mut report = Report {
             schema: SCHEMA,
             generator: format!("mmuscope {}", env!("CARGO_PKG_VERSION")),
@@ -186,7 +186,8 @@ fn thread_name(trace: &Trace, tid: u32) -> String {
     task.map(|t| words::one_line(trace.strings.get(t.comm), NAME)).unwrap_or_default()
 }
 
-fn phases(timeline: &Timeline, faults: &[Fault], clock: &Clock) -> Vec<PhaseReport> {
+/// The phases; what happened in each is counted by [`space::Spaces`].
+fn phases(timeline: &Timeline, timed: bool, clock: &Clock) -> Vec<PhaseReport> {
     timeline
         .phases()
         .iter()
@@ -194,14 +195,14 @@ fn phases(timeline: &Timeline, faults: &[Fault], clock: &Clock) -> Vec<PhaseRepo
             text: words::one_line(&p.text, 160),
             start: clock.rel(p.start),
             end: clock.rel(p.end),
-            faults: faults
-                .iter()
-                .filter(|f| (p.start..p.end).contains(&f.ts) && p.vm.is_none_or(|v| v == f.vm))
-                .count() as u64,
+            faults: 0,
             installs: 0,
             zaps: 0,
             present_bytes: 0,
             vm: p.vm.map(|v| v.0),
+            fault_time: timed.then_some(0),
+            write_protected: 0,
+            made_writable: 0,
         })
         .collect()
 }

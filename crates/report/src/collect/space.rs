@@ -67,13 +67,25 @@ fn leaf(s: &Span) -> bool {
 
 impl Spaces {
     /// Walks all spans once, and also fills in the numbers of each phase.
-    pub(super) fn new(timeline: &Timeline, clock: &Clock, phases: &mut [PhaseReport]) -> Self {
+    pub(super) fn new(
+        timeline: &Timeline,
+        faults: &[Fault],
+        clock: &Clock,
+        phases: &mut [PhaseReport],
+    ) -> Self {
         let step = clock.duration().div_ceil(STEPS as u64).max(1);
         let mut out = Self { spaces: BTreeMap::new(), step };
         let lists = PhaseLists::new(phases);
+        for f in faults {
+            for p in lists.at(f.vm, clock.rel(f.ts)) {
+                phases[p].faults += 1;
+                phases[p].fault_time = phases[p].fault_time.map(|t| t + f.duration().unwrap_or(0));
+            }
+        }
         for entry in timeline.entries() {
             let sums = out.spaces.entry((entry.vm, entry.as_id)).or_default();
             let mut was_present = false;
+            let mut before = None;
             let mut seen = false;
             let mut ram = false;
             for z in timeline.zaps(entry.id) {
@@ -90,6 +102,13 @@ impl Spaces {
                         phases[p].installs += 1;
                     }
                 }
+                for p in lists.at(entry.vm, start) {
+                    phases[p].write_protected +=
+                        u64::from((before, s.shade) == (Some(Shade::Writable), Shade::ReadOnly));
+                    phases[p].made_writable +=
+                        u64::from((before, s.shade) == (Some(Shade::ReadOnly), Shade::Writable));
+                }
+                before = Some(s.shade);
                 was_present = present(&s);
                 if !leaf(&s) {
                     continue;

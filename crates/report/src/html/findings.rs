@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 use mmuscope_analysis::findings::Finding;
 
+use super::command;
 use crate::{model::Report, words};
 
 /// Most findings that the head of the page names.
@@ -33,9 +34,10 @@ pub(super) fn section(report: &Report) -> Markup {
                 h2 { "Findings" }
                 p {
                     "The most severe first, and of equal severity those that cost most. "
-                    "Numbers of events are those of " code { "mmuscope events" } "; " code { "mmuscope check" } " lists the same."
+                    "Each is marked in the figure below by its number. Numbers of events are those of " code { "mmuscope events" } "."
                 }
                 @for (n, f) in report.stands_out.iter().enumerate() { (one(report, n, f)) }
+                (command(report, "check", ""))
             }
         }
     }
@@ -52,7 +54,7 @@ fn name(f: &Finding) -> String {
 fn one(report: &Report, n: usize, f: &Finding) -> Markup {
     html! {
         div class="finding" id=(format!("finding{n}")) {
-            h3 { (name(f)) ": " (f.id) @if let Some((id, what)) = place(report, f) { small { a href=(format!("#{id}")) { (what) } } } }
+            h3 { span class="no" { (n + 1) } " " (name(f)) ": " (f.id) @if let Some((id, what)) = place(report, f) { small { a href=(format!("#{id}")) { (what) } } } }
             p { (f.title) "." }
             p class="sub2" { (words::when(f.count, f.first, f.last)) " " (words::events(&f.events)) }
             dl {

@@ -45,9 +45,9 @@ pub(crate) fn page(report: &Report, visual: &Visual) -> String {
                     @for vm in &report.vms { (vm_section(report, vm, visual, several)) }
                     (tables::phases(report))
                     @for vm in &report.vms {
-                        (tables::faults(vm, several))
-                        (pages::pages(vm, several))
-                        (tables::memory(vm, several))
+                        (tables::faults(report, vm))
+                        (pages::pages(report, vm))
+                        (tables::memory(report, vm))
                     }
                     (recording::integrity(report))
                     (recording::recording(report))
@@ -167,10 +167,25 @@ fn vm_section(report: &Report, vm: &VmReport, visual: &Visual, several: bool) ->
                     (overview(report, vm, space, &format!("map{}-{}", vm.vm, space.as_id)))
                     @if let Some(map) = &space.map { (legend(visual, map, !report.lost.is_empty())) }
                     figcaption { (caption(space)) }
+                    (command(report, "view", ""))
                 }
             }
         }
     }
+}
+
+/// The command that gives the numbers of a section: `mmuscope NAME FILES MORE`.
+fn command(report: &Report, name: &str, more: &str) -> Markup {
+    let mut line = format!("mmuscope {name}");
+    for f in &report.recording.files {
+        line.push(' ');
+        line.push_str(&mmuscope_units::shell_word(&words::one_line(&f.path, 160)));
+    }
+    if !more.is_empty() {
+        line.push(' ');
+        line.push_str(more);
+    }
+    html! { p class="cmd" { "The same on the command line: " code { (line) } } }
 }
 
 fn caption(space: &SpaceReport) -> String {

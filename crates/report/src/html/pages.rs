@@ -4,14 +4,15 @@ use maud::{Markup, html};
 use mmuscope_analysis::visual::Visual;
 use mmuscope_replay::Certainty;
 
-use super::swatch;
-use super::tables::of_vm;
+use super::tables::{of_vm, only};
+use super::{command, swatch};
 use crate::{
-    model::{PageReport, TAIL, VmReport},
+    model::{PageReport, Report, TAIL, VmReport},
     words,
 };
 
-pub(super) fn pages(vm: &VmReport, several: bool) -> Markup {
+pub(super) fn pages(report: &Report, vm: &VmReport) -> Markup {
+    let several = report.vms.len() > 1;
     if vm.top_faults.is_empty() && vm.top_zaps.is_empty() {
         return html! {};
     }
@@ -21,6 +22,9 @@ pub(super) fn pages(vm: &VmReport, several: bool) -> Markup {
             p { "The busiest pages. Open a line to read the life of the page." }
             (list("Most faults", "fault", "faults", &vm.top_faults))
             (list("Most zaps", "zap", "zaps", &vm.top_zaps))
+            @if let Some(p) = vm.top_faults.first().or(vm.top_zaps.first()) {
+                (command(report, "page", format!("{} {}", words::gfn(p.gfn), only(report, vm)).trim_end()))
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use mmuscope_analysis::visual::Visual;
 
-use super::swatch;
+use super::{command, swatch};
 use crate::{
     model::{FaultClass, Latency, Report, SpaceReport, VmReport},
     svg::histogram::{histogram, outcome_class},
@@ -17,6 +17,11 @@ pub(super) fn of_vm(vm: &VmReport, several: bool) -> Markup {
     html! { @if several { small { (vm.label(true)) @if let Some(pid) = vm.pid { " · pid " (pid) } } } }
 }
 
+/// The option that keeps to one VM, where there are several.
+pub(super) fn only(report: &Report, vm: &VmReport) -> String {
+    if report.vms.len() > 1 { format!("--vm {}", vm.vm) } else { String::new() }
+}
+
 pub(super) fn phases(report: &Report) -> Markup {
     if report.phases.is_empty() {
         return html! {};
@@ -26,23 +31,31 @@ pub(super) fn phases(report: &Report) -> Markup {
             h2 { "Phases" }
             p { "What was written to trace_marker while recording. A phase lasts until the next one of the same process begins." }
             @for (of, phases) in report.phase_lists() {
+            @let timed = phases.iter().any(|p| p.fault_time.is_some());
+            @let protected = phases.iter().any(|p| p.write_protected + p.made_writable > 0);
             div class="wide" { table {
                 caption { b { "Phases of the workload" @if !of.is_empty() { ": " (words::one_line(&of, 80)) } } ", in time order" }
                 thead { tr {
                     th scope="col" { "phase" }
                     th scope="col" class="r" { "begins" } th scope="col" class="r" { "lasts" }
-                    th scope="col" class="r" { "faults" } th scope="col" class="r" { "leaves installed" }
-                    th scope="col" class="r" { "leaves zapped" } th scope="col" class="r" { "present at its end" }
+                    th scope="col" class="r" { "faults" }
+                    @if timed { th scope="col" class="r" { "time in faults" } }
+                    th scope="col" class="r" { "leaves installed" } th scope="col" class="r" { "leaves zapped" }
+                    @if protected { th scope="col" class="r" { "made read-only" } th scope="col" class="r" { "made writable" } }
+                    th scope="col" class="r" { "present at its end" }
                 } }
                 tbody {
                     @let begins = words::moments(&phases.iter().map(|p| p.start).collect::<Vec<_>>());
                     @for (p, begins) in phases.iter().zip(begins).take(ROWS * 5) { tr {
                         th scope="row" { (words::one_line(&p.text, 120)) }
                         td class="r" { (begins) } td class="r" { (words::duration(p.end.saturating_sub(p.start))) }
-                        td class="r" { (number(p.faults)) } td class="r" { (number(p.installs)) } td class="r" { (number(p.zaps)) }
+                        td class="r" { (number(p.faults)) }
+                        @if timed { td class="r" { (time(p.fault_time.filter(|t| *t > 0))) } }
+                        td class="r" { (number(p.installs)) } td class="r" { (number(p.zaps)) }
+                        @if protected { td class="r" { (number(p.write_protected)) } td class="r" { (number(p.made_writable)) } }
                         td class="r" { (words::bytes(p.present_bytes)) }
                     } }
-                    (more(phases.len(), ROWS * 5, 7, "phase", "phases"))
+                    (more(phases.len(), ROWS * 5, 7 + usize::from(timed) + 2 * usize::from(protected), "phase", "phases"))
                 }
             } }
             }
@@ -50,7 +63,8 @@ pub(super) fn phases(report: &Report) -> Markup {
     }
 }
 
-pub(super) fn faults(vm: &VmReport, several: bool) -> Markup {
+pub(super) fn faults(report: &Report, vm: &VmReport) -> Markup {
+    let several = report.vms.len() > 1;
     let f = &vm.faults;
     if f.total == 0 {
         return html! {};
@@ -76,6 +90,7 @@ pub(super) fn faults(vm: &VmReport, several: bool) -> Markup {
                 div { div class="wide" { (classes("What they were for", "access", &f.accesses, &f.latency, f.total, false)) } }
                 div { div class="wide" { (vcpus(vm)) } }
             }
+            (command(report, "faults", &only(report, vm)))
         }
     }
 }
@@ -151,7 +166,8 @@ pub(super) fn has_memory(vm: &VmReport) -> bool {
     !vm.mmio.is_empty() || vm.spaces.iter().any(|s| !s.memory.is_empty())
 }
 
-pub(super) fn memory(vm: &VmReport, several: bool) -> Markup {
+pub(super) fn memory(report: &Report, vm: &VmReport) -> Markup {
+    let several = report.vms.len() > 1;
     if !has_memory(vm) {
         return html! {};
     }
@@ -163,6 +179,7 @@ pub(super) fn memory(vm: &VmReport, several: bool) -> Markup {
                 @if s.as_id != 0 { h3 { (words::space_name(s.as_id)) } }
                 div class="wide" { (ranges(s)) }
             }
+            (command(report, "memory", &only(report, vm)))
         }
     }
 }
@@ -247,6 +264,7 @@ pub(super) fn events(report: &Report) -> Markup {
                     (more(report.events.len(), ROWS * 2, 5, "event", "events"))
                 }
             } }
+            (command(report, "summary --no-replay", ""))
         }
     }
 }

@@ -1,6 +1,8 @@
 //! [`overview`]: the picture that a reader looks at first. It shows the map of time x GFN, and under it, on the same time axis, numbers of
 //! entries, bytes, faults and zaps.
 
+mod marks;
+
 use std::fmt::Write;
 
 use maud::{Markup, html};
@@ -47,6 +49,7 @@ pub(crate) fn overview(report: &Report, vm: &VmReport, space: &SpaceReport, id: 
         plots: Vec::new(),
     };
     f.phases();
+    f.findings();
     if let Some(map) = &space.map {
         f.heading("Guest frames over time", "each pixel: one stretch of time of one stretch of guest memory");
         f.map(map, vm);
