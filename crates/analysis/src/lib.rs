@@ -10,8 +10,10 @@
 pub mod events;
 pub mod filter;
 pub mod findings;
+pub mod latency;
 pub mod places;
 pub mod snapshots;
+pub mod stat;
 pub mod summary;
 pub mod table;
 pub mod time;

@@ -38,6 +38,7 @@ pub(crate) enum Command {
     View(cmd::view::Args),
     Summary(cmd::summary::Args),
     Check(cmd::check::Args),
+    Stat(cmd::stat::Args),
     Decode(cmd::decode::Args),
     Layout(cmd::layout::Args),
     State(cmd::state::Args),

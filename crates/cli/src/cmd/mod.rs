@@ -15,6 +15,7 @@ pub(crate) mod record;
 pub(crate) mod report;
 pub(crate) mod snapshot;
 pub(crate) mod spans;
+pub(crate) mod stat;
 pub(crate) mod state;
 pub(crate) mod summary;
 pub(crate) mod tables;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command) -> Result<Outcome> {
         Command::Check(a) => check::run(&a),
         Command::Decode(a) => decode::run(&a),
         Command::Layout(a) => layout::run(&a),
+        Command::Stat(a) => stat::run(&a),
         Command::State(a) => state::run(&a),
         Command::Page(a) => page::run(&a),
         Command::Memory(a) => memory::run(&a),
