@@ -39,6 +39,7 @@ pub(crate) enum Command {
     Summary(cmd::summary::Args),
     Check(cmd::check::Args),
     Stat(cmd::stat::Args),
+    Diff(cmd::diff::Args),
     Decode(cmd::decode::Args),
     Layout(cmd::layout::Args),
     State(cmd::state::Args),

@@ -15,6 +15,7 @@ use crate::places::usually_in;
 use mmuscope_replay::{Attribution, Coverage, Fault, MmioAccesses, MmuKind, Timeline, VmId, ZapCause};
 use mmuscope_trace::{Isa, Trace};
 use mmuscope_units::level_size;
+use rustc_hash::FxHashMap as HashMap;
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -86,6 +87,20 @@ impl Kind {
     }
 }
 
+/// What a row of [`Kind::Time`] is called where people read it.
+pub fn time_words(name: &str) -> &str {
+    match name {
+        "guest" => "in the guest",
+        "fault" => "KVM's page faults",
+        "mmio" => "KVM's MMIO",
+        "halt" => "halted",
+        "kvm" => "other exits in KVM",
+        "vmm" => "VMM",
+        "unknown" => "not known",
+        other => other,
+    }
+}
+
 /// Whose rows are: a VM's, or one vCPU's of it. A vCPU whose number no event names is known by its thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Whose {
@@ -114,6 +129,9 @@ pub struct Row {
     pub gfn: Option<u64>,
     /// MMIO accesses: one fault may make several. `None` where they are not recorded.
     pub accesses: Option<u64>,
+    /// Sum of the squares of the sizes of bursts: how much the count varies by chance if bursts come independently of each other. A burst is what
+    /// one thread does again and again at one place: faults at one frame, exits at one instruction; and the zaps of one event.
+    pub bursts: u64,
 }
 
 /// What the vCPU that is in it for longest at the end of the trace is in.
@@ -136,6 +154,8 @@ pub struct Stat {
     pub stays: Vec<Stays>,
     /// What is not in the rows because it was not recorded, one sentence each.
     pub missing: Vec<String>,
+    /// The kinds that are not known, because the events that show them were not, or not all, recorded.
+    pub unknown: Vec<Kind>,
 }
 
 /// What is being counted of one thing.
@@ -147,6 +167,23 @@ struct Gathered {
     reason: Option<(u32, Option<Isa>)>,
     gfn: Option<u64>,
     accesses: Option<u64>,
+    /// The place and the size of each thread's burst that goes on.
+    burst: HashMap<u32, (u64, u64)>,
+    bursts: u64,
+}
+
+impl Gathered {
+    /// Counts one more, which a thread did at a place.
+    fn hit(&mut self, tid: u32, place: u64) {
+        self.count += 1;
+        let b = self.burst.entry(tid).or_insert((place, 0));
+        if b.0 != place {
+            *b = (place, 0);
+        }
+        b.1 += 1;
+        // The square of n is the sum of the first n odd numbers.
+        self.bursts = self.bursts.saturating_add(2 * b.1 - 1);
+    }
 }
 
 /// Everything that is being counted, by whose it is, what kind of thing it is, its name, and the number that tells those of one name apart.
@@ -173,6 +210,7 @@ impl Sums {
             reason: g.reason,
             gfn: g.gfn,
             accesses: g.accesses,
+            bursts: g.bursts,
         };
         let list = |(key, all): ((Whose, Kind), BTreeMap<_, _>)| {
             let mut rows: Vec<Row> = all.into_iter().map(row).collect();
@@ -231,7 +269,7 @@ impl Stat {
         count_faults(&seen, &mut sums);
         count_accesses(&seen, &mut sums);
         count_zaps(&seen, &mut sums);
-        Self { rows: sums.rows(), stays, missing: missing(&seen) }
+        Self { rows: sums.rows(), stays, missing: missing(&seen), unknown: unknown(&seen) }
     }
 
     /// The rows of one kind of one VM or vCPU.
@@ -252,7 +290,7 @@ fn count_faults(seen: &Seen<'_>, sums: &mut Sums) {
         let Some(whose) = seen.whose(Some(f.vm), f.vcpu, Some(f.tid)) else { continue };
         let mut one = |kind, name: Cow<'static, str>, number| {
             let g = sums.of(whose, kind, name, number);
-            g.count += 1;
+            g.hit(f.tid, f.gfn.or(f.gva).unwrap_or(u64::MAX));
             g.durations.extend(f.duration());
             g.gfn = f.gfn.filter(|_| kind == Kind::Mmio);
         };
@@ -300,9 +338,24 @@ fn count_zaps(seen: &Seen<'_>, sums: &mut Sums) {
     for z in seen.timeline.all_zaps().filter(|z| seen.q.holds(z.ts)) {
         let vm = seen.timeline.entry(z.entry).vm;
         if let Some(whose) = seen.whose(Some(vm), None, None) {
-            sums.of(whose, Kind::Zap, z.cause.name(), z.cause as u64).count += 1;
+            sums.of(whose, Kind::Zap, z.cause.name(), z.cause as u64).hit(0, z.event.into());
         }
     }
+}
+
+/// The kinds of which no row does not mean that there was none.
+fn unknown(seen: &Seen<'_>) -> Vec<Kind> {
+    let installs =
+        ["kvm_mmu_set_spte", "kvm_tdp_mmu_spte_changed"].iter().any(|e| seen.timeline.has_events(e));
+    let known = |kind: &Kind| match kind {
+        Kind::Time => seen.timed && seen.has("kvm_exit") && seen.has("kvm_entry"),
+        Kind::Exit => seen.has("kvm_exit"),
+        Kind::Vmm => seen.has("kvm_userspace_exit"),
+        Kind::Fault => seen.has("kvm_page_fault"),
+        Kind::Install => seen.has("kvm_page_fault") && installs,
+        Kind::Zap | Kind::Mmio => true,
+    };
+    Kind::ALL.into_iter().filter(|k| !known(k)).collect()
 }
 
 /// What is not known because it was not recorded.
@@ -345,3 +398,6 @@ fn missing(seen: &Seen<'_>) -> Vec<String> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

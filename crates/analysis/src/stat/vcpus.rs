@@ -14,6 +14,7 @@ struct Exit {
     name: Cow<'static, str>,
     reason: Option<u32>,
     isa: Option<Isa>,
+    rip: u64,
 }
 
 /// Where a thread is, and since when.
@@ -91,8 +92,8 @@ impl Vcpus<'_, '_> {
         t.whose = self.seen.whose(owner.vm(e), owner.vcpu(e), Some(tid));
         if let Some(whose) = t.whose {
             match e.body {
-                Body::Exit { reason, isa, reason_name, .. } => {
-                    self.exits(&mut t, whose, e.ts, n, (reason, isa, reason_name));
+                Body::Exit { reason, isa, reason_name, rip, .. } => {
+                    self.exits(&mut t, whose, (tid, e.ts, n, rip), (reason, isa, reason_name));
                 }
                 Body::Entry { .. } => self.enters(&mut t, whose, tid, e.ts, n),
                 Body::UserspaceExit { reason, errno } => {
@@ -127,8 +128,7 @@ impl Vcpus<'_, '_> {
         &mut self,
         t: &mut Thread,
         whose: Whose,
-        ts: u64,
-        event: u32,
+        (tid, ts, event, rip): (u32, u64, u32, u64),
         why: (Option<u32>, Option<Isa>, StrId),
     ) {
         if let Where::Guest(since) = t.at {
@@ -139,11 +139,11 @@ impl Vcpus<'_, '_> {
         let (reason, isa, said) = why;
         let reason = if isa == Some(Isa::Vmx) { reason.map(|r| r & 0x8000_ffff) } else { reason };
         let name = self.name(reason, isa, said);
-        let exit = Exit { ts, event, name, reason, isa };
+        let exit = Exit { ts, event, name, reason, isa, rip };
         if self.seen.q.holds(ts) {
             let vmm = self.returns.then_some(0);
             let g = self.exit_row(whose, &exit);
-            g.count += 1;
+            g.hit(tid, exit.rip);
             g.vmm = g.vmm.or(vmm);
             g.reason = exit.reason.map(|r| (r, exit.isa));
         }
@@ -202,7 +202,7 @@ impl Vcpus<'_, '_> {
                 Some((x, 0))
             }
             Where::Vmm(x, since, why) => {
-                self.vmm(whose, since, ts, why);
+                self.vmm(whose, (tid, x.as_ref().map_or(0, |x| x.rip)), (since, ts), why);
                 x.map(|x| (x, ts.saturating_sub(since)))
             }
             other => {
@@ -239,7 +239,7 @@ impl Vcpus<'_, '_> {
             }
             // KVM_RUN came back without entering the guest. The exit ends with the next entry.
             Where::Vmm(x, since, before) => {
-                self.vmm(whose, since, ts, before);
+                self.vmm(whose, (tid, x.as_ref().map_or(0, |x| x.rip)), (since, ts), before);
                 t.at = Where::Vmm(x, ts, why);
                 return;
             }
@@ -253,11 +253,11 @@ impl Vcpus<'_, '_> {
     }
 
     /// A stay in the VMM is over.
-    fn vmm(&mut self, whose: Whose, since: u64, ts: u64, why: Cow<'static, str>) {
+    fn vmm(&mut self, whose: Whose, (tid, rip): (u32, u64), (since, ts): (u64, u64), why: Cow<'static, str>) {
         self.stretch(whose, "vmm", since, ts);
         if self.seen.q.holds(since) {
             let g = self.sums.of(whose, Kind::Vmm, why, 0);
-            g.count += 1;
+            g.hit(tid, rip);
             if self.seen.timed {
                 g.durations.push(ts.saturating_sub(since));
             }
@@ -270,11 +270,11 @@ impl Vcpus<'_, '_> {
         let end = self.seen.trace.info.last_ts;
         let mut threads: Vec<(u32, Thread)> = self.threads.drain().collect();
         threads.sort_by_key(|t| t.0);
-        for (_, t) in threads {
+        for (tid, t) in threads {
             let Some(whose) = t.whose else { continue };
             match t.at {
-                Where::Vmm(_, since, why) if self.seen.q.holds(since) => {
-                    self.sums.of(whose, Kind::Vmm, why, 0).count += 1;
+                Where::Vmm(x, since, why) if self.seen.q.holds(since) => {
+                    self.sums.of(whose, Kind::Vmm, why, 0).hit(tid, x.map_or(0, |x| x.rip));
                 }
                 Where::Kvm(x)
                     if self.seen.timed

@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod decode;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod faults;
@@ -35,6 +36,7 @@ pub(crate) fn run(command: Command) -> Result<Outcome> {
         Command::Check(a) => check::run(&a),
         Command::Decode(a) => decode::run(&a),
         Command::Layout(a) => layout::run(&a),
+        Command::Diff(a) => diff::run(&a),
         Command::Stat(a) => stat::run(&a),
         Command::State(a) => state::run(&a),
         Command::Page(a) => page::run(&a),

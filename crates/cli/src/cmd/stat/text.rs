@@ -1,6 +1,6 @@
 //! What `mmuscope stat` prints for people.
 
-use mmuscope_analysis::stat::{Kind, Row, Stat, Whose};
+use mmuscope_analysis::stat::{Kind, Row, Stat, Whose, time_words};
 use mmuscope_analysis::words::{count, counted, duration, printable};
 use mmuscope_replay::{Timeline, VmId, ZapCause};
 use mmuscope_units::percent;
@@ -83,23 +83,9 @@ const fn head(kind: Kind) -> &'static str {
     }
 }
 
-/// What a row of time is called.
-fn of_time(name: &str) -> &str {
-    match name {
-        "guest" => "in the guest",
-        "fault" => "KVM's page faults",
-        "mmio" => "KVM's MMIO",
-        "halt" => "halted",
-        "kvm" => "other exits in KVM",
-        "vmm" => "VMM",
-        "unknown" => "not known",
-        other => other,
-    }
-}
-
 fn label(kind: Kind, row: &Row) -> String {
     match kind {
-        Kind::Time => of_time(&row.name).to_owned(),
+        Kind::Time => time_words(&row.name).to_owned(),
         Kind::Mmio => match row.gfn {
             Some(gfn) if row.name.is_empty() => format!("{gfn:#x}"),
             Some(gfn) => format!("{gfn:#x} {}", row.name),
