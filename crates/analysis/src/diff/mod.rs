@@ -182,6 +182,13 @@ impl Diff {
         };
         out.unlike = unlike(&out.a, &out.b);
         out.notes = notes(&out.a, &out.b);
+        let apart = Group::ALL.into_iter().filter(|g| !comparable(a, b, *g));
+        out.notes.extend(apart.map(|g| {
+            format!(
+                "{} are not compared: a filter let only a part of them be recorded in some of the runs",
+                g.title()
+            )
+        }));
         out
     }
 
@@ -196,21 +203,36 @@ fn values(side: &[Run], key: &Key) -> Vec<Value> {
     let of = |r: &Run| match r.numbers.get(key) {
         _ if r.unknown.contains(&key.0) => None,
         Some(v) => Some(*v),
-        // What did not happen has no time.
-        None if key.2 == What::Count => Some(Value { value: 0.0, variance: Some(0.0), ..Value::default() }),
+        // What did not happen has no time, and what a filter left out may have happened.
+        None if key.2 == What::Count && !r.partial.contains(&key.0) => {
+            Some(Value { value: 0.0, variance: Some(0.0), ..Value::default() })
+        }
         None => None,
     };
     side.iter().map(of).collect::<Option<Vec<_>>>().unwrap_or_default()
 }
 
+/// Whether a group can be compared: what one run has in part and another in full is not the same thing.
+fn comparable(a: &[Run], b: &[Run], group: Group) -> bool {
+    let parts = a.iter().chain(b).filter(|r| r.partial.contains(&group)).count();
+    parts == 0 || parts == a.len() + b.len()
+}
+
 fn measures(a: &[Run], b: &[Run]) -> Vec<Measure> {
-    let keys: BTreeSet<&Key> = a.iter().chain(b).flat_map(|r| r.numbers.keys()).collect();
+    let mut keys: BTreeSet<&Key> = a.iter().chain(b).flat_map(|r| r.numbers.keys()).collect();
+    // Of what happened too seldom in a run there are no times to compare.
+    let timed = |k: &Key| {
+        let knows = |r: &Run| r.unknown.contains(&k.0) || r.numbers.contains_key(k);
+        (k.2 == What::Count || a.iter().chain(b).all(knows)) && comparable(a, b, k.0)
+    };
+    keys.retain(|k| timed(k));
     let values: Vec<(Vec<Value>, Vec<Value>)> = keys.iter().map(|k| (values(a, k), values(b, k))).collect();
     let verdicts = judge(&values);
     let mut out: Vec<Measure> = keys
         .into_iter()
         .zip(values)
         .zip(verdicts)
+        .filter(|((_, (a, b)), _)| !a.is_empty() || !b.is_empty())
         .map(|((key, (a, b)), verdict)| Measure {
             group: key.0,
             name: key.1.clone(),
@@ -344,13 +366,15 @@ fn unlike(a: &[Facts], b: &[Facts]) -> Vec<Unlike> {
     let mut out = Vec::new();
     let mut add = |name: &str, of: &dyn Fn(&Facts) -> Option<String>| {
         let (x, y) = (values(a, of), values(b, of));
-        if x != y {
+        // What one side does not say is no difference.
+        if x != y && !x.is_empty() && !y.is_empty() {
             out.push(Unlike { name: name.to_owned(), a: x, b: y });
         }
     };
     add("kernel", &|f| f.kernel.clone());
     add("MMU", &|f| Some(f.mmu.clone()));
     add("CPU", &|f| f.cpu.clone());
+    add("recording", &|f| Some(f.format.clone()));
     let params: BTreeSet<&String> = a.iter().chain(b).flat_map(|f| f.params.keys()).collect();
     for p in params {
         // A parameter that one kernel does not have is no setting.
@@ -369,6 +393,13 @@ fn notes(a: &[Facts], b: &[Facts]) -> Vec<String> {
         out.push(format!(
             "{}: events were lost, or part of the file could not be read: its counts are too low",
             name(f)
+        ));
+    }
+    let formats: BTreeSet<&str> = a.iter().chain(b).map(|f| f.format.as_str()).collect();
+    if formats.len() > 1 {
+        out.push(format!(
+            "the runs were recorded in different ways ({}): what a recorder costs is part of the times",
+            formats.into_iter().collect::<Vec<_>>().join(", ")
         ));
     }
     let length = |side: &[Facts]| side.iter().map(|f| f.duration).sum::<u64>() as f64 / side.len() as f64;

@@ -116,6 +116,8 @@ pub struct Facts {
     pub mmu: String,
     /// Description of the host's CPU.
     pub cpu: Option<String>,
+    /// Format of the recording.
+    pub format: String,
     /// Length of the recording, or of what was asked for, in nanoseconds.
     pub duration: u64,
     /// Number of events.
@@ -145,6 +147,8 @@ pub struct Run {
     pub(super) numbers: BTreeMap<Key, Value>,
     /// Groups of which a number that is not there is not 0.
     pub(super) unknown: Vec<Group>,
+    /// Groups of which a filter let only a part be recorded.
+    pub(super) partial: Vec<Group>,
     /// Faults, and the squares of the sizes of their bursts, by guest frame.
     pub(super) frames: HashMap<u64, (u64, u64)>,
     /// By id: the weightiest finding.
@@ -171,6 +175,7 @@ impl Run {
         let (from, to) = (q.from.unwrap_or(start).max(start), q.to.unwrap_or(end).min(end));
         entries(&mut numbers, timeline, vm, to);
         let unknown = stat.unknown.iter().filter_map(|k| Group::of(*k)).collect();
+        let partial = stat.partial.iter().filter_map(|k| Group::of(*k)).collect();
         let asked = |f: &mmuscope_replay::Fault| {
             q.holds(f.ts) && q.vm.is_none_or(|v| f.vm.0 == v) && q.vcpu.is_none_or(|v| f.vcpu == Some(v))
         };
@@ -182,6 +187,7 @@ impl Run {
             kernel: info.host.os_release.clone(),
             mmu: mmus(timeline, q.vm),
             cpu: info.host.cpu_desc.clone(),
+            format: info.format.to_string(),
             duration: to.saturating_sub(from),
             events: info.events,
             faults: faults.len() as u64,
@@ -201,6 +207,7 @@ impl Run {
             facts,
             numbers,
             unknown,
+            partial,
             frames: frames(&faults),
             findings: found,
             course: Course::new(timeline, vm, &faults, (from, to), align),

@@ -154,8 +154,10 @@ pub struct Stat {
     pub stays: Vec<Stays>,
     /// What is not in the rows because it was not recorded, one sentence each.
     pub missing: Vec<String>,
-    /// The kinds that are not known, because the events that show them were not, or not all, recorded.
+    /// The kinds that are not known, because the events that show them were not recorded.
     pub unknown: Vec<Kind>,
+    /// The kinds that are known in part: a filter let only some of their events pass.
+    pub partial: Vec<Kind>,
 }
 
 /// What is being counted of one thing.
@@ -269,7 +271,13 @@ impl Stat {
         count_faults(&seen, &mut sums);
         count_accesses(&seen, &mut sums);
         count_zaps(&seen, &mut sums);
-        Self { rows: sums.rows(), stays, missing: missing(&seen), unknown: unknown(&seen) }
+        Self {
+            rows: sums.rows(),
+            stays,
+            missing: missing(&seen),
+            unknown: unknown(&seen),
+            partial: partial(&seen),
+        }
     }
 
     /// The rows of one kind of one VM or vCPU.
@@ -347,15 +355,29 @@ fn count_zaps(seen: &Seen<'_>, sums: &mut Sums) {
 fn unknown(seen: &Seen<'_>) -> Vec<Kind> {
     let installs =
         ["kvm_mmu_set_spte", "kvm_tdp_mmu_spte_changed"].iter().any(|e| seen.timeline.has_events(e));
+    let some = |event: &str| seen.has(event) || seen.timeline.has_events(event);
     let known = |kind: &Kind| match kind {
-        Kind::Time => seen.timed && seen.has("kvm_exit") && seen.has("kvm_entry"),
-        Kind::Exit => seen.has("kvm_exit"),
-        Kind::Vmm => seen.has("kvm_userspace_exit"),
-        Kind::Fault => seen.has("kvm_page_fault"),
-        Kind::Install => seen.has("kvm_page_fault") && installs,
+        Kind::Time => seen.timed && some("kvm_exit") && some("kvm_entry"),
+        Kind::Exit => some("kvm_exit"),
+        Kind::Vmm => some("kvm_userspace_exit"),
+        Kind::Fault => some("kvm_page_fault"),
+        Kind::Install => some("kvm_page_fault") && installs,
         Kind::Zap | Kind::Mmio => true,
     };
     Kind::ALL.into_iter().filter(|k| !known(k)).collect()
+}
+
+/// The kinds that are known in part, because the recorder let only some of their events pass.
+fn partial(seen: &Seen<'_>) -> Vec<Kind> {
+    let part = |event: &str| !seen.has(event) && seen.timeline.has_events(event);
+    let of = |kind: &Kind| match kind {
+        Kind::Time => part("kvm_exit") || part("kvm_entry") || part("kvm_userspace_exit"),
+        Kind::Exit => part("kvm_exit"),
+        Kind::Vmm => part("kvm_userspace_exit"),
+        Kind::Fault | Kind::Install => part("kvm_page_fault"),
+        Kind::Zap | Kind::Mmio => false,
+    };
+    Kind::ALL.into_iter().filter(of).collect()
 }
 
 /// What is not known because it was not recorded.
@@ -376,7 +398,7 @@ fn missing(seen: &Seen<'_>) -> Vec<String> {
         match seen.timeline.coverage(event) {
             Some(Coverage::Recorded) | None => {}
             Some(_) if some => {
-                out.push(format!("only some {event} events were recorded: what is counted of them is a part"))
+                out.push(format!("{event} was recorded in part, as its filter says: the rest is not counted"))
             }
             // A VM need not access any device.
             Some(Coverage::NotKnown) if event == "kvm_mmio" => {}

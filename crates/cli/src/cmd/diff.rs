@@ -23,7 +23,7 @@ Examples:
   mmuscope diff old.data new.data --align marker -o diff.html
   mmuscope diff old.data new.data --fail-on-change
 
-Each file is a run. Exit status: 0, or with --fail-on-change 1 if something changed; 2 the runs could not be compared.")]
+Each file is a run; options stand before `--`. Exit status: 0, or with --fail-on-change 1 if something changed; 2 the runs could not be compared.")]
 pub(crate) struct Args {
     /// The runs of side A; without `--`, one run of each side
     #[arg(required = true, value_name = "A")]
@@ -113,6 +113,11 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         (_, []) => bail!("which of the {} runs are of which side? Put `--` between them", a.a.len()),
         sides => sides,
     };
+    if let Some(option) =
+        of_b.iter().find(|f| f.as_os_str().as_encoded_bytes().starts_with(b"-") && !f.exists())
+    {
+        bail!("{}: what follows `--` are files of side B; options stand before it", option.display());
+    }
     let align = match a.align {
         By::Progress => Align::Progress,
         By::Marker => Align::Marker,

@@ -95,7 +95,6 @@ fn every_face_says_what_changed() {
             "-100 ms",
             "0x200–0x3ff",
             "fault-loop",
-            "4 KiB",
             "8 KiB",
         ] {
             assert!(face.contains(said), "{said}: {face}");

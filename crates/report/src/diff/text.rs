@@ -58,7 +58,7 @@ pub(super) fn document(diff: &Diff, all: bool) -> String {
     course(&mut out, diff, all);
     let _ = writeln!(
         out,
-        "\n{}{}; rule: {}",
+        "\n{}{}\nrule: {}",
         unchanged(same.len() as u64),
         if all { "" } else { " (--all lists them)" },
         diff.rule
@@ -122,7 +122,7 @@ fn course(out: &mut String, diff: &Diff, all: bool) {
         .map(|(_, p)| {
             let of = |i: usize| {
                 format!(
-                    "{}, {} huge, {} faults, at {}",
+                    "{} ({} huge), {} faults, {}",
                     words::bytes(p.present[i]),
                     words::bytes(p.huge[i]),
                     words::count(p.faults[i]),
