@@ -7,7 +7,7 @@ mod judge;
 mod run;
 
 pub use align::{Align, POINTS};
-pub use judge::{ONE, SEVERAL, Value, Verdict};
+pub use judge::{AGAINST, ONE, SEVERAL, Value, Verdict, rule};
 pub use run::{Facts, Group, Run, What};
 
 use align::Point;
@@ -129,9 +129,9 @@ pub struct Diff {
     pub b: Vec<Facts>,
     /// Facts about the hosts that differ.
     pub unlike: Vec<Unlike>,
-    /// The rule by which changes are told from chance, in words.
+    /// The rule by which changes are kept apart from chance, in words.
     pub rule: &'static str,
-    /// What is changed: how many measures, places and findings.
+    /// What is changed: how many measures, ranges, frames outside of such ranges, and findings.
     pub changes: u64,
     /// Numbers, by group; within a group changes come first.
     pub measures: Vec<Measure>,
@@ -162,6 +162,8 @@ impl Diff {
         let changed = |v: Verdict| u64::from(v == Verdict::Change);
         let changes = measures.iter().map(|m| changed(m.verdict)).sum::<u64>()
             + ranges.iter().map(|p| changed(p.verdict)).sum::<u64>()
+            // A frame in a range that changed is no further change.
+            + frames.iter().filter(|f| !in_changed(&ranges, f.gfn)).map(|p| changed(p.verdict)).sum::<u64>()
             + findings.iter().map(|f| changed(f.verdict)).sum::<u64>();
         let facts = |side: &[Run]| side.iter().map(|r| r.facts.clone()).collect::<Vec<_>>();
         let mut out = Self {
@@ -170,7 +172,7 @@ impl Diff {
             a: facts(a),
             b: facts(b),
             unlike: Vec::new(),
-            rule: if a.len() > 1 && b.len() > 1 { SEVERAL } else { ONE },
+            rule: rule(a.len(), b.len()),
             changes,
             measures,
             findings,
@@ -227,7 +229,7 @@ fn measures(a: &[Run], b: &[Run]) -> Vec<Measure> {
     };
     keys.retain(|k| timed(k));
     let values: Vec<(Vec<Value>, Vec<Value>)> = keys.iter().map(|k| (values(a, k), values(b, k))).collect();
-    let verdicts = judge(&values);
+    let verdicts = judge(&values, (a.len(), b.len()));
     let mut out: Vec<Measure> = keys
         .into_iter()
         .zip(values)
@@ -246,6 +248,13 @@ fn measures(a: &[Run], b: &[Run]) -> Vec<Measure> {
         |m: &Measure| m.ratio().map_or(u64::MAX, |r| (r.max(f64::MIN_POSITIVE).ln().abs() * 1e6) as u64);
     out.sort_by_cached_key(|m| (m.group, m.verdict, Reverse(apart(m)), m.name.clone(), m.what));
     out
+}
+
+/// Whether a frame is in a range that changed.
+fn in_changed(ranges: &[Place], gfn: u64) -> bool {
+    ranges
+        .iter()
+        .any(|r| r.verdict == Verdict::Change && (r.gfn..r.gfn.saturating_add(r.frames)).contains(&gfn))
 }
 
 /// Faults by place; the largest differences.
@@ -269,7 +278,7 @@ fn places(a: &[Run], b: &[Run], frames: u64) -> Vec<Place> {
     let value = |v: &(u64, u64)| Value { value: v.0 as f64, variance: Some(v.1 as f64), ..Value::default() };
     let side = |s: &[(u64, u64)]| s.iter().map(value).collect::<Vec<_>>();
     let values: Vec<_> = all.values().map(|(a, b)| (side(a), side(b))).collect();
-    let verdicts = judge(&values);
+    let verdicts = judge(&values, (a.len(), b.len()));
     let counts = |s: Vec<(u64, u64)>| s.into_iter().map(|v| v.0).collect::<Vec<_>>();
     let mut out: Vec<(Verdict, u64, Place)> = all
         .into_iter()

@@ -188,7 +188,7 @@ impl Gathered {
     }
 }
 
-/// Everything that is being counted, by whose it is, what kind of thing it is, its name, and the number that tells those of one name apart.
+/// Everything that is being counted, by whose it is, what kind of thing it is, its name, and the number that distinguishes those of one name.
 #[derive(Debug, Default)]
 struct Sums(BTreeMap<(Whose, Kind), BTreeMap<(Cow<'static, str>, u64), Gathered>>);
 

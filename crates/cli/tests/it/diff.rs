@@ -38,13 +38,24 @@ fn runs_of_one_kernel_are_no_change() {
     assert!(stdout(&["diff", RUNS[0], RUNS[1]]).starts_with("no change\n"));
 }
 
-/// What is said to be mapped at the end is what the kernel's memory held: the writable 4K leaves of both hosts, counted in their truth files.
+/// Since 7.2 the link to a page-table page is cut after its entries are torn down (`layouts/traces.toml`), so that all zaps that 6.1 shows by the
+/// link are shown by `kvm_mmu_prepare_zap_page`.
 #[test]
-fn two_kernels_differ_in_what_their_memory_held() {
+fn two_kernels_differ() {
+    let sides = [&RUNS[..], &["--", NEWER]].concat();
+    let v = json(&sides);
+    assert!(changed(&v).iter().any(|c| c == "zap unlinked count"), "{:?}", changed(&v));
+    let all = [&["diff"][..], &sides].concat();
+    assert_eq!(run(&all).status.code(), Some(0));
+    assert_eq!(run(&[&["diff", "--fail-on-change"][..], &sides].concat()).status.code(), Some(1));
+    let text = stdout(&all);
+    assert!(text.starts_with(&format!("{} changes\n", v["changes"])), "{text}");
+}
+
+/// What is said to be mapped at the end is what the kernel's memory held: the leaves of both hosts, counted in their truth files.
+#[test]
+fn what_is_mapped_at_the_end_is_what_memory_held() {
     let v = json(&[RUNS[0], NEWER]);
-    assert!(v["changes"].as_u64().expect("a number") > 0);
-    let name = "memory 4K present, writable count";
-    assert!(changed(&v).iter().any(|c| c == name), "{:?}", changed(&v));
     let all = v["measures"].as_array().expect("measures").iter();
     let of = |state: &str, side: &str| -> f64 {
         all.clone()
@@ -60,8 +71,6 @@ fn two_kernels_differ_in_what_their_memory_held() {
         let ours = |level: &str| of(&format!("{level} present"), side) + of(&format!("{level} mmio"), side);
         assert_eq!((ours("4K"), ours("2M")), (leaves("1,"), leaves("2,")), "{folder}");
     }
-    assert_eq!(run(&["diff", RUNS[0], NEWER]).status.code(), Some(0));
-    assert_eq!(run(&["diff", RUNS[0], NEWER, "--fail-on-change"]).status.code(), Some(1));
 }
 
 #[test]
@@ -90,12 +99,9 @@ fn every_alignment_has_points_and_every_face_the_verdict() {
     assert!(labels.clone().any(|p| p["label"] == "mmio"), "{marked}");
     // At the end of a phase in which nothing is zapped, all frames that it touched are there on both sides.
     assert!(labels.clone().any(|p| p["present"][0] == p["present"][1] && p["present"][0] != 0));
-    let (html, md) = (
-        stdout(&["diff", RUNS[0], NEWER, "--format", "html"]),
-        stdout(&["diff", RUNS[0], NEWER, "--format", "md"]),
-    );
-    let v = json(&[RUNS[0], NEWER]);
-    let said = format!("{} change", v["changes"]);
-    assert!(html.contains(&said) && md.contains(&said), "{said}");
+    let face = |f: &str| stdout(&["diff", RUNS[0], NEWER, "--format", f]);
+    let (html, md, text) = (face("html"), face("md"), face("text"));
+    let said = text.lines().next().expect("a verdict");
+    assert!(html.contains(said) && md.contains(said), "{said}");
     assert!(html.len() < 200_000 && !html.contains("<script") && !html.contains("http://"), "{}", html.len());
 }

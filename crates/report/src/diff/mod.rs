@@ -194,7 +194,7 @@ fn point_label(align: Align, label: &str) -> String {
 /// The verdicts that have a list of their own, each with its heading.
 const LISTS: [(Verdict, &str); 3] = [
     (Verdict::Change, "changes"),
-    (Verdict::Unsure, "unsure: they differ, and these runs cannot tell a change from chance"),
+    (Verdict::Unsure, "unsure: they differ, which with these runs may be a change or chance"),
     (Verdict::Unknown, "not recorded on one side"),
 ];
 
