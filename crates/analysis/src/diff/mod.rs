@@ -5,6 +5,7 @@
 mod align;
 mod judge;
 mod run;
+mod student;
 
 pub use align::{Align, POINTS};
 pub use judge::{AGAINST, ONE, SEVERAL, Value, Verdict, rule};
@@ -259,7 +260,9 @@ fn in_changed(ranges: &[Place], gfn: u64) -> bool {
 
 /// Faults by place; the largest differences.
 fn places(a: &[Run], b: &[Run], frames: u64) -> Vec<Place> {
-    let mut all: BTreeMap<u64, (Vec<(u64, u64)>, Vec<(u64, u64)>)> = BTreeMap::new();
+    /// Faults, and the squares of the sizes of their bursts, in each run of a side.
+    type Faults = Vec<(u64, u64)>;
+    let mut all: BTreeMap<u64, (Faults, Faults)> = BTreeMap::new();
     let sides = (a.len(), b.len());
     for (side, runs) in [a, b].into_iter().enumerate() {
         for (n, run) in runs.iter().enumerate() {

@@ -167,7 +167,9 @@ impl Run {
         let only = stat.whose().len() == 1;
         for ((_, kind), rows) in &stat.rows {
             if let Some(group) = Group::of(*kind) {
-                rows.iter().for_each(|r| add(&mut numbers, group, r, only));
+                for r in rows {
+                    add(&mut numbers, group, r, only);
+                }
             }
         }
         let vm = q.vm.map(VmId);

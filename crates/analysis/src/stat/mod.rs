@@ -190,7 +190,10 @@ impl Gathered {
 
 /// Everything that is being counted, by whose it is, what kind of thing it is, its name, and the number that distinguishes those of one name.
 #[derive(Debug, Default)]
-struct Sums(BTreeMap<(Whose, Kind), BTreeMap<(Cow<'static, str>, u64), Gathered>>);
+struct Sums(BTreeMap<(Whose, Kind), ByName>);
+
+/// What is being counted of one kind, by name and number.
+type ByName = BTreeMap<(Cow<'static, str>, u64), Gathered>;
 
 impl Sums {
     fn of(
@@ -214,7 +217,7 @@ impl Sums {
             accesses: g.accesses,
             bursts: g.bursts,
         };
-        let list = |(key, all): ((Whose, Kind), BTreeMap<_, _>)| {
+        let list = |(key, all): ((Whose, Kind), ByName)| {
             let mut rows: Vec<Row> = all.into_iter().map(row).collect();
             // Sorting keeps the order of names among equals.
             rows.sort_by_key(|r| Reverse((r.times.total, r.count)));
@@ -325,7 +328,9 @@ fn count_accesses(seen: &Seen<'_>, sums: &mut Sums) {
     // A frame that faulted and was not accessed has no access, which is known.
     for ((_, kind), rows) in &mut sums.0 {
         if *kind == Kind::Mmio {
-            rows.values_mut().for_each(|g| g.accesses = Some(0));
+            for g in rows.values_mut() {
+                g.accesses = Some(0);
+            }
         }
     }
     let mut accesses = MmioAccesses::default();
@@ -398,7 +403,9 @@ fn missing(seen: &Seen<'_>) -> Vec<String> {
         match seen.timeline.coverage(event) {
             Some(Coverage::Recorded) | None => {}
             Some(_) if some => {
-                out.push(format!("{event} was recorded in part, as its filter says: the rest is not counted"))
+                out.push(format!(
+                    "{event} was recorded in part, as its filter says: the rest is not counted"
+                ));
             }
             // A VM need not access any device.
             Some(Coverage::NotKnown) if event == "kvm_mmio" => {}

@@ -1,8 +1,13 @@
 //! The comparison as one HTML file, in the style of the report. It never loads or runs anything.
 
-use super::*;
-use crate::html::style;
+use super::said::{
+    LISTS, cost, counts, files, in_all, name, place, point_head, point_label, ratio, runs, side, verdict,
+    where_found,
+};
+use crate::{html::style, words};
 use maud::{DOCTYPE, Markup, html};
+use mmuscope_analysis::diff::{Diff, Measure, Place, Verdict};
+use mmuscope_analysis::visual::Visual;
 
 pub(super) fn page(diff: &Diff, visual: &Visual) -> String {
     let page = html! {

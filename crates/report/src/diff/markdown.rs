@@ -1,7 +1,11 @@
 //! The comparison as Markdown.
 
-use super::*;
-use crate::markdown::escape;
+use super::said::{
+    LISTS, cost, counts, files, in_all, name, place, point_head, point_label, ratio, runs, side, verdict,
+    where_found,
+};
+use crate::{markdown::escape, words};
+use mmuscope_analysis::diff::{Diff, Measure, Verdict};
 use std::fmt::Write as _;
 
 pub(super) fn document(diff: &Diff) -> String {

@@ -1,5 +1,7 @@
 use super::*;
-use mmuscope_analysis::diff::CoursePoint;
+use mmuscope_analysis::diff::{
+    Align, CoursePoint, Facts, FindingDiff, Group, Measure, Place, Value, Verdict, What,
+};
 use mmuscope_analysis::findings::Severity;
 
 fn sample() -> Diff {

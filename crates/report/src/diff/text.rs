@@ -1,6 +1,11 @@
 //! The comparison for a terminal.
 
-use super::*;
+use super::said::{
+    LISTS, cost, counts, files, in_all, name, place, point_head, point_label, ratio, runs, side, verdict,
+    where_found,
+};
+use crate::words;
+use mmuscope_analysis::diff::{Align, Diff, Measure, Place, Verdict};
 use std::fmt::Write as _;
 
 /// Most rows of a list that is not of changes.
