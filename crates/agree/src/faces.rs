@@ -101,6 +101,7 @@ pub fn ask(mmuscope: &Path, file: &Path, said: &mut Numbers) -> Result<Seen> {
     spans(&program.table("spans", &[])?, said);
     faults(&program.table("faults", &[])?, &mut seen, said);
     events(&program.table("events", &[])?, said);
+    stat(&program.table("stat", &[])?, said);
     for ((vm, as_id), peak_at) in &spaces {
         if let Some(at) = peak_at {
             let table = program.table("state", &["--at", &format!("{at}ns")])?;
@@ -498,6 +499,52 @@ fn events(t: &Table, said: &mut Numbers) {
     said.say("events", "events", by.values().sum::<u64>());
     for (name, n) in by {
         said.say(format!("events {name}"), "events", n);
+    }
+}
+
+/// What `stat` counts: sums over all VMs.
+fn stat(t: &Table, said: &mut Numbers) {
+    const S: &str = "stat";
+    let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+    // Nothing is counted of what the trace has none of, so that there is no row for it.
+    let (mut faults, mut zaps, mut mmio) = (0, 0, 0);
+    let mut accesses = None;
+    for row in &t.rows {
+        let n = |c| t.number(row, c).unwrap_or(0);
+        let mut add = |what: String, by: u64| *sums.entry(what).or_default() += by;
+        match t.get(row, "kind") {
+            "exit" => {
+                let why = format!("{} {}", t.get(row, "isa"), t.get(row, "reason"));
+                add(format!("exits {why}"), n("count"));
+                if n("measured") > 0 {
+                    add(format!("exits {why}: that end"), n("measured"));
+                    add(format!("exits {why}: nanoseconds"), n("total"));
+                }
+            }
+            "vmm" => add("returns to the VMM".to_owned(), n("count")),
+            "fault" => {
+                add(format!("faults {}", t.get(row, "name")), n("count"));
+                faults += n("count");
+            }
+            "zap" => zaps += n("count"),
+            "mmio" => {
+                mmio += n("count");
+                accesses = t.number(row, "accesses").map(|a| a + accesses.unwrap_or(0)).or(accesses);
+            }
+            "time" if t.get(row, "name") == "guest" => {
+                add("nanoseconds in the guest".to_owned(), n("total"));
+            }
+            _ => {}
+        }
+    }
+    for (what, n) in sums {
+        said.say(what, S, n);
+    }
+    said.say("faults", S, faults);
+    said.say("zaps", S, zaps);
+    said.say("MMIO faults", S, mmio);
+    if let Some(n) = accesses {
+        said.say("MMIO accesses", S, n);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use mmuscope_trace::{Body, ErrorEncoding, Event, Isa, ReadOptions, Trace, event_name};
+use mmuscope_trace::{Body, ClockUnit, ErrorEncoding, Event, Isa, ReadOptions, TaskKind, Trace, event_name};
 
 use crate::faces::{Seen, of};
 use crate::numbers::{Numbers, busiest};
@@ -37,11 +37,77 @@ pub fn count(file: &Path, seen: &Seen, said: &mut Numbers) -> Result<()> {
         said.say(format!("events {name}"), RAW, n);
     }
     accesses(&trace, seen, said);
+    exits(&trace, said);
     faults(&trace, seen, said);
     if changes_are_traced(&trace) {
         tables(&trace, seen, said);
     }
     Ok(())
+}
+
+/// Where a vCPU's thread was at its last exit, entry or return to the VMM.
+enum Last {
+    Exit(u64, String),
+    Returned(Option<(u64, String)>),
+    Entry(u64),
+}
+
+/// An exit ends with the next entry of its thread, if no other exit comes first; the guest runs from an entry to the next exit.
+fn exits(trace: &Trace, said: &mut Numbers) {
+    let timed = trace.info.clock.unit == ClockUnit::Nanoseconds;
+    let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+    let mut last: HashMap<u32, Last> = HashMap::new();
+    for e in &trace.events {
+        if matches!(e.body, Body::Lost { .. } | Body::Damage { .. }) {
+            last.clear();
+        }
+        let Some(tid) = e.tid else { continue };
+        let mut add = |what: String, by: u64| *sums.entry(what).or_default() += by;
+        match e.body {
+            Body::Exit { reason, isa, .. } => {
+                let isa = match isa {
+                    Some(Isa::Vmx) => "vmx".to_owned(),
+                    Some(Isa::Svm) => "svm".to_owned(),
+                    Some(Isa::Other(n)) => n.to_string(),
+                    None => String::new(),
+                };
+                // Flags of VMX between the basic reason and bit 31 do not make another reason.
+                let reason = reason.map(|r| if isa == "vmx" { r & 0x8000_ffff } else { r });
+                let why = format!("{isa} {}", reason.map_or(String::new(), |r| r.to_string()));
+                add(format!("exits {why}"), 1);
+                if let Some(Last::Entry(since)) = last.insert(tid, Last::Exit(e.ts, why))
+                    && timed
+                {
+                    add("nanoseconds in the guest".to_owned(), e.ts - since);
+                }
+            }
+            Body::UserspaceExit { .. } => {
+                add("returns to the VMM".to_owned(), 1);
+                let exit = match last.remove(&tid) {
+                    Some(Last::Exit(ts, why)) => Some((ts, why)),
+                    Some(Last::Returned(exit)) => exit,
+                    _ => None,
+                };
+                last.insert(tid, Last::Returned(exit));
+            }
+            Body::Entry { .. } => {
+                if let Some(Last::Exit(ts, why) | Last::Returned(Some((ts, why)))) =
+                    last.insert(tid, Last::Entry(e.ts))
+                    && timed
+                {
+                    add(format!("exits {why}: that end"), 1);
+                    add(format!("exits {why}: nanoseconds"), e.ts - ts);
+                }
+            }
+            Body::Task { kind: TaskKind::Exit, .. } => {
+                last.remove(&tid);
+            }
+            _ => {}
+        }
+    }
+    for (what, n) in sums {
+        said.say(what, RAW, n);
+    }
 }
 
 /// Every read and every write is one `kvm_mmio`; a read that user space answers is traced once more before that. Where the second event is

@@ -38,6 +38,8 @@ pub(crate) enum Command {
     View(cmd::view::Args),
     Summary(cmd::summary::Args),
     Check(cmd::check::Args),
+    Stat(cmd::stat::Args),
+    Diff(cmd::diff::Args),
     Decode(cmd::decode::Args),
     Layout(cmd::layout::Args),
     State(cmd::state::Args),

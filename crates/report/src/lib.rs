@@ -5,6 +5,7 @@
 //! The HTML never needs a network, a script or a font, and a text of a trace is never written unescaped.
 
 mod collect;
+pub mod diff;
 mod frames;
 mod html;
 mod json;

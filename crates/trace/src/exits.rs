@@ -1,4 +1,5 @@
-//! The names of exit reasons: those that the kernel prints, and those of libtraceevent's kvm plugin.
+//! The names of exit reasons: those that the kernel prints, and those of libtraceevent's kvm plugin; and those of the reasons for which `KVM_RUN`
+//! returns to the VMM.
 
 use crate::schema::values::{Isa, StrId};
 
@@ -279,6 +280,51 @@ const SVM_PLUGIN: &[(u32, &str)] = &[
     (0x402, "AVIC_UNACCELERATED_ACCESS"),
 ];
 
+/// Why `KVM_RUN` returns: the numbers `KVM_EXIT_*` of include/uapi/linux/kvm.h, without that beginning.
+const TO_VMM: &[(u32, &str)] = &[
+    (0, "UNKNOWN"),
+    (1, "EXCEPTION"),
+    (2, "IO"),
+    (3, "HYPERCALL"),
+    (4, "DEBUG"),
+    (5, "HLT"),
+    (6, "MMIO"),
+    (7, "IRQ_WINDOW_OPEN"),
+    (8, "SHUTDOWN"),
+    (9, "FAIL_ENTRY"),
+    (10, "INTR"),
+    (11, "SET_TPR"),
+    (12, "TPR_ACCESS"),
+    (16, "NMI"),
+    (17, "INTERNAL_ERROR"),
+    (21, "WATCHDOG"),
+    (24, "SYSTEM_EVENT"),
+    (26, "IOAPIC_EOI"),
+    (27, "HYPERV"),
+    (29, "X86_RDMSR"),
+    (30, "X86_WRMSR"),
+    (31, "DIRTY_RING_FULL"),
+    (32, "AP_RESET_HOLD"),
+    (33, "X86_BUS_LOCK"),
+    (34, "XEN"),
+    (37, "NOTIFY"),
+    (39, "MEMORY_FAULT"),
+    (40, "TDX"),
+];
+
+/// Exits in which the vCPU waits for an interrupt: VMX's HLT; SVM's hlt and idle-halt.
+const HALTS: [(Isa, u32); 3] = [(Isa::Vmx, 12), (Isa::Svm, 0x78), (Isa::Svm, 0xa6)];
+
+/// The kernel's name of a reason of `kvm_userspace_exit`, without its `KVM_EXIT_`; `None` for a number that x86 does not use.
+pub fn vmm_exit_name(reason: u32) -> Option<&'static str> {
+    TO_VMM.iter().find(|(c, _)| *c == reason).map(|(_, n)| *n)
+}
+
+/// Whether the guest left because it has nothing to do until an interrupt comes.
+pub fn is_halt(isa: Isa, reason: u32) -> bool {
+    HALTS.contains(&(isa, reason))
+}
+
 /// The number and back-end of a reason that a text names. VMX and SVM names differ at least in case, so case matters.
 pub(crate) fn by_name(name: &str) -> Option<(u32, Option<Isa>)> {
     let find = |t: &[(u32, &str)], n: &str| t.iter().find(|(_, s)| *s == n).map(|(c, _)| *c);
@@ -305,8 +351,8 @@ pub(crate) fn by_name(name: &str) -> Option<(u32, Option<Isa>)> {
         .map(|c| (c, None))
 }
 
-/// The kernel's name of a reason; `None` for an unknown back-end or number.
-pub(crate) fn name(isa: Isa, reason: u32) -> Option<&'static str> {
+/// The kernel's name of a reason; `None` for an unknown back-end or number. Only the basic reason of VMX (bits 15:0) has a name.
+pub fn name(isa: Isa, reason: u32) -> Option<&'static str> {
     let (table, code) = match isa {
         Isa::Vmx => (VMX, reason & 0xffff),
         Isa::Svm => (SVM, reason),
@@ -370,5 +416,10 @@ mod tests {
         assert_eq!(by_name("EXIT_OF_THE_STAGE"), None);
         assert_eq!(name(Isa::Vmx, 0x8000_0021), Some("INVALID_STATE"));
         assert_eq!(name(Isa::Svm, 0x7b), Some("io"));
+        assert_eq!(
+            (vmm_exit_name(6), vmm_exit_name(39), vmm_exit_name(13)),
+            (Some("MMIO"), Some("MEMORY_FAULT"), None)
+        );
+        assert!(is_halt(Isa::Vmx, 12) && is_halt(Isa::Svm, 0x78) && !is_halt(Isa::Svm, 12));
     }
 }

@@ -1,12 +1,13 @@
 //! All tables, and rows of one of them, for the tests of this crate and of the one that writes tables.
 
 use mmuscope_analysis::events::{self, Attribution, EVENTS};
+use mmuscope_analysis::stat::STAT;
 use mmuscope_analysis::table::{Rows, Table};
 use mmuscope_analysis::timeline::{FAULTS, MEMORY, MEMSLOTS, SPANS, STATE};
 use mmuscope_trace::Trace;
 
 /// Every table.
-pub(crate) const TABLES: [&Table; 6] = [&STATE, &SPANS, &FAULTS, &EVENTS, &MEMORY, &MEMSLOTS];
+pub(crate) const TABLES: [&Table; 7] = [&STATE, &SPANS, &FAULTS, &EVENTS, &MEMORY, &MEMSLOTS, &STAT];
 
 /// Six events as tracefs prints them: an exit, its fault, what KVM did about it, and a marker with quotes and commas.
 pub(crate) const TEXT: &str = "\

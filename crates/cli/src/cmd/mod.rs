@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod decode;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod faults;
@@ -15,6 +16,7 @@ pub(crate) mod record;
 pub(crate) mod report;
 pub(crate) mod snapshot;
 pub(crate) mod spans;
+pub(crate) mod stat;
 pub(crate) mod state;
 pub(crate) mod summary;
 pub(crate) mod tables;
@@ -34,6 +36,8 @@ pub(crate) fn run(command: Command) -> Result<Outcome> {
         Command::Check(a) => check::run(&a),
         Command::Decode(a) => decode::run(&a),
         Command::Layout(a) => layout::run(&a),
+        Command::Diff(a) => diff::run(&a),
+        Command::Stat(a) => stat::run(&a),
         Command::State(a) => state::run(&a),
         Command::Page(a) => page::run(&a),
         Command::Memory(a) => memory::run(&a),

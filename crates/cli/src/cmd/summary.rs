@@ -19,7 +19,7 @@ use mmuscope_replay::{
 };
 use mmuscope_trace::{Trace, TraceInfo};
 use mmuscope_units::{level_size, moment};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -292,9 +292,7 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
         }
         let name = if vm.comm.is_empty() { String::new() } else { format!("{}, ", vm.comm) };
         let pid = vm.pid.map_or(String::new(), |p| format!("process {p}, "));
-        // A vCPU may have run on several threads.
-        let ids: BTreeSet<Option<u32>> = vm.vcpus.iter().map(|v| v.vcpu_id).collect();
-        let vcpus = match ids.len() {
+        let vcpus = match vm.vcpu_count() {
             0 => String::new(),
             1 => "1 vCPU, ".to_string(),
             n => format!("{n} vCPUs, "),

@@ -41,17 +41,26 @@ impl TableArgs {
         if self.absolute { 0 } else { first_ts }
     }
 
-    /// Checks the arguments and opens the output, before any work is done.
-    pub(crate) fn open(&self, table: &'static Table) -> Result<Printer> {
-        let filter = self.filter.as_deref().map(|f| Filter::new(f, table)).transpose()?;
-        let printed = if self.columns.is_empty() { table } else { table.select(&self.columns)? };
-        let format = format_for(
+    /// Whether people are to read all of it: then a command may print more than the table.
+    pub(crate) fn is_for_people(&self) -> Result<bool> {
+        Ok(self.format()? == Format::Text && self.columns.is_empty() && self.filter.is_none())
+    }
+
+    fn format(&self) -> Result<Format> {
+        format_for(
             self.format,
             self.output.as_deref(),
             Format::Text,
             Format::of_ending,
             ".txt, .md, .csv, .json, .jsonl, .parquet or .arrow",
-        )?;
+        )
+    }
+
+    /// Checks the arguments and opens the output, before any work is done.
+    pub(crate) fn open(&self, table: &'static Table) -> Result<Printer> {
+        let filter = self.filter.as_deref().map(|f| Filter::new(f, table)).transpose()?;
+        let printed = if self.columns.is_empty() { table } else { table.select(&self.columns)? };
+        let format = self.format()?;
         let out = Output::new(self.output.as_deref(), format)?;
         let options = WriteOptions { no_header: self.no_header, absolute: self.absolute };
         let writer = Begun::Not(printed, format, options, out);

@@ -6,10 +6,14 @@ use serde_json::Value;
 const TRACE: &str = "samples/6.1-npt/trace.txt.zst";
 
 /// Names that are promised, in their order; more may follow them.
-const PROMISED: [(&[&str], &str); 4] = [
+const PROMISED: [(&[&str], &str); 5] = [
     (&["state", "--at", "end"], "vm,as_id,level,gfn,state,spte,pfn,size,r,w,x,u,since,certainty,sptep"),
     (&["events"], "ts,cpu,tid,pid,comm,event,vm,vcpu,as_id,level,gfn,old_spte,new_spte,sptep,error_code"),
     (&["spans"], "vm,as_id,level,gfn,state,spte,start,end,certainty,opened_by,closed_by"),
+    (
+        &["stat"],
+        "vm,vcpu,kind,name,count,total,min,mean,p50,p90,p99,max,measured,vmm,accesses,gfn,isa,reason,tid",
+    ),
     (&["faults"], "ts,vm,vcpu,tid,gfn,gva,access,outcome,duration,level,rip"),
 ];
 

@@ -4,6 +4,7 @@ mod agree;
 mod asking;
 mod check;
 mod contract;
+mod diff;
 mod docs;
 mod ends;
 mod errors;

@@ -114,3 +114,47 @@ fn standard_input_is_a_file_like_any_other() {
     let named = crate::stdout(&["spans", "samples/6.1-npt/perf-pipe.data.zst", "--format", "csv"]);
     assert_eq!(String::from_utf8_lossy(&out.stdout), named);
 }
+
+/// A time of perf, `54.98us`, in nanoseconds.
+fn micros(text: &str) -> f64 {
+    text.trim_end_matches("us").parse::<f64>().expect("microseconds") * 1000.0
+}
+
+/// `perf kvm stat` counts the exits that end, with the same times, which it rounds to ten nanoseconds.
+#[test]
+fn exits_are_those_of_perf_kvm_stat() {
+    mmuscope_needs::needs!("perf");
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut compared = 0;
+    for sample in ["6.1-npt/perf.data.zst", "6.1-ept-noad/perf.data.zst", "5.10-npt-tdp/perf.data.zst"] {
+        let data = dir.path().join("perf.data");
+        let packed = crate::root().join("samples").join(sample);
+        let packed = std::fs::File::open(packed).expect("the sample");
+        std::fs::write(&data, zstd::decode_all(packed).expect("zstd")).expect("a file");
+        let path = data.to_str().expect("a path");
+        let out = output(Command::new("perf").args(["kvm", "--host", "-i", path, "stat", "report"]));
+        let out = out.expect("perf runs");
+        let ours = crate::Csv::of(&["stat", path, "--where", "kind == exit"]);
+        let ours = ours.select(["name", "measured", "min", "max", "mean"]);
+        // perf prints its table to standard error.
+        let theirs = [out.stdout, out.stderr].concat();
+        for line in String::from_utf8_lossy(&theirs).lines() {
+            // Name, samples, share of samples, share of time, min, max, mean.
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let Some(at) = words.iter().position(|w| w.ends_with('%')).filter(|n| *n >= 2) else { continue };
+            if words[at - 1].parse::<u64>().is_err() {
+                continue;
+            }
+            let (name, samples) = (words[..at - 1].join(" "), words[at - 1]);
+            let row = ours.iter().find(|r| r[0] == name);
+            let row = row.unwrap_or_else(|| panic!("{sample}: perf has {name}, stat has {ours:?}"));
+            assert_eq!(row[1], samples, "{sample}: {name}");
+            for (ours, theirs) in row[2..].iter().zip(&words[at + 2..]) {
+                let ours: f64 = ours.parse().expect("nanoseconds");
+                assert!((ours - micros(theirs)).abs() <= 10.0, "{sample}: {name}: {ours} ns, perf {theirs}");
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared >= 6, "{compared} reasons were compared");
+}

@@ -67,6 +67,16 @@ pub struct Vm {
     pub ended: Option<VmEnd>,
 }
 
+impl Vm {
+    /// How many vCPUs it has, as far as events show. A vCPU may have run on several threads.
+    pub fn vcpu_count(&self) -> usize {
+        let mut ids: Vec<Option<u32>> = self.vcpus.iter().map(|v| v.vcpu_id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.len()
+    }
+}
+
 /// The end of a VM: all of its page tables were zapped in one go, from the roots down, and nothing was built after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmEnd {

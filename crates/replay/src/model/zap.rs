@@ -45,9 +45,35 @@ pub enum ZapCause {
 }
 
 impl ZapCause {
+    /// Every cause.
+    pub const ALL: [Self; 8] = [
+        Self::Changed,
+        Self::Unlinked,
+        Self::PageZapped,
+        Self::Probed,
+        Self::Remapped,
+        Self::Reused,
+        Self::Obsolete,
+        Self::Ended,
+    ];
+
     /// No event traced the zap: it follows from a later one.
     pub const fn implied(self) -> bool {
         !matches!(self, Self::Changed | Self::Unlinked | Self::PageZapped | Self::Probed)
+    }
+
+    /// The word for it in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Unlinked => "unlinked",
+            Self::PageZapped => "page-zapped",
+            Self::Probed => "probed",
+            Self::Remapped => "remapped",
+            Self::Reused => "reused",
+            Self::Obsolete => "obsolete",
+            Self::Ended => "ended",
+        }
     }
 
     /// In words.

@@ -3,7 +3,7 @@
 mod findings;
 mod pages;
 mod recording;
-mod style;
+pub(crate) mod style;
 mod tables;
 
 use maud::{DOCTYPE, Markup, html};
