@@ -8,6 +8,7 @@ use std::time::Duration;
 use mmuscope_replay::{
     Attribution, AxisSegment, Entry, EntryId, EventIx, Shade, Span, State, StateFilter, Timeline, VmId,
 };
+use mmuscope_spte::Resolved;
 use mmuscope_trace::{Event, Trace};
 
 use crate::view::Range;
@@ -49,6 +50,33 @@ pub(crate) struct Explained {
     pub(crate) effects: Vec<(&'static str, bool, String)>,
     /// Further remarks on the value.
     pub(crate) notes: Vec<String>,
+}
+
+impl Explained {
+    /// Explains a value under a layout.
+    pub(crate) fn of(resolved: &Resolved, raw: u64, level: u8) -> Self {
+        let e = mmuscope_spte::explain(resolved, raw, level);
+        let fields = e
+            .fields
+            .iter()
+            .map(|f| FieldRow {
+                mask: f.run.mask(),
+                name: f.run.kind.name().to_owned(),
+                value: f.value.clone(),
+                meaning: f.meaning.clone(),
+                bad: f.odd,
+            })
+            .collect();
+        let layout_notes = mmuscope_spte::explain::NoteKind::Layout;
+        Self {
+            layout: resolved.layout.id().to_owned(),
+            headline: e.headline,
+            fields,
+            effects: e.effects.into_iter().map(|f| (f.access, f.allowed, f.text)).collect(),
+            // Notes on the layout as a whole are shown in the Layout tab.
+            notes: e.notes.into_iter().filter(|n| n.kind != layout_notes).map(|n| n.text).collect(),
+        }
+    }
 }
 
 /// Locks a capture to read it while another thread may append to it. A panic in that thread leaves the capture readable.
@@ -160,28 +188,7 @@ impl Capture {
 
     /// Explains the value `raw` of an entry, field by field.
     pub(crate) fn explain(&self, entry: &Entry, raw: u64) -> Explained {
-        let info = self.timeline.layout(entry.vm);
-        let e = mmuscope_spte::explain(&info.resolved, raw, entry.level);
-        let fields = e
-            .fields
-            .iter()
-            .map(|f| FieldRow {
-                mask: f.run.mask(),
-                name: f.run.kind.name().to_owned(),
-                value: f.value.clone(),
-                meaning: f.meaning.clone(),
-                bad: f.odd,
-            })
-            .collect();
-        let layout_notes = mmuscope_spte::explain::NoteKind::Layout;
-        Explained {
-            layout: info.layout.id().to_owned(),
-            headline: e.headline,
-            fields,
-            effects: e.effects.into_iter().map(|f| (f.access, f.allowed, f.text)).collect(),
-            // Notes on the layout as a whole are shown in the Layout tab.
-            notes: e.notes.into_iter().filter(|n| n.kind != layout_notes).map(|n| n.text).collect(),
-        }
+        Explained::of(&self.timeline.layout(entry.vm).resolved, raw, entry.level)
     }
 
     /// What the entries that cover some frames (the first, and one past the last) held at a time, as `mmuscope state` lists them.

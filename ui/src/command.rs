@@ -7,8 +7,10 @@ use egui::{Key, KeyboardShortcut, Modifiers};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Command {
     Open,
+    Decode,
     Reload,
     SavePicture,
+    SaveChanges,
     CopyImage,
     CopyLink,
     CopyValue,
@@ -48,7 +50,10 @@ pub(crate) enum Command {
     ToggleArea,
     ToggleFaults,
     ToggleLegend,
+    ToggleCauses,
     TabEvents,
+    TabFindings,
+    TabBetween,
     TabStory,
     TabChanges,
     TabLayout,
@@ -141,13 +146,27 @@ const fn always(spec: Spec) -> Spec {
 /// All commands. The map itself handles movement keys, because they are held down; they are listed here so that the help shows them.
 pub(crate) const TABLE: &[Spec] = &[
     always(row(Command::Open, Group::File, "Open…", "Choose a trace to open", &[ctrl(Key::O)])),
+    always(row(
+        Command::Decode,
+        Group::File,
+        "Decode a value…",
+        "Explain an SPTE that you paste, or the selected one, bit by bit",
+        &[ctrl(Key::E)],
+    )),
     row(Command::Reload, Group::File, "Reload", "Read the same trace again", &[ctrl(Key::R)]),
     row(
         Command::SavePicture,
         Group::File,
         "Save picture…",
-        "Write the window as a PNG beside the trace",
+        "Write the window as a PNG to a file that you name",
         &[ctrl(Key::S)],
+    ),
+    row(
+        Command::SaveChanges,
+        Group::File,
+        "Save A to B…",
+        "Write what changed between the cursors as CSV to a file that you name",
+        &[],
     ),
     row(
         Command::CopyImage,
@@ -343,8 +362,29 @@ pub(crate) const TABLE: &[Spec] = &[
         &[],
     ),
     row(Command::ToggleFaults, Group::Panels, "Fault rates", "Show or hide the rows of faults per vCPU", &[]),
+    row(
+        Command::ToggleCauses,
+        Group::Panels,
+        "Causes",
+        "Show or hide the rows of what changed many entries at once: invalidations, dirty logging, zap-alls",
+        &[],
+    ),
     row(Command::ToggleLegend, Group::Panels, "Legend", "Show or hide the legend", &[]),
     row(Command::TabEvents, Group::Panels, "Events table", "Show the events, one per row", &[alt(Key::Num1)]),
+    row(
+        Command::TabFindings,
+        Group::Panels,
+        "Findings",
+        "Show what stands out, and the busiest pages",
+        &[alt(Key::Num6)],
+    ),
+    row(
+        Command::TabBetween,
+        Group::Panels,
+        "A to B",
+        "Show what changed between the cursors",
+        &[alt(Key::Num7)],
+    ),
     row(
         Command::TabStory,
         Group::Panels,

@@ -26,6 +26,7 @@ mod probe;
 mod rows;
 mod screenshot;
 mod session;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod theme;
@@ -76,6 +77,8 @@ pub struct ViewOptions {
     pub gfn: Option<u64>,
     /// File to which a picture of the window (1600 x 1000 points) is written as PNG before the window closes: for documents and tests.
     pub screenshot: Option<PathBuf>,
+    /// Looks whether this host can be recorded, and says so in lines; the start page shows them. `None` hides the button.
+    pub doctor: Option<fn() -> String>,
     /// Colour scheme; `None` takes the one that was chosen last.
     pub theme: Option<ThemeChoice>,
 }

@@ -12,6 +12,7 @@ pub mod events;
 pub mod filter;
 pub mod findings;
 pub mod hot;
+pub mod pasted;
 pub mod places;
 pub mod snapshots;
 pub mod summary;

@@ -20,7 +20,9 @@ use crate::view::Range;
 impl Viewer {
     /// Shows a finished load.
     pub(crate) fn show(&mut self, ctx: &Context, loaded: Loaded) {
-        for path in &loaded.capture.paths {
+        for path in
+            loaded.capture.paths.iter().filter(|p| self.demo.as_ref().is_none_or(|d| !p.starts_with(d)))
+        {
             self.session.opened(path);
         }
         // Computing on this thread would lock the capture twice, and the follower may wait to write in between.

@@ -12,7 +12,9 @@ use crate::doc::Doc;
 use crate::fmt;
 use crate::follow::{self, Following};
 use crate::load::{Job, Source};
+use crate::panels::decode::Decode;
 use crate::panels::dialogs::{Dialog, Palette};
+use crate::panels::save::{Save, Saving};
 use crate::panels::{Cx, tables, timeline};
 use crate::theme::Tokens;
 use crate::view::Range;
@@ -56,6 +58,42 @@ impl Viewer {
         pressed
     }
 
+    /// Explains the selected value, under the layout of the trace; without a trace, what will be pasted.
+    fn decode(&mut self) {
+        let mut text = String::new();
+        let decode = if let Page::Open(doc) = &self.page {
+            let cap = capture::read(&doc.capture);
+            let held = doc.selection.and_then(|s| cap.timeline.span_at(s.entry?, s.time)?.spte);
+            if let Some(raw) = held {
+                text = fmt::spte(raw);
+            }
+            Decode::new(text, Some(&cap.timeline.layout(doc.view.vm).resolved))
+        } else {
+            Decode::new(text, None)
+        };
+        self.dialog = Some(Dialog::Decode(Box::new(decode)));
+    }
+
+    /// Asks for the file that something is written to.
+    fn ask_where(&mut self, what: Saving) {
+        let Page::Open(doc) = &self.page else { return };
+        let stem = capture::read(&doc.capture)
+            .paths
+            .first()
+            .and_then(|p| p.file_stem().map(|s| s.to_string_lossy().into_owned()))
+            .unwrap_or_else(|| "mmuscope".to_owned());
+        self.dialog = Some(Dialog::Save(Save::new(what, &stem)));
+    }
+
+    /// Asks for the file that the difference of the cursors is written to.
+    fn save_changes(&mut self) {
+        let Page::Open(doc) = &self.page else { return };
+        match doc.tables.between.csv() {
+            Some(csv) => self.ask_where(Saving::Text(csv)),
+            None => self.toast("set the cursors A and B (keys 1 and 2), and open the tab A to B", false),
+        }
+    }
+
     /// Follows the input of the open trace once more from its beginning.
     fn reconnect(&mut self, ctx: &Context) {
         let Some(job) = self.job.clone() else { return };
@@ -88,6 +126,7 @@ impl Viewer {
                 (Some(f), Some(live)) if live.goes_on() || live.paused => f.pause(!live.paused),
                 _ => self.toast("nothing is being followed", false),
             },
+            Command::Decode => self.decode(),
             Command::Palette => self.dialog = Some(Dialog::Palette(Palette::default())),
             Command::Help => self.dialog = Some(Dialog::Help),
             Command::GoTo => self.goto_box.focus = true,
@@ -96,7 +135,8 @@ impl Viewer {
             Command::ThemeLight => ctx.set_theme(ThemePreference::Light),
             Command::Larger => egui::gui_zoom::zoom_in(ctx),
             Command::Smaller => egui::gui_zoom::zoom_out(ctx),
-            Command::SavePicture => self.save_picture(ctx),
+            Command::SavePicture => self.ask_where(Saving::Picture),
+            Command::SaveChanges => self.save_changes(),
             Command::CopyImage => self.take_picture(ctx, PictureFor::Clipboard),
             _ => self.trace_command(ctx, tokens, command),
         }
@@ -251,6 +291,7 @@ fn look_command(cap: &Capture, doc: &mut Doc, command: Command) {
         Command::ToggleTables => doc.shown.tables = !doc.shown.tables,
         Command::ToggleArea => doc.shown.area = !doc.shown.area,
         Command::ToggleFaults => doc.shown.faults = !doc.shown.faults,
+        Command::ToggleCauses => doc.shown.causes = !doc.shown.causes,
         Command::ToggleLegend => doc.shown.legend = !doc.shown.legend,
         _ => {
             if let Some(tab) = tables::Tab::of(command) {

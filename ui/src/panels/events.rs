@@ -257,7 +257,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let done = {
         let table_state = &cx.doc.tables.events;
         let cached = table_state.cache.as_ref();
-        let of = Table { name: "Events", columns: &columns, count: len, selected: at };
+        let of = Table { name: "Events", columns: &columns, count: len, selected: at, ..Table::default() };
         table(ui, t, &of, &mut scroll, |row| {
             let Some(ix) = table_state.event_at(row) else { return Vec::new() };
             let found = cached.and_then(|(w, _, rows)| rows.get(w.binary_search(&ix).ok()?));

@@ -13,17 +13,21 @@ use crate::widgets::rows::Scroll;
 pub(crate) enum Tab {
     #[default]
     Events,
+    Findings,
     Story,
     Spans,
+    Between,
     Layout,
     Recording,
 }
 
 impl Tab {
-    const ALL: [(Self, Command); 5] = [
+    pub(crate) const ALL: [(Self, Command); 7] = [
         (Self::Events, Command::TabEvents),
+        (Self::Findings, Command::TabFindings),
         (Self::Story, Command::TabStory),
         (Self::Spans, Command::TabChanges),
+        (Self::Between, Command::TabBetween),
         (Self::Layout, Command::TabLayout),
         (Self::Recording, Command::TabRecording),
     ];
@@ -40,6 +44,12 @@ pub(crate) struct Tables {
     pub(crate) tab: Tab,
     /// State of the event table.
     pub(crate) events: super::events::EventTable,
+    /// State of the tab of findings and hot pages.
+    pub(crate) findings: super::findings::State,
+    /// State of the list of hot pages.
+    pub(crate) hot: super::hot::State,
+    /// State of the difference of two moments.
+    pub(crate) between: super::between::State,
     /// State of the story of the page.
     pub(crate) story: super::page::Cached,
     /// Scroll position of the spans of the page.
@@ -52,6 +62,9 @@ impl Tables {
         Self {
             tab: Tab::default(),
             events: super::events::EventTable::new(ctx, inline),
+            findings: super::findings::State::default(),
+            hot: super::hot::State::new(ctx, inline),
+            between: super::between::State::new(ctx, inline),
             story: super::page::Cached::default(),
             spans: Scroll::default(),
         }
@@ -66,7 +79,7 @@ impl Tables {
 /// Draws the tabs and the open table.
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     // The filter is beside the tabs if there is room, else in a row of its own.
-    let wide = cx.doc.tables.tab == Tab::Events && ui.available_width() > 1080.0;
+    let wide = cx.doc.tables.tab == Tab::Events && ui.available_width() > 1240.0;
     ui.horizontal(|ui| {
         for (tab, command) in Tab::ALL {
             let spec = command.spec();
@@ -88,6 +101,8 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     }
     match cx.doc.tables.tab {
         Tab::Events => contained.show(ui, "Events", |ui| super::events::show(ui, cx)),
+        Tab::Findings => contained.show(ui, "Findings", |ui| super::findings::show(ui, cx)),
+        Tab::Between => contained.show(ui, "A to B", |ui| super::between::show(ui, cx)),
         Tab::Story => contained.show(ui, "Life of the page", |ui| super::page::story(ui, cx)),
         Tab::Spans => contained.show(ui, "Spans of the page", |ui| super::page::spans(ui, cx)),
         Tab::Layout => contained.show(ui, "Layout", |ui| super::provenance::layout(ui, cx)),

@@ -58,6 +58,12 @@ fn moment(s: &str) -> Result<u64, String> {
     }
 }
 
+/// What `mmuscope doctor` prints.
+fn doctor() -> String {
+    let report = mmuscope_collector::doctor::examine();
+    format!("{report}{}", report.verdict())
+}
+
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let input = match a.files.as_slice() {
         [] => Input::Nothing,
@@ -80,6 +86,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         gfn: a.decimal.maybe(a.gfn.as_ref())?.map(|(first, _)| first),
         screenshot: a.screenshot.clone(),
         theme,
+        doctor: Some(doctor),
     })?;
     Ok(Outcome::Fine)
 }
