@@ -1,6 +1,7 @@
 //! Tests of the panels by their labels for screen readers; pictures are compared only where the drawing itself is tested.
 
 mod live;
+mod looking;
 mod map;
 mod panels;
 mod pictures;
