@@ -25,7 +25,8 @@ use crate::panels::dialogs::{Dialog, Outcome};
 use crate::panels::{Cx, details, dialogs, legend, live, start, status, tables, timeline, topbar};
 use crate::session::Session;
 use crate::theme::{self, Tokens};
-use crate::{Input, ThemeChoice, ViewError, ViewOptions};
+use crate::{Input, Place, ThemeChoice, ViewError, ViewOptions};
+pub(crate) use commands::quoted_paths;
 use pictures::{PictureFor, Taken};
 
 /// Size in points of the window of a screenshot.
@@ -197,7 +198,8 @@ impl Viewer {
         let ctx = ctx.clone();
         // A place on the command line, and a screenshot, refer to the whole trace.
         let o = &self.options;
-        let glimpses = o.screenshot.is_none() && o.at.is_none() && o.gfn.is_none();
+        let glimpses =
+            o.screenshot.is_none() && o.at.is_none() && o.gfn.is_none() && o.place == Place::default();
         self.page = match Loading::start(job, glimpses, move || ctx.request_repaint()) {
             Ok(loading) => Page::Loading(Box::new(loading)),
             Err(e) => Page::Welcome { error: Some(e) },

@@ -22,6 +22,8 @@ pub(crate) struct CauseRow {
     pub(crate) causes: Vec<u32>,
     /// For each of them, the latest end up to there, so that those that reach into a view are found by bisection.
     reach: Vec<u64>,
+    /// For each of them, the latest of the last events up to there.
+    acting: Vec<u64>,
 }
 
 /// What a survey found.
@@ -39,6 +41,11 @@ pub(crate) fn end_of(c: &Cause) -> u64 {
     c.end.unwrap_or(c.start)
 }
 
+/// The time of a cause's last event.
+pub(crate) fn acted_until(cap: &Capture, c: &Cause) -> u64 {
+    cap.timeline.event_ts(c.last_event).unwrap_or(c.start).max(c.start)
+}
+
 impl Surveyed {
     fn of(cap: &Capture) -> Self {
         let found = survey(&cap.trace, &cap.timeline);
@@ -49,11 +56,15 @@ impl Surveyed {
                 let mine = |c: &Cause| c.kind() == kind && c.vm.is_none_or(|v| v == vm.id);
                 let causes: Vec<u32> =
                     (0u32..).zip(&out.causes).filter(|(_, c)| mine(c)).map(|(i, _)| i).collect();
-                let reach = causes.iter().scan(0, |last, i| {
-                    *last = end_of(&out.causes[*i as usize]).max(*last);
-                    Some(*last)
-                });
-                CauseRow { kind, reach: reach.collect(), causes }
+                let latest = |of: &dyn Fn(&Cause) -> u64| -> Vec<u64> {
+                    let ends = causes.iter().scan(0, |last, i| {
+                        *last = of(&out.causes[*i as usize]).max(*last);
+                        Some(*last)
+                    });
+                    ends.collect()
+                };
+                let (reach, acting) = (latest(&end_of), latest(&|c| acted_until(cap, c)));
+                CauseRow { kind, reach, acting, causes }
             };
             let rows: Vec<CauseRow> =
                 CauseKind::ALL.into_iter().map(of).filter(|r| !r.causes.is_empty()).collect();
@@ -79,6 +90,17 @@ impl CauseRow {
     /// The place in `causes` of the first that ends at or after a time.
     pub(crate) fn first_reaching(&self, time: u64) -> usize {
         self.reach.partition_point(|r| *r < time)
+    }
+
+    /// The place in `causes` of the first whose last event is at or after a time.
+    pub(crate) fn first_acting(&self, time: u64) -> usize {
+        self.acting.partition_point(|r| *r < time)
+    }
+
+    /// Whether one may go on at a time.
+    pub(crate) fn may_go_on(&self, found: &Surveyed, time: u64) -> bool {
+        let begun = self.beginning_after(found, time, 0);
+        begun.checked_sub(1).and_then(|n| self.reach.get(n)).is_some_and(|r| *r >= time)
     }
 
     /// The place in `causes` of the first, from a place on, that begins after a time.

@@ -135,7 +135,7 @@ impl By {
 pub struct Held {
     /// Its shade.
     pub shade: Shade,
-    /// Level of the entry: 1 is 4K, 2 is 2M, 3 is 1G.
+    /// Level of the entry: 1 is 4K, 2 is 2M, 3 is 1G; 0 where no entry is known, and none can be.
     pub level: u8,
     /// How it is known.
     pub certainty: Certainty,
@@ -199,7 +199,8 @@ impl Between {
         let mut out = String::from(
             "vm,as_id,gfn_start,gfn_end,bytes,change,before,level_before,after,level_after,certainty,by,event\n",
         );
-        let level = |h: Option<Held>| h.map_or_else(String::new, |h| h.level.to_string());
+        let level =
+            |h: Option<Held>| h.filter(|h| h.level > 0).map_or_else(String::new, |h| h.level.to_string());
         for r in &self.rows {
             // Writing to a string cannot fail.
             let _ = writeln!(
@@ -418,7 +419,8 @@ pub fn between(trace: &Trace, timeline: &Timeline, causes: &[Cause], moments: &M
             (None, Some(p)) => p.span.opened_by,
             (None, None) => None,
         };
-        let held = |p: &Option<Piece>| p.as_ref().map(|p| p.held);
+        let empty = Held { shade: Shade::Nonpresent, level: 0, certainty: Certainty::Implied };
+        let held = |p: &Option<Piece>| p.as_ref().map(|p| p.held).or(unseen.then_some(empty));
         push(
             &mut out.rows,
             Changed {

@@ -1,5 +1,6 @@
 //! What the commands of [`command::TABLE`] do, and which of them the keys of a frame ask for.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use egui::{Context, ThemePreference, ViewportCommand};
@@ -172,6 +173,19 @@ impl Viewer {
                 }
                 None
             }
+            Command::FindNext | Command::FindPrev => {
+                let from = doc.selection.and_then(|s| s.event);
+                match doc.tables.events.find(from, command == Command::FindNext) {
+                    Some(ix) => {
+                        doc.select_event(&cap, ix);
+                        None
+                    }
+                    None if doc.tables.events.filter().is_empty() => {
+                        Some("type a filter first (/)".to_owned())
+                    }
+                    None => Some("no further event passes the filter".to_owned()),
+                }
+            }
             Command::NextPhase | Command::PrevPhase => step_phase(&cap, doc, command == Command::NextPhase),
             Command::CursorA | Command::CursorB => set_cursor(&cap, doc, command == Command::CursorB),
             Command::CopyValue => Some(copy_value(ctx, &cap, doc)),
@@ -302,19 +316,64 @@ fn look_command(cap: &Capture, doc: &mut Doc, command: Command) {
     }
 }
 
-/// The command line that opens this view again.
-fn link(cap: &Capture, doc: &Doc) -> String {
-    let quote = |s: String| {
-        let plain = s.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c));
-        if plain && !s.is_empty() { s } else { format!("'{}'", s.replace('\'', r"'\''")) }
-    };
-    let mut out = "mmuscope view".to_owned();
-    for path in &cap.paths {
+/// A text as one word of a shell.
+fn quote(s: &str) -> String {
+    let plain = s.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c));
+    if plain && !s.is_empty() { s.to_owned() } else { format!("'{}'", s.replace('\'', r"'\''")) }
+}
+
+/// The files of a trace as words of a shell; `-` is standard input.
+pub(crate) fn quoted_paths(cap: &Capture) -> String {
+    let word = |path: &std::path::PathBuf| {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        out.push(' ');
-        out.push_str(&quote(path.display().to_string()));
+        quote(&path.display().to_string())
+    };
+    let all: Vec<String> = cap.paths.iter().map(word).collect();
+    if all.is_empty() { "-".to_owned() } else { all.join(" ") }
+}
+
+/// The command line that opens this view again. Writing to a string cannot fail.
+fn link(cap: &Capture, doc: &Doc) -> String {
+    let mut out = format!("mmuscope view {}", quoted_paths(cap));
+    let view = doc.view;
+    let whole = (cap.full_time(), cap.full_rows(view.vm, view.as_id));
+    let first = cap.spaces().first().map(|s| (s.vm, s.as_id));
+    if first != Some((view.vm, view.as_id)) {
+        let _ = write!(out, " --vm {}", view.vm.0);
+        if view.as_id != 0 {
+            let _ = write!(out, " --as-id {}", view.as_id);
+        }
     }
-    let at = doc.selection.map_or_else(|| doc.view.time.centre() as u64, |s| cap.rel(s.time) as u64);
-    let gfn = doc.selection.map_or_else(String::new, |s| format!(" --gfn 0x{:x}", s.gfn));
-    format!("{out} --at {at}ns{gfn}")
+    if view.time != whole.0 {
+        let _ = write!(
+            out,
+            " --from {}ns --to {}ns",
+            view.time.start.max(0.0) as u64,
+            view.time.end.ceil() as u64
+        );
+    }
+    // In a fold at the edge of the view there is no frame; then the frames are left to the selection.
+    let edges = (
+        cap.gfn_at(view.vm, view.as_id, view.rows.start),
+        cap.gfn_at(view.vm, view.as_id, view.rows.end - 1e-6),
+    );
+    if view.rows != whole.1
+        && let (Some(a), Some(b)) = edges
+    {
+        let _ = write!(out, " --frames {a:#x}-{b:#x}");
+    }
+    if let Some(s) = doc.selection {
+        let _ = write!(out, " --at {}ns --gfn {:#x}", cap.rel(s.time) as u64, s.gfn);
+    }
+    for at in doc.cursors.into_iter().map_while(|c| c) {
+        let _ = write!(out, " --cursor {}ns", at as u64);
+    }
+    if !doc.tables.events.filter().is_empty() {
+        out.push_str(" --where ");
+        out.push_str(&quote(doc.tables.events.filter()));
+    }
+    if doc.tables.tab != tables::Tab::default() {
+        let _ = write!(out, " --tab {}", doc.tables.tab.word());
+    }
+    out
 }

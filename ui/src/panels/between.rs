@@ -143,6 +143,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         sorting: Some(state.sorting),
     };
     let held = |h: Option<mmuscope_analysis::between::Held>| match h {
+        Some(h) if h.level == 0 => h.shade.name().to_owned(),
         Some(h) => format!("{}, {}", h.shade.name(), fmt::level(h.level)),
         None => "unknown".to_owned(),
     };

@@ -116,6 +116,9 @@ const COLUMNS: [Column; 8] = [
     Column { name: "what was seen", width: 0.0, right: false },
 ];
 
+/// The columns that are left where the evidence of one finding is beside the table.
+const FEW: [usize; 4] = [0, 1, 4, 7];
+
 /// The numbers of the findings in the order of the column that was chosen.
 fn order(all: &[Finding], sorting: Option<Sorting>) -> Vec<usize> {
     let mut out: Vec<usize> = (0..all.len()).collect();
@@ -153,12 +156,17 @@ fn findings(ui: &mut Ui, cx: &mut Cx<'_>, all: &[Finding]) {
     let mut scroll = state.scroll;
     let sorting = Some(state.sorting.unwrap_or(Sorting { column: 0, down: true }));
     let t = cx.tokens;
-    let of = Table { name: "Findings", columns: &COLUMNS, count: all.len(), selected: at, sorting };
+    let few = left.width() < 820.0;
+    let shown: Vec<usize> = if few { FEW.to_vec() } else { (0..COLUMNS.len()).collect() };
+    let columns: Vec<Column> = shown.iter().map(|i| COLUMNS[*i]).collect();
+    let name = if few { "Findings, few columns" } else { "Findings" };
+    let place = |s: Sorting| Sorting { column: shown.iter().position(|c| *c == s.column).unwrap_or(99), ..s };
+    let of = Table { name, columns: &columns, count: all.len(), selected: at, sorting: sorting.map(place) };
     let done = ui
         .scope_builder(UiBuilder::new().max_rect(left), |ui| {
             table(ui, t, &of, &mut scroll, |row| {
                 let f = &all[order[row]];
-                vec![
+                let mut cells = vec![
                     Text { text: f.severity.name().to_owned(), color: Some(severity_color(t, f.severity)) },
                     f.id.into(),
                     f.vm.map_or_else(String::new, |v| v.to_string()).into(),
@@ -167,13 +175,14 @@ fn findings(ui: &mut Ui, cx: &mut Cx<'_>, all: &[Finding]) {
                     f.cost.map_or_else(String::new, |c| fmt::time(c as f64)).into(),
                     Text { text: fmt::exact(cx.cap.rel(f.first) as u64), color: Some(t.muted) },
                     fmt::clean(&f.title).into(),
-                ]
+                ];
+                shown.iter().map(|i| std::mem::take(&mut cells[*i])).collect()
             })
         })
         .inner;
     let state = &mut cx.doc.tables.findings;
     state.scroll = scroll;
-    if let Some(column) = done.head {
+    if let Some(column) = done.head.and_then(|c| shown.get(c)).copied() {
         state.sorting = Some(sorting.unwrap_or_default().clicked(column));
     }
     if let Some(i) = done.picked.and_then(|row| order.get(row)).copied() {

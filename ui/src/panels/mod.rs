@@ -6,6 +6,7 @@ pub(crate) mod chooser;
 pub(crate) mod decode;
 pub(crate) mod details;
 pub(crate) mod dialogs;
+mod event_menu;
 pub(crate) mod events;
 pub(crate) mod findings;
 pub(crate) mod hot;

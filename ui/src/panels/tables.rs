@@ -32,6 +32,24 @@ impl Tab {
         (Self::Recording, Command::TabRecording),
     ];
 
+    /// The word for the tab in links.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Findings => "findings",
+            Self::Story => "life",
+            Self::Spans => "spans",
+            Self::Between => "a-to-b",
+            Self::Layout => "layout",
+            Self::Recording => "recording",
+        }
+    }
+
+    /// The tab with this word.
+    pub(crate) fn named(word: &str) -> Option<Self> {
+        Self::ALL.iter().map(|(t, _)| *t).find(|t| t.word() == word)
+    }
+
     /// The tab a command opens.
     pub(crate) fn of(command: Command) -> Option<Self> {
         Self::ALL.iter().find(|(_, c)| *c == command).map(|(t, _)| *t)
@@ -107,5 +125,10 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
         Tab::Spans => contained.show(ui, "Spans of the page", |ui| super::page::spans(ui, cx)),
         Tab::Layout => contained.show(ui, "Layout", |ui| super::provenance::layout(ui, cx)),
         Tab::Recording => contained.show(ui, "Recording", |ui| super::provenance::recording(ui, cx)),
+    }
+    // A tab with little to say does not make the panel low for the next.
+    let rest = ui.available_size_before_wrap();
+    if rest.y > 1.0 {
+        ui.allocate_space(rest);
     }
 }

@@ -7,7 +7,7 @@ use mmuscope_analysis::findings::Cause;
 use super::{Axis, Cx, gutter_text};
 use crate::fmt;
 use crate::panels::findings::{There, go};
-use crate::survey::{CauseRow, Surveyed, end_of};
+use crate::survey::{CauseRow, Surveyed, acted_until, end_of};
 use crate::theme::small;
 use crate::view::Range;
 
@@ -75,23 +75,31 @@ fn marks(
     color: egui::Color32,
 ) -> Shape {
     let mut mesh = Mesh::default();
-    let mut next = row.first_reaching(cx.cap.abs(axis.time.start));
-    let end = cx.cap.abs(axis.time.end);
+    // That it may have gone on until its thread did something else is faint.
+    let mut x = rect.left();
+    while x < rect.right() {
+        if row.may_go_on(found, cx.cap.abs(axis.t(x))) {
+            let point = Rect::from_x_y_ranges(x..=(x + 1.0).min(rect.right()), rect.shrink(4.0).y_range());
+            mesh.add_colored_rect(point, color.gamma_multiply(0.35));
+        }
+        x += 1.0;
+    }
+    let (mut next, end) = (row.first_acting(cx.cap.abs(axis.time.start)), cx.cap.abs(axis.time.end));
     let mut drawn = rect.left() - 1.0;
     while let Some(c) = row.causes.get(next).map(|i| &found.causes[*i as usize]) {
         if c.start > end {
             break;
         }
-        let (a, b) = (axis.x(cx.cap.rel(c.start)), axis.x(cx.cap.rel(end_of(c))));
-        let (a, b) = (a.max(rect.left()), b.max(a + 2.0).min(rect.right()));
-        if b > drawn && b > a {
-            let from = a.max(drawn);
+        let a = axis.x(cx.cap.rel(c.start)).min(rect.right() - 2.0);
+        let b = axis.x(cx.cap.rel(acted_until(cx.cap, c))).max(a + 2.0).min(rect.right());
+        if b > drawn && b > rect.left() {
+            let from = a.max(drawn).max(rect.left());
             mesh.add_colored_rect(Rect::from_x_y_ranges(from..=b, rect.shrink(2.0).y_range()), color);
             drawn = b;
         }
-        // Of those that begin within what is drawn, only one that reaches beyond it could be seen.
+        // Of those that begin within what is drawn, only one that acts beyond it could be seen.
         let seen = cx.cap.abs(axis.t(drawn));
-        let beyond = row.first_reaching(seen.saturating_add(1));
+        let beyond = row.first_acting(seen.saturating_add(1));
         next = (next + 1).max(beyond.min(row.beginning_after(found, seen, next + 1)));
     }
     Shape::mesh(mesh)
