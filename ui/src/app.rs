@@ -414,7 +414,7 @@ impl Viewer {
                 });
         }
         if cx.doc.shown.legend && room.legend {
-            Panel::bottom("legend").show_separator_line(false).show(ui, |ui| legend::show(ui, tokens));
+            Panel::bottom("legend").show_separator_line(false).show(ui, |ui| legend::show(ui, &mut cx));
         }
         CentralPanel::default().show(ui, |ui| timeline::show(ui, &mut cx, contained));
     }

@@ -60,6 +60,7 @@ pub(crate) enum Command {
     TabChanges,
     TabLayout,
     TabRecording,
+    NextColour,
     ThemeSystem,
     ThemeDark,
     ThemeLight,
@@ -230,6 +231,13 @@ pub(crate) const TABLE: &[Spec] = &[
     row(Command::PanRight, Group::Look, "Later", "Move to later times", &[key(Key::D), key(Key::ArrowRight)]),
     row(Command::PanUp, Group::Look, "Higher frames", "Move to higher guest frames", &[key(Key::ArrowUp)]),
     row(Command::PanDown, Group::Look, "Lower frames", "Move to lower guest frames", &[key(Key::ArrowDown)]),
+    row(
+        Command::NextColour,
+        Group::Look,
+        "Colour by…",
+        "Colour the map by state, page size, certainty, faults, zaps or age, one after the other",
+        &[key(Key::C)],
+    ),
     row(
         Command::Back,
         Group::Go,

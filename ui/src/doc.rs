@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, RwLock};
 
+use mmuscope_analysis::visual::ColourBy;
 use mmuscope_replay::{EntryId, EventIx, VmId};
 
 use crate::capture::Capture;
@@ -112,6 +113,8 @@ pub(crate) struct Doc {
     pub(crate) reading: Option<f32>,
     /// Panels that are open.
     pub(crate) shown: Shown,
+    /// What gives the map its colours.
+    pub(crate) colour: ColourBy,
 }
 
 impl Doc {
@@ -143,6 +146,7 @@ impl Doc {
             only_once: None,
             reading: None,
             shown: Shown::default(),
+            colour: ColourBy::default(),
         }
     }
 

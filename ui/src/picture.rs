@@ -4,7 +4,7 @@
 use std::sync::{Arc, RwLock};
 
 use egui::{Color32, ColorImage};
-use mmuscope_analysis::visual::{self, RasterOptions, Theme, Visual};
+use mmuscope_analysis::visual::{self, ColourBy, Densities, RasterOptions, Theme, Visual};
 use mmuscope_replay::{Bin, Counts, MapImage, MapQuery, SeriesKind, Shade, State, VmId};
 
 use crate::capture::{self, Capture};
@@ -40,6 +40,8 @@ pub(crate) struct Wanted {
     pub(crate) scale: u32,
     /// Whether the area shows bytes of memory instead of numbers of entries.
     pub(crate) memory: bool,
+    /// What gives the map its colours.
+    pub(crate) colour: ColourBy,
     /// Version of the capture, which changes when the trace grows.
     pub(crate) version: u64,
 }
@@ -61,6 +63,8 @@ pub(crate) struct Picture {
     pub(crate) wanted: Wanted,
     /// Cells of the map, to look up what is under the pointer.
     pub(crate) map: MapImage,
+    /// Faults or zaps in each cell of the map, where these give it its colours.
+    pub(crate) densities: Densities,
     /// Pixels of the map, until they are on the graphics card.
     pub(crate) pixels: Option<ColorImage>,
     /// The area, unless it is hidden.
@@ -91,7 +95,8 @@ pub(crate) fn compute(capture: &Arc<RwLock<Capture>>, w: Wanted) -> Picture {
     };
     let map = timeline.map(&query);
     let options = RasterOptions { pattern_scale: w.scale, ..RasterOptions::new(w.theme, 1) };
-    let pixels = visual::raster_with(Visual::builtin(), &map, &options);
+    let densities = w.colour.densities(timeline, &map);
+    let pixels = visual::raster_by(Visual::builtin(), &map, &options, w.colour, timeline, &densities);
     let pixels =
         ColorImage::from_rgba_unmultiplied([pixels.width as usize, pixels.height as usize], &pixels.rgba);
     let area = (w.area[0] > 0 && w.area[1] > 0).then(|| {
@@ -106,7 +111,7 @@ pub(crate) fn compute(capture: &Arc<RwLock<Capture>>, w: Wanted) -> Picture {
     let (start, end) = timeline.range();
     let overview = timeline.series(&SeriesKind::Events, start, end + 1, OVERVIEW_BINS);
     drop(cap);
-    Picture { wanted: w, map, pixels: Some(pixels), area, lanes, overview }
+    Picture { wanted: w, map, densities, pixels: Some(pixels), area, lanes, overview }
 }
 
 /// Number of entries in a state, or bytes that they cover, as the area shows it.

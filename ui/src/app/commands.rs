@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use egui::{Context, ThemePreference, ViewportCommand};
+use mmuscope_analysis::visual::ColourBy;
 
 use super::pictures::PictureFor;
 use super::{Page, Viewer};
@@ -301,6 +302,10 @@ fn look_command(cap: &Capture, doc: &mut Doc, command: Command) {
         Command::WindowSecond => doc.hold(cap, Some(1e9)),
         Command::WindowTen => doc.hold(cap, Some(1e10)),
         Command::WindowMinute => doc.hold(cap, Some(6e10)),
+        Command::NextColour => {
+            let here = ColourBy::ALL.iter().position(|c| *c == doc.colour).unwrap_or(0);
+            doc.colour = ColourBy::ALL[(here + 1) % ColourBy::ALL.len()];
+        }
         Command::ToggleDetails => doc.shown.details = !doc.shown.details,
         Command::ToggleTables => doc.shown.tables = !doc.shown.tables,
         Command::ToggleArea => doc.shown.area = !doc.shown.area,

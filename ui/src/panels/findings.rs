@@ -156,7 +156,7 @@ fn findings(ui: &mut Ui, cx: &mut Cx<'_>, all: &[Finding]) {
     let mut scroll = state.scroll;
     let sorting = Some(state.sorting.unwrap_or(Sorting { column: 0, down: true }));
     let t = cx.tokens;
-    let few = left.width() < 820.0;
+    let few = selected.is_some() && left.width() < 820.0;
     let shown: Vec<usize> = if few { FEW.to_vec() } else { (0..COLUMNS.len()).collect() };
     let columns: Vec<Column> = shown.iter().map(|i| COLUMNS[*i]).collect();
     let name = if few { "Findings, few columns" } else { "Findings" };

@@ -279,3 +279,123 @@ fn the_start_page_opens_an_example_and_says_how_to_record() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
+
+/// Clicks a place with the right button.
+fn right_click(h: &mut Window, at: egui::Pos2) {
+    h.hover_at(at);
+    h.run_ok();
+    for pressed in [true, false] {
+        let button = egui::PointerButton::Secondary;
+        h.event(egui::Event::PointerButton { pos: at, button, pressed, modifiers: Modifiers::NONE });
+        h.run_ok();
+    }
+}
+
+#[test]
+fn a_row_of_the_events_filters_on_its_values_and_find_next_goes_on() {
+    let mut h = open(small(), ThemeChoice::Dark);
+    let row = h.get_all_by_label_contains("kvm_tdp_mmu_spte_changed, 0x0").next().expect("in sight").rect();
+    let x = h.get_by_label("Width of the column event").rect().center().x - 40.0;
+    right_click(&mut h, egui::pos2(x, row.center().y));
+    h.get_by_label("Only event == 'kvm_tdp_mmu_spte_changed'").click();
+    h.run_ok();
+    h.run_ok();
+    assert_eq!(doc(&mut h).tables.events.filter(), "event == 'kvm_tdp_mmu_spte_changed'");
+    assert!(labels(&h, "Events: 10 rows") && labels(&h, "10 events"));
+    // The others can stay; then F3 goes from one to the next.
+    h.get_by_label("hide others").click();
+    h.run_ok();
+    assert!(labels(&h, "Events: 21 rows"));
+    h.key_press(Key::F3);
+    h.run_ok();
+    let first = doc(&mut h).selection.and_then(|s| s.event);
+    h.key_press(Key::F3);
+    h.run_ok();
+    let next = doc(&mut h).selection.and_then(|s| s.event);
+    assert_eq!((first, next), (Some(5), Some(6)));
+    h.key_press_modifiers(Modifiers::SHIFT, Key::F3);
+    h.run_ok();
+    assert_eq!(doc(&mut h).selection.and_then(|s| s.event), Some(5));
+}
+
+/// What a recorder notes beside events has rows, but is not counted among the events.
+#[test]
+fn notes_are_no_events() {
+    let text = format!(
+        "{}CPU:0 [LOST 7 EVENTS]\n            load-111 [000] ..... 10.002000: kvm_entry: vcpu 0, rip 0x6000\n",
+        super::TEXT
+    );
+    let trace = mmuscope_trace::Trace::from_text(&text).expect("a trace");
+    let timeline = mmuscope_replay::replay(&trace, &mmuscope_replay::ReplayOptions::default());
+    let rows = trace.events.len();
+    let mut h = open(crate::capture::Capture { trace, timeline, ..small() }, ThemeChoice::Dark);
+    assert_eq!(rows, 23, "22 events and a loss");
+    assert!(labels(&h, "Events: 23 rows") && labels(&h, "22 events and 1 note"));
+    // The whole trace as a stretch of time, and a filter that the note passes.
+    h.key_press(Key::Slash);
+    h.run_ok();
+    h.get_by_label("Filter events").type_text("cpu == 0");
+    h.run_ok();
+    h.run_ok();
+    assert!(labels(&h, "and 1 note"));
+}
+
+#[test]
+fn a_copied_link_opens_the_same_view() {
+    let mut h = open(small(), ThemeChoice::Dark);
+    select(&mut h, 0x100, 200_000);
+    let view = crate::doc::View { time: crate::view::Range::new(1e5, 6e5), ..doc(&mut h).view };
+    doc(&mut h).view = view;
+    doc(&mut h).cursors = [Some(2e5), Some(5e5)];
+    doc(&mut h).tables.events.set_filter("level == 1");
+    command(&mut h, Command::TabBetween);
+    h.key_press_modifiers(Modifiers::COMMAND, Key::L);
+    h.run_ok();
+    let link = "copied: mmuscope view '/tmp/small trace.txt' --from 100000ns --to 600000ns --at 200000ns --gfn 0x100 \
+                --cursor 200000ns --cursor 500000ns --where 'level == 1' --tab a-to-b";
+    assert!(labels(&h, link), "{:?}", h.query_all_by_label_contains("copied").next());
+    let options = crate::ViewOptions {
+        at: Some(200_000),
+        gfn: Some(0x100),
+        theme: Some(ThemeChoice::Dark),
+        place: crate::Place {
+            time: Some((100_000, 600_000)),
+            cursors: vec![200_000, 500_000],
+            filter: Some("level == 1".into()),
+            tab: Some("a-to-b".into()),
+            ..crate::Place::default()
+        },
+        ..crate::ViewOptions::default()
+    };
+    let mut again = super::window_with(options, |ctx, viewer| {
+        viewer.show(ctx, crate::load::Loaded { capture: small(), follower: None });
+    });
+    again.run_ok();
+    let (a, b) = (doc(&mut h), doc(&mut again));
+    assert_eq!((a.view, a.cursors, a.selection), (b.view, b.cursors, b.selection));
+    assert_eq!((b.tables.tab, b.tables.events.filter()), (Tab::Between, "level == 1"));
+}
+
+#[test]
+fn the_map_can_be_coloured_by_more_than_the_state() {
+    let mut h = open(small(), ThemeChoice::Dark);
+    for (by, words) in [
+        ("page size", "2M"),
+        ("certainty", "observed"),
+        ("fault density", "11 to 100"),
+        ("zap density", "11 to 100"),
+        ("age since last change", "longer ago"),
+    ] {
+        h.key_press(Key::C);
+        h.run_ok();
+        assert!(labels(&h, &format!("Colour by: {by}")) && labels(&h, words), "{by}");
+    }
+    // The page is known from its first event until the end.
+    let map = h.get_by_label_contains("GFN map").rect();
+    h.hover_at(egui::pos2(map.left() + map.width() * 0.6, map.bottom() - 20.0));
+    h.run_ok();
+    assert!(labels(&h, "age since last change: changed within 1 ms"));
+    h.key_press(Key::C);
+    h.run_ok();
+    assert!(labels(&h, "Colour by: state") && labels(&h, "access-tracked"));
+}

@@ -173,6 +173,7 @@ fn ask(ui: &Ui, cx: &mut Cx<'_>, r: &Rects, lanes: &[lanes::Lane], ppp: f32) {
         theme: cx.tokens.theme,
         scale: (ppp.round() as u32).max(1),
         memory: cx.doc.shown.memory,
+        colour: cx.doc.colour,
         version: cx.cap.version,
     };
     cx.doc.pictures.want(ui.ctx(), wanted);
