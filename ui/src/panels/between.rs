@@ -102,12 +102,12 @@ impl State {
 }
 
 const COLUMNS: [Column; 8] = [
-    Column { name: "frames", width: 190.0, right: false },
-    Column { name: "size", width: 76.0, right: true },
-    Column { name: "change", width: 104.0, right: false },
-    Column { name: "at A", width: 180.0, right: false },
-    Column { name: "at B", width: 180.0, right: false },
-    Column { name: "certainty", width: 80.0, right: false },
+    Column { name: "frames", width: 134.0, right: false },
+    Column { name: "size", width: 66.0, right: true },
+    Column { name: "change", width: 96.0, right: false },
+    Column { name: "at A", width: 152.0, right: false },
+    Column { name: "at B", width: 152.0, right: false },
+    Column { name: "certainty", width: 72.0, right: false },
     Column { name: "by", width: 130.0, right: false },
     Column { name: "last event", width: 0.0, right: false },
 ];
@@ -143,7 +143,8 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         sorting: Some(state.sorting),
     };
     let held = |h: Option<mmuscope_analysis::between::Held>| match h {
-        Some(h) if h.level == 0 => h.shade.name().to_owned(),
+        // An empty entry is of no page size.
+        Some(h) if h.level == 0 || h.shade == mmuscope_replay::Shade::Nonpresent => h.shade.name().to_owned(),
         Some(h) => format!("{}, {}", h.shade.name(), fmt::level(h.level)),
         None => "unknown".to_owned(),
     };

@@ -86,13 +86,13 @@ impl State {
 
 const FAULTS: usize = 2;
 const COLUMNS: [Column; 8] = [
-    Column { name: "frames", width: 190.0, right: false },
-    Column { name: "usually", width: 170.0, right: false },
-    Column { name: "faults", width: 80.0, right: true },
-    Column { name: "in a row", width: 80.0, right: true },
-    Column { name: "zaps", width: 80.0, right: true },
-    Column { name: "MMIO accesses", width: 110.0, right: true },
-    Column { name: "first", width: 130.0, right: true },
+    Column { name: "frames", width: 146.0, right: false },
+    Column { name: "usually", width: 130.0, right: false },
+    Column { name: "faults", width: 66.0, right: true },
+    Column { name: "in a row", width: 66.0, right: true },
+    Column { name: "zaps", width: 60.0, right: true },
+    Column { name: "MMIO accesses", width: 104.0, right: true },
+    Column { name: "first", width: 116.0, right: true },
     Column { name: "last", width: 0.0, right: true },
 ];
 
