@@ -19,6 +19,7 @@ mod doc;
 mod fmt;
 mod follow;
 mod goto;
+mod keys;
 mod load;
 mod panels;
 mod picture;

@@ -9,7 +9,7 @@ use mmuscope_analysis::visual::ColourBy;
 use super::pictures::PictureFor;
 use super::{Page, Viewer};
 use crate::capture::{self, Capture};
-use crate::command::{self, Command};
+use crate::command::Command;
 use crate::doc::Doc;
 use crate::fmt;
 use crate::follow::{self, Following};
@@ -42,10 +42,10 @@ impl Viewer {
                                 | egui::Key::ArrowLeft | egui::Key::ArrowRight | egui::Key::Backspace | egui::Key::Delete))
                 });
                 i.events = mine;
-                pressed = command::pressed(i);
+                pressed = crate::keys::pressed(i);
                 i.events.extend(theirs);
             } else {
-                pressed = command::pressed(i);
+                pressed = crate::keys::pressed(i);
             }
             i.events.extend(theirs);
         });

@@ -87,7 +87,7 @@ fn head(ui: &mut Ui, cx: &mut Cx<'_>, gfn: u64, found: Option<&(Entry, Span)>) {
             (found.is_some_and(|(_, s)| s.spte.is_some()), "Copy SPTE", Command::CopyValue),
         ] {
             let spec = command.spec();
-            let tip = format!("{} ({})", spec.help, crate::command::keys_text(spec));
+            let tip = format!("{} ({})", spec.help, crate::keys::keys_text(spec));
             if ui.add_enabled(there, egui::Button::new(name)).on_hover_text(tip).clicked() {
                 cx.out.push(command);
             }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use egui::{Key, RichText, ScrollArea, Ui, vec2};
 
 use super::{chooser, decode, save};
-use crate::command::{Command, Group, MOUSE, TABLE, keys_text};
+use crate::command::{Command, Group, MOUSE, TABLE};
+use crate::keys::keys_text;
 use crate::theme::Tokens;
 
 /// The dialog that is open; there is at most one.

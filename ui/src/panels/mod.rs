@@ -20,6 +20,7 @@ pub(crate) mod status;
 pub(crate) mod tables;
 pub(crate) mod timeline;
 pub(crate) mod topbar;
+pub(crate) mod tree;
 
 use crate::capture::Capture;
 use crate::command::Command;

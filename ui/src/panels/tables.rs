@@ -16,17 +16,19 @@ pub(crate) enum Tab {
     Findings,
     Story,
     Spans,
+    Tree,
     Between,
     Layout,
     Recording,
 }
 
 impl Tab {
-    pub(crate) const ALL: [(Self, Command); 7] = [
+    pub(crate) const ALL: [(Self, Command); 8] = [
         (Self::Events, Command::TabEvents),
         (Self::Findings, Command::TabFindings),
         (Self::Story, Command::TabStory),
         (Self::Spans, Command::TabChanges),
+        (Self::Tree, Command::TabTree),
         (Self::Between, Command::TabBetween),
         (Self::Layout, Command::TabLayout),
         (Self::Recording, Command::TabRecording),
@@ -39,6 +41,7 @@ impl Tab {
             Self::Findings => "findings",
             Self::Story => "life",
             Self::Spans => "spans",
+            Self::Tree => "tree",
             Self::Between => "a-to-b",
             Self::Layout => "layout",
             Self::Recording => "recording",
@@ -68,6 +71,8 @@ pub(crate) struct Tables {
     pub(crate) hot: super::hot::State,
     /// State of the difference of two moments.
     pub(crate) between: super::between::State,
+    /// State of the page tables of the selected frame.
+    pub(crate) tree: super::tree::State,
     /// State of the story of the page.
     pub(crate) story: super::page::Cached,
     /// Scroll position of the spans of the page.
@@ -83,6 +88,7 @@ impl Tables {
             findings: super::findings::State::default(),
             hot: super::hot::State::new(ctx, inline),
             between: super::between::State::new(ctx, inline),
+            tree: super::tree::State::default(),
             story: super::page::Cached::default(),
             spans: Scroll::default(),
         }
@@ -101,7 +107,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     ui.horizontal(|ui| {
         for (tab, command) in Tab::ALL {
             let spec = command.spec();
-            let tip = format!("{} ({})", spec.help, crate::command::keys_text(spec));
+            let tip = format!("{} ({})", spec.help, crate::keys::keys_text(spec));
             if ui.selectable_label(cx.doc.tables.tab == tab, spec.name).on_hover_text(tip).clicked() {
                 cx.doc.tables.tab = tab;
             }
@@ -120,6 +126,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     match cx.doc.tables.tab {
         Tab::Events => contained.show(ui, "Events", |ui| super::events::show(ui, cx)),
         Tab::Findings => contained.show(ui, "Findings", |ui| super::findings::show(ui, cx)),
+        Tab::Tree => contained.show(ui, "Page tables", |ui| super::tree::show(ui, cx)),
         Tab::Between => contained.show(ui, "A to B", |ui| super::between::show(ui, cx)),
         Tab::Story => contained.show(ui, "Life of the page", |ui| super::page::story(ui, cx)),
         Tab::Spans => contained.show(ui, "Spans of the page", |ui| super::page::spans(ui, cx)),

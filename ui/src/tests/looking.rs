@@ -399,3 +399,36 @@ fn the_map_can_be_coloured_by_more_than_the_state() {
     h.run_ok();
     assert!(labels(&h, "Colour by: state") && labels(&h, "access-tracked"));
 }
+
+#[test]
+fn the_page_tables_of_a_frame_are_shown_from_the_root_to_the_leaf() {
+    let mut h = open(small(), ThemeChoice::Dark);
+    h.key_press_modifiers(Modifiers::ALT, Key::Num8);
+    h.run_ok();
+    assert!(labels(&h, "to see the page tables that lead to it"));
+    select(&mut h, 0x101, 350_000);
+    // Four levels: three tables, and the page; each value is one of the events.
+    for value in ["0x0000000003a01827", "0x0000000003a02827", "0x0000000003a03827", "0x00000000036d7e67"] {
+        assert!(h.get_all_by_label_contains(value).count() >= 1, "{value}");
+    }
+    assert!(
+        labels(&h, "Table of level 1: 512 entries, 512 known")
+            || labels(&h, "Table of level 1: 512 entries, 2 known")
+    );
+    // The neighbour is index 0x100 of the same table: a click on its cell selects it.
+    let grid = h.get_by_label_contains("Table of level 1").rect();
+    let cell = grid.width() / 64.0;
+    let at = grid.min
+        + egui::vec2(cell * (0x100 % 64) as f32 + cell / 2.0, cell * (0x100 / 64) as f32 + cell / 2.0);
+    h.hover_at(at);
+    h.run_ok();
+    assert!(labels(&h, "entry 256, frames 0x100"));
+    click(&mut h, at);
+    assert_eq!(doc(&mut h).selection.map(|s| s.gfn), Some(0x100));
+    // At cursor B the page is zapped.
+    doc(&mut h).cursors = [Some(350_000.0), Some(950_000.0)];
+    h.run_ok();
+    assert!(labels(&h, "at A") && labels(&h, "at B"));
+    assert!(h.get_all_by_label_contains("0x0000000000000000").count() >= 1);
+    h.check_accessibility();
+}
