@@ -182,7 +182,8 @@ fn held(ui: &mut Ui, cx: &mut Cx<'_>, step: &Step, span: Option<&Span>, now: Opt
             let time = if span.covers(time) { time } else { span.start };
             cx.doc.select_at(cx.cap, gfn, time, Some(step.entry));
         }
-        if !decoded.is_empty() {
+        // Beside the values of other moments there is no room for it; it is in the tooltip.
+        if !decoded.is_empty() && step.at.len() == 1 {
             ui.label(RichText::new(decoded).size(11.5).color(t.muted));
         }
     });

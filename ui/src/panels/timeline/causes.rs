@@ -2,7 +2,7 @@
 //! frames in the map.
 
 use egui::{Align2, CursorIcon, Mesh, Rect, Sense, Shape, Stroke, Ui, pos2};
-use mmuscope_analysis::findings::Cause;
+use mmuscope_analysis::findings::{Cause, CauseKind};
 
 use super::{Axis, Cx, gutter_text};
 use crate::fmt;
@@ -141,9 +141,11 @@ fn tip(response: &egui::Response, cx: &Cx<'_>, c: &Cause, others: usize) {
         ui.set_max_width(440.0);
         ui.label(egui::RichText::new(c.kind().name()).strong());
         ui.label(match c.end {
-            Some(e) if e > c.start => {
+            // The end of an invalidation is not traced: it is the thread's next event at the latest.
+            Some(e) if e > c.start && c.kind() == CauseKind::Notifier => {
                 format!("from {when}, over after {} at the latest", fmt::time((e - c.start) as f64))
             }
+            Some(e) if e > c.start => format!("from {when} for {}", fmt::time((e - c.start) as f64)),
             Some(_) => format!("at {when}"),
             None => format!("from {when}; no later event of the thread shows when it was over"),
         });
