@@ -26,7 +26,6 @@ use crate::panels::{Cx, details, dialogs, legend, live, start, status, tables, t
 use crate::session::Session;
 use crate::theme::{self, Tokens};
 use crate::{Input, Place, ThemeChoice, ViewError, ViewOptions};
-pub(crate) use commands::quoted_paths;
 use pictures::{PictureFor, Taken};
 
 /// Size in points of the window of a screenshot.

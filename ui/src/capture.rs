@@ -79,6 +79,12 @@ impl Explained {
     }
 }
 
+/// A text as one word of a shell.
+pub(crate) fn quote(s: &str) -> String {
+    let plain = s.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c));
+    if plain && !s.is_empty() { s.to_owned() } else { format!("'{}'", s.replace('\'', r"'\''")) }
+}
+
 /// Locks a capture to read it while another thread may append to it. A panic in that thread leaves the capture readable.
 pub(crate) fn read(capture: &Arc<RwLock<Capture>>) -> RwLockReadGuard<'_, Capture> {
     capture.read().unwrap_or_else(PoisonError::into_inner)
@@ -109,6 +115,16 @@ impl Capture {
     pub(crate) fn full_time(&self) -> Range {
         let (a, b) = self.timeline.range();
         Range::new(0.0, (b.saturating_sub(a) as f64 + 1.0).max(crate::view::MIN_TIME))
+    }
+
+    /// The files of the trace as words of a shell; `-` is standard input.
+    pub(crate) fn shell_words(&self) -> String {
+        let word = |path: &PathBuf| {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            quote(&path.display().to_string())
+        };
+        let all: Vec<String> = self.paths.iter().map(word).collect();
+        if all.is_empty() { "-".to_owned() } else { all.join(" ") }
     }
 
     /// A short name of the trace, for the title of the window.

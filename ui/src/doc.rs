@@ -8,10 +8,9 @@ use mmuscope_replay::{EntryId, EventIx, VmId};
 use crate::capture::Capture;
 use crate::follow::Live;
 use crate::panels::tables::Tables;
-use crate::panels::timeline::causes::Band;
 use crate::picture::Pictures;
 use crate::probe::Probe;
-use crate::survey::Surveys;
+use crate::survey::{Band, Surveys};
 use crate::view::{History, MIN_ROWS, MIN_TIME, Range, Selection};
 
 /// The address space that is shown, and the part of it.

@@ -8,6 +8,7 @@ use mmuscope_analysis::findings::{Cause, CauseKind, Finding, survey};
 use mmuscope_replay::VmId;
 
 use crate::capture::{self, Capture};
+use crate::view::Range;
 use crate::worker::Worker;
 
 /// A trace that grows is looked at again after this time at the earliest: a survey goes through all of it.
@@ -34,6 +35,15 @@ pub(crate) struct Surveyed {
     /// The causes, in the order of their beginnings.
     pub(crate) causes: Vec<Cause>,
     rows: HashMap<VmId, Vec<CauseRow>>,
+}
+
+/// The stretch of time and the frames of the cause under the pointer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Band {
+    /// First and last time, in nanoseconds since the first event.
+    pub(crate) time: Range,
+    /// First and last guest frame, where they are known.
+    pub(crate) gfns: Option<(u64, u64)>,
 }
 
 /// When a cause was over, as far as it is known.

@@ -507,24 +507,24 @@ vm 1 t1 t9
 ";
 
     #[test]
-    fn each_kind_of_change_is_told_with_its_cause() {
+    fn each_kind_of_change_has_its_cause() {
         let trace = fixture::trace(TEXT).expect("lines of the language");
         let t = replay(&trace, &ReplayOptions::default());
         let causes = survey(&trace, &t).causes;
         let moments = Moments { vm: VmId(0), as_id: 0, from: t.range().0 + 50_000, to: t.range().1 };
         let b = between(&trace, &t, &causes, &moments);
-        let told: Vec<_> = b.rows.iter().map(|r| (r.gfn_start, r.gfn_end, r.kind, r.by)).collect();
+        let rows: Vec<_> = b.rows.iter().map(|r| (r.gfn_start, r.gfn_end, r.kind, r.by)).collect();
         let notifier = By::Cause(CauseKind::Notifier);
-        assert!(told.contains(&(4, 5, ChangeKind::Protected, By::Event)), "{told:?}");
-        assert!(told.contains(&(5, 6, ChangeKind::Zapped, notifier)), "{told:?}");
-        assert!(told.contains(&(6, 7, ChangeKind::Moved, By::Fault("read"))), "{told:?}");
-        assert!(told.contains(&(7, 8, ChangeKind::Mapped, By::Fault("write"))), "{told:?}");
+        assert!(rows.contains(&(4, 5, ChangeKind::Protected, By::Event)), "{rows:?}");
+        assert!(rows.contains(&(5, 6, ChangeKind::Zapped, notifier)), "{rows:?}");
+        assert!(rows.contains(&(6, 7, ChangeKind::Moved, By::Fault("read"))), "{rows:?}");
+        assert!(rows.contains(&(7, 8, ChangeKind::Mapped, By::Fault("write"))), "{rows:?}");
         // Zapped, and mapped again as it was: no difference, but a zap.
-        assert!(!told.iter().any(|r| r.0 <= 8 && 8 < r.1), "{told:?}");
+        assert!(!rows.iter().any(|r| r.0 <= 8 && 8 < r.1), "{rows:?}");
         // The split entry points to a table, which is no zap.
         assert_eq!((b.faults, b.zaps), (3, 3));
-        let split: Vec<_> = told.iter().filter(|r| r.2 == ChangeKind::Split).collect();
-        assert_eq!(split.iter().map(|r| r.0).min(), Some(0x400), "{told:?}");
+        let split: Vec<_> = rows.iter().filter(|r| r.2 == ChangeKind::Split).collect();
+        assert_eq!(split.iter().map(|r| r.0).min(), Some(0x400), "{rows:?}");
         let csv = b.csv(&moments);
         assert_eq!(csv.lines().count(), b.rows.len() + 1);
         assert!(

@@ -321,25 +321,9 @@ fn look_command(cap: &Capture, doc: &mut Doc, command: Command) {
     }
 }
 
-/// A text as one word of a shell.
-fn quote(s: &str) -> String {
-    let plain = s.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c));
-    if plain && !s.is_empty() { s.to_owned() } else { format!("'{}'", s.replace('\'', r"'\''")) }
-}
-
-/// The files of a trace as words of a shell; `-` is standard input.
-pub(crate) fn quoted_paths(cap: &Capture) -> String {
-    let word = |path: &std::path::PathBuf| {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        quote(&path.display().to_string())
-    };
-    let all: Vec<String> = cap.paths.iter().map(word).collect();
-    if all.is_empty() { "-".to_owned() } else { all.join(" ") }
-}
-
 /// The command line that opens this view again. Writing to a string cannot fail.
 fn link(cap: &Capture, doc: &Doc) -> String {
-    let mut out = format!("mmuscope view {}", quoted_paths(cap));
+    let mut out = format!("mmuscope view {}", cap.shell_words());
     let view = doc.view;
     let whole = (cap.full_time(), cap.full_rows(view.vm, view.as_id));
     let first = cap.spaces().first().map(|s| (s.vm, s.as_id));
@@ -375,7 +359,7 @@ fn link(cap: &Capture, doc: &Doc) -> String {
     }
     if !doc.tables.events.filter().is_empty() {
         out.push_str(" --where ");
-        out.push_str(&quote(doc.tables.events.filter()));
+        out.push_str(&capture::quote(doc.tables.events.filter()));
     }
     if doc.tables.tab != tables::Tab::default() {
         let _ = write!(out, " --tab {}", doc.tables.tab.word());

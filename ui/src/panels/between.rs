@@ -6,7 +6,7 @@ use egui::{Rect, RichText, Ui};
 use mmuscope_analysis::between::{Between, By, ChangeKind, Changed, Moments, between, shade};
 
 use super::Cx;
-use super::findings::{There, go};
+use super::there::{There, go};
 use crate::capture::{self, Capture};
 use crate::command::Command;
 use crate::fmt;
@@ -298,16 +298,12 @@ fn color(t: &crate::theme::Tokens, kind: ChangeKind) -> egui::Color32 {
     }
 }
 
-/// Draws the ranges that differ on the map, between the cursors, while the tab is open.
+/// Draws the ranges that differ on the map, between the cursors.
 pub(crate) fn on_map(ui: &Ui, cx: &Cx<'_>, map: Rect, x: impl Fn(f64) -> f32, y: impl Fn(f64) -> f32) {
     let state = &cx.doc.tables.between;
     let Some((moments, found)) = &state.done else { return };
     let here = (moments.vm, moments.as_id) == (cx.doc.view.vm, cx.doc.view.as_id);
-    if !cx.doc.shown.tables
-        || cx.doc.tables.tab != super::tables::Tab::Between
-        || !here
-        || cx.doc.cursors.contains(&None)
-    {
+    if !here || cx.doc.cursors.contains(&None) {
         return;
     }
     let (a, b) = (x(cx.cap.rel(moments.from)), x(cx.cap.rel(moments.to)));

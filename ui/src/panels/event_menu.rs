@@ -51,7 +51,7 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, ix: EventIx, column: usize) {
         choice = Some(Choice::Copied);
     }
     if ui.button("Copy command").on_hover_text("Copy the command line that prints this event").clicked() {
-        let files = crate::app::quoted_paths(cx.cap);
+        let files = cx.cap.shell_words();
         ui.ctx().copy_text(format!("mmuscope events {files} --where 'event_id == {ix}'"));
         choice = Some(Choice::Copied);
     }

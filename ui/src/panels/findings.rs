@@ -5,9 +5,9 @@ use mmuscope_analysis::findings::{Finding, Severity};
 use mmuscope_replay::VmId;
 
 use super::Cx;
+use super::there::{There, go};
 use crate::fmt;
 use crate::theme::Tokens;
-use crate::view::Range;
 use crate::widgets::rows::{Column, Scroll, Sorting, Table, Text, table};
 
 /// State of the tab.
@@ -19,48 +19,6 @@ pub(crate) struct State {
     selected: Option<usize>,
     sorting: Option<Sorting>,
     scroll: Scroll,
-}
-
-/// A moment and place that a row of a table names.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct There {
-    pub(super) vm: Option<VmId>,
-    pub(super) as_id: u8,
-    /// First and last frame.
-    pub(super) gfns: Option<(u64, u64)>,
-    /// First and last time, on the trace's clock.
-    pub(super) time: (u64, u64),
-    pub(super) event: Option<u32>,
-}
-
-/// Shows a place: its time is zoomed to, its frame and event are selected.
-pub(super) fn go(cx: &mut Cx<'_>, there: &There) {
-    cx.doc.leave();
-    if let Some(vm) = there.vm {
-        cx.doc.enter_space(cx.cap, vm, there.as_id);
-    }
-    let (a, b) = (cx.cap.rel(there.time.0), cx.cap.rel(there.time.1));
-    if let Some(ix) = there.event {
-        cx.doc.select_event(cx.cap, ix);
-    }
-    if let Some((gfn, last)) = there.gfns {
-        let event = cx.doc.selection.and_then(|s| s.event).filter(|_| there.event.is_some());
-        cx.doc.select_at(cx.cap, gfn, there.time.0, None);
-        if let (Some(s), Some(ix)) = (&mut cx.doc.selection, event) {
-            s.event = Some(ix);
-            cx.doc.tables.show_event(ix);
-        }
-        let (vm, as_id) = (cx.doc.view.vm, cx.doc.view.as_id);
-        if let Some(rows) = cx.cap.rows_of(vm, as_id, gfn, last.saturating_add(1)) {
-            let around = rows.padded(1.0);
-            let half = (around.span() / 2.0).max(16.0);
-            let rows = Range::new(around.centre() - half, around.centre() + half);
-            cx.doc.show(cx.cap, cx.doc.view.time, rows);
-        }
-    }
-    // A moment is shown with what was around it; a stretch, as a whole.
-    let time = if b > a { Range::new(a, b).padded(0.1) } else { cx.doc.view.time.reveal(a) };
-    cx.doc.show(cx.cap, time, cx.doc.view.rows);
 }
 
 /// Draws the tab.

@@ -7,7 +7,7 @@ use mmuscope_analysis::hot::{HotPage, HotQuery, hot_pages};
 use mmuscope_analysis::places::usually_in;
 
 use super::Cx;
-use super::findings::{There, go};
+use super::there::{There, go};
 use crate::capture::{self, Capture};
 use crate::fmt;
 use crate::widgets::rows::{Column, Scroll, Sorting, Table, Text, table};

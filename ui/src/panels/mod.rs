@@ -18,6 +18,7 @@ pub(crate) mod save;
 pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod tables;
+pub(crate) mod there;
 pub(crate) mod timeline;
 pub(crate) mod topbar;
 pub(crate) mod tree;

@@ -37,7 +37,7 @@ fn update(cx: &mut Cx<'_>) -> Option<u64> {
     Some(s.gfn)
 }
 
-/// Who did what at an event, as the life of the selected page tells it.
+/// Who did what at an event, as the life of the selected page has it.
 pub(super) fn line_of(cx: &mut Cx<'_>, ix: u32) -> Option<(String, String)> {
     update(cx)?;
     let story = cx.doc.tables.story.story.as_ref()?;

@@ -6,8 +6,8 @@ use mmuscope_analysis::findings::{Cause, CauseKind};
 
 use super::{Axis, Cx, gutter_text};
 use crate::fmt;
-use crate::panels::findings::{There, go};
-use crate::survey::{CauseRow, Surveyed, acted_until, end_of};
+use crate::panels::there::{There, go};
+use crate::survey::{Band, CauseRow, Surveyed, acted_until, end_of};
 use crate::theme::small;
 use crate::view::Range;
 
@@ -15,15 +15,6 @@ use crate::view::Range;
 pub(super) const HEIGHT: f32 = 13.0;
 /// How far from a cause the pointer may be, in points.
 const NEAR: f32 = 3.0;
-
-/// The stretch of time and the frames of the cause under the pointer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Band {
-    /// First and last time, in nanoseconds since the first event.
-    pub(crate) time: Range,
-    /// First and last guest frame, where they are known.
-    pub(crate) gfns: Option<(u64, u64)>,
-}
 
 /// Draws the rows.
 pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rects: &[Rect], axis: &Axis) {

@@ -1,7 +1,7 @@
 //! The middle of the window: overview, phases, ruler, map, states over time and fault rows, all on one time axis.
 
 mod area;
-pub(crate) mod causes;
+mod causes;
 mod lanes;
 mod map;
 pub(crate) mod nav;
@@ -128,7 +128,9 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     let all = Rect::from_min_max(pos2(axis.x0, top), pos2(axis.x1, bottom));
     causes::band(ui, cx, all, r.map, &axis);
     let rows = cx.doc.view.rows;
-    super::between::on_map(ui, cx, r.map, |t| axis.x(t), |row| map::y_of(r.map, rows, row));
+    if cx.doc.shown.tables && cx.doc.tables.tab == super::tables::Tab::Between {
+        super::between::on_map(ui, cx, r.map, |t| axis.x(t), |row| map::y_of(r.map, rows, row));
+    }
     strips::over_all(ui, cx, all.with_min_y(r.ruler.top()), &axis);
 }
 
