@@ -19,11 +19,13 @@ use crate::doc::Doc;
 use crate::fmt;
 use crate::follow::Following;
 use crate::load::{Job, Loading, Source};
-use crate::panels::dialogs::{Chooser, Dialog, Outcome};
+use crate::panels::chooser::Chooser;
+use crate::panels::decode::Decode;
+use crate::panels::dialogs::{Dialog, Outcome};
 use crate::panels::{Cx, details, dialogs, legend, live, start, status, tables, timeline, topbar};
 use crate::session::Session;
 use crate::theme::{self, Tokens};
-use crate::{Input, ThemeChoice, ViewError, ViewOptions};
+use crate::{Input, Place, ThemeChoice, ViewError, ViewOptions};
 use pictures::{PictureFor, Taken};
 
 /// Size in points of the window of a screenshot.
@@ -31,6 +33,8 @@ const PICTURE: [f32; 2] = [1600.0, 1000.0];
 /// Path at which a screenshot looks for the state of earlier windows: nothing can exist below a file. Otherwise eframe would take size,
 /// place and panels from the user's data folder, and a screenshot must not depend on earlier windows.
 const NO_STATE: &str = "/dev/null/mmuscope";
+/// The example that is built in: a Linux guest that boots (samples/linux-boot).
+const DEMO: &[u8] = include_bytes!("../../samples/linux-boot/trace.dat");
 /// How long a message is shown.
 const TOAST: Duration = Duration::from_secs(5);
 
@@ -51,12 +55,18 @@ pub(crate) struct Viewer {
     arrived: Option<Box<Capture>>,
     options: ViewOptions,
     session: Session,
+    /// State of the page without a trace.
+    start: start::Start,
+    /// The folder of the built-in example, once it was opened.
+    demo: Option<PathBuf>,
     dialog: Option<Dialog>,
     goto_box: topbar::GoTo,
     contained: Contained,
     toast: Option<(Instant, String, bool)>,
     job: Option<Job>,
     picture: Option<(PictureFor, Taken)>,
+    /// A picture to take after some more frames, and its file.
+    picture_soon: Option<(u8, PathBuf)>,
     /// Number of frames since everything was drawn, while a screenshot is wanted.
     steady: u32,
     begun: Instant,
@@ -147,12 +157,15 @@ impl Viewer {
             reading: None,
             arrived: None,
             session,
+            start: start::Start::default(),
+            demo: None,
             dialog: None,
             goto_box: topbar::GoTo::default(),
             contained: Contained::default(),
             toast: None,
             job: None,
             picture: None,
+            picture_soon: None,
             steady: 0,
             begun: Instant::now(),
             outcome: Arc::new(Mutex::new(Ok(()))),
@@ -184,11 +197,27 @@ impl Viewer {
         let ctx = ctx.clone();
         // A place on the command line, and a screenshot, refer to the whole trace.
         let o = &self.options;
-        let glimpses = o.screenshot.is_none() && o.at.is_none() && o.gfn.is_none();
+        let glimpses =
+            o.screenshot.is_none() && o.at.is_none() && o.gfn.is_none() && o.place == Place::default();
         self.page = match Loading::start(job, glimpses, move || ctx.request_repaint()) {
             Ok(loading) => Page::Loading(Box::new(loading)),
             Err(e) => Page::Welcome { error: Some(e) },
         };
+    }
+
+    /// Opens the example that is built in. Readers want a file, so that it is put into a folder of its own until the window is closed.
+    fn open_demo(&mut self, ctx: &Context) {
+        let folder = std::env::temp_dir().join(format!("mmuscope-demo-{}", std::process::id()));
+        let file = folder.join("linux-boot.trace.dat");
+        // A folder that exists already may be somebody else's.
+        let made = if self.demo.is_some() { Ok(()) } else { std::fs::create_dir(&folder) };
+        match made.and_then(|()| std::fs::write(&file, DEMO)) {
+            Ok(()) => {
+                self.demo = Some(folder);
+                self.open_files(ctx, vec![file]);
+            }
+            Err(e) => self.toast(format!("{}: cannot write the example there: {e}", folder.display()), true),
+        }
     }
 
     /// Shows the progress of a load and waits for it.
@@ -261,6 +290,10 @@ impl Viewer {
                     out.push(command);
                 }
                 Outcome::Open(path) => self.open_files(&ctx, vec![path]),
+                Outcome::Save(what, path) => {
+                    self.dialog = None;
+                    self.save(what, path);
+                }
             }
         }
         for command in out {
@@ -303,9 +336,22 @@ impl Viewer {
                 }
             }
             Page::Welcome { error } => {
-                match start::welcome(ui, tokens, error.as_deref(), &self.session.recent) {
+                let doctor = self.options.doctor.is_some();
+                match start::welcome(
+                    ui,
+                    tokens,
+                    &mut self.start,
+                    error.as_deref(),
+                    (&self.session.recent, doctor),
+                ) {
                     Some(start::Choice::Browse) => self.browse(),
                     Some(start::Choice::Open(path)) => self.open_files(&ctx, vec![path]),
+                    Some(start::Choice::Demo) => self.open_demo(&ctx),
+                    Some(start::Choice::Decode) => {
+                        let text = std::mem::take(&mut self.start.text);
+                        self.dialog = Some(Dialog::Decode(Box::new(Decode::new(text, None))));
+                    }
+                    Some(start::Choice::Doctor) => self.start.doctor = self.options.doctor.map(|f| f()),
                     None => {}
                 }
             }
@@ -332,6 +378,9 @@ impl Viewer {
         let cap = capture::read(&shared);
         let cap: &Capture = &cap;
         let mut cx = Cx { cap, doc, tokens, out };
+        if cx.doc.reading.is_none() {
+            cx.doc.survey.want(ui.ctx(), cap, &shared);
+        }
         Panel::top("menu").show(ui, |ui| {
             egui::MenuBar::new().ui(ui, |ui| {
                 topbar::menus(ui, true, cx.out);
@@ -364,7 +413,7 @@ impl Viewer {
                 });
         }
         if cx.doc.shown.legend && room.legend {
-            Panel::bottom("legend").show_separator_line(false).show(ui, |ui| legend::show(ui, tokens));
+            Panel::bottom("legend").show_separator_line(false).show(ui, |ui| legend::show(ui, &mut cx));
         }
         CentralPanel::default().show(ui, |ui| timeline::show(ui, &mut cx, contained));
     }
@@ -409,6 +458,15 @@ impl Viewer {
         match &mut self.page {
             Page::Open(doc) => Some(doc),
             _ => None,
+        }
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.demo {
+            // What cannot be removed is left to the system, which clears its temporary folder.
+            std::fs::remove_dir_all(folder).ok();
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mmuscope_replay::{
     Attribution, AxisSegment, Entry, EntryId, EventIx, Shade, Span, State, StateFilter, Timeline, VmId,
 };
+use mmuscope_spte::Resolved;
 use mmuscope_trace::{Event, Trace};
 
 use crate::view::Range;
@@ -51,6 +52,39 @@ pub(crate) struct Explained {
     pub(crate) notes: Vec<String>,
 }
 
+impl Explained {
+    /// Explains a value under a layout.
+    pub(crate) fn of(resolved: &Resolved, raw: u64, level: u8) -> Self {
+        let e = mmuscope_spte::explain(resolved, raw, level);
+        let fields = e
+            .fields
+            .iter()
+            .map(|f| FieldRow {
+                mask: f.run.mask(),
+                name: f.run.kind.name().to_owned(),
+                value: f.value.clone(),
+                meaning: f.meaning.clone(),
+                bad: f.odd,
+            })
+            .collect();
+        let layout_notes = mmuscope_spte::explain::NoteKind::Layout;
+        Self {
+            layout: resolved.layout.id().to_owned(),
+            headline: e.headline,
+            fields,
+            effects: e.effects.into_iter().map(|f| (f.access, f.allowed, f.text)).collect(),
+            // Notes on the layout as a whole are shown in the Layout tab.
+            notes: e.notes.into_iter().filter(|n| n.kind != layout_notes).map(|n| n.text).collect(),
+        }
+    }
+}
+
+/// A text as one word of a shell.
+pub(crate) fn quote(s: &str) -> String {
+    let plain = s.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c));
+    if plain && !s.is_empty() { s.to_owned() } else { format!("'{}'", s.replace('\'', r"'\''")) }
+}
+
 /// Locks a capture to read it while another thread may append to it. A panic in that thread leaves the capture readable.
 pub(crate) fn read(capture: &Arc<RwLock<Capture>>) -> RwLockReadGuard<'_, Capture> {
     capture.read().unwrap_or_else(PoisonError::into_inner)
@@ -81,6 +115,16 @@ impl Capture {
     pub(crate) fn full_time(&self) -> Range {
         let (a, b) = self.timeline.range();
         Range::new(0.0, (b.saturating_sub(a) as f64 + 1.0).max(crate::view::MIN_TIME))
+    }
+
+    /// The files of the trace as words of a shell; `-` is standard input.
+    pub(crate) fn shell_words(&self) -> String {
+        let word = |path: &PathBuf| {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            quote(&path.display().to_string())
+        };
+        let all: Vec<String> = self.paths.iter().map(word).collect();
+        if all.is_empty() { "-".to_owned() } else { all.join(" ") }
     }
 
     /// A short name of the trace, for the title of the window.
@@ -160,28 +204,7 @@ impl Capture {
 
     /// Explains the value `raw` of an entry, field by field.
     pub(crate) fn explain(&self, entry: &Entry, raw: u64) -> Explained {
-        let info = self.timeline.layout(entry.vm);
-        let e = mmuscope_spte::explain(&info.resolved, raw, entry.level);
-        let fields = e
-            .fields
-            .iter()
-            .map(|f| FieldRow {
-                mask: f.run.mask(),
-                name: f.run.kind.name().to_owned(),
-                value: f.value.clone(),
-                meaning: f.meaning.clone(),
-                bad: f.odd,
-            })
-            .collect();
-        let layout_notes = mmuscope_spte::explain::NoteKind::Layout;
-        Explained {
-            layout: info.layout.id().to_owned(),
-            headline: e.headline,
-            fields,
-            effects: e.effects.into_iter().map(|f| (f.access, f.allowed, f.text)).collect(),
-            // Notes on the layout as a whole are shown in the Layout tab.
-            notes: e.notes.into_iter().filter(|n| n.kind != layout_notes).map(|n| n.text).collect(),
-        }
+        Explained::of(&self.timeline.layout(entry.vm).resolved, raw, entry.level)
     }
 
     /// What the entries that cover some frames (the first, and one past the last) held at a time, as `mmuscope state` lists them.

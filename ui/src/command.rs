@@ -7,8 +7,10 @@ use egui::{Key, KeyboardShortcut, Modifiers};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Command {
     Open,
+    Decode,
     Reload,
     SavePicture,
+    SaveChanges,
     CopyImage,
     CopyLink,
     CopyValue,
@@ -31,6 +33,8 @@ pub(crate) enum Command {
     PrevPhase,
     GoTo,
     Filter,
+    FindNext,
+    FindPrev,
     Deselect,
     CursorA,
     CursorB,
@@ -48,11 +52,16 @@ pub(crate) enum Command {
     ToggleArea,
     ToggleFaults,
     ToggleLegend,
+    ToggleCauses,
     TabEvents,
+    TabFindings,
+    TabBetween,
+    TabTree,
     TabStory,
     TabChanges,
     TabLayout,
     TabRecording,
+    NextColour,
     ThemeSystem,
     ThemeDark,
     ThemeLight,
@@ -141,13 +150,27 @@ const fn always(spec: Spec) -> Spec {
 /// All commands. The map itself handles movement keys, because they are held down; they are listed here so that the help shows them.
 pub(crate) const TABLE: &[Spec] = &[
     always(row(Command::Open, Group::File, "Open…", "Choose a trace to open", &[ctrl(Key::O)])),
+    always(row(
+        Command::Decode,
+        Group::File,
+        "Decode a value…",
+        "Explain an SPTE that you paste, or the selected one, bit by bit",
+        &[ctrl(Key::E)],
+    )),
     row(Command::Reload, Group::File, "Reload", "Read the same trace again", &[ctrl(Key::R)]),
     row(
         Command::SavePicture,
         Group::File,
         "Save picture…",
-        "Write the window as a PNG beside the trace",
+        "Write the window as a PNG to a file that you name",
         &[ctrl(Key::S)],
+    ),
+    row(
+        Command::SaveChanges,
+        Group::File,
+        "Save A to B…",
+        "Write what changed between the cursors as CSV to a file that you name",
+        &[],
     ),
     row(
         Command::CopyImage,
@@ -210,6 +233,13 @@ pub(crate) const TABLE: &[Spec] = &[
     row(Command::PanUp, Group::Look, "Higher frames", "Move to higher guest frames", &[key(Key::ArrowUp)]),
     row(Command::PanDown, Group::Look, "Lower frames", "Move to lower guest frames", &[key(Key::ArrowDown)]),
     row(
+        Command::NextColour,
+        Group::Look,
+        "Colour by…",
+        "Colour the map by state, page size, certainty, faults, zaps or age, one after the other",
+        &[key(Key::C)],
+    ),
+    row(
         Command::Back,
         Group::Go,
         "Back",
@@ -266,6 +296,20 @@ pub(crate) const TABLE: &[Spec] = &[
         "Filter events…",
         "Type an expression that selects the events of the table",
         &[key(Key::Slash), ctrl(Key::F)],
+    ),
+    row(
+        Command::FindNext,
+        Group::Go,
+        "Find next",
+        "Select the next event that passes the filter",
+        &[key(Key::F3)],
+    ),
+    row(
+        Command::FindPrev,
+        Group::Go,
+        "Find previous",
+        "Select the event before that passes the filter",
+        &[shift(Key::F3)],
     ),
     row(
         Command::Deselect,
@@ -343,8 +387,36 @@ pub(crate) const TABLE: &[Spec] = &[
         &[],
     ),
     row(Command::ToggleFaults, Group::Panels, "Fault rates", "Show or hide the rows of faults per vCPU", &[]),
+    row(
+        Command::ToggleCauses,
+        Group::Panels,
+        "Causes",
+        "Show or hide the rows of what changed many entries at once: invalidations, dirty logging, zap-alls",
+        &[],
+    ),
     row(Command::ToggleLegend, Group::Panels, "Legend", "Show or hide the legend", &[]),
     row(Command::TabEvents, Group::Panels, "Events table", "Show the events, one per row", &[alt(Key::Num1)]),
+    row(
+        Command::TabFindings,
+        Group::Panels,
+        "Findings",
+        "Show what stands out, and the busiest pages",
+        &[alt(Key::Num6)],
+    ),
+    row(
+        Command::TabBetween,
+        Group::Panels,
+        "A to B",
+        "Show what changed between the cursors",
+        &[alt(Key::Num7)],
+    ),
+    row(
+        Command::TabTree,
+        Group::Panels,
+        "Page tables",
+        "Show the entries from the root to the selected page, and all entries of each table",
+        &[alt(Key::Num8)],
+    ),
     row(
         Command::TabStory,
         Group::Panels,
@@ -437,116 +509,5 @@ impl Command {
             self,
             Self::ZoomIn | Self::ZoomOut | Self::PanLeft | Self::PanRight | Self::PanUp | Self::PanDown
         )
-    }
-}
-
-/// A shortcut as text: `Ctrl+Shift+P`.
-pub(crate) fn key_text(shortcut: KeyboardShortcut) -> String {
-    let m = shortcut.modifiers;
-    let mut out = String::new();
-    for (on, name) in [(m.command || m.ctrl, "Ctrl+"), (m.alt, "Alt+"), (m.shift, "Shift+")] {
-        if on {
-            out.push_str(name);
-        }
-    }
-    out.push_str(match shortcut.logical_key {
-        Key::ArrowLeft => "Left",
-        Key::ArrowRight => "Right",
-        Key::ArrowUp => "Up",
-        Key::ArrowDown => "Down",
-        Key::Escape => "Esc",
-        Key::Comma => ",",
-        Key::Period => ".",
-        Key::Slash => "/",
-        Key::Questionmark => "?",
-        Key::OpenBracket => "[",
-        Key::CloseBracket => "]",
-        Key::Plus => "+",
-        Key::Equals => "=",
-        Key::Minus => "-",
-        k => k.name(),
-    });
-    out
-}
-
-/// All shortcuts of a command as text, as menus show them.
-pub(crate) fn keys_text(spec: &Spec) -> String {
-    spec.keys.iter().copied().map(key_text).collect::<Vec<_>>().join("  ")
-}
-
-/// The commands whose keys were pressed in this frame. Their key events are removed from the input; movement is left to the map.
-pub(crate) fn pressed(input: &mut egui::InputState) -> Vec<Command> {
-    let mut found = Vec::new();
-    // Longer chords are looked for first, so that Ctrl+Shift+P is not taken for Ctrl+P.
-    let mut rows: Vec<(&Spec, &KeyboardShortcut)> = TABLE
-        .iter()
-        .filter(|s| !s.command.is_movement())
-        .flat_map(|s| s.keys.iter().map(move |k| (s, k)))
-        .collect();
-    rows.sort_by_key(|(_, k)| {
-        let m = k.modifiers;
-        std::cmp::Reverse(usize::from(m.command) + usize::from(m.shift) + usize::from(m.alt))
-    });
-    for (spec, shortcut) in rows {
-        if consume(input, *shortcut) {
-            found.push(spec.command);
-        }
-    }
-    found
-}
-
-fn consume(input: &mut egui::InputState, shortcut: KeyboardShortcut) -> bool {
-    // Punctuation needs Shift on some keyboards and not on others, so Shift is ignored for punctuation.
-    let sign = matches!(
-        shortcut.logical_key,
-        Key::Questionmark
-            | Key::Slash
-            | Key::Comma
-            | Key::Period
-            | Key::Plus
-            | Key::Equals
-            | Key::OpenBracket
-            | Key::CloseBracket
-    );
-    let want = shortcut.modifiers;
-    let mut hit = false;
-    input.events.retain(|e| {
-        let egui::Event::Key { key, pressed: true, modifiers, .. } = e else { return true };
-        let same = *key == shortcut.logical_key
-            && modifiers.alt == want.alt
-            && (modifiers.command || modifiers.ctrl) == want.command
-            && (sign || modifiers.shift == want.shift);
-        hit |= same;
-        !same
-    });
-    hit
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    #[test]
-    fn a_command_has_one_row_and_a_key_one_command() {
-        let mut commands = HashSet::new();
-        let mut keys = HashSet::new();
-        let mut names = HashSet::new();
-        for spec in TABLE {
-            assert!(commands.insert(spec.command), "{:?} twice", spec.command);
-            assert!(names.insert(spec.name), "{} twice", spec.name);
-            assert!(!spec.help.is_empty() && !spec.help.ends_with('.'), "{}", spec.name);
-            for k in spec.keys {
-                assert!(keys.insert(key_text(*k)), "{} twice", key_text(*k));
-            }
-        }
-        assert_eq!(Command::Help.spec().name, "Keys");
-        assert_eq!(Command::Quit.spec().command, Command::Quit);
-    }
-
-    #[test]
-    fn chords_are_written_as_people_do() {
-        assert_eq!(keys_text(Command::Palette.spec()), "Ctrl+P  Ctrl+Shift+P");
-        assert_eq!(keys_text(Command::Help.spec()), "?  F1");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, RwLock};
 
+use mmuscope_analysis::visual::ColourBy;
 use mmuscope_replay::{EntryId, EventIx, VmId};
 
 use crate::capture::Capture;
@@ -9,6 +10,7 @@ use crate::follow::Live;
 use crate::panels::tables::Tables;
 use crate::picture::Pictures;
 use crate::probe::Probe;
+use crate::survey::{Band, Surveys};
 use crate::view::{History, MIN_ROWS, MIN_TIME, Range, Selection};
 
 /// The address space that is shown, and the part of it.
@@ -48,13 +50,23 @@ pub(crate) struct Shown {
     pub(crate) area: bool,
     pub(crate) faults: bool,
     pub(crate) legend: bool,
+    /// The rows of causes over the map.
+    pub(crate) causes: bool,
     /// Whether the area over time shows bytes of memory instead of numbers of entries.
     pub(crate) memory: bool,
 }
 
 impl Default for Shown {
     fn default() -> Self {
-        Self { details: true, tables: true, area: true, faults: true, legend: true, memory: false }
+        Self {
+            details: true,
+            tables: true,
+            area: true,
+            faults: true,
+            legend: true,
+            causes: true,
+            memory: false,
+        }
     }
 }
 
@@ -80,6 +92,10 @@ pub(crate) struct Doc {
     pub(crate) rubber: Option<(egui::Pos2, bool)>,
     /// Movement keys that are down.
     pub(crate) held: Vec<egui::Key>,
+    /// The findings and causes of the trace.
+    pub(crate) survey: Surveys,
+    /// The cause under the pointer.
+    pub(crate) band: Option<Band>,
     /// State of the tables.
     pub(crate) tables: Tables,
     /// Mask of the bits under the pointer in the details panel.
@@ -96,6 +112,8 @@ pub(crate) struct Doc {
     pub(crate) reading: Option<f32>,
     /// Panels that are open.
     pub(crate) shown: Shown,
+    /// What gives the map its colours.
+    pub(crate) colour: ColourBy,
 }
 
 impl Doc {
@@ -117,6 +135,8 @@ impl Doc {
             pointed: None,
             rubber: None,
             held: Vec::new(),
+            survey: Surveys::new(ctx, inline),
+            band: None,
             tables: Tables::new(ctx, inline),
             lit: 0,
             follow,
@@ -125,6 +145,7 @@ impl Doc {
             only_once: None,
             reading: None,
             shown: Shown::default(),
+            colour: ColourBy::default(),
         }
     }
 

@@ -19,6 +19,7 @@ mod doc;
 mod fmt;
 mod follow;
 mod goto;
+mod keys;
 mod load;
 mod panels;
 mod picture;
@@ -26,6 +27,7 @@ mod probe;
 mod rows;
 mod screenshot;
 mod session;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod theme;
@@ -61,6 +63,25 @@ pub enum ThemeChoice {
     Light,
 }
 
+/// A part of the trace to show, and how: what a copied link holds beside a moment and a page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// VM to show, by its number in `mmuscope summary`.
+    pub vm: Option<u16>,
+    /// Address space to show: 0 is the normal one, 1 is SMM.
+    pub as_id: Option<u8>,
+    /// Start and end of the time to show, in nanoseconds since the first event.
+    pub time: Option<(u64, u64)>,
+    /// First guest frame to show, and one past the last.
+    pub frames: Option<(u64, u64)>,
+    /// Times of the cursors A and B, in nanoseconds since the first event.
+    pub cursors: Vec<u64>,
+    /// Filter of the table of events.
+    pub filter: Option<String>,
+    /// Table to open, by the name of its tab.
+    pub tab: Option<String>,
+}
+
 /// How to open the window.
 #[derive(Clone, Debug, Default)]
 pub struct ViewOptions {
@@ -74,8 +95,12 @@ pub struct ViewOptions {
     pub at: Option<u64>,
     /// The guest frame to select.
     pub gfn: Option<u64>,
+    /// The rest of the view, as `Copy link` writes it.
+    pub place: Place,
     /// File to which a picture of the window (1600 x 1000 points) is written as PNG before the window closes: for documents and tests.
     pub screenshot: Option<PathBuf>,
+    /// Looks whether this host can be recorded, and says so in lines; the start page shows them. `None` hides the button.
+    pub doctor: Option<fn() -> String>,
     /// Colour scheme; `None` takes the one that was chosen last.
     pub theme: Option<ThemeChoice>,
 }

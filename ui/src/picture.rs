@@ -4,7 +4,7 @@
 use std::sync::{Arc, RwLock};
 
 use egui::{Color32, ColorImage};
-use mmuscope_analysis::visual::{self, RasterOptions, Theme, Visual};
+use mmuscope_analysis::visual::{self, ColourBy, Densities, RasterOptions, Theme, Visual};
 use mmuscope_replay::{Bin, Counts, MapImage, MapQuery, SeriesKind, Shade, State, VmId};
 
 use crate::capture::{self, Capture};
@@ -40,6 +40,8 @@ pub(crate) struct Wanted {
     pub(crate) scale: u32,
     /// Whether the area shows bytes of memory instead of numbers of entries.
     pub(crate) memory: bool,
+    /// What gives the map its colours.
+    pub(crate) colour: ColourBy,
     /// Version of the capture, which changes when the trace grows.
     pub(crate) version: u64,
 }
@@ -61,6 +63,8 @@ pub(crate) struct Picture {
     pub(crate) wanted: Wanted,
     /// Cells of the map, to look up what is under the pointer.
     pub(crate) map: MapImage,
+    /// Faults or zaps in each cell of the map, where these give it its colours.
+    pub(crate) densities: Densities,
     /// Pixels of the map, until they are on the graphics card.
     pub(crate) pixels: Option<ColorImage>,
     /// The area, unless it is hidden.
@@ -91,7 +95,8 @@ pub(crate) fn compute(capture: &Arc<RwLock<Capture>>, w: Wanted) -> Picture {
     };
     let map = timeline.map(&query);
     let options = RasterOptions { pattern_scale: w.scale, ..RasterOptions::new(w.theme, 1) };
-    let pixels = visual::raster_with(Visual::builtin(), &map, &options);
+    let densities = w.colour.densities(timeline, &map);
+    let pixels = visual::raster_by(Visual::builtin(), &map, &options, w.colour, timeline, &densities);
     let pixels =
         ColorImage::from_rgba_unmultiplied([pixels.width as usize, pixels.height as usize], &pixels.rgba);
     let area = (w.area[0] > 0 && w.area[1] > 0).then(|| {
@@ -106,7 +111,7 @@ pub(crate) fn compute(capture: &Arc<RwLock<Capture>>, w: Wanted) -> Picture {
     let (start, end) = timeline.range();
     let overview = timeline.series(&SeriesKind::Events, start, end + 1, OVERVIEW_BINS);
     drop(cap);
-    Picture { wanted: w, map, pixels: Some(pixels), area, lanes, overview }
+    Picture { wanted: w, map, densities, pixels: Some(pixels), area, lanes, overview }
 }
 
 /// Number of entries in a state, or bytes that they cover, as the area shows it.
@@ -120,10 +125,14 @@ pub(crate) fn amount(counts: &Counts, shade: Shade, memory: bool) -> f64 {
     }
 }
 
-/// The part of the present memory, 0 to 1, that is only known from stale entries.
-pub(crate) fn stale_part(counts: &Counts) -> f64 {
-    let present = counts.present_bytes(None);
-    if present == 0 { 0.0 } else { (counts.stale_bytes(None) as f64 / present as f64).min(1.0) }
+/// The part of what is present, or of what is MMIO, 0 to 1, that is only known from stale entries.
+pub(crate) fn stale_part(counts: &Counts, shade: Shade) -> f64 {
+    let (stale, all) = match shade.state() {
+        State::Present => (counts.stale_bytes(None), counts.present_bytes(None)),
+        State::Mmio => (counts.stale_mmio.saturating_mul(4096), counts.bytes(Shade::Mmio)),
+        _ => (0, 0),
+    };
+    if all == 0 { 0.0 } else { (stale as f64 / all as f64).min(1.0) }
 }
 
 fn area(counts: Vec<Counts>, w: &Wanted) -> Area {
@@ -147,8 +156,8 @@ fn area(counts: Vec<Counts>, w: &Wanted) -> Area {
             // Every state that occurs gets at least one pixel, so that one MMIO page among thousands is seen.
             let until = ((below / top * height as f64).round() as usize).max(filled + 1).min(height);
             let style = visual.shade_style(shade);
-            // The stale part of what is present is faint here, too; it is drawn on top.
-            let part = if shade.state() == State::Present { stale_part(c) } else { 0.0 };
+            // The stale part is faint here, too; it is drawn on top.
+            let part = stale_part(c, shade);
             let faint = until - ((until - filled) as f64 * part).round() as usize;
             for y in filled..until {
                 let row = height - 1 - y;
@@ -248,6 +257,19 @@ fn upload(ctx: &egui::Context, slot: &mut Option<egui::TextureHandle>, name: &st
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Stale MMIO is as faint in the plot as in the map.
+    #[test]
+    fn stale_mmio_is_told_from_known_mmio() {
+        let text = "layout C/npt\nkernel 6.1.0\n1 t1 root\n+1 t1 page 3 0\n+1 t1 tdp 4 0 empty T11\n+1 t1 page 2 0\n+1 t1 tdp 3 0 empty T12\n\
+                    +1 t1 page 1 0\n+1 t1 tdp 2 0 empty T13\n+1 t1 tdp 1 5 empty M1\n+1 t1 tdp 1 6 empty M1\n9 t1 lost 3\n+1 t1 entry 0\n";
+        let trace = mmuscope_testing::fixture::trace(text).expect("lines of the language");
+        let t = mmuscope_replay::replay(&trace, &mmuscope_replay::ReplayOptions::default());
+        let at = |back: u64| t.counts_at(t.range().1 - back);
+        assert!(stale_part(&at(4000), Shade::Mmio) < 0.01, "{:?}", at(4000));
+        assert!((stale_part(&at(0), Shade::Mmio) - 1.0).abs() < 0.01, "{:?}", at(0));
+        assert_eq!((at(0).stale_mmio, at(0).bytes(Shade::Mmio)), (2, 8192));
+    }
 
     #[test]
     fn the_top_of_an_axis_is_round_and_above_everything() {

@@ -3,7 +3,7 @@
 
 use mmuscope_analysis::Filter;
 use mmuscope_analysis::events::{self, EVENTS};
-use mmuscope_analysis::table::{Cell, Chunk, Rows, human};
+use mmuscope_analysis::table::{Cell, Chunk, Kind, Rows, human};
 use mmuscope_replay::EventIx;
 
 use crate::capture::Capture;
@@ -64,6 +64,40 @@ pub(crate) fn rows_of(cap: &Capture, wanted: &[EventIx]) -> Vec<EventRow> {
     out
 }
 
+/// A field of an event, and the filter that finds all events that have the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Term {
+    /// Name of the column of `mmuscope events`.
+    pub(crate) column: &'static str,
+    /// The value as people read it.
+    pub(crate) value: String,
+    /// The filter.
+    pub(crate) is: String,
+}
+
+/// All fields of an event.
+pub(crate) fn terms_of(cap: &Capture, ix: EventIx) -> Vec<Term> {
+    let Some(e) = cap.event(ix) else { return Vec::new() };
+    let mut rows = Rows::new(&EVENTS);
+    events::push(&mut rows, ix.into(), &e, &cap.trace.strings, cap.whose(), cap.start());
+    let chunk = rows.take();
+    let term = |(n, c): (usize, &'static mmuscope_analysis::table::Column)| {
+        let cell = chunk.cell(0, n);
+        let is = match cell {
+            Cell::Null => return None,
+            Cell::U64(v) if c.kind == Kind::Hex => format!("{} == {v:#x}", c.name),
+            Cell::U64(v) => format!("{} == {v}", c.name),
+            Cell::I32(v) => format!("{} == {v}", c.name),
+            Cell::Bool(true) => c.name.to_owned(),
+            Cell::Bool(false) => format!("not {}", c.name),
+            Cell::Text(v) if v.contains('\'') => format!("{} == \"{v}\"", c.name),
+            Cell::Text(v) => format!("{} == '{v}'", c.name),
+        };
+        Some(Term { column: c.name, value: human(c, cell, false).into_owned(), is })
+    };
+    EVENTS.columns.iter().enumerate().filter_map(term).collect()
+}
+
 /// What a row holds beside the columns that have a place of their own.
 fn fields(chunk: &Chunk, row: usize) -> String {
     let mut out = String::new();
@@ -82,12 +116,15 @@ fn fields(chunk: &Chunk, row: usize) -> String {
     out
 }
 
-/// Numbers of the events that pass the filter `text` and lie in `window` (start and end in nanoseconds since the first event).
+/// Rows of the event table: their numbers, and how many of them are events rather than notes of losses, snapshots and tasks.
+pub(crate) type Passing = (Vec<EventIx>, u64);
+
+/// The events that pass the filter `text` and lie in `window` (start and end in nanoseconds since the first event).
 pub(crate) fn filter_events(
     cap: &Capture,
     text: &str,
     window: Option<(u64, u64)>,
-) -> Result<Vec<EventIx>, String> {
+) -> Result<Passing, String> {
     let store = &cap.trace.events;
     let (from, to) = match window {
         None => (0, store.len()),
@@ -100,7 +137,8 @@ pub(crate) fn filter_events(
         }
     };
     if text.is_empty() {
-        return Ok((from..to).map(|i| i as EventIx).collect());
+        let events = store.range(from..to).filter(|e| e.body.is_event()).count();
+        return Ok(((from..to).map(|i| i as EventIx).collect(), events as u64));
     }
     let filter = Filter::new(text, &EVENTS).map_err(|e| e.to_string())?;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -110,7 +148,7 @@ pub(crate) fn filter_events(
     if let [(a, b)] = parts[..] {
         return Ok(matching(cap, &filter, a, b));
     }
-    let found: Vec<Vec<EventIx>> = std::thread::scope(|scope| {
+    let found: Vec<Passing> = std::thread::scope(|scope| {
         let filter = &filter;
         let started: Vec<_> =
             parts.iter().map(|&(a, b)| scope.spawn(move || matching(cap, filter, a, b))).collect();
@@ -119,13 +157,15 @@ pub(crate) fn filter_events(
             .map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
     });
-    Ok(found.concat())
+    let events = found.iter().map(|f| f.1).sum();
+    Ok((found.into_iter().flat_map(|f| f.0).collect(), events))
 }
 
 /// Numbers of the events `from..to` that pass a filter.
-fn matching(cap: &Capture, filter: &Filter, from: usize, to: usize) -> Vec<EventIx> {
+fn matching(cap: &Capture, filter: &Filter, from: usize, to: usize) -> Passing {
     let mut rows = Rows::new(&EVENTS);
-    let mut out = Vec::new();
+    let mut out: Vec<EventIx> = Vec::new();
+    let mut notes: Vec<EventIx> = Vec::new();
     let mut first = from;
     let mut flush = |rows: &mut Rows| {
         let hits = filter.matches(&rows.take());
@@ -133,11 +173,16 @@ fn matching(cap: &Capture, filter: &Filter, from: usize, to: usize) -> Vec<Event
         first += hits.len();
     };
     for (id, e) in (from as u64..).zip(cap.trace.events.range(from..to)) {
+        if !e.body.is_event() {
+            notes.push(id as EventIx);
+        }
         events::push(&mut rows, id, &e, &cap.trace.strings, cap.whose(), cap.start());
         if rows.is_full() {
             flush(&mut rows);
         }
     }
     flush(&mut rows);
-    out
+    let passing = notes.iter().filter(|n| out.binary_search(n).is_ok()).count();
+    let events = (out.len() - passing) as u64;
+    (out, events)
 }

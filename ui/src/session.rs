@@ -53,6 +53,7 @@ impl Session {
             ("area", s.area),
             ("faults", s.faults),
             ("legend", s.legend),
+            ("causes", s.causes),
             ("memory", s.memory),
         ] {
             out.extend([name, if on { " true\n" } else { " false\n" }]);
@@ -71,6 +72,7 @@ impl Session {
                 "area" => &mut s.area,
                 "faults" => &mut s.faults,
                 "legend" => &mut s.legend,
+                "causes" => &mut s.causes,
                 "memory" => &mut s.memory,
                 "recent" if session.recent.len() < RECENT => {
                     session.recent.push(PathBuf::from(value));

@@ -101,6 +101,16 @@ pub(crate) fn small() -> FontId {
 
 /// Sets the colours and sizes of both of egui's themes.
 pub(crate) fn install(ctx: &egui::Context) {
+    // The font of labels has no arrows; that of tables has.
+    let mut fonts = egui::FontDefinitions::default();
+    let more = fonts.families.get(&FontFamily::Monospace).cloned().unwrap_or_default();
+    let labels = fonts.families.entry(FontFamily::Proportional).or_default();
+    for name in more {
+        if !labels.contains(&name) {
+            labels.push(name);
+        }
+    }
+    ctx.set_fonts(fonts);
     for theme in [EguiTheme::Dark, EguiTheme::Light] {
         let t = Tokens::of(theme_of(theme));
         ctx.set_visuals_of(theme, visuals(theme, &t));

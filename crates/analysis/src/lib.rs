@@ -7,11 +7,14 @@
 //! This crate never reads or writes a file and never decides what an event means: readers are in `mmuscope-trace`, conclusions in
 //! `mmuscope-replay`. It is light to build: it links no file format of tables.
 
+pub mod between;
 pub mod diff;
 pub mod events;
 pub mod filter;
 pub mod findings;
+pub mod hot;
 pub mod latency;
+pub mod pasted;
 pub mod places;
 pub mod snapshots;
 pub mod stat;

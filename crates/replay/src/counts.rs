@@ -148,6 +148,9 @@ fn map_frames(counts: &mut Counts, shade: Shade, stale: bool, level: u8, by: i64
         let s = &mut counts.stale[level];
         *s = s.wrapping_add_signed(by);
     }
+    if stale && shade == Shade::Mmio {
+        counts.stale_mmio = counts.stale_mmio.wrapping_add_signed(by);
+    }
 }
 
 impl CountIndex {

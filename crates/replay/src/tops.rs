@@ -14,9 +14,14 @@ impl Timeline {
 
     /// Frames with the most faults.
     pub fn top_faults(&self, n: usize) -> Vec<TopPage> {
+        self.top_faults_within(None, n)
+    }
+
+    /// [`top_faults`](Self::top_faults) among those from the first of two times to the second, both included.
+    pub fn top_faults_within(&self, time: Option<(u64, u64)>, n: usize) -> Vec<TopPage> {
         let mut m: FxHashMap<(u16, u8, u64), TopPage> = FxHashMap::default();
         for (_, f) in self.engine.faults.all() {
-            if f.gfn == u64::MAX {
+            if f.gfn == u64::MAX || !inside(time, f.ts) {
                 continue;
             }
             let as_id = self.as_id_of(f);
@@ -40,10 +45,15 @@ impl Timeline {
     /// table, each once. Of the frames of a large page the first is listed, and those that smaller entries zapped too; the level is that of
     /// the most zaps.
     pub fn top_zaps(&self, n: usize) -> Vec<TopPage> {
+        self.top_zaps_within(None, n)
+    }
+
+    /// [`top_zaps`](Self::top_zaps) among those from the first of two times to the second, both included.
+    pub fn top_zaps_within(&self, time: Option<(u64, u64)>, n: usize) -> Vec<TopPage> {
         let s = self.store();
         let mut own: FxHashMap<(u16, u8, u8, u64), TopPage> = FxHashMap::default();
         for e in s.entries_from(0) {
-            for z in zaps_of(s, e) {
+            for z in zaps_of(s, e).filter(|z| inside(time, z.ts)) {
                 let ts = z.ts;
                 let p = s.place(e);
                 let t = &s.tables[p.table];
@@ -88,6 +98,10 @@ impl Timeline {
     pub fn zap_count(&self) -> u64 {
         self.all_zaps().count() as u64
     }
+}
+
+fn inside(time: Option<(u64, u64)>, ts: u64) -> bool {
+    time.is_none_or(|(from, to)| (from..=to).contains(&ts))
 }
 
 pub(crate) fn top(mut v: Vec<TopPage>, n: usize) -> Vec<TopPage> {

@@ -8,7 +8,6 @@ use egui::Context;
 use mmuscope_trace::Stage;
 
 use super::{Page, Viewer};
-use crate::ViewError;
 use crate::capture::{self, Capture};
 use crate::doc::Doc;
 use crate::follow::{self, Following, Live};
@@ -16,11 +15,45 @@ use crate::load::{Loaded, News};
 use crate::panels::{Cx, topbar};
 use crate::theme::Tokens;
 use crate::view::Range;
+use crate::{Place, ViewError};
+
+/// Shows what a copied link names beside a moment and a page. The error says what the trace does not have.
+fn show_place(doc: &mut Doc, cap: &Capture, place: &Place) -> Result<(), String> {
+    if place.vm.is_some() || place.as_id.is_some() {
+        let vm = place.vm.map_or(doc.view.vm, mmuscope_replay::VmId);
+        let as_id = place.as_id.unwrap_or(0);
+        if !cap.spaces().iter().any(|s| (s.vm, s.as_id) == (vm, as_id)) {
+            return Err(format!("the trace has no VM {} with address space {as_id}", vm.0));
+        }
+        doc.enter_space(cap, vm, as_id);
+    }
+    if let Some((from, to)) = place.time {
+        let end = cap.full_time().end;
+        doc.show(cap, Range::new((from as f64).min(end), (to as f64).min(end)), doc.view.rows);
+    }
+    let rows = place.frames.and_then(|(a, b)| cap.rows_of(doc.view.vm, doc.view.as_id, a, b));
+    if let Some(rows) = rows {
+        doc.show(cap, doc.view.time, rows);
+    }
+    for (cursor, at) in doc.cursors.iter_mut().zip(&place.cursors) {
+        *cursor = Some((*at as f64).min(cap.full_time().end));
+    }
+    if let Some(text) = &place.filter {
+        doc.tables.events.set_filter(text);
+    }
+    if let Some(tab) = place.tab.as_deref().and_then(crate::panels::tables::Tab::named) {
+        doc.tables.tab = tab;
+        doc.shown.tables = true;
+    }
+    Ok(())
+}
 
 impl Viewer {
     /// Shows a finished load.
     pub(crate) fn show(&mut self, ctx: &Context, loaded: Loaded) {
-        for path in &loaded.capture.paths {
+        for path in
+            loaded.capture.paths.iter().filter(|p| self.demo.as_ref().is_none_or(|d| !p.starts_with(d)))
+        {
             self.session.opened(path);
         }
         // Computing on this thread would lock the capture twice, and the follower may wait to write in between.
@@ -175,21 +208,24 @@ impl Viewer {
         let Page::Open(doc) = &mut self.page else { return };
         let full = cap.full_time();
         let at = self.options.at.map(|t| (t as f64).min(full.end - 1.0));
-        if let Some(t) = at {
+        if let Some(t) = at.filter(|_| self.options.place.time.is_none()) {
             let half = full.span() * 0.05;
             let time = Range::new(t - half, t + half);
             doc.show(&cap, time, doc.view.rows);
         }
+        let mut failed = show_place(doc, &cap, &self.options.place).err();
         let tokens = Tokens::of(mmuscope_analysis::visual::Theme::Dark);
-        let mut failed = None;
         if let Some(gfn) = self.options.gfn {
             if let Some(t) = at {
                 doc.select_at(&cap, gfn, cap.abs(t), None);
-                doc.reveal(&cap, Some(gfn));
+                // A stretch of time or frames that was asked for stays as it is.
+                if self.options.place.time.is_none() && self.options.place.frames.is_none() {
+                    doc.reveal(&cap, Some(gfn));
+                }
             } else {
                 let mut out = Vec::new();
                 let mut cx = Cx { cap: &cap, doc, tokens: &tokens, out: &mut out };
-                failed = topbar::go(&mut cx, crate::goto::Place::Gfn(gfn)).err();
+                failed = topbar::go(&mut cx, crate::goto::Place::Gfn(gfn)).err().or(failed);
             }
         } else if let Some(t) = at {
             let ix = cap.trace.events.first_at_or_after(cap.abs(t));

@@ -1,18 +1,22 @@
 //! What the commands of [`command::TABLE`] do, and which of them the keys of a frame ask for.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use egui::{Context, ThemePreference, ViewportCommand};
+use mmuscope_analysis::visual::ColourBy;
 
 use super::pictures::PictureFor;
 use super::{Page, Viewer};
 use crate::capture::{self, Capture};
-use crate::command::{self, Command};
+use crate::command::Command;
 use crate::doc::Doc;
 use crate::fmt;
 use crate::follow::{self, Following};
 use crate::load::{Job, Source};
+use crate::panels::decode::Decode;
 use crate::panels::dialogs::{Dialog, Palette};
+use crate::panels::save::{Save, Saving};
 use crate::panels::{Cx, tables, timeline};
 use crate::theme::Tokens;
 use crate::view::Range;
@@ -38,10 +42,10 @@ impl Viewer {
                                 | egui::Key::ArrowLeft | egui::Key::ArrowRight | egui::Key::Backspace | egui::Key::Delete))
                 });
                 i.events = mine;
-                pressed = command::pressed(i);
+                pressed = crate::keys::pressed(i);
                 i.events.extend(theirs);
             } else {
-                pressed = command::pressed(i);
+                pressed = crate::keys::pressed(i);
             }
             i.events.extend(theirs);
         });
@@ -54,6 +58,42 @@ impl Viewer {
         }
         pressed.retain(|c| has_trace || !c.spec().needs_trace || *c == Command::Deselect);
         pressed
+    }
+
+    /// Explains the selected value, under the layout of the trace; without a trace, what will be pasted.
+    fn decode(&mut self) {
+        let mut text = String::new();
+        let decode = if let Page::Open(doc) = &self.page {
+            let cap = capture::read(&doc.capture);
+            let held = doc.selection.and_then(|s| cap.timeline.span_at(s.entry?, s.time)?.spte);
+            if let Some(raw) = held {
+                text = fmt::spte(raw);
+            }
+            Decode::new(text, Some(&cap.timeline.layout(doc.view.vm).resolved))
+        } else {
+            Decode::new(text, None)
+        };
+        self.dialog = Some(Dialog::Decode(Box::new(decode)));
+    }
+
+    /// Asks for the file that something is written to.
+    fn ask_where(&mut self, what: Saving) {
+        let Page::Open(doc) = &self.page else { return };
+        let stem = capture::read(&doc.capture)
+            .paths
+            .first()
+            .and_then(|p| p.file_stem().map(|s| s.to_string_lossy().into_owned()))
+            .unwrap_or_else(|| "mmuscope".to_owned());
+        self.dialog = Some(Dialog::Save(Save::new(what, &stem)));
+    }
+
+    /// Asks for the file that the difference of the cursors is written to.
+    fn save_changes(&mut self) {
+        let Page::Open(doc) = &self.page else { return };
+        match doc.tables.between.csv() {
+            Some(csv) => self.ask_where(Saving::Text(csv)),
+            None => self.toast("set the cursors A and B (keys 1 and 2), and open the tab A to B", false),
+        }
     }
 
     /// Follows the input of the open trace once more from its beginning.
@@ -88,6 +128,7 @@ impl Viewer {
                 (Some(f), Some(live)) if live.goes_on() || live.paused => f.pause(!live.paused),
                 _ => self.toast("nothing is being followed", false),
             },
+            Command::Decode => self.decode(),
             Command::Palette => self.dialog = Some(Dialog::Palette(Palette::default())),
             Command::Help => self.dialog = Some(Dialog::Help),
             Command::GoTo => self.goto_box.focus = true,
@@ -96,7 +137,8 @@ impl Viewer {
             Command::ThemeLight => ctx.set_theme(ThemePreference::Light),
             Command::Larger => egui::gui_zoom::zoom_in(ctx),
             Command::Smaller => egui::gui_zoom::zoom_out(ctx),
-            Command::SavePicture => self.save_picture(ctx),
+            Command::SavePicture => self.ask_where(Saving::Picture),
+            Command::SaveChanges => self.save_changes(),
             Command::CopyImage => self.take_picture(ctx, PictureFor::Clipboard),
             _ => self.trace_command(ctx, tokens, command),
         }
@@ -131,6 +173,19 @@ impl Viewer {
                     doc.select_event(&cap, ix);
                 }
                 None
+            }
+            Command::FindNext | Command::FindPrev => {
+                let from = doc.selection.and_then(|s| s.event);
+                match doc.tables.events.find(from, command == Command::FindNext) {
+                    Some(ix) => {
+                        doc.select_event(&cap, ix);
+                        None
+                    }
+                    None if doc.tables.events.filter().is_empty() => {
+                        Some("type a filter first (/)".to_owned())
+                    }
+                    None => Some("no further event passes the filter".to_owned()),
+                }
             }
             Command::NextPhase | Command::PrevPhase => step_phase(&cap, doc, command == Command::NextPhase),
             Command::CursorA | Command::CursorB => set_cursor(&cap, doc, command == Command::CursorB),
@@ -247,10 +302,15 @@ fn look_command(cap: &Capture, doc: &mut Doc, command: Command) {
         Command::WindowSecond => doc.hold(cap, Some(1e9)),
         Command::WindowTen => doc.hold(cap, Some(1e10)),
         Command::WindowMinute => doc.hold(cap, Some(6e10)),
+        Command::NextColour => {
+            let here = ColourBy::ALL.iter().position(|c| *c == doc.colour).unwrap_or(0);
+            doc.colour = ColourBy::ALL[(here + 1) % ColourBy::ALL.len()];
+        }
         Command::ToggleDetails => doc.shown.details = !doc.shown.details,
         Command::ToggleTables => doc.shown.tables = !doc.shown.tables,
         Command::ToggleArea => doc.shown.area = !doc.shown.area,
         Command::ToggleFaults => doc.shown.faults = !doc.shown.faults,
+        Command::ToggleCauses => doc.shown.causes = !doc.shown.causes,
         Command::ToggleLegend => doc.shown.legend = !doc.shown.legend,
         _ => {
             if let Some(tab) = tables::Tab::of(command) {
@@ -261,19 +321,48 @@ fn look_command(cap: &Capture, doc: &mut Doc, command: Command) {
     }
 }
 
-/// The command line that opens this view again.
+/// The command line that opens this view again. Writing to a string cannot fail.
 fn link(cap: &Capture, doc: &Doc) -> String {
-    let quote = |s: String| {
-        let plain = s.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c));
-        if plain && !s.is_empty() { s } else { format!("'{}'", s.replace('\'', r"'\''")) }
-    };
-    let mut out = "mmuscope view".to_owned();
-    for path in &cap.paths {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        out.push(' ');
-        out.push_str(&quote(path.display().to_string()));
+    let mut out = format!("mmuscope view {}", cap.shell_words());
+    let view = doc.view;
+    let whole = (cap.full_time(), cap.full_rows(view.vm, view.as_id));
+    let first = cap.spaces().first().map(|s| (s.vm, s.as_id));
+    if first != Some((view.vm, view.as_id)) {
+        let _ = write!(out, " --vm {}", view.vm.0);
+        if view.as_id != 0 {
+            let _ = write!(out, " --as-id {}", view.as_id);
+        }
     }
-    let at = doc.selection.map_or_else(|| doc.view.time.centre() as u64, |s| cap.rel(s.time) as u64);
-    let gfn = doc.selection.map_or_else(String::new, |s| format!(" --gfn 0x{:x}", s.gfn));
-    format!("{out} --at {at}ns{gfn}")
+    if view.time != whole.0 {
+        let _ = write!(
+            out,
+            " --from {}ns --to {}ns",
+            view.time.start.max(0.0) as u64,
+            view.time.end.ceil() as u64
+        );
+    }
+    // In a fold at the edge of the view there is no frame; then the frames are left to the selection.
+    let edges = (
+        cap.gfn_at(view.vm, view.as_id, view.rows.start),
+        cap.gfn_at(view.vm, view.as_id, view.rows.end - 1e-6),
+    );
+    if view.rows != whole.1
+        && let (Some(a), Some(b)) = edges
+    {
+        let _ = write!(out, " --frames {a:#x}-{b:#x}");
+    }
+    if let Some(s) = doc.selection {
+        let _ = write!(out, " --at {}ns --gfn {:#x}", cap.rel(s.time) as u64, s.gfn);
+    }
+    for at in doc.cursors.into_iter().map_while(|c| c) {
+        let _ = write!(out, " --cursor {}ns", at as u64);
+    }
+    if !doc.tables.events.filter().is_empty() {
+        out.push_str(" --where ");
+        out.push_str(&capture::quote(doc.tables.events.filter()));
+    }
+    if doc.tables.tab != tables::Tab::default() {
+        let _ = write!(out, " --tab {}", doc.tables.tab.word());
+    }
+    out
 }

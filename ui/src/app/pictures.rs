@@ -9,6 +9,7 @@ use egui::{Context, ViewportCommand};
 use super::{Page, Viewer};
 use crate::ViewError;
 use crate::capture;
+use crate::panels::save::Saving;
 
 /// A screenshot that is not ready after this time is given up.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -24,22 +25,15 @@ pub(super) enum PictureFor {
 pub(super) type Taken = Arc<Mutex<Option<Arc<egui::ColorImage>>>>;
 
 impl Viewer {
-    /// Takes a picture and saves it beside the trace.
-    pub(super) fn save_picture(&mut self, ctx: &Context) {
-        let Page::Open(doc) = &self.page else { return };
-        let cap = capture::read(&doc.capture);
-        let base = cap.paths.first().cloned().unwrap_or_else(|| PathBuf::from("mmuscope"));
-        drop(cap);
-        // The first free number is taken, so that no older picture is overwritten.
-        let path = (1..1000).map(|n| base.with_extension(format!("view-{n}.png"))).find(|p| !p.exists());
-        match path {
-            Some(path) => self.take_picture(ctx, PictureFor::File(path)),
-            None => {
-                self.toast(
-                    "the picture was not saved: there are 999 pictures beside the trace already",
-                    true,
-                );
-            }
+    /// Writes what a dialog asked a file for.
+    pub(super) fn save(&mut self, what: Saving, path: PathBuf) {
+        match what {
+            // The dialog must be gone from the picture.
+            Saving::Picture => self.picture_soon = Some((2, path)),
+            Saving::Text(text) => match std::fs::write(&path, text) {
+                Ok(()) => self.toast(format!("saved {}", path.display()), false),
+                Err(e) => self.toast(format!("{}: {e}", path.display()), true),
+            },
         }
     }
 
@@ -57,6 +51,14 @@ impl Viewer {
 
     /// Saves or copies a picture that was taken, and takes the one that `--screenshot` asks for once the window is complete.
     pub(super) fn pictures(&mut self, ctx: &Context) {
+        match self.picture_soon.take() {
+            Some((0, path)) => self.take_picture(ctx, PictureFor::File(path)),
+            Some((frames, path)) => {
+                self.picture_soon = Some((frames - 1, path));
+                ctx.request_repaint();
+            }
+            None => {}
+        }
         let image =
             self.picture.as_ref().and_then(|(_, t)| t.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(image) = image

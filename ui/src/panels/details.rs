@@ -87,7 +87,7 @@ fn head(ui: &mut Ui, cx: &mut Cx<'_>, gfn: u64, found: Option<&(Entry, Span)>) {
             (found.is_some_and(|(_, s)| s.spte.is_some()), "Copy SPTE", Command::CopyValue),
         ] {
             let spec = command.spec();
-            let tip = format!("{} ({})", spec.help, crate::command::keys_text(spec));
+            let tip = format!("{} ({})", spec.help, crate::keys::keys_text(spec));
             if ui.add_enabled(there, egui::Button::new(name)).on_hover_text(tip).clicked() {
                 cx.out.push(command);
             }
@@ -142,6 +142,36 @@ fn summary(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
             }
         }
     });
+    if let Some(ix) = span.closed_by {
+        why_it_ended(ui, cx, entry, span, ix);
+    }
+}
+
+/// Says why a span ended: what the event did to the entry, how a zap is known, and the cause of which the event is a part.
+fn why_it_ended(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span, ix: u32) {
+    let t = cx.tokens;
+    let mut lines = Vec::new();
+    if let Some((who, text)) = super::page::line_of(cx, ix) {
+        lines.push(if who.is_empty() { text } else { format!("{who}: {text}") });
+    }
+    if let Some(zap) = cx.cap.timeline.zaps(entry.id).find(|z| z.event == ix && Some(z.ts) == span.end) {
+        let how =
+            if zap.implied() { "the zap is not traced itself; it follows from this" } else { "shown by" };
+        lines.push(format!("{how}: {}", zap.cause.words()));
+    }
+    let tid = cx.cap.event(ix).and_then(|e| e.tid);
+    if let (Some(found), Some(tid)) = (&cx.doc.survey.done, tid)
+        && let Some(c) = found.cause_of(tid, ix)
+    {
+        lines.push(format!("part of {}: {}", c.kind().name(), c.text(&cx.cap.trace)));
+    }
+    if lines.is_empty() {
+        return;
+    }
+    ui.label(RichText::new("why it ended").color(t.muted));
+    for line in lines {
+        ui.add(egui::Label::new(RichText::new(fmt::clean(&line)).size(11.5)).wrap());
+    }
 }
 
 fn value(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {

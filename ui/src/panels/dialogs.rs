@@ -1,10 +1,12 @@
 //! The dialogs that open on top of the window: command palette, key help, file chooser.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use egui::{Key, RichText, ScrollArea, Ui, vec2};
 
-use crate::command::{Command, Group, MOUSE, TABLE, keys_text};
+use super::{chooser, decode, save};
+use crate::command::{Command, Group, MOUSE, TABLE};
+use crate::keys::keys_text;
 use crate::theme::Tokens;
 
 /// The dialog that is open; there is at most one.
@@ -15,7 +17,11 @@ pub(crate) enum Dialog {
     /// The list of all keys.
     Help,
     /// The file chooser.
-    Open(Chooser),
+    Open(chooser::Chooser),
+    /// The explanation of a value that was pasted.
+    Decode(Box<decode::Decode>),
+    /// The question for the file that something is written to.
+    Save(save::Save),
 }
 
 /// State of the command palette.
@@ -36,6 +42,8 @@ pub(crate) enum Outcome {
     Run(Command),
     /// The user chose a file.
     Open(PathBuf),
+    /// The user named the file to write.
+    Save(save::Saving, PathBuf),
 }
 
 /// Draws the dialog that is open.
@@ -44,7 +52,23 @@ pub(crate) fn show(ui: &mut Ui, t: &Tokens, dialog: &mut Dialog, has_trace: bool
     let modal = egui::Modal::new(id).show(ui.ctx(), |ui| match dialog {
         Dialog::Palette(p) => palette(ui, t, p, has_trace),
         Dialog::Help => help(ui, t),
-        Dialog::Open(c) => chooser(ui, t, c),
+        Dialog::Open(c) => match chooser::show(ui, t, c) {
+            chooser::Answer::Stay => Outcome::Stay,
+            chooser::Answer::Close => Outcome::Close,
+            chooser::Answer::Open(path) => Outcome::Open(path),
+        },
+        Dialog::Decode(d) => {
+            if decode::show(ui, t, d) {
+                Outcome::Close
+            } else {
+                Outcome::Stay
+            }
+        }
+        Dialog::Save(s) => match save::show(ui, t, s) {
+            save::Answer::Stay => Outcome::Stay,
+            save::Answer::Close => Outcome::Close,
+            save::Answer::Save(what, path) => Outcome::Save(what, path),
+        },
     });
     if modal.should_close() && matches!(modal.inner, Outcome::Stay) { Outcome::Close } else { modal.inner }
 }
@@ -168,120 +192,6 @@ fn help(ui: &mut Ui, t: &Tokens) -> Outcome {
                 }
             });
         });
-    });
-    outcome
-}
-
-/// State of the file chooser. mmuscope has a chooser of its own, because the desktop portals of others are missing over ssh -X and in
-/// containers.
-#[derive(Debug)]
-pub(crate) struct Chooser {
-    text: String,
-    folder: PathBuf,
-    entries: Result<Vec<(String, bool, u64)>, String>,
-    opened: bool,
-}
-
-impl Chooser {
-    /// Opens in a folder.
-    pub(crate) fn new(folder: &Path) -> Self {
-        let mut c = Self {
-            text: String::new(),
-            folder: folder.to_path_buf(),
-            entries: Ok(Vec::new()),
-            opened: false,
-        };
-        c.read();
-        c
-    }
-
-    fn read(&mut self) {
-        self.entries = std::fs::read_dir(&self.folder)
-            .map(|dir| {
-                let mut all: Vec<(String, bool, u64)> = dir
-                    .filter_map(Result::ok)
-                    .take(5000)
-                    .filter_map(|e| {
-                        let name = e.file_name().to_string_lossy().into_owned();
-                        let meta = std::fs::metadata(e.path()).ok()?;
-                        (!name.starts_with('.')).then_some((name, meta.is_dir(), meta.len()))
-                    })
-                    .collect();
-                all.sort_by(|a, b| (!a.1, &a.0).cmp(&(!b.1, &b.0)));
-                all
-            })
-            .map_err(|e| format!("{}: {e}", self.folder.display()));
-        self.text = format!("{}/", self.folder.display().to_string().trim_end_matches('/'));
-    }
-}
-
-fn chooser(ui: &mut Ui, t: &Tokens, c: &mut Chooser) -> Outcome {
-    ui.set_width(600.0);
-    ui.heading("Open a trace");
-    let edit = ui.add(
-        egui::TextEdit::singleline(&mut c.text).desired_width(f32::INFINITY).hint_text("path of a trace"),
-    );
-    crate::widgets::name_edit(&edit, "Path", &c.text);
-    if !std::mem::replace(&mut c.opened, true) {
-        edit.request_focus();
-    }
-    let mut outcome = Outcome::Stay;
-    let mut enter_folder = None;
-    let typed = PathBuf::from(c.text.trim());
-    if edit.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter)) {
-        if typed.is_dir() {
-            enter_folder = Some(typed.clone());
-        } else {
-            outcome = Outcome::Open(typed.clone());
-        }
-    }
-    let part = typed
-        .file_name()
-        .filter(|_| !c.text.ends_with('/'))
-        .map(|n| n.to_string_lossy().to_lowercase())
-        .unwrap_or_default();
-    ScrollArea::vertical().max_height(380.0).min_scrolled_height(380.0).auto_shrink(false).show(ui, |ui| {
-        if let Some(up) = c.folder.parent()
-            && ui.selectable_label(false, "..").on_hover_text("Folder above").clicked()
-        {
-            enter_folder = Some(up.to_path_buf());
-        }
-        match &c.entries {
-            Err(e) => {
-                ui.label(RichText::new(e).color(t.bad));
-            }
-            Ok(entries) => {
-                for (name, dir, size) in entries.iter().filter(|(n, ..)| n.to_lowercase().contains(&part)) {
-                    ui.horizontal(|ui| {
-                        let label = if *dir { format!("{name}/") } else { name.clone() };
-                        if ui.selectable_label(false, label).clicked() {
-                            let path = c.folder.join(name);
-                            if *dir {
-                                enter_folder = Some(path);
-                            } else {
-                                outcome = Outcome::Open(path);
-                            }
-                        }
-                        if !dir {
-                            ui.label(RichText::new(crate::fmt::bytes(*size)).size(11.0).color(t.muted));
-                        }
-                    });
-                }
-            }
-        }
-    });
-    if let Some(folder) = enter_folder {
-        c.folder = folder;
-        c.read();
-        c.opened = false;
-    }
-    ui.horizontal(|ui| {
-        if ui.button("Open").clicked() {
-            outcome = Outcome::Open(PathBuf::from(c.text.trim()));
-        }
-        if ui.button("Cancel").clicked() {
-            outcome = Outcome::Close;
-        }
     });
     outcome
 }

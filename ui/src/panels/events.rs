@@ -8,7 +8,7 @@ use mmuscope_replay::EventIx;
 use super::Cx;
 use crate::capture::{self, Capture};
 use crate::fmt;
-use crate::rows::{EventRow, filter_events, rows_of};
+use crate::rows::{EventRow, Passing, filter_events, rows_of};
 use crate::widgets::rows::{Column, Scroll, Table, Text, table};
 use crate::worker::Worker;
 
@@ -27,14 +27,18 @@ struct Wish {
     version: u64,
 }
 
-type Answer = (Wish, Result<Vec<EventIx>, String>);
+type Answer = (Wish, Result<Passing, String>);
 
 /// State of the table of events.
 pub(crate) struct EventTable {
     worker: Worker<Query, Answer>,
     asked: Wish,
     /// Numbers of the events that pass the filter; `None` without a filter.
-    passing: Option<Arc<Vec<EventIx>>>,
+    passing: Option<Arc<Passing>>,
+    /// Whether rows that do not pass are hidden; otherwise those that pass are marked, and Find next goes from one to the next.
+    hide: bool,
+    /// Event and column of the row whose menu is open.
+    menu: Option<(EventIx, usize)>,
     error: Option<String>,
     /// The filter as it is typed.
     text: String,
@@ -66,6 +70,8 @@ impl EventTable {
             worker,
             asked: Wish::default(),
             passing: None,
+            hide: true,
+            menu: None,
             error: None,
             text: String::new(),
             window: false,
@@ -76,13 +82,49 @@ impl EventTable {
         }
     }
 
+    /// The filter as it is typed.
+    pub(crate) fn filter(&self) -> &str {
+        self.text.trim()
+    }
+
+    /// Replaces the filter.
+    pub(crate) fn set_filter(&mut self, text: &str) {
+        text.clone_into(&mut self.text);
+    }
+
     /// Number of rows.
     pub(crate) fn len(&self, cap: &Capture) -> usize {
-        self.passing.as_ref().map_or(cap.trace.events.len(), |p| p.len())
+        self.rows().map_or(cap.trace.events.len(), Vec::len)
+    }
+
+    /// The rows that are left, where rows are hidden.
+    fn rows(&self) -> Option<&Vec<EventIx>> {
+        self.passing.as_ref().filter(|_| self.hide).map(|p| &p.0)
+    }
+
+    /// The next event (`forward`) or the one before that passes the filter.
+    pub(crate) fn find(&self, from: Option<EventIx>, forward: bool) -> Option<EventIx> {
+        let all = &self.passing.as_ref()?.0;
+        match from {
+            None => all.first().copied(),
+            Some(ix) if forward => all.get(all.partition_point(|e| *e <= ix)).copied(),
+            Some(ix) => all.get(all.partition_point(|e| *e < ix).checked_sub(1)?).copied(),
+        }
+    }
+
+    /// How many of the rows are events, and how many are notes.
+    fn counts(&self, cap: &Capture) -> (u64, u64) {
+        match &self.passing {
+            Some(p) => (p.1, p.0.len() as u64 - p.1),
+            None => {
+                let notes = cap.timeline.events() as u64 - cap.timeline.event_count();
+                (cap.trace.events.len() as u64 - notes, notes)
+            }
+        }
     }
 
     fn event_at(&self, row: usize) -> Option<EventIx> {
-        match &self.passing {
+        match self.rows() {
             None => Some(row as EventIx),
             Some(p) => p.get(row).copied(),
         }
@@ -90,7 +132,7 @@ impl EventTable {
 
     /// The row of an event, or of the first event after it that passes the filter.
     fn row_of(&self, ix: EventIx) -> usize {
-        self.passing.as_ref().map_or(ix as usize, |p| p.partition_point(|e| *e < ix))
+        self.rows().map_or(ix as usize, |p| p.partition_point(|e| *e < ix))
     }
 
     /// The event one row after (`forward`) or before another.
@@ -157,9 +199,18 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
     }
     ui.checkbox(&mut table.window, "only what is shown above")
         .on_hover_text("Show only events of the time that the map shows");
-    let count = table.len(cx.cap) as u64;
-    let words = if busy { "filtering…".to_owned() } else { fmt::plural(count, "event", "events") };
-    ui.label(RichText::new(words).color(t.muted));
+    if !table.text.trim().is_empty() {
+        ui.checkbox(&mut table.hide, "hide others")
+            .on_hover_text("Without it all rows stay, those that pass are marked, and F3 goes to the next");
+    }
+    let (events, notes) = table.counts(cx.cap);
+    let mut words = fmt::plural(events, "event", "events");
+    if notes > 0 {
+        words += &format!(" and {}", fmt::plural(notes, "note", "notes"));
+    }
+    let words = if busy { "filtering…".to_owned() } else { words };
+    let tip = "Notes of lost events, damage, snapshots and tasks have rows, too; they are no events";
+    ui.label(RichText::new(words).color(t.muted)).on_hover_text(tip);
     hidden(ui, cx);
     let table = &mut cx.doc.tables.events;
     let view = cx.doc.view.time;
@@ -199,7 +250,7 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
 fn hidden(ui: &mut Ui, cx: &mut Cx<'_>) {
     let Some(ix) = cx.doc.selection.and_then(|s| s.event) else { return };
     let table = &mut cx.doc.tables.events;
-    if table.worker.busy() || table.passing.is_none() || table.event_at(table.row_of(ix)) == Some(ix) {
+    if table.worker.busy() || table.rows().is_none() || table.event_at(table.row_of(ix)) == Some(ix) {
         return;
     }
     let text = format!("#{} is hidden by the filter:", fmt::count(u64::from(ix)));
@@ -257,7 +308,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let done = {
         let table_state = &cx.doc.tables.events;
         let cached = table_state.cache.as_ref();
-        let of = Table { name: "Events", columns: &columns, count: len, selected: at };
+        let of = Table { name: "Events", columns: &columns, count: len, selected: at, ..Table::default() };
         table(ui, t, &of, &mut scroll, |row| {
             let Some(ix) = table_state.event_at(row) else { return Vec::new() };
             let found = cached.and_then(|(w, _, rows)| rows.get(w.binary_search(&ix).ok()?));
@@ -269,19 +320,28 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
                 &made
             };
             let lost = matches!(r.event.as_str(), "lost" | "damage");
+            let marked = !table_state.hide
+                && table_state.passing.as_ref().is_some_and(|p| p.0.binary_search(&ix).is_ok());
+            let event_color = if marked { Some(t.accent) } else { lost.then_some(t.lost) };
             vec![
                 Text { text: fmt::count(u64::from(ix)), color: Some(t.faint) },
                 fmt::exact(r.time).into(),
                 Text { text: r.cpu.clone(), color: Some(t.muted) },
                 Text { text: r.task.clone(), color: Some(t.muted) },
                 r.vcpu.clone().into(),
-                Text { text: r.event.clone(), color: lost.then_some(t.lost) },
+                Text { text: r.event.clone(), color: event_color },
                 r.gfn.clone().into(),
                 Text { text: r.fields.clone(), color: Some(t.muted) },
             ]
         })
     };
     cx.doc.tables.events.scroll = scroll;
+    if let Some((row, column)) = done.menu {
+        cx.doc.tables.events.menu = cx.doc.tables.events.event_at(row).map(|ix| (ix, column));
+    }
+    if let (Some(body), Some((ix, column))) = (&done.body, cx.doc.tables.events.menu) {
+        body.context_menu(|ui| super::event_menu::show(ui, cx, ix, column));
+    }
     if let Some(ix) = done.picked.and_then(|r| cx.doc.tables.events.event_at(r)) {
         cx.doc.select_event(cx.cap, ix);
         if done.twice {

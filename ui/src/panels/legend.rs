@@ -1,9 +1,10 @@
 //! The legend: what the colours, patterns and marks of the map mean.
 
 use egui::{Color32, ColorImage, Id, Rect, Sense, TextureHandle, TextureOptions, Ui, Vec2, vec2};
-use mmuscope_analysis::visual::{self, Theme, Visual};
+use mmuscope_analysis::visual::{self, ColourBy, Theme, Visual};
 use mmuscope_replay::Shade;
 
+use super::Cx;
 use crate::theme::Tokens;
 
 /// Width and height in pixels of the picture of a swatch. It is drawn once per theme and cut to the size that is needed.
@@ -46,9 +47,15 @@ fn texture(ui: &Ui, theme: Theme, shade: Shade) -> TextureHandle {
 }
 
 /// Draws one line (or more, where the window is narrow) with all states and the marks that are drawn over them.
-pub(crate) fn show(ui: &mut Ui, t: &Tokens) {
+pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
+    let t = cx.tokens;
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing = vec2(4.0, 2.0);
+        chooser(ui, cx);
+        if cx.doc.colour != ColourBy::State {
+            classes(ui, t, cx.doc.colour);
+            return;
+        }
         for style in Visual::builtin().legend().filter(|s| s.shade != Shade::Table) {
             item(ui, &style.name, &style.about, |ui| swatch(ui, t, style.shade, vec2(22.0, 12.0)));
         }
@@ -71,6 +78,42 @@ pub(crate) fn show(ui: &mut Ui, t: &Tokens) {
             item(ui, name, about, |ui| draw_mark(ui, t, mark));
         }
     });
+}
+
+/// Draws the chooser of what gives the map its colours.
+fn chooser(ui: &mut Ui, cx: &mut Cx<'_>) {
+    let name = cx.doc.colour.name();
+    let font = egui::FontId::proportional(11.5);
+    let combo = egui::ComboBox::from_id_salt("colour-by")
+        .selected_text(egui::RichText::new(format!("by {name}")).font(font))
+        .width(112.0)
+        .show_ui(ui, |ui| {
+            for by in ColourBy::ALL {
+                ui.selectable_value(&mut cx.doc.colour, by, by.name());
+            }
+        });
+    let label = format!("Colour by: {name}");
+    combo.response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::ComboBox, true, &label));
+    combo.response.on_hover_text("What gives the map its colours (C: next)");
+    ui.add_space(4.0);
+}
+
+/// Draws the classes of a map that is not coloured by state.
+fn classes(ui: &mut Ui, t: &Tokens, by: ColourBy) {
+    let about = match by {
+        ColourBy::Faults => "faults in a pixel; what is mapped is drawn faintly",
+        ColourBy::Zaps => "zaps in a pixel; what is mapped is drawn faintly",
+        ColourBy::Age => "how long before the moment of the pixel its entry changed",
+        _ => "of one entry in the pixel: the tooltip names it",
+    };
+    for (name, color) in by.legend(Visual::builtin(), t.theme) {
+        item(ui, name, about, |ui| {
+            let (r, _) = ui.allocate_exact_size(vec2(22.0, 12.0), Sense::hover());
+            ui.painter().rect_filled(r, 0.0, Color32::from_rgb(color.0[0], color.0[1], color.0[2]));
+            ui.painter().rect_stroke(r, 0.0, egui::Stroke::new(1.0, t.axis), egui::StrokeKind::Inside);
+        });
+    }
+    ui.label(egui::RichText::new(about).font(egui::FontId::proportional(11.5)).color(t.muted));
 }
 
 /// Draws a sign and its name, on the next line if both do not fit on this one.

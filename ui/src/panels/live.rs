@@ -5,9 +5,10 @@ use egui::{RichText, Ui};
 use mmuscope_trace::Stage;
 
 use super::Cx;
-use crate::command::{Command, keys_text};
+use crate::command::Command;
 use crate::fmt;
 use crate::follow::Live;
+use crate::keys::keys_text;
 
 /// The stretches of time that can be held in view, with the command for each.
 const WINDOWS: [(Option<f64>, Command); 4] = [

@@ -37,6 +37,14 @@ fn update(cx: &mut Cx<'_>) -> Option<u64> {
     Some(s.gfn)
 }
 
+/// Who did what at an event, as the life of the selected page has it.
+pub(super) fn line_of(cx: &mut Cx<'_>, ix: u32) -> Option<(String, String)> {
+    update(cx)?;
+    let story = cx.doc.tables.story.story.as_ref()?;
+    let line = story.lines.iter().find(|l| l.event == Some(ix))?;
+    Some((line.who.clone(), line.text.clone()))
+}
+
 fn nothing(ui: &mut Ui, cx: &Cx<'_>) {
     ui.add_space(12.0);
     ui.label(
@@ -71,7 +79,13 @@ pub(crate) fn story(ui: &mut Ui, cx: &mut Cx<'_>) {
     });
     let mut scroll = cx.doc.tables.story.scroll;
     let t = cx.tokens;
-    let of = Table { name: "Life of the page", columns: &columns, count: story.lines.len(), selected: at };
+    let of = Table {
+        name: "Life of the page",
+        columns: &columns,
+        count: story.lines.len(),
+        selected: at,
+        ..Table::default()
+    };
     let done = table(ui, t, &of, &mut scroll, |row| {
         let line = &story.lines[row];
         let gap = row.checked_sub(1).map_or_else(String::new, |p| {
@@ -124,7 +138,13 @@ pub(crate) fn spans(ui: &mut Ui, cx: &mut Cx<'_>) {
         .and_then(|s| spans.iter().position(|(e, sp)| Some(*e) == s.entry && sp.covers(s.time)));
     let mut scroll = cx.doc.tables.spans;
     let t = cx.tokens;
-    let of = Table { name: "Spans of the page", columns: &columns, count: spans.len(), selected: at };
+    let of = Table {
+        name: "Spans of the page",
+        columns: &columns,
+        count: spans.len(),
+        selected: at,
+        ..Table::default()
+    };
     let done = table(ui, t, &of, &mut scroll, |row| {
         let (entry, s) = &spans[row];
         let level = cx.cap.timeline.entry(*entry).level;

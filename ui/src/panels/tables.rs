@@ -13,20 +13,45 @@ use crate::widgets::rows::Scroll;
 pub(crate) enum Tab {
     #[default]
     Events,
+    Findings,
     Story,
     Spans,
+    Tree,
+    Between,
     Layout,
     Recording,
 }
 
 impl Tab {
-    const ALL: [(Self, Command); 5] = [
+    pub(crate) const ALL: [(Self, Command); 8] = [
         (Self::Events, Command::TabEvents),
+        (Self::Findings, Command::TabFindings),
         (Self::Story, Command::TabStory),
         (Self::Spans, Command::TabChanges),
+        (Self::Tree, Command::TabTree),
+        (Self::Between, Command::TabBetween),
         (Self::Layout, Command::TabLayout),
         (Self::Recording, Command::TabRecording),
     ];
+
+    /// The word for the tab in links.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Findings => "findings",
+            Self::Story => "life",
+            Self::Spans => "spans",
+            Self::Tree => "tree",
+            Self::Between => "a-to-b",
+            Self::Layout => "layout",
+            Self::Recording => "recording",
+        }
+    }
+
+    /// The tab with this word.
+    pub(crate) fn named(word: &str) -> Option<Self> {
+        Self::ALL.iter().map(|(t, _)| *t).find(|t| t.word() == word)
+    }
 
     /// The tab a command opens.
     pub(crate) fn of(command: Command) -> Option<Self> {
@@ -40,6 +65,14 @@ pub(crate) struct Tables {
     pub(crate) tab: Tab,
     /// State of the event table.
     pub(crate) events: super::events::EventTable,
+    /// State of the tab of findings and hot pages.
+    pub(crate) findings: super::findings::State,
+    /// State of the list of hot pages.
+    pub(crate) hot: super::hot::State,
+    /// State of the difference of two moments.
+    pub(crate) between: super::between::State,
+    /// State of the page tables of the selected frame.
+    pub(crate) tree: super::tree::State,
     /// State of the story of the page.
     pub(crate) story: super::page::Cached,
     /// Scroll position of the spans of the page.
@@ -52,6 +85,10 @@ impl Tables {
         Self {
             tab: Tab::default(),
             events: super::events::EventTable::new(ctx, inline),
+            findings: super::findings::State::default(),
+            hot: super::hot::State::new(ctx, inline),
+            between: super::between::State::new(ctx, inline),
+            tree: super::tree::State::default(),
             story: super::page::Cached::default(),
             spans: Scroll::default(),
         }
@@ -66,11 +103,11 @@ impl Tables {
 /// Draws the tabs and the open table.
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     // The filter is beside the tabs if there is room, else in a row of its own.
-    let wide = cx.doc.tables.tab == Tab::Events && ui.available_width() > 1080.0;
+    let wide = cx.doc.tables.tab == Tab::Events && ui.available_width() > 1240.0;
     ui.horizontal(|ui| {
         for (tab, command) in Tab::ALL {
             let spec = command.spec();
-            let tip = format!("{} ({})", spec.help, crate::command::keys_text(spec));
+            let tip = format!("{} ({})", spec.help, crate::keys::keys_text(spec));
             if ui.selectable_label(cx.doc.tables.tab == tab, spec.name).on_hover_text(tip).clicked() {
                 cx.doc.tables.tab = tab;
             }
@@ -88,9 +125,17 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     }
     match cx.doc.tables.tab {
         Tab::Events => contained.show(ui, "Events", |ui| super::events::show(ui, cx)),
+        Tab::Findings => contained.show(ui, "Findings", |ui| super::findings::show(ui, cx)),
+        Tab::Tree => contained.show(ui, "Page tables", |ui| super::tree::show(ui, cx)),
+        Tab::Between => contained.show(ui, "A to B", |ui| super::between::show(ui, cx)),
         Tab::Story => contained.show(ui, "Life of the page", |ui| super::page::story(ui, cx)),
         Tab::Spans => contained.show(ui, "Spans of the page", |ui| super::page::spans(ui, cx)),
         Tab::Layout => contained.show(ui, "Layout", |ui| super::provenance::layout(ui, cx)),
         Tab::Recording => contained.show(ui, "Recording", |ui| super::provenance::recording(ui, cx)),
+    }
+    // A tab with little to say does not make the panel low for the next.
+    let rest = ui.available_size_before_wrap();
+    if rest.y > 1.0 {
+        ui.allocate_space(rest);
     }
 }

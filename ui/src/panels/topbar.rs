@@ -3,8 +3,9 @@
 use egui::{RichText, Ui};
 
 use super::Cx;
-use crate::command::{Command, Group, TABLE, keys_text};
+use crate::command::{Command, Group, TABLE};
 use crate::goto;
+use crate::keys::keys_text;
 
 /// Draws the menus; every command is in one of them.
 pub(crate) fn menus(ui: &mut Ui, has_trace: bool, out: &mut Vec<Command>) {

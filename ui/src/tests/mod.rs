@@ -1,6 +1,7 @@
 //! Tests of the panels by their labels for screen readers; pictures are compared only where the drawing itself is tested.
 
 mod live;
+mod looking;
 mod map;
 mod panels;
 mod pictures;
@@ -80,12 +81,19 @@ fn options(theme: ThemeChoice) -> ViewOptions {
 type Window = Harness<'static, Option<Viewer>>;
 
 fn window(theme: ThemeChoice, make: impl FnOnce(&egui::Context, &mut Viewer) + 'static) -> Window {
+    window_with(options(theme), make)
+}
+
+/// A window that is opened with options.
+fn window_with(options: ViewOptions, make: impl FnOnce(&egui::Context, &mut Viewer) + 'static) -> Window {
     let mut make = Some(make);
+    let mut options = Some(options);
     let mut h = Harness::builder().with_size([1200.0, 800.0]).with_max_steps(30).build_ui_state(
         move |ui, state: &mut Option<Viewer>| {
             let ctx = ui.ctx().clone();
             let viewer = state.get_or_insert_with(|| {
-                let mut viewer = Viewer::new(&ctx, options(theme), Session::default(), true);
+                let mut viewer =
+                    Viewer::new(&ctx, options.take().unwrap_or_default(), Session::default(), true);
                 if let Some(make) = make.take() {
                     make(&ctx, &mut viewer);
                 }

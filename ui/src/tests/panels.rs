@@ -409,7 +409,7 @@ fn cursors_measure_and_copied_links_reproduce_the_view() {
     h.key_press_modifiers(Modifiers::COMMAND, Key::L);
     h.run_ok();
     // What was copied is said; the clipboard itself is the desktop's.
-    let link = "copied: mmuscope view '/tmp/small trace.txt' --at 500000ns --gfn 0x100";
+    let link = "copied: mmuscope view '/tmp/small trace.txt' --at 500000ns --gfn 0x100 --cursor 200000ns --cursor 500000ns";
     assert!(h.query_all_by_label(link).next().is_some());
 }
 

@@ -59,6 +59,40 @@ fn pictures_of_the_panels() {
     take(&mut results, &mut h, "error-dark");
 }
 
+/// The tabs and panels that answer questions, on real traces where the small one has nothing to show.
+#[test]
+fn pictures_of_answers() {
+    mmuscope_needs::needs!("vulkan");
+    let mut results = SnapshotResults::new();
+    let mut h = open(small(), ThemeChoice::Dark);
+    {
+        let d = super::doc(&mut h);
+        d.cursors = [Some(200_000.0), Some(950_000.0)];
+    }
+    command(&mut h, Command::TabBetween);
+    take(&mut results, &mut h, "a-to-b-dark");
+    let mut h = open(small(), ThemeChoice::Light);
+    command(&mut h, Command::TabFindings);
+    h.get_by_label("Hot pages").click();
+    h.run_ok();
+    for _ in 0..5 {
+        command(&mut h, Command::NextColour);
+    }
+    take(&mut results, &mut h, "hot-pages-age-light");
+    select(&mut h, 0x100, 200_000);
+    command(&mut h, Command::Decode);
+    take(&mut results, &mut h, "decode-light");
+    let mut h = open(small(), ThemeChoice::Dark);
+    command(&mut h, Command::SavePicture);
+    h.get_by_label("File to write").focus();
+    h.run_ok();
+    h.key_press_modifiers(egui::Modifiers::COMMAND, egui::Key::A);
+    h.get_by_label("File to write").type_text("/tmp/picture-of-a-test.png");
+    take(&mut results, &mut h, "save-dark");
+    let mut h = empty(None);
+    take(&mut results, &mut h, "start-dark");
+}
+
 /// Real traces: each state that the kernel's truth or the workload proves has its colour in the map. The pictures themselves are not
 /// compared: they follow what replay learns.
 #[test]

@@ -56,7 +56,7 @@ impl Scroll {
 }
 
 /// What the user did with a table in this frame.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Done {
     /// Row that was clicked or reached by a key.
     pub(crate) picked: Option<usize>,
@@ -64,10 +64,32 @@ pub(crate) struct Done {
     pub(crate) twice: bool,
     /// Row under the pointer.
     pub(crate) hovered: Option<usize>,
+    /// Row and column that were clicked with the right button.
+    pub(crate) menu: Option<(usize, usize)>,
+    /// Column whose head was clicked.
+    pub(crate) head: Option<usize>,
+    /// The body of the table, for a menu on it.
+    pub(crate) body: Option<Response>,
+}
+
+/// The column by which a table is sorted, and whether the largest comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sorting {
+    /// Number of the column.
+    pub(crate) column: usize,
+    /// Whether the largest comes first.
+    pub(crate) down: bool,
+}
+
+impl Sorting {
+    /// The sorting after a click on the head of a column.
+    pub(crate) fn clicked(self, column: usize) -> Self {
+        Self { column, down: if self.column == column { !self.down } else { true } }
+    }
 }
 
 /// What a table consists of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Table<'a> {
     /// Name of the table for screen readers.
     pub(crate) name: &'a str,
@@ -77,6 +99,8 @@ pub(crate) struct Table<'a> {
     pub(crate) count: usize,
     /// Row that is selected.
     pub(crate) selected: Option<usize>,
+    /// How the rows are sorted, where a click on a head sorts them.
+    pub(crate) sorting: Option<Sorting>,
 }
 
 /// Draws a table. `cells` makes the texts of one row.
@@ -87,7 +111,7 @@ pub(crate) fn table(
     scroll: &mut Scroll,
     mut cells: impl FnMut(usize) -> Vec<Text>,
 ) -> Done {
-    let Table { name, columns, count, selected } = *of;
+    let Table { name, columns, count, selected, sorting } = *of;
     let full = ui.available_rect_before_wrap();
     let full = Rect::from_min_size(full.min, vec2(full.width(), full.height().max(ROW * 2.0)));
     ui.allocate_rect(full, Sense::hover());
@@ -95,9 +119,9 @@ pub(crate) fn table(
     let columns = &resized(ui, name, columns, full)[..];
     let head = Rect::from_min_size(full.min, vec2(full.width(), ROW));
     let body = Rect::from_min_max(pos2(full.left(), head.bottom()), pos2(full.right() - 12.0, full.bottom()));
-    let font = FontId::monospace(11.5);
     let painter = ui.painter_at(full);
-    heads(ui, t, columns, full, head);
+    heads(ui, t, columns, full, head, sorting);
+    done.head = sorting.and_then(|_| clicked_head(ui, name, columns, full, head));
 
     let table = ui.interact(body, ui.scope_id().with(name), Sense::click_and_drag());
     table.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Table, true, format!("{name}: {count} rows")));
@@ -140,6 +164,11 @@ pub(crate) fn table(
                 done.twice = table.double_clicked();
                 table.request_focus();
             }
+            if table.secondary_clicked() {
+                let x = pointer.map_or(0.0, |p| p.x);
+                let column = columns_of(columns, full).position(|(_, r)| r.x_range().contains(x));
+                done.menu = Some((row, column.unwrap_or(0)));
+            }
         }
         let texts = cells(row);
         let spoken =
@@ -148,23 +177,9 @@ pub(crate) fn table(
         row_response.widget_info(|| {
             egui::WidgetInfo::selected(egui::Role::Row, true, selected == Some(row), &spoken)
         });
-        for ((c, cr), text) in
-            columns_of(columns, Rect::from_min_max(full.min, pos2(body.right(), full.bottom()))).zip(texts)
-        {
-            let (at, align) = anchor(c, cr.left(), cr.right(), r.center().y);
-            let cell = Rect::from_x_y_ranges(cr.x_range(), r.y_range()).intersect(body);
-            let over = inside && pointer.is_some_and(|p| cell.contains(p));
-            let whole = over.then(|| text.text.clone());
-            let drawn = clip.with_clip_rect(cell).text(
-                at,
-                align,
-                text.text,
-                font.clone(),
-                text.color.unwrap_or(t.ink),
-            );
-            // What does not fit is shown whole under the pointer.
-            cut = cut.or(whole.filter(|_| drawn.width() > cell.width() - 6.0));
-        }
+        let columns = columns_of(columns, Rect::from_min_max(full.min, pos2(body.right(), full.bottom())));
+        let over = pointer.filter(|_| inside);
+        cut = cut.or(row_cells(&clip, t, columns.zip(texts), (r, body), over));
     }
     if let Some(text) = cut {
         whole_text(ui, &table, text);
@@ -173,25 +188,66 @@ pub(crate) fn table(
         clip.text(body.center(), Align2::CENTER_CENTER, "nothing to show", crate::theme::small(), t.muted);
     }
     bar(ui, t, name, Rect::from_min_max(pos2(body.right() + 2.0, body.top()), full.max), count, fit, scroll);
+    done.body = Some(table);
     done
 }
 
+/// Draws the cells of a row, and gives the text of the one under the pointer if it does not fit.
+fn row_cells<'a>(
+    clip: &egui::Painter,
+    t: &Tokens,
+    cells: impl Iterator<Item = ((&'a Column, Rect), Text)>,
+    (row, body): (Rect, Rect),
+    pointer: Option<egui::Pos2>,
+) -> Option<String> {
+    let mut cut = None;
+    for ((c, cr), text) in cells {
+        let (at, align) = anchor(c, cr.left(), cr.right(), row.center().y);
+        let cell = Rect::from_x_y_ranges(cr.x_range(), row.y_range()).intersect(body);
+        let whole = pointer.filter(|p| cell.contains(*p)).map(|_| text.text.clone());
+        let color = text.color.unwrap_or(t.ink);
+        let drawn = clip.with_clip_rect(cell).text(at, align, text.text, FontId::monospace(11.5), color);
+        cut = cut.or(whole.filter(|_| drawn.width() > cell.width() - 6.0));
+    }
+    cut
+}
+
 /// Draws the names of the columns.
-fn heads(ui: &Ui, t: &Tokens, columns: &[Column], full: Rect, head: Rect) {
+fn heads(ui: &Ui, t: &Tokens, columns: &[Column], full: Rect, head: Rect, sorting: Option<Sorting>) {
     let painter = ui.painter_at(full);
     painter.rect_filled(head, 0.0, ui.visuals().faint_bg_color);
-    columns_of(columns, full).for_each(|(c, r)| {
+    columns_of(columns, full).enumerate().for_each(|(i, (c, r))| {
         let (at, align) = anchor(c, r.left(), r.right(), head.center().y);
+        let sign = match sorting.filter(|s| s.column == i) {
+            Some(s) if s.down => " ↓",
+            Some(_) => " ↑",
+            None => "",
+        };
         painter.vline(r.right(), head.shrink(4.0).y_range(), Stroke::new(1.0, t.grid));
         painter.with_clip_rect(r.with_min_y(head.top()).with_max_y(head.bottom())).text(
             at,
             align,
-            c.name,
+            format!("{}{sign}", c.name),
             crate::theme::small(),
             t.muted,
         );
     });
     painter.hline(full.x_range(), head.bottom(), Stroke::new(1.0, t.grid));
+}
+
+/// The column whose head was clicked.
+fn clicked_head(ui: &Ui, name: &str, columns: &[Column], full: Rect, head: Rect) -> Option<usize> {
+    let mut clicked = None;
+    for (i, (c, r)) in columns_of(columns, full).enumerate() {
+        let place = Rect::from_x_y_ranges(r.x_range(), head.y_range()).shrink2(vec2(5.0, 0.0));
+        let response = ui.interact(place, ui.scope_id().with((name, "head", i)), Sense::click());
+        let label = format!("Sort by {}", c.name);
+        response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, &label));
+        if response.on_hover_text(label.clone()).clicked() {
+            clicked = Some(i);
+        }
+    }
+    clicked
 }
 
 /// Rows that the wheel asks to move by.

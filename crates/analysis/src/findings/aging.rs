@@ -1,5 +1,6 @@
 //! The rule `aging-faults`: aging without Accessed bits, which the guest pays for with faults.
 
+use super::cause::{Cause, What};
 use super::moment::At;
 use super::{Finding, Rule, Seen, Severity, counted, share};
 use mmuscope_replay::Fault;
@@ -20,25 +21,51 @@ pub(super) static RULE: Rule = Rule {
     find,
 };
 
-/// Access-tracked entries that faults restored: VM, thread, event, time.
+/// Most ranges that are kept.
+const MOST: usize = 1 << 20;
+
+/// What is known of aging.
 #[derive(Debug, Default)]
-pub(super) struct Aging(Vec<(u16, u32, u32, u64)>);
+pub(super) struct Aging {
+    /// Access-tracked entries that faults restored: VM, thread, event, time.
+    restored: Vec<(u16, u32, u32, u64)>,
+    /// Ranges that were aged.
+    aged: Vec<Cause>,
+}
 
 impl Aging {
+    /// Every range that was aged.
+    pub(super) fn causes(&self) -> impl Iterator<Item = Cause> + '_ {
+        self.aged.iter().cloned()
+    }
+
+    fn aged(&mut self, at: &At<'_>, bytes: u64, gfn: Option<u64>) {
+        if self.aged.len() < MOST {
+            let cause = Cause::new(at.tid, (at.ts, at.event), What::Aging { ranges: 1, bytes });
+            self.aged.push(Cause { gfns: gfn.map(|g| (g, g)), ..cause });
+        }
+    }
+
     pub(super) fn event(&mut self, at: &At<'_>, body: &Body, layout: &Layout) {
+        match *body {
+            Body::AgeHva { start, end } => self.aged(at, end.saturating_sub(start), None),
+            Body::TestAgeHva { .. } => self.aged(at, 4096, None),
+            Body::AgePage { gfn, .. } => self.aged(at, 4096, Some(gfn)),
+            _ => {}
+        }
         let Body::FastPageFault { old_spte, new_spte, result: FastPfResult::Fixed, .. } = *body else {
             return;
         };
         let tracked = |v| layout.decode(v, 1).access_tracked == Some(true);
         if tracked(old_spte) && !tracked(new_spte) {
-            self.0.push((at.vm, at.tid, at.event, at.ts));
+            self.restored.push((at.vm, at.tid, at.event, at.ts));
         }
     }
 }
 
 fn find(seen: &Seen<'_>) -> Vec<Finding> {
     let one = |vm: u16| {
-        let of: Vec<_> = seen.noted.aging.0.iter().filter(|e| e.0 == vm).collect();
+        let of: Vec<_> = seen.noted.aging.restored.iter().filter(|e| e.0 == vm).collect();
         if of.len() < MANY {
             return None;
         }

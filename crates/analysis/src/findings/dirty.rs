@@ -1,5 +1,6 @@
 //! The rule `dirty-logging`: what write-protection for the dirty log cost, round by round.
 
+use super::cause::{Cause, What};
 use super::moment::{At, Change};
 use super::{Finding, Rule, Seen, Severity, Sure, counted, share, task};
 use mmuscope_replay::Fault;
@@ -37,10 +38,18 @@ struct Round {
     protected: u64,
     cleared: u64,
     bytes: u64,
+    /// First and last frame.
+    gfns: Option<(u64, u64)>,
     fast: u64,
     slow: u64,
     /// Thread, event and time of what made an entry writable again.
     faults: Vec<(u32, u32, u64)>,
+}
+
+impl Round {
+    fn is_round(&self) -> bool {
+        self.protected + self.cleared >= MANY
+    }
 }
 
 type Key = (u16, u8, u8, u64);
@@ -56,6 +65,25 @@ pub(super) struct Logging {
 }
 
 impl Logging {
+    /// The rounds that are worth naming.
+    pub(super) fn causes(&self) -> impl Iterator<Item = Cause> + '_ {
+        self.rounds.iter().filter(|r| r.is_round()).map(|r| Cause {
+            end: Some(r.last.0),
+            last_event: r.last.1,
+            gfns: r.gfns,
+            ..Cause::new(
+                r.tid,
+                r.first,
+                What::Round {
+                    protected: r.protected,
+                    cleared: r.cleared,
+                    bytes: r.bytes,
+                    again: r.fast + r.slow,
+                },
+            )
+        })
+    }
+
     pub(super) fn change(&mut self, c: &Change, comm: &str) {
         let key = (c.vm, c.as_id, c.level, c.gfn);
         let (old, new) = (&c.old, &c.new);
@@ -121,6 +149,9 @@ impl Logging {
         round.protected += u64::from(wrote);
         round.cleared += u64::from(!wrote);
         round.bytes += c.new.size();
+        let last = c.gfn + c.new.size() / 4096 - 1;
+        let (lo, hi) = round.gfns.unwrap_or((c.gfn, last));
+        round.gfns = Some((lo.min(c.gfn), hi.max(last)));
     }
 
     fn written(&mut self, key: Key, fast: bool, by: (u32, u32, u64)) {
@@ -140,7 +171,7 @@ fn find(seen: &Seen<'_>) -> Vec<Finding> {
 }
 
 fn one(seen: &Seen<'_>, vm: u16) -> Option<Finding> {
-    let of = |r: &&Round| r.vm == vm && r.protected + r.cleared >= MANY;
+    let of = |r: &&Round| r.vm == vm && r.is_round();
     let rounds: Vec<&Round> = seen.noted.logging.rounds.iter().filter(of).collect();
     let first = rounds.first()?;
     let mut out = Finding::new(&RULE, String::new());

@@ -1,5 +1,6 @@
 //! The rule `vm-torn-down`: a VM's end.
 
+use super::cause::{Cause, What};
 use super::{Finding, Rule, Seen, Severity};
 use crate::words::printable;
 use mmuscope_units::{duration, moment};
@@ -13,6 +14,15 @@ pub(super) static RULE: Rule = Rule {
     refuted: "the VM's vCPUs enter the guest afterwards",
     find,
 };
+
+/// Every teardown.
+pub(super) fn causes<'a>(seen: &'a Seen<'_>) -> impl Iterator<Item = Cause> + 'a {
+    seen.timeline.vms().iter().filter_map(|v| v.ended.as_ref()).map(|e| Cause {
+        end: Some(e.end),
+        last_event: e.last_event,
+        ..Cause::new(e.tid, (e.start, e.event), What::Teardown)
+    })
+}
 
 fn find(seen: &Seen<'_>) -> Vec<Finding> {
     let one = |vm: &mmuscope_replay::Vm| {

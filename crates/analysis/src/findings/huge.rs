@@ -1,5 +1,6 @@
 //! The rules `huge-lost` and `huge-won`: memory that was mapped by huge pages and then by small ones, and the other way round, by cause.
 
+use super::cause::{Cause, What};
 use super::moment::{At, Change};
 use super::{Finding, Rule, Seen, Severity, Sure, counted};
 use mmuscope_replay::MmuKind;
@@ -219,6 +220,28 @@ fn cause(seen: &Seen<'_>, t: &Turn, lost: bool) -> &'static str {
             None => "an ioctl brought huge pages back (dirty logging ended)",
         },
     }
+}
+
+/// Every huge page that was lost or won.
+pub(super) fn causes(seen: &Seen<'_>) -> Vec<Cause> {
+    if !seen.traces.changes {
+        return Vec::new();
+    }
+    let of = |all: &[Turn], lost: bool| {
+        all.iter()
+            .filter(|t| !seen.torn_down(t.vm, t.ts))
+            .map(|t| Cause {
+                gfns: Some((t.gfn, t.gfn + (1 << (9 * (u32::from(t.level) - 1))) - 1)),
+                ..Cause::new(
+                    t.tid,
+                    (t.ts, t.event),
+                    What::Sizes { count: 1, lost, why: cause(seen, t, lost) },
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    let sizes = &seen.noted.sizes;
+    [of(&sizes.lost, true), of(&sizes.won, false)].concat()
 }
 
 fn lost(seen: &Seen<'_>) -> Vec<Finding> {

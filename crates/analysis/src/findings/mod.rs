@@ -8,6 +8,7 @@
 mod aging;
 mod async_pf;
 mod beyond;
+mod cause;
 mod dirty;
 mod ends;
 mod fault_error;
@@ -41,6 +42,7 @@ mod triple;
 mod words;
 mod zap_all;
 
+pub use cause::{Cause, CauseKind};
 use mmuscope_replay::{Certainty, Fault, Span, State, Timeline, VmId};
 use mmuscope_spte::Traces;
 use mmuscope_trace::{ClockUnit, Trace};
@@ -325,6 +327,20 @@ pub static RULES: [&Rule; 40] = [
 
 /// The findings of a trace, the most severe first, and of equal severity those that cost most.
 pub fn find(trace: &Trace, timeline: &Timeline) -> Vec<Finding> {
+    survey(trace, timeline).findings
+}
+
+/// What one pass over a trace finds.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// The findings, the most severe first, and of equal severity those that cost most.
+    pub findings: Vec<Finding>,
+    /// What changed many entries at once, in the order of their beginnings.
+    pub causes: Vec<Cause>,
+}
+
+/// The findings of a trace and the causes of its changes.
+pub fn survey(trace: &Trace, timeline: &Timeline) -> Survey {
     let noted = Noted::gather(trace, timeline);
     let mut faults: Vec<Fault> = timeline.faults().collect();
     faults.sort_by_key(|f| f.event);
@@ -355,6 +371,24 @@ pub fn find(trace: &Trace, timeline: &Timeline) -> Vec<Finding> {
         f.cost = None;
     }
     all.sort_by_key(|f| std::cmp::Reverse((f.severity, f.cost)));
+    Survey { findings: all, causes: causes(&seen) }
+}
+
+/// The causes of changes, each with its VM where the trace shows it.
+fn causes(seen: &Seen<'_>) -> Vec<Cause> {
+    let noted = seen.noted;
+    let mut all: Vec<Cause> = noted.churn.causes().collect();
+    all.extend_from_slice(&noted.slots);
+    all.extend(noted.ranges.causes());
+    all.extend(noted.logging.causes());
+    all.extend(huge::causes(seen));
+    all.extend(noted.recovery.causes());
+    all.extend(noted.aging.causes());
+    all.extend(ends::causes(seen));
+    let mut all = cause::joined(all);
+    for c in &mut all {
+        c.vm = seen.timeline.attribution().vm(&seen.trace.events.get(c.event as usize));
+    }
     all
 }
 

@@ -2,6 +2,7 @@
 
 use super::aging::Aging;
 use super::async_pf::AsyncFaults;
+use super::cause::{Cause, What};
 use super::dirty::Logging;
 use super::huge::Sizes;
 use super::invariants::OddValues;
@@ -95,6 +96,8 @@ pub(super) struct Noted {
     pub(super) splits: Splits,
     pub(super) async_faults: AsyncFaults,
     pub(super) aging: Aging,
+    /// The VMM's requests to make, change, move or delete a memory slot.
+    pub(super) slots: Vec<Cause>,
     pub(super) odd: OddValues,
     pub(super) notifier: HashMap<(u32, u64), Notifier>,
     /// Number of mmu_notifier events by thread.
@@ -164,6 +167,7 @@ impl Noted {
         let part = matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. });
         if !part {
             self.ranges.close(tid, event, ts);
+            self.churn.close(tid);
         }
         let vm = |whose: &Attribution| whose.vm(e).map_or(0, |v| v.0);
         match e.body {
@@ -179,8 +183,24 @@ impl Noted {
         }
         let at = At { event, ts, tid, vm: vm(whose), comm: strings.get(e.comm) };
         if let Body::UnmapHvaRange { start, end } = e.body {
-            let range = Range { event, ts, tid, vm: at.vm, start, end, zapped: None, zaps: 0, closed: None };
+            let range = Range {
+                event,
+                ts,
+                tid,
+                vm: at.vm,
+                start,
+                end,
+                zapped: None,
+                zaps: 0,
+                last: None,
+                closed: None,
+            };
             self.ranges.begin(range);
+        }
+        if let Body::ProbeSetMemoryRegion { slot, gpa, size, .. } = e.body
+            && self.slots.len() < MOST
+        {
+            self.slots.push(Cause::new(tid, (ts, event), What::Slots { slot, gpa, size }));
         }
         self.logging.event(&at, &e.body, layout);
         self.sizes.event(&at, &e.body);

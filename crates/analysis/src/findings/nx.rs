@@ -1,5 +1,6 @@
 //! The rule `nx-churn`: the mitigation of iTLB multihit splits huge pages that are executed, and its worker zaps the small pages again.
 
+use super::cause::{Cause, What};
 use super::moment::Change;
 use super::{Finding, Rule, Seen, Severity, Sure, counted, share, task};
 use mmuscope_replay::Fault;
@@ -28,13 +29,22 @@ const WORKER: &str = "kvm-nx-lpage";
 pub(super) struct Recovery {
     /// Thread, event, time, VM and range of a huge page without execute that went.
     splits: Vec<(u32, u32, u64, u16, u64)>,
-    recovered: Vec<(u32, u32, u64, u16)>,
+    /// Thread, event, time, VM and range of what the worker zapped.
+    recovered: Vec<(u32, u32, u64, u16, u64)>,
     worker: Option<(String, u32)>,
     /// Ranges that the worker zapped.
     ranges: HashMap<u16, HashSet<u64>>,
 }
 
 impl Recovery {
+    /// Each range that the worker zapped.
+    pub(super) fn causes(&self) -> impl Iterator<Item = Cause> + '_ {
+        self.recovered.iter().map(|(tid, event, ts, _, gfn)| Cause {
+            gfns: Some((*gfn, gfn + 511)),
+            ..Cause::new(*tid, (*ts, *event), What::Recovery { ranges: 1 })
+        })
+    }
+
     pub(super) fn change(&mut self, c: &Change, comm: &str) {
         let huge = c.level >= 2 && c.old.state == State::Present && c.old.x == Some(false);
         if huge && c.new.state != State::Present {
@@ -45,7 +55,7 @@ impl Recovery {
             && c.old.state == State::Table
             && c.new.state != State::Table
         {
-            self.recovered.push((c.tid, c.event, c.ts, c.vm));
+            self.recovered.push((c.tid, c.event, c.ts, c.vm, c.gfn));
             self.ranges.entry(c.vm).or_default().insert(c.gfn);
             self.worker.get_or_insert_with(|| (comm.to_owned(), c.tid));
         }

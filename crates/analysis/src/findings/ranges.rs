@@ -7,6 +7,7 @@ use mmuscope_spte::State;
 use rustc_hash::FxHashMap as HashMap;
 use std::cmp::Ordering;
 
+use super::cause::{Cause, What};
 use super::moment::Change;
 
 /// Most invalidations that are kept.
@@ -26,6 +27,8 @@ pub(super) struct Range {
     /// Lowest and highest frame that the thread zapped while the range was open, and how many entries.
     pub(super) zapped: Option<(u64, u64)>,
     pub(super) zaps: u64,
+    /// Time and number of the thread's last zap while the range was open.
+    pub(super) last: Option<(u64, u32)>,
     /// The thread's next event that is no part of the invalidation: number and time.
     pub(super) closed: Option<(u32, u64)>,
 }
@@ -71,7 +74,22 @@ impl Ranges {
             let (lo, hi) = r.zapped.unwrap_or((c.gfn, c.gfn));
             r.zapped = Some((lo.min(c.gfn), hi.max(c.gfn)));
             r.zaps += 1;
+            r.last = Some((c.ts, c.event));
         }
+    }
+
+    /// Every invalidation.
+    pub(super) fn causes(&self) -> impl Iterator<Item = Cause> + '_ {
+        self.all.iter().map(|r| Cause {
+            end: r.closed.map(|c| c.1),
+            last_event: r.last.map_or(r.event, |l| l.1),
+            gfns: r.zapped,
+            ..Cause::new(
+                r.tid,
+                (r.ts, r.event),
+                What::Notifier { start: r.start, end: r.end, zapped: r.zaps },
+            )
+        })
     }
 
     /// The invalidation that a thread has begun and not left.

@@ -1,5 +1,6 @@
 //! The rule `zap-all`: all page tables of a VM were thrown away, because its memory slots changed.
 
+use super::cause::{Cause, What};
 use super::moment::{At, Change};
 use super::words::by_cost;
 use super::{Finding, Rule, Seen, Severity, Sure, counted, share, task};
@@ -34,12 +35,17 @@ struct ZapAll {
     tid: u32,
     comm: String,
     vm: u16,
+    /// Time and number of the thread's last zap before it went on to something else.
+    last: (u64, u32),
+    zapped: u64,
 }
 
 /// What zap-alls there were, and what was mapped again after each.
 #[derive(Debug, Default)]
 pub(super) struct Churn {
     all: Vec<ZapAll>,
+    /// The zap-all that a thread has begun and not left.
+    open: HashMap<u32, usize>,
     /// How many zap-alls a VM has had.
     had: HashMap<u16, u32>,
     /// How many zap-alls its VM had had when a leaf was installed.
@@ -53,11 +59,47 @@ impl Churn {
         if let Body::ZapAllFast { .. } = body {
             *self.had.entry(at.vm).or_default() += 1;
             let comm = at.comm.to_owned();
-            self.all.push(ZapAll { event: at.event, ts: at.ts, tid: at.tid, comm, vm: at.vm });
+            self.open.insert(at.tid, self.all.len());
+            let last = (at.ts, at.event);
+            self.all.push(ZapAll {
+                event: at.event,
+                ts: at.ts,
+                tid: at.tid,
+                comm,
+                vm: at.vm,
+                last,
+                zapped: 0,
+            });
+        } else if let Body::PrepareZapPage { .. } = body
+            && let Some(i) = self.open.get(&at.tid)
+        {
+            self.all[*i].last = (at.ts, at.event);
         }
     }
 
+    /// Notes that a thread went on to something else.
+    pub(super) fn close(&mut self, tid: u32) {
+        self.open.remove(&tid);
+    }
+
+    /// Every zap-all.
+    pub(super) fn causes(&self) -> impl Iterator<Item = Cause> + '_ {
+        self.all.iter().map(|z| Cause {
+            end: Some(z.last.0),
+            last_event: z.last.1,
+            ..Cause::new(z.tid, (z.ts, z.event), What::ZapAll { zapped: z.zapped })
+        })
+    }
+
     pub(super) fn change(&mut self, c: &Change) {
+        if c.old.state == State::Present
+            && c.new.state != State::Present
+            && let Some(i) = self.open.get(&c.tid)
+        {
+            let z = &mut self.all[*i];
+            z.last = (c.ts, c.event);
+            z.zapped += 1;
+        }
         let had = self.had.get(&c.vm).copied().unwrap_or(0);
         let key = (c.vm, c.as_id, c.level, c.gfn);
         if c.new.state == State::Present {

@@ -13,10 +13,12 @@
 //! assert_eq!(mmio.pattern.id(), "diagonal");
 //! ```
 
+mod by;
 mod data;
 mod raster;
 #[cfg(test)]
 mod tests;
 
+pub use by::{ColourBy, Densities, raster_by};
 pub use data::{Color, Overlay, Pattern, ShadeStyle, Theme, ThemeColors, Visual, VisualError};
 pub use raster::{Pixels, RasterOptions, raster, raster_with, swatch};

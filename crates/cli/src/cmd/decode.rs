@@ -1,7 +1,6 @@
 //! `mmuscope decode`: what SPTE values mean. It finds values in the input, the layout to read them under, and prints the explanation of
 //! `mmuscope_spte`.
 
-mod evidence;
 mod files;
 mod host;
 mod json;
@@ -14,6 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use mmuscope_analysis::pasted::{self, by_group};
 use mmuscope_replay::Gathered;
 use mmuscope_spte::bugs::{Bug, Bugs, traits_of};
 use mmuscope_spte::infer::{self, Evidence, Judgement};
@@ -117,7 +117,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         Question { bare: is_bare(&a.values), pasted, level: a.level, events, bugs: Vec::new(), better: None };
     let library = Library::new();
     let spec = spec(a)?;
-    let evidence = evidence::gather(&question.pasted, question.level, question.events.as_ref());
+    let evidence = pasted::gather(&question.pasted, question.level, question.events.as_ref());
     let mut out = io::BufWriter::new(io::stdout().lock());
     if question.pasted.values.is_empty() {
         for note in &question.pasted.left_alone {
@@ -148,46 +148,22 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-/// Reads an argument that is a value: hex digits, with or without 0x, of any length.
-fn argument(word: &str) -> Option<u64> {
-    let digits = word.strip_prefix("0x").or(word.strip_prefix("0X")).unwrap_or(word);
-    let digits = digits.replace('_', "");
-    let fits = (1..=16).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    fits.then(|| u64::from_str_radix(&digits, 16).ok()).flatten()
-}
-
 fn is_bare(values: &[String]) -> bool {
-    !values.is_empty() && values.iter().all(|v| argument(v).is_some())
+    pasted::bare(values.iter().map(String::as_str)).is_some()
 }
 
 /// The values of the input, and the evidence of its events where it has some.
 fn input(values: &[String]) -> Result<(Pasted, Option<Gathered>)> {
-    if is_bare(values) {
-        let found = |v: &String| argument(v).map(|value| Found { value, line: 1, ..Found::default() });
-        let groups = vec![paste::Group { kind: paste::Kind::Bare, line: 1, address: None, event: None }];
-        let values = values.iter().filter_map(found).collect();
-        return Ok((Pasted { values, groups, ..Pasted::default() }, None));
+    if let Some(bare) = pasted::bare(values.iter().map(String::as_str)) {
+        return Ok((bare, None));
     }
     if let Some(files) = files::read(values)? {
-        let events = files.events.or_else(|| evidence::events(&files.text));
+        let events = files.events.or_else(|| pasted::events(&files.text));
         return Ok((paste::scan(&files.text), events));
     }
     let stdin = values.is_empty() || values == ["-"];
     if !stdin {
-        let text = values.join(" ");
-        let mut pasted = paste::scan(text.as_bytes());
-        if pasted.values.is_empty() {
-            // In `decode gfn 2 level 1 0x…` the numbers with 0x are the values.
-            let words = text.split(|c: char| c.is_whitespace() || c == ',');
-            let hex = words.filter(|w| w.starts_with("0x")).filter_map(paste::number);
-            let found = hex.map(|value| Found { value, line: 1, ..Found::default() });
-            pasted.values.extend(found);
-            pasted.groups.push(paste::Group { kind: paste::Kind::Bare, line: 1, address: None, event: None });
-            for value in &mut pasted.values {
-                value.group = pasted.groups.len() - 1;
-            }
-        }
-        return Ok((pasted, evidence::events(text.as_bytes())));
+        return Ok(pasted::read(&values.join(" ")));
     }
     if values.is_empty() && io::stdin().is_terminal() {
         bail!(
@@ -196,7 +172,7 @@ fn input(values: &[String]) -> Result<(Pasted, Option<Gathered>)> {
     }
     let mut text = Vec::new();
     io::stdin().lock().take(MOST_INPUT).read_to_end(&mut text).context("cannot read standard input")?;
-    Ok((paste::scan(&text), evidence::events(&text)))
+    Ok((paste::scan(&text), pasted::events(&text)))
 }
 
 /// The known parts of the layout: those of the options, else those of the capture or host. What the text says is evidence, not knowledge.
@@ -223,7 +199,7 @@ fn answer(
     let dated =
         spec.kernel.is_some() || spec.era.is_some() || spec.file.is_some() || spec.era_of_masks().is_some();
     let has_mode = spec.mode.is_some() || spec.file.is_some() || spec.mode_of_masks().is_some();
-    let judgement = judgement(spec, question, evidence, library)?;
+    let judgement = pasted::judge(spec, &question.pasted, question.level, evidence, library)?;
     question.bugs = bugs(question, evidence, &judgement)?;
     let given =
         spec.kernel.is_some() || spec.era.is_some() || spec.mode.is_some() || spec.host.vendor.is_some();
@@ -249,32 +225,6 @@ fn answer(
     Ok(Answer::Judged(Box::new(judgement)))
 }
 
-fn judgement(
-    spec: &LayoutSpec,
-    question: &Question,
-    evidence: &Evidence,
-    library: &Library,
-) -> Result<Judgement> {
-    let memory = question.pasted.groups.iter().any(|g| g.kind == paste::Kind::Memory);
-    if !memory || question.level.is_some() {
-        return Ok(infer::judge(spec, evidence, library)?);
-    }
-    // All entries of one table have the same level, so each level is tried for all of them.
-    let mut best: Option<Judgement> = None;
-    for level in 1..=4 {
-        let mut at = evidence.clone();
-        for value in &mut at.values {
-            value.level = value.level.or(Some(level));
-        }
-        let judgement = infer::judge(spec, &at, library)?;
-        let score = |j: &Judgement| j.best().map_or(i32::MIN, |c| c.score);
-        if best.as_ref().is_none_or(|b| score(&judgement) > score(b)) {
-            best = Some(judgement);
-        }
-    }
-    best.context("no layout was tried")
-}
-
 /// The known bugs that the values and events look like.
 fn bugs(question: &Question, evidence: &Evidence, judgement: &Judgement) -> Result<Vec<Bug>> {
     let known = Bugs::known().map_err(mmuscope_spte::Error::from)?;
@@ -286,28 +236,11 @@ fn bugs(question: &Question, evidence: &Evidence, judgement: &Judgement) -> Resu
     Ok(known.like(&traits, judgement.releases()).into_iter().cloned().collect())
 }
 
-/// The values of each group.
-fn by_group(pasted: &Pasted) -> Vec<Vec<&Found>> {
-    let mut groups = vec![Vec::new(); pasted.groups.len()];
-    for value in &pasted.values {
-        if let Some(group) = groups.get_mut(value.group) {
-            group.push(value);
-        }
-    }
-    groups
-}
-
 /// The level that a value is read at, and whether the input or an option gave it.
 fn level_of(found: &Found, question: &Question, answer: &Answer, resolved: &Resolved) -> (u8, bool) {
-    if let Some(level) = found.level.or(question.level) {
-        return (level, true);
-    }
-    if found.role == paste::Role::Word
-        && let Answer::Judged(judgement) = answer
-        && let Some(best) = judgement.best()
-        && let Some(first) = best.readings.first()
-    {
-        return (first.level, false);
-    }
-    (infer::likely_level(&resolved.layout, found.value), false)
+    let judgement = match answer {
+        Answer::Judged(judgement) => Some(&**judgement),
+        Answer::Known(_) => None,
+    };
+    pasted::level_of(found, question.level, judgement, &resolved.layout)
 }

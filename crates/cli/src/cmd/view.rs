@@ -7,7 +7,7 @@ use crate::layout_args::LayoutArgs;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use mmuscope_replay::LayoutOverride;
-use mmuscope_ui::{Input, ThemeChoice, ViewOptions};
+use mmuscope_ui::{Input, Place, ThemeChoice, ViewOptions};
 use mmuscope_units::Frames;
 use std::path::PathBuf;
 
@@ -31,6 +31,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "GFN")]
     gfn: Option<Frames>,
     #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
     decimal: DecimalArg,
     /// Colours of the window; without this option, those that were chosen last
     #[arg(long, value_enum)]
@@ -40,6 +42,54 @@ pub(crate) struct Args {
     screenshot: Option<PathBuf>,
     #[command(flatten)]
     layout: LayoutArgs,
+}
+
+/// The rest of a view, as the window's `Copy link` writes it.
+#[derive(clap::Args, Debug)]
+struct PlaceArgs {
+    /// Show this VM, by its number in `mmuscope summary`
+    #[arg(long, value_name = "N")]
+    vm: Option<u16>,
+    /// Show this address space: 0 is the normal one, 1 is SMM
+    #[arg(long, value_name = "N")]
+    as_id: Option<u8>,
+    /// Show the time from this moment on
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    from: Option<u64>,
+    /// Show the time up to this moment
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    to: Option<u64>,
+    /// Show these guest frames (hex)
+    #[arg(long, value_name = "FIRST-LAST")]
+    frames: Option<Frames>,
+    /// Put cursor A here; given twice, the second is cursor B
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    cursor: Vec<u64>,
+    /// Filter the table of events
+    #[arg(long = "where", value_name = "EXPR")]
+    filter: Option<String>,
+    /// Open this table
+    #[arg(long, value_name = "NAME", value_parser = ["events", "findings", "life", "spans", "tree", "a-to-b", "layout", "recording"])]
+    tab: Option<String>,
+}
+
+impl PlaceArgs {
+    fn place(&self, decimal: &DecimalArg) -> Result<Place> {
+        if self.cursor.len() > 2 {
+            bail!("--cursor is given {} times: there are only two cursors, A and B", self.cursor.len());
+        }
+        let time = (self.from.is_some() || self.to.is_some())
+            .then(|| (self.from.unwrap_or(0), self.to.unwrap_or(u64::MAX)));
+        Ok(Place {
+            vm: self.vm,
+            as_id: self.as_id,
+            time,
+            frames: decimal.maybe(self.frames.as_ref())?,
+            cursors: self.cursor.clone(),
+            filter: self.filter.clone(),
+            tab: self.tab.clone(),
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -56,6 +106,12 @@ fn moment(s: &str) -> Result<u64, String> {
         "end" => Ok(u64::MAX),
         _ => mmuscope_units::time(s).map_err(|e| e.to_string()),
     }
+}
+
+/// What `mmuscope doctor` prints.
+fn doctor() -> String {
+    let report = mmuscope_collector::doctor::examine();
+    format!("{report}{}", report.verdict())
 }
 
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
@@ -78,8 +134,10 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         layout: LayoutOverride { spec: a.layout.spec()? },
         at: a.at,
         gfn: a.decimal.maybe(a.gfn.as_ref())?.map(|(first, _)| first),
+        place: a.place.place(&a.decimal)?,
         screenshot: a.screenshot.clone(),
         theme,
+        doctor: Some(doctor),
     })?;
     Ok(Outcome::Fine)
 }

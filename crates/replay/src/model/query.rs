@@ -46,6 +46,8 @@ pub struct Counts {
     pub frames: [[u64; 6]; 8],
     /// `stale[level]`: how many of the present frames are only known from stale entries.
     pub stale: [u64; 6],
+    /// How many of the MMIO frames are only known from stale entries.
+    pub stale_mmio: u64,
 }
 
 impl Counts {
@@ -89,10 +91,11 @@ impl Counts {
     pub(crate) fn add(&mut self, o: &Counts) {
         let all = |c: &Counts| {
             let (entries, frames) = (c.entries, c.frames);
-            entries.into_iter().chain(frames).flatten().chain(c.stale).collect::<Vec<_>>()
+            entries.into_iter().chain(frames).flatten().chain(c.stale).chain([c.stale_mmio]).collect::<Vec<_>>()
         };
         let other = all(o);
-        let own = self.entries.iter_mut().chain(&mut self.frames).flatten().chain(&mut self.stale);
+        let own = self.entries.iter_mut().chain(&mut self.frames).flatten();
+        let own = own.chain(&mut self.stale).chain([&mut self.stale_mmio]);
         for (s, n) in own.zip(other) {
             *s = s.wrapping_add(n);
         }

@@ -305,10 +305,37 @@ fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis
             None => {
                 ui.label("A stretch of the GFN space in which nothing happened is left out here.");
             }
-            Some(p) => tip::show(ui, cx, p, cell.as_ref()),
+            Some(p) => {
+                tip::show(ui, cx, p, cell.as_ref());
+                if let Some(words) = class_under(cx, axis, place.row, pos.x) {
+                    ui.label(words);
+                }
+            }
         }
     });
     cx.doc.pointed = probe;
+}
+
+/// What the colour of the cell says, where the map is not coloured by state.
+fn class_under(cx: &Cx<'_>, axis: &Axis, row: f64, x: f32) -> Option<String> {
+    let p = cx.doc.pictures.shown.as_ref()?;
+    let by = p.wanted.colour;
+    let cell = cell_under(cx, axis, row, x)?;
+    let (fx, fy) = (p.wanted.time.fraction(axis.t(x)), p.wanted.rows.fraction(row));
+    let (col, line) = ((fx * p.map.cols as f64) as usize, (fy * p.map.rows as f64) as usize);
+    let density = p.densities.get(line * p.map.cols + col).copied().unwrap_or(0);
+    let time = cx.cap.abs(p.wanted.time.at((col + 1) as f64 / p.map.cols as f64));
+    let class = by.class(&cx.cap.timeline, &cell, time, density)?;
+    let words = by.legend(mmuscope_analysis::visual::Visual::builtin(), cx.tokens.theme).get(class)?.0;
+    Some(match by {
+        mmuscope_analysis::visual::ColourBy::Faults => {
+            fmt::plural(density.into(), "fault in this pixel", "faults in this pixel")
+        }
+        mmuscope_analysis::visual::ColourBy::Zaps => {
+            fmt::plural(density.into(), "zap in this pixel", "zaps in this pixel")
+        }
+        _ => format!("{}: {words}", by.name()),
+    })
 }
 
 fn cell_under(cx: &Cx<'_>, axis: &Axis, row: f64, x: f32) -> Option<Cell> {

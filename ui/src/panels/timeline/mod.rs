@@ -1,6 +1,7 @@
 //! The middle of the window: overview, phases, ruler, map, states over time and fault rows, all on one time axis.
 
 mod area;
+mod causes;
 mod lanes;
 mod map;
 pub(crate) mod nav;
@@ -53,6 +54,7 @@ impl Axis {
 struct Rects {
     overview: Rect,
     phases: Rect,
+    causes: Vec<Rect>,
     ruler: Rect,
     map: Rect,
     side: Rect,
@@ -60,7 +62,7 @@ struct Rects {
     lanes: Vec<Rect>,
 }
 
-fn rects(full: Rect, ppp: f32, phases: bool, area: bool, lanes: usize) -> Rects {
+fn rects(full: Rect, ppp: f32, phases: bool, causes: usize, area: bool, lanes: usize) -> Rects {
     // Pictures are drawn pixel by pixel, so their corners lie on pixels.
     let snap = |v: f32| (v * ppp).round() / ppp;
     let x0 = snap(full.left() + GUTTER);
@@ -73,6 +75,7 @@ fn rects(full: Rect, ppp: f32, phases: bool, area: bool, lanes: usize) -> Rects 
     };
     let overview = take(&mut y, 30.0, 4.0);
     let phase_rect = take(&mut y, if phases { 20.0 } else { 0.0 }, 0.0);
+    let causes = (0..causes).map(|_| take(&mut y, causes::HEIGHT, 1.0)).collect();
     let ruler = take(&mut y, 20.0, 0.0);
     // Many vCPUs share a limited height, because the map is the most important part.
     let room = full.bottom() - y;
@@ -88,7 +91,7 @@ fn rects(full: Rect, ppp: f32, phases: bool, area: bool, lanes: usize) -> Rects 
     let side = Rect::from_min_max(pos2(x1 + 4.0, map.top()), pos2(x1 + 4.0 + SIDE, map.bottom()));
     let area = take(&mut y, area_h, 4.0);
     let lanes = (0..lanes_fit).map(|_| take(&mut y, lane_h, 2.0)).collect();
-    Rects { overview, phases: phase_rect, ruler, map, side, area, lanes }
+    Rects { overview, phases: phase_rect, causes, ruler, map, side, area, lanes }
 }
 
 /// Draws the middle of the window.
@@ -101,7 +104,10 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     // In a low window the plots go before the map does.
     let area = cx.doc.shown.area && full.height() >= 240.0;
     let fit = if full.height() >= 260.0 { lanes.len() } else { 0 };
-    let r = rects(full, ppp, has_phases, area, fit);
+    let kinds = cx.doc.survey.done.as_ref().map_or(0, |s| s.rows(cx.doc.view.vm).len());
+    let kinds = if cx.doc.shown.causes && full.height() >= 320.0 { kinds } else { 0 };
+    let r = rects(full, ppp, has_phases, kinds, area, fit);
+    cx.doc.band = None;
     nav::keys(ui, cx);
     cx.doc.hover = pointer(ui, cx, &r);
     let axis = Axis { x0: r.map.left(), x1: r.map.right(), time: cx.doc.view.time };
@@ -110,6 +116,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     if has_phases {
         contained.show(ui, "Phases", |ui| strips::phases(ui, cx, r.phases, &axis));
     }
+    contained.show(ui, "Causes", |ui| causes::show(ui, cx, &r.causes, &axis));
     contained.show(ui, "Time axis", |ui| strips::ruler(ui, cx, r.ruler, &axis));
     contained.show(ui, "GFN map", |ui| map::show(ui, cx, r.map, r.side, &axis));
     if area {
@@ -117,7 +124,14 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     }
     contained.show(ui, "Fault rates", |ui| lanes::show(ui, cx, &r.lanes, &lanes, &axis));
     let bottom = r.lanes.last().map_or(if area { r.area.bottom() } else { r.map.bottom() }, Rect::bottom);
-    strips::over_all(ui, cx, Rect::from_min_max(pos2(axis.x0, r.ruler.top()), pos2(axis.x1, bottom)), &axis);
+    let top = r.causes.first().map_or(r.ruler.top(), Rect::top);
+    let all = Rect::from_min_max(pos2(axis.x0, top), pos2(axis.x1, bottom));
+    causes::band(ui, cx, all, r.map, &axis);
+    let rows = cx.doc.view.rows;
+    if cx.doc.shown.tables && cx.doc.tables.tab == super::tables::Tab::Between {
+        super::between::on_map(ui, cx, r.map, |t| axis.x(t), |row| map::y_of(r.map, rows, row));
+    }
+    strips::over_all(ui, cx, all.with_min_y(r.ruler.top()), &axis);
 }
 
 /// The place under the pointer in the view of this frame.
@@ -161,6 +175,7 @@ fn ask(ui: &Ui, cx: &mut Cx<'_>, r: &Rects, lanes: &[lanes::Lane], ppp: f32) {
         theme: cx.tokens.theme,
         scale: (ppp.round() as u32).max(1),
         memory: cx.doc.shown.memory,
+        colour: cx.doc.colour,
         version: cx.cap.version,
     };
     cx.doc.pictures.want(ui.ctx(), wanted);
@@ -187,7 +202,7 @@ mod tests {
     fn the_map_gets_most_of_the_height_and_everything_stays_inside() {
         for (h, lanes) in [(700.0, 2), (300.0, 0), (900.0, 64), (160.0, 4)] {
             let full = Rect::from_min_size(pos2(0.0, 0.0), vec2(1000.0, h));
-            let r = rects(full, 1.0, true, true, lanes);
+            let r = rects(full, 1.0, true, if h >= 320.0 { 3 } else { 0 }, true, lanes);
             let bottom = r.lanes.last().map_or(r.area.bottom(), Rect::bottom);
             if h >= 300.0 {
                 assert!(bottom <= full.bottom() + 1.0, "{h} {lanes}: {bottom}");

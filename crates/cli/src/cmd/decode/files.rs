@@ -6,10 +6,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use mmuscope_analysis::pasted::argument;
 use mmuscope_replay::Gathered;
 use mmuscope_trace::{Body, ReadOptions, Trace};
 
-use super::{MOST_INPUT, argument};
+use super::MOST_INPUT;
 
 /// Contents of the files among the arguments.
 #[derive(Default)]

@@ -3,12 +3,12 @@
 use std::io::Write;
 
 use anyhow::Result;
+use mmuscope_analysis::pasted::says_reserved;
 use mmuscope_spte::explain::{Explanation, NoteKind, bit_list};
 use mmuscope_spte::infer::walk_start;
 use mmuscope_spte::{Decoded, Resolved, State};
 use mmuscope_trace::paste::{Found, Group, Kind};
 
-use super::evidence::says_reserved;
 use super::text::{Printer, state_colour, summary};
 
 impl<W: Write> Printer<'_, W> {

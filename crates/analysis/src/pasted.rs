@@ -1,13 +1,111 @@
-//! [`gather`]: from pasted text to the evidence that `mmuscope_spte::infer` judges. Events are read as the replay reads them.
+//! From pasted text to values and the layout that they are read under: [`read`] finds the values, [`gather`] makes them the evidence that
+//! `mmuscope_spte::infer` judges, [`judge`] asks it. Events are read as the replay reads them. `mmuscope decode` and the viewer call this.
 
 use mmuscope_replay::Gathered;
-use mmuscope_spte::infer::{Claim, Evidence, Fact, Letters, Modes, Role, Value, Walk};
-use mmuscope_spte::{Kernel, Mode, Vendor};
+use mmuscope_spte::infer::{self, Claim, Evidence, Fact, Judgement, Letters, Modes, Role, Value, Walk};
+use mmuscope_spte::layouts::Library;
+use mmuscope_spte::{Kernel, Layout, LayoutSpec, Mode, Vendor};
 use mmuscope_trace::Trace;
 use mmuscope_trace::paste::{self, Found, Group, Kind, Pasted, Stated};
 
+/// Reads a word that is a value: hex digits, with or without 0x, of any length up to 16.
+pub fn argument(word: &str) -> Option<u64> {
+    let digits = word.strip_prefix("0x").or(word.strip_prefix("0X")).unwrap_or(word);
+    let digits = digits.replace('_', "");
+    let fits = (1..=16).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    fits.then(|| u64::from_str_radix(&digits, 16).ok()).flatten()
+}
+
+/// The values of words that are all values; `None` where one is not, or there is none.
+pub fn bare<'a>(words: impl IntoIterator<Item = &'a str>) -> Option<Pasted> {
+    let found = |word: &str| Some(Found { value: argument(word)?, line: 1, ..Found::default() });
+    let values: Vec<Found> = words.into_iter().map(found).collect::<Option<_>>()?;
+    let groups = vec![Group { kind: Kind::Bare, line: 1, address: None, event: None }];
+    (!values.is_empty()).then(|| Pasted { values, groups, ..Pasted::default() })
+}
+
+/// The values of one line that was typed, and the evidence of its events where it has some.
+pub fn read(text: &str) -> (Pasted, Option<Gathered>) {
+    if let Some(pasted) = bare(text.split_whitespace()) {
+        return (pasted, None);
+    }
+    let mut pasted = paste::scan(text.as_bytes());
+    if pasted.values.is_empty() {
+        // In `decode gfn 2 level 1 0x…` the numbers with 0x are the values.
+        let words = text.split(|c: char| c.is_whitespace() || c == ',');
+        let hex = words.filter(|w| w.starts_with("0x")).filter_map(paste::number);
+        let found = hex.map(|value| Found { value, line: 1, ..Found::default() });
+        pasted.values.extend(found);
+        pasted.groups.push(Group { kind: Kind::Bare, line: 1, address: None, event: None });
+        for value in &mut pasted.values {
+            value.group = pasted.groups.len() - 1;
+        }
+    }
+    (pasted, events(text.as_bytes()))
+}
+
+/// The values of each group.
+pub fn by_group(pasted: &Pasted) -> Vec<Vec<&Found>> {
+    let mut groups = vec![Vec::new(); pasted.groups.len()];
+    for value in &pasted.values {
+        if let Some(group) = groups.get_mut(value.group) {
+            group.push(value);
+        }
+    }
+    groups
+}
+
+/// Judges which layout the values come from; `level` is that of all values, where it is known.
+pub fn judge(
+    spec: &LayoutSpec,
+    pasted: &Pasted,
+    level: Option<u8>,
+    evidence: &Evidence,
+    library: &Library,
+) -> Result<Judgement, mmuscope_spte::Error> {
+    let memory = pasted.groups.iter().any(|g| g.kind == Kind::Memory);
+    if !memory || level.is_some() {
+        return infer::judge(spec, evidence, library);
+    }
+    // All entries of one table have the same level, so each level is tried for all of them.
+    let at = |level: u8| {
+        let mut at = evidence.clone();
+        for value in &mut at.values {
+            value.level = value.level.or(Some(level));
+        }
+        infer::judge(spec, &at, library)
+    };
+    let score = |j: &Judgement| j.best().map_or(i32::MIN, |c| c.score);
+    let mut best = at(1)?;
+    for level in 2..=4 {
+        let judgement = at(level)?;
+        if score(&judgement) > score(&best) {
+            best = judgement;
+        }
+    }
+    Ok(best)
+}
+
+/// The level that a value is read at, and whether the text or `given` says it. `judgement` is what was concluded from the values, where
+/// anything was.
+pub fn level_of(
+    found: &Found,
+    given: Option<u8>,
+    judgement: Option<&Judgement>,
+    layout: &Layout,
+) -> (u8, bool) {
+    if let Some(level) = found.level.or(given) {
+        return (level, true);
+    }
+    let first = judgement.and_then(Judgement::best).and_then(|best| best.readings.first());
+    match first.filter(|_| found.role == paste::Role::Word) {
+        Some(first) => (first.level, false),
+        None => (infer::likely_level(layout, found.value), false),
+    }
+}
+
 /// The evidence of the trace events in a text, if it has any.
-pub(super) fn events(text: &[u8]) -> Option<Gathered> {
+pub fn events(text: &[u8]) -> Option<Gathered> {
     let text = String::from_utf8_lossy(text);
     if !text.contains("kvm_") && !text.contains("fast_page_fault") && !text.contains("mmio_spte") {
         return None;
@@ -17,7 +115,7 @@ pub(super) fn events(text: &[u8]) -> Option<Gathered> {
 }
 
 /// Whether the text says that reserved bits were found in this dump.
-pub(super) fn says_reserved(group: &Group, values: &[&Found]) -> bool {
+pub fn says_reserved(group: &Group, values: &[&Found]) -> bool {
     group.kind == Kind::ReservedDump
         && (group.address.is_some() || values.iter().any(|v| v.rsvd_mask.is_some()))
 }
@@ -26,9 +124,9 @@ pub(super) fn says_reserved(group: &Group, values: &[&Found]) -> bool {
 const MOST_JUDGED: usize = 256;
 
 /// All evidence of a text. Values of events are taken from `events` where those could be read.
-pub(super) fn gather(pasted: &Pasted, level: Option<u8>, events: Option<&Gathered>) -> Evidence {
+pub fn gather(pasted: &Pasted, level: Option<u8>, events: Option<&Gathered>) -> Evidence {
     let mut evidence = events.map(|g| g.evidence.clone()).unwrap_or_default();
-    for (group, found) in pasted.groups.iter().zip(super::by_group(pasted)) {
+    for (group, found) in pasted.groups.iter().zip(by_group(pasted)) {
         if group.kind == Kind::Event && events.is_some() || evidence.values.len() >= MOST_JUDGED {
             continue;
         }

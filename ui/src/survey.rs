@@ -1,0 +1,171 @@
+//! [`Surveys`]: the findings and causes of the open trace, made off the UI thread.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use mmuscope_analysis::findings::{Cause, CauseKind, Finding, survey};
+use mmuscope_replay::VmId;
+
+use crate::capture::{self, Capture};
+use crate::view::Range;
+use crate::worker::Worker;
+
+/// A trace that grows is looked at again after this time at the earliest: a survey goes through all of it.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// The causes of one kind in a VM, in the order of their beginnings.
+#[derive(Clone, Debug)]
+pub(crate) struct CauseRow {
+    /// Their kind.
+    pub(crate) kind: CauseKind,
+    /// Indices into [`Surveyed::causes`].
+    pub(crate) causes: Vec<u32>,
+    /// For each of them, the latest end up to there, so that those that reach into a view are found by bisection.
+    reach: Vec<u64>,
+    /// For each of them, the latest of the last events up to there.
+    acting: Vec<u64>,
+}
+
+/// What a survey found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surveyed {
+    /// The findings, the weightiest first.
+    pub(crate) findings: Vec<Finding>,
+    /// The causes, in the order of their beginnings.
+    pub(crate) causes: Vec<Cause>,
+    rows: HashMap<VmId, Vec<CauseRow>>,
+}
+
+/// The stretch of time and the frames of the cause under the pointer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Band {
+    /// First and last time, in nanoseconds since the first event.
+    pub(crate) time: Range,
+    /// First and last guest frame, where they are known.
+    pub(crate) gfns: Option<(u64, u64)>,
+}
+
+/// When a cause was over, as far as it is known.
+pub(crate) fn end_of(c: &Cause) -> u64 {
+    c.end.unwrap_or(c.start)
+}
+
+/// The time of a cause's last event.
+pub(crate) fn acted_until(cap: &Capture, c: &Cause) -> u64 {
+    cap.timeline.event_ts(c.last_event).unwrap_or(c.start).max(c.start)
+}
+
+impl Surveyed {
+    fn of(cap: &Capture) -> Self {
+        let found = survey(&cap.trace, &cap.timeline);
+        let mut out = Self { findings: found.findings, causes: found.causes, rows: HashMap::new() };
+        for vm in cap.timeline.vms() {
+            let of = |kind: CauseKind| {
+                // What no event puts into a VM may be of any.
+                let mine = |c: &Cause| c.kind() == kind && c.vm.is_none_or(|v| v == vm.id);
+                let causes: Vec<u32> =
+                    (0u32..).zip(&out.causes).filter(|(_, c)| mine(c)).map(|(i, _)| i).collect();
+                let latest = |of: &dyn Fn(&Cause) -> u64| -> Vec<u64> {
+                    let ends = causes.iter().scan(0, |last, i| {
+                        *last = of(&out.causes[*i as usize]).max(*last);
+                        Some(*last)
+                    });
+                    ends.collect()
+                };
+                let (reach, acting) = (latest(&end_of), latest(&|c| acted_until(cap, c)));
+                CauseRow { kind, reach, acting, causes }
+            };
+            let rows: Vec<CauseRow> =
+                CauseKind::ALL.into_iter().map(of).filter(|r| !r.causes.is_empty()).collect();
+            out.rows.insert(vm.id, rows);
+        }
+        out
+    }
+
+    /// The kinds of causes of a VM, each with its causes.
+    pub(crate) fn rows(&self, vm: VmId) -> &[CauseRow] {
+        self.rows.get(&vm).map_or(&[], Vec::as_slice)
+    }
+
+    /// The narrowest cause of which an event of a thread is a part.
+    pub(crate) fn cause_of(&self, tid: u32, event: u32) -> Option<&Cause> {
+        let n = self.causes.partition_point(|c| c.event <= event);
+        // Causes are ordered by their beginnings; one that holds the event did not begin long before it.
+        self.causes[..n].iter().rev().take(10_000).find(|c| c.holds(tid, event))
+    }
+}
+
+impl CauseRow {
+    /// The place in `causes` of the first that ends at or after a time.
+    pub(crate) fn first_reaching(&self, time: u64) -> usize {
+        self.reach.partition_point(|r| *r < time)
+    }
+
+    /// The place in `causes` of the first whose last event is at or after a time.
+    pub(crate) fn first_acting(&self, time: u64) -> usize {
+        self.acting.partition_point(|r| *r < time)
+    }
+
+    /// Whether one may go on at a time.
+    pub(crate) fn may_go_on(&self, found: &Surveyed, time: u64) -> bool {
+        let begun = self.beginning_after(found, time, 0);
+        begun.checked_sub(1).and_then(|n| self.reach.get(n)).is_some_and(|r| *r >= time)
+    }
+
+    /// The place in `causes` of the first, from a place on, that begins after a time.
+    pub(crate) fn beginning_after(&self, found: &Surveyed, time: u64, from: usize) -> usize {
+        let rest = self.causes.get(from..).unwrap_or_default();
+        from + rest.partition_point(|i| found.causes[*i as usize].start <= time)
+    }
+}
+
+/// A capture to survey, and its version.
+type Query = (Arc<RwLock<Capture>>, u64);
+
+/// The survey of a trace, and the thread that makes it.
+pub(crate) struct Surveys {
+    worker: Worker<Query, (u64, Surveyed)>,
+    asked: Option<(u64, Instant)>,
+    /// The newest survey; `None` until there is one.
+    pub(crate) done: Option<Arc<Surveyed>>,
+    /// How often `done` was replaced.
+    pub(crate) version: u64,
+    /// Why there is none, if making it failed.
+    pub(crate) error: Option<String>,
+}
+
+impl Surveys {
+    /// Nothing surveyed yet. With `inline`, surveys are made on the caller's thread.
+    pub(crate) fn new(ctx: &egui::Context, inline: bool) -> Self {
+        let compute = |(capture, version): Query| (version, Surveyed::of(&capture::read(&capture)));
+        let ctx = ctx.clone();
+        let worker = if inline {
+            Worker::inline(compute)
+        } else {
+            Worker::start("mmuscope-survey", compute, move || ctx.request_repaint())
+        };
+        Self { worker, asked: None, done: None, version: 0, error: None }
+    }
+
+    /// Asks for a survey of what the capture holds now, unless there is one or it is too soon, and takes over one that has become ready.
+    pub(crate) fn want(&mut self, ctx: &egui::Context, cap: &Capture, capture: &Arc<RwLock<Capture>>) {
+        let soon = |at: Instant| cap.growing && at.elapsed() < PAUSE;
+        let due = self.asked.is_none_or(|(version, at)| version != cap.version && !soon(at));
+        if due && !self.worker.busy() {
+            self.asked = Some((cap.version, Instant::now()));
+            self.worker.ask((Arc::clone(capture), cap.version));
+        } else if cap.growing {
+            ctx.request_repaint_after(PAUSE);
+        }
+        match self.worker.take() {
+            Some(Ok((_, found))) => {
+                self.done = Some(Arc::new(found));
+                self.version += 1;
+                self.error = None;
+            }
+            Some(Err(e)) => self.error = Some(e),
+            None => {}
+        }
+    }
+}
