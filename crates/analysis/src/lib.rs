@@ -11,6 +11,7 @@ pub mod events;
 pub mod filter;
 pub mod findings;
 pub mod places;
+pub mod slots;
 pub mod snapshots;
 pub mod summary;
 pub mod table;

@@ -7,6 +7,7 @@ use super::shot::{Shot, take};
 use crate::capture::{Capture, create};
 use crate::host::{self, Gather};
 use crate::preamble::{self, Preamble};
+use crate::scrub::Hidden;
 use crate::{Error, Output, vms};
 
 /// What to read and where to write it.
@@ -28,12 +29,16 @@ pub fn write(o: &SnapshotOptions) -> Result<Shot, Error> {
         None => None,
     };
     let (clock, real, mono) = host::clocks();
-    let shot = take(&|p| pid.is_none_or(|own| own == p), o.anonymise, Some(crate::host::monotonic()))
-        .map_err(|why| Error::Refused {
-            what: "KVM's tables cannot be read".into(),
-            why,
-            mend: "`mmuscope doctor` shows what a snapshot needs and what this host has".into(),
-        })?;
+    let shot = take(
+        &|p| pid.is_none_or(|own| own == p),
+        o.anonymise.then(Hidden::new),
+        Some(crate::host::monotonic()),
+    )
+    .map_err(|why| Error::Refused {
+        what: "KVM's tables cannot be read".into(),
+        why,
+        mend: "`mmuscope doctor` shows what a snapshot needs and what this host has".into(),
+    })?;
     let get = |k: &str| host.get(k).unwrap_or_default().to_owned();
     let mut facts = host.facts.clone();
     facts.push(("clock.start".into(), clock));

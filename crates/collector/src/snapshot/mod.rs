@@ -12,7 +12,8 @@ mod vm;
 
 pub use file::{SnapshotOptions, write};
 pub(crate) use shot::shadow_pages;
-pub use shot::{Seen, Shot, possible, take};
+pub use shot::{Seen, Shot, possible};
+pub(crate) use shot::{slots, take};
 
 #[cfg(test)]
 mod tests;

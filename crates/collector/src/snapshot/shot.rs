@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 
-use mmuscope_snapshot::{Packer, Piece};
+use mmuscope_snapshot::{Packer, Piece, SlotList, Vm};
 
 use super::shape::Shape;
 use super::tables::{Bits, Walk};
@@ -12,6 +12,7 @@ use super::vm;
 use crate::host::monotonic;
 use crate::kcore::{Kcore, Memory};
 use crate::kernelvars::{self, KernelVars};
+use crate::scrub::Hidden;
 use crate::types::Types;
 
 /// A snapshot, as records for a capture.
@@ -136,12 +137,43 @@ pub(crate) fn shadow_pages() -> bool {
     })
 }
 
-/// Reads the VMs that `wanted` accepts by their process, without names and host addresses if `anonymise` is set. `Err` says in words why
-/// this host allows none. `all_on` is when all events of a recording were on that begins with it.
-pub fn take(wanted: &dyn Fn(u32) -> bool, anonymise: bool, all_on: Option<u64>) -> Result<Shot, String> {
+/// Reads the VMs that `wanted` accepts by their process, without names and with moved host addresses if the recording is `hidden`. `Err` says in
+/// words why this host allows none. `all_on` is when all events of a recording were on that begins with it.
+pub(crate) fn take(
+    wanted: &dyn Fn(u32) -> bool,
+    hidden: Option<Hidden>,
+    all_on: Option<u64>,
+) -> Result<Shot, String> {
     let host = Host::find()?;
     let bits = bits(&kernelvars::read());
-    Ok(read(&host.core, &host.shape, bits, host.vm_list, (wanted, anonymise), all_on))
+    Ok(read(&host.core, &host.shape, bits, host.vm_list, (wanted, hidden), all_on))
+}
+
+/// Reads the memory slots of those VMs, and nothing else of them.
+pub(crate) fn slots(wanted: &dyn Fn(u32) -> bool, hidden: Option<Hidden>) -> Result<Shot, String> {
+    let Host { shape, vm_list, core } = Host::find()?;
+    let mut pack = Packer::default();
+    for kvm in vm::vms(&core, &shape, vm_list).0 {
+        if !wanted(vm::pid(&core, &shape, kvm)) {
+            continue;
+        }
+        let mut notes = Vec::new();
+        let vm = hide(vm::describe(&core, &shape, kvm, &mut notes), hidden);
+        // What could not be read is not known to be gone.
+        if notes.is_empty() {
+            SlotList::pieces(vm.at, vm.pid, &vm.slots).iter().for_each(|p| pack.push(p));
+        }
+    }
+    Ok(Shot { records: pack.records(), ..Shot::default() })
+}
+
+/// A VM as a recording shows it that is `hidden`.
+fn hide(mut vm: Vm, hidden: Option<Hidden>) -> Vm {
+    if let Some(h) = hidden {
+        vm.name.clear();
+        vm.slots.iter_mut().for_each(|s| s.hva = h.address(s.hva));
+    }
+    vm
 }
 
 pub(super) fn read(
@@ -149,7 +181,7 @@ pub(super) fn read(
     shape: &Shape,
     bits: Bits,
     vm_list: u64,
-    (wanted, anonymise): (&dyn Fn(u32) -> bool, bool),
+    (wanted, hidden): (&dyn Fn(u32) -> bool, Option<Hidden>),
     all_on: Option<u64>,
 ) -> Shot {
     let begin = monotonic();
@@ -165,13 +197,13 @@ pub(super) fn read(
             continue;
         }
         let mut notes = Vec::new();
-        let mut vm = vm::describe(memory, shape, kvm, &mut notes);
-        if anonymise {
-            vm.name.clear();
-            vm.slots.iter_mut().for_each(|s| s.hva = 0);
-        }
-        let (pid, name, vcpus, slots) = (vm.pid, vm.name.clone(), vm.vcpus.len(), vm.slots.len());
+        let mut vm = hide(vm::describe(memory, shape, kvm, &mut notes), hidden);
+        let (at, pid, name, vcpus, slots) = (vm.at, vm.pid, vm.name.clone(), vm.vcpus.len(), vm.slots.len());
+        let many = if slots > SlotList::MOST { std::mem::take(&mut vm.slots) } else { Vec::new() };
         pack.push(&Piece::Vm(vm));
+        if !many.is_empty() {
+            SlotList::pieces(at, pid, &many).iter().for_each(|p| pack.push(p));
+        }
         let found = Walk::new(memory, shape, bits).run(kvm, &mut |t| pack.push(&Piece::Table(Box::new(t))));
         let (complete, tables, torn) = (found.complete(), found.tables, found.torn);
         notes.extend(found.notes);
