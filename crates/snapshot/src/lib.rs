@@ -7,7 +7,7 @@ mod codec;
 
 use serde::{Deserialize, Serialize};
 
-pub use codec::{Damaged, MAGIC, MOST, Packer, unpack};
+pub use codec::{Damaged, MAGIC, MOST, Packer, of_bytes, to_bytes, unpack};
 
 /// One part of a snapshot. A snapshot is [`Piece::Begin`], for each VM a [`Piece::Vm`] and its [`Piece::Table`]s, and [`Piece::End`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

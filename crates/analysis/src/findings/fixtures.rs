@@ -439,13 +439,13 @@ fn a_guest_that_jumps_into_nowhere() {
 #[test]
 fn dirty_logging_that_probes_show() {
     let call = "+1 t9 kvm_get_dirty_log_protect (kvm_get_dirty_log_protect+0x0/0x250 [kvm]) kvm=0xffffc900003e5000\n";
-    let update = |n| {
-        let both = "+1 t9 mmu_spte_update (mmu_spte_update+0x0/0x1a0 [kvm]) sptep=0xffff88800cfe{x}000 new_spte=0x29cda25\n\
-                    +0 t9 mmu_spte_update_no_track (mmu_spte_update_no_track+0x0/0x40 [kvm]) sptep=0xffff88800cfe{x}000 new_spte=0x29cda25\n";
+    let update = |n: u64| {
+        let both = "+1 t9 mmu_spte_update (mmu_spte_update+0x0/0x1a0 [kvm]) sptep=0xffff88800cf{x}000 new_spte=0x29cda25\n\
+                    +0 t9 mmu_spte_update_no_track (mmu_spte_update_no_track+0x0/0x40 [kvm]) sptep=0xffff88800cf{x}000 new_spte=0x29cda25\n";
         repeated(0x10..0x10 + n, both)
     };
     let begin = "layout C/npt\nkernel 6.1.0\nvm 1 t1 t9\n1 t1 exit\n+1 t1 shadow 1 5\n+1 t1 set 1 5 W55 at 40028\n+1 t1 entry 0\n";
-    let round = |n| format!("{call}{}+1 t9 user 2 0\n", update(n));
+    let round = |n: u64| format!("{call}{}+1 t9 user 2 0\n", update(n));
     let f = only("dirty-logging", &format!("{begin}{}{}", round(20), round(30)));
     assert_eq!((f.count, f.vm), (50, Some(0)));
     assert!(f.title.contains("2 rounds") && f.title.contains("20 entries in "), "{}", f.title);

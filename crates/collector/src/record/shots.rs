@@ -2,6 +2,7 @@
 //! emptied meanwhile, and hands their records to the capture.
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use super::plan::Recorder;
 use crate::host::monotonic;
 use crate::preamble;
 use crate::scrub::Hidden;
-use crate::snapshot::{self, Shot};
+use crate::snapshot::{Host, Shot};
 use crate::{RecordOptions, Scope, When};
 
 /// How long the end of a recording waits for its snapshot.
@@ -36,6 +37,8 @@ pub(super) struct Shots {
     /// The processes whose VMs are read; `None` for all.
     pid: Option<u32>,
     hidden: Option<Hidden>,
+    /// What was found of this host.
+    host: Arc<Mutex<Option<Host>>>,
     under_way: Option<(What, Receiver<Result<Shot, String>>)>,
     last: Instant,
     /// When the memory slots are to be read again, because the VMM changed them, the next time first.
@@ -64,7 +67,8 @@ impl Shots {
         let pid = r.sieve.only_pid();
         let (under_way, last, taken, failed) = (None, Instant::now(), 0, false);
         let (hidden, slots_due, slots_read) = (r.sieve.hidden(), Vec::new(), None);
-        Self { when, pid, hidden, under_way, last, slots_due, slots_read, said, taken, failed }
+        let host = Arc::default();
+        Self { when, pid, hidden, host, under_way, last, slots_due, slots_read, said, taken, failed }
     }
 
     fn begin(&mut self, what: What) {
@@ -72,13 +76,20 @@ impl Shots {
             return;
         }
         let (to, from) = channel();
-        let (pid, hidden) = (self.pid, self.hidden);
+        let (pid, hidden, host) = (self.pid, self.hidden, Arc::clone(&self.host));
         let run = move || {
             let wanted = |p| pid.is_none_or(|own| own == p);
-            let shot = match what {
-                What::All { all_on } => snapshot::take(&wanted, hidden, all_on),
-                What::Slots => snapshot::slots(&wanted, hidden),
-            };
+            // A thread that failed while it held this left nothing half done.
+            let mut known = host.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = known.take().map_or_else(Host::find, Ok);
+            let shot = found.map(|h| {
+                let shot = match what {
+                    What::All { all_on } => h.take(&wanted, hidden, all_on),
+                    What::Slots => h.slots(&wanted, hidden),
+                };
+                *known = Some(h);
+                shot
+            });
             // Whoever no longer waits needs no snapshot.
             let _ = to.send(shot);
         };

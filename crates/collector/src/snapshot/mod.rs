@@ -11,9 +11,9 @@ mod tables;
 mod vm;
 
 pub use file::{SnapshotOptions, write};
+pub(crate) use shot::Host;
 pub(crate) use shot::shadow_pages;
 pub use shot::{Seen, Shot, possible};
-pub(crate) use shot::{slots, take};
 
 #[cfg(test)]
 mod tests;

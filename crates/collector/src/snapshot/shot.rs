@@ -97,16 +97,17 @@ fn bits(vars: &KernelVars) -> Bits {
     }
 }
 
-/// Everything that a snapshot needs of the running host.
-struct Host {
+/// Everything that a snapshot needs of the running host. To find it takes longer than to read a VM, and nothing of it changes while kvm is loaded.
+pub(crate) struct Host {
     shape: Shape,
     vm_list: u64,
     core: Kcore<fs::File>,
+    bits: Bits,
 }
 
 impl Host {
     /// Finds it. `Err` says in words what this host lacks.
-    fn find() -> Result<Self, String> {
+    pub(crate) fn find() -> Result<Self, String> {
         if cfg!(not(target_arch = "x86_64")) {
             return Err("page tables are only read on x86-64 hosts".into());
         }
@@ -119,7 +120,36 @@ impl Host {
         let shape = Shape::of(&types)?;
         let vm_list = symbol("vm_list")
             .ok_or("/proc/kallsyms does not show vm_list (kernel.kptr_restrict, or kvm is not loaded)")?;
-        Ok(Self { shape, vm_list, core })
+        Ok(Self { shape, vm_list, core, bits: bits(&kernelvars::read()) })
+    }
+
+    /// Reads the VMs that `wanted` accepts by their process, without names and with moved host addresses if the recording is `hidden`. `all_on` is
+    /// when all events of a recording were on that begins with it.
+    pub(crate) fn take(
+        &self,
+        wanted: &dyn Fn(u32) -> bool,
+        hidden: Option<Hidden>,
+        all_on: Option<u64>,
+    ) -> Shot {
+        read(&self.core, &self.shape, self.bits, self.vm_list, (wanted, hidden), all_on)
+    }
+
+    /// Reads the memory slots of those VMs, and nothing else of them.
+    pub(crate) fn slots(&self, wanted: &dyn Fn(u32) -> bool, hidden: Option<Hidden>) -> Shot {
+        let Self { shape, vm_list, core, .. } = self;
+        let mut pack = Packer::default();
+        for kvm in vm::vms(core, shape, *vm_list).0 {
+            if !wanted(vm::pid(core, shape, kvm)) {
+                continue;
+            }
+            let mut notes = Vec::new();
+            let vm = hide(vm::describe(core, shape, kvm, &mut notes), hidden);
+            // What could not be read is not known to be gone.
+            if notes.is_empty() {
+                SlotList::pieces(vm.at, vm.pid, &vm.slots).iter().for_each(|p| pack.push(p));
+            }
+        }
+        Shot { records: pack.records(), ..Shot::default() }
     }
 }
 
@@ -130,41 +160,11 @@ pub fn possible() -> Result<(), String> {
 
 /// Whether any VM of this host has shadow pages now: of a nested guest, or because its MMU has no other. `false` where that cannot be read.
 pub(crate) fn shadow_pages() -> bool {
-    let Ok(Host { shape, vm_list, core }) = Host::find() else { return false };
+    let Ok(Host { shape, vm_list, core, .. }) = Host::find() else { return false };
     vm::vms(&core, &shape, vm_list).0.into_iter().any(|kvm| {
         let head = kvm.wrapping_add(shape.active);
         core.pointer(head).is_some_and(|first| first != head)
     })
-}
-
-/// Reads the VMs that `wanted` accepts by their process, without names and with moved host addresses if the recording is `hidden`. `Err` says in
-/// words why this host allows none. `all_on` is when all events of a recording were on that begins with it.
-pub(crate) fn take(
-    wanted: &dyn Fn(u32) -> bool,
-    hidden: Option<Hidden>,
-    all_on: Option<u64>,
-) -> Result<Shot, String> {
-    let host = Host::find()?;
-    let bits = bits(&kernelvars::read());
-    Ok(read(&host.core, &host.shape, bits, host.vm_list, (wanted, hidden), all_on))
-}
-
-/// Reads the memory slots of those VMs, and nothing else of them.
-pub(crate) fn slots(wanted: &dyn Fn(u32) -> bool, hidden: Option<Hidden>) -> Result<Shot, String> {
-    let Host { shape, vm_list, core } = Host::find()?;
-    let mut pack = Packer::default();
-    for kvm in vm::vms(&core, &shape, vm_list).0 {
-        if !wanted(vm::pid(&core, &shape, kvm)) {
-            continue;
-        }
-        let mut notes = Vec::new();
-        let vm = hide(vm::describe(&core, &shape, kvm, &mut notes), hidden);
-        // What could not be read is not known to be gone.
-        if notes.is_empty() {
-            SlotList::pieces(vm.at, vm.pid, &vm.slots).iter().for_each(|p| pack.push(p));
-        }
-    }
-    Ok(Shot { records: pack.records(), ..Shot::default() })
 }
 
 /// A VM as a recording shows it that is `hidden`.
