@@ -10,11 +10,11 @@ use std::io::Write as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let ([file, layout, first, count], wanted) = (match args.as_slice() {
+    let ([file, layout, first, count], wanted) = match args.as_slice() {
         [a, b, c, d] => ([a, b, c, d], None),
         [a, b, c, d, e] => ([a, b, c, d], Some(e.parse()?)),
         _ => return Err("usage: seed TRACE LAYOUT FIRST COUNT [PIECES]".into()),
-    });
+    };
     let trace = if file.ends_with(".fixture") {
         mmuscope_testing::fixture::trace(&std::fs::read_to_string(file)?)?
     } else {

@@ -466,3 +466,61 @@ fn probes_that_were_switched_off_show_nothing_from_there_on() {
     let t = with(&text, &off);
     assert_eq!(certainty(&t, 2), (Certainty::Stale, Reason::Unrecorded));
 }
+
+#[test]
+fn a_table_that_is_torn_down_while_memory_is_read_is_no_broken_rule() {
+    let tree = "layout C/npt\nkernel 6.1.0\nvm 50 1 9\n1 t1 root\n+1 t1 entry 0\n+1 t1 exit\n+1 t1 page 3 0\n+1 t1 tdp 4 0 empty T11\n\
+        +1 t1 page 2 0\n+1 t1 tdp 3 0 empty T12\n+1 t1 page 1 0\n+1 t1 tdp 2 0 empty T13\n+1 t1 page 1 200\n+1 t1 tdp 2 200 empty T14\n\
+        +1 t1 tdp 1 5 empty W55\n+1 t1 entry 0\n";
+    // The link was cut in memory, and is traced after the snapshot, with what the table held.
+    let later = "2000 t9 tdp 2 0 T13 empty\n+1 t9 zappage 1 0\n+1 t9 tdp 1 5 W55 frozen\n+1 t9 mark done\n";
+    let plain = fixture::trace(&format!("{tree}{later}")).expect("a trace");
+    let link = |gfn: u64, level: u8| {
+        let of = |e: Event| match e.body {
+            Body::TdpSpteChanged { gfn: g, level: l, new_spte, .. } if (g, l) == (gfn, level) => {
+                Some(new_spte)
+            }
+            _ => None,
+        };
+        plain.events.iter().find_map(of).expect("the link")
+    };
+    let table = |page: u64, level: u8, parent: Option<(u64, u16)>, filled: &[(usize, u64)]| {
+        let mut entries = vec![0; 512];
+        filled.iter().for_each(|(i, v)| entries[*i] = *v);
+        Piece::Table(Box::new(Table {
+            from: 1_000_000,
+            to: 1_000_000,
+            page,
+            mmu: Mmu::Tdp,
+            as_id: 0,
+            level,
+            gfn: 0,
+            direct: true,
+            root: level == 4,
+            invalid: false,
+            mirror: false,
+            guest_mode: false,
+            parent,
+            entries,
+            gfns: Vec::new(),
+        }))
+    };
+    let at = 1_000_000;
+    let vcpus = vec![Vcpu { number: 0, tid: Some(1) }];
+    let pieces = [
+        Piece::Begin { at, all_on: None },
+        Piece::Vm(Vm { at, pid: 50, name: "vm".into(), vcpus, slots: Vec::new() }),
+        table(0x11000, 3, None, &[(0, link(0, 3))]),
+        table(0x12000, 2, Some((0x11000, 0)), &[(1, link(0x200, 2))]),
+        Piece::VmEnd { at, complete: false, notes: Vec::new() },
+        Piece::End { at, notes: Vec::new() },
+    ];
+    let pieces: Vec<(u64, Piece)> = pieces.into_iter().map(|p| (1000, p)).collect();
+    let t = with(&format!("{tree}{later}"), &pieces);
+    assert_eq!(t.evidence(), [], "the thread had only not come to tracing it");
+    // Without a snapshot a change of a table that is gone is one.
+    let dead = format!(
+        "{tree}2000 t9 tdp 2 0 T13 empty\n+1 t9 zappage 1 0\n+1 t9 tdp 1 5 W55 frozen\n+1 t9 mark done\n+9 t9 tdp 1 6 empty W66\n"
+    );
+    assert!(!with(&dead, &[]).evidence().is_empty());
+}

@@ -198,6 +198,7 @@ impl Engine {
             self.child_of.remove(&parent);
         }
         self.obsolete.remove(&t);
+        self.note_unlinked(t, ts);
         self.detach_tree(t, ev, ts);
         self.store.free_table(t, ev, ts);
     }
