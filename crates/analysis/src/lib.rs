@@ -16,6 +16,7 @@ pub mod hot;
 pub mod latency;
 pub mod pasted;
 pub mod places;
+pub mod slots;
 pub mod snapshots;
 pub mod stat;
 pub mod summary;

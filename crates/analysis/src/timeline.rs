@@ -1,11 +1,10 @@
-//! The tables over a replay: `state`, `spans`, `faults`, `memory`; and `memslots`, of what snapshots hold.
+//! The tables over a replay: `state`, `spans`, `faults`, `memory`; and `memslots`.
 //!
 //! Each table has a constant with its columns and a function that adds a row; the commands of the same names call them. They only write
 //! down what the replay concluded.
 
 use crate::table::{Rows, table};
-use mmuscope_replay::{Entry, EventIx, Fault, MemoryKind, MemoryRange, Span, Timeline, VmId};
-use mmuscope_trace::snapshot::Slot;
+use mmuscope_replay::{Entry, EventIx, Fault, MemSlot, MemoryKind, MemoryRange, Span, Timeline};
 use mmuscope_trace::{Trace, event_name};
 
 table! {
@@ -99,18 +98,21 @@ table! {
 
 table! {
     /// The memory slots of VMs.
-    pub Memslots / MEMSLOTS = "memslots", lead 10, "A memory slot of a VM, as the recorder read it in KVM's own memory at one moment." {
-        at: Time, "when it was read, in nanoseconds since the start of the trace";
+    pub Memslots / MEMSLOTS = "memslots", lead 10, "A memory slot of a VM for as long as it stayed what it was, as the recorder read it in KVM's own memory or a probe on `kvm_set_memory_region` shows it." {
+        at: Time, "when it was first known to be there, in nanoseconds since the start of the trace";
         vm: Number, "number of the VM, as in `mmuscope summary`";
         as_id: Number, "address space: 0 is the normal one, 1 is SMM";
         id: Number, "number of the slot in its address space";
         gfn_start: Hex, "first guest frame of the slot";
         gfn_end: Hex, "one past the last guest frame of the slot";
         bytes: Bytes, "size of the slot in bytes";
-        hva: Hex, "host-virtual address of its first frame; 0 in an anonymised capture";
+        hva: Hex, "host-virtual address of its first frame, moved by an unknown distance in an anonymised capture; null where the recording leaves it out";
         dirty_logging: Flag, "whether writes to it are logged (KVM_MEM_LOG_DIRTY_PAGES)";
         read_only: Flag, "whether the guest's writes leave for the VMM (KVM_MEM_READONLY)";
         guest_memfd: Flag, "whether private memory of it comes from a guest_memfd (KVM_MEM_GUEST_MEMFD)";
+        until: Time, "when it was first known to be there no more, in nanoseconds since the start of the trace; null if it never was";
+        known: Text, "read: in KVM's own memory; requested: the VMM asked for it, and no later reading shows that KVM made it";
+        name: Text, "what memory of this size usually is at this place: a guess";
     }
 }
 
@@ -133,21 +135,24 @@ fn begin(
     rows.set(reason, span.reason.words());
 }
 
-/// Adds a memory slot to a `memslots` table; `at` is the time on the trace's clock when it was read.
-pub fn push_slot(rows: &mut Rows, vm: Option<VmId>, slot: &Slot, at: u64, base: u64) {
+/// Adds a memory slot to a `memslots` table. `base` is the time on the trace's clock that times count from.
+pub fn push_slot(rows: &mut Rows, slot: &MemSlot, base: u64) {
     use Memslots as C;
     rows.row();
-    rows.set(C::at, at.saturating_sub(base));
-    rows.set(C::vm, vm.map(|v| v.0));
+    rows.set(C::at, slot.start.saturating_sub(base));
+    rows.set(C::vm, slot.vm.0);
     rows.set(C::as_id, slot.as_id);
     rows.set(C::id, slot.id);
     rows.set(C::gfn_start, slot.gfn);
-    rows.set(C::gfn_end, slot.gfn.saturating_add(slot.pages));
+    rows.set(C::gfn_end, slot.end_gfn());
     rows.set(C::bytes, slot.pages.saturating_mul(4096));
     rows.set(C::hva, slot.hva);
-    rows.set(C::dirty_logging, slot.flags & 1 != 0);
-    rows.set(C::read_only, slot.flags & 2 != 0);
-    rows.set(C::guest_memfd, slot.flags & 4 != 0);
+    rows.set(C::dirty_logging, slot.dirty_logging());
+    rows.set(C::read_only, slot.read_only());
+    rows.set(C::guest_memfd, slot.guest_memfd());
+    rows.set(C::until, slot.end.map(|e| e.saturating_sub(base)));
+    rows.set(C::known, slot.known.name());
+    rows.set(C::name, crate::slots::name(slot));
 }
 
 /// Adds an entry at a moment to a `state` table. `base` is the time on the trace's clock that times count from.

@@ -82,6 +82,8 @@ pub struct RecordOptions {
     pub snapshot: When,
     /// Which kprobes are set for what the MMU does without an event.
     pub probes: Probes,
+    /// After how many hits of probes in a second they are switched off; `None` for what the number of CPUs suggests.
+    pub probe_limit: Option<u64>,
     /// Whether to print no status line, and no summary of a recording that lost nothing.
     pub quiet: bool,
     /// The command line, which is stored in the capture.
@@ -110,6 +112,7 @@ impl Default for RecordOptions {
             snapshots: None,
             snapshot: When::default(),
             probes: Probes::default(),
+            probe_limit: None,
             quiet: false,
             argv: Vec::new(),
         }

@@ -2,6 +2,7 @@
 //! online later are translated. The main type is [`Sieve`].
 
 use std::collections::{HashMap, HashSet};
+use std::io::Read as _;
 
 use crate::ring::kind;
 use crate::tracefs::Tracepoint;
@@ -26,25 +27,78 @@ pub(crate) struct Sieve {
     only: Option<Only>,
     /// The bytes of the raw record that are set to zero, by event type.
     zero: HashMap<u16, Vec<(usize, usize)>>,
-    anonymise: bool,
+    /// The offsets of host-virtual addresses in the raw record, by event type.
+    addresses: HashMap<u16, Vec<usize>>,
+    /// What an anonymised recording does to names and addresses.
+    hidden: Option<Hidden>,
 }
 
 /// The fields that hold a guest's code addresses or data.
 const GUEST_FIELDS: &[&str] =
     &["guest_rip", "rip", "nested_rip", "nested_pgd", "val", "insn", "data", "vmcb"];
 
+/// How host-virtual addresses are hidden: all of a recording are moved by one distance, which is not kept anywhere. What lies beside each other, and
+/// which guest memory an mmu_notifier range is, stays as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hidden {
+    distance: u64,
+}
+
+impl Hidden {
+    /// Huge pages of 2 MiB keep their alignment.
+    const STEP: u64 = 2 << 20;
+    /// User space ends here on x86-64 with four levels of page tables; what lies above is no address, but the end of everything.
+    const USER: u64 = 1 << 47;
+
+    /// A new distance, by chance.
+    pub(crate) fn new() -> Self {
+        let mut bytes = [0u8; 8];
+        let filled = std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes));
+        let any = match filled {
+            Ok(()) => u64::from_ne_bytes(bytes),
+            // Without a source of chance the time of day must do.
+            Err(_) => crate::host::monotonic().wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        };
+        // 25 bits, more than address space layout randomisation has at this size of step.
+        Self { distance: (1 + (any >> 39)) * Self::STEP }
+    }
+
+    /// The address as the recording shows it.
+    pub(crate) fn address(self, a: u64) -> u64 {
+        if a == 0 || a > Self::USER { a } else { a + self.distance }
+    }
+}
+
+/// The fields of an event that hold host-virtual addresses.
+fn addresses(tp: &Tracepoint) -> &'static [&'static str] {
+    match tp.name.as_str() {
+        "kvm_async_pf_completed" => &["address"],
+        n if n.contains("_hva") => &["start", "end", "hva"],
+        _ => &["hva"],
+    }
+}
+
 impl Sieve {
-    pub(crate) fn new(only: Option<Only>, anonymise: bool, events: &[Tracepoint]) -> Self {
-        let mut zero = HashMap::new();
-        if anonymise {
+    pub(crate) fn new(only: Option<Only>, hidden: Option<Hidden>, events: &[Tracepoint]) -> Self {
+        let (mut zero, mut moved) = (HashMap::new(), HashMap::new());
+        if hidden.is_some() {
             for tp in events {
+                let at: Vec<usize> = addresses(tp)
+                    .iter()
+                    .filter_map(|f| tp.field(f))
+                    .filter(|f| f.1 == 8)
+                    .map(|f| f.0)
+                    .collect();
+                if !at.is_empty() {
+                    moved.insert(tp.id as u16, at);
+                }
                 let ranges: Vec<_> = GUEST_FIELDS.iter().filter_map(|f| tp.field(f)).collect();
                 if !ranges.is_empty() {
                     zero.insert(tp.id as u16, ranges);
                 }
             }
         }
-        Self { only, zero, anonymise }
+        Self { only, zero, addresses: moved, hidden }
     }
 
     /// The process to which recording is limited, if it is.
@@ -52,9 +106,14 @@ impl Sieve {
         self.only.as_ref().map(|o| o.pid)
     }
 
+    /// How the recording hides names and addresses, if it does.
+    pub(crate) fn hidden(&self) -> Option<Hidden> {
+        self.hidden
+    }
+
     /// Whether every record may be taken as it is.
     pub(crate) fn open(&self) -> bool {
-        self.only.is_none() && !self.anonymise
+        self.only.is_none() && self.hidden.is_none()
     }
 
     /// Changes a record in place; the result is `false` if it is to be left out. `ids` translates event ids.
@@ -80,15 +139,8 @@ impl Sieve {
                 {
                     return false;
                 }
-                if self.anonymise
-                    && let Some(ty) = record.get(RAW..RAW + 2)
-                    && let Some(ranges) = self.zero.get(&u16::from_ne_bytes([ty[0], ty[1]]))
-                {
-                    for &(at, len) in ranges {
-                        if let Some(field) = record.get_mut(RAW + at..RAW + at + len) {
-                            field.fill(0);
-                        }
-                    }
+                if let Some(hidden) = self.hidden {
+                    self.hide(record, hidden);
                 }
             }
             kind::COMM => {
@@ -104,7 +156,7 @@ impl Sieve {
                         return false;
                     }
                 }
-                if self.anonymise {
+                if self.hidden.is_some() {
                     anonymous_name(tid, name);
                 }
             }
@@ -120,6 +172,24 @@ impl Sieve {
             _ => {}
         }
         true
+    }
+}
+
+impl Sieve {
+    /// Takes out of a sample what an anonymised recording does not show.
+    fn hide(&self, record: &mut [u8], hidden: Hidden) {
+        let Some(ty) = record.get(RAW..RAW + 2).map(|t| u16::from_ne_bytes([t[0], t[1]])) else { return };
+        for &(at, len) in self.zero.get(&ty).into_iter().flatten() {
+            if let Some(field) = record.get_mut(RAW + at..RAW + at + len) {
+                field.fill(0);
+            }
+        }
+        for &at in self.addresses.get(&ty).into_iter().flatten() {
+            if let Some(field) = record.get_mut(RAW + at..RAW + at + 8) {
+                let own = field.try_into().map_or(0, u64::from_ne_bytes);
+                field.copy_from_slice(&hidden.address(own).to_ne_bytes());
+            }
+        }
     }
 }
 
@@ -172,7 +242,7 @@ mod tests {
     #[test]
     fn one_vm_and_its_workers() {
         let only = Only { pid: 42, tids: HashSet::from([7]) };
-        let mut s = Sieve::new(Some(only), false, &[]);
+        let mut s = Sieve::new(Some(only), None, &[]);
         let none = HashMap::new();
         assert!(s.pass(&mut sample(1, 42, 43, &[0; 12]), &none));
         assert!(s.pass(&mut sample(1, 7, 7, &[0; 12]), &none));
@@ -187,7 +257,7 @@ mod tests {
     fn guest_addresses_and_names_go() {
         let format = "\tfield:unsigned long guest_rip;\toffset:8;\tsize:8;\tsigned:0;\n".to_owned();
         let tp = Tracepoint { system: "kvm".into(), name: "kvm_page_fault".into(), id: 300, format };
-        let mut s = Sieve::new(None, true, &[tp]);
+        let mut s = Sieve::new(None, Some(Hidden::new()), &[tp]);
         let none = HashMap::new();
         let mut raw = vec![0xffu8; 20];
         raw[..2].copy_from_slice(&300u16.to_ne_bytes());
@@ -198,6 +268,29 @@ mod tests {
         let mut c = comm(42, 43, b"secret-guest\0\0\0\0");
         assert!(s.pass(&mut c, &none));
         assert_eq!(&c[16..32], b"task-43\0\0\0\0\0\0\0\0\0");
+    }
+
+    #[test]
+    fn host_addresses_move_all_by_one_distance() {
+        // As a 6.1 kernel describes kvm_unmap_hva_range.
+        let format = "\tfield:unsigned long start;\toffset:8;\tsize:8;\tsigned:0;\n\tfield:unsigned long end;\toffset:16;\tsize:8;\tsigned:0;\n"
+            .to_owned();
+        let tp = Tracepoint { system: "kvm".into(), name: "kvm_unmap_hva_range".into(), id: 301, format };
+        let hidden = Hidden::new();
+        let mut s = Sieve::new(None, Some(hidden), &[tp]);
+        let slot = 0x7f57_2500_0000u64;
+        let mut raw = 301u16.to_ne_bytes().to_vec();
+        raw.extend([0; 6]);
+        raw.extend((slot + 0x3000).to_ne_bytes());
+        raw.extend(u64::MAX.to_ne_bytes());
+        let mut r = sample(1, 42, 43, &raw);
+        assert!(s.pass(&mut r, &HashMap::new()));
+        let start = u64_at(&r, RAW + 8).expect("a start");
+        assert_ne!(start, slot + 0x3000, "the host's address is not in the record");
+        assert_eq!(start - hidden.address(slot), 0x3000, "the same page of the same slot");
+        assert_eq!(start % (2 << 20), (slot + 0x3000) % (2 << 20));
+        assert_eq!(u64_at(&r, RAW + 16), Some(u64::MAX), "no address, but the end of everything");
+        assert_eq!(hidden.address(0), 0, "a slot without an address still has none");
     }
 
     #[test]
@@ -216,7 +309,7 @@ mod tests {
 
     #[test]
     fn short_records_do_not_crash() {
-        let mut s = Sieve::new(Some(Only { pid: 1, tids: HashSet::new() }), true, &[]);
+        let mut s = Sieve::new(Some(Only { pid: 1, tids: HashSet::new() }), Some(Hidden::new()), &[]);
         for k in 0..20u32 {
             for len in [8, 16, 24, 40] {
                 let mut r = header(k, &vec![0u8; len - 8]);

@@ -1,15 +1,19 @@
 //! Writes part of a trace as a seed for the fuzz target `events`: `seed TRACE LAYOUT FIRST COUNT > fuzz/corpus/events/NAME`. TRACE may be a text
-//! in the fixture language, whose name then ends in `.fixture`.
+//! in the fixture language, whose name then ends in `.fixture`. `seed TRACE LAYOUT FIRST COUNT PIECES > fuzz/corpus/pieces/NAME` writes a seed for the
+//! target `pieces`, with as many of the trace's pieces of snapshots.
 
-use mmuscope_fuzzing::{Head, LAYOUTS, Scenario};
+use mmuscope_fuzzing::{Head, LAYOUTS, Scenario, input};
+use mmuscope_trace::snapshot::Piece;
 use mmuscope_trace::{ReadOptions, Trace};
 use std::error::Error;
 use std::io::Write as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [file, layout, first, count] = args.as_slice() else {
-        return Err("usage: seed TRACE LAYOUT FIRST COUNT".into());
+    let ([file, layout, first, count], wanted) = match args.as_slice() {
+        [a, b, c, d] => ([a, b, c, d], None),
+        [a, b, c, d, e] => ([a, b, c, d], Some(e.parse()?)),
+        _ => return Err("usage: seed TRACE LAYOUT FIRST COUNT [PIECES]".into()),
     };
     let trace = if file.ends_with(".fixture") {
         mmuscope_testing::fixture::trace(&std::fs::read_to_string(file)?)?
@@ -22,6 +26,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         .ok_or_else(|| format!("the layouts are {}", LAYOUTS.join(", ")))?;
     let head = Head { layout: layout as u8, ..Head::default() };
     let events = trace.events.iter().skip(first.parse()?).take(count.parse()?);
-    std::io::stdout().write_all(&Scenario::of(head, events).bytes())?;
+    let scenario = Scenario::of(head, events);
+    let bytes = match wanted {
+        None => scenario.bytes(),
+        Some(n) => {
+            let all: Vec<Piece> = trace.info.snapshots.iter().take(n).map(|p| Piece::clone(p)).collect();
+            input(&scenario, &all)
+        }
+    };
+    std::io::stdout().write_all(&bytes)?;
     Ok(())
 }

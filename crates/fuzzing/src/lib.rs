@@ -5,9 +5,11 @@
 
 mod events;
 mod look;
+mod pieces;
 
 pub use events::{Head, LAYOUTS, Scenario, Step};
 pub use look::{compare, look};
+pub use pieces::{input, pieces};
 
 use mmuscope_replay::{ReplayOptions, Timeline, replay};
 use mmuscope_trace::{ReadOptions, Trace};
@@ -16,7 +18,7 @@ use mmuscope_trace::{ReadOptions, Trace};
 pub type Target = fn(&[u8]);
 
 /// Names and bodies of the targets of this crate.
-pub const TARGETS: &[(&str, Target)] = &[("whole", whole), ("events", events)];
+pub const TARGETS: &[(&str, Target)] = &[("whole", whole), ("events", events), ("pieces", pieces)];
 
 /// Names and bodies of all targets, those of the readers first.
 pub fn all() -> impl Iterator<Item = (&'static str, Target)> {

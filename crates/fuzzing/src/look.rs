@@ -41,6 +41,12 @@ pub fn look(trace: &Trace, t: &Timeline) {
     for top in t.top_faults(5).into_iter().chain(t.top_zaps(5)).chain(t.top_mmio(5)).take(STORIES) {
         t.page_story(trace, top.vm, top.as_id, top.gfn);
     }
+    for s in t.slots().iter().take(100) {
+        for gfn in [s.gfn, s.end_gfn(), s.end_gfn().saturating_sub(1)] {
+            t.slot_at(s.vm, s.as_id, gfn, s.start);
+            t.slot_at(s.vm, s.as_id, gfn, u64::MAX);
+        }
+    }
     t.unrecorded();
 }
 

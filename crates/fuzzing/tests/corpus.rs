@@ -1,6 +1,6 @@
 //! The fuzzers' corpora, every file through every target; and short random runs of what the fuzzers run, with fixed seeds.
 
-use mmuscope_fuzzing::{Head, LAYOUTS, Scenario, Step, all, compare, events, replayed, whole};
+use mmuscope_fuzzing::{Head, LAYOUTS, Scenario, Step, all, compare, events, pieces, replayed, whole};
 use mmuscope_spte::LayoutSpec;
 use mmuscope_testing::fixture;
 use std::collections::BTreeMap;
@@ -196,7 +196,9 @@ fn damaged_inputs_are_replayed() {
         files.sort();
         files.iter().map(|f| std::fs::read(f).expect("a file")).collect()
     };
-    for (body, inputs) in [(whole as fn(&[u8]), read("whole")), (events, read("events"))] {
+    for (body, inputs) in
+        [(whole as fn(&[u8]), read("whole")), (events, read("events")), (pieces, read("pieces"))]
+    {
         for seed in 0..runs(60) {
             let mut r = Random(seed);
             for (i, input) in inputs.iter().enumerate() {

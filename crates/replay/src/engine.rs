@@ -13,6 +13,7 @@ use crate::model::{Evidence, EvidenceKind, MmuKind, Shade, VmId};
 use crate::moment::{At, NO_VM};
 use crate::recorded::Recorded;
 use crate::silent::state::Silent;
+use crate::slots::Slots;
 use crate::snapshot::state::Snapshots;
 use crate::store::Store;
 use crate::tdp::unattributed::Unattributed;
@@ -59,6 +60,7 @@ pub(crate) struct Engine {
     pub(crate) faults: FaultTracker,
     pub(crate) silent: Silent,
     pub(crate) snapshots: Snapshots,
+    pub(crate) slots: Slots,
     /// Which events the trace can hold.
     pub(crate) recorded: Recorded,
     pub(crate) loss_seen: bool,
@@ -111,6 +113,7 @@ impl Engine {
             faults: FaultTracker::default(),
             silent,
             snapshots: Snapshots::default(),
+            slots: Slots::default(),
             recorded,
             loss_seen: false,
             loss_ev: 0,

@@ -67,6 +67,7 @@ impl Engine {
             }
         }
         self.silent_lost(ev, reason);
+        self.slots.doubt(None, ts);
         self.faults.lost(self.threads.all_mut(), ev);
     }
 }

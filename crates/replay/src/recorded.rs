@@ -2,7 +2,7 @@
 //! must never make anything more certain. Rules that rest on the absence of an event ask here.
 
 use mmuscope_spte::{Kernel, Traces};
-use mmuscope_trace::{FormatKind, Trace};
+use mmuscope_trace::{FormatKind, Trace, Tracepoint};
 
 use crate::kinds::{COUNT, kind_by_name, kinds, name_of};
 use crate::model::{Coverage, MmuKind, Unrecorded};
@@ -29,6 +29,8 @@ pub(crate) mod kind {
     pub(crate) const AGE_HVA: u8 = Kind::AgeHva as u8;
     pub(crate) const PROBE_UPDATE: u8 = Kind::ProbeSpteUpdate as u8;
     pub(crate) const PROBE_CLEAR: u8 = Kind::ProbeSpteClear as u8;
+    pub(crate) const PROBE_CHANGED: u8 = Kind::ProbeSpteChanged as u8;
+    pub(crate) const PROBE_SLOTS: u8 = Kind::ProbeSetMemoryRegion as u8;
 }
 
 /// Which MMUs need an event to be known by.
@@ -91,6 +93,10 @@ pub(crate) struct Recorded {
     /// Only some of the events of this kind passed the recorder's filter.
     filtered: [bool; COUNT],
     seen: [bool; COUNT],
+    /// Updates of the MMU that leave out some of its bookkeeping (aging) are probed.
+    pub(crate) no_track: bool,
+    /// The recorder stopped recording it.
+    stopped: [bool; COUNT],
     /// The kernel, where the recording names it.
     kernel: Option<Kernel>,
     /// The format does not say which events were recorded.
@@ -103,6 +109,8 @@ impl Default for Recorded {
             declared: [Coverage::NotKnown; COUNT],
             filtered: [false; COUNT],
             seen: [false; COUNT],
+            no_track: false,
+            stopped: [false; COUNT],
             kernel: None,
             text: true,
         }
@@ -121,7 +129,11 @@ impl Recorded {
         let listed: Vec<&str> = facts("record.events")
             .flat_map(|l| l.split(','))
             .map(|e| e.rsplit(':').next().unwrap_or(e))
+            .flat_map(|e| [e, Tracepoint::find(e).map_or(e, |t| t.names[0])])
             .collect();
+        let no_track = "mmu_spte_update_no_track";
+        r.no_track = listed.contains(&no_track)
+            || info.recorded.as_ref().is_some_and(|e| e.all && e.names.contains(no_track));
         for (n, name) in kinds() {
             let i = usize::from(n);
             if !listed.is_empty() {
@@ -152,6 +164,16 @@ impl Recorded {
         self.seen[usize::from(kind).min(COUNT - 1)] = true;
     }
 
+    /// Events of this kind are not recorded from here on.
+    pub(crate) fn stop(&mut self, kind: u8) {
+        self.stopped[usize::from(kind).min(COUNT - 1)] = true;
+    }
+
+    /// Whether the recorder stopped recording events of this kind.
+    pub(crate) fn is_stopped(&self, kind: u8) -> bool {
+        self.stopped[usize::from(kind).min(COUNT - 1)]
+    }
+
     /// Whether the recording says of itself what another one did.
     pub(crate) fn declares(&self, other: &Self) -> bool {
         (&self.declared, &self.filtered, self.kernel) == (&other.declared, &other.filtered, other.kernel)
@@ -160,7 +182,7 @@ impl Recorded {
     pub(crate) fn coverage(&self, kind: u8) -> Coverage {
         let i = usize::from(kind).min(COUNT - 1);
         match self.declared[i] {
-            _ if self.filtered[i] => Coverage::NotRecorded,
+            _ if self.filtered[i] || self.stopped[i] => Coverage::NotRecorded,
             _ if self.seen[i] => Coverage::Recorded,
             c => c,
         }

@@ -53,6 +53,7 @@ impl Engine {
         let th = self.thread(tid);
         self.vms.touch(&mut self.threads[th], e, ts);
         self.goes_on(th, e, ev, ts);
+        self.slots_step(th, e, ts);
         let vm_known = self.vms.sure() && self.threads[th].vm.is_some() || self.vms.one();
         let at = At { th, vm: self.vm_of(th), vm_known, ev, ts };
         self.vms.note_activity(at.vm, &e.body);
@@ -70,7 +71,9 @@ impl Engine {
 
     /// Whether a probe on the function that changes SPTEs stands in for the kernel's own event: not where that is recorded as well.
     fn takes_probed_change(&mut self) -> bool {
-        if !self.changes_probed && self.recorded.has(kind::CHANGED) {
+        if self.recorded.is_stopped(kind::PROBE_CHANGED)
+            || !self.changes_probed && self.recorded.has(kind::CHANGED)
+        {
             return false;
         }
         // From here on this is a kernel that traces its changes.
@@ -180,7 +183,10 @@ impl Engine {
                 let (gpa, old, new) = (cr2_or_gpa, old_spte, new_spte);
                 self.fast_page_fault(at, &FastFault { gpa, sptep, old, new, result });
             }
-            Body::ProbeSpteUpdate { sptep, new_spte, .. } => self.probe_update(at, sptep, new_spte),
+            Body::ProbeSpteUpdate { sptep, new_spte, no_track, .. } => {
+                self.recorded.no_track |= no_track;
+                self.probe_update(at, sptep, new_spte);
+            }
             Body::ProbeSpteClear { sptep, .. } => self.probe_clear(at, sptep),
             Body::ZapAllFast { .. } => self.zap_all_fast(at),
             Body::SplitHugePage { gfn, level, errno: 0, .. } => self.silent_split(at, gfn, level),
@@ -299,6 +305,7 @@ impl Engine {
             .collect();
         self.obsolete.extend(roots);
         self.threads[th].zapping = true;
+        self.slots_zapped(at);
         self.obsolete_in_doubt(at);
         self.silent_zap_all(at);
     }

@@ -224,6 +224,7 @@ impl Timeline {
     /// Makes what the questions need.
     fn seal(&mut self, trace: &Trace) {
         self.engine.store.seal();
+        self.engine.slots.seal();
         let engine = &mut self.engine;
         engine.faults.note_open(engine.threads.all());
         let moved = self.pyramid.moved(&self.engine.store);

@@ -1,8 +1,10 @@
 //! Kprobes on what MMUs do without an event: what they make known, and what they do not.
 
 use mmuscope_replay::{
-    Certainty, Entry, Outcome, Reason, ReplayOptions, Shade, Span, StateFilter, Timeline, ZapCause, replay,
+    Certainty, Entry, LayoutOverride, Outcome, Reason, ReplayOptions, Shade, Span, StateFilter, Timeline,
+    ZapCause, replay,
 };
+use mmuscope_spte::{Known, LayoutSpec, Mode};
 use mmuscope_testing::fixture;
 
 /// A recording of a kernel with the legacy MMU in which the probes were set, of a VM that is made in it.
@@ -197,4 +199,21 @@ fn a_probe_stands_in_for_the_event_that_a_kernel_lacks() {
     assert_eq!(at_end(&t).1.certainty, Certainty::Exact);
     let once: String = doubled.lines().filter(|l| !l.contains("(__handle")).flat_map(|l| [l, "\n"]).collect();
     assert_eq!(t.evidence().len(), run(&once).evidence().len(), "{doubled}");
+}
+
+#[test]
+fn aging_without_accessed_bits_needs_the_probe_that_it_goes_through() {
+    // Up to 6.12 aging takes the permissions away through `mmu_spte_update_no_track`, later through nothing that could be probed.
+    let age = |events: &str| {
+        let text = installed().replace("C/npt", "C/ept-noad").replace(",probe:mmu_spte_update,", events);
+        let text = format!("{text}+1 t9 age 7f0000002000 7f0000003000\n+1 t9 mark done\n");
+        let trace = fixture::trace(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let mut spec = LayoutSpec::default();
+        spec.mode = Some(Known::given(Mode::EptNoAd));
+        let t =
+            replay(&trace, &ReplayOptions { layout: LayoutOverride { spec }, ..ReplayOptions::default() });
+        at_end(&t).1.certainty
+    };
+    assert!(age(",probe:mmu_spte_update,probe:mmu_spte_update_no_track,") <= Certainty::Observed);
+    assert_eq!(age(",probe:mmu_spte_update,"), Certainty::Stale);
 }

@@ -15,6 +15,7 @@ mod picture;
 mod png;
 #[cfg(test)]
 mod sample;
+mod slots;
 mod story;
 mod svg;
 #[cfg(test)]

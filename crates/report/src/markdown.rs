@@ -202,6 +202,9 @@ fn machine(out: &mut String, vm: &VmReport, several: bool) {
     if !vm.mmio.is_empty() {
         mmio(out, vm, &suffix);
     }
+    for s in vm.spaces.iter().filter(|s| !s.slots.is_empty()) {
+        slots(out, vm, s, &suffix);
+    }
     for s in vm.spaces.iter().filter(|s| !s.memory.is_empty()) {
         memory(out, s, &suffix);
     }
@@ -252,6 +255,26 @@ fn faults(out: &mut String, vm: &VmReport, suffix: &str) {
         ]);
     }
     t.rest(vm.vcpus.len(), ROWS);
+    out.push_str(&t.out);
+}
+
+fn slots(out: &mut String, vm: &VmReport, space: &SpaceReport, suffix: &str) {
+    let _ = writeln!(out, "\n## Memory slots{suffix}");
+    if let Some(text) = crate::slots::outside_words(vm.outside_slots.as_ref()) {
+        let _ = writeln!(out, "\n{text}");
+    }
+    let mut t = Table::new(&[">slot", "address", ">size", "usually", "host address", "flags"]);
+    for s in space.slots.iter().take(ROWS) {
+        t.row(&[
+            s.slot.map_or_else(String::new, |n| n.to_string()),
+            words::gpa(s.frames.gfn_start),
+            words::bytes(s.frames.bytes),
+            s.usually.clone(),
+            s.hva.map_or_else(String::new, |h| format!("{h:#x}")),
+            crate::slots::flags(s),
+        ]);
+    }
+    t.rest(space.slots.len(), ROWS);
     out.push_str(&t.out);
 }
 

@@ -13,6 +13,7 @@ use crate::{json, words};
 
 pub use crate::frames::FrameRange;
 pub use crate::picture::{MapPicture, MapSegment};
+pub use crate::slots::{OutsideReport, SlotReport};
 
 /// Name and version of the JSON's shape. Fields may be added to a version, never renamed or removed.
 pub const SCHEMA: &str = "mmuscope-report/1";
@@ -283,6 +284,8 @@ pub struct VmReport {
     pub top_zaps: Vec<PageReport>,
     /// Ranges that MMIO accesses went to, the busiest first.
     pub mmio: Vec<MmioReport>,
+    /// Faults on frames of no memory slot; `null` where the slots are not known.
+    pub outside_slots: Option<OutsideReport>,
     /// When and by whom the VM was torn down; `null` where the trace does not show that.
     pub torn_down: Option<TeardownReport>,
 }
@@ -365,6 +368,8 @@ pub struct SpaceReport {
     pub memory: Vec<MemoryReport>,
     /// Time of `memory` where it is not the end of the trace: a VM that is gone by then is shown when most memory was present.
     pub memory_at: Option<u64>,
+    /// The memory slots at the end of the trace and the holes between them, by frame; empty where the trace does not show them.
+    pub slots: Vec<SlotReport>,
     /// The map, where pictures are wanted and something was mapped.
     #[serde(skip)]
     pub map: Option<MapPicture>,

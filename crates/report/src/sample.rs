@@ -273,6 +273,14 @@ fn vm() -> VmReport {
                 slot: Some(0),
             }],
             memory_at: None,
+            slots: vec![SlotReport {
+                frames: FrameRange::new(0, 0x4000),
+                slot: Some(0),
+                usually: "RAM".into(),
+                hva: Some(0x7f00_0000_0000),
+                dirty_logging: true,
+                read_only: false,
+            }],
             map: Some(map()),
         }],
         faults: FaultReport {
@@ -299,6 +307,7 @@ fn vm() -> VmReport {
             last: 970_000_000,
             generations: Some((40, 0x5a)),
         }],
+        outside_slots: Some(OutsideReport { known: 1034, faults: 134, frames: 1 }),
         torn_down: None,
     }
 }

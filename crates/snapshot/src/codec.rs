@@ -67,14 +67,24 @@ pub fn unpack(body: &[u8]) -> Result<Vec<Piece>, Damaged> {
     let len = zstd::zstd_safe::find_frame_compressed_size(frame).map_err(|_| Damaged::Compression)?;
     let frame = frame.get(..len).ok_or(Damaged::Compression)?;
     let raw = zstd::bulk::decompress(frame, RAW).map_err(|_| Damaged::Compression)?;
-    let mut rest = raw.as_slice();
-    let mut out = Vec::new();
+    let (out, rest) = of_bytes(&raw);
+    if rest.is_empty() { Ok(out) } else { Err(Damaged::Pieces) }
+}
+
+/// The pieces in bytes that are not compressed, and what is left from the first one that cannot be read.
+pub fn of_bytes(raw: &[u8]) -> (Vec<Piece>, &[u8]) {
+    let (mut out, mut rest) = (Vec::new(), raw);
     while !rest.is_empty() {
-        let (piece, left) = postcard::take_from_bytes(rest).map_err(|_| Damaged::Pieces)?;
+        let Ok((piece, left)) = postcard::take_from_bytes(rest) else { break };
         out.push(piece);
         rest = left;
     }
-    Ok(out)
+    (out, rest)
+}
+
+/// The bytes of pieces, not compressed.
+pub fn to_bytes(pieces: &[Piece]) -> Vec<u8> {
+    pieces.iter().filter_map(|p| postcard::to_allocvec(p).ok()).flatten().collect()
 }
 
 /// Lists of 64-bit values as differences, because neighbours are mostly a page apart.

@@ -7,7 +7,7 @@ mod codec;
 
 use serde::{Deserialize, Serialize};
 
-pub use codec::{Damaged, MAGIC, MOST, Packer, unpack};
+pub use codec::{Damaged, MAGIC, MOST, Packer, of_bytes, to_bytes, unpack};
 
 /// One part of a snapshot. A snapshot is [`Piece::Begin`], for each VM a [`Piece::Vm`] and its [`Piece::Table`]s, and [`Piece::End`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,43 @@ pub enum Piece {
         /// What could not be read of the host, in words.
         notes: Vec<String>,
     },
+    /// All memory slots of a VM: where [`Vm::slots`] has not room for them, or because the VMM changed them.
+    Slots(SlotList),
+    /// The recorder stopped recording some of its events: they were too many for this host.
+    Stopped {
+        /// Time in nanoseconds.
+        at: u64,
+        /// The events, by their names without the system.
+        events: Vec<String>,
+    },
+}
+
+/// The memory slots of a VM, or a part of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotList {
+    /// When they were read, in nanoseconds.
+    pub at: u64,
+    /// The process that made the VM; 0 where the kernel does not say.
+    pub pid: u32,
+    /// Whether the next piece has more of them.
+    pub more: bool,
+    /// The slots, at most [`SlotList::MOST`].
+    pub slots: Vec<Slot>,
+}
+
+impl SlotList {
+    /// The most slots of one piece, so that a record has room for it.
+    pub const MOST: usize = 1000;
+
+    /// The pieces that carry these slots.
+    pub fn pieces(at: u64, pid: u32, slots: &[Slot]) -> Vec<Piece> {
+        let parts = slots.len().div_ceil(Self::MOST).max(1);
+        let part = |i: usize| {
+            let slots = slots.iter().skip(i * Self::MOST).take(Self::MOST).copied().collect();
+            Piece::Slots(Self { at, pid, more: i + 1 < parts, slots })
+        };
+        (0..parts).map(part).collect()
+    }
 }
 
 /// A VM.
@@ -53,7 +90,7 @@ pub struct Vm {
     pub name: String,
     /// Its vCPUs.
     pub vcpus: Vec<Vcpu>,
-    /// Its memory slots, by address space and first frame.
+    /// Its memory slots, by address space and first frame. Where there are more than [`SlotList::MOST`], none: they follow as [`Piece::Slots`].
     pub slots: Vec<Slot>,
 }
 

@@ -4,4 +4,5 @@
 //! so that the unit tests of the replay can use it; those of the trace crate cannot, but the tests in its folder `tests/` do.
 
 pub mod fixture;
+pub mod pieces;
 pub mod write;

@@ -7,10 +7,12 @@ use mmuscope_replay::Fault;
 use mmuscope_spte::{Decoded, Layout, State};
 use mmuscope_trace::{Body, FastPfResult};
 use mmuscope_units::{bytes, count, duration};
-use rustc_hash::FxHashMap as HashMap;
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 /// A round ends when nothing was protected for this many nanoseconds, or when an entry is protected that was already.
 const APART: u64 = 100_000_000;
+/// Most threads in a call at a time.
+const CALLS: usize = 4096;
 /// Protecting fewer entries than this is no round worth naming.
 const MANY: u64 = 16;
 
@@ -18,7 +20,8 @@ pub(super) static RULE: Rule = Rule {
     id: "dirty-logging",
     severity: Severity::Info,
     seen: "a thread takes Writable or Dirty away from 16 present entries or more that keep their host frame and that KVM may make writable again. \
-           A round ends when an entry is protected a second time, or nothing is for 100 ms. Only the TDP MMU since 5.11 traces this",
+           A round ends when an entry is protected a second time, or nothing is for 100 ms. Only the TDP MMU since 5.11 traces this; of other \
+           MMUs a round is a call of `kvm_get_dirty_log_protect` or `kvm_clear_dirty_log_protect` that changes 16 entries or more, where probes show it",
     why: "the VMM logs dirty pages (live migration, snapshots, a display): KVM write-protects entries, or clears Dirty where the CPU logs writes \
           (PML), and the next write to each page needs a fault",
     remedy: "fewer rounds, or smaller ones (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 and KVM_CLEAR_DIRTY_LOG), PML on the host (kvm_intel.pml), and \
@@ -42,6 +45,8 @@ struct Round {
     gfns: Option<(u64, u64)>,
     fast: u64,
     slow: u64,
+    /// It is a call that a probe shows. The entries that it changed are counted, not looked at.
+    probed: bool,
     /// Thread, event and time of what made an entry writable again.
     faults: Vec<(u32, u32, u64)>,
 }
@@ -62,12 +67,22 @@ pub(super) struct Logging {
     protected: HashMap<Key, usize>,
     /// The round that is going on, by VM.
     now: HashMap<u16, usize>,
+    /// The call that a thread is in, as a probe shows it, and the last one of each VM that protected something.
+    call: HashMap<u32, Round>,
+    called: HashMap<u16, usize>,
 }
 
 impl Logging {
-    /// The rounds that are worth naming.
+    /// The rounds that are worth naming. Where changes of entries show the rounds of a VM, they say more than the calls that probes show.
+    fn rounds(&self) -> impl Iterator<Item = &Round> {
+        let changes: HashSet<u16> =
+            self.rounds.iter().filter(|r| !r.probed && r.is_round()).map(|r| r.vm).collect();
+        self.rounds.iter().filter(move |r| r.is_round() && !(r.probed && changes.contains(&r.vm)))
+    }
+
+    /// What each round is in the rows of causes.
     pub(super) fn causes(&self) -> impl Iterator<Item = Cause> + '_ {
-        self.rounds.iter().filter(|r| r.is_round()).map(|r| Cause {
+        self.rounds().map(|r| Cause {
             end: Some(r.last.0),
             last_event: r.last.1,
             gfns: r.gfns,
@@ -103,15 +118,52 @@ impl Logging {
         }
     }
 
+    /// What probes show of the calls that read or clear the dirty log.
+    fn probe(&mut self, at: &At<'_>, body: &Body) {
+        match body {
+            Body::ProbeDirtyLog { .. } => {
+                self.returned(at.tid);
+                let (vm, tid, comm, first) = (at.vm, at.tid, at.comm.to_owned(), (at.ts, at.event));
+                let call = Round { vm, tid, comm, first, last: first, probed: true, ..Round::default() };
+                if self.call.len() < CALLS {
+                    self.call.insert(tid, call);
+                }
+            }
+            // `mmu_spte_update` calls the other function, whose probe is hit, too.
+            Body::ProbeSpteUpdate { no_track: false, .. } => {
+                if let Some(c) = self.call.get_mut(&at.tid) {
+                    c.protected += 1;
+                    c.last = (at.ts, at.event);
+                }
+            }
+            Body::ProbeSpteUpdate { .. } => {}
+            _ => self.returned(at.tid),
+        }
+    }
+
+    /// A thread does something else: the call that it was in is over.
+    fn returned(&mut self, tid: u32) {
+        let Some(round) = self.call.remove(&tid).filter(|r| r.protected >= MANY) else { return };
+        self.called.insert(round.vm, self.rounds.len());
+        self.rounds.push(round);
+    }
+
     pub(super) fn event(&mut self, at: &At<'_>, body: &Body, layout: &Layout) {
+        self.probe(at, body);
         let Body::FastPageFault { cr2_or_gpa, old_spte, new_spte, result: FastPfResult::Fixed, .. } = *body
         else {
             return;
         };
+        let gained = |d: Decoded, e: Decoded| d.w == Some(false) && e.w == Some(true);
+        if let Some(round) = self.called.get(&at.vm).and_then(|r| self.rounds.get_mut(*r))
+            && gained(layout.decode(old_spte, 1), layout.decode(new_spte, 1))
+        {
+            round.fast += 1;
+            round.faults.push((at.tid, at.event, at.ts));
+        }
         if self.protected.is_empty() {
             return;
         }
-        let gained = |d: Decoded, e: Decoded| d.w == Some(false) && e.w == Some(true);
         for level in [1, 2, 3] {
             let gfn = (cr2_or_gpa >> 12) & !((1 << (9 * (level - 1))) - 1);
             let key = (at.vm, 0, level as u8, gfn);
@@ -164,15 +216,11 @@ impl Logging {
 }
 
 fn find(seen: &Seen<'_>) -> Vec<Finding> {
-    if !seen.traces.changes {
-        return Vec::new();
-    }
     seen.vms().filter_map(|vm| one(seen, vm)).collect()
 }
 
 fn one(seen: &Seen<'_>, vm: u16) -> Option<Finding> {
-    let of = |r: &&Round| r.vm == vm && r.is_round();
-    let rounds: Vec<&Round> = seen.noted.logging.rounds.iter().filter(of).collect();
+    let rounds: Vec<&Round> = seen.noted.logging.rounds().filter(|r| r.vm == vm).collect();
     let first = rounds.first()?;
     let mut out = Finding::new(&RULE, String::new());
     let sum = |what: fn(&Round) -> u64| rounds.iter().map(|r| what(r)).sum::<u64>();
@@ -212,10 +260,11 @@ fn one(seen: &Seen<'_>, vm: u16) -> Option<Finding> {
         .iter()
         .take(4)
         .map(|r| {
+            // How much memory an entry maps, a probe does not show.
+            let size = if r.probed { String::new() } else { format!(" ({})", bytes(r.bytes)) };
             format!(
-                "{} ({}) in {}, {} written again",
+                "{}{size} in {}, {} written again",
                 crate::words::counted(r.protected + r.cleared, "entry", "entries"),
-                bytes(r.bytes),
                 duration(r.last.0 - r.first.0),
                 count(r.fast + r.slow)
             )

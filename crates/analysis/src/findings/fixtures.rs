@@ -3,6 +3,8 @@
 use super::{Finding, Severity, find};
 use mmuscope_replay::{ReplayOptions, replay};
 use mmuscope_testing::fixture;
+use mmuscope_testing::pieces::with_pieces;
+use mmuscope_trace::snapshot::{Mmu, Piece, Slot, Table, Vm};
 
 fn findings(text: &str) -> Vec<Finding> {
     let trace = fixture::trace(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
@@ -359,4 +361,95 @@ fn ends_of_vms() {
     let f = only("vm-torn-down", &tree(end));
     assert!(f.title.contains("by task-9"), "{}", f.title);
     silent("vm-torn-down", TREE);
+}
+
+/// The findings of one rule in a trace with a snapshot, taken at this time in microseconds.
+fn read(id: &str, text: &str, us: u64, slots: Vec<Slot>, table: Option<Table>) -> Vec<Finding> {
+    let trace = fixture::trace(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let at = us * 1000;
+    let mut pieces = vec![
+        Piece::Begin { at, all_on: None },
+        Piece::Vm(Vm { at, pid: 1, name: "vm".into(), vcpus: Vec::new(), slots }),
+    ];
+    pieces.extend(table.map(|t| Piece::Table(Box::new(t))));
+    pieces.extend([
+        Piece::VmEnd { at, complete: false, notes: Vec::new() },
+        Piece::End { at, notes: Vec::new() },
+    ]);
+    let trace = with_pieces(trace, &pieces.into_iter().map(|p| (us, p)).collect::<Vec<_>>());
+    let all = find(&trace, &replay(&trace, &ReplayOptions::default()));
+    all.into_iter().filter(|f| f.id == id).collect()
+}
+
+#[test]
+fn memory_that_differs() {
+    let text = tree(
+        "+1 t1 exit\n+1 t1 fault 5 w\n+1 t1 tdp 1 5 empty W55\n+1 t1 entry 0\n1000 t1 exit\n+1 t1 entry 0\n",
+    );
+    let with = |value: u64| {
+        let mut entries = vec![0; 512];
+        entries[5] = value;
+        let table = Table {
+            from: 500_000,
+            to: 500_000,
+            page: 0x13000,
+            mmu: Mmu::Tdp,
+            as_id: 0,
+            level: 1,
+            gfn: 0,
+            direct: true,
+            root: false,
+            invalid: false,
+            mirror: false,
+            guest_mode: false,
+            parent: Some((0x12000, 0)),
+            entries,
+            gfns: Vec::new(),
+        };
+        read("snapshot-differs", &text, 500, Vec::new(), Some(table))
+    };
+    let layout = mmuscope_spte::LayoutSpec::find("C/npt").expect("a layout").layout;
+    let same = fixture::trace(&text).expect("a trace");
+    let value = same.events.iter().find_map(|e| match e.body {
+        mmuscope_trace::Body::TdpSpteChanged { level: 1, new_spte, .. } => Some(new_spte),
+        _ => None,
+    });
+    let value = value.expect("the leaf");
+    assert_eq!(with(value), []);
+    let all = with(layout.zapped);
+    assert_eq!((all.len(), all[0].severity, all[0].gfn), (1, Severity::Error, Some(5)), "{all:#?}");
+    assert!(all[0].title.starts_with("1 of 1 entries are otherwise in KVM's memory"), "{}", all[0].title);
+}
+
+#[test]
+fn a_guest_that_jumps_into_nowhere() {
+    let fault = |gfn: &str, access: &str| {
+        tree(&format!("1000 t1 exit\n+1 t1 fault {gfn} {access}\n+1 t1 emulate\n+1 t1 entry 0\n2000 t9 mark end\n"))
+            .replace("vm 1 t1 t2 t9\n", "vm 1 t1 t2 t9\nfact record.events kvm:kvm_entry,kvm:kvm_exit,kvm:kvm_page_fault,kvm:kvm_emulate_insn,kvmmmu:kvm_tdp_mmu_spte_changed,kvmmmu:kvm_mmu_get_page,probe:kvm_set_memory_region\n")
+    };
+    let ram = || vec![Slot { as_id: 0, id: 0, gfn: 0, pages: 0x100, hva: 0x7f00_0000_0000, flags: 0 }];
+    let all = read("outside-slots", &fault("800", "x"), 500, ram(), None);
+    assert_eq!((all.len(), all[0].gfn), (1, Some(0x800)), "{all:#?}");
+    // Reads and writes there are MMIO; a frame of a slot; before the slots are known.
+    assert_eq!(read("outside-slots", &fault("800", "w"), 500, ram(), None), []);
+    assert_eq!(read("outside-slots", &fault("50", "x"), 500, ram(), None), []);
+    assert_eq!(read("outside-slots", &fault("800", "x"), 1500, ram(), None), []);
+}
+
+#[test]
+fn dirty_logging_that_probes_show() {
+    let call = "+1 t9 kvm_get_dirty_log_protect (kvm_get_dirty_log_protect+0x0/0x250 [kvm]) kvm=0xffffc900003e5000\n";
+    let update = |n: u64| {
+        let both = "+1 t9 mmu_spte_update (mmu_spte_update+0x0/0x1a0 [kvm]) sptep=0xffff88800cf{x}000 new_spte=0x29cda25\n\
+                    +0 t9 mmu_spte_update_no_track (mmu_spte_update_no_track+0x0/0x40 [kvm]) sptep=0xffff88800cf{x}000 new_spte=0x29cda25\n";
+        repeated(0x10..0x10 + n, both)
+    };
+    let begin = "layout C/npt\nkernel 6.1.0\nvm 1 t1 t9\n1 t1 exit\n+1 t1 shadow 1 5\n+1 t1 set 1 5 W55 at 40028\n+1 t1 entry 0\n";
+    let round = |n: u64| format!("{call}{}+1 t9 user 2 0\n", update(n));
+    let f = only("dirty-logging", &format!("{begin}{}{}", round(20), round(30)));
+    assert_eq!((f.count, f.vm), (50, Some(0)));
+    assert!(f.title.contains("2 rounds") && f.title.contains("20 entries in "), "{}", f.title);
+    // Few entries; entries that no call protects.
+    silent("dirty-logging", &format!("{begin}{}", round(15)));
+    silent("dirty-logging", &format!("{begin}{}+1 t9 user 2 0\n", update(40)));
 }

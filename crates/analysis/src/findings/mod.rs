@@ -26,6 +26,7 @@ mod moment;
 mod noted;
 mod notifier_storm;
 mod nx;
+mod outside;
 mod pingpong;
 mod ranges;
 mod request_loop;
@@ -36,6 +37,7 @@ mod rmp;
 mod shadow;
 mod shared_frames;
 mod shared_page;
+mod snapshot;
 mod split;
 mod stuck;
 mod triple;
@@ -282,7 +284,7 @@ pub fn faults_are_timed(trace: &Trace, timeline: &Timeline) -> bool {
 const FRAGMENT: usize = 1000;
 
 /// All rules; findings of equal severity and cost are listed in this order.
-pub static RULES: [&Rule; 40] = [
+pub static RULES: [&Rule; 42] = [
     &fault_error::RULE,
     &internal::RULE,
     &triple::RULE,
@@ -295,6 +297,7 @@ pub static RULES: [&Rule; 40] = [
     &invariants::WRITABLE,
     &invariants::RESERVED,
     &invariants::VALUES,
+    &snapshot::RULE,
     &stuck::RULE,
     &shared_frames::RULE,
     &fault_loop::RULE,
@@ -303,6 +306,7 @@ pub static RULES: [&Rule; 40] = [
     &notifier_storm::RULE,
     &pingpong::RULE,
     &beyond::RULE,
+    &outside::RULE,
     &reserved::RULE,
     &async_pf::RULE,
     &rmp::RULE,

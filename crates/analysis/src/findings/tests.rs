@@ -172,7 +172,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ),
     ("6.1-shadow32/trace.txt.zst", "shared-page-first ram-to-mmio"),
     ("6.1-shadow32/trace.dat", "shared-page-first ram-to-mmio vm-torn-down"),
-    ("6.1-shadow64-probes/mmuscope.perf.data", "shared-page-first ram-to-mmio"),
+    ("6.1-shadow64-probes/mmuscope.perf.data", "shared-page-first ram-to-mmio dirty-logging"),
     (
         "6.18-npt/trace.txt.zst",
         "shared-page-first ram-to-mmio dirty-logging retry-invalidation huge-lost huge-won",

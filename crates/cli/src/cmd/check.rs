@@ -10,6 +10,7 @@ use crate::output::{Output, format_for};
 use anyhow::{Context, Result, bail};
 use judged::{Judged, Verdict, judge, known};
 use mmuscope_analysis::findings::{RULES, Severity, find};
+use mmuscope_analysis::snapshots::sentence;
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 Examples:
   mmuscope check trace.dat                                errors are denied
   mmuscope check trace.dat --deny warning --allow ram-to-mmio
+  mmuscope check trace.dat --only snapshot-differs        does the replay equal the kernel's memory?
   mmuscope check before.dat --format json -o known.json   what is known …
   mmuscope check after.dat --baseline known.json          … is not denied
   mmuscope check trace.dat --format sarif -o mmu.sarif    for a forge; junit for a CI
@@ -32,6 +34,9 @@ pub(crate) struct Args {
     /// Deny findings of this severity and above
     #[arg(long, value_enum, default_value_t = Level::Error)]
     deny: Level,
+    /// Look for the findings of this id only, and deny them whatever their severity; may be given several times
+    #[arg(long, value_name = "ID", conflicts_with = "deny")]
+    only: Vec<String>,
     /// Do not deny the findings of this id; may be given several times
     #[arg(long, value_name = "ID")]
     allow: Vec<String>,
@@ -104,10 +109,11 @@ impl fmt::Display for Format {
 }
 
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
-    for id in &a.allow {
+    for (option, id) in a.allow.iter().map(|id| ("--allow", id)).chain(a.only.iter().map(|id| ("--only", id)))
+    {
         if !RULES.iter().any(|r| r.id == id) {
             let ids: Vec<&str> = RULES.iter().map(|r| r.id).collect();
-            bail!("--allow {id}: no finding has this id; there are {}", ids.join(", "));
+            bail!("{option} {id}: no finding has this id; there are {}", ids.join(", "));
         }
     }
     let format = Format::of(a.format, a.output.as_deref())?;
@@ -116,11 +122,25 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         None => Vec::new(),
     };
     let (trace, timeline) = a.input.replay(&a.layout)?;
-    let all = judge(find(&trace, &timeline), a.deny.severity(), &a.allow, &before);
+    // Where nothing was read, nothing can agree.
+    if a.only.iter().any(|id| id == SNAPSHOTS) && timeline.snapshots().iter().all(|s| s.tables == 0) {
+        bail!(
+            "--only {SNAPSHOTS}: the trace has no snapshot of KVM's page tables that it could be held against (`mmuscope doctor` says what `mmuscope record` needs for one)"
+        );
+    }
+    let mut found = find(&trace, &timeline);
+    found.retain(|f| a.only.is_empty() || a.only.iter().any(|id| id == f.id));
+    let deny = if a.only.is_empty() { a.deny.severity() } else { Severity::Info };
+    let all = judge(found, deny, &a.allow, &before);
     let denied = all.iter().filter(|j| j.verdict == Verdict::Denied).count();
     let mut out = Output::text(a.output.as_deref())?;
     match format {
-        Format::Text => write!(out, "{}", formats::text(&trace.info, &all, a.deny.severity(), a.explain))?,
+        Format::Text => {
+            if a.only.iter().any(|id| id == SNAPSHOTS) {
+                timeline.snapshots().iter().try_for_each(|s| writeln!(out, "{}", sentence(s)))?;
+            }
+            write!(out, "{}", formats::text(&trace.info, &all, deny, a.explain))?;
+        }
         Format::Json => {
             serde_json::to_writer_pretty(&mut out, &formats::json(&trace.info, &all))?;
             writeln!(out)?;
@@ -134,6 +154,9 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     out.done()?;
     Ok(if denied > 0 { Outcome::No } else { Outcome::Fine })
 }
+
+/// The finding of entries that are otherwise in KVM's memory than the events had shown.
+const SNAPSHOTS: &str = "snapshot-differs";
 
 /// The findings that were judged, for the formats.
 type All = [Judged];

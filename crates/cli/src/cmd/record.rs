@@ -115,11 +115,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = parse_probes)]
     probes: Probes,
 
+    /// Switch the probes off when they are hit more often than this in a second; the default is 450,000 on two CPUs, less on more
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    probe_limit: Option<u64>,
+
     /// Also store the memory maps of the VMMs (host addresses to files and guest memory)
     #[arg(long, conflicts_with = "anonymise")]
     maps: bool,
 
-    /// Leave out names, host name, command lines, guest instruction pointers and MMIO data
+    /// Leave out names, host name, command lines, guest instruction pointers and MMIO data, and move host addresses
     #[arg(long)]
     anonymise: bool,
 
@@ -185,6 +189,7 @@ impl Args {
             snapshots: self.snapshots,
             snapshot: self.snapshot,
             probes: self.probes,
+            probe_limit: self.probe_limit,
             quiet: self.quiet,
             argv: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
         })

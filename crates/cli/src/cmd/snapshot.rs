@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE", default_value = "mmuscope.snap")]
     output: PathBuf,
 
-    /// Leave out names, host name, command lines and host addresses
+    /// Leave out names, host name and command lines, and move host addresses by an unknown distance
     #[arg(long)]
     anonymise: bool,
 }

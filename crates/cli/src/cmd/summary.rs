@@ -10,6 +10,7 @@ use crate::output::Output;
 use crate::room;
 use anyhow::Result;
 use mmuscope_analysis::findings::{self, Finding};
+use mmuscope_analysis::slots::{Band, bands, outside};
 use mmuscope_analysis::snapshots::{difference, sentence};
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_analysis::words::{bytes, count, counted, duration, printable};
@@ -312,6 +313,10 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
             out.push_str(&text);
         }
     }
+    for vm in timeline.vms() {
+        let whose = if only { String::new() } else { format!(" of VM {}", vm.id.0) };
+        out.push_str(&slots_words(timeline, vm, &whose));
+    }
     if !any {
         let _ = writeln!(out, "\nNo event shows a present or MMIO entry.");
     }
@@ -339,6 +344,44 @@ fn memory(trace: &Trace, timeline: &Timeline) -> String {
             None => " of no VM's process".to_owned(),
         };
         let _ = writeln!(out, "\nphases{of}: {}{more}", names.join(", "));
+    }
+    out
+}
+
+/// The memory slots of a VM at the end in one line, and how many faults hit none; empty where the trace does not show slots.
+fn slots_words(timeline: &Timeline, vm: &Vm, whose: &str) -> String {
+    const NAMES: usize = 6;
+    let end = vm.ended.as_ref().map_or(timeline.range().1, |e| e.start);
+    let slots: Vec<Band> = timeline
+        .address_spaces(vm.id)
+        .into_iter()
+        .flat_map(|as_id| bands(timeline, vm.id, as_id, end))
+        .filter(|b| !b.is_hole())
+        .collect();
+    if slots.is_empty() {
+        return String::new();
+    }
+    let size = |b: &Band| bytes((b.end - b.first).saturating_mul(4096));
+    let mut names: Vec<String> =
+        slots.iter().take(NAMES).map(|b| format!("{} {}", b.name, size(b))).collect();
+    if slots.len() > NAMES {
+        names.push(format!("{} more", slots.len() - NAMES));
+    }
+    let mut out =
+        format!("\nmemory slots{whose}: {} (by place and size: {})\n", slots.len(), names.join(", "));
+    if let Some(o) = outside(timeline, vm.id).filter(|o| o.faults > 0) {
+        let first =
+            o.frames.first().map_or_else(String::new, |f| format!(", most on {:#x} ({})", f.0, count(f.1)));
+        let frames = match o.frames.len() {
+            1 => "1 frame".to_owned(),
+            n => format!("{} frames", count(n as u64)),
+        };
+        let _ = writeln!(
+            out,
+            "faults outside of any slot{whose}: {} of {}, on {frames}{first}",
+            count(o.faults),
+            count(o.known)
+        );
     }
     out
 }

@@ -8,6 +8,8 @@ pub(super) enum Needed {
     Untraced,
     /// A TDP MMU of a kernel that has no `kvm_tdp_mmu_spte_changed`.
     UntracedTdp,
+    /// Any: the recording has snapshots of memory slots, which are read again when the VMM changes them.
+    Slots,
 }
 
 /// A function and what its arguments say.
@@ -20,6 +22,10 @@ pub(super) struct Function {
     pub without_btf: &'static [(&'static str, &'static [Option<u8>])],
     pub needed: Needed,
 }
+
+/// Functions of which the second is only probed where the kernel does not have the first, which it calls: the compiler puts a short one that
+/// only takes a lock into its callers, and leaves a symbol that nobody calls.
+pub(super) const INSTEAD: (&str, &str) = ("__kvm_set_memory_region", "kvm_set_memory_region");
 
 const SPTEP: (&str, &[&str]) = ("sptep", &["sptep"]);
 const NEW: (&str, &[&str]) = ("new_spte", &["new_spte", "new"]);
@@ -58,11 +64,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
         needed: Needed::UntracedTdp,
     },
     Function {
-        name: "kvm_set_memory_region",
+        name: "__kvm_set_memory_region",
         fields: &[KVM],
         without_btf: &[("5.10.", &[Some(0)])],
-        needed: Needed::Untraced,
+        needed: Needed::Slots,
     },
+    Function { name: "kvm_set_memory_region", fields: &[KVM], without_btf: &[], needed: Needed::Slots },
     Function {
         name: "kvm_get_dirty_log_protect",
         fields: &[KVM],

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use list::{FUNCTIONS, Function, Needed};
+use list::{FUNCTIONS, Function, INSTEAD, Needed};
 use mmuscope_trace::ARGUMENT_REGISTERS as ARGUMENTS;
 
 use crate::host;
@@ -65,6 +65,8 @@ struct Host<'a> {
     changes_traced: bool,
     /// A VM has shadow pages now, those of a nested guest beside the TDP MMU's.
     shadows: bool,
+    /// Memory slots are read, and again when they change.
+    slots: bool,
 }
 
 impl Host<'_> {
@@ -82,6 +84,7 @@ impl Host<'_> {
         match what {
             Needed::Untraced => self.shadows || !self.tdp_mmu() || !self.changes_traced,
             Needed::UntracedTdp => self.tdp_mmu() && !self.changes_traced,
+            Needed::Slots => self.slots,
         }
     }
 }
@@ -111,35 +114,42 @@ fn probe(f: &Function, types: Option<&Types<'_>>, release: &str) -> Option<Probe
     Some(Probe { function: CString::new(f.name).ok()?, fields })
 }
 
-/// Chooses the probes of a recording on this host. The kernel has the last word: the recorder leaves out what it does not open.
-pub(crate) fn choose(wanted: Probes, release: &str, changes_traced: bool) -> Chosen {
+/// Chooses the probes of a recording on this host; `slots` says that it reads memory slots. The kernel has the last word: the recorder leaves out
+/// what it does not open.
+pub(crate) fn choose(wanted: Probes, release: &str, changes_traced: bool, slots: bool) -> Chosen {
     let mut out = Chosen::default();
     let parameters = host::parameters(Path::new("/sys/module"));
     if wanted == Probes::Off || parameters.is_empty() {
         return out;
     }
     let shadows = wanted == Probes::Auto && snapshot::shadow_pages();
-    let host = Host { release, parameters, changes_traced, shadows };
+    let host = Host { release, parameters, changes_traced, shadows, slots };
     let functions: Vec<&Function> =
         FUNCTIONS.iter().filter(|f| wanted == Probes::On || host.needs(f.needed)).collect();
     if functions.is_empty() {
         return out;
     }
+    let silent = wanted == Probes::On || host.needs(Needed::Untraced);
     if cfg!(not(target_arch = "x86_64")) {
-        out.notes.push("no probes: the registers of arguments are only known on x86-64".into());
+        if silent {
+            out.notes.push("no probes: the registers of arguments are only known on x86-64".into());
+        }
         return out;
     }
     if pmu().is_none() {
-        out.notes.push(
-            "no probes on what this host's MMU does without an event: the kernel has no kprobe PMU (CONFIG_KPROBE_EVENTS)"
-                .into(),
+        let without = silent.then_some(
+            "no probes on what this host's MMU does without an event: the kernel has no kprobe PMU (CONFIG_KPROBE_EVENTS)",
         );
+        out.notes.extend(without.map(Into::into));
         return out;
     }
     let vmlinux = fs::read("/sys/kernel/btf/vmlinux").ok();
     let module = fs::read("/sys/kernel/btf/kvm").ok();
     let types = vmlinux.as_deref().and_then(|v| Types::new(v, module.as_deref()));
     for f in functions {
+        if f.name == INSTEAD.1 && out.probes.iter().any(|p| p.function.as_bytes() == INSTEAD.0.as_bytes()) {
+            continue;
+        }
         match probe(f, types.as_ref(), host.release) {
             Some(p) => out.probes.push(p),
             // Functions come and go with kernels; only one without which nothing is known is worth a word.
@@ -168,6 +178,11 @@ mod tests {
                 assert!(event.fields.iter().any(|e| e.kernel.contains(field)), "{}: {field}", f.name);
             }
             assert!(f.fields.len() <= ARGUMENTS.len());
+            assert!(
+                f.name != INSTEAD.1
+                    || INSTEAD.0
+                        == FUNCTIONS[FUNCTIONS.iter().position(|g| g.name == f.name).unwrap_or(1) - 1].name
+            );
             for (release, places) in f.without_btf {
                 assert_eq!(places.len(), f.fields.len(), "{} on {release}", f.name);
             }
@@ -195,10 +210,15 @@ mod tests {
             parameters: params.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             changes_traced,
             shadows: false,
+            slots: false,
         };
         let tdp = [("kvm.tdp_mmu", "Y"), ("kvm_amd.npt", "1")];
         let need = |h: &Host<'_>| [Needed::Untraced, Needed::UntracedTdp].map(|n| h.needs(n));
         assert_eq!(need(&host(&tdp, true)), [false, false]);
+        assert!(
+            Host { slots: true, ..host(&tdp, true) }.needs(Needed::Slots)
+                && !host(&tdp, true).needs(Needed::Slots)
+        );
         assert_eq!(need(&host(&tdp, false)), [true, true], "5.10");
         let nested = Host { shadows: true, ..host(&tdp, true) };
         assert_eq!(need(&nested), [true, false]);

@@ -2,6 +2,7 @@
 
 mod flight;
 mod plan;
+mod probed;
 pub(crate) mod rings;
 mod run;
 mod shots;

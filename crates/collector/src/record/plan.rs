@@ -6,16 +6,17 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::rings::{self, Cpu, Plan};
+use super::shots;
 use crate::attr::{self, Style};
 use crate::filter::{self, Backend, Wanted};
 use crate::host::{self, Fact, Gather, Host};
 use crate::preamble::{EventDesc, Preamble};
 use crate::probes;
-use crate::scrub::{Only, Sieve, anonymous_name};
+use crate::scrub::{Hidden, Only, Sieve, anonymous_name};
 use crate::sys;
 use crate::tracefs::{self, Mounted, Tracefs, Tracepoint};
 use crate::vms::{self, Vmm};
-use crate::{Error, Probes, RecordOptions, Scope};
+use crate::{Error, Probes, RecordOptions, Scope, When};
 
 /// A recording that is ready to start.
 pub(crate) struct Recorder<'a> {
@@ -164,7 +165,8 @@ pub(crate) fn prepare(options: &RecordOptions) -> Result<Recorder<'_>, Error> {
     // Without installs there is nothing that a probe could be joined to.
     let installs = events.iter().any(|e| e.0.name == "kvm_mmu_set_spte");
     let asked = if installs || options.probes == Probes::On { options.probes } else { Probes::Off };
-    let chosen_probes = probes::choose(asked, &release, changes_traced);
+    let follow_slots = options.snapshot != When::OFF && shots::obstacle(options).is_none();
+    let chosen_probes = probes::choose(asked, &release, changes_traced, follow_slots);
     rings::want_files(
         (online.len() as u64 + 1) * ((events.len() + chosen_probes.probes.len()) as u64 + 8) + 256,
     );
@@ -205,7 +207,7 @@ pub(crate) fn prepare(options: &RecordOptions) -> Result<Recorder<'_>, Error> {
         ));
     }
     let all: Vec<Tracepoint> = plan.events.iter().map(|e| e.0.clone()).collect();
-    let sieve = Sieve::new(scoped.only, options.anonymise, &all);
+    let sieve = Sieve::new(scoped.only, options.anonymise.then(Hidden::new), &all);
     let about = about(options, &plan, &scoped.words);
     Ok(Recorder { options, fs, plan, cpus, sieve, host, about, tasks, notes })
 }
@@ -250,7 +252,7 @@ fn about(options: &RecordOptions, plan: &Plan, scope: &str) -> Vec<Fact> {
     if options.anonymise {
         add(
             "record.anonymised",
-            "names, host name, command lines, guest instruction pointers and MMIO data are left out".into(),
+            "names, host name, command lines, guest instruction pointers and MMIO data are left out, host addresses are moved by an unknown distance".into(),
         );
     }
     v

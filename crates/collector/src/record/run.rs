@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::plan::Recorder;
+use super::probed::Probed;
 use super::rings::{Counts, counts};
 use super::shots::Shots;
 use super::status::{Now, Status, cpu_time};
@@ -297,6 +298,7 @@ pub(crate) fn run(r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
     let (began, cpu_before) = (Instant::now(), cpu_time());
     r.enable()?;
     let mut shots = Shots::new(&r);
+    let probed = Probed::new(&r);
     shots.start();
     let task = Task::start(o)?;
     // Only this thread gets the priority, and only now, so that the command does not inherit it. The rings must be emptied in time on a
@@ -320,6 +322,7 @@ pub(crate) fn run(r: Recorder<'_>, signals: Signals) -> Result<Summary, Error> {
         cpu_before,
         rhythm,
         shots,
+        probed,
     };
     let ended = loop {
         if let Some(ended) = session.step(&signals)? {
@@ -351,6 +354,7 @@ struct Session<'a> {
     /// When the online CPUs were last counted.
     looked: Instant,
     shots: Shots,
+    probed: Probed,
 }
 
 impl Session<'_> {
@@ -362,6 +366,13 @@ impl Session<'_> {
         if room {
             let under_way = self.shots.under_way();
             pass(&mut self.r, &mut self.to, &mut self.kept, &mut self.scratch, under_way);
+            let probes = self.probed.look(&mut self.r);
+            if probes.slots {
+                self.shots.slots_asked();
+            }
+            if let Some(records) = probes.stopped {
+                self.to.plain(records);
+            }
             if let Some(records) = self.shots.step() {
                 self.to.plain(records);
             }

@@ -2,26 +2,49 @@
 //! emptied meanwhile, and hands their records to the capture.
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::plan::Recorder;
 use crate::host::monotonic;
 use crate::preamble;
-use crate::snapshot::{self, Shot};
+use crate::scrub::Hidden;
+use crate::snapshot::{Host, Shot};
 use crate::{RecordOptions, Scope, When};
 
 /// How long the end of a recording waits for its snapshot.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long after a request the memory slots are read, at least how long between two such readings, and after how long no request can still be
+/// under way.
+const SLOTS_SOON: Duration = Duration::from_millis(20);
+const SLOTS_APART: Duration = Duration::from_millis(500);
+const SLOTS_SURE: Duration = Duration::from_millis(2200);
+
+/// What is read.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    /// Everything.
+    All { all_on: Option<u64> },
+    /// Memory slots only.
+    Slots,
+}
 
 /// The snapshots of one recording.
 pub(super) struct Shots {
     when: When,
     /// The processes whose VMs are read; `None` for all.
     pid: Option<u32>,
-    anonymise: bool,
-    under_way: Option<Receiver<Result<Shot, String>>>,
+    hidden: Option<Hidden>,
+    /// What was found of this host.
+    host: Arc<Mutex<Option<Host>>>,
+    under_way: Option<(What, Receiver<Result<Shot, String>>)>,
     last: Instant,
+    /// When the memory slots are to be read again, because the VMM changed them, the next time first.
+    slots_due: Vec<Instant>,
+    /// When they were read last.
+    slots_read: Option<Instant>,
     /// What was read, one sentence each.
     pub said: Vec<String>,
     /// How many snapshots were taken.
@@ -43,36 +66,69 @@ impl Shots {
         };
         let pid = r.sieve.only_pid();
         let (under_way, last, taken, failed) = (None, Instant::now(), 0, false);
-        Self { when, pid, anonymise: o.anonymise, under_way, last, said, taken, failed }
+        let (hidden, slots_due, slots_read) = (r.sieve.hidden(), Vec::new(), None);
+        let host = Arc::default();
+        Self { when, pid, hidden, host, under_way, last, slots_due, slots_read, said, taken, failed }
     }
 
-    fn begin(&mut self, all_on: Option<u64>) {
+    fn begin(&mut self, what: What) {
         if self.under_way.is_some() || self.failed {
             return;
         }
         let (to, from) = channel();
-        let (pid, anonymise) = (self.pid, self.anonymise);
+        let (pid, hidden, host) = (self.pid, self.hidden, Arc::clone(&self.host));
         let run = move || {
+            let wanted = |p| pid.is_none_or(|own| own == p);
+            // A thread that failed while it held this left nothing half done.
+            let mut known = host.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = known.take().map_or_else(Host::find, Ok);
+            let shot = found.map(|h| {
+                let shot = match what {
+                    What::All { all_on } => h.take(&wanted, hidden, all_on),
+                    What::Slots => h.slots(&wanted, hidden),
+                };
+                *known = Some(h);
+                shot
+            });
             // Whoever no longer waits needs no snapshot.
-            let _ = to.send(snapshot::take(&|p| pid.is_none_or(|own| own == p), anonymise, all_on));
+            let _ = to.send(shot);
         };
         if thread::Builder::new().name("snapshot".into()).spawn(run).is_ok() {
-            self.under_way = Some(from);
+            self.under_way = Some((what, from));
         }
-        self.last = Instant::now();
+        match what {
+            What::All { .. } => self.last = Instant::now(),
+            What::Slots => self.slots_read = Some(Instant::now()),
+        }
+    }
+
+    /// A VMM asks for other memory slots. They are read again soon, and later, when KVM has surely carried it out.
+    pub(super) fn slots_asked(&mut self) {
+        if self.when == When::OFF {
+            return;
+        }
+        let now = Instant::now();
+        let first = self.slots_read.map_or(now, |t| now.max(t + SLOTS_APART)) + SLOTS_SOON;
+        let earliest = self.slots_due.first().copied().filter(|t| *t < first).unwrap_or(first);
+        self.slots_due = vec![earliest, now + SLOTS_APART, now + SLOTS_SURE];
     }
 
     /// Starts the first one, if it is wanted. All events of the recording have just been switched on.
     pub(super) fn start(&mut self) {
         if self.when.start {
-            self.begin(Some(monotonic()));
+            self.begin(What::All { all_on: Some(monotonic()) });
         }
     }
 
     /// Starts the next one if it is time, and returns the records of one that is done.
     pub(super) fn step(&mut self) -> Option<Vec<u8>> {
         if self.when.every.is_some_and(|t| self.last.elapsed() >= t) {
-            self.begin(None);
+            self.begin(What::All { all_on: None });
+        }
+        let now = Instant::now();
+        if self.under_way.is_none() && self.slots_due.first().is_some_and(|t| *t <= now) {
+            self.slots_due.retain(|t| *t > now);
+            self.begin(What::Slots);
         }
         self.done()
     }
@@ -84,11 +140,14 @@ impl Shots {
 
     /// How long until something is due.
     pub(super) fn patience(&self, rhythm: Duration) -> Duration {
-        if self.under_way.is_some() { rhythm.min(Duration::from_millis(20)) } else { rhythm }
+        let soon = self.under_way.is_some() || !self.slots_due.is_empty();
+        if soon { rhythm.min(Duration::from_millis(20)) } else { rhythm }
     }
 
     fn done(&mut self) -> Option<Vec<u8>> {
-        let answer = match self.under_way.as_ref()?.try_recv() {
+        let (what, from) = self.under_way.as_ref()?;
+        let what = *what;
+        let answer = match from.try_recv() {
             Ok(a) => a,
             Err(TryRecvError::Empty) => return None,
             Err(TryRecvError::Disconnected) => Err("reading failed".into()),
@@ -96,8 +155,10 @@ impl Shots {
         self.under_way = None;
         match answer {
             Ok(shot) => {
-                self.taken += 1;
-                self.said.push(shot.to_string());
+                if matches!(what, What::All { .. }) {
+                    self.taken += 1;
+                    self.said.push(shot.to_string());
+                }
                 let mut out = Vec::new();
                 for body in &shot.records {
                     preamble::snapshot(&mut out, body);
@@ -120,7 +181,7 @@ impl Shots {
         // One that is under way, of the start of a short recording, comes first.
         for last in [false, true] {
             if last && self.when.end {
-                self.begin(None);
+                self.begin(What::All { all_on: None });
             }
             while self.under_way.is_some() && began.elapsed() < PATIENCE {
                 meanwhile();
@@ -135,7 +196,7 @@ impl Shots {
 }
 
 /// Why this recording cannot have snapshots that its events keep up to date.
-fn obstacle(o: &RecordOptions) -> Option<&'static str> {
+pub(super) fn obstacle(o: &RecordOptions) -> Option<&'static str> {
     if o.flight {
         Some("the flight recorder keeps only the newest events")
     } else if o.gfn.is_some() || !o.filters.is_empty() {

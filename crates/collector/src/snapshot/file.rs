@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::shot::{Shot, take};
+use super::shot::{Host, Shot};
 use crate::capture::{Capture, create};
-use crate::host::{self, Gather};
+use crate::host::{self, Gather, monotonic};
 use crate::preamble::{self, Preamble};
+use crate::scrub::Hidden;
 use crate::{Error, Output, vms};
 
 /// What to read and where to write it.
@@ -28,12 +29,13 @@ pub fn write(o: &SnapshotOptions) -> Result<Shot, Error> {
         None => None,
     };
     let (clock, real, mono) = host::clocks();
-    let shot = take(&|p| pid.is_none_or(|own| own == p), o.anonymise, Some(crate::host::monotonic()))
-        .map_err(|why| Error::Refused {
-            what: "KVM's tables cannot be read".into(),
-            why,
-            mend: "`mmuscope doctor` shows what a snapshot needs and what this host has".into(),
-        })?;
+    let kernel = Host::find().map_err(|why| Error::Refused {
+        what: "KVM's tables cannot be read".into(),
+        why,
+        mend: "`mmuscope doctor` shows what a snapshot needs and what this host has".into(),
+    })?;
+    let hidden = o.anonymise.then(Hidden::new);
+    let shot = kernel.take(&|p| pid.is_none_or(|own| own == p), hidden, Some(monotonic()));
     let get = |k: &str| host.get(k).unwrap_or_default().to_owned();
     let mut facts = host.facts.clone();
     facts.push(("clock.start".into(), clock));

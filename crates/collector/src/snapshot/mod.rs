@@ -11,8 +11,9 @@ mod tables;
 mod vm;
 
 pub use file::{SnapshotOptions, write};
+pub(crate) use shot::Host;
 pub(crate) use shot::shadow_pages;
-pub use shot::{Seen, Shot, possible, take};
+pub use shot::{Seen, Shot, possible};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 
-use mmuscope_snapshot::{Packer, Piece};
+use mmuscope_snapshot::{Packer, Piece, SlotList, Vm};
 
 use super::shape::Shape;
 use super::tables::{Bits, Walk};
@@ -12,6 +12,7 @@ use super::vm;
 use crate::host::monotonic;
 use crate::kcore::{Kcore, Memory};
 use crate::kernelvars::{self, KernelVars};
+use crate::scrub::Hidden;
 use crate::types::Types;
 
 /// A snapshot, as records for a capture.
@@ -96,16 +97,17 @@ fn bits(vars: &KernelVars) -> Bits {
     }
 }
 
-/// Everything that a snapshot needs of the running host.
-struct Host {
+/// Everything that a snapshot needs of the running host. To find it takes longer than to read a VM, and nothing of it changes while kvm is loaded.
+pub(crate) struct Host {
     shape: Shape,
     vm_list: u64,
     core: Kcore<fs::File>,
+    bits: Bits,
 }
 
 impl Host {
     /// Finds it. `Err` says in words what this host lacks.
-    fn find() -> Result<Self, String> {
+    pub(crate) fn find() -> Result<Self, String> {
         if cfg!(not(target_arch = "x86_64")) {
             return Err("page tables are only read on x86-64 hosts".into());
         }
@@ -118,7 +120,36 @@ impl Host {
         let shape = Shape::of(&types)?;
         let vm_list = symbol("vm_list")
             .ok_or("/proc/kallsyms does not show vm_list (kernel.kptr_restrict, or kvm is not loaded)")?;
-        Ok(Self { shape, vm_list, core })
+        Ok(Self { shape, vm_list, core, bits: bits(&kernelvars::read()) })
+    }
+
+    /// Reads the VMs that `wanted` accepts by their process, without names and with moved host addresses if the recording is `hidden`. `all_on` is
+    /// when all events of a recording were on that begins with it.
+    pub(crate) fn take(
+        &self,
+        wanted: &dyn Fn(u32) -> bool,
+        hidden: Option<Hidden>,
+        all_on: Option<u64>,
+    ) -> Shot {
+        read(&self.core, &self.shape, self.bits, self.vm_list, (wanted, hidden), all_on)
+    }
+
+    /// Reads the memory slots of those VMs, and nothing else of them.
+    pub(crate) fn slots(&self, wanted: &dyn Fn(u32) -> bool, hidden: Option<Hidden>) -> Shot {
+        let Self { shape, vm_list, core, .. } = self;
+        let mut pack = Packer::default();
+        for kvm in vm::vms(core, shape, *vm_list).0 {
+            if !wanted(vm::pid(core, shape, kvm)) {
+                continue;
+            }
+            let mut notes = Vec::new();
+            let vm = hide(vm::describe(core, shape, kvm, &mut notes), hidden);
+            // What could not be read is not known to be gone.
+            if notes.is_empty() {
+                SlotList::pieces(vm.at, vm.pid, &vm.slots).iter().for_each(|p| pack.push(p));
+            }
+        }
+        Shot { records: pack.records(), ..Shot::default() }
     }
 }
 
@@ -129,19 +160,20 @@ pub fn possible() -> Result<(), String> {
 
 /// Whether any VM of this host has shadow pages now: of a nested guest, or because its MMU has no other. `false` where that cannot be read.
 pub(crate) fn shadow_pages() -> bool {
-    let Ok(Host { shape, vm_list, core }) = Host::find() else { return false };
+    let Ok(Host { shape, vm_list, core, .. }) = Host::find() else { return false };
     vm::vms(&core, &shape, vm_list).0.into_iter().any(|kvm| {
         let head = kvm.wrapping_add(shape.active);
         core.pointer(head).is_some_and(|first| first != head)
     })
 }
 
-/// Reads the VMs that `wanted` accepts by their process, without names and host addresses if `anonymise` is set. `Err` says in words why
-/// this host allows none. `all_on` is when all events of a recording were on that begins with it.
-pub fn take(wanted: &dyn Fn(u32) -> bool, anonymise: bool, all_on: Option<u64>) -> Result<Shot, String> {
-    let host = Host::find()?;
-    let bits = bits(&kernelvars::read());
-    Ok(read(&host.core, &host.shape, bits, host.vm_list, (wanted, anonymise), all_on))
+/// A VM as a recording shows it that is `hidden`.
+fn hide(mut vm: Vm, hidden: Option<Hidden>) -> Vm {
+    if let Some(h) = hidden {
+        vm.name.clear();
+        vm.slots.iter_mut().for_each(|s| s.hva = h.address(s.hva));
+    }
+    vm
 }
 
 pub(super) fn read(
@@ -149,7 +181,7 @@ pub(super) fn read(
     shape: &Shape,
     bits: Bits,
     vm_list: u64,
-    (wanted, anonymise): (&dyn Fn(u32) -> bool, bool),
+    (wanted, hidden): (&dyn Fn(u32) -> bool, Option<Hidden>),
     all_on: Option<u64>,
 ) -> Shot {
     let begin = monotonic();
@@ -165,13 +197,13 @@ pub(super) fn read(
             continue;
         }
         let mut notes = Vec::new();
-        let mut vm = vm::describe(memory, shape, kvm, &mut notes);
-        if anonymise {
-            vm.name.clear();
-            vm.slots.iter_mut().for_each(|s| s.hva = 0);
-        }
-        let (pid, name, vcpus, slots) = (vm.pid, vm.name.clone(), vm.vcpus.len(), vm.slots.len());
+        let mut vm = hide(vm::describe(memory, shape, kvm, &mut notes), hidden);
+        let (at, pid, name, vcpus, slots) = (vm.at, vm.pid, vm.name.clone(), vm.vcpus.len(), vm.slots.len());
+        let many = if slots > SlotList::MOST { std::mem::take(&mut vm.slots) } else { Vec::new() };
         pack.push(&Piece::Vm(vm));
+        if !many.is_empty() {
+            SlotList::pieces(at, pid, &many).iter().for_each(|p| pack.push(p));
+        }
         let found = Walk::new(memory, shape, bits).run(kvm, &mut |t| pack.push(&Piece::Table(Box::new(t))));
         let (complete, tables, torn) = (found.complete(), found.tables, found.torn);
         notes.extend(found.notes);

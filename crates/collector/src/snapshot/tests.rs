@@ -188,7 +188,7 @@ fn snapshot(f: &Fake) -> (Shot, Vec<Piece>) {
     let types = Types::new(&btf, None).expect("a BTF");
     let shape = Shape::of(&types).expect("all members");
     let bits = Bits { mmio: Some(MMIO), not_page: 0 };
-    let shot = read(f, &shape, bits, VM_LIST, (&|_| true, false), Some(1));
+    let shot = read(f, &shape, bits, VM_LIST, (&|_| true, None), Some(1));
     let pieces = shot.records.iter().flat_map(|r| unpack(r).expect("a record")).collect();
     (shot, pieces)
 }
@@ -257,7 +257,7 @@ fn a_table_whose_link_changes_meanwhile_is_left_out() {
     let shape = Shape::of(&Types::new(&btf, None).expect("a BTF")).expect("all members");
     let m = Changing(host(), std::cell::Cell::new(false));
     let bits = Bits { mmio: Some(MMIO), not_page: 0 };
-    let shot = read(&m, &shape, bits, VM_LIST, (&|_| true, false), Some(1));
+    let shot = read(&m, &shape, bits, VM_LIST, (&|_| true, None), Some(1));
     assert_eq!((shot.vms[0].tables, shot.vms[0].torn), (3, 1));
 }
 

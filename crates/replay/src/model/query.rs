@@ -91,7 +91,13 @@ impl Counts {
     pub(crate) fn add(&mut self, o: &Counts) {
         let all = |c: &Counts| {
             let (entries, frames) = (c.entries, c.frames);
-            entries.into_iter().chain(frames).flatten().chain(c.stale).chain([c.stale_mmio]).collect::<Vec<_>>()
+            entries
+                .into_iter()
+                .chain(frames)
+                .flatten()
+                .chain(c.stale)
+                .chain([c.stale_mmio])
+                .collect::<Vec<_>>()
         };
         let other = all(o);
         let own = self.entries.iter_mut().chain(&mut self.frames).flatten();

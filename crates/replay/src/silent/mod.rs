@@ -222,9 +222,13 @@ impl Engine {
     }
 
     pub(crate) fn make_stale(&mut self, entry: EntryIx, ev: u32, reason: Reason) {
-        if self.shows_in_probes(entry, reason) {
-            return;
+        if !self.shows_in_probes(entry, reason) {
+            self.stale_now(entry, ev, reason);
         }
+    }
+
+    /// The same where no probe shows it.
+    fn stale_now(&mut self, entry: EntryIx, ev: u32, reason: Reason) {
         self.forget(entry);
         let table = self.store.place(entry).table;
         if let Some((spte, m)) = self.store.now(entry)

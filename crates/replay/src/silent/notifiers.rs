@@ -11,7 +11,8 @@
 //!    same host page as one of those.
 //! 4. What is installed by another thread while a range is open may be zapped at once, and is stale from the start; in the two seconds after the
 //!    first event of a trace that begins late, and after a loss, such a range may be open without an event in the trace.
-//! 5. Where a host page is exchanged in a fault (copy-on-write), the fault's events name its frame and its host-virtual address: three such pairs
+//! 5. Where memory lies is known from the VM's memory slots ([`crate::slots`]), where they were read or their requests probed, and may not have
+//!    changed since. Otherwise it must be proven: where a host page is exchanged in a fault (copy-on-write), the fault's events name its frame and its host-virtual address: three such pairs
 //!    at one distance show where memory lies.
 
 use mmuscope_spte::Mode;
@@ -90,7 +91,11 @@ impl Engine {
         };
         for vm in vms {
             let hit = self.hits(vm, start, end);
-            self.stale_list(hit, ev, Reason::Notifier);
+            if zaps || self.aging_probed() {
+                self.stale_list(hit, ev, Reason::Notifier);
+            } else {
+                hit.into_iter().for_each(|x| self.stale_now(x, ev, Reason::Notifier));
+            }
         }
     }
 
@@ -100,6 +105,14 @@ impl Engine {
         let unknown = crate::silent::places::Places::default();
         let places = self.silent.places.get(&vm).unwrap_or(&unknown);
         let mut found: Vec<EntryIx> = Vec::new();
+        if self.slots.complete(vm) {
+            found.extend(self.slots.frames(vm, start, end).flat_map(|(_, a, b)| fresh.covering(a, b, 1)));
+            found.extend(fresh.aside());
+            found.retain(|x| self.may_hit(*x, start, end));
+            let nowhere = self.slots.gaps(vm).flat_map(|(a, b)| fresh.covering(a, b, 1));
+            found.extend(nowhere.filter(|x| !self.located(*x)));
+            return found;
+        }
         let mut others = None;
         if let Some((a, b)) = self.only(vm, start, end) {
             found.extend(fresh.covering(a, b, 1));
@@ -127,10 +140,27 @@ impl Engine {
     /// The frames of a range that is memory of a known place, where it is known what host page each of them has: then another frame that is
     /// the same memory has the same host page.
     fn only(&self, vm: u16, start: u64, end: u64) -> Option<(u64, u64)> {
-        let (a, b) = self.silent.places.get(&vm)?.within(start, end).filter(|(a, b)| b - a < MANY as u64)?;
+        let (a, b) = self.memory_of(vm, start, end).filter(|(a, b)| b - a < MANY as u64)?;
         let fresh = self.silent.fresh.get(&vm)?;
         let known = |g: u64| fresh.covering(g, g, 1).any(|x| self.host_frame(x).is_some());
         (a..=b).all(known).then_some((a, b))
+    }
+
+    /// The frames of a range that is wholly memory of one known place.
+    fn memory_of(&self, vm: u16, start: u64, end: u64) -> Option<(u64, u64)> {
+        let mut slots = self.slots.frames(vm, start, end);
+        match (slots.next(), slots.next()) {
+            (None, None) => self.silent.places.get(&vm)?.within(start, end),
+            (Some((0, a, b)), None) if b - a + 1 == end.div_ceil(0x1000) - start / 0x1000 => Some((a, b)),
+            _ => None,
+        }
+    }
+
+    /// The distance between host-virtual and guest-physical addresses of some frames: by the memory slots, where they are known, or else by what
+    /// faults have proven.
+    fn distance(&self, vm: u16, as_id: u8, first: u64, last: u64) -> Option<u64> {
+        let proven = || self.silent.places.get(&vm).filter(|_| as_id == 0)?.delta(first, last);
+        self.slots.delta(vm, as_id, first, last).or_else(proven)
     }
 
     /// Whether a range may cover the page of an entry; `false` only where it is known where the one or the other lies.
@@ -142,12 +172,11 @@ impl Engine {
         }
         let table = &self.store.tables[p.table];
         let last = p.gfn.saturating_add(pages_of(p.level) - 1);
+        if let Some(delta) = self.distance(table.vm, table.as_id, p.gfn, last) {
+            return places::touches(delta, p.level, p.gfn, start, end);
+        }
         if table.as_id != 0 {
             return true;
-        }
-        let Some(places) = self.silent.places.get(&table.vm) else { return true };
-        if let Some(delta) = places.delta(p.gfn, last) {
-            return places::touches(delta, p.level, p.gfn, start, end);
         }
         // The range is the memory of other frames. This one can only be hit if the VMM maps that memory twice: then both have the
         // same host page.
@@ -166,10 +195,8 @@ impl Engine {
     fn located(&self, entry: EntryIx) -> bool {
         let p = self.store.place(entry);
         let table = &self.store.tables[p.table];
-        let places = self.silent.places.get(&table.vm);
         let last = p.gfn.saturating_add(pages_of(p.level) - 1);
-        self.host_frame(entry).is_none()
-            || table.as_id == 0 && places.is_some_and(|s| s.delta(p.gfn, last).is_some())
+        self.host_frame(entry).is_none() || self.distance(table.vm, table.as_id, p.gfn, last).is_some()
     }
 
     /// First and last host frame that an entry maps.

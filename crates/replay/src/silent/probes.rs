@@ -23,6 +23,12 @@ impl Engine {
             && self.recorded.has(kind::PROBE_UPDATE)
     }
 
+    /// Whether aging that takes permissions away would be an event of a probe. Up to 6.12 it goes through a function of its own; later kernels
+    /// have none that could be probed.
+    pub(super) fn aging_probed(&self) -> bool {
+        self.probed() && self.recorded.no_track
+    }
+
     /// Whether a change to an entry for this reason would be an event of a probe.
     pub(super) fn shows_in_probes(&self, entry: EntryIx, reason: Reason) -> bool {
         let silent = matches!(

@@ -13,10 +13,11 @@
 pub(crate) mod state;
 mod tdp;
 
-use mmuscope_trace::snapshot::{Mmu, Piece, Table};
+use mmuscope_trace::snapshot::{self, Mmu, Piece, Table};
 
 use crate::engine::Engine;
 use crate::keys::{EntryIx, Key, TableIx, ThreadIx};
+use crate::kinds::kind_by_name;
 use crate::model::{Certainty, Difference, MmuKind, Reason, Shade, Snapshot, VmId};
 use crate::moment::At;
 use crate::recorded::kind;
@@ -42,6 +43,19 @@ impl Engine {
                 self.snapshots.vm = self.vms.of_snapshot(v);
                 self.snapshots.began = v.at;
                 self.snapshots.read.clear();
+                if let Some(vm) = self.snapshots.vm
+                    && !v.slots.is_empty()
+                {
+                    self.slots_read(vm, v.at, &v.slots, false, Some(self.snapshots.done.len()));
+                }
+            }
+            Piece::Slots(s) => {
+                // In a snapshot they are those of the VM that came last.
+                let within = self.snapshots.vm;
+                let of = snapshot::Vm { pid: s.pid, at: s.at, ..snapshot::Vm::default() };
+                if let Some(vm) = within.or_else(|| self.vms.of_snapshot(&of)) {
+                    self.slots_read(vm, s.at, &s.slots, s.more, within.map(|_| self.snapshots.done.len()));
+                }
             }
             Piece::Table(t) => {
                 if let Some(vm) = self.snapshots.vm {
@@ -59,6 +73,7 @@ impl Engine {
                     }
                 }
             }
+            Piece::Stopped { events, .. } => self.stopped(ev, ts, events),
             Piece::End { at, notes } => {
                 if let Some(s) = self.snapshots.done.last_mut() {
                     s.end = *at;
@@ -66,6 +81,18 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// The recorder stopped recording some events: what they would have shown is not known from here on.
+    fn stopped(&mut self, ev: u32, ts: u64, events: &[String]) {
+        for kind in events.iter().filter_map(|e| kind_by_name(e)) {
+            self.recorded.stop(kind);
+        }
+        if self.changes_probed && self.recorded.is_stopped(kind::PROBE_CHANGED) {
+            (self.changes_probed, self.traces.changes) = (false, false);
+            self.recorded.stop(kind::CHANGED);
+        }
+        self.doubt_everything(ev, ts, Reason::Unrecorded);
     }
 
     /// Until `all_on` the recorder was switching on one event after another, so that what some showed others may have changed unseen. What was
@@ -171,6 +198,7 @@ impl Engine {
             self.child_of.remove(&parent);
         }
         self.obsolete.remove(&t);
+        self.note_unlinked(t, ts);
         self.detach_tree(t, ev, ts);
         self.store.free_table(t, ev, ts);
     }

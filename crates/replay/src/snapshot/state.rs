@@ -4,8 +4,11 @@
 use rustc_hash::FxHashSet;
 
 use crate::keys::{EntryIx, Key, TableIx};
-use crate::model::{Certainty, Difference, Snapshot, VmId};
+use crate::model::{Certainty, Difference, Snapshot, VmId, pages_of};
 
+/// How long after a snapshot the thread that unlinked a table may trace what it tears down, in nanoseconds, and how many such tables are kept.
+const TORN_DOWN: u64 = 2_000_000_000;
+const MOST_UNLINKED: usize = 4096;
 /// Differences that are kept of one snapshot.
 const MOST_DIFFERENCES: usize = 1000;
 
@@ -23,6 +26,8 @@ pub(crate) struct Snapshots {
     pub(super) ahead: Vec<Ahead>,
     /// Entries of MMUs that do not trace every change, until the next event.
     pub(crate) waiting: Vec<EntryIx>,
+    /// Tables that memory showed as unlinked, whose end the trace may show only now: VM, key and until when.
+    pub(super) unlinked: Vec<(u16, Key, u64)>,
     /// VMs whose changes are not recorded, until the next event.
     pub(super) unfollowed: Vec<u16>,
 }
@@ -42,6 +47,23 @@ pub(crate) struct Ahead {
 }
 
 impl Snapshots {
+    /// Memory shows that nothing points to a table any more, of which no event has shown the end.
+    pub(super) fn note_unlinked(&mut self, vm: u16, key: Key, ts: u64) {
+        self.unlinked.retain(|u| u.2 > ts);
+        if self.unlinked.len() < MOST_UNLINKED {
+            self.unlinked.push((vm, key, ts.saturating_add(TORN_DOWN)));
+        }
+    }
+
+    /// Whether a change is of a table, or of one below it, that a snapshot found unlinked in the middle of its teardown.
+    pub(crate) fn is_unlinked(&self, vm: u16, key: Key, ts: u64) -> bool {
+        let over = |k: &Key| {
+            let pages = pages_of(k.level.saturating_add(1));
+            k.as_id == key.as_id && key.level <= k.level && key.gfn / pages == k.gfn / pages
+        };
+        self.unlinked.iter().any(|u| u.0 == vm && ts < u.2 && over(&u.1))
+    }
+
     /// The snapshots, with what is still ahead counted as different.
     pub(crate) fn finished(&self) -> Vec<Snapshot> {
         let mut all = self.done.clone();

@@ -43,6 +43,7 @@ impl Engine {
                 && (shade != Shade::Table || self.store.tables[child].page != self.pfn_bits(value))
             {
                 self.child_of.remove(&entry);
+                self.note_unlinked(child, at.ts);
                 self.detach_tree(child, at.ev, at.ts);
                 self.store.free_table(child, at.ev, at.ts);
             }
@@ -92,6 +93,13 @@ impl Engine {
             self.vms.root_read(vm, t.level, t.mirror || t.guest_mode);
         }
         (x, true)
+    }
+
+    /// The table may be in the middle of its teardown, which is traced only now.
+    pub(super) fn note_unlinked(&mut self, table: TableIx, ts: u64) {
+        let r = &self.store.tables[table];
+        let (vm, key) = (r.vm, key_of(r.as_id, r.level, r.gfn));
+        self.snapshots.note_unlinked(vm, key, ts);
     }
 
     fn adopt_child(&mut self, child: TableIx, parent: EntryIx) {

@@ -150,7 +150,7 @@ impl Timeline {
         drafts.sort_by_key(|d| (d.ts, d.event, d.about == About::Child));
         let headline =
             self.headline(vm, as_id, gfn, faults.len(), &tally, drafts.is_empty() && naming.is_empty());
-        let notes = self.notes(vm, gfn, &tally, naming);
+        let notes = self.notes(vm, as_id, gfn, &tally, naming);
         self.mark_phases(vm, &mut drafts);
         let mut drafts = merge(drafts);
         let left_out = drafts.len().saturating_sub(most);

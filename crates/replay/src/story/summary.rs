@@ -5,7 +5,7 @@ use mmuscope_units::{duration, level_size};
 use super::naming::{self, Naming};
 use super::{Held, Tally};
 use crate::keys::EntryIx;
-use crate::model::{Certainty, EntryId, Shade, State, VmId};
+use crate::model::{Certainty, EntryId, MemSlot, Shade, SlotAt, SlotKnown, State, VmId};
 use crate::timeline::Timeline;
 
 impl Timeline {
@@ -96,7 +96,14 @@ impl Timeline {
         if known { "not mapped" } else { "not known: no event shows it" }
     }
 
-    pub(super) fn notes(&self, vm: VmId, gfn: u64, tally: &Tally, naming: &[Naming]) -> Vec<String> {
+    pub(super) fn notes(
+        &self,
+        vm: VmId,
+        as_id: u8,
+        gfn: u64,
+        tally: &Tally,
+        naming: &[Naming],
+    ) -> Vec<String> {
         let (origin, end) = self.range();
         let total = end.saturating_sub(origin).max(1);
         let mut notes = Vec::new();
@@ -121,6 +128,7 @@ impl Timeline {
                 r.gfn_start, r.gfn_end, r.faults, r.installs
             ));
         }
+        notes.extend(self.slot_notes(vm, as_id, gfn));
         if tally.untraced {
             notes.push(
                 "this MMU does not trace zaps, write-protection and aging: after each line the entry is unverified until the next"
@@ -145,6 +153,45 @@ impl Timeline {
             [_] => format!("one event names this page, or what it is in: {}", naming::count(naming)),
             n => format!("{} events name this page, or what it is in: {}", n.len(), naming::count(n)),
         });
+        notes
+    }
+}
+
+impl Timeline {
+    /// The memory slots that a frame was in, or that it was in none.
+    fn slot_notes(&self, vm: VmId, as_id: u8, gfn: u64) -> Vec<String> {
+        const MOST: usize = 4;
+        let (origin, end) = self.range();
+        let after = |ts: u64| duration(ts.saturating_sub(origin));
+        let of = |s: &&MemSlot| s.vm == vm && s.as_id == as_id && s.gfn <= gfn && gfn < s.end_gfn();
+        let mut slots = self.slots().iter().filter(of);
+        let mut notes: Vec<String> = slots
+            .by_ref()
+            .take(MOST)
+            .map(|s| {
+                let host = s.hva.map(|h| h.wrapping_add((gfn - s.gfn) << 12));
+                let host = host.map_or_else(String::new, |h| format!(", host address {h:#x}"));
+                let asked = if s.known == SlotKnown::Requested { " (as the VMM asked for it)" } else { "" };
+                let until = s.end.map_or_else(String::new, |e| format!(", until {}", after(e)));
+                let from =
+                    if s.start > origin { format!("; from {}", after(s.start)) } else { String::new() };
+                let flags = [(s.dirty_logging(), ", writes are logged"), (s.read_only(), ", read-only")];
+                let flags: String = flags.iter().filter(|f| f.0).map(|f| f.1).collect();
+                let (id, first, last) = (s.id, s.gfn, s.end_gfn() - 1);
+                format!(
+                    "in memory slot {id}, frames {first:#x} to {last:#x}{host}{flags}{asked}{from}{until}"
+                )
+            })
+            .collect();
+        let more = slots.count();
+        if more > 0 {
+            notes.push(format!("in {more} more memory slots, one after the other"));
+        }
+        if self.slot_at(vm, as_id, gfn, end) == SlotAt::Outside {
+            notes.push(
+                "in no memory slot at the end of the trace: what the guest does there is MMIO, handled by KVM or the VMM".to_owned(),
+            );
+        }
         notes
     }
 }

@@ -296,7 +296,9 @@ impl Engine {
             }
         } else if self.known_elsewhere(vm, key) {
             // What lies above is known, and it is not a link to such a table: the table was torn down before this thread's change was traced.
-            self.note(EvidenceKind::DeadTable, q.c, None, (None, Some(new)));
+            if !self.snapshots.is_unlinked(vm, key, q.c.at.ts) {
+                self.note(EvidenceKind::DeadTable, q.c, None, (None, Some(new)));
+            }
             return None;
         }
         if q.c.at.nobodys() {

@@ -16,8 +16,8 @@ use crate::keys::{EntryIx, SpanIx, key_of};
 use crate::kinds::{kind_by_name, kind_of, kinds, of_class};
 use crate::map::{self, Scene};
 use crate::model::{
-    Bin, Counts, Coverage, Entry, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MmioRange,
-    MmuKind, Outcome, Phase, SeriesKind, Shade, Span, Unrecorded, Vm, VmId, pages_of,
+    Bin, Counts, Coverage, Entry, EventIx, Evidence, Fault, FaultId, LostSpan, MapImage, MapQuery, MemSlot,
+    MmioRange, MmuKind, Outcome, Phase, SeriesKind, Shade, SlotAt, Span, Unrecorded, Vm, VmId, pages_of,
 };
 use crate::pyramid::{Layer, live_before};
 use crate::store::Store;
@@ -247,6 +247,21 @@ impl Timeline {
             complete: self.complete(q.vm),
         };
         map::draw(&scene, q, slack)
+    }
+
+    /// Every memory slot that the trace shows, in the order in which they became known.
+    pub fn slots(&self) -> &[MemSlot] {
+        self.engine.slots.list()
+    }
+
+    /// What the memory slots say of a guest frame at a time.
+    pub fn slot_at(&self, vm: VmId, as_id: u8, gfn: u64, ts: u64) -> SlotAt<'_> {
+        self.engine.slots.at(vm.0, as_id, gfn, ts)
+    }
+
+    /// Whether all memory slots of a VM are known at a time.
+    pub fn slots_known(&self, vm: VmId, ts: u64) -> bool {
+        self.engine.slots.known(vm.0, ts)
     }
 
     /// What the snapshots of KVM's own memory showed, in their order.

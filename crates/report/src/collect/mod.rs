@@ -242,6 +242,7 @@ fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
         top_faults: pages(from, vm.id, &top_faults),
         top_zaps: pages(from, vm.id, &own(timeline.top_zaps(many))),
         mmio: mmio(timeline, vm.id, clock),
+        outside_slots: crate::slots::outside_slots(timeline, vm.id),
         torn_down: vm.ended.as_ref().map(|e| TeardownReport {
             start: clock.rel(e.start),
             end: clock.rel(e.end),

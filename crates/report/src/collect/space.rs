@@ -190,6 +190,7 @@ impl Spaces {
                     over_time,
                     memory,
                     memory_at,
+                    slots: crate::slots::slots(timeline, vm.id, as_id),
                     map: options
                         .pictures
                         .then(|| map::map(timeline, vm.id, as_id, &sums.leaves, clock))

@@ -163,7 +163,7 @@ fn vcpus(vm: &VmReport) -> Markup {
 }
 
 pub(super) fn has_memory(vm: &VmReport) -> bool {
-    !vm.mmio.is_empty() || vm.spaces.iter().any(|s| !s.memory.is_empty())
+    !vm.mmio.is_empty() || vm.spaces.iter().any(|s| !s.memory.is_empty() || !s.slots.is_empty())
 }
 
 pub(super) fn memory(report: &Report, vm: &VmReport) -> Markup {
@@ -175,6 +175,7 @@ pub(super) fn memory(report: &Report, vm: &VmReport) -> Markup {
         section id=(format!("memory{}", vm.vm)) {
             h2 { "MMIO and memory" (of_vm(vm, several)) }
             @if !vm.mmio.is_empty() { div class="wide" { (mmio(vm)) } }
+            @for s in vm.spaces.iter().filter(|s| !s.slots.is_empty()) { div class="wide" { (crate::slots::table(&s.slots, vm.outside_slots.as_ref())) } }
             @for s in vm.spaces.iter().filter(|s| !s.memory.is_empty()) {
                 @if s.as_id != 0 { h3 { (words::space_name(s.as_id)) } }
                 div class="wide" { (ranges(s)) }

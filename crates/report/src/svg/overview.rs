@@ -11,6 +11,7 @@ use mmuscope_analysis::visual::Visual;
 use super::{Scale, byte_ticks, count_ticks, px, spread, text_width, time_ticks};
 use crate::model::{MapPicture, MapSegment, PhaseReport, Report, SpaceReport, VmReport};
 use crate::png::data_uri;
+use crate::slots;
 use crate::words;
 
 /// Width of the whole figure in CSS pixels.
@@ -52,7 +53,7 @@ pub(crate) fn overview(report: &Report, vm: &VmReport, space: &SpaceReport, id: 
     f.findings();
     if let Some(map) = &space.map {
         f.heading("Guest frames over time", "each pixel: one stretch of time of one stretch of guest memory");
-        f.map(map, vm);
+        f.map(map, vm, space);
         f.time_axis();
     }
     let o = &space.over_time;
@@ -165,7 +166,7 @@ impl<'a> Figure<'a> {
         self.y = top + BAND;
     }
 
-    fn map(&mut self, map: &MapPicture, vm: &VmReport) {
+    fn map(&mut self, map: &MapPicture, vm: &VmReport, space: &SpaceReport) {
         let top = self.y;
         let (w, h) = (f64::from(map.width), f64::from(map.height));
         let alt = map_alt(map, vm);
@@ -186,7 +187,7 @@ impl<'a> Figure<'a> {
                     .push(html! { path d=(format!("M{} {}h4", px(LEFT - 4.5), px(y))) class="axis" {} });
                 labels.push((y, words::gfn(gfn), "e n"));
             }
-            let what = segment_words(s, vm);
+            let what = segment_words(s, vm, space);
             for (i, line) in what.iter().enumerate() {
                 let lines = what.len() as f64;
                 let middle = f64::midpoint(y0, y1) - (lines - 1.0) * 6.5 + i as f64 * 13.0;
@@ -509,10 +510,10 @@ fn frame_ticks(s: &MapSegment, top: f64, bottom: f64) -> Vec<(u64, f64)> {
     out
 }
 
-/// Lines of text for the right margin: the size of a stretch of frames and the devices that usually lie there.
-fn segment_words(s: &MapSegment, vm: &VmReport) -> Vec<String> {
+/// Lines of text for the right margin: the size of a stretch of frames, and the memory and devices that usually lie there.
+fn segment_words(s: &MapSegment, vm: &VmReport, space: &SpaceReport) -> Vec<String> {
     let size = words::bytes((s.gfn_end - s.gfn_start).saturating_mul(4096));
-    let mut names: Vec<&str> = Vec::new();
+    let mut names = slots::names(&space.slots, s.gfn_start, s.gfn_end);
     for m in &vm.mmio {
         if (s.gfn_start..s.gfn_end).contains(&m.frames.gfn_start) {
             for name in m.usually.as_deref().unwrap_or("MMIO").split(", ") {

@@ -114,9 +114,13 @@ impl State {
         };
         for piece in pieces {
             let ts = match &piece {
-                Piece::Begin { at, .. } | Piece::VmEnd { at, .. } | Piece::End { at, .. } => *at,
+                Piece::Begin { at, .. }
+                | Piece::VmEnd { at, .. }
+                | Piece::End { at, .. }
+                | Piece::Stopped { at, .. } => *at,
                 Piece::Vm(vm) => vm.at,
                 Piece::Table(t) => t.to,
+                Piece::Slots(s) => s.at,
             };
             let body = cx.snapshot(piece);
             // They are in a queue of their own, because no CPU recorded them.

@@ -5,6 +5,7 @@ use super::{
     zaps_by_evidence,
 };
 use mmuscope_analysis::findings::Finding;
+use mmuscope_analysis::slots::outside;
 use mmuscope_analysis::summary::EventCounts;
 use mmuscope_replay::{Counts, Shade, State, Timeline, Unrecorded, Vm, VmId};
 use mmuscope_trace::TraceInfo;
@@ -122,8 +123,17 @@ fn vm(info: &TraceInfo, t: &Timeline, vm: &Vm) -> Value {
         t.address_spaces(vm.id).into_iter().map(|as_id| space(t, vm.id, as_id)).collect();
     json!({
         "vm": vm.id.0, "pid": vm.pid, "comm": vm.comm, "mmu": vm.kind.name(), "vcpus": vcpus, "layout": layout,
-        "provenance": vm.provenance, "torn_down": ended, "era": layout_era(t, vm.id),
+        "provenance": vm.provenance, "torn_down": ended, "memslots": slots(t, vm.id), "era": layout_era(t, vm.id),
         "spaces": spaces,
+    })
+}
+
+/// The memory slots at the end, and the faults that hit none; `null` where nothing is known of slots.
+fn slots(t: &Timeline, vm: VmId) -> Value {
+    let end = t.range().1;
+    let here = t.slots().iter().filter(|s| s.vm == vm && s.at(end)).count();
+    outside(t, vm).map_or(Value::Null, |o| {
+        json!({"at_end": here, "faults_known": o.known, "faults_outside": o.faults, "frames_outside": o.frames.len()})
     })
 }
 
