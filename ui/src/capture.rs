@@ -79,12 +79,6 @@ impl Explained {
     }
 }
 
-/// A text as one word of a shell.
-pub(crate) fn quote(s: &str) -> String {
-    let plain = s.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c));
-    if plain && !s.is_empty() { s.to_owned() } else { format!("'{}'", s.replace('\'', r"'\''")) }
-}
-
 /// Locks a capture to read it while another thread may append to it. A panic in that thread leaves the capture readable.
 pub(crate) fn read(capture: &Arc<RwLock<Capture>>) -> RwLockReadGuard<'_, Capture> {
     capture.read().unwrap_or_else(PoisonError::into_inner)
@@ -121,7 +115,7 @@ impl Capture {
     pub(crate) fn shell_words(&self) -> String {
         let word = |path: &PathBuf| {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            quote(&path.display().to_string())
+            mmuscope_units::shell_word(&path.display().to_string())
         };
         let all: Vec<String> = self.paths.iter().map(word).collect();
         if all.is_empty() { "-".to_owned() } else { all.join(" ") }

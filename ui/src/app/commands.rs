@@ -359,7 +359,7 @@ fn link(cap: &Capture, doc: &Doc) -> String {
     }
     if !doc.tables.events.filter().is_empty() {
         out.push_str(" --where ");
-        out.push_str(&capture::quote(doc.tables.events.filter()));
+        out.push_str(&mmuscope_units::shell_word(doc.tables.events.filter()));
     }
     if doc.tables.tab != tables::Tab::default() {
         let _ = write!(out, " --tab {}", doc.tables.tab.word());
