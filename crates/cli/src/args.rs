@@ -22,6 +22,8 @@ Examples:
   mmuscope decode 0x600000010abf837 --kernel 6.1 --paging ept
   mmuscope state trace.dat --at end --format csv
   mmuscope page trace.dat 0x7c00               the life of one guest page
+  mmuscope stat trace.dat                      exits and faults by cause, and where the vCPUs' time goes
+  mmuscope diff before.dat after.dat           what changed between two runs
   mmuscope check trace.dat --deny warning      all findings; exit status 1 if one is a warning or worse
 
 Exit status: 0 success, 1 the answer is no (findings, differences, a host that is not ready), 2 the command failed."

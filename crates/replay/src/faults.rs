@@ -8,7 +8,7 @@ use mmuscope_trace::{Body, ErrorEncoding, Event, Isa};
 use crate::keys::SpanIx;
 use crate::model::Outcome;
 use crate::threads::Thread;
-use state::{ExitNote, NO_DELTA, Open, PFERR_RSVD, Packed};
+use state::{ExitNote, NO_DELTA, NO_END, Open, PFERR_RSVD, Packed};
 
 /// VMX's exit reason for an EPT entry that cannot be: KVM's own, for MMIO.
 const EPT_MISCONFIG: u32 = 49;
@@ -67,7 +67,7 @@ impl FaultTracker {
                 event: ev,
                 last_event: ev,
                 exit_delta,
-                end_delta: NO_DELTA,
+                end_delta: NO_END,
                 tid: th.tid,
                 span: SpanIx::NONE,
                 retries: 0,
@@ -95,8 +95,7 @@ impl FaultTracker {
         let Some(mut o) = th.fault.open.take() else { return };
         o.p.last_event = ev;
         if let Some(ts) = end {
-            o.p.end_delta =
-                u32::try_from(ts.saturating_sub(o.p.ts)).map_or(NO_DELTA - 1, |d| d.min(NO_DELTA - 1));
+            o.p.end_delta = ts.saturating_sub(o.p.ts).min(NO_END - 1);
         }
         o.p.outcome = o.outcome(tdp);
         let key = (o.p.addr >> 12, o.p.code);

@@ -230,3 +230,16 @@ fn the_host_frame_is_the_one_behind_the_faulting_frame() {
     let told: Vec<_> = f.iter().map(|f| (f.gfn, f.level, f.level_wanted, f.pfn, f.outcome)).collect();
     assert_eq!(told, [(Some(0x2005), Some(2), Some(2), Some(0xd405), Outcome::Fixed)]);
 }
+
+/// A host thread that serves a page (userfaultfd) may take its time: 32 bits of nanoseconds are over after 4.29 s.
+#[test]
+fn a_fault_may_take_longer_than_four_seconds() {
+    let text = "
+ load-111 [000] d..1. 4.000000: kvm_exit: vcpu 0 reason npf rip 0x6022 info1 0x0000000100000006 info2 0x0000000000100000 intr_info 0x00000000 error_code 0x00000000
+ load-111 [000] ..... 4.000001: kvm_page_fault: vcpu 0 rip 0x6022 address 0x0000000000100000 error_code 0x100000006
+ load-111 [000] d..1. 34.000000: kvm_entry: vcpu 0, rip 0x6022
+";
+    let all = faults(text);
+    assert_eq!(all.iter().map(Fault::duration).collect::<Vec<_>>(), [Some(30_000_000_000)]);
+    assert_eq!(all[0].end_ts, Some(34_000_000_000));
+}

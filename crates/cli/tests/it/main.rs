@@ -12,6 +12,7 @@ mod live;
 mod memory;
 mod parquet;
 mod recordings;
+mod stat;
 mod truth;
 
 use std::path::{Path, PathBuf};

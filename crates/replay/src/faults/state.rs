@@ -8,8 +8,10 @@ use crate::model::{Access, Outcome, Shade, State};
 
 /// RSVD in the error code of a #PF or a nested page fault: reserved bits were found, which KVM sets in MMIO SPTEs only.
 pub(super) const PFERR_RSVD: u64 = 8;
-/// No time difference.
+/// No time from the exit to the fault.
 pub(super) const NO_DELTA: u32 = u32::MAX;
+/// No time from the fault to its end. Faults can take minutes (userfaultfd), which 32 bits of nanoseconds do not hold.
+pub(super) const NO_END: u64 = u64::MAX;
 
 /// A fault, packed: there is one for every few events.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +24,10 @@ pub(crate) struct Packed {
     pub(crate) gfn: u64,
     pub(crate) event: u32,
     pub(crate) last_event: u32,
-    /// From the exit to `ts`, and from `ts` to the end.
+    /// From `ts` to the end.
+    pub(crate) end_delta: u64,
+    /// From the exit to `ts`.
     pub(crate) exit_delta: u32,
-    pub(crate) end_delta: u32,
     pub(crate) tid: u32,
     pub(crate) span: SpanIx,
     pub(crate) retries: u16,
@@ -48,7 +51,7 @@ impl Packed {
     pub(crate) const HIT: u8 = 32;
 
     pub(crate) fn end(&self) -> Option<u64> {
-        (self.end_delta != NO_DELTA).then(|| self.ts + u64::from(self.end_delta))
+        (self.end_delta != NO_END).then(|| self.ts.saturating_add(self.end_delta))
     }
     /// The guest's instruction pointer.
     pub(crate) fn rip(&self) -> Option<u64> {

@@ -72,8 +72,12 @@ pub(super) fn factor(r: f64) -> String {
         format!("x{r:.0}")
     } else if r >= 10.0 {
         format!("x{r:.1}")
-    } else {
+    } else if r >= 0.095 {
         format!("x{r:.2}")
+    } else if r >= 0.001 {
+        format!("x{r:.3}")
+    } else {
+        "x<0.001".to_owned()
     }
 }
 
