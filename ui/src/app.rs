@@ -58,7 +58,7 @@ pub(crate) struct Viewer {
     /// State of the page without a trace.
     start: start::Start,
     /// The folder of the built-in example, once it was opened.
-    demo: Option<PathBuf>,
+    demo: Option<tempfile::TempDir>,
     dialog: Option<Dialog>,
     goto_box: topbar::GoTo,
     contained: Contained,
@@ -207,16 +207,20 @@ impl Viewer {
 
     /// Opens the example that is built in. Readers want a file, so that it is put into a folder of its own until the window is closed.
     fn open_demo(&mut self, ctx: &Context) {
-        let folder = std::env::temp_dir().join(format!("mmuscope-demo-{}", std::process::id()));
-        let file = folder.join("linux-boot.trace.dat");
-        // A folder that exists already may be somebody else's.
-        let made = if self.demo.is_some() { Ok(()) } else { std::fs::create_dir(&folder) };
-        match made.and_then(|()| std::fs::write(&file, DEMO)) {
-            Ok(()) => {
+        let made = match self.demo.take() {
+            Some(folder) => Ok(folder),
+            None => tempfile::Builder::new().prefix("mmuscope-example-").tempdir(),
+        };
+        let written = made.and_then(|folder| {
+            let file = folder.path().join("linux-boot.trace.dat");
+            std::fs::write(&file, DEMO).map(|()| (folder, file))
+        });
+        match written {
+            Ok((folder, file)) => {
                 self.demo = Some(folder);
                 self.open_files(ctx, vec![file]);
             }
-            Err(e) => self.toast(format!("{}: cannot write the example there: {e}", folder.display()), true),
+            Err(e) => self.toast(format!("cannot write the example to the temporary folder: {e}"), true),
         }
     }
 
@@ -458,15 +462,6 @@ impl Viewer {
         match &mut self.page {
             Page::Open(doc) => Some(doc),
             _ => None,
-        }
-    }
-}
-
-impl Drop for Viewer {
-    fn drop(&mut self) {
-        if let Some(folder) = &self.demo {
-            // What cannot be removed is left to the system, which clears its temporary folder.
-            std::fs::remove_dir_all(folder).ok();
         }
     }
 }

@@ -74,7 +74,7 @@ impl Surveyed {
                     ends.collect()
                 };
                 let (reach, acting) = (latest(&end_of), latest(&|c| acted_until(cap, c)));
-                CauseRow { kind, reach, acting, causes }
+                CauseRow { kind, causes, reach, acting }
             };
             let rows: Vec<CauseRow> =
                 CauseKind::ALL.into_iter().map(of).filter(|r| !r.causes.is_empty()).collect();

@@ -386,14 +386,14 @@ impl<'a> Who<'a> {
 /// Compares two moments. `causes` are those of [`findings::survey`](crate::findings::survey).
 pub fn between(trace: &Trace, timeline: &Timeline, causes: &[Cause], moments: &Moments) -> Between {
     let Moments { vm, as_id, from, to } = *moments;
-    let (a, b) = (pieces(timeline, vm, as_id, from), pieces(timeline, vm, as_id, to));
+    let (earlier, later) = (pieces(timeline, vm, as_id, from), pieces(timeline, vm, as_id, to));
     let unseen = timeline.unseen(vm) == Shade::Nonpresent;
     let who = Who::new(timeline, causes, moments);
-    let mut edges: Vec<u64> = a.iter().chain(&b).flat_map(|p| [p.start, p.end]).collect();
+    let mut edges: Vec<u64> = earlier.iter().chain(&later).flat_map(|p| [p.start, p.end]).collect();
     edges.sort_unstable();
     edges.dedup();
     let mut out = Between::default();
-    let (mut i, mut j) = (0, 0);
+    let (mut next_earlier, mut next_later) = (0, 0);
     for pair in edges.windows(2) {
         let at = |all: &[Piece], n: &mut usize| {
             while all.get(*n).is_some_and(|p| p.end <= pair[0]) {
@@ -405,7 +405,7 @@ pub fn between(trace: &Trace, timeline: &Timeline, causes: &[Cause], moments: &M
                 ..*p
             })
         };
-        let (before, after) = (at(&a, &mut i), at(&b, &mut j));
+        let (before, after) = (at(&earlier, &mut next_earlier), at(&later, &mut next_later));
         let Some(mut kind) = kind(before.as_ref(), after.as_ref()) else { continue };
         // What no event has shown is empty where every table of the VM was seen.
         kind = match kind {

@@ -51,8 +51,11 @@ fn show_place(doc: &mut Doc, cap: &Capture, place: &Place) -> Result<(), String>
 impl Viewer {
     /// Shows a finished load.
     pub(crate) fn show(&mut self, ctx: &Context, loaded: Loaded) {
-        for path in
-            loaded.capture.paths.iter().filter(|p| self.demo.as_ref().is_none_or(|d| !p.starts_with(d)))
+        for path in loaded
+            .capture
+            .paths
+            .iter()
+            .filter(|p| self.demo.as_ref().is_none_or(|d| !p.starts_with(d.path())))
         {
             self.session.opened(path);
         }

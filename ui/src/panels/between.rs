@@ -11,6 +11,7 @@ use crate::capture::{self, Capture};
 use crate::command::Command;
 use crate::fmt;
 use crate::survey::Surveyed;
+use crate::view::Range;
 use crate::widgets::rows::{Column, Scroll, Sorting, Table, Text, table};
 use crate::worker::Worker;
 
@@ -30,11 +31,30 @@ pub(crate) struct Query {
     wish: Wish,
 }
 
+/// A difference, with what is drawn of it in every frame.
+struct Done {
+    moments: Moments,
+    found: Between,
+    kinds: Vec<(ChangeKind, u64, u64)>,
+    causes: Vec<(By, u64, u64)>,
+    /// Where each range lies on the GFN axis; `None` outside of it.
+    places: Vec<Option<Range>>,
+}
+
+impl Done {
+    fn new(cap: &Capture, moments: Moments, found: Between) -> Self {
+        let axis = cap.timeline.gfn_axis().space(moments.vm, moments.as_id);
+        let place = |r: &Changed| axis?.span_of(r.gfn_start, r.gfn_end).map(|(a, b)| Range::new(a, b));
+        let places = found.rows.iter().map(place).collect();
+        Self { moments, kinds: found.by_kind(), causes: found.by_cause(), places, found }
+    }
+}
+
 /// State of the tab.
 pub(crate) struct State {
     worker: Worker<Query, (Wish, Between)>,
     asked: Option<Wish>,
-    done: Option<(Moments, Between)>,
+    done: Option<Done>,
     /// Only changes of this kind, or by this, are shown.
     only: (Option<ChangeKind>, Option<By>),
     sorting: Sorting,
@@ -74,11 +94,11 @@ impl State {
 
     /// The difference as CSV; `None` while there is none.
     pub(crate) fn csv(&self) -> Option<String> {
-        self.done.as_ref().map(|(moments, found)| found.csv(moments))
+        self.done.as_ref().map(|d| d.found.csv(&d.moments))
     }
 
     fn sort(&mut self) {
-        let Some((_, found)) = &self.done else { return };
+        let Some(Done { found, .. }) = &self.done else { return };
         let (kind, by) = self.only;
         let passes = |r: &Changed| kind.is_none_or(|k| k == r.kind) && by.is_none_or(|b| b == r.by);
         let mut rows: Vec<usize> = (0..found.rows.len()).filter(|i| passes(&found.rows[*i])).collect();
@@ -129,7 +149,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     head(ui, cx, &moments);
     let t = cx.tokens;
     let state = &cx.doc.tables.between;
-    let Some((_, found)) = &state.done else {
+    let Some(Done { found, .. }) = &state.done else {
         ui.label(RichText::new("comparing…").color(t.muted));
         return;
     };
@@ -223,7 +243,7 @@ fn head(ui: &mut Ui, cx: &mut Cx<'_>, moments: &Moments) {
     ui.horizontal_wrapped(|ui| {
         let span = fmt::time((moments.to - moments.from) as f64);
         ui.label(RichText::new(format!("A to B: {span}")).strong());
-        let Some((_, found)) = &state.done else { return };
+        let Some(Done { found, kinds, causes, .. }) = &state.done else { return };
         ui.label(
             RichText::new(format!(
                 "{} and {} in between",
@@ -239,7 +259,7 @@ fn head(ui: &mut Ui, cx: &mut Cx<'_>, moments: &Moments) {
             ui.label("nothing differs");
         }
         let mut only = state.only;
-        for (kind, ranges, frames) in found.by_kind() {
+        for (kind, ranges, frames) in kinds.iter().copied() {
             let text = format!("{} {}", kind.name(), fmt::bytes(frames.saturating_mul(4096)));
             let on = only.0 == Some(kind);
             let tip = format!("{}: {}", kind.about(), fmt::plural(ranges, "range", "ranges"));
@@ -249,7 +269,7 @@ fn head(ui: &mut Ui, cx: &mut Cx<'_>, moments: &Moments) {
             }
         }
         ui.separator();
-        for (by, ranges, frames) in found.by_cause() {
+        for (by, ranges, frames) in causes.iter().copied() {
             let on = only.1 == Some(by);
             let size = fmt::bytes(frames.saturating_mul(4096));
             let tip =
@@ -283,7 +303,7 @@ fn update(cx: &mut Cx<'_>, moments: Moments) {
         state.worker.ask(Query { capture: Arc::clone(&cx.doc.capture), survey, wish });
     }
     if let Some(Ok((wish, found))) = state.worker.take() {
-        state.done = Some((wish.moments, found));
+        state.done = Some(Done::new(cx.cap, wish.moments, found));
         state.sort();
     }
 }
@@ -299,23 +319,23 @@ fn color(t: &crate::theme::Tokens, kind: ChangeKind) -> egui::Color32 {
 }
 
 /// Draws the ranges that differ on the map, between the cursors.
-pub(crate) fn on_map(ui: &Ui, cx: &Cx<'_>, map: Rect, x: impl Fn(f64) -> f32, y: impl Fn(f64) -> f32) {
+pub(crate) fn on_map(ui: &Ui, cx: &Cx<'_>, map: Rect, x_of: impl Fn(f64) -> f32, y_of: impl Fn(f64) -> f32) {
     let state = &cx.doc.tables.between;
-    let Some((moments, found)) = &state.done else { return };
+    let Some(Done { moments, found, places, .. }) = &state.done else { return };
     let here = (moments.vm, moments.as_id) == (cx.doc.view.vm, cx.doc.view.as_id);
     if !here || cx.doc.cursors.contains(&None) {
         return;
     }
-    let (a, b) = (x(cx.cap.rel(moments.from)), x(cx.cap.rel(moments.to)));
-    let (left, right) = (a.max(map.left()), b.min(map.right()));
+    let left = x_of(cx.cap.rel(moments.from)).max(map.left());
+    let right = x_of(cx.cap.rel(moments.to)).min(map.right());
     if left >= right {
         return;
     }
     let mut mesh = egui::Mesh::default();
     for i in &state.rows {
         let r = &found.rows[*i];
-        let Some(rows) = cx.cap.rows_of(moments.vm, moments.as_id, r.gfn_start, r.gfn_end) else { continue };
-        let (top, bottom) = (y(rows.end), y(rows.start));
+        let Some(rows) = places[*i] else { continue };
+        let (top, bottom) = (y_of(rows.end), y_of(rows.start));
         let band = Rect::from_x_y_ranges(left..=right, top..=bottom.max(top + 1.0)).intersect(map);
         if !band.is_positive() {
             continue;

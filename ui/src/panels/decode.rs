@@ -101,12 +101,12 @@ impl Decode {
         match (&self.choice, &judged) {
             (Choice::Trace, _) => {
                 resolved = self.trace.as_deref().cloned();
-                how = "of this trace".to_owned();
+                "of this trace".clone_into(&mut how);
             }
             (Choice::Named(_), _) => match spec.resolve() {
                 Ok(r) => {
                     resolved = Some(r);
-                    how = "chosen".to_owned();
+                    "chosen".clone_into(&mut how);
                 }
                 Err(e) => error = Some(e.to_string()),
             },
@@ -147,7 +147,7 @@ pub(crate) fn show(ui: &mut Ui, t: &Tokens, d: &mut Decode) -> bool {
     ui.horizontal(|ui| {
         ui.heading("Decode");
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-            close = ui.button("Close").clicked()
+            close = ui.button("Close").clicked();
         });
     });
     let edit = ui.add(

@@ -150,6 +150,19 @@ fn summary(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
 /// Says why a span ended: what the event did to the entry, how a zap is known, and the cause of which the event is a part.
 fn why_it_ended(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span, ix: u32) {
     let t = cx.tokens;
+    let key = (entry.id, ix, cx.cap.version, cx.doc.survey.version);
+    let lines = super::page::ended(cx, key, |cx| reasons(cx, entry, span, ix));
+    if lines.is_empty() {
+        return;
+    }
+    ui.label(RichText::new("why it ended").color(t.muted));
+    for line in lines {
+        ui.add(egui::Label::new(RichText::new(fmt::clean(&line)).size(11.5)).wrap());
+    }
+}
+
+/// The lines of [`why_it_ended`].
+fn reasons(cx: &mut Cx<'_>, entry: &Entry, span: &Span, ix: u32) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some((who, text)) = super::page::line_of(cx, ix) {
         lines.push(if who.is_empty() { text } else { format!("{who}: {text}") });
@@ -165,13 +178,7 @@ fn why_it_ended(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span, ix: u3
     {
         lines.push(format!("part of {}: {}", c.kind().name(), c.text(&cx.cap.trace)));
     }
-    if lines.is_empty() {
-        return;
-    }
-    ui.label(RichText::new("why it ended").color(t.muted));
-    for line in lines {
-        ui.add(egui::Label::new(RichText::new(fmt::clean(&line)).size(11.5)).wrap());
-    }
+    lines
 }
 
 fn value(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {

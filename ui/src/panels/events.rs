@@ -114,13 +114,11 @@ impl EventTable {
 
     /// How many of the rows are events, and how many are notes.
     fn counts(&self, cap: &Capture) -> (u64, u64) {
-        match &self.passing {
-            Some(p) => (p.1, p.0.len() as u64 - p.1),
-            None => {
-                let notes = cap.timeline.events() as u64 - cap.timeline.event_count();
-                (cap.trace.events.len() as u64 - notes, notes)
-            }
+        if let Some(p) = &self.passing {
+            return (p.1, p.0.len() as u64 - p.1);
         }
+        let notes = cap.timeline.events() as u64 - cap.timeline.event_count();
+        (cap.trace.events.len() as u64 - notes, notes)
     }
 
     fn event_at(&self, row: usize) -> Option<EventIx> {
@@ -206,7 +204,7 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
     let (events, notes) = table.counts(cx.cap);
     let mut words = fmt::plural(events, "event", "events");
     if notes > 0 {
-        words += &format!(" and {}", fmt::plural(notes, "note", "notes"));
+        words.extend([" and ", &fmt::plural(notes, "note", "notes")]);
     }
     let words = if busy { "filtering…".to_owned() } else { words };
     let tip = "Notes of lost events, damage, snapshots and tasks have rows, too; they are no events";

@@ -112,19 +112,19 @@ fn findings(ui: &mut Ui, cx: &mut Cx<'_>, all: &[Finding]) {
     let order = order(all, state.sorting);
     let at = selected.and_then(|i| order.iter().position(|o| *o == i));
     let mut scroll = state.scroll;
-    let sorting = Some(state.sorting.unwrap_or(Sorting { column: 0, down: true }));
+    let sorting = state.sorting.unwrap_or(Sorting { column: 0, down: true });
     let t = cx.tokens;
     let few = selected.is_some() && left.width() < 820.0;
     let shown: Vec<usize> = if few { FEW.to_vec() } else { (0..COLUMNS.len()).collect() };
     let columns: Vec<Column> = shown.iter().map(|i| COLUMNS[*i]).collect();
     let name = if few { "Findings, few columns" } else { "Findings" };
     let place = |s: Sorting| Sorting { column: shown.iter().position(|c| *c == s.column).unwrap_or(99), ..s };
-    let of = Table { name, columns: &columns, count: all.len(), selected: at, sorting: sorting.map(place) };
+    let of = Table { name, columns: &columns, count: all.len(), selected: at, sorting: Some(place(sorting)) };
     let done = ui
         .scope_builder(UiBuilder::new().max_rect(left), |ui| {
             table(ui, t, &of, &mut scroll, |row| {
                 let f = &all[order[row]];
-                let mut cells = vec![
+                let mut cells: [Text; 8] = [
                     Text { text: f.severity.name().to_owned(), color: Some(severity_color(t, f.severity)) },
                     f.id.into(),
                     f.vm.map_or_else(String::new, |v| v.to_string()).into(),
@@ -141,7 +141,7 @@ fn findings(ui: &mut Ui, cx: &mut Cx<'_>, all: &[Finding]) {
     let state = &mut cx.doc.tables.findings;
     state.scroll = scroll;
     if let Some(column) = done.head.and_then(|c| shown.get(c)).copied() {
-        state.sorting = Some(sorting.unwrap_or_default().clicked(column));
+        state.sorting = Some(sorting.clicked(column));
     }
     if let Some(i) = done.picked.and_then(|row| order.get(row)).copied() {
         state.selected = Some(i);

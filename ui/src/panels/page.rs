@@ -14,7 +14,12 @@ pub(crate) struct Cached {
     story: Option<PageStory>,
     spans: Vec<(EntryId, Span)>,
     scroll: Scroll,
+    /// Why a span ended: of which event, and of which survey.
+    ended: Option<(Ended, Vec<String>)>,
 }
+
+/// An entry, the event that ended a span of it, and the versions of capture and survey.
+pub(super) type Ended = (EntryId, u32, u64, u64);
 
 fn update(cx: &mut Cx<'_>) -> Option<u64> {
     let s = cx.doc.selection?;
@@ -43,6 +48,22 @@ pub(super) fn line_of(cx: &mut Cx<'_>, ix: u32) -> Option<(String, String)> {
     let story = cx.doc.tables.story.story.as_ref()?;
     let line = story.lines.iter().find(|l| l.event == Some(ix))?;
     Some((line.who.clone(), line.text.clone()))
+}
+
+/// Why a span ended, made by `make` where it is not known yet.
+pub(super) fn ended(
+    cx: &mut Cx<'_>,
+    key: Ended,
+    make: impl FnOnce(&mut Cx<'_>) -> Vec<String>,
+) -> Vec<String> {
+    match &cx.doc.tables.story.ended {
+        Some((of, lines)) if *of == key => lines.clone(),
+        _ => {
+            let lines = make(cx);
+            cx.doc.tables.story.ended = Some((key, lines.clone()));
+            lines
+        }
+    }
 }
 
 fn nothing(ui: &mut Ui, cx: &Cx<'_>) {

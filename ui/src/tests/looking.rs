@@ -48,13 +48,13 @@ fn every_finding_is_a_row_and_a_click_shows_its_time_frame_and_evidence() {
     let f = all.iter().find(|f| f.id == "dirty-logging").expect("the workload logs dirty pages");
     let title: String = f.title.chars().take(30).collect();
     click_label(&mut h, &title);
-    let d = doc(&mut h);
-    let (s, view) = (d.selection.expect("its first event is selected"), d.view);
-    let (a, b) = with_capture(&mut h, |cap| (cap.rel(f.first), cap.rel(f.last)));
-    assert!(view.time.start <= a && b <= view.time.end, "{view:?} {a} {b}");
-    assert!(view.time.span() < (b - a) * 1.5, "{view:?} {a} {b}");
+    let selected = doc(&mut h).selection.expect("its first event is selected");
+    let view = doc(&mut h).view;
+    let (first, last) = with_capture(&mut h, |cap| (cap.rel(f.first), cap.rel(f.last)));
+    assert!(view.time.start <= first && last <= view.time.end, "{view:?} {first} {last}");
+    assert!(view.time.span() < (last - first) * 1.5, "{view:?} {first} {last}");
     assert!(labels(&h, "What would refute it") && labels(&h, &format!("#{} ", f.events[0])));
-    assert_eq!(s.event.map(u64::from), Some(f.events[0]));
+    assert_eq!(selected.event.map(u64::from), Some(f.events[0]));
     // The head sorts: by name, the last name of the alphabet comes first, then the first.
     h.get_by_label("Sort by finding").click();
     h.run_ok();

@@ -217,7 +217,7 @@ fn entries(n: u64) -> String {
 /// Sorts causes by time, and joins those of one kind and thread that follow each other closely.
 pub(super) fn joined(mut all: Vec<Cause>) -> Vec<Cause> {
     all.sort_by_key(|c| (c.kind(), c.tid, c.start, c.event));
-    let mut out = mmuscope_units::ranges::fold(all, |last, next| last.take_in(next));
+    let mut out = mmuscope_units::ranges::fold(all, Cause::take_in);
     out.sort_by_key(|c| (c.start, c.event));
     out
 }

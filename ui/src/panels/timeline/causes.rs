@@ -155,15 +155,15 @@ fn tip(response: &egui::Response, cx: &Cx<'_>, c: &Cause, others: usize) {
 pub(super) fn band(ui: &Ui, cx: &Cx<'_>, all: Rect, map: Rect, axis: &Axis) {
     let Some(band) = cx.doc.band else { return };
     let t = cx.tokens;
-    let (a, b) = (axis.x(band.time.start), axis.x(band.time.end));
-    let x = a.max(all.left())..=b.max(a + 2.0).min(all.right());
-    if x.is_empty() {
+    let begin = axis.x(band.time.start).max(all.left());
+    let end = axis.x(band.time.end).max(begin + 2.0).min(all.right());
+    if begin > end {
         return;
     }
     let painter = ui.painter().with_clip_rect(all);
-    let rect = Rect::from_x_y_ranges(*x.start()..=*x.end(), all.y_range());
+    let rect = Rect::from_x_y_ranges(begin..=end, all.y_range());
     painter.rect_filled(rect, 0.0, t.accent.gamma_multiply(0.16));
-    painter.vline(*x.start(), all.y_range(), Stroke::new(1.0, t.accent));
+    painter.vline(begin, all.y_range(), Stroke::new(1.0, t.accent));
     let rows = band.gfns.and_then(|(first, last)| {
         cx.cap.rows_of(cx.doc.view.vm, cx.doc.view.as_id, first, last.saturating_add(1))
     });
