@@ -524,3 +524,13 @@ fn a_table_that_is_torn_down_while_memory_is_read_is_no_broken_rule() {
     );
     assert!(!with(&dead, &[]).evidence().is_empty());
 }
+
+#[test]
+fn a_story_says_that_memory_was_read_when_it_was() {
+    let (trace, t) = replayed::load(&sample("6.1-shadow64-probes", "mmuscope.perf.data"));
+    let first = t.snapshots().iter().map(|s| s.start).min().expect("a snapshot");
+    let story = t.page_story(trace, VmId(0), 0, 0xd0000);
+    let read: Vec<u64> =
+        story.lines.iter().filter(|l| l.text.contains("the recorder read")).map(|l| l.ts).collect();
+    assert!(!read.is_empty() && read.iter().all(|ts| *ts >= first), "{read:?} and {first}");
+}
