@@ -444,7 +444,9 @@ fn a_list_of_many_slots_comes_in_parts() {
     let many: Vec<Slot> =
         (0..2500).map(|i| slot(i, u64::from(i) * 0x10, 0x10, HVA + (u64::from(i) << 16))).collect();
     let mut packer = mmuscope_trace::snapshot::Packer::default();
-    again(1, &many).iter().for_each(|p| packer.push(&p.1));
+    for p in &again(1, &many) {
+        packer.push(&p.1);
+    }
     let records = packer.records();
     assert!(records.iter().all(|r| r.len() <= mmuscope_trace::snapshot::MOST));
     let back: Vec<Piece> =
@@ -486,7 +488,9 @@ fn a_table_that_is_torn_down_while_memory_is_read_is_no_broken_rule() {
     };
     let table = |page: u64, level: u8, parent: Option<(u64, u16)>, filled: &[(usize, u64)]| {
         let mut entries = vec![0; 512];
-        filled.iter().for_each(|(i, v)| entries[*i] = *v);
+        for (i, v) in filled {
+            entries[*i] = *v;
+        }
         Piece::Table(Box::new(Table {
             from: 1_000_000,
             to: 1_000_000,
