@@ -40,14 +40,18 @@ pub fn pieces(data: &[u8]) {
     let (each, mut next) = (events.len() / (pieces.len() + 1) + 1, 0);
     for (i, piece) in pieces.into_iter().enumerate() {
         let until = (next + each).min(events.len());
-        events[next..until].iter().for_each(|e| all.push(e));
+        for e in &events[next..until] {
+            all.push(e);
+        }
         next = until;
         let ts = events.get(next.saturating_sub(1)).map_or(1_000_000, |e| e.ts);
         trace.info.snapshots.push(Arc::new(piece));
         let (comm, body) = (StrId::default(), Body::Snapshot { index: i as u32 });
         all.push(&Event { ts, cpu: 0, tid: None, pid: None, comm, body });
     }
-    events[next..].iter().for_each(|e| all.push(e));
+    for e in &events[next..] {
+        all.push(e);
+    }
     trace.events = all;
     look(&trace, &mmuscope_replay::replay(&trace, &options));
 }

@@ -40,6 +40,7 @@ mod recorded;
 mod reported;
 mod series;
 mod silent;
+mod slot_events;
 mod slots;
 mod snapshot;
 mod state;

@@ -9,15 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mmuscope_trace::snapshot::Slot;
-use mmuscope_trace::{Body, Event};
 use mmuscope_units::ranges;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::engine::Engine;
-use crate::keys::ThreadIx;
 use crate::model::{MemSlot, SlotAt, SlotKnown, VmId};
-use crate::moment::At;
-use crate::recorded::kind;
 
 /// After this long a request was carried out, even if its thread never makes another event, in nanoseconds. KVM waits for readers of the old
 /// slots (SRCU), which are vCPUs on their way into the guest, and for the zap of all page tables.
@@ -398,53 +393,6 @@ impl Slots {
         }
         let i = n.known.partition_point(|k| k.1 <= ts);
         n.known.get(i).is_some_and(|k| k.0 <= ts)
-    }
-}
-
-impl Engine {
-    /// A thread does something, for the requests that it may have made.
-    pub(crate) fn slots_step(&mut self, th: ThreadIx, e: &Event, ts: u64) {
-        let tid = self.threads[th].tid;
-        match e.body {
-            Body::ProbeSetMemoryRegion { slot, flags, gpa, size, hva, .. } => match self.threads[th].vm {
-                Some(vm) => self.slots.requested(vm, tid, ts, Request { slot, flags, gpa, size, hva }),
-                None => self.slots.doubt(None, ts),
-            },
-            // What else a thread does may be a part of what it was asked for.
-            Body::Entry { .. }
-            | Body::Exit { .. }
-            | Body::UserspaceExit { .. }
-            | Body::PageFault { .. }
-            | Body::ProbeDirtyLog { .. }
-                if self.slots.asked() =>
-            {
-                self.slots.went_on(tid, ts);
-            }
-            _ => {}
-        }
-    }
-
-    /// All page tables of a VM are made anew, as they are when a slot goes or moves.
-    pub(crate) fn slots_zapped(&mut self, at: At) {
-        if !self.recorded.has(kind::PROBE_SLOTS) {
-            self.slots.doubt(Some(at.vm).filter(|_| self.vms.sure() && !at.nobodys()), at.ts);
-        }
-    }
-
-    /// Slots of a VM were read in KVM's memory; `more` says that the list goes on.
-    pub(crate) fn slots_read(
-        &mut self,
-        vm: u16,
-        at: u64,
-        slots: &[Slot],
-        more: bool,
-        snapshot: Option<usize>,
-    ) {
-        let Some(all) = self.slots.part(vm, slots, more) else { return };
-        let requests_recorded = self.recorded.has(kind::PROBE_SLOTS);
-        let zaps = self.recorded.has(kind::ZAP_ALL) && !self.traces.slot_leaves;
-        let lasting = requests_recorded || zaps;
-        self.slots.read(vm, &all, Reading { at, snapshot, requests_recorded, lasting });
     }
 }
 

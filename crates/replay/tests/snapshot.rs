@@ -444,7 +444,9 @@ fn a_list_of_many_slots_comes_in_parts() {
     let many: Vec<Slot> =
         (0..2500).map(|i| slot(i, u64::from(i) * 0x10, 0x10, HVA + (u64::from(i) << 16))).collect();
     let mut packer = mmuscope_trace::snapshot::Packer::default();
-    again(1, &many).iter().for_each(|p| packer.push(&p.1));
+    for p in &again(1, &many) {
+        packer.push(&p.1);
+    }
     let records = packer.records();
     assert!(records.iter().all(|r| r.len() <= mmuscope_trace::snapshot::MOST));
     let back: Vec<Piece> =
@@ -486,7 +488,9 @@ fn a_table_that_is_torn_down_while_memory_is_read_is_no_broken_rule() {
     };
     let table = |page: u64, level: u8, parent: Option<(u64, u16)>, filled: &[(usize, u64)]| {
         let mut entries = vec![0; 512];
-        filled.iter().for_each(|(i, v)| entries[*i] = *v);
+        for (i, v) in filled {
+            entries[*i] = *v;
+        }
         Piece::Table(Box::new(Table {
             from: 1_000_000,
             to: 1_000_000,
@@ -523,4 +527,14 @@ fn a_table_that_is_torn_down_while_memory_is_read_is_no_broken_rule() {
         "{tree}2000 t9 tdp 2 0 T13 empty\n+1 t9 zappage 1 0\n+1 t9 tdp 1 5 W55 frozen\n+1 t9 mark done\n+9 t9 tdp 1 6 empty W66\n"
     );
     assert!(!with(&dead, &[]).evidence().is_empty());
+}
+
+#[test]
+fn a_story_says_that_memory_was_read_when_it_was() {
+    let (trace, t) = replayed::load(&sample("6.1-shadow64-probes", "mmuscope.perf.data"));
+    let first = t.snapshots().iter().map(|s| s.start).min().expect("a snapshot");
+    let story = t.page_story(trace, VmId(0), 0, 0xd0000);
+    let read: Vec<u64> =
+        story.lines.iter().filter(|l| l.text.contains("the recorder read")).map(|l| l.ts).collect();
+    assert!(!read.is_empty() && read.iter().all(|ts| *ts >= first), "{read:?} and {first}");
 }

@@ -7,7 +7,7 @@ use mmuscope_replay::{SlotAt, Timeline, VmId};
 use serde::Serialize;
 
 use crate::frames::FrameRange;
-use crate::words;
+use crate::{json, words};
 
 /// Most rows of a table.
 const ROWS: usize = 40;
@@ -23,6 +23,7 @@ pub struct SlotReport {
     /// What memory of this size usually is at this place: a guess.
     pub usually: String,
     /// Host-virtual address of the first frame, where the recording shows it.
+    #[serde(serialize_with = "json::maybe_hex")]
     pub hva: Option<u64>,
     /// Writes to it are logged.
     pub dirty_logging: bool,

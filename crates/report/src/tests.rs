@@ -236,6 +236,7 @@ fn json_has_the_promised_fields() {
             "mmio",
             "mmu",
             "name",
+            "outside_slots",
             "pid",
             "provenance",
             "spaces",
@@ -246,7 +247,8 @@ fn json_has_the_promised_fields() {
             "vm"
         ]
     );
-    assert_eq!(keys(&vm["spaces"][0]), ["as_id", "memory", "memory_at", "over_time"]);
+    assert_eq!(keys(&vm["spaces"][0]), ["as_id", "memory", "memory_at", "over_time", "slots"]);
+    assert_eq!(vm["spaces"][0]["slots"][0]["hva"], "0x7f0000000000");
     assert_eq!(vm["faults"]["outcomes"][0]["latency"]["p99"], 1_200_000);
     assert_eq!(vm["mmio"][0]["gpa"], "0xfee00000");
 }

@@ -8,6 +8,7 @@ mod run;
 mod shots;
 mod status;
 mod summary;
+mod whole;
 
 use crate::sys::Signals;
 use crate::{Error, Output, RecordOptions};

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::rings::{self, Cpu, Plan};
-use super::shots;
+use super::whole::obstacle;
 use crate::attr::{self, Style};
 use crate::filter::{self, Backend, Wanted};
 use crate::host::{self, Fact, Gather, Host};
@@ -165,7 +165,7 @@ pub(crate) fn prepare(options: &RecordOptions) -> Result<Recorder<'_>, Error> {
     // Without installs there is nothing that a probe could be joined to.
     let installs = events.iter().any(|e| e.0.name == "kvm_mmu_set_spte");
     let asked = if installs || options.probes == Probes::On { options.probes } else { Probes::Off };
-    let follow_slots = options.snapshot != When::OFF && shots::obstacle(options).is_none();
+    let follow_slots = options.snapshot != When::OFF && obstacle(options).is_none();
     let chosen_probes = probes::choose(asked, &release, changes_traced, follow_slots);
     rings::want_files(
         (online.len() as u64 + 1) * ((events.len() + chosen_probes.probes.len()) as u64 + 8) + 256,

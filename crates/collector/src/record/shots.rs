@@ -7,11 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::plan::Recorder;
+use super::whole::obstacle;
+use crate::When;
 use crate::host::monotonic;
 use crate::preamble;
 use crate::scrub::Hidden;
 use crate::snapshot::{Host, Shot};
-use crate::{RecordOptions, Scope, When};
 
 /// How long the end of a recording waits for its snapshot.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -192,18 +193,5 @@ impl Shots {
             }
         }
         out
-    }
-}
-
-/// Why this recording cannot have snapshots that its events keep up to date.
-pub(super) fn obstacle(o: &RecordOptions) -> Option<&'static str> {
-    if o.flight {
-        Some("the flight recorder keeps only the newest events")
-    } else if o.gfn.is_some() || !o.filters.is_empty() {
-        Some("filtered events do not say what becomes of the tables")
-    } else if matches!(o.scope, Scope::Cgroup(_)) {
-        Some("a cgroup does not say which VMs are its own")
-    } else {
-        None
     }
 }

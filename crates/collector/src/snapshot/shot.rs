@@ -146,7 +146,9 @@ impl Host {
             let vm = hide(vm::describe(core, shape, kvm, &mut notes), hidden);
             // What could not be read is not known to be gone.
             if notes.is_empty() {
-                SlotList::pieces(vm.at, vm.pid, &vm.slots).iter().for_each(|p| pack.push(p));
+                for p in &SlotList::pieces(vm.at, vm.pid, &vm.slots) {
+                    pack.push(p);
+                }
             }
         }
         Shot { records: pack.records(), ..Shot::default() }
@@ -202,7 +204,9 @@ pub(super) fn read(
         let many = if slots > SlotList::MOST { std::mem::take(&mut vm.slots) } else { Vec::new() };
         pack.push(&Piece::Vm(vm));
         if !many.is_empty() {
-            SlotList::pieces(at, pid, &many).iter().for_each(|p| pack.push(p));
+            for p in &SlotList::pieces(at, pid, &many) {
+                pack.push(p);
+            }
         }
         let found = Walk::new(memory, shape, bits).run(kvm, &mut |t| pack.push(&Piece::Table(Box::new(t))));
         let (complete, tables, torn) = (found.complete(), found.tables, found.torn);

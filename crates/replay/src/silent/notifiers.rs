@@ -94,7 +94,9 @@ impl Engine {
             if zaps || self.aging_probed() {
                 self.stale_list(hit, ev, Reason::Notifier);
             } else {
-                hit.into_iter().for_each(|x| self.stale_now(x, ev, Reason::Notifier));
+                for x in hit {
+                    self.stale_now(x, ev, Reason::Notifier);
+                }
             }
         }
     }

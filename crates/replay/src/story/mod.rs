@@ -466,7 +466,11 @@ fn merge(drafts: Vec<Draft>) -> Vec<Draft> {
                     continue;
                 }
                 // Up to 5.12 one event shows that an MMIO entry was installed, and the next its value.
-                _ if l.shade == Some(Shade::Mmio) && d.shade == Some(Shade::Mmio) && l.why == d.why => {
+                _ if l.shade == Some(Shade::Mmio)
+                    && d.shade == Some(Shade::Mmio)
+                    && l.why == d.why
+                    && !d.text.starts_with(words::READ) =>
+                {
                     (l.text, l.certainty) = (d.text, d.certainty);
                     continue;
                 }

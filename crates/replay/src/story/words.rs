@@ -6,6 +6,9 @@ use crate::model::{Certainty, Entry, Fault, Outcome, Reason, Shade, Span, State,
 use crate::timeline::Timeline;
 use mmuscope_units::{duration, level_size};
 
+/// How a line begins that says what a snapshot of KVM's memory showed.
+pub(super) const READ: &str = "the recorder read KVM's memory";
+
 /// A fault on a page: what for, from where, how it ended and how long it took.
 pub(super) fn of_fault(f: &Fault, gfn: u64) -> String {
     let mut s = match f.access.name() {
@@ -113,7 +116,7 @@ fn read_in_memory(s: &Span, size: &str) -> String {
         _ => "empty".to_owned(),
     };
     let spte = s.spte.map_or_else(String::new, |v| format!("; spte {}", mmuscope_units::spte(v)));
-    format!("the recorder read KVM's memory: {what}{spte}")
+    format!("{READ}: {what}{spte}")
 }
 
 /// What became of an entry, for a reader who knows what it was before: `before` is the span that ended when `s` began, `fault` the fault on
