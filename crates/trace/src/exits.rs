@@ -320,6 +320,11 @@ pub fn vmm_exit_name(reason: u32) -> Option<&'static str> {
     TO_VMM.iter().find(|(c, _)| *c == reason).map(|(_, n)| *n)
 }
 
+/// The number of a reason of `kvm_userspace_exit` by that name, in letters of any size.
+pub fn vmm_exit_by_name(name: &str) -> Option<u32> {
+    TO_VMM.iter().find(|(_, n)| n.eq_ignore_ascii_case(name)).map(|(c, _)| *c)
+}
+
 /// Whether the guest left because it has nothing to do until an interrupt comes.
 pub fn is_halt(isa: Isa, reason: u32) -> bool {
     HALTS.contains(&(isa, reason))
@@ -420,6 +425,7 @@ mod tests {
             (vmm_exit_name(6), vmm_exit_name(39), vmm_exit_name(13)),
             (Some("MMIO"), Some("MEMORY_FAULT"), None)
         );
+        assert_eq!((vmm_exit_by_name("memory_fault"), vmm_exit_by_name("memory")), (Some(39), None));
         assert!(is_halt(Isa::Vmx, 12) && is_halt(Isa::Svm, 0x78) && !is_halt(Isa::Svm, 12));
     }
 }

@@ -52,7 +52,7 @@ pub use mmuscope_snapshot as snapshot;
 
 pub use error::Error;
 pub use event::*;
-pub use exits::{is_halt, name as exit_name, vmm_exit_name};
+pub use exits::{is_halt, name as exit_name, vmm_exit_by_name, vmm_exit_name};
 pub use follow::{Follower, POLL_EVENTS, Stage};
 pub use info::*;
 pub use load::{Sink, Trace, stream};

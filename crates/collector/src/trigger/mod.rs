@@ -15,6 +15,7 @@ mod parse;
 mod tests;
 mod watch;
 
+use mmuscope_trace::vmm_exit_name;
 use std::fmt;
 use std::time::Duration;
 
@@ -90,33 +91,6 @@ pub enum Condition {
     },
 }
 
-/// The names of `KVM_EXIT_*` (include/uapi/linux/kvm.h).
-const EXITS: &[(&str, u32)] = &[
-    ("unknown", 0),
-    ("exception", 1),
-    ("io", 2),
-    ("hypercall", 3),
-    ("debug", 4),
-    ("hlt", 5),
-    ("mmio", 6),
-    ("irq_window_open", 7),
-    ("shutdown", 8),
-    ("fail_entry", 9),
-    ("intr", 10),
-    ("set_tpr", 11),
-    ("tpr_access", 12),
-    ("nmi", 16),
-    ("internal_error", 17),
-    ("system_event", 24),
-    ("ioapic_eoi", 26),
-    ("x86_rdmsr", 29),
-    ("x86_wrmsr", 30),
-    ("dirty_ring_full", 31),
-    ("x86_bus_lock", 33),
-    ("notify", 37),
-    ("memory_fault", 39),
-];
-
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&describe(self))
@@ -128,7 +102,7 @@ fn describe(c: &Condition) -> String {
     match c {
         Condition::ReservedBits => "reserved-bits".into(),
         Condition::Exit(Exit::Reason(r)) => {
-            let name = EXITS.iter().find(|e| e.1 == *r).map_or_else(|| r.to_string(), |e| e.0.to_owned());
+            let name = vmm_exit_name(*r).map_or_else(|| r.to_string(), str::to_ascii_lowercase);
             format!("exit == {name}")
         }
         Condition::Exit(Exit::Error(None)) => "exit == error".into(),

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Condition, EXITS, Exit, Per, Rate, Trigger};
+use super::{Condition, Exit, Per, Rate, Trigger};
 use crate::parse_duration;
+use mmuscope_trace::vmm_exit_by_name;
 
 struct Parser<'a> {
     text: &'a str,
@@ -89,8 +90,7 @@ impl<'a> Parser<'a> {
                     "einval" => Exit::Error(Some(22)),
                     "enomem" => Exit::Error(Some(12)),
                     _ => {
-                        let number =
-                            EXITS.iter().find(|e| e.0 == name).map(|e| e.1).or_else(|| name.parse().ok());
+                        let number = vmm_exit_by_name(name).or_else(|| name.parse().ok());
                         let Some(number) = number else {
                             self.at -= name.len();
                             return self.fail(
