@@ -121,6 +121,19 @@ impl Capture {
         if all.is_empty() { "-".to_owned() } else { all.join(" ") }
     }
 
+    /// What lies at a frame at a time: its memory slot or hole where slots are known, else what a PC usually has there.
+    pub(crate) fn place_of(&self, vm: VmId, as_id: u8, gfn: u64, t: u64) -> Option<String> {
+        let bands = mmuscope_analysis::slots::bands(&self.timeline, vm, as_id, t);
+        let band = bands.into_iter().find(|b| b.first <= gfn && gfn < b.end);
+        band.map(|b| match b.slot {
+            Some(id) => format!("slot {id}: {}", b.name),
+            None => b.name,
+        })
+        .or_else(|| {
+            mmuscope_analysis::places::usually_in(gfn, gfn.saturating_add(1)).map(|w| format!("usually {w}"))
+        })
+    }
+
     /// A short name of the trace, for the title of the window.
     pub(crate) fn title(&self) -> String {
         match self.paths.as_slice() {

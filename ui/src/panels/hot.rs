@@ -4,7 +4,6 @@ use std::sync::{Arc, RwLock};
 
 use egui::{RichText, Ui};
 use mmuscope_analysis::hot::{HotPage, HotQuery, hot_pages};
-use mmuscope_analysis::places::usually_in;
 
 use super::Cx;
 use super::there::{There, go};
@@ -87,7 +86,7 @@ impl State {
 const FAULTS: usize = 2;
 const COLUMNS: [Column; 8] = [
     Column { name: "frames", width: 146.0, right: false },
-    Column { name: "usually", width: 130.0, right: false },
+    Column { name: "place", width: 160.0, right: false },
     Column { name: "faults", width: 66.0, right: true },
     Column { name: "in a row", width: 66.0, right: true },
     Column { name: "zaps", width: 60.0, right: true },
@@ -143,7 +142,10 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         let time = |ts: u64| Text { text: fmt::exact(cx.cap.rel(ts) as u64), color: Some(t.muted) };
         vec![
             mmuscope_units::gfn_range(p.gfn, p.gfn + p.frames).into(),
-            Text { text: usually_in(p.gfn, p.gfn + p.frames).unwrap_or_default(), color: Some(t.muted) },
+            Text {
+                text: cx.cap.place_of(p.vm, p.as_id, p.gfn, p.last).unwrap_or_default(),
+                color: Some(t.muted),
+            },
             number(p.faults),
             number(p.in_a_row),
             number(p.zaps),

@@ -91,7 +91,7 @@ fn hot_pages_have_the_numbers_of_the_summary_and_lead_there() {
     h.run_ok();
     let (top, mmio) = with_capture(&mut h, |c| (c.timeline.top_faults(1)[0], c.timeline.top_mmio(1)[0]));
     let usually = mmuscope_analysis::places::usually_in(top.gfn, top.gfn + 1)
-        .map_or(String::new(), |u| format!("{u}, "));
+        .map_or(String::new(), |u| format!("usually {u}, "));
     let row = format!("{}, {usually}{}, ", crate::fmt::gfn(top.gfn), crate::fmt::count(top.count));
     assert!(labels(&h, &row), "{row}");
     // By MMIO accesses, the most accessed register comes first.
@@ -431,4 +431,24 @@ fn the_page_tables_of_a_frame_are_shown_from_the_root_to_the_leaf() {
     assert!(labels(&h, "at A") && labels(&h, "at B"));
     assert!(h.get_all_by_label_contains("0x0000000000000000").count() >= 1);
     h.check_accessibility();
+}
+
+/// Where the recorder read the memory slots, places are named by them.
+#[test]
+fn places_are_named_by_their_memory_slot() {
+    let mut h = real("6.1-shadow64-probes/mmuscope.perf.data");
+    let (vm, as_id) = (doc(&mut h).view.vm, doc(&mut h).view.as_id);
+    let slots = with_capture(&mut h, |c| c.timeline.slots().to_vec());
+    let slot = slots.iter().find(|s| s.vm == vm && s.as_id == as_id).expect("the recording has slots");
+    let words = with_capture(&mut h, |c| c.place_of(vm, as_id, slot.gfn, slot.start)).expect("known");
+    assert!(words.starts_with(&format!("slot {}: ", slot.id)), "{words}");
+    // The tooltip of the map says it, too.
+    let row = with_capture(&mut h, |c| c.row_of(vm, as_id, slot.gfn + slot.pages / 2))
+        .or_else(|| with_capture(&mut h, |c| c.row_of(vm, as_id, slot.gfn)));
+    let row = row.expect("the axis has a frame of the slot");
+    let map = h.get_by_label_contains("GFN map").rect();
+    let y = map.bottom() - map.height() * doc(&mut h).view.rows.fraction(row + 0.5) as f32;
+    h.hover_at(egui::pos2(map.center().x, y));
+    h.run_ok();
+    assert!(labels(&h, "slot ") || labels(&h, "hole"), "{slot:?}");
 }

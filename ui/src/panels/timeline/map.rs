@@ -201,6 +201,16 @@ fn space_overview(ui: &mut Ui, cx: &mut Cx<'_>, segments: &[AxisSegment], side: 
         );
         painter.rect_filled(r.shrink2(vec2(3.0, 0.5)), 1.0, t.axis);
     }
+    slots(&painter, cx, side, full);
+    if let Some(pos) = response.hover_pos().filter(|_| !response.dragged()) {
+        let (vm, as_id) = (cx.doc.view.vm, cx.doc.view.as_id);
+        let gfn = cx.cap.gfn_at(vm, as_id, row_at(side, full, pos));
+        let t = cx.cap.abs(cx.doc.view.time.centre());
+        let place = gfn.and_then(|g| Some((g, cx.cap.place_of(vm, as_id, g, t)?)));
+        if let Some((gfn, place)) = place {
+            response.clone().on_hover_text_at_pointer(format!("GFN {}: {place}", fmt::gfn(gfn)));
+        }
+    }
     let rows = cx.doc.view.rows;
     let (top, bottom) = (y_of(side, full, rows.end), y_of(side, full, rows.start));
     let window = Rect::from_min_max(pos2(side.left(), top), pos2(side.right(), bottom.max(top + 3.0)));
@@ -221,6 +231,20 @@ fn space_overview(ui: &mut Ui, cx: &mut Cx<'_>, segments: &[AxisSegment], side: 
         if rows != cx.doc.view.rows {
             cx.doc.show(cx.cap, cx.doc.view.time, rows);
         }
+    }
+}
+
+/// Draws the memory slots of the moment in the middle of the view, each in a colour of its own.
+fn slots(painter: &egui::Painter, cx: &Cx<'_>, side: Rect, full: Range) {
+    let (vm, as_id) = (cx.doc.view.vm, cx.doc.view.as_id);
+    let at = cx.cap.abs(cx.doc.view.time.centre());
+    let bands = mmuscope_analysis::slots::bands(&cx.cap.timeline, vm, as_id, at);
+    for band in bands.iter().filter(|b| !b.is_hole()) {
+        let Some(rows) = cx.cap.rows_of(vm, as_id, band.first, band.end) else { continue };
+        let (top, bottom) = (y_of(side, full, rows.end), y_of(side, full, rows.start));
+        let color = cx.tokens.series[usize::from(band.slot.unwrap_or(0)) % cx.tokens.series.len()];
+        let r = Rect::from_x_y_ranges((side.right() - 4.0)..=side.right(), top..=bottom.max(top + 1.0));
+        painter.rect_filled(r, 0.0, color);
     }
 }
 

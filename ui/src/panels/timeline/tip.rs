@@ -15,6 +15,10 @@ pub(super) fn show(ui: &mut Ui, cx: &Cx<'_>, probe: &Probe, cell: Option<&Cell>)
         ui.label(RichText::new(format!("guest address {}", fmt::gpa(probe.gfn))).weak());
     });
     ui.label(RichText::new(format!("at {}", fmt::exact(cx.cap.rel(probe.time) as u64))).weak());
+    let view = cx.doc.view;
+    if let Some(place) = cx.cap.place_of(view.vm, view.as_id, probe.gfn, probe.time) {
+        ui.label(RichText::new(place).weak());
+    }
     if let Some((entry, span)) = &probe.found {
         crate::panels::details::state_line(ui, t, span);
         if let Some(v) = span.spte {
