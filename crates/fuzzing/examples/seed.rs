@@ -10,10 +10,9 @@ use std::io::Write as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let ([file, layout, first, count], wanted) = match args.as_slice() {
-        [a, b, c, d] => ([a, b, c, d], None),
-        [a, b, c, d, e] => ([a, b, c, d], Some(e.parse()?)),
-        _ => return Err("usage: seed TRACE LAYOUT FIRST COUNT [PIECES]".into()),
+    let wanted = args.get(4).map(|n| n.parse()).transpose()?;
+    let Some([file, layout, first, count]) = args.get(..4.min(args.len())).filter(|_| args.len() <= 5) else {
+        return Err("usage: seed TRACE LAYOUT FIRST COUNT [PIECES]".into());
     };
     let trace = if file.ends_with(".fixture") {
         mmuscope_testing::fixture::trace(&std::fs::read_to_string(file)?)?

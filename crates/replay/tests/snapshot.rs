@@ -414,6 +414,11 @@ fn slots_are_read_again_when_the_vmm_changed_them() {
         ["outside", "not known", "not known", "outside"].map(String::from)
     );
     assert_eq!((at(0x805, 7), at(0x805, 45)), ("outside".into(), "in 1".into()));
+    // A probe on the outer function may sit on one that nobody calls: what was read is known for that moment only, until the probe is hit.
+    let outer = text.replace(SLOTS, ",probe:kvm_set_memory_region");
+    let t = with(&outer, &pieces);
+    assert_eq!(t.slot_at(vm, 0, 0x900, ms(7)), SlotAt::NotKnown);
+    assert_eq!(t.slot_at(vm, 0, 0x900, ms(45)), SlotAt::Outside);
 }
 
 #[test]

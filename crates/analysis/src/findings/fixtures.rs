@@ -425,7 +425,7 @@ fn memory_that_differs() {
 fn a_guest_that_jumps_into_nowhere() {
     let fault = |gfn: &str, access: &str| {
         tree(&format!("1000 t1 exit\n+1 t1 fault {gfn} {access}\n+1 t1 emulate\n+1 t1 entry 0\n2000 t9 mark end\n"))
-            .replace("vm 1 t1 t2 t9\n", "vm 1 t1 t2 t9\nfact record.events kvm:kvm_entry,kvm:kvm_exit,kvm:kvm_page_fault,kvm:kvm_emulate_insn,kvmmmu:kvm_tdp_mmu_spte_changed,kvmmmu:kvm_mmu_get_page,probe:kvm_set_memory_region\n")
+            .replace("vm 1 t1 t2 t9\n", "vm 1 t1 t2 t9\nfact record.events kvm:kvm_entry,kvm:kvm_exit,kvm:kvm_page_fault,kvm:kvm_emulate_insn,kvmmmu:kvm_tdp_mmu_spte_changed,kvmmmu:kvm_mmu_get_page,probe:__kvm_set_memory_region\n")
     };
     let ram = || vec![Slot { as_id: 0, id: 0, gfn: 0, pages: 0x100, hva: 0x7f00_0000_0000, flags: 0 }];
     let all = read("outside-slots", &fault("800", "x"), 500, ram(), None);

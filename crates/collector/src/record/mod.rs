@@ -6,6 +6,7 @@ mod probed;
 pub(crate) mod rings;
 mod run;
 mod shots;
+mod size;
 mod status;
 mod summary;
 mod whole;
