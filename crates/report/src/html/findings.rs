@@ -1,7 +1,7 @@
 //! The findings: the first three in the head of the page, and all of them, with what they rest on, as its first section.
 
 use maud::{Markup, html};
-use mmuscope_analysis::findings::Finding;
+use mmuscope_analysis::findings::{Finding, Severity};
 
 use super::command;
 use crate::{model::Report, words};
@@ -52,16 +52,28 @@ fn name(f: &Finding) -> String {
 }
 
 fn one(report: &Report, n: usize, f: &Finding) -> Markup {
+    // What only helps to read the trace is folded. Browsers unfold it for a link, whose target is in the folded part for that.
     html! {
-        div class="finding" id=(format!("finding{n}")) {
-            h3 { span class="no" { (n + 1) } " " (name(f)) ": " (f.id) @if let Some((id, what)) = place(report, f) { small { a href=(format!("#{id}")) { (what) } } } }
-            p { (f.title) "." }
-            p class="sub2" { (words::when(f.count, f.first, f.last)) " " (words::events(&f.events)) }
-            dl {
-                dt { "Why" } dd { (f.why) "." }
-                dt { "What to do" } dd { (f.remedy) "." }
-                dt { "How sure the cause is" } dd { (f.sure.name()) "; refuted if " (f.refuted) "." }
+        details class="finding" open[f.severity > Severity::Info] {
+            summary {
+                h3 { span class="no" { (n + 1) } " " (name(f)) ": " (f.id) }
+                p { (f.title) "." @if let Some((id, what)) = place(report, f) { " " a href=(format!("#{id}")) { (what) } } }
             }
+            p class="sub2" id=(format!("finding{n}")) { (words::when(f.count, f.first, f.last)) " " (words::events(&f.events)) }
+            dl {
+                dt { "Why" } dd { (prose(&f.why)) "." }
+                dt { "What to do" } dd { (prose(&f.remedy)) "." }
+                dt { "How sure the cause is" } dd { (f.sure.name()) "; refuted if " (prose(f.refuted)) "." }
+            }
+        }
+    }
+}
+
+/// A text of a rule, in which what stands between backquotes is code.
+fn prose(text: &str) -> Markup {
+    html! {
+        @for (i, part) in text.split('`').enumerate() {
+            @if i % 2 == 0 { (part) } @else { code { (part) } }
         }
     }
 }
