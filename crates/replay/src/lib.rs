@@ -23,6 +23,7 @@ mod entries;
 mod faults;
 mod frames;
 mod gaps;
+mod in_vain;
 mod infer;
 mod keys;
 mod kinds;

@@ -1,55 +1,10 @@
 //! Entries that stay removed.
 
-use rustc_hash::FxHashMap;
-
-use crate::faults::state::Packed;
-use crate::model::{Certainty, Evidence, EvidenceKind, Outcome, Shade, VmId};
+use crate::model::{Certainty, Evidence, EvidenceKind, Shade, VmId};
 use crate::timeline::Timeline;
 
 /// Longer than any flush takes.
 const LONG: u64 = 20_000_000;
-
-/// The latest faults on a page, while each of them came to nothing.
-#[derive(Clone, Debug)]
-struct Tail {
-    first: u64,
-    last: u64,
-    /// The first few threads.
-    tids: Vec<u32>,
-    count: u32,
-}
-
-/// The pages whose latest faults came to nothing, kept up to date as faults end.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct InVain {
-    tails: FxHashMap<(u16, u64), Tail>,
-    /// Faults that are taken in.
-    taken: usize,
-}
-
-impl InVain {
-    /// Takes in the faults that have ended since.
-    pub(crate) fn take_in(&mut self, done: &[Packed]) {
-        for f in &done[self.taken.min(done.len())..] {
-            if f.gfn == u64::MAX || f.levels & 15 == 0 {
-                continue;
-            }
-            let page = (f.vm, f.gfn);
-            if f.outcome != Outcome::Retry {
-                self.tails.remove(&page);
-                continue;
-            }
-            let new = || Tail { first: f.ts, last: f.ts, tids: Vec::new(), count: 0 };
-            let t = self.tails.entry(page).or_insert_with(new);
-            t.last = f.ts;
-            t.count += 1;
-            if t.tids.len() < 8 && !t.tids.contains(&f.tid) {
-                t.tids.push(f.tid);
-            }
-        }
-        self.taken = done.len();
-    }
-}
 
 impl Timeline {
     /// Entries that stay removed while faults on them keep coming to nothing.

@@ -14,6 +14,7 @@ use crate::axis::{Covered, GfnAxis};
 use crate::counts::{CountIndex, Of};
 use crate::ends::phases;
 use crate::engine::Engine;
+use crate::in_vain::InVain;
 use crate::infer::{Inference, LayoutInfo, LayoutOverride};
 use crate::keys::{CHUNK, EntryIx, Key, TableIx, key_of};
 use crate::kinds::of_class;
@@ -22,7 +23,6 @@ use crate::model::{Evidence, MmioRange, MmuKind, Phase, State, Vm, VmId, pages_o
 use crate::pyramid::Pyramid;
 use crate::recorded::Recorded;
 use crate::series::{KindSums, Sums};
-use crate::stuck::InVain;
 
 /// Events that can be numbered.
 #[cfg(not(test))]

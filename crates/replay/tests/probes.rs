@@ -208,8 +208,7 @@ fn aging_without_accessed_bits_needs_the_probe_that_it_goes_through() {
         let text = installed().replace("C/npt", "C/ept-noad").replace(",probe:mmu_spte_update,", events);
         let text = format!("{text}+1 t9 age 7f0000002000 7f0000003000\n+1 t9 mark done\n");
         let trace = fixture::trace(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-        let mut spec = LayoutSpec::default();
-        spec.mode = Some(Known::given(Mode::EptNoAd));
+        let spec = LayoutSpec { mode: Some(Known::given(Mode::EptNoAd)), ..LayoutSpec::default() };
         let t =
             replay(&trace, &ReplayOptions { layout: LayoutOverride { spec }, ..ReplayOptions::default() });
         at_end(&t).1.certainty
