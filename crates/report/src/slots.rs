@@ -56,8 +56,8 @@ pub(crate) fn slots(timeline: &Timeline, vm: VmId, as_id: u8) -> Vec<SlotReport>
             slot: b.slot,
             usually: b.name,
             hva: of.and_then(|s| s.hva),
-            dirty_logging: of.is_some_and(|s| s.dirty_logging()),
-            read_only: of.is_some_and(|s| s.read_only()),
+            dirty_logging: of.is_some_and(mmuscope_replay::MemSlot::dirty_logging),
+            read_only: of.is_some_and(mmuscope_replay::MemSlot::read_only),
         }
     };
     bands(timeline, vm, as_id, at).into_iter().map(report).collect()

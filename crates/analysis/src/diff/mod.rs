@@ -1,6 +1,6 @@
 //! [`Diff`]: two sides of runs of one guest, compared number by number. `mmuscope diff` prints it.
 //!
-//! Numbers are those of [`Stat`](crate::stat::Stat), the replay and the findings; [`judge`] alone decides what is called a change.
+//! Numbers are those of [`Stat`](crate::stat::Stat), the replay and the findings; `judge` alone decides what is called a change.
 
 mod align;
 mod judge;

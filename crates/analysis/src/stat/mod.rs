@@ -2,7 +2,7 @@
 //! time went. `mmuscope stat` prints it, and `mmuscope diff` compares two of them.
 //!
 //! Outcomes and times of faults, zaps and MMIO accesses are the replay's ([`Fault`], [`Zap`](mmuscope_replay::Zap), [`MmioAccesses`]); what is
-//! counted here are exits and entries, in [`vcpus`]. What the trace does not hold is `None`, never 0.
+//! counted here are exits and entries, in `vcpus`. What the trace does not hold is `None`, never 0.
 
 mod table;
 mod vcpus;

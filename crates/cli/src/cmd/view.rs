@@ -74,7 +74,7 @@ struct PlaceArgs {
 }
 
 impl PlaceArgs {
-    fn place(&self, decimal: &DecimalArg) -> Result<Place> {
+    fn place(&self, decimal: DecimalArg) -> Result<Place> {
         if self.cursor.len() > 2 {
             bail!("--cursor is given {} times: there are only two cursors, A and B", self.cursor.len());
         }
@@ -134,7 +134,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         layout: LayoutOverride { spec: a.layout.spec()? },
         at: a.at,
         gfn: a.decimal.maybe(a.gfn.as_ref())?.map(|(first, _)| first),
-        place: a.place.place(&a.decimal)?,
+        place: a.place.place(a.decimal)?,
         screenshot: a.screenshot.clone(),
         theme,
         doctor: Some(doctor),
