@@ -85,13 +85,13 @@ impl State {
 
 const FAULTS: usize = 2;
 const COLUMNS: [Column; 8] = [
-    Column { name: "frames", width: 146.0, right: false },
-    Column { name: "place", width: 160.0, right: false },
-    Column { name: "faults", width: 66.0, right: true },
-    Column { name: "in a row", width: 66.0, right: true },
-    Column { name: "zaps", width: 60.0, right: true },
-    Column { name: "MMIO accesses", width: 104.0, right: true },
-    Column { name: "first", width: 116.0, right: true },
+    Column { name: "frames", width: 108.0, right: false },
+    Column { name: "place", width: 134.0, right: false },
+    Column { name: "faults", width: 56.0, right: true },
+    Column { name: "in a row", width: 60.0, right: true },
+    Column { name: "zaps", width: 50.0, right: true },
+    Column { name: "MMIO accesses", width: 98.0, right: true },
+    Column { name: "first", width: 104.0, right: true },
     Column { name: "last", width: 0.0, right: true },
 ];
 
