@@ -220,3 +220,18 @@ fn each_loss_takes_what_was_learned_since_the_last() {
     assert_eq!(twice[1].2, once[1].2, "both by the first loss");
     assert_eq!(t.lost().len(), 4);
 }
+
+#[test]
+fn a_fast_fault_on_a_huge_page_is_not_in_the_table_that_the_page_replaced() {
+    // Another thread puts a huge page in the place of a table. A vCPU makes it writable before the thread's change is traced.
+    let text = "100 t2 mark begin\n+9 t1 exit\n+1 t1 fault 2 w\n+1 t1 tdp 1 2 empty R77\n+1 t1 set 1 2 R77 at 40010\n+1 t1 entry 0\n\
+                +1 t1 tdp 1 2 R77 empty\n+1 t1 exit\n+1 t1 fault 2 w\n+1 t1 fast 2 R200/2 W200/2 fixed\n+1 t1 entry 0\n+1 t2 tdp 2 0 T40 R200";
+    let (_, t) = run(text);
+    let small: Vec<_> = t.entries().filter(|e| e.level == 1).collect();
+    assert!(!small.is_empty());
+    for e in small {
+        let held: Vec<_> =
+            t.spans(e.id).filter(|s| s.spte.is_some_and(|v| v >> 12 & 0xfff_ffff == 0x200)).collect();
+        assert!(held.is_empty(), "{held:x?}");
+    }
+}

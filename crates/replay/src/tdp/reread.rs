@@ -203,7 +203,8 @@ impl Engine {
         let Some(FastHit { entry, level, key, named, other, .. }) = self.entry_for_fast(at, f) else {
             let found = self.fast_fault_unseen(at, f);
             if !found && f.result == FastPfResult::Fixed && self.careful_at(at) {
-                self.unattributed.insert(1, f.gpa >> 12);
+                let levels = if self.is_large(old) { 2..=3 } else { 1..=1 };
+                levels.for_each(|level| self.unattributed.insert(level, gfn));
             }
             return found;
         };
@@ -359,6 +360,11 @@ impl Engine {
         }
     }
 
+    /// Whether a leaf has the bit that only leaves of 2M and more have.
+    fn is_large(&self, leaf: u64) -> bool {
+        self.layout.state(leaf, 2) == SpteState::Present
+    }
+
     /// The entry that the lockless path worked on, as far as the event names it.
     fn entry_for_fast(&self, at: At, f: &FastFault) -> Option<FastHit> {
         let FastFault { sptep, old, .. } = *f;
@@ -366,10 +372,15 @@ impl Engine {
         let root = self.threads[at.th].root;
         // Which roots are valid is not known for certain then.
         let careful = self.careful_at(at);
+        let large = self.is_large(old);
         let mut best: Option<(i32, FastHit)> = None;
         for level in 1..=3u8 {
             let idx = index_of(level, gfn);
             if sptep.is_some_and(|s| (s >> 3 & 511) as u16 != idx) {
+                continue;
+            }
+            // A change may be traced after the fault that found what it stored: where a table became a huge page, the table still seems to be there.
+            if self.layout.is_shadow_present(old) && large != (level > 1) {
                 continue;
             }
             for as_id in 0..=self.store.top_as_id.min(1) {
