@@ -9,16 +9,19 @@ use crate::model::Outcome;
 /// The latest faults on a page, while each of them came to nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Tail {
+    /// Times of the first and the last of them, in nanoseconds on the trace's clock.
     pub(crate) first: u64,
     pub(crate) last: u64,
     /// The first few threads.
     pub(crate) tids: Vec<u32>,
+    /// Number of faults.
     pub(crate) count: u32,
 }
 
 /// The pages whose latest faults came to nothing, kept up to date as faults end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InVain {
+    /// By VM and guest frame.
     pub(crate) tails: FxHashMap<(u16, u64), Tail>,
     /// Faults that are taken in.
     taken: usize,

@@ -15,7 +15,7 @@ const APART: u64 = 10_000_000;
 pub enum CauseKind {
     /// `kvm_mmu_zap_all_fast`: all page tables became obsolete.
     ZapAll,
-    /// The VMM made, changed, moved or deleted a memory slot.
+    /// The VMM asked KVM to make, change, move or delete a memory slot. Whether KVM did it is not traced.
     Slots,
     /// An mmu_notifier invalidated a range of host memory.
     Notifier,
@@ -161,11 +161,11 @@ impl Cause {
             What::Slots { slot, gpa, size } => {
                 let slot = slot.map_or_else(|| "a memory slot".to_owned(), |n| format!("memory slot {n}"));
                 match (gpa, size) {
-                    (_, Some(0)) => format!("{slot} was deleted by {by}"),
+                    (_, Some(0)) => format!("{by} asked to delete {slot}"),
                     (Some(gpa), Some(size)) => {
-                        format!("{slot} was set by {by}: guest address {gpa:#x}, {}", bytes(size))
+                        format!("{by} asked for {slot}: guest address {gpa:#x}, {}", bytes(size))
                     }
-                    _ => format!("{slot} was set by {by}"),
+                    _ => format!("{by} asked for {slot}"),
                 }
             }
             What::Notifier { start, end, zapped } => {

@@ -123,7 +123,7 @@ fn of_gathered(trace: &Trace, over: &LayoutOverride, gathered: &Gathered) -> Lay
         Err(e) => unreachable_layout(&e),
     };
     let concluded = taken.map_or(&[][..], |(_, best)| &best.concluded);
-    let told = mmio_part(&resolved.layout, gathered, concluded, &mut parts);
+    let confirmed = mmio_part(&resolved.layout, gathered, concluded, &mut parts);
     let masks = trace.info.host.masks.keys().any(|k| k == "shadow_mmio_value");
     for note in &resolved.notes {
         parts.add("note", note.clone(), Provenance::Assumed, "from the layout file");
@@ -133,7 +133,7 @@ fn of_gathered(trace: &Trace, over: &LayoutOverride, gathered: &Gathered) -> Lay
         resolved,
         parts: parts.0,
         confidence,
-        mmio_sure: told || masks,
+        mmio_sure: confirmed || masks,
         alternatives,
         spec,
     }
@@ -317,7 +317,7 @@ fn mmio_part(layout: &Layout, gathered: &Gathered, concluded: &[String], parts: 
         }
     };
     let (agree, all) = (gathered.mmio.iter().filter(agrees).count(), gathered.mmio.len());
-    let told = gathered.mmio.iter().any(|m| m.1.is_some());
+    let framed = gathered.mmio.iter().any(|m| m.1.is_some());
     if agree == all && concluded.is_empty() {
         let why = format!("{all} MMIO entries decode to the frames and generations that events named");
         parts.add("MMIO words", "agree", Provenance::Inferred, why);
@@ -328,5 +328,5 @@ fn mmio_part(layout: &Layout, gathered: &Gathered, concluded: &[String], parts: 
         let why = "no host width tried makes the others decode to what events named";
         parts.add("MMIO words", format!("{agree} of {all} agree"), Provenance::Assumed, why);
     }
-    agree == all && told
+    agree == all && framed
 }

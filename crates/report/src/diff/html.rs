@@ -4,7 +4,7 @@ use super::said::{
     LISTS, cost, counts, files, in_all, name, place, point_head, point_label, ratio, runs, side, verdict,
     where_found,
 };
-use crate::{html::style, words};
+use crate::{html::head, words};
 use maud::{DOCTYPE, Markup, html};
 use mmuscope_analysis::diff::{Diff, Measure, Place, Verdict};
 use mmuscope_analysis::visual::Visual;
@@ -13,16 +13,7 @@ pub(super) fn page(diff: &Diff, visual: &Visual) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="generator" content=(diff.generator);
-                meta name="color-scheme" content="light dark";
-                // The policy forbids loading and running anything, whatever a name in a trace looks like.
-                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
-                title { (verdict(diff)) " · mmuscope diff" }
-                (style::style(visual))
-            }
+            (head(&diff.generator, &format!("{} · mmuscope diff", verdict(diff)), visual))
             body {
                 (header(diff))
                 main {

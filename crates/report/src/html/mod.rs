@@ -3,7 +3,7 @@
 mod findings;
 mod pages;
 mod recording;
-pub(crate) mod style;
+mod style;
 mod tables;
 
 use maud::{DOCTYPE, Markup, html};
@@ -23,16 +23,7 @@ pub(crate) fn page(report: &Report, visual: &Visual) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="generator" content=(report.generator);
-                meta name="color-scheme" content="light dark";
-                // The policy forbids loading and running anything, whatever a name in a trace looks like.
-                meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'";
-                title { (words::one_line(&report.title, 160)) " · mmuscope" }
-                (style::style(visual))
-            }
+            (head(&report.generator, &format!("{} · mmuscope", words::one_line(&report.title, 160)), visual))
             body {
                 (style::patterns(visual))
                 (header(report))
@@ -63,6 +54,22 @@ pub(crate) fn page(report: &Report, visual: &Visual) -> String {
         }
     };
     page.into_string()
+}
+
+/// The head of a page that never loads or runs anything.
+pub(crate) fn head(generator: &str, title: &str, visual: &Visual) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="generator" content=(generator);
+            meta name="color-scheme" content="light dark";
+            // The policy forbids loading and running anything, whatever a name in a trace looks like.
+            meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'";
+            title { (title) }
+            (style::style(visual))
+        }
+    }
 }
 
 fn sections(report: &Report) -> Vec<(String, String)> {
