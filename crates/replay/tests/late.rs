@@ -235,3 +235,52 @@ fn a_fast_fault_on_a_huge_page_is_not_in_the_table_that_the_page_replaced() {
         assert!(held.is_empty(), "{held:x?}");
     }
 }
+
+/// Since 7.2 the entries of a table are traced before its link is cut. Where the trace began after the root became obsolete, neither the first
+/// empty entries nor the page of the cut link say whether that is the table which faults fill now.
+#[test]
+fn the_end_of_a_table_from_before_the_trace_is_not_that_of_the_one_in_use() {
+    let text = "layout E/npt
+        kernel 7.3.0
+        100 t2 mark begin
+        +9 t2 tdp 2 1200 T50 empty
+        +1 t1 exit
+        +1 t1 fault 1202 w
+        +1 t1 page 1 1200
+        +1 t1 tdp 2 1200 empty T41
+        +1 t1 tdp 1 1202 empty W77
+        +1 t1 set 1 1202 W77 at 41010
+        +1 t1 entry 0
+        +1 t2 zappage 2 0
+        +1 t2 tdp 2 0 empty frozen
+        +1 t2 tdp 2 200 empty frozen
+        +1 t2 tdp 3 0 T60 empty";
+    for lines in 12..=15 {
+        let (trace, t) = run(&text.lines().take(lines).collect::<Vec<_>>().join("\n"));
+        let (e, span) = entry(&t, 1, 0x1202).expect("entry");
+        assert_eq!((span.shade, span.spte.map(|v| v >> 12)), (Shade::Writable, Some(0x77)), "{lines}: {span:x?}");
+        assert!(t.top_zaps(9).is_empty(), "{lines}: {:?}", t.top_zaps(9));
+        let said = t.page_story(&trace, VmId(0), 0, e.gfn);
+        assert!(!said.headline.contains("not mapped"), "{lines}: {said:?}");
+    }
+    // What the cut of a link with an unknown page may have ended is not called known any more.
+    let (_, t) = run(text);
+    assert_eq!(entry(&t, 1, 0x1202).map(|(_, s)| s.certainty), Some(Certainty::Stale));
+    // An entry that held something is proof of which table it is.
+    let (_, t) = run(&text.replace("tdp 2 200 empty frozen", "tdp 2 1200 T41 frozen"));
+    assert!(entry(&t, 1, 0x1202).is_none_or(|(_, s)| s.state != State::Present));
+}
+
+/// Since 7.2 the change that puts a huge page in the place of a table is traced after the table's entries, and faults find the page before.
+#[test]
+fn a_huge_page_that_a_fault_found_is_not_said_to_have_been_there_before() {
+    let text = "100 t2 mark begin\n+9 t2 tdp 1 3 R78 frozen\n+1 t1 exit\n+1 t1 fault 2 w\n+1 t1 fast 2 R200/2 W200/2 fixed\n+1 t1 entry 0";
+    for (kernel, since_then) in [("layout E/npt\nkernel 7.3.0\n", true), ("", false)] {
+        let (_, t) = run(&format!("{kernel}{text}"));
+        let e = t.entries().find(|e| e.level == 2).expect("entry");
+        let first = t.spans(e.id).next().expect("span");
+        assert_eq!((first.shade, first.opened_by), (Shade::ReadOnly, None), "{kernel}: {first:x?}");
+        let origin = t.span_at(e.id, t.range().0);
+        assert_eq!(origin.is_none_or(|s| s.state == State::Unknown), since_then, "{kernel}: {first:x?}");
+    }
+}

@@ -252,6 +252,7 @@ impl Engine {
         self.child_of.insert(entry, t);
         self.threads[th].went_through(t);
         // Obsolete roots are not filled.
+        self.seen_alive(table);
         self.seen_alive(t);
         if self.layout.state(old, key.level + 1) == SpteState::Present {
             self.split(t, key, old, ev);

@@ -193,12 +193,24 @@ impl Engine {
             self.dying.insert(page, t);
             return;
         }
-        let mut nameless = self.live.get(&key).into_iter().flatten().copied().filter(|t| {
-            let r = &self.store.tables[*t];
-            r.vm == vm && r.page == 0 && r.parent == EntryIx::NONE
-        });
-        let t = match (nameless.next(), nameless.next()) {
-            (Some(t), None) => t,
+        let nameless: Vec<TableIx> = self
+            .live
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(|t| {
+                let r = &self.store.tables[*t];
+                r.vm == vm && r.page == 0 && r.parent == EntryIx::NONE
+            })
+            .collect();
+        let t = match nameless[..] {
+            // The valid root's table may be another one, whose page is not known either: outside of a fault, obsolete trees end as well.
+            [t] if self.store.tables[t].alive && !self.threads[th].fault.is_open() => {
+                self.doubt_tree(t, ev);
+                self.make_table(vm, key, None, EntryIx::NONE, c.at)
+            }
+            [t] => t,
             _ => self.make_table(vm, key, None, EntryIx::NONE, c.at),
         };
         let r = &mut self.store.tables[t];
@@ -206,6 +218,18 @@ impl Engine {
         self.by_page.insert(page, t);
         self.detach_tree(t, ev, ts);
         self.threads[th].tearing.push(t);
+    }
+
+    /// A table may be gone, and with it all that is below: nothing there is known until its next event.
+    fn doubt_tree(&mut self, table: TableIx, ev: u32) {
+        let mut stack = vec![table];
+        while let Some(t) = stack.pop() {
+            let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
+            stack.extend(entries.iter().filter_map(|e| self.child_of.get(e).copied()));
+            for e in entries {
+                self.make_stale(e, ev, Reason::Incomplete);
+            }
+        }
     }
 
     /// Whether the link to a page that a change makes was traced as cut before, by another CPU, so that it is gone already.

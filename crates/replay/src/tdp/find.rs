@@ -171,7 +171,14 @@ impl Engine {
             return false;
         }
         // Frozen for good in a table that is being torn down, which one whose link was not cut is not, unless that is traced last.
-        let announced = || self.threads[q.c.at.th].announced.contains(&(q.c.key.level, q.c.key.gfn));
+        let announced = || {
+            // The frame does not say which of the tables there is torn down. Where the trace may not show some of them, only a link or a
+            // mapping that was there says so: an empty entry fits them all.
+            self.threads[q.c.at.th].announced.contains(&(q.c.key.level, q.c.key.gfn))
+                && (!self.careful_at(q.c.at)
+                    || self.layout.is_shadow_present(q.c.old)
+                        && self.fit(table, q.c.idx, q.c.old, q.c.key.level) >= Fit::Volatile)
+        };
         !r.alive || !self.layout.is_removed(q.c.new) || self.traces.freeze || announced()
     }
 

@@ -1,7 +1,7 @@
 //! Events that read an entry again: `kvm_mmu_set_spte`, which names its page, and `fast_page_fault`. The rules of installs
 //! ([`crate::silent`]) hand them over before they look at an entry themselves; `false` says that it is not one of the TDP MMU's.
 
-use mmuscope_spte::State as SpteState;
+use mmuscope_spte::{State as SpteState, Unlink};
 use mmuscope_trace::FastPfResult;
 
 use crate::engine::Engine;
@@ -327,7 +327,9 @@ impl Engine {
         let entry = self.store.slot_mut(table, idx);
         let shade = self.shade(f.old, level);
         let traced = self.vms.is_tdp(vm) && !self.unattributed.may_be_of(level, gfn, true);
-        let since = if traced { self.since() } else { ts };
+        // Where a huge page took the place of a table whose entries are traced first, the change that did it may still be to come.
+        let late = level > 1 && self.traces.unlink == Unlink::Last;
+        let since = if traced && !late { self.since() } else { ts };
         self.store.push_old(entry, ev, f.old, shade, since);
         let fixed =
             f.result == FastPfResult::Fixed && leaf(level) && self.pfn_bits(f.new) == self.pfn_bits(f.old);
