@@ -28,8 +28,7 @@ impl Engine {
         let mut slots = [(TableIx::NONE, 0); PLACES];
         let mut n = 0;
         let mut look = |as_id: u8, level: u8, gfn: u64| {
-            let here = self.live.get(&key_of(as_id, level, gfn));
-            if let Some(t) = here.and_then(|t| t.last()) {
+            if let Some(t) = self.attached.at(&key_of(as_id, level, gfn)).last() {
                 slots[n] = (*t, index_of(level, gfn));
                 n += 1;
             }

@@ -3,14 +3,15 @@
 
 use mmuscope_spte::{Layout, State as SpteState, Traces};
 use mmuscope_trace::Trace;
-use rustc_hash::FxHashMap;
 
-use crate::ends::MarkerNote;
+use crate::attached::Attached;
+use crate::clock::Clock;
 use crate::faults::FaultTracker;
-use crate::gaps::{Gap, Gaps, Reread, gap_evidence, reread_evidence};
+use crate::gaps::{Gap, Reread, Unexplained, gap_evidence, reread_evidence};
 use crate::keys::{EntryIx, Key, TableIx, ThreadIx};
 use crate::model::{Evidence, EvidenceKind, MmuKind, Shade, VmId};
 use crate::moment::{At, NO_VM};
+use crate::noted::Noted;
 use crate::recorded::Recorded;
 use crate::silent::state::Silent;
 use crate::slots::Slots;
@@ -29,52 +30,21 @@ pub(crate) struct Engine {
     pub(crate) traces: Traces,
     pub(crate) vms: VmMap,
     pub(crate) threads: Threads,
-    /// Attached tables.
-    pub(crate) live: FxHashMap<Key, Vec<TableIx>>,
-    /// Where tables were known at any time.
-    pub(crate) places: rustc_hash::FxHashSet<(u16, Key)>,
+    pub(crate) attached: Attached,
     /// Changes of entries that were not found: such an entry did not hold its next old value all the time.
     pub(crate) unattributed: Unattributed,
-    /// Attached table of a host page.
-    pub(crate) by_page: FxHashMap<u64, TableIx>,
-    /// Table that was last torn down in a host page.
-    pub(crate) dying: FxHashMap<u64, TableIx>,
-    /// Child table of an entry.
-    pub(crate) child_of: FxHashMap<EntryIx, TableIx>,
-    /// Roots that `kvm_mmu_zap_all_fast` made obsolete.
-    pub(crate) obsolete: rustc_hash::FxHashSet<TableIx>,
-    /// Tables detached lately, newest last.
-    pub(crate) recent: Vec<TableIx>,
-    pub(crate) gaps: Gaps,
-    /// Pages whose link was cut before any event made it: with thread and time.
-    pub(crate) cuts: Vec<(u64, u32, u64)>,
-    /// Re-read values that do not fit yet.
-    pub(crate) rereads: Vec<Reread>,
-    /// Entries of torn-down tables that a late event said were filled.
-    pub(crate) late: rustc_hash::FxHashSet<EntryIx>,
-    pub(crate) evidence: Vec<Evidence>,
-    /// Evidence of events up to this time proves nothing: the recorder was switching its events on when the trace began.
-    pub(crate) unsure_until: u64,
-    pub(crate) lost: Vec<crate::model::LostSpan>,
-    pub(crate) markers: Vec<MarkerNote>,
+    pub(crate) unexplained: Unexplained,
+    pub(crate) noted: Noted,
     pub(crate) faults: FaultTracker,
     pub(crate) silent: Silent,
     pub(crate) snapshots: Snapshots,
     pub(crate) slots: Slots,
     /// Which events the trace can hold.
     pub(crate) recorded: Recorded,
-    pub(crate) loss_seen: bool,
-    /// The last event that records a loss; 0 where none does.
-    pub(crate) loss_ev: u32,
     pub(crate) virt_minus_phys: Option<u64>,
-    /// Events consumed.
-    pub(crate) next_ev: u32,
-    pub(crate) first_ts: Option<u64>,
+    pub(crate) clock: Clock,
     /// Changes of the TDP MMU are known by a probe, because the kernel does not trace them.
     pub(crate) changes_probed: bool,
-    pub(crate) last_ts: u64,
-    /// Time of the last event of each CPU.
-    pub(crate) cpu_last: Vec<u64>,
     /// Implied children made so far (bounded against made-up files).
     pub(crate) implied: u64,
     /// Threads whose teardown was traced to its last entry.
@@ -94,35 +64,18 @@ impl Engine {
             traces,
             vms: VmMap::new(trace),
             threads: Threads::default(),
-            live: FxHashMap::default(),
-            places: rustc_hash::FxHashSet::default(),
+            attached: Attached::default(),
             unattributed: Unattributed::default(),
-            by_page: FxHashMap::default(),
-            dying: FxHashMap::default(),
-            child_of: FxHashMap::default(),
-            obsolete: rustc_hash::FxHashSet::default(),
-            recent: Vec::new(),
-            gaps: Gaps::default(),
-            cuts: Vec::new(),
-            rereads: Vec::new(),
-            late: rustc_hash::FxHashSet::default(),
-            evidence: Vec::new(),
-            unsure_until: 0,
-            lost: Vec::new(),
-            markers: Vec::new(),
+            unexplained: Unexplained::default(),
+            noted: Noted::default(),
             faults: FaultTracker::default(),
             silent,
             snapshots: Snapshots::default(),
             slots: Slots::default(),
             recorded,
-            loss_seen: false,
-            loss_ev: 0,
             virt_minus_phys: None,
-            next_ev: 0,
-            first_ts: None,
+            clock: Clock::default(),
             changes_probed: false,
-            last_ts: 0,
-            cpu_last: Vec::new(),
             implied: 0,
             torn: Vec::new(),
             mmio_sure: false,
@@ -184,22 +137,23 @@ impl Engine {
         gfn: u64,
         values: (Option<u64>, Option<u64>),
     ) {
-        // Made-up files could hold one for every event: the count goes on, the list does not. Of no known VM it is evidence of nothing.
-        if self.evidence.len() < MAX_EVIDENCE && !at.nobodys() {
-            self.evidence.push(Evidence {
-                kind,
-                ts: at.ts,
-                event: at.ev,
-                vm: VmId(at.vm),
-                entry: entry.map(EntryIx::id),
-                as_id: key.as_id,
-                level: key.level,
-                gfn,
-                expected: values.0,
-                found: values.1,
-                after_loss: self.loss_seen || at.ts <= self.unsure_until,
-            });
+        // Of no known VM it is evidence of nothing.
+        if at.nobodys() {
+            return;
         }
+        self.noted.add(Evidence {
+            kind,
+            ts: at.ts,
+            event: at.ev,
+            vm: VmId(at.vm),
+            entry: entry.map(EntryIx::id),
+            as_id: key.as_id,
+            level: key.level,
+            gfn,
+            expected: values.0,
+            found: values.1,
+            after_loss: self.noted.after_loss(at.ts),
+        });
     }
 
     pub(crate) fn key_is(&self, table: TableIx, key: Key) -> bool {
@@ -208,21 +162,14 @@ impl Engine {
     }
 
     pub(crate) fn report_gap(&mut self, g: &Gap) {
-        if self.evidence.len() < MAX_EVIDENCE {
-            self.evidence.push(gap_evidence(g, self.loss_seen || g.ts <= self.unsure_until));
-        }
+        self.noted.add(gap_evidence(g, self.noted.after_loss(g.ts)));
     }
 
     pub(crate) fn report_reread(&mut self, r: &Reread) {
-        if self.evidence.len() < MAX_EVIDENCE {
-            self.evidence.push(reread_evidence(r, self.loss_seen || r.ts <= self.unsure_until));
-        }
+        self.noted.add(reread_evidence(r, self.noted.after_loss(r.ts)));
     }
 
     pub(crate) fn mmu_kind(&mut self, vm: u16, kind: MmuKind) {
         self.vms.kind(vm, kind);
     }
 }
-
-/// Pieces of evidence kept.
-const MAX_EVIDENCE: usize = 100_000;

@@ -1,9 +1,10 @@
-//! Old values and re-read values that did not fit, waiting for the change that explains them. The TDP MMU's rules leave them here and look for
-//! them; what is not explained in time becomes evidence.
+//! [`Unexplained`] holds what the events of several CPUs leave open when they are traced in another order than they happened in: old values and
+//! re-read values that did not fit, waiting for the change that explains them. The TDP MMU's rules leave them here and look for them; what is
+//! not explained in time becomes evidence.
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::keys::{EntryIx, Key};
 use crate::model::{Evidence, EvidenceKind, VmId};
@@ -95,6 +96,78 @@ pub(crate) struct Reread {
     pub(crate) seen: u64,
     pub(crate) ev: u32,
     pub(crate) ts: u64,
+}
+
+/// The number of re-read values, and of links that were cut before they were seen, that wait at a time; the oldest gives way.
+const FEW: usize = 64;
+
+/// What waits for an event that explains it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unexplained {
+    pub(crate) gaps: Gaps,
+    rereads: Vec<Reread>,
+    /// Pages whose link was cut before any event made it: with thread and time.
+    cuts: Vec<(u64, u32, u64)>,
+    /// Entries of torn-down tables that a late event said were filled.
+    late: FxHashSet<EntryIx>,
+}
+
+impl Unexplained {
+    /// What waits proves nothing any more, because events may be missing. Returns the old values, which are evidence all the same.
+    pub(crate) fn give_up(&mut self) -> Gaps {
+        self.rereads.clear();
+        std::mem::take(&mut self.gaps)
+    }
+
+    /// The old values that wait are of tables that are gone.
+    pub(crate) fn forget_gaps(&mut self) {
+        self.gaps = Gaps::default();
+    }
+
+    /// A value was read that nothing explains. Returns the one that waited longest where there is no room for another.
+    pub(crate) fn leave_reread(&mut self, r: Reread) -> Option<Reread> {
+        let oldest = (self.rereads.len() >= FEW).then(|| self.rereads.remove(0));
+        self.rereads.push(r);
+        oldest
+    }
+
+    pub(crate) fn any_reread(&self) -> bool {
+        !self.rereads.is_empty()
+    }
+
+    /// Those re-read values that `explained` holds of wait no more.
+    pub(crate) fn explain_rereads(&mut self, explained: impl Fn(&Reread) -> bool) {
+        self.rereads.retain(|r| !explained(r));
+    }
+
+    /// The link to a page was cut, and no event has made it yet.
+    pub(crate) fn cut_first(&mut self, page: u64, tid: u32, ts: u64) {
+        if self.cuts.len() >= FEW {
+            self.cuts.remove(0);
+        }
+        self.cuts.push((page, tid, ts));
+    }
+
+    /// Whether another thread than `tid` was seen to cut the link to a page at `since` or later.
+    pub(crate) fn was_cut_first(&self, page: u64, tid: u32, since: u64) -> bool {
+        self.cuts.iter().any(|(p, by, ts)| *p == page && *by != tid && *ts >= since)
+    }
+
+    /// An event said that an entry of a torn-down table was filled.
+    pub(crate) fn filled_late(&mut self, entry: EntryIx) {
+        self.late.insert(entry);
+    }
+
+    /// Whether one did, which is answered once.
+    pub(crate) fn take_filled_late(&mut self, entry: EntryIx) -> bool {
+        self.late.remove(&entry)
+    }
+
+    /// What still waits, as the evidence that it is if nothing more comes; `after_loss` says of a time whether events may be missing there.
+    pub(crate) fn as_evidence(&self, after_loss: impl Fn(u64) -> bool) -> Vec<Evidence> {
+        let gaps = self.gaps.iter().map(|g| gap_evidence(g, after_loss(g.ts)));
+        gaps.chain(self.rereads.iter().map(|r| reread_evidence(r, after_loss(r.ts)))).collect()
+    }
 }
 
 pub(crate) fn gap_evidence(g: &Gap, after_loss: bool) -> Evidence {

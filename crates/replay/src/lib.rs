@@ -14,8 +14,10 @@
 #![allow(clippy::semicolon_if_nothing_returned, reason = "single calls as match arms")]
 
 mod ahead;
+mod attached;
 mod attribution;
 mod axis;
+mod clock;
 mod counts;
 mod ends;
 mod engine;
@@ -35,6 +37,7 @@ mod memory;
 mod mmio;
 mod model;
 mod moment;
+mod noted;
 mod openings;
 mod pyramid;
 mod recorded;

@@ -8,9 +8,9 @@ use crate::model::{Certainty, LostSpan, Reason, Shade};
 impl Engine {
     /// Events after the last one are left out: what is known is known up to here.
     pub(crate) fn leave_out(&mut self, count: u64, until: u64) {
-        let (ev, ts) = (self.next_ev.saturating_sub(1), self.last_ts);
+        let (ev, ts) = self.clock.now();
         let end = until.max(ts);
-        self.lost.push(LostSpan { cpu: None, start: ts, end, count: Some(count), event: ev });
+        self.noted.add_lost(LostSpan { cpu: None, start: ts, end, count: Some(count), event: ev });
         self.on_lost(ev, ts);
     }
 
@@ -29,13 +29,11 @@ impl Engine {
 
     /// Every value known so far may have changed since, for this reason.
     pub(crate) fn doubt_everything(&mut self, ev: u32, ts: u64, reason: Reason) {
-        self.loss_seen = true;
-        self.loss_ev = ev;
+        self.noted.doubted(ev);
         self.vms.lost();
-        for g in std::mem::take(&mut self.gaps).iter() {
+        for g in self.unexplained.give_up().iter() {
             self.report_gap(g);
         }
-        self.rereads.clear();
         for t in self.threads.numbers() {
             self.settle(t, ev, ts);
         }
@@ -50,7 +48,7 @@ impl Engine {
             t.install = None;
             t.pages.clear();
         }
-        let live: Vec<TableIx> = self.live.values().flatten().copied().collect();
+        let live: Vec<TableIx> = self.attached.all().collect();
         for t in live {
             let r = &mut self.store.tables[t];
             (r.lossy, r.alive) = (true, false);

@@ -27,7 +27,7 @@ impl Engine {
         } else {
             e
         };
-        let before = self.last_ts;
+        let before = self.clock.last();
         let (ev, ts) = self.count(e);
         let stood_for;
         let e = if let Body::ProbeSpteChanged { .. } = e.body
@@ -38,14 +38,11 @@ impl Engine {
         } else {
             e
         };
-        let cpu = usize::from(e.cpu);
-        if cpu >= self.cpu_last.len() {
-            self.cpu_last.resize(cpu + 1, ts);
-        }
-        if self.is_note(e, ev, ts, before) {
+        let before_here = self.clock.last_of(e.cpu, ts);
+        if self.is_note(e, (ev, ts), before, before_here) {
             return;
         }
-        self.cpu_last[cpu] = ts;
+        self.clock.seen_on(e.cpu, ts);
         if self.is_after_snapshot() {
             self.after_snapshot(ev);
         }
@@ -84,34 +81,31 @@ impl Engine {
 
     /// Numbers an event; gives its number and its time, which never goes back.
     fn count(&mut self, e: &Event) -> (u32, u64) {
-        let ev = self.next_ev;
-        self.next_ev += 1;
-        let ts = e.ts.max(self.last_ts);
-        self.last_ts = ts;
+        let first = self.clock.first().is_none();
+        let (ev, ts) = self.clock.tick(e.ts);
         self.store.ev_ts.push(ts);
         let kind = crate::kinds::kind_of(&e.body);
         self.recorded.see(kind);
         self.store.ev_kind.push(kind);
-        if self.first_ts.is_none() {
-            self.first_ts = Some(ts);
+        if first {
             self.silent.seen_from(ts);
         }
         (ev, ts)
     }
 
-    /// Takes in what is not an event of KVM's: losses, markers, the lives of threads. `false` for all others.
-    fn is_note(&mut self, e: &Event, ev: u32, ts: u64, before: u64) -> bool {
-        let cpu = usize::from(e.cpu);
+    /// Takes in what is not an event of KVM's: losses, markers, the lives of threads. `false` for all others. `before` is the time of the event
+    /// before, and `before_here` that of the one before on the same CPU.
+    fn is_note(&mut self, e: &Event, (ev, ts): (u32, u64), before: u64, before_here: u64) -> bool {
         match e.body {
             Body::Lost { count, .. } => {
-                let start = self.cpu_last[cpu];
-                self.lost.push(LostSpan { cpu: Some(e.cpu), start, end: ts, count, event: ev });
+                let start = before_here;
+                self.noted.add_lost(LostSpan { cpu: Some(e.cpu), start, end: ts, count, event: ev });
                 self.on_lost(ev, ts);
-                self.cpu_last[cpu] = ts;
+                self.clock.seen_on(e.cpu, ts);
                 return true;
             }
             Body::Damage { .. } => {
-                self.lost.push(LostSpan { cpu: None, start: before, end: ts, count: None, event: ev });
+                self.noted.add_lost(LostSpan { cpu: None, start: before, end: ts, count: None, event: ev });
                 self.on_lost(ev, ts);
                 return true;
             }
@@ -122,9 +116,9 @@ impl Engine {
                     self.leave(th, ev);
                     self.threads[th].vm
                 });
-                self.markers.push(MarkerNote { ev, ts, text, vm: writer.flatten() });
+                self.noted.add_marker(MarkerNote { ev, ts, text, vm: writer.flatten() });
                 self.did_something_else(e.tid, ev, ts);
-                self.cpu_last[cpu] = ts;
+                self.clock.seen_on(e.cpu, ts);
                 return true;
             }
             Body::Task { kind: TaskKind::Exit, tid, .. } => {
@@ -293,17 +287,15 @@ impl Engine {
     fn zap_all_fast(&mut self, at: At) {
         let At { th, vm, .. } = at;
         let roots: Vec<TableIx> = self
-            .live
-            .values()
-            .flatten()
-            .copied()
+            .attached
+            .all()
             .filter(|t| {
                 let r = &self.store.tables[*t];
                 // What a mirror tree stands for cannot be built anew so fast: it stays.
                 r.vm == vm && r.root == *t && !r.mirror
             })
             .collect();
-        self.obsolete.extend(roots);
+        self.attached.make_obsolete(roots);
         self.threads[th].zapping = true;
         self.slots_zapped(at);
         self.obsolete_in_doubt(at);

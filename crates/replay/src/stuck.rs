@@ -48,7 +48,7 @@ impl Timeline {
                             gfn: p.gfn,
                             expected: None,
                             found: Some(s.s_spte[i]),
-                            after_loss: self.engine.loss_seen,
+                            after_loss: self.engine.noted.after_loss(s.start(i)),
                         });
                     }
                 }

@@ -152,7 +152,7 @@ impl Timeline {
         });
         // The first events of a capture may not show the layout, nor what the kernel traces; once they do, everything is read again under it.
         if other
-            || trace.events.len() < self.engine.next_ev as usize
+            || trace.events.len() < self.engine.clock.events() as usize
             || !self.engine.recorded.declares(&Recorded::of(trace))
         {
             *self = replay(trace, &self.options.clone());
@@ -174,7 +174,7 @@ impl Timeline {
 
     /// Replays what was appended without making it part of any answer yet: [`extend`](Self::extend) does.
     pub(crate) fn feed(&mut self, trace: &Trace) {
-        let from = self.engine.next_ev as usize;
+        let from = self.engine.clock.events() as usize;
         let end = trace.events.len().min(MOST_EVENTS).min(from.saturating_add(self.most));
         let progress = self.options.progress.clone();
         let mut block = Vec::new();
@@ -202,7 +202,7 @@ impl Timeline {
                     {
                         // The vCPU's thread, or one that synchronises its shadow pages.
                         if let Some(vm) = self.engine.vms.attribution.vm(e) {
-                            self.mmio_seen.note(vm.0, self.engine.last_ts, e);
+                            self.mmio_seen.note(vm.0, self.engine.clock.last(), e);
                         }
                     }
                 }
@@ -249,7 +249,7 @@ impl Timeline {
             rayon::join(|| pyramid.seal(store, dirty, threads), count);
         }
         self.installs_traced = of_class(Class::Install).any(|k| self.kinds.total(store, k) > 0);
-        let end = self.engine.last_ts;
+        let end = self.engine.clock.last();
         let engine = &self.engine;
         // What shadow pages mapped may have gone without an event; that the pages are gone is traced.
         let empty = |vm: u16| {
@@ -265,7 +265,7 @@ impl Timeline {
                 vm.kind = MmuKind::Shadow;
             }
         }
-        self.phases = phases(trace, &engine.markers, end);
+        self.phases = phases(trace, engine.noted.markers(), end);
         // A phase of a VM does not outlast it.
         for p in &mut self.phases {
             let of = |v: &&Vm| Some(v.id) == p.vm;
@@ -295,13 +295,10 @@ impl Timeline {
         let traced = self.mmio_accesses_traced();
         let faults = &self.engine.faults;
         self.mmio = self.mmio_seen.ranges(&faults.done, &faults.open, traced);
-        self.evidence.clone_from(&self.engine.evidence);
-        for g in self.engine.gaps.iter() {
-            self.evidence.push(crate::gaps::gap_evidence(g, self.engine.loss_seen));
-        }
-        for r in &self.engine.rereads {
-            self.evidence.push(crate::gaps::reread_evidence(r, self.engine.loss_seen));
-        }
+        let noted = &self.engine.noted;
+        self.evidence.clear();
+        self.evidence.extend_from_slice(noted.evidence());
+        self.evidence.extend(self.engine.unexplained.as_evidence(|ts| noted.after_loss(ts)));
         self.in_vain.take_in(&self.engine.faults.done);
         self.find_stuck();
         self.covered.take_in(&mut self.engine.store, moved);

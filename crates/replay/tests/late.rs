@@ -258,7 +258,11 @@ fn the_end_of_a_table_from_before_the_trace_is_not_that_of_the_one_in_use() {
     for lines in 12..=15 {
         let (trace, t) = run(&text.lines().take(lines).collect::<Vec<_>>().join("\n"));
         let (e, span) = entry(&t, 1, 0x1202).expect("entry");
-        assert_eq!((span.shade, span.spte.map(|v| v >> 12)), (Shade::Writable, Some(0x77)), "{lines}: {span:x?}");
+        assert_eq!(
+            (span.shade, span.spte.map(|v| v >> 12)),
+            (Shade::Writable, Some(0x77)),
+            "{lines}: {span:x?}"
+        );
         assert!(t.top_zaps(9).is_empty(), "{lines}: {:?}", t.top_zaps(9));
         let said = t.page_story(&trace, VmId(0), 0, e.gfn);
         assert!(!said.headline.contains("not mapped"), "{lines}: {said:?}");

@@ -22,7 +22,7 @@ impl Engine {
         let span = 9 * u32::from(level.clamp(1, 6));
         let base = gfn >> span << span;
         let made = self.made_for(at, level, base);
-        if let Some(t) = self.by_page.get(&page).copied() {
+        if let Some(t) = self.attached.in_page(page) {
             if self.still_lies(t, vm, level, base, made) {
                 if let Some((k, _)) = made {
                     self.silent.made.remove(&tid);
@@ -50,7 +50,7 @@ impl Engine {
         rec.silent = true;
         let t = self.store.add_table(rec);
         self.store.tables[t].root = t;
-        self.by_page.insert(page, t);
+        self.attached.lies_in(t, page);
         self.silent.tables.entry(vm).or_default().insert(t);
         match key {
             Some(k) => self.name_table(t, k),

@@ -228,9 +228,7 @@ impl Engine {
                 s.remove(&t);
             }
         }
-        if self.by_page.get(&page) == Some(&t) {
-            self.by_page.remove(&page);
-        }
+        self.attached.leaves(t, page);
         self.store.free_table(t, ev, ts);
     }
 

@@ -73,7 +73,7 @@ impl Engine {
 
     fn silent_table_read(&mut self, at: At, t: &Table) -> TableIx {
         let At { vm, ev, ts, .. } = at;
-        if let Some(x) = self.by_page.get(&t.page).copied() {
+        if let Some(x) = self.attached.in_page(t.page) {
             let r = &self.store.tables[x];
             let base = key_of(t.as_id, t.level, t.gfn).gfn;
             if r.silent && r.vm == vm && r.level == t.level && (!t.direct || r.gfn == base) {
@@ -86,7 +86,7 @@ impl Engine {
         (rec.page, rec.direct, rec.silent) = (t.page, t.direct, true);
         let x = self.store.add_table(rec);
         self.store.tables[x].root = x;
-        self.by_page.insert(t.page, x);
+        self.attached.lies_in(x, t.page);
         self.silent.tables.entry(vm).or_default().insert(x);
         self.silent.unnamed.entry(vm).or_default().insert(x);
         x

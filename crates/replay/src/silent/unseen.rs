@@ -103,7 +103,7 @@ impl Engine {
         if let Some(gfn) = gfn {
             for level in 1..=3u8 {
                 for as_id in 0..=self.store.top_as_id.min(1) {
-                    let tables = self.live.get(&key_of(as_id, level, gfn)).into_iter().flatten();
+                    let tables = self.attached.at(&key_of(as_id, level, gfn)).iter();
                     hit.extend(tables.filter_map(|t| self.store.slot(*t, index_of(level, gfn))));
                 }
             }
@@ -150,7 +150,7 @@ impl Engine {
                 (t.lossy, t.alive) = (true, false);
             }
         }
-        let live: Vec<TableIx> = self.live.values().flatten().copied().collect();
+        let live: Vec<TableIx> = self.attached.all().collect();
         let mut hit = Vec::new();
         for t in live.into_iter().filter(|t| self.store.tables[*t].vm == at.vm) {
             hit.extend(self.store.table_entries(t));

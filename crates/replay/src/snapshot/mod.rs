@@ -31,7 +31,7 @@ const RECORDER: u32 = u32::MAX;
 impl Engine {
     /// Takes in one part of a snapshot, whose note among the events was the last one to be numbered.
     pub(crate) fn take_piece(&mut self, piece: &Piece) {
-        let (ev, ts) = (self.next_ev.saturating_sub(1), self.last_ts);
+        let (ev, ts) = self.clock.now();
         match piece {
             Piece::Begin { at, all_on } => {
                 if let Some(all_on) = *all_on {
@@ -100,15 +100,12 @@ impl Engine {
     fn not_all_recorded(&mut self, ev: u32, ts: u64, all_on: u64) {
         let before = |t: &TableIx| self.store.tables[*t].start_ts < all_on;
         let silent = self.vms.numbers().any(|vm| self.silent_tables(vm).iter().any(before));
-        if silent || self.live.values().flatten().any(before) {
+        if silent || self.attached.all().any(|t| before(&t)) {
             self.doubt_everything(ev, ts, Reason::Unrecorded);
         }
-        if self.first_ts.is_some_and(|first| first < all_on) {
+        if self.clock.first().is_some_and(|first| first < all_on) {
             // What did not fit since may rest on what was shown by then.
-            self.unsure_until = ts;
-            for e in &mut self.evidence {
-                e.after_loss = true;
-            }
+            self.noted.unsure_until(ts);
         }
     }
 
@@ -140,10 +137,8 @@ impl Engine {
         if complete {
             let began = self.snapshots.began;
             let gone: Vec<TableIx> = self
-                .live
-                .values()
-                .flatten()
-                .copied()
+                .attached
+                .all()
                 .chain(self.silent_tables(vm))
                 .filter(|t| {
                     let r = &self.store.tables[*t];
@@ -195,9 +190,9 @@ impl Engine {
             return;
         }
         if parent != EntryIx::NONE {
-            self.child_of.remove(&parent);
+            self.attached.unlink(parent);
         }
-        self.obsolete.remove(&t);
+        self.attached.obsolete_ended(t);
         self.note_unlinked(t, ts);
         self.detach_tree(t, ev, ts);
         self.store.free_table(t, ev, ts);
@@ -311,7 +306,7 @@ impl Engine {
         }
         for vm in std::mem::take(&mut self.snapshots.unfollowed) {
             let tables: Vec<TableIx> =
-                self.live.values().flatten().copied().filter(|t| self.store.tables[*t].vm == vm).collect();
+                self.attached.all().filter(|t| self.store.tables[*t].vm == vm).collect();
             for t in tables {
                 let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
                 for e in entries {

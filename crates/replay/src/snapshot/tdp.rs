@@ -12,7 +12,7 @@ impl Engine {
     pub(super) fn tdp_read(&mut self, at: At, t: &Table) -> TableIx {
         self.kind_read(at, MmuKind::Tdp, t.as_id);
         let parent = t.parent.and_then(|(page, index)| {
-            let above = *self.by_page.get(&page)?;
+            let above = self.attached.in_page(page)?;
             // A made-up file may name any page: what does not lie one level up is no parent.
             let r = &self.store.tables[above];
             let fits = !r.silent && r.vm == at.vm && r.level == t.level + 1 && r.attached();
@@ -20,7 +20,7 @@ impl Engine {
         });
         let (table, new) = self.tdp_table(at, t, parent.unwrap_or(EntryIx::NONE));
         if t.invalid && t.root {
-            self.obsolete.insert(table);
+            self.attached.make_obsolete([table]);
         }
         let born = self.store.tables[table].born && !self.store.tables[table].lossy;
         for (i, value) in t.entries.iter().enumerate() {
@@ -39,10 +39,10 @@ impl Engine {
             let changed = self.entry_read(at, entry, (value, shade), t.from, key, gfn);
             // Another table than the one that was linked: the old one is gone.
             if changed
-                && let Some(child) = self.child_of.get(&entry).copied()
+                && let Some(child) = self.attached.below(entry)
                 && (shade != Shade::Table || self.store.tables[child].page != self.pfn_bits(value))
             {
-                self.child_of.remove(&entry);
+                self.attached.unlink(entry);
                 self.note_unlinked(child, at.ts);
                 self.detach_tree(child, at.ev, at.ts);
                 self.store.free_table(child, at.ev, at.ts);
@@ -57,7 +57,7 @@ impl Engine {
     fn tdp_table(&mut self, at: At, t: &Table, parent: EntryIx) -> (TableIx, bool) {
         let At { vm, ev, ts, .. } = at;
         let key = key_of(t.as_id, t.level, t.gfn);
-        let here: Vec<TableIx> = self.live.get(&key).cloned().unwrap_or_default();
+        let here: Vec<TableIx> = self.attached.at(&key).to_vec();
         let of_it = |page: u64| {
             here.iter().copied().find(|x| {
                 let r = &self.store.tables[*x];
@@ -68,13 +68,13 @@ impl Engine {
             if self.store.tables[x].page == 0 {
                 self.retire_page(t.page, ev, ts);
                 self.store.tables[x].page = t.page;
-                self.by_page.insert(t.page, x);
+                self.attached.lies_in(x, t.page);
             }
             let before = self.store.tables[x].parent;
             if parent != EntryIx::NONE && before != parent {
                 // It lies below another entry than the one that the trace had shown.
                 if before != EntryIx::NONE {
-                    self.child_of.remove(&before);
+                    self.attached.unlink(before);
                 }
                 self.adopt_child(x, parent);
             }
@@ -85,7 +85,7 @@ impl Engine {
         let r = &mut self.store.tables[x];
         (r.page, r.mirror, r.born, r.read) = (t.page, t.mirror, true, true);
         (r.start_ev, r.start_ts) = (ev, ts);
-        self.by_page.insert(t.page, x);
+        self.attached.lies_in(x, t.page);
         if parent != EntryIx::NONE {
             self.adopt_child(x, parent);
         }
@@ -106,6 +106,6 @@ impl Engine {
         let above = self.store.tables[self.store.table_of(parent)].root;
         let r = &mut self.store.tables[child];
         (r.parent, r.root) = (parent, above);
-        self.child_of.insert(parent, child);
+        self.attached.link(parent, child);
     }
 }

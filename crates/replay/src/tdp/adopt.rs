@@ -32,7 +32,7 @@ impl Engine {
                 if p.index != index_of(p.level, p.gfn) {
                     continue;
                 }
-                let found = self.live.get(&key).into_iter().flatten().copied().find(|t| {
+                let found = self.attached.at(&key).iter().copied().find(|t| {
                     let r = &self.store.tables[*t];
                     r.vm == vm && r.page == page
                 });
@@ -40,7 +40,7 @@ impl Engine {
                 let r = &mut self.store.tables[table];
                 (r.page, r.lossy) = (page, true);
                 if page != 0 {
-                    self.by_page.insert(page, table);
+                    self.attached.lies_in(table, page);
                 }
                 let entry = self.store.slot_mut(table, p.index);
                 let value = m.has_value.then_some(value);

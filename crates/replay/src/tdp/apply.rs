@@ -4,7 +4,7 @@
 use mmuscope_spte::State as SpteState;
 
 use crate::engine::Engine;
-use crate::gaps::{Gap, Reread};
+use crate::gaps::Gap;
 use crate::keys::{EntryIx, Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
 use crate::moment::At;
@@ -43,16 +43,16 @@ impl Engine {
             let from = before.map_or(l.zapped, |b| b.0);
             self.leave_gap(c, entry, from);
         }
-        if !self.rereads.is_empty() {
-            let explained = |r: &Reread| {
+        if self.unexplained.any_reread() {
+            let mut left = std::mem::take(&mut self.unexplained);
+            left.explain_rereads(|r| {
                 r.entry == entry && (self.same(r.seen, old, level) || self.same(r.seen, new, level))
-            };
-            let keep: Vec<Reread> = self.rereads.iter().filter(|r| !explained(r)).copied().collect();
-            self.rereads = keep;
+            });
+            self.unexplained = left;
         }
         self.check_values(c, entry);
         self.push_old_value(c, entry, found.fit, careful);
-        let old_child = self.child_of.get(&entry).copied();
+        let old_child = self.attached.below(entry);
         let old_state = l.state(old, level);
         let new_state = l.state(new, level);
         let (certainty, reason) = if shade == Shade::Removed && !self.traces.freeze && !mirror && unseen {
@@ -117,7 +117,7 @@ impl Engine {
             old_child.or_else(|| self.orphan_for(vm, Self::child_key(c), self.pfn_bits(c.old)))
         };
         let Some(child) = child else { return };
-        self.child_of.remove(&entry);
+        self.attached.unlink(entry);
         // Where it was unlinked before, another thread is tearing it down.
         if self.store.tables[child].attached() {
             self.detach_tree(child, ev, ts);
@@ -159,7 +159,10 @@ impl Engine {
 
     /// When the trace began, or last lost something: every change of a TDP table since then is an event.
     pub(super) fn since(&self) -> u64 {
-        if self.loss_seen { self.store.ev_ts.get(self.loss_ev as usize) } else { self.first_ts.unwrap_or(0) }
+        match self.noted.last_loss() {
+            Some(ev) => self.store.ev_ts.get(ev as usize),
+            None => self.clock.first().unwrap_or(0),
+        }
     }
 
     /// How the value of a change is known in the table it was found to belong to.
@@ -177,7 +180,7 @@ impl Engine {
         let Change { at: At { th, vm, ev, ts, .. }, key, gfn, old: to, .. } = *c;
         let tid = self.threads[th].tid;
         let gap = Gap { vm, key, entry, gfn, from, to, ev, ts, tid, kind: EvidenceKind::OldValue };
-        if let Some(oldest) = self.gaps.push(gap) {
+        if let Some(oldest) = self.unexplained.gaps.push(gap) {
             self.report_gap(&oldest);
         }
     }
@@ -202,7 +205,7 @@ impl Engine {
 
     /// A table seen before what links it.
     fn orphan_for(&self, vm: u16, key: Key, page: u64) -> Option<TableIx> {
-        let c = self.live.get(&key)?;
+        let c = self.attached.at(&key);
         c.iter().copied().find(|t| self.store.tables[*t].page == page).or_else(|| {
             c.iter().copied().find(|t| {
                 let r = &self.store.tables[*t];
@@ -214,16 +217,20 @@ impl Engine {
     fn link(&mut self, c: &Change, key: Key, entry: EntryIx, table: TableIx, careful: bool) {
         let Change { at: At { th, vm, ev, ts, .. }, old, new, .. } = *c;
         let page = self.pfn_bits(new);
-        if let Some(t) = self.by_page.get(&page).copied() {
+        if let Some(t) = self.attached.in_page(page) {
             let r = &self.store.tables[t];
-            let fresh = if careful { r.lossy && r.start_ev > self.loss_ev } else { r.root != t };
+            let fresh = if careful {
+                r.lossy && r.start_ev > self.noted.last_loss().unwrap_or(0)
+            } else {
+                r.root != t
+            };
             if r.parent == EntryIx::NONE && fresh && self.key_is(t, key) {
                 // Seen before it was linked.
                 self.store.tables[t].parent = entry;
-                self.child_of.insert(entry, t);
+                self.attached.link(entry, t);
                 return;
             }
-            if r.parent != EntryIx::NONE && !careful && !self.loss_seen {
+            if r.parent != EntryIx::NONE && !careful && !self.noted.loss_seen() {
                 self.note(EvidenceKind::TableShared, c, Some(entry), (None, Some(new)));
             }
             self.retire_page(page, ev, ts);
@@ -248,8 +255,8 @@ impl Engine {
         // It was made before; it holds anything from the moment it was linked.
         r.start_ev = ev;
         r.start_ts = ts;
-        self.by_page.insert(page, t);
-        self.child_of.insert(entry, t);
+        self.attached.lies_in(t, page);
+        self.attached.link(entry, t);
         self.threads[th].went_through(t);
         // Obsolete roots are not filled.
         self.seen_alive(table);
@@ -261,7 +268,7 @@ impl Engine {
 
     /// A huge page became a table: its 512 children map what it mapped.
     fn split(&mut self, table: TableIx, key: Key, huge: u64, ev: u32) {
-        if self.implied > IMPLIED_BASE + u64::from(self.next_ev) * 64 {
+        if self.implied > IMPLIED_BASE + u64::from(self.clock.events()) * 64 {
             self.store.tables[table].born = false;
             return;
         }
@@ -307,7 +314,7 @@ impl Engine {
             .map_or(self.threads[th].prev_ts, |u| u.1);
         let tid = self.threads[th].tid;
         // The change itself happened after the thread's event before; only then can it have been before the one that left the gap.
-        let Some(i) = self.gaps.find(gfn, |g| {
+        let Some(i) = self.unexplained.gaps.find(gfn, |g| {
             g.key == key
                 && g.tid != tid
                 && prev <= g.ts
@@ -318,22 +325,22 @@ impl Engine {
         }) else {
             return false;
         };
-        let Some(g) = self.gaps.get(i).copied() else { return false };
+        let Some(g) = self.unexplained.gaps.get(i).copied() else { return false };
         if careful {
             // What was lost may have left the gap as well.
             self.make_stale(g.entry, c.at.ev, Reason::Incomplete);
         }
         let (from, to) = (self.same(g.from, old, key.level), self.same(g.to, new, key.level));
         if from && to {
-            self.gaps.remove(i);
+            self.unexplained.gaps.remove(i);
             let last = self.store.last_span(g.entry);
             if let Some(s) = last.filter(|s| !careful && self.store.s_ev[*s] == g.ev) {
                 self.store.confirm(s);
             }
         } else if from {
-            self.gaps.set(i, new, g.to);
+            self.unexplained.gaps.set(i, new, g.to);
         } else {
-            self.gaps.set(i, g.from, old);
+            self.unexplained.gaps.set(i, g.from, old);
         }
         self.evidence(
             EvidenceKind::Reordered,

@@ -13,7 +13,6 @@
 //! Any other change may be in any table of its place: where the old value fits, that entry's value is no longer known.
 
 use crate::engine::Engine;
-use crate::gaps::Gaps;
 use crate::keys::{EntryIx, TableIx};
 use crate::model::{Certainty, Reason, Shade};
 use crate::moment::At;
@@ -34,13 +33,13 @@ impl Engine {
     /// Something that only happens to tables of valid roots happened in this one.
     pub(crate) fn seen_alive(&mut self, table: TableIx) {
         let r = &self.store.tables[table];
-        if r.alive || !self.careful(r.vm) || !r.attached() || self.obsolete.contains(&r.root) {
+        if r.alive || !self.careful(r.vm) || !r.attached() || self.attached.is_obsolete(r.root) {
             return;
         }
         let (vm, root, page) = (r.vm, r.root, r.page);
         let key = crate::keys::Key { as_id: r.as_id, level: r.level, gfn: r.gfn };
         // One valid root has one table at a place.
-        for t in self.live.get(&key).into_iter().flatten().copied() {
+        for t in self.attached.at(&key).iter().copied() {
             let o = &mut self.store.tables[t];
             if o.vm == vm && (o.page != page || o.root != root) {
                 o.alive = false;
@@ -54,7 +53,7 @@ impl Engine {
         if c.at.nobodys() || self.vms.several_roots(c.at.vm) {
             return None;
         }
-        let mut alive = self.live.get(&c.key)?.iter().copied().filter(|t| {
+        let mut alive = self.attached.at(&c.key).iter().copied().filter(|t| {
             let r = &self.store.tables[*t];
             r.alive && r.vm == c.at.vm
         });
@@ -66,7 +65,7 @@ impl Engine {
     pub(crate) fn find_beyond_doubt(&self, c: &Change) -> Option<Found> {
         let l = &self.layout;
         if let Some(page) = self.cut_page(c) {
-            let child = self.by_page.get(&page).copied()?;
+            let child = self.attached.in_page(page)?;
             let r = &self.store.tables[child];
             if r.level + 1 != c.key.level || r.gfn != c.gfn || r.parent == EntryIx::NONE {
                 return None;
@@ -116,10 +115,9 @@ impl Engine {
         let target = found.map(|f| f.table);
         let whose = c.at.vm_known.then_some(c.at.vm);
         let hit: Vec<EntryIx> = self
-            .live
-            .get(&c.key)
-            .into_iter()
-            .flatten()
+            .attached
+            .at(&c.key)
+            .iter()
             .copied()
             .filter(|t| Some(*t) != target && whose.is_none_or(|v| v == self.store.tables[*t].vm))
             .filter(|t| self.fit(*t, c.idx, c.old, c.key.level) >= Fit::Volatile)
@@ -132,7 +130,7 @@ impl Engine {
 
     /// Entries that map the same page as the old value of a change, but with other permissions: they may have changed without an event.
     pub(crate) fn doubt_volatile(&mut self, c: &Change) {
-        let tables = self.live.get(&c.key).into_iter().flatten().copied();
+        let tables = self.attached.at(&c.key).iter().copied();
         let hit: Vec<EntryIx> = tables
             .filter(|t| self.fit(*t, c.idx, c.old, c.key.level) == Fit::Volatile)
             .filter_map(|t| self.store.slot(t, c.idx))
@@ -157,12 +155,9 @@ impl Engine {
     /// A host page is one table at a time: whichever table the cut of its link was attributed to, this one ends.
     pub(crate) fn end_cut_page(&mut self, c: &Change) {
         let Some(page) = self.cut_page(c) else { return };
-        let Some(&t) = self.by_page.get(&page) else {
+        let Some(t) = self.attached.in_page(page) else {
             // The event of the link itself may come only now, from another CPU.
-            if self.cuts.len() >= 64 {
-                self.cuts.remove(0);
-            }
-            self.cuts.push((page, self.threads[c.at.th].tid, c.at.ts));
+            self.unexplained.cut_first(page, self.threads[c.at.th].tid, c.at.ts);
             self.end_unseen(c, page);
             return;
         };
@@ -182,7 +177,7 @@ impl Engine {
         let key = Self::child_key(c);
         // Where the link itself showed which table it was, that one is being torn down already.
         let begun = |t: &TableIx| self.key_is(*t, key) && self.store.tables[*t].dead_ev == NONE;
-        if self.dying.get(&page).is_some_and(begun) {
+        if self.attached.dying_in(page).is_some_and(|t| begun(&t)) {
             return;
         }
         // Or its entries came first.
@@ -190,14 +185,13 @@ impl Engine {
         let nameless = |t: &&TableIx| self.key_is(**t, key) && self.store.tables[**t].page == 0;
         if let Some(t) = tearing.iter().find(nameless).copied() {
             self.store.tables[t].page = page;
-            self.dying.insert(page, t);
+            self.attached.dies_in(t, page);
             return;
         }
         let nameless: Vec<TableIx> = self
-            .live
-            .get(&key)
-            .into_iter()
-            .flatten()
+            .attached
+            .at(&key)
+            .iter()
             .copied()
             .filter(|t| {
                 let r = &self.store.tables[*t];
@@ -215,7 +209,7 @@ impl Engine {
         };
         let r = &mut self.store.tables[t];
         (r.page, r.lossy) = (page, true);
-        self.by_page.insert(page, t);
+        self.attached.lies_in(t, page);
         self.detach_tree(t, ev, ts);
         self.threads[th].tearing.push(t);
     }
@@ -225,7 +219,7 @@ impl Engine {
         let mut stack = vec![table];
         while let Some(t) = stack.pop() {
             let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
-            stack.extend(entries.iter().filter_map(|e| self.child_of.get(e).copied()));
+            stack.extend(entries.iter().filter_map(|e| self.attached.below(*e)));
             for e in entries {
                 self.make_stale(e, ev, Reason::Incomplete);
             }
@@ -236,7 +230,7 @@ impl Engine {
     pub(crate) fn cut_before(&self, c: &Change) -> bool {
         let page = self.pfn_bits(c.new);
         let t = &self.threads[c.at.th];
-        self.cuts.iter().any(|(p, tid, ts)| *p == page && *tid != t.tid && *ts >= t.prev_ts)
+        self.unexplained.was_cut_first(page, t.tid, t.prev_ts)
     }
 
     /// All roots of a VM become obsolete: no table of before is a valid root's any more. When that happens once more, the roots of the
@@ -245,13 +239,8 @@ impl Engine {
         if !self.careful_at(at) {
             return;
         }
-        let of_vm: Vec<TableIx> = self
-            .live
-            .values()
-            .flatten()
-            .copied()
-            .filter(|t| !at.vm_known || self.store.tables[*t].vm == at.vm)
-            .collect();
+        let of_vm: Vec<TableIx> =
+            self.attached.all().filter(|t| !at.vm_known || self.store.tables[*t].vm == at.vm).collect();
         let before = if at.vm_known { self.vms.all_obsolete_again(at.vm, at.ev) } else { None };
         // Of those that were known the last time, what faults were seen to work on since is the valid root's, of a place known before.
         let of_before = |t: &TableIx| {
@@ -265,7 +254,7 @@ impl Engine {
         if before.is_none() {
             return;
         }
-        self.gaps = Gaps::default();
+        self.unexplained.forget_gaps();
         for t in gone {
             self.drop_table(t, at);
         }
@@ -274,9 +263,7 @@ impl Engine {
     /// A table is gone, though no event said when.
     fn drop_table(&mut self, t: TableIx, at: At) {
         let parent = self.store.tables[t].parent;
-        if parent != EntryIx::NONE && self.child_of.get(&parent) == Some(&t) {
-            self.child_of.remove(&parent);
-        }
+        self.attached.unlink_from(parent, t);
         self.detach_tree(t, at.ev, at.ts);
         self.store.free_table(t, at.ev, at.ts);
     }

@@ -147,7 +147,7 @@ impl Engine {
         // VMs whose entry holds the old value. Host frames are one VM's only as far as nothing shares them: the zero page, merged pages and
         // files are everybody's.
         let mut holder = None;
-        for &t in self.live.get(&q.c.key).into_iter().flatten().rev() {
+        for &t in self.attached.at(&q.c.key).iter().rev() {
             if !self.may_be(q, t) {
                 continue;
             }
@@ -206,11 +206,11 @@ impl Engine {
         if q.installs && thread.root == r.root {
             score += SAME_ROOT;
         }
-        let obsolete = self.obsolete.contains(&r.root);
+        let obsolete = self.attached.is_obsolete(r.root);
         if q.installs && obsolete {
             score += OBSOLETE;
         }
-        if !q.installs && !self.obsolete.is_empty() {
+        if !q.installs && self.attached.any_obsolete() {
             // Whoever made the roots obsolete zaps those and no other; write-protection and splits leave them alone, aging and the
             // mmu_notifier do not.
             let zap = !l.is_shadow_present(new);
@@ -232,7 +232,7 @@ impl Engine {
         if race.best.is_some_and(|b| b.2 >= Fit::Volatile && !left()) {
             return;
         }
-        for &t in self.recent.iter().rev() {
+        for t in self.attached.lately() {
             let r = &self.store.tables[t];
             if r.detach_ts < thread.prev_ts {
                 break;
@@ -332,10 +332,9 @@ impl Engine {
     fn doubt_other_vms(&mut self, c: &Change, table: TableIx) {
         let vm = self.store.tables[table].vm;
         let hit: Vec<EntryIx> = self
-            .live
-            .get(&c.key)
-            .into_iter()
-            .flatten()
+            .attached
+            .at(&c.key)
+            .iter()
             .copied()
             .filter(|t| self.store.tables[*t].vm != vm)
             .filter(|t| self.fit(*t, c.idx, c.old, c.key.level) == Fit::Exact)

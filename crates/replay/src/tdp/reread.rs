@@ -31,7 +31,7 @@ impl Engine {
             return true;
         }
         let page = s.sptep & !0xfff;
-        let t = self.by_page.get(&page).copied().filter(|t| {
+        let t = self.attached.in_page(page).filter(|t| {
             let r = &self.store.tables[*t];
             !r.silent && self.vms.is_tdp(r.vm) && self.key_is(*t, key_of(r.as_id, level, gfn))
         });
@@ -93,9 +93,8 @@ impl Engine {
             return;
         }
         let other = self
-            .by_page
-            .get(&page)
-            .copied()
+            .attached
+            .in_page(page)
             .filter(|x| *x != t && self.key_is(*x, key) && !self.store.tables[*x].silent);
         if r.page == 0 && (other.is_none() || r.lossy) {
             if let Some(other) = other {
@@ -105,7 +104,7 @@ impl Engine {
             self.retire_page(page, at.ev, at.ts);
             if self.store.tables[t].attached() {
                 self.store.tables[t].page = page;
-                self.by_page.insert(page, t);
+                self.attached.lies_in(t, page);
                 self.locate_install(at, i, s);
             }
             return;
@@ -113,7 +112,7 @@ impl Engine {
         // It went somewhere else than we thought.
         let recent = || {
             let page_is = |x: &TableIx| self.store.tables[*x].page == page && self.key_is(*x, key);
-            self.recent.iter().rev().copied().find(page_is)
+            self.attached.lately().find(page_is)
         };
         if let Some(other) = if careful { other } else { other.or_else(recent) } {
             self.move_install(at, i, other, s, careful);
@@ -125,7 +124,7 @@ impl Engine {
             let new = self.make_table(at.vm, key, None, EntryIx::NONE, at);
             let r = &mut self.store.tables[new];
             (r.page, r.lossy, r.root) = (page, true, root);
-            self.by_page.insert(page, new);
+            self.attached.lies_in(new, page);
             self.move_install(at, i, new, s, careful);
         } else {
             let values = (Some(r.page), Some(page));
@@ -137,7 +136,7 @@ impl Engine {
     /// the loss. Or a shadow page beside the tree, a nested guest's: then what it holds may change without an event.
     fn set_in_unknown_page(&mut self, at: At, s: &SetSpte, idx: u16) -> bool {
         let page = s.sptep & !0xfff;
-        let taken = self.by_page.get(&page).is_some_and(|t| self.store.tables[*t].silent);
+        let taken = self.attached.in_page(page).is_some_and(|t| self.store.tables[t].silent);
         if taken
             || idx != index_of(s.level, s.gfn)
             || at.nobodys()
@@ -151,7 +150,7 @@ impl Engine {
         let t = self.make_table(at.vm, key_of(0, s.level, s.gfn), None, EntryIx::NONE, at);
         let r = &mut self.store.tables[t];
         (r.page, r.lossy) = (page, true);
-        self.by_page.insert(page, t);
+        self.attached.lies_in(t, page);
         let entry = self.store.slot_mut(t, idx);
         let shade = self.shade(s.spte, s.level);
         self.store.push(entry, at.ev, Some(s.spte), shade, Certainty::Stale, Reason::Incomplete);
@@ -165,11 +164,9 @@ impl Engine {
 
     /// Kept apart from gaps: a later event that starts from the value seen explains it, and then nothing is wrong.
     fn leave_reread(&mut self, r: Reread) {
-        if self.rereads.len() >= 64 {
-            let old = self.rereads.remove(0);
-            self.report_reread(&old);
+        if let Some(oldest) = self.unexplained.leave_reread(r) {
+            self.report_reread(&oldest);
         }
-        self.rereads.push(r);
     }
 
     /// An install was attributed to the wrong table: undo it there, do it here.
@@ -190,7 +187,7 @@ impl Engine {
             self.store.push(entry, at.ev, Some(i.spte), shade, certainty, reason);
             self.seen_alive(other);
         } else {
-            self.late.insert(entry);
+            self.unexplained.filled_late(entry);
         }
     }
 
@@ -244,7 +241,7 @@ impl Engine {
         }
         let prev = self.threads[th].prev_ts;
         let tid = self.threads[th].tid;
-        if let Some(g) = self.gaps.find(gfn, |g| {
+        if let Some(g) = self.unexplained.gaps.find(gfn, |g| {
             g.entry == entry
                 && g.tid != tid
                 && prev <= g.ts
@@ -252,7 +249,7 @@ impl Engine {
                 && self.same(g.to, fixed, level)
         }) {
             // The fault came first, another CPU's change was traced first.
-            self.gaps.remove(g);
+            self.unexplained.gaps.remove(g);
             self.evidence(EvidenceKind::Reordered, at, Some(entry), key, gfn, (Some(old), Some(fixed)));
             return true;
         }
@@ -315,7 +312,7 @@ impl Engine {
         }
         let key = key_of(0, level, gfn);
         let of_vm = |t: &TableIx| self.store.tables[*t].vm == vm;
-        let mut here = self.live.get(&key).into_iter().flatten().copied().filter(of_vm);
+        let mut here = self.attached.at(&key).iter().copied().filter(of_vm);
         let table = match (here.next(), here.next()) {
             (None, _) => self.make_table(vm, key, None, EntryIx::NONE, at),
             (Some(t), None) if self.fit(t, idx, f.old, level) == Fit::Unknown => t,
@@ -350,7 +347,7 @@ impl Engine {
         let mut hit = Vec::new();
         for level in 1..=3u8 {
             for as_id in 0..=self.store.top_as_id.min(1) {
-                let tables = self.live.get(&key_of(as_id, level, gfn)).into_iter().flatten();
+                let tables = self.attached.at(&key_of(as_id, level, gfn)).iter();
                 let entries = tables.filter_map(|t| self.store.slot(*t, index_of(level, gfn)));
                 hit.extend(entries.filter(|e| {
                     *e != entry && self.store.now(*e).is_some_and(|(v, _)| self.same(v, f.old, level))
@@ -387,7 +384,7 @@ impl Engine {
             }
             for as_id in 0..=self.store.top_as_id.min(1) {
                 let key = key_of(as_id, level, gfn);
-                let Some(c) = self.live.get(&key) else { continue };
+                let c = self.attached.at(&key);
                 for &t in c {
                     let r = &self.store.tables[t];
                     if !r.direct || r.silent || at.vm_known && r.vm != at.vm {
@@ -429,7 +426,7 @@ impl Engine {
                     if r.alive && score > 0 {
                         score += 40;
                     }
-                    let valid = !self.obsolete.contains(&r.root);
+                    let valid = !self.attached.is_obsolete(r.root);
                     if !valid {
                         score -= 6;
                     }

@@ -13,7 +13,7 @@ impl Engine {
         for level in key.level + 1..=5 {
             let k = key_of(key.as_id, level, key.gfn);
             let idx = index_of(level, key.gfn);
-            let Some(c) = self.live.get(&k) else { continue };
+            let c = self.attached.at(&k);
             let mut any = false;
             for &t in c {
                 let r = &self.store.tables[t];
@@ -46,15 +46,13 @@ impl Engine {
     }
 
     fn child_known(&self, table: TableIx, idx: u16) -> bool {
-        self.store.slot(table, idx).is_some_and(|e| self.child_of.contains_key(&e))
+        self.store.slot(table, idx).is_some_and(|e| self.attached.below(e).is_some())
     }
 
     pub(super) fn root_above(&self, vm: u16, key: Key) -> TableIx {
         for level in key.level + 1..=5 {
             let k = key_of(key.as_id, level, key.gfn);
-            if let Some(t) =
-                self.live.get(&k).and_then(|c| c.iter().rev().find(|t| self.store.tables[**t].vm == vm))
-            {
+            if let Some(t) = self.attached.at(&k).iter().rev().find(|t| self.store.tables[**t].vm == vm) {
                 return self.store.tables[*t].root;
             }
         }
@@ -82,10 +80,10 @@ impl Engine {
         t.born = np.is_some() || parent != EntryIx::NONE;
         t.mirror = np.is_some_and(|n| n.mirror);
         t.empty = self.layout.zapped;
-        t.again = !self.places.insert((vm, key));
         let id = self.store.add_table(t);
-        self.store.tables[id].root = id;
-        self.live.entry(key).or_default().push(id);
+        let again = self.attached.attach(id, vm, key);
+        let r = &mut self.store.tables[id];
+        (r.root, r.again) = (id, again);
         id
     }
 }

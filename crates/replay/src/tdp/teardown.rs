@@ -23,11 +23,10 @@ impl Engine {
         if old_state == SpteState::Table && level > 1 {
             // Depth first: the child's entries come next.
             let page = self.pfn_bits(old);
-            let known = self.store.slot(table, idx).and_then(|e| self.child_of.remove(&e));
-            let by_page = self.by_page.get(&page).copied().filter(|t| self.key_is(*t, Self::child_key(c)));
+            let known = self.store.slot(table, idx).and_then(|e| self.attached.unlink(e));
+            let by_page = self.attached.in_page(page).filter(|t| self.key_is(*t, Self::child_key(c)));
             let known = if careful { by_page.or(known) } else { known };
-            let child = known
-                .or_else(|| self.recent.iter().rev().copied().find(|c| self.store.tables[*c].page == page));
+            let child = known.or_else(|| self.attached.lately().find(|c| self.store.tables[*c].page == page));
             if let Some(c) = child {
                 self.detach_tree(c, ev, ts);
                 // Unless they came before (7.2 and later).
@@ -52,7 +51,7 @@ impl Engine {
                 let entry = self.store.slot_mut(table, idx);
                 if found.fit == Fit::No && !self.store.tables[table].lossy {
                     let from = self.store.now(entry).map_or(l.zapped, |b| b.0);
-                    if !self.late.remove(&entry) {
+                    if !self.unexplained.take_filled_late(entry) {
                         self.leave_gap(c, entry, from);
                     }
                 }
@@ -70,7 +69,7 @@ impl Engine {
         } else {
             // Another thread filled an entry just before the table was unlinked, and its event comes now.
             let entry = self.store.slot_mut(table, idx);
-            self.late.insert(entry);
+            self.unexplained.filled_late(entry);
             self.note(EvidenceKind::Reordered, c, None, (Some(old), Some(new)));
             if l.state(new, level) == SpteState::Table && level > 1 {
                 let child_key = Self::child_key(c);
@@ -78,7 +77,7 @@ impl Engine {
                 self.retire_page(page, ev, ts);
                 let child = self.make_table(vm, child_key, None, entry, c.at);
                 self.store.tables[child].page = page;
-                self.child_of.insert(entry, child);
+                self.attached.link(entry, child);
                 self.detach_tree(child, ev, ts);
                 self.threads[th].went_through(child);
             }
@@ -103,24 +102,11 @@ impl Engine {
                 continue;
             }
             let (key, page, level) = (Key { as_id: r.as_id, level: r.level, gfn: r.gfn }, r.page, r.level);
-            if let Some(c) = self.live.get_mut(&key) {
-                c.retain(|x| *x != t);
-                if c.is_empty() {
-                    self.live.remove(&key);
-                }
-            }
-            if self.by_page.get(&page) == Some(&t) {
-                self.by_page.remove(&page);
-                self.dying.insert(page, t);
-            }
             if level > 1 {
-                stack.extend(self.store.table_entries(t).filter_map(|e| self.child_of.get(&e).copied()));
+                stack.extend(self.store.table_entries(t).filter_map(|e| self.attached.below(e)));
             }
             self.store.detach(t, ev, ts);
-            if self.recent.len() >= 256 {
-                self.recent.drain(..128);
-            }
-            self.recent.push(t);
+            self.attached.detach(t, key, page);
         }
     }
 
@@ -161,7 +147,7 @@ impl Engine {
         let thread = &self.threads[th];
         let mut rivals = false;
         // Below what it is tearing down already, else a table still linked.
-        let below = self.recent.iter().rev().copied().find(|t| {
+        let below = self.attached.lately().find(|t| {
             is(self, *t) && self.store.tables[*t].dead_ev == NONE && {
                 let p = self.store.tables[*t].parent;
                 p != EntryIx::NONE && thread.tearing.contains(&self.store.place(p).table)
@@ -169,17 +155,18 @@ impl Engine {
         });
         // Another CPU found the entry empty and traced that first: the table was taken for unlinked then.
         let raced = || {
-            self.recent.iter().rev().copied().find(|t| {
+            self.attached.lately().find(|t| {
                 let r = &self.store.tables[*t];
-                is(self, *t) && r.parent != EntryIx::NONE && self.gaps.iter().any(|g| g.entry == r.parent)
+                is(self, *t)
+                    && r.parent != EntryIx::NONE
+                    && self.unexplained.gaps.iter().any(|g| g.entry == r.parent)
             })
         };
         let table = below.or_else(raced).or_else(|| {
             let smm = page.role.smm;
             let mut c: Vec<TableIx> = (0..=1u8)
                 .filter(|as_id| smm.is_none_or(|s| s == (*as_id == 1)))
-                .filter_map(|as_id| self.live.get(&Key { as_id, level, gfn }))
-                .flatten()
+                .flat_map(|as_id| self.attached.at(&Key { as_id, level, gfn }))
                 .copied()
                 .filter(|t| {
                     let r = &self.store.tables[*t];
@@ -189,7 +176,7 @@ impl Engine {
                 })
                 .collect();
             let zapping = thread.zapping;
-            let other = |t: &TableIx| self.obsolete.contains(&self.store.tables[*t].root) != zapping;
+            let other = |t: &TableIx| self.attached.is_obsolete(self.store.tables[*t].root) != zapping;
             c.sort_by_key(other);
             let space = |t: &TableIx| (self.store.tables[*t].vm, self.store.tables[*t].as_id);
             // Its entries will show of which VM and address space it is.
@@ -224,12 +211,12 @@ impl Engine {
         }
         let vm = self.threads[th].vm;
         let zapping = self.threads[th].zapping;
-        let found = self.live.get(&c.key).into_iter().flatten().copied().filter(|t| {
+        let found = self.attached.at(&c.key).iter().copied().filter(|t| {
             let r = &self.store.tables[*t];
             vm.is_none_or(|v| v == r.vm) && r.parent != EntryIx::NONE
         });
         let rank = |t: &TableIx| {
-            let other = self.obsolete.contains(&self.store.tables[*t].root) != zapping;
+            let other = self.attached.is_obsolete(self.store.tables[*t].root) != zapping;
             (!other, self.fit(*t, c.idx, c.old, level))
         };
         let found: Vec<TableIx> = found.collect();
@@ -248,16 +235,14 @@ impl Engine {
     /// A host page holds a new table: whatever table it was before is gone.
     pub(crate) fn retire_page(&mut self, page: u64, ev: u32, ts: u64) {
         if page != 0
-            && let Some(t) = self.by_page.get(&page).copied()
+            && let Some(t) = self.attached.in_page(page)
         {
             if self.store.tables[t].silent {
                 self.drop_silent(t, ev, ts);
                 return;
             }
             let parent = self.store.tables[t].parent;
-            if parent != EntryIx::NONE && self.child_of.get(&parent) == Some(&t) {
-                self.child_of.remove(&parent);
-            }
+            self.attached.unlink_from(parent, t);
             self.detach_tree(t, ev, ts);
             self.store.free_table(t, ev, ts);
         }
@@ -265,21 +250,24 @@ impl Engine {
 
     /// A page is a new table's: what was torn down in it, by a thread that has made no event since, is gone.
     pub(super) fn free_page(&mut self, page: u64, ev: u32, ts: u64) {
-        if let Some(t) = self.dying.remove(&page).filter(|t| self.store.tables[*t].dead_ev == NONE) {
+        if let Some(t) = self.attached.reuse(page).filter(|t| self.store.tables[*t].dead_ev == NONE) {
             self.store.free_table(t, ev, ts);
         }
     }
 
     /// A root that is obsolete and empty is freed without an event.
     pub(super) fn check_obsolete_root(&mut self, table: TableIx, ev: u32, ts: u64) {
-        if self.obsolete.is_empty() || !self.obsolete.contains(&table) || self.store.tables[table].lossy {
+        if !self.attached.any_obsolete()
+            || !self.attached.is_obsolete(table)
+            || self.store.tables[table].lossy
+        {
             return;
         }
         let busy = self.store.table_entries(table).any(|e| {
             self.store.now(e).is_some_and(|(_, m)| !matches!(m.shade, Shade::Nonpresent | Shade::Removed))
         });
         if !busy {
-            self.obsolete.remove(&table);
+            self.attached.obsolete_ended(table);
             self.detach_tree(table, ev, ts);
             self.store.free_table(table, ev, ts);
         }

@@ -39,12 +39,12 @@ impl Timeline {
 
     /// First and last event time.
     pub fn range(&self) -> (u64, u64) {
-        (self.engine.first_ts.unwrap_or(0), self.engine.last_ts)
+        (self.engine.clock.first().unwrap_or(0), self.engine.clock.last())
     }
 
     /// Number of events replayed, with notes of losses, damage and tasks.
     pub fn events(&self) -> usize {
-        self.engine.next_ev as usize
+        self.engine.clock.events() as usize
     }
 
     /// Time of an event.
@@ -96,7 +96,7 @@ impl Timeline {
 
     /// Where events were lost.
     pub fn lost(&self) -> &[LostSpan] {
-        &self.engine.lost
+        self.engine.noted.lost()
     }
 
     /// Entries per shade and level at a moment, of all VMs.
