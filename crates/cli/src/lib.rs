@@ -23,7 +23,8 @@ pub(crate) enum Outcome {
     No,
 }
 
-fn main() -> ExitCode {
+/// Runs the command that the arguments of this process name, and returns its exit status.
+pub fn main() -> ExitCode {
     clap_complete::CompleteEnv::with_factory(args::command).complete();
     let cli = args::read(std::env::args_os().collect());
     match cmd::run(cli.command) {

@@ -3,6 +3,7 @@
 //! It builds quickly because of mmuscope it depends on the table of needs alone (`crates/needs`): it runs the programs it needs.
 
 mod bench;
+mod doc;
 mod run;
 mod samples;
 mod screenshot;
@@ -36,6 +37,9 @@ usage: cargo xtask <COMMAND>
 ";
 
 fn main() -> ExitCode {
+    if let Some(status) = doc::stand_in() {
+        return status;
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
