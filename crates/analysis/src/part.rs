@@ -124,7 +124,8 @@ mod tests {
     use mmuscope_replay::{ReplayOptions, replay};
     use mmuscope_testing::fixture;
 
-    const PART: Part = Part { from: Some(2_000_000), to: Some(3_500_000), vm: Some(1), gfns: Some((0x10, 0x20)) };
+    const PART: Part =
+        Part { from: Some(2_000_000), to: Some(3_500_000), vm: Some(1), gfns: Some((0x10, 0x20)) };
 
     #[test]
     fn words_and_options_are_those_of_the_commands() {
@@ -162,7 +163,8 @@ mod tests {
         let vm = |n| Part { vm: Some(n), ..Part::default() };
         assert_eq!([shows(vm(0)), shows(vm(1))], [true, false]);
         // Between two of its faults is none of them.
-        let between = Part { from: Some(f.first + 1_000_000), to: Some(f.first + 2_000_000), ..Part::default() };
+        let between =
+            Part { from: Some(f.first + 1_000_000), to: Some(f.first + 2_000_000), ..Part::default() };
         let around = Part { to: Some(f.first + 10_000_000), ..between };
         assert_eq!([shows(between), shows(around)], [false, true]);
         assert!(!shows(Part { from: Some(f.last + 1), ..Part::default() }));

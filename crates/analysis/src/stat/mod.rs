@@ -9,10 +9,10 @@ mod vcpus;
 
 pub use table::{STAT, push};
 
-use crate::findings::faults_are_timed;
-use crate::latency::Latency;
 use crate::between::{By, Who};
+use crate::findings::faults_are_timed;
 use crate::findings::{CauseKind, Survey, causes_of};
+use crate::latency::Latency;
 use crate::part::Part;
 use crate::places::usually_in;
 use mmuscope_replay::{Attribution, Coverage, Fault, MmioAccesses, MmuKind, Timeline, VmId, Zap, ZapCause};
@@ -411,7 +411,8 @@ fn count_zaps(seen: &Seen<'_>, sums: &mut Sums) {
 /// What zaps were for, by what the thread that zapped was doing; zaps that are only implied say nothing of who did it.
 fn count_reasons(seen: &Seen<'_>, survey: &Survey, sums: &mut Sums) {
     // That a huge page went is what such a zap did; what it was for, another cause says.
-    let agents = survey.causes.iter().filter(|c| !matches!(c.kind(), CauseKind::HugeLost | CauseKind::HugeWon));
+    let agents =
+        survey.causes.iter().filter(|c| !matches!(c.kind(), CauseKind::HugeLost | CauseKind::HugeWon));
     let who = Who::new(agents, seen.faults.iter().copied());
     let won = Who::new(survey.causes.iter().filter(|c| c.kind() == CauseKind::HugeWon), []);
     for (z, vm) in zaps(seen) {
@@ -500,7 +501,8 @@ fn missing(seen: &Seen<'_>) -> Vec<String> {
     if seen.q.gfns.is_some() {
         out.push("exits, returns to the VMM and the time of the vCPUs are of no guest frame: they are not counted where frames are asked for".into());
     }
-    let of_frames = |event: &&str| seen.q.gfns.is_none() || !["kvm_exit", "kvm_userspace_exit"].contains(event);
+    let of_frames =
+        |event: &&str| seen.q.gfns.is_none() || !["kvm_exit", "kvm_userspace_exit"].contains(event);
     for (event, without) in EVENTS.into_iter().filter(|(event, _)| of_frames(event)) {
         let some = seen.timeline.has_events(event);
         match seen.timeline.coverage(event) {
