@@ -346,18 +346,21 @@ fn both_present(a: &Piece, b: &Piece) -> Option<ChangeKind> {
 }
 
 /// The causes and faults of each thread, in the order of their events.
-struct Who<'a> {
+pub(crate) struct Who<'a> {
     causes: HashMap<u32, Vec<&'a Cause>>,
     faults: HashMap<u32, Vec<Fault>>,
 }
 
 impl<'a> Who<'a> {
-    fn new(timeline: &Timeline, causes: &'a [Cause], moments: &Moments) -> Self {
+    pub(crate) fn new(
+        causes: impl IntoIterator<Item = &'a Cause>,
+        faults: impl IntoIterator<Item = Fault>,
+    ) -> Self {
         let mut who = Self { causes: HashMap::default(), faults: HashMap::default() };
         for c in causes {
             who.causes.entry(c.tid).or_default().push(c);
         }
-        for f in timeline.faults().filter(|f| f.vm == moments.vm && f.ts <= moments.to) {
+        for f in faults {
             who.faults.entry(f.tid).or_default().push(f);
         }
         who.causes.values_mut().for_each(|v| v.sort_by_key(|c| c.event));
@@ -365,7 +368,8 @@ impl<'a> Who<'a> {
         who
     }
 
-    fn of(&self, trace: &Trace, event: Option<EventIx>) -> By {
+    /// What an event was part of.
+    pub(crate) fn of(&self, trace: &Trace, event: Option<EventIx>) -> By {
         let Some(event) = event else { return By::NotTraced };
         let Some(tid) = trace.events.get(event as usize).tid else { return By::Event };
         let cause = self.causes.get(&tid).and_then(|all| {
@@ -388,7 +392,7 @@ pub fn between(trace: &Trace, timeline: &Timeline, causes: &[Cause], moments: &M
     let Moments { vm, as_id, from, to } = *moments;
     let (earlier, later) = (pieces(timeline, vm, as_id, from), pieces(timeline, vm, as_id, to));
     let unseen = timeline.unseen(vm) == Shade::Nonpresent;
-    let who = Who::new(timeline, causes, moments);
+    let who = Who::new(causes, timeline.faults().filter(|f| f.vm == vm && f.ts <= to));
     let mut edges: Vec<u64> = earlier.iter().chain(&later).flat_map(|p| [p.start, p.end]).collect();
     edges.sort_unstable();
     edges.dedup();

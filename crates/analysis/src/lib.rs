@@ -14,6 +14,7 @@ pub mod filter;
 pub mod findings;
 pub mod hot;
 pub mod latency;
+pub mod part;
 pub mod pasted;
 pub mod places;
 pub mod slots;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use mmuscope_replay::{MemSlot, SlotAt, Timeline, VmId};
 
+use crate::part::Part;
 use crate::places::usually_in;
 
 /// The frames of one MiB.
@@ -95,11 +96,16 @@ pub struct Outside {
 
 /// Counts the faults of a VM that hit no memory slot; `None` where nothing is known of its slots.
 pub fn outside(timeline: &Timeline, vm: VmId) -> Option<Outside> {
+    outside_within(timeline, vm, &Part::default())
+}
+
+/// [`outside`] of a part of a trace.
+pub fn outside_within(timeline: &Timeline, vm: VmId, part: &Part) -> Option<Outside> {
     if timeline.slots().iter().all(|s| s.vm != vm) {
         return None;
     }
     let (mut out, mut frames) = (Outside::default(), BTreeMap::new());
-    for f in timeline.faults().filter(|f| f.vm == vm) {
+    for f in timeline.faults().filter(|f| f.vm == vm && part.fault(f)) {
         let Some(gfn) = f.gfn else { continue };
         match timeline.slot_at(vm, f.as_id, gfn, f.ts) {
             SlotAt::In(_) => out.known += 1,

@@ -4,17 +4,21 @@
 //! [`render_html`], [`render_markdown`] and [`render_json`] write it down. Numbers stay numbers in the data and become text only there.
 //! The HTML never needs a network, a script or a font, and a text of a trace is never written unescaped.
 
+mod answers;
 mod collect;
+mod counted;
 pub mod diff;
 mod frames;
 mod html;
 mod json;
 mod markdown;
 mod model;
+mod part;
 mod picture;
 mod png;
 #[cfg(test)]
 mod sample;
+mod several;
 mod slots;
 mod story;
 mod svg;
@@ -31,6 +35,24 @@ use mmuscope_analysis::visual::Visual;
 /// The report as one HTML file.
 pub fn render_html(report: &Report) -> String {
     words::visible(&html::page(report, Visual::builtin()))
+}
+
+/// The reports of several traces as one HTML file.
+pub fn render_html_of(reports: &mut [Report]) -> String {
+    words::visible(&html::several(reports, Visual::builtin()))
+}
+
+/// The reports of several traces as one Markdown document.
+pub fn render_markdown_of(reports: &[Report]) -> String {
+    words::visible(&markdown::several(reports))
+}
+
+/// The reports of several traces as JSON: an array under `traces`, each as [`render_json`] writes it.
+pub fn render_json_of(reports: &[Report]) -> Result<String, serde_json::Error> {
+    let mut out =
+        serde_json::to_string_pretty(&several::Several { schema: several::SCHEMA, traces: reports })?;
+    out.push('\n');
+    Ok(out)
 }
 
 /// The report as Markdown, without pictures.

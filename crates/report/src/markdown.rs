@@ -149,7 +149,7 @@ pub(crate) fn document(r: &Report) -> String {
                     words::count(p.zaps),
                     words::count(p.write_protected),
                     words::count(p.made_writable),
-                    words::bytes(p.present_bytes),
+                    p.present_bytes.map_or_else(|| "–".to_owned(), words::bytes),
                 ]);
             }
             t.rest(phases.len(), ROWS * 4);
@@ -165,11 +165,7 @@ pub(crate) fn document(r: &Report) -> String {
         out.push_str("\n## Events\n");
         let mut t = Table::new(&["event", ">count", ">share"]);
         for e in r.events.iter().take(ROWS * 2) {
-            t.row(&[
-                hostile(&e.event, 80),
-                words::count(e.count),
-                words::percent(e.count, r.recording.events),
-            ]);
+            t.row(&[hostile(&e.event, 80), words::count(e.count), words::percent(e.count, r.event_count())]);
         }
         t.rest(r.events.len(), ROWS * 2);
         out.push_str(&t.out);
@@ -182,6 +178,24 @@ pub(crate) fn document(r: &Report) -> String {
     out
 }
 
+/// Writes one document of several reports, each behind its name, after a table that puts them side by side.
+pub(crate) fn several(reports: &[Report]) -> String {
+    let names: Vec<String> = crate::several::names(reports).iter().map(|n| escape(n)).collect();
+    let mut out = format!("# {}\n", words::counted(reports.len() as u64, "trace", "traces"));
+    let head: Vec<String> =
+        std::iter::once(String::new()).chain(names.iter().map(|n| format!(">{n}"))).collect();
+    let mut t = Table::new(&head.iter().map(String::as_str).collect::<Vec<_>>());
+    for (name, values) in crate::several::rows(reports) {
+        let cells = values.iter().map(|v| escape(v));
+        t.row(&std::iter::once(name.to_owned()).chain(cells).collect::<Vec<_>>());
+    }
+    out.push_str(&t.out);
+    for (r, name) in reports.iter().zip(&names) {
+        let _ = write!(out, "\n---\n\n{}", document(r).replacen("# ", &format!("# {name}: "), 1));
+    }
+    out
+}
+
 fn machine(out: &mut String, vm: &VmReport, several: bool) {
     let suffix = if several { format!(": {}", hostile(&vm.label(true), 60)) } else { String::new() };
     for s in &vm.spaces {
@@ -189,6 +203,12 @@ fn machine(out: &mut String, vm: &VmReport, several: bool) {
     }
     if vm.faults.total > 0 {
         faults(out, vm, &suffix);
+    }
+    for (title, head, rows) in crate::counted::markdown(&vm.counted) {
+        let _ = writeln!(out, "\n## {title}{suffix}");
+        let mut t = Table::new(&head.iter().map(String::as_str).collect::<Vec<_>>());
+        rows.iter().for_each(|r| t.row(r));
+        out.push_str(&t.out);
     }
     for (title, what, pages) in [
         ("Pages with the most faults", "faults", &vm.top_faults),

@@ -11,7 +11,9 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{json, words};
 
+pub use crate::counted::{CountReport, CountedReport};
 pub use crate::frames::FrameRange;
+pub use crate::part::PartReport;
 pub use crate::picture::{MapPicture, MapSegment};
 pub use crate::slots::{OutsideReport, SlotReport};
 
@@ -27,6 +29,11 @@ pub struct Report {
     pub generator: String,
     /// Title of the page, one line.
     pub title: String,
+    /// The part of the trace that the report keeps to; `null` where it is all of it.
+    pub part: Option<PartReport>,
+    /// Comes before every id of an element, so that several reports can stand on one page.
+    #[serde(skip)]
+    pub anchor: String,
     /// What happened in a few sentences, one string per paragraph.
     pub story: Vec<String>,
     /// Findings, the most severe first, and of equal severity those that cost most.
@@ -75,31 +82,6 @@ pub struct UnrecordedReport {
     pub coverage: &'static str,
     /// What is not known without this event, as a clause.
     pub without: &'static str,
-}
-
-impl Report {
-    /// Phases in lists: one for each VM whose process marked some, and one for those that other processes marked. Each list comes with its
-    /// heading, which is empty where there is only one VM.
-    pub fn phase_lists(&self) -> Vec<(String, Vec<&PhaseReport>)> {
-        let mut lists: Vec<(Option<u16>, Vec<&PhaseReport>)> = Vec::new();
-        for p in &self.phases {
-            // With one VM all phases are in one list.
-            let of = p.vm.filter(|_| self.vms.len() > 1);
-            match lists.iter_mut().find(|l| l.0 == of) {
-                Some(l) => l.1.push(p),
-                None => lists.push((of, vec![p])),
-            }
-        }
-        lists.sort_by_key(|l| (l.0.is_none(), l.0));
-        let name = |of: Option<u16>| match of {
-            _ if self.vms.len() < 2 => String::new(),
-            Some(n) => {
-                self.vms.iter().find(|v| v.vm == n).map_or_else(|| format!("VM {n}"), |v| v.label(true))
-            }
-            None => "marked by no VM's process".to_owned(),
-        };
-        lists.into_iter().map(|(of, l)| (name(of), l)).collect()
-    }
 }
 
 /// The trace: files, host, clock, losses.
@@ -200,8 +182,8 @@ pub struct PhaseReport {
     pub installs: u64,
     /// Number of leaves that were zapped in the phase.
     pub zaps: u64,
-    /// Bytes of guest memory present at the end of the phase.
-    pub present_bytes: u64,
+    /// Bytes of guest memory present at the end of the phase; `null` where the report keeps to some guest frames.
+    pub present_bytes: Option<u64>,
     /// VM whose process wrote the marker, and to which all numbers here refer; `null` where another process wrote it: then they refer to all
     /// VMs.
     pub vm: Option<u16>,
@@ -284,6 +266,8 @@ pub struct VmReport {
     pub top_zaps: Vec<PageReport>,
     /// Ranges that MMIO accesses went to, the busiest first.
     pub mmio: Vec<MmioReport>,
+    /// Exits, zaps and huge pages by cause.
+    pub counted: CountedReport,
     /// Faults on frames of no memory slot; `null` where the slots are not known.
     pub outside_slots: Option<OutsideReport>,
     /// When and by whom the VM was torn down; `null` where the trace does not show that.
@@ -392,6 +376,8 @@ pub struct OverTime {
     pub peak_bytes: u64,
     /// Time at which `peak_bytes` were present.
     pub peak_at: u64,
+    /// Whether `peak_bytes` is only the most of the ends of all stretches: of a part of a trace, no more may be known.
+    pub peak_sampled: bool,
     /// Bytes of guest memory present at the end of the trace.
     pub end_bytes: u64,
     /// Those of `end_bytes` whose entries are stale: they may have changed without an event.

@@ -14,6 +14,8 @@ pub(crate) fn empty() -> Report {
         schema: SCHEMA,
         generator: "mmuscope 0.1.0".into(),
         title: "An empty trace".into(),
+        part: None,
+        anchor: String::new(),
         story: Vec::new(),
         stands_out: Vec::new(),
         recording: Recording {
@@ -105,6 +107,7 @@ fn over_time() -> OverTime {
         zaps: vec![0, 0, 250, 10, 0, 0, 0, 0, 0, 3],
         peak_bytes: 71_000_000,
         peak_at: 800_000_000,
+        peak_sampled: false,
         end_bytes: 70_795_264,
         end_stale_bytes: 4096,
     }
@@ -187,7 +190,7 @@ fn phases() -> Vec<PhaseReport> {
             faults: 940,
             installs: 800,
             zaps: 250,
-            present_bytes: 4 << 20,
+            present_bytes: Some(4 << 20),
             vm: None,
             fault_time: Some(9_400_000),
             write_protected: 12,
@@ -200,7 +203,7 @@ fn phases() -> Vec<PhaseReport> {
             faults: 1,
             installs: 1,
             zaps: 0,
-            present_bytes: 6 << 20,
+            present_bytes: Some(6 << 20),
             vm: None,
             fault_time: None,
             write_protected: 0,
@@ -213,13 +216,33 @@ fn phases() -> Vec<PhaseReport> {
             faults: 93,
             installs: 60,
             zaps: 13,
-            present_bytes: 70_795_264,
+            present_bytes: Some(70_795_264),
             vm: None,
             fault_time: Some(1_100_000),
             write_protected: 40,
             made_writable: 38,
         },
     ]
+}
+
+fn counted() -> CountedReport {
+    let row = |name: &str, count, total, bytes| CountReport {
+        name: name.into(),
+        count,
+        total,
+        p50: total,
+        p99: total,
+        max: total,
+        vmm: None,
+        bytes,
+    };
+    CountedReport {
+        time: Some(vec![row("in the guest", 20, Some(500_000_000), None)]),
+        exits: Some(vec![row(HOSTILE, 18, Some(30_000_000), None), row("npf", 2, None, None)]),
+        zaps: vec![row("mmu_notifier", 250, None, None), row("not recorded", 13, None, None)],
+        huge: vec![row("lost: the host invalidated them (mmu_notifier)", 2, None, Some(4 << 20))],
+        missing: vec![HOSTILE.into()],
+    }
 }
 
 fn vm() -> VmReport {
@@ -307,6 +330,7 @@ fn vm() -> VmReport {
             last: 970_000_000,
             generations: Some((40, 0x5a)),
         }],
+        counted: counted(),
         outside_slots: Some(OutsideReport { known: 1034, faults: 134, frames: 1 }),
         torn_down: None,
     }

@@ -2,7 +2,8 @@
 //! [`mmuscope_analysis::slots`]; nothing is concluded here.
 
 use maud::{Markup, html};
-use mmuscope_analysis::slots::{bands, outside};
+use mmuscope_analysis::part::Part;
+use mmuscope_analysis::slots::{bands, outside_within};
 use mmuscope_replay::{SlotAt, Timeline, VmId};
 use serde::Serialize;
 
@@ -42,10 +43,10 @@ pub struct OutsideReport {
     pub frames: u64,
 }
 
-/// The slots of an address space when the trace ends, or its VM.
-pub(crate) fn slots(timeline: &Timeline, vm: VmId, as_id: u8) -> Vec<SlotReport> {
+/// The slots of an address space at `end`, or when its VM ends before; those of a part of the trace, and the holes between all.
+pub(crate) fn slots(timeline: &Timeline, vm: VmId, as_id: u8, end: u64, part: &Part) -> Vec<SlotReport> {
     let ended = timeline.vms().iter().find(|v| v.id == vm).and_then(|v| v.ended.as_ref());
-    let at = ended.map_or(timeline.range().1, |e| e.start);
+    let at = ended.map_or(end, |e| e.start.min(end));
     let report = |b: mmuscope_analysis::slots::Band| {
         let of = match timeline.slot_at(vm, as_id, b.first, at) {
             SlotAt::In(s) if !b.is_hole() => Some(s),
@@ -60,12 +61,16 @@ pub(crate) fn slots(timeline: &Timeline, vm: VmId, as_id: u8) -> Vec<SlotReport>
             read_only: of.is_some_and(mmuscope_replay::MemSlot::read_only),
         }
     };
-    bands(timeline, vm, as_id, at).into_iter().map(report).collect()
+    bands(timeline, vm, as_id, at)
+        .into_iter()
+        .filter(|b| part.holds_frames(b.first, b.end))
+        .map(report)
+        .collect()
 }
 
 /// The faults of a VM on frames of no slot.
-pub(crate) fn outside_slots(timeline: &Timeline, vm: VmId) -> Option<OutsideReport> {
-    outside(timeline, vm).map(|o| OutsideReport {
+pub(crate) fn outside_slots(timeline: &Timeline, vm: VmId, part: &Part) -> Option<OutsideReport> {
+    outside_within(timeline, vm, part).map(|o| OutsideReport {
         known: o.known,
         faults: o.faults,
         frames: o.frames.len() as u64,

@@ -24,15 +24,15 @@ pub(crate) struct Tile {
 
 /// The story, one string per paragraph. All other parts of the report must be filled in already.
 pub(crate) fn story(r: &Report) -> Vec<String> {
-    let mut out = Vec::new();
+    let mut out: Vec<String> = r.part.iter().map(crate::part::PartReport::words).collect();
     if r.vms.is_empty() {
-        out.push(if r.recording.events == 0 {
+        out.push(if r.event_count() == 0 {
             "The trace holds no events.".to_owned()
         } else {
             format!(
                 "In {} the trace holds {}, but none of a VM.",
-                words::duration(r.recording.duration),
-                words::counted(r.recording.events, "event", "events")
+                words::duration(r.length()),
+                words::counted(r.event_count(), "event", "events")
             )
         });
     }
@@ -44,6 +44,11 @@ pub(crate) fn story(r: &Report) -> Vec<String> {
     out
 }
 
+/// What restricts the most that was present, where it is of a part of a trace.
+fn sampled(o: &OverTime) -> String {
+    if o.peak_sampled { format!(" (looked at every {})", words::duration(o.step)) } else { String::new() }
+}
+
 fn faults(r: &Report, vm: &VmReport) -> String {
     let f = &vm.faults;
     let name = vm.label(r.vms.len() > 1);
@@ -51,7 +56,7 @@ fn faults(r: &Report, vm: &VmReport) -> String {
         0 => name.clone(),
         n => format!("{} of {name}", words::counted(n as u64, "vCPU thread", "vCPU threads")),
     };
-    let mut s = format!("In {}, {who} ", words::duration(r.recording.duration));
+    let mut s = format!("In {}, {who} ", words::duration(r.length()));
     if f.total == 0 {
         // Where no VM has any fault, faults probably were not recorded.
         return if r.vms.iter().any(|v| v.faults.total > 0) {
@@ -59,7 +64,7 @@ fn faults(r: &Report, vm: &VmReport) -> String {
         } else {
             format!(
                 "In {}, the trace holds no kvm_page_fault of {name}: page faults were not recorded, or there were none.",
-                words::duration(r.recording.duration)
+                words::duration(r.length())
             )
         };
     }
@@ -123,8 +128,9 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
         if o.end_bytes == 0 {
             say!(
                 s,
-                "At most {} of guest memory was present, {} into the trace; at the end all of it is gone",
+                "At most {}{} of guest memory was present, {} into the trace; at the end all of it is gone",
                 words::bytes(o.peak_bytes),
+                sampled(o),
                 words::duration(o.peak_at)
             );
             if let Some(t) = &vm.torn_down {
@@ -135,10 +141,10 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
             say!(s, "At the end {end} of guest memory is present, and no earlier moment shows more");
         } else {
             let (peak, end) = (words::bytes(o.peak_bytes), words::bytes(o.end_bytes));
-            let at = words::duration(o.peak_at);
+            let (at, sampled) = (words::duration(o.peak_at), sampled(o));
             say!(
                 s,
-                "At most {peak} of guest memory was present, {at} into the trace; at the end it is {end}"
+                "At most {peak}{sampled} of guest memory was present, {at} into the trace; at the end it is {end}"
             );
         }
         if sizes.is_empty() {
@@ -151,6 +157,8 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
         } else if o.end_stale_bytes > 0 {
             say!(s, "{} of that may have changed since without an event. ", words::bytes(o.end_stale_bytes));
         }
+    }
+    if let Some(o) = vm.spaces.first().map(|s| &s.over_time) {
         // Zaps of all address spaces are counted.
         let of = |o: &OverTime| o.zaps.iter().sum::<u64>();
         let zaps: u64 = vm.spaces.iter().map(|s| of(&s.over_time)).sum();
@@ -164,7 +172,7 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
             for s in &vm.spaces {
                 all.iter_mut().zip(&s.over_time.zaps).for_each(|(sum, n)| *sum += n);
             }
-            if let Some(text) = burst(&all, o.step) {
+            if let Some(text) = burst(&all, o.step, r.axis().0) {
                 s.push_str(&text);
             }
             s.push_str(". ");
@@ -211,7 +219,7 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
 }
 
 /// A clause on the shortest stretch that holds half of all values, if it is less than a fifth of the time.
-fn burst(values: &[u64], step: u64) -> Option<String> {
+fn burst(values: &[u64], step: u64, start: u64) -> Option<String> {
     let total: u64 = values.iter().sum();
     let mut best: Option<(usize, usize)> = None;
     let mut from = 0;
@@ -234,7 +242,7 @@ fn burst(values: &[u64], step: u64) -> Option<String> {
     Some(format!(
         ", half of them within {} around {}",
         words::duration(t1 - t0),
-        words::duration(u64::midpoint(t0, t1))
+        words::duration(start + u64::midpoint(t0, t1))
     ))
 }
 
@@ -278,9 +286,7 @@ pub(crate) fn tiles(r: &Report) -> Vec<Tile> {
         out.push(Tile {
             name: "page faults",
             value: words::count(faults),
-            more: words::rate(faults, r.recording.duration)
-                .map(|r| format!("{r} on average"))
-                .unwrap_or_default(),
+            more: words::rate(faults, r.length()).map(|r| format!("{r} on average")).unwrap_or_default(),
         });
         if let Some((p50, p99)) = latency.and_then(|l| l.p50.zip(l.p99)) {
             out.push(Tile {
@@ -343,13 +349,15 @@ mod tests {
 
     #[test]
     fn a_burst_is_told_only_when_there_is_one() {
-        assert_eq!(burst(&[1; 100], 10), None, "spread evenly");
+        assert_eq!(burst(&[1; 100], 10, 0), None, "spread evenly");
         let mut v = vec![0; 100];
         v[40] = 30;
         v[41] = 40;
         v[90] = 10;
-        assert_eq!(burst(&v, 1_000_000).as_deref(), Some(", half of them within 1 ms around 41.5 ms"));
-        assert_eq!(burst(&[0, 9, 0, 0, 0, 0, 0, 0], 10), None, "too few to be a pattern");
-        assert_eq!(burst(&[], 10), None);
+        assert_eq!(burst(&v, 1_000_000, 0).as_deref(), Some(", half of them within 1 ms around 41.5 ms"));
+        let later = burst(&v, 1_000_000, 1_000_000_000);
+        assert_eq!(later.as_deref(), Some(", half of them within 1 ms around 1.04 s"));
+        assert_eq!(burst(&[0, 9, 0, 0, 0, 0, 0, 0], 10, 0), None, "too few to be a pattern");
+        assert_eq!(burst(&[], 10, 0), None);
     }
 }

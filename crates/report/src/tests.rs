@@ -216,6 +216,7 @@ fn json_has_the_promised_fields() {
             "evidence",
             "generator",
             "lost",
+            "part",
             "phases",
             "recording",
             "schema",
@@ -231,6 +232,7 @@ fn json_has_the_promised_fields() {
     assert_eq!(
         keys(vm),
         [
+            "counted",
             "faults",
             "layout",
             "mmio",

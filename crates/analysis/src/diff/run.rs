@@ -70,8 +70,8 @@ impl Group {
             Kind::Fault => Self::Fault,
             Kind::Install => Self::Install,
             Kind::Zap => Self::Zap,
-            // Frames are compared on their own.
-            Kind::Mmio => return None,
+            // Frames are compared on their own, and causes as findings gained and lost.
+            Kind::ZapFor | Kind::Huge | Kind::Mmio => return None,
         })
     }
 }

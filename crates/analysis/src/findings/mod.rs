@@ -341,10 +341,22 @@ pub struct Survey {
     pub findings: Vec<Finding>,
     /// What changed many entries at once, in the order of their beginnings.
     pub causes: Vec<Cause>,
+    /// Every huge page that was lost or won, each on its own; in `causes`, those of one thread that follow each other closely are one.
+    pub sizes: Vec<Cause>,
 }
 
 /// The findings of a trace and the causes of its changes.
 pub fn survey(trace: &Trace, timeline: &Timeline) -> Survey {
+    with_seen(trace, timeline, |seen| Survey { findings: findings(seen), ..causes(seen) })
+}
+
+/// The causes of a trace's changes, as [`survey`] has them, without the findings.
+pub fn causes_of(trace: &Trace, timeline: &Timeline) -> Survey {
+    with_seen(trace, timeline, causes)
+}
+
+/// Gathers what the rules look at, and lets them look.
+fn with_seen<T>(trace: &Trace, timeline: &Timeline, look: impl FnOnce(&Seen<'_>) -> T) -> T {
     let noted = Noted::gather(trace, timeline);
     let mut faults: Vec<Fault> = timeline.faults().collect();
     faults.sort_by_key(|f| f.event);
@@ -352,7 +364,7 @@ pub fn survey(trace: &Trace, timeline: &Timeline) -> Survey {
     for (n, f) in faults.iter().enumerate() {
         by_thread.entry(f.tid).or_default().push(n);
     }
-    let seen = Seen {
+    look(&Seen {
         by_thread,
         trace,
         timeline,
@@ -361,11 +373,14 @@ pub fn survey(trace: &Trace, timeline: &Timeline) -> Survey {
         traces: timeline.layout(VmId(0)).resolved.traces,
         timed: faults_are_timed(trace, timeline),
         fragment: trace.events.len() <= FRAGMENT,
-    };
+    })
+}
+
+fn findings(seen: &Seen<'_>) -> Vec<Finding> {
     let mut all: Vec<Finding> = RULES
         .iter()
         .flat_map(|rule| {
-            let mut found = (rule.find)(&seen);
+            let mut found = (rule.find)(seen);
             found.sort_by_key(|f| std::cmp::Reverse(f.count));
             found.truncate(EACH);
             found
@@ -375,25 +390,26 @@ pub fn survey(trace: &Trace, timeline: &Timeline) -> Survey {
         f.cost = None;
     }
     all.sort_by_key(|f| std::cmp::Reverse((f.severity, f.cost)));
-    Survey { findings: all, causes: causes(&seen) }
+    all
 }
 
 /// The causes of changes, each with its VM where the trace shows it.
-fn causes(seen: &Seen<'_>) -> Vec<Cause> {
+fn causes(seen: &Seen<'_>) -> Survey {
     let noted = seen.noted;
+    let mut sizes = huge::causes(seen);
     let mut all: Vec<Cause> = noted.churn.causes().collect();
     all.extend_from_slice(&noted.slots);
     all.extend(noted.ranges.causes());
     all.extend(noted.logging.causes());
-    all.extend(huge::causes(seen));
+    all.extend_from_slice(&sizes);
     all.extend(noted.recovery.causes());
     all.extend(noted.aging.causes());
     all.extend(ends::causes(seen));
-    let mut all = cause::joined(all);
-    for c in &mut all {
+    let mut causes = cause::joined(all);
+    for c in causes.iter_mut().chain(&mut sizes) {
         c.vm = seen.timeline.attribution().vm(&seen.trace.events.get(c.event as usize));
     }
-    all
+    Survey { causes, sizes, ..Survey::default() }
 }
 
 #[cfg(test)]

@@ -9,10 +9,13 @@ mod vcpus;
 
 pub use table::{STAT, push};
 
+use crate::between::{By, Who};
 use crate::findings::faults_are_timed;
+use crate::findings::{CauseKind, Survey, causes_of};
 use crate::latency::Latency;
+use crate::part::Part;
 use crate::places::usually_in;
-use mmuscope_replay::{Attribution, Coverage, Fault, MmioAccesses, MmuKind, Timeline, VmId, ZapCause};
+use mmuscope_replay::{Attribution, Coverage, Fault, MmioAccesses, MmuKind, Timeline, VmId, Zap, ZapCause};
 use mmuscope_trace::{Isa, Trace};
 use mmuscope_units::level_size;
 use rustc_hash::FxHashMap as HashMap;
@@ -29,6 +32,8 @@ pub struct Query {
     pub to: Option<u64>,
     /// Only of this VM.
     pub vm: Option<u16>,
+    /// Only of these guest frames: the first and one past the last. Exits, returns to the VMM and the time of the vCPUs are of no frame.
+    pub gfns: Option<(u64, u64)>,
     /// Only of this vCPU.
     pub vcpu: Option<u32>,
     /// Each vCPU on its own.
@@ -36,9 +41,19 @@ pub struct Query {
 }
 
 impl Query {
+    /// A part of a trace, the vCPUs of a VM together.
+    pub const fn of(part: &Part) -> Self {
+        Self { from: part.from, to: part.to, vm: part.vm, gfns: part.gfns, vcpu: None, by_vcpu: false }
+    }
+
+    /// The part that is asked for.
+    const fn part_of_trace(&self) -> Part {
+        Part { from: self.from, to: self.to, vm: self.vm, gfns: self.gfns }
+    }
+
     /// Whether a time is asked for.
     pub fn holds(&self, ts: u64) -> bool {
-        self.from.is_none_or(|f| f <= ts) && self.to.is_none_or(|t| ts <= t)
+        self.part_of_trace().holds(ts)
     }
 
     /// The part of a stretch of time that is asked for.
@@ -64,14 +79,27 @@ pub enum Kind {
     Install,
     /// Zaps, by how they are known.
     Zap,
+    /// Zaps, by what for.
+    ZapFor,
+    /// Huge pages lost and won, by cause.
+    Huge,
     /// MMIO faults, by guest frame.
     Mmio,
 }
 
 impl Kind {
     /// Every kind, in the order of rows.
-    pub const ALL: [Self; 7] =
-        [Self::Time, Self::Exit, Self::Vmm, Self::Fault, Self::Install, Self::Zap, Self::Mmio];
+    pub const ALL: [Self; 9] = [
+        Self::Time,
+        Self::Exit,
+        Self::Vmm,
+        Self::Fault,
+        Self::Install,
+        Self::Zap,
+        Self::ZapFor,
+        Self::Huge,
+        Self::Mmio,
+    ];
 
     /// The word for it.
     pub const fn name(self) -> &'static str {
@@ -82,6 +110,8 @@ impl Kind {
             Self::Fault => "fault",
             Self::Install => "install",
             Self::Zap => "zap",
+            Self::ZapFor => "zap-for",
+            Self::Huge => "huge",
             Self::Mmio => "mmio",
         }
     }
@@ -129,6 +159,8 @@ pub struct Row {
     pub gfn: Option<u64>,
     /// MMIO accesses: one fault may make several. `None` where they are not recorded.
     pub accesses: Option<u64>,
+    /// Huge pages lost and won: bytes of guest memory that they map.
+    pub bytes: Option<u64>,
     /// Sum of the squares of the sizes of bursts: how much the count varies by chance if bursts come independently of each other. A burst is what
     /// one thread does again and again at one place: faults at one frame, exits at one instruction; and the zaps of one event.
     pub bursts: u64,
@@ -169,6 +201,7 @@ struct Gathered {
     reason: Option<(u32, Option<Isa>)>,
     gfn: Option<u64>,
     accesses: Option<u64>,
+    bytes: Option<u64>,
     /// The place and the size of each thread's burst that goes on.
     burst: HashMap<u32, (u64, u64)>,
     bursts: u64,
@@ -215,6 +248,7 @@ impl Sums {
             reason: g.reason,
             gfn: g.gfn,
             accesses: g.accesses,
+            bytes: g.bytes,
             bursts: g.bursts,
         };
         let list = |(key, all): ((Whose, Kind), ByName)| {
@@ -260,6 +294,11 @@ impl Seen<'_> {
 impl Stat {
     /// Counts what is asked for.
     pub fn new(trace: &Trace, timeline: &Timeline, q: &Query) -> Self {
+        Self::with(trace, timeline, &causes_of(trace, timeline), q)
+    }
+
+    /// Counts what is asked for, where the causes of changes are at hand ([`survey`](crate::findings::survey)).
+    pub fn with(trace: &Trace, timeline: &Timeline, survey: &Survey, q: &Query) -> Self {
         let mut faults: Vec<Fault> = timeline.faults().collect();
         faults.sort_by_key(|f| f.event);
         let timed = faults_are_timed(trace, timeline);
@@ -270,10 +309,13 @@ impl Stat {
         }
         let seen = Seen { trace, timeline, faults, q, timed };
         let mut sums = Sums::default();
-        let stays = vcpus::gather(&seen, &mut sums);
+        // What has no guest frame is not counted where frames are asked for.
+        let stays = if q.gfns.is_none() { vcpus::gather(&seen, &mut sums) } else { Vec::new() };
         count_faults(&seen, &mut sums);
         count_accesses(&seen, &mut sums);
         count_zaps(&seen, &mut sums);
+        count_reasons(&seen, survey, &mut sums);
+        count_huge(&seen, survey, &mut sums);
         Self {
             rows: sums.rows(),
             stays,
@@ -297,7 +339,8 @@ impl Stat {
 }
 
 fn count_faults(seen: &Seen<'_>, sums: &mut Sums) {
-    for f in seen.faults.iter().filter(|f| seen.q.holds(f.ts)) {
+    let part = seen.q.part_of_trace();
+    for f in seen.faults.iter().filter(|f| part.fault(f)) {
         let Some(whose) = seen.whose(Some(f.vm), f.vcpu, Some(f.tid)) else { continue };
         let mut one = |kind, name: Cow<'static, str>, number| {
             let g = sums.of(whose, kind, name, number);
@@ -337,22 +380,78 @@ fn count_accesses(seen: &Seen<'_>, sums: &mut Sums) {
     for e in &seen.trace.events {
         let Some(gpa) = accesses.address(&e) else { continue };
         let owner = seen.whose_are();
-        let Some(vm) = owner.vm(&e).filter(|_| seen.q.holds(e.ts)) else { continue };
+        let gfn = gpa >> 12;
+        let asked = seen.q.holds(e.ts) && seen.q.part_of_trace().holds_frames(gfn, gfn + 1);
+        let Some(vm) = owner.vm(&e).filter(|_| asked) else { continue };
         if let Some(whose) = seen.whose(Some(vm), owner.vcpu(&e), e.tid) {
-            let gfn = gpa >> 12;
             let g = sums.of(whose, Kind::Mmio, device(Some(gfn)), gfn);
             (g.gfn, g.accesses) = (Some(gfn), Some(g.accesses.unwrap_or(0) + 1));
         }
     }
 }
 
+/// The zaps that are asked for, each with its VM.
+fn zaps<'a>(seen: &'a Seen<'_>) -> impl Iterator<Item = (Zap, VmId)> + 'a {
+    let part = seen.q.part_of_trace();
+    seen.timeline.all_zaps().filter(move |z| part.holds(z.ts)).filter_map(move |z| {
+        let entry = seen.timeline.entry(z.entry);
+        part.entry(&entry).then_some((z, entry.vm))
+    })
+}
+
 /// Zaps are a VM's, whichever thread made them: where one vCPU is asked for, there are none.
 fn count_zaps(seen: &Seen<'_>, sums: &mut Sums) {
-    for z in seen.timeline.all_zaps().filter(|z| seen.q.holds(z.ts)) {
-        let vm = seen.timeline.entry(z.entry).vm;
+    for (z, vm) in zaps(seen) {
         if let Some(whose) = seen.whose(Some(vm), None, None) {
             sums.of(whose, Kind::Zap, z.cause.name(), z.cause as u64).hit(0, z.event.into());
         }
+    }
+}
+
+/// What zaps were for, by what the thread that zapped was doing; zaps that are only implied say nothing of who did it.
+fn count_reasons(seen: &Seen<'_>, survey: &Survey, sums: &mut Sums) {
+    // That a huge page went is what such a zap did; what it was for, another cause says.
+    let agents =
+        survey.causes.iter().filter(|c| !matches!(c.kind(), CauseKind::HugeLost | CauseKind::HugeWon));
+    let who = Who::new(agents, seen.faults.iter().copied());
+    let won = Who::new(survey.causes.iter().filter(|c| c.kind() == CauseKind::HugeWon), []);
+    for (z, vm) in zaps(seen) {
+        let Some(whose) = seen.whose(Some(vm), None, None) else { continue };
+        let end = seen.timeline.vms().iter().find(|v| v.id == vm).and_then(|v| v.ended.as_ref());
+        let name = match z.cause {
+            ZapCause::Obsolete => By::Cause(CauseKind::ZapAll).words(),
+            ZapCause::Ended => By::Cause(CauseKind::Teardown).words(),
+            _ if end.is_some_and(|e| z.ts >= e.start) => By::Cause(CauseKind::Teardown).words(),
+            c if c.implied() => NOT_RECORDED.to_owned(),
+            _ => match (who.of(seen.trace, Some(z.event)), won.of(seen.trace, Some(z.event))) {
+                (By::Event | By::NotTraced, by @ By::Cause(_)) => by.words(),
+                (By::Event | By::NotTraced, _) => NOT_RECORDED.to_owned(),
+                (by, _) => by.words(),
+            },
+        };
+        sums.of(whose, Kind::ZapFor, name, 0).hit(0, z.event.into());
+    }
+}
+
+/// What a zap is for where no event says it.
+const NOT_RECORDED: &str = "not recorded";
+
+/// Huge pages lost and won, by cause.
+fn count_huge(seen: &Seen<'_>, survey: &Survey, sums: &mut Sums) {
+    let part = seen.q.part_of_trace();
+    for c in survey.sizes.iter().filter(|c| part.holds(c.start)) {
+        let (Some((lost, count, why)), Some((first, last))) = (c.huge(), c.gfns) else { continue };
+        if !part.holds_frames(first, last.saturating_add(1)) {
+            continue;
+        }
+        let Some(whose) = seen.whose(c.vm, None, None) else { continue };
+        let verb = if lost { "lost" } else { "won" };
+        let g = sums.of(whose, Kind::Huge, format!("{verb}: {why}"), 0);
+        for _ in 0..count {
+            g.hit(c.tid, 0);
+        }
+        let bytes = (last - first).saturating_add(1).saturating_mul(4096);
+        g.bytes = Some(g.bytes.unwrap_or(0).saturating_add(bytes));
     }
 }
 
@@ -362,12 +461,13 @@ fn unknown(seen: &Seen<'_>) -> Vec<Kind> {
         ["kvm_mmu_set_spte", "kvm_tdp_mmu_spte_changed"].iter().any(|e| seen.timeline.has_events(e));
     let some = |event: &str| seen.has(event) || seen.timeline.has_events(event);
     let known = |kind: &Kind| match kind {
+        Kind::Time | Kind::Exit | Kind::Vmm if seen.q.gfns.is_some() => false,
         Kind::Time => seen.timed && some("kvm_exit") && some("kvm_entry"),
         Kind::Exit => some("kvm_exit"),
         Kind::Vmm => some("kvm_userspace_exit"),
         Kind::Fault => some("kvm_page_fault"),
         Kind::Install => some("kvm_page_fault") && installs,
-        Kind::Zap | Kind::Mmio => true,
+        Kind::Zap | Kind::ZapFor | Kind::Huge | Kind::Mmio => true,
     };
     Kind::ALL.into_iter().filter(|k| !known(k)).collect()
 }
@@ -380,7 +480,7 @@ fn partial(seen: &Seen<'_>) -> Vec<Kind> {
         Kind::Exit => part("kvm_exit"),
         Kind::Vmm => part("kvm_userspace_exit"),
         Kind::Fault | Kind::Install => part("kvm_page_fault"),
-        Kind::Zap | Kind::Mmio => false,
+        Kind::Zap | Kind::ZapFor | Kind::Huge | Kind::Mmio => false,
     };
     Kind::ALL.into_iter().filter(of).collect()
 }
@@ -398,7 +498,12 @@ fn missing(seen: &Seen<'_>) -> Vec<String> {
         ("kvm_mmio", "MMIO accesses are not known"),
     ];
     let mut out = Vec::new();
-    for (event, without) in EVENTS {
+    if seen.q.gfns.is_some() {
+        out.push("exits, returns to the VMM and the time of the vCPUs are of no guest frame: they are not counted where frames are asked for".into());
+    }
+    let of_frames =
+        |event: &&str| seen.q.gfns.is_none() || !["kvm_exit", "kvm_userspace_exit"].contains(event);
+    for (event, without) in EVENTS.into_iter().filter(|(event, _)| of_frames(event)) {
         let some = seen.timeline.has_events(event);
         match seen.timeline.coverage(event) {
             Some(Coverage::Recorded) | None => {}

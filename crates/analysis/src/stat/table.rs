@@ -9,7 +9,7 @@ table! {
     pub Columns / STAT = "stat", lead 12, "How often something happened in a VM, or with `--by vcpu` on one of its vCPUs, and how long it took." {
         vm: Number, "number of the VM, as in `mmuscope summary`; null where nothing says which";
         vcpu: Number, "number of the vCPU, with `--by vcpu`; null in rows of a whole VM (zaps are always a VM's)";
-        kind: Text, "what is counted: time, exit, vmm, fault, install, zap or mmio";
+        kind: Text, "what is counted: time, exit, vmm, fault, install, zap, zap-for, huge or mmio";
         name: Text, "what happened, as the list below explains it for each kind";
         count: Count, "how often it happened";
         total: Duration, "sum of the times of all that were measured; null where none was";
@@ -26,6 +26,7 @@ table! {
         isa: Text, "of exits: instruction set of the reason, vmx or svm";
         reason: Number, "of exits: the reason's number";
         tid: Number, "with `--by vcpu`: thread of a vCPU whose number no event names";
+        bytes: Count, "of huge: bytes of guest memory that the pages map; null in other rows";
     }
 }
 
@@ -58,4 +59,5 @@ pub fn push(rows: &mut Rows, whose: Whose, kind: Kind, row: &Row) {
     rows.set(C::isa, isa.as_ref());
     rows.set(C::reason, row.reason.map(|r| r.0));
     rows.set(C::tid, whose.tid);
+    rows.set(C::bytes, row.bytes);
 }

@@ -4,6 +4,7 @@ mod formats;
 mod judged;
 
 use super::input::InputArgs;
+use super::part::PartArgs;
 use crate::Outcome;
 use crate::layout_args::LayoutArgs;
 use crate::output::{Output, format_for};
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 Examples:
   mmuscope check trace.dat                                errors are denied
   mmuscope check trace.dat --deny warning --allow ram-to-mmio
+  mmuscope check trace.dat --from 1s --to 2s --vm 1       the whole trace's findings that show in this part
   mmuscope check trace.dat --only snapshot-differs        does the replay equal the kernel's memory?
   mmuscope check before.dat --format json -o known.json   what is known …
   mmuscope check after.dat --baseline known.json          … is not denied
@@ -52,6 +54,8 @@ pub(crate) struct Args {
     /// Write to a file instead of standard output; its ending decides the format: .txt .json .xml (JUnit) .sarif
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    part: PartArgs,
     #[command(flatten)]
     layout: LayoutArgs,
 }
@@ -129,6 +133,8 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         );
     }
     let mut found = find(&trace, &timeline);
+    let part = a.part.of(&trace, &timeline, false)?;
+    found.retain(|f| part.is_all() || part.finding(&trace, f));
     found.retain(|f| a.only.is_empty() || a.only.iter().any(|id| id == f.id));
     let deny = if a.only.is_empty() { a.deny.severity() } else { Severity::Info };
     let all = judge(found, deny, &a.allow, &before);

@@ -12,6 +12,7 @@ pub(crate) mod layout;
 pub(crate) mod memory;
 pub(crate) mod memslots;
 pub(crate) mod page;
+pub(crate) mod part;
 pub(crate) mod record;
 pub(crate) mod report;
 pub(crate) mod snapshot;

@@ -1,12 +1,16 @@
 //! `mmuscope report`: the report of a trace as HTML, Markdown or JSON.
 
 use super::input::InputArgs;
+use super::part::PartArgs;
 use crate::Outcome;
 use crate::layout_args::LayoutArgs;
 use crate::output::{Output, format_for};
 use anyhow::Result;
 use clap::ValueEnum;
-use mmuscope_report::{Options, Report, render_html, render_json, render_markdown};
+use mmuscope_report::{
+    Options, Report, render_html, render_html_of, render_json, render_json_of, render_markdown,
+    render_markdown_of,
+};
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -17,7 +21,9 @@ use std::path::PathBuf;
 Examples:
   mmuscope report trace.dat -o boot.html
   mmuscope report perf.data -o boot.md             Markdown, by the name of the file
-  mmuscope report trace.dat --format json | jq .vms")]
+  mmuscope report trace.dat --format json | jq .vms
+  mmuscope report trace.dat --from 1.5s --to 2s --vm 1 -o part.html
+  mmuscope report --each before.dat after.dat -o both.html         several traces on one page")]
 pub(crate) struct Args {
     #[command(flatten)]
     input: InputArgs,
@@ -33,6 +39,11 @@ pub(crate) struct Args {
     /// Number of pages in the lists of the busiest pages
     #[arg(long, value_name = "N", default_value_t = 10)]
     pages: usize,
+    /// Each file is a trace of its own: one report of all, which begins with a table that puts them side by side
+    #[arg(long)]
+    each: bool,
+    #[command(flatten)]
+    part: PartArgs,
     #[command(flatten)]
     layout: LayoutArgs,
 }
@@ -73,18 +84,22 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let known = ".html, .md or .json";
     let format = format_for(a.format, a.output.as_deref(), Format::Html, Format::of_ending, known)?;
     let mut out = Output::text(a.output.as_deref())?;
-    let (trace, timeline) = a.input.replay(&a.layout)?;
-    let options = Options {
-        title: a.title.clone(),
-        pages: a.pages,
-        pictures: format == Format::Html,
-        ..Options::default()
-    };
-    let report = Report::new(&trace, &timeline, &options);
-    let text = match format {
-        Format::Html => render_html(&report),
-        Format::Md => render_markdown(&report),
-        Format::Json => render_json(&report)?,
+    let text = if a.each {
+        let of =
+            |file: &PathBuf| report(a, &InputArgs { files: vec![file.clone()], ..a.input.clone() }, format);
+        let mut reports = a.input.files.iter().map(of).collect::<Result<Vec<_>>>()?;
+        match format {
+            Format::Html => render_html_of(&mut reports),
+            Format::Md => render_markdown_of(&reports),
+            Format::Json => render_json_of(&reports)?,
+        }
+    } else {
+        let report = report(a, &a.input, format)?;
+        match format {
+            Format::Html => render_html(&report),
+            Format::Md => render_markdown(&report),
+            Format::Json => render_json(&report)?,
+        }
     };
     out.write_all(text.as_bytes())?;
     out.done()?;
@@ -94,4 +109,17 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         eprintln!("wrote {} ({})", path.display(), mmuscope_units::bytes(text.len() as u64));
     }
     Ok(Outcome::Fine)
+}
+
+/// The report of one trace.
+fn report(a: &Args, input: &InputArgs, format: Format) -> Result<Report> {
+    let (trace, timeline) = input.replay(&a.layout)?;
+    let options = Options {
+        title: a.title.clone(),
+        pages: a.pages,
+        pictures: format == Format::Html,
+        part: a.part.of(&trace, &timeline, false)?,
+        ..Options::default()
+    };
+    Ok(Report::new(&trace, &timeline, &options))
 }

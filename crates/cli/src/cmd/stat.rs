@@ -2,9 +2,9 @@
 
 mod text;
 
-use super::input::{InputArgs, TimeArgs, clock_of};
+use super::input::{InputArgs, clock_of};
+use super::part::PartArgs;
 use super::tables::TableArgs;
-use super::which::check_vm;
 use crate::Outcome;
 use crate::layout_args::LayoutArgs;
 use crate::output::Output;
@@ -30,10 +30,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
-    time: TimeArgs,
-    /// Only of this VM (its number in `mmuscope summary`)
-    #[arg(long)]
-    vm: Option<u16>,
+    part: PartArgs,
     /// Only of this vCPU
     #[arg(long)]
     vcpu: Option<u32>,
@@ -56,11 +53,11 @@ enum By {
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let people = a.table.is_for_people()?;
     let (trace, timeline) = a.input.replay(&a.layout)?;
-    check_vm(&timeline, a.vm, None)?;
-    check_vcpu(&timeline, a.vm, a.vcpu)?;
+    let part = a.part.of(&trace, &timeline, a.table.absolute)?;
+    check_vcpu(&timeline, part.vm, a.vcpu)?;
     let clock = clock_of(&trace, a.table.absolute);
-    let (from, to) = a.time.on(&clock)?;
-    let query = Query { from, to, vm: a.vm, vcpu: a.vcpu, by_vcpu: a.by == By::Vcpu };
+    let (from, to) = (part.from, part.to);
+    let query = Query { vcpu: a.vcpu, by_vcpu: a.by == By::Vcpu, ..Query::of(&part) };
     let stat = Stat::new(&trace, &timeline, &query);
     if people {
         let mut out = Output::text(a.table.output.as_deref())?;

@@ -5,6 +5,17 @@ use mmuscope_units::ranges;
 
 use crate::model::{FrameRange, MemoryReport};
 
+/// The guest frames of an address space at a moment, as far as they are of some frames.
+pub(super) fn of_frames(
+    timeline: &Timeline,
+    (vm, as_id): (VmId, u8),
+    at: u64,
+    gfns: (u64, u64),
+) -> Vec<MemoryReport> {
+    let filter = StateFilter { vm: Some(vm), as_id: Some(as_id), gfns: Some(gfns), ..StateFilter::default() };
+    join(timeline.state_at(at, &filter))
+}
+
 /// The guest frames of an address space at the end of the trace, or, where nothing is mapped by then although something was before, at
 /// `peak_at`, the time when most memory was present. The second value is true for `peak_at`.
 pub(super) fn memory(

@@ -7,16 +7,18 @@ mod recording;
 mod space;
 
 use mmuscope_analysis::findings::{self, Finding};
+use mmuscope_analysis::part::Part;
 use mmuscope_analysis::snapshots::sentence;
-use mmuscope_replay::{Fault, PageStory, Timeline, TopPage, Vm, VmId};
+use mmuscope_analysis::stat::{Query, Stat};
+use mmuscope_replay::{Evidence, Fault, PageStory, Timeline, TopPage, Vm, VmId, pages_of};
 use mmuscope_trace::Trace;
 
 use crate::{
     frames::gpa_of,
     model::{
-        EvidenceCase, EvidenceReport, FrameRange, LayoutPart, LayoutReport, LostReport, MmioReport,
-        PageReport, PhaseReport, Report, SCHEMA, SnapshotReport, StoryReport, TAIL, TeardownReport,
-        UnrecordedReport, VmReport,
+        CountedReport, EvidenceCase, EvidenceReport, FrameRange, LayoutPart, LayoutReport, LostReport,
+        MmioReport, PageReport, PartReport, PhaseReport, Report, SCHEMA, SnapshotReport, StoryReport, TAIL,
+        TeardownReport, UnrecordedReport, VmReport,
     },
     story, words,
 };
@@ -34,11 +36,13 @@ pub struct Options {
     pub pictures: bool,
     /// Most VMs that get sections of their own; those with the most faults come first.
     pub vms: usize,
+    /// The part of the trace to keep to.
+    pub part: Part,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { title: None, pages: 10, story_lines: 24, pictures: true, vms: 8 }
+        Self { title: None, pages: 10, story_lines: 24, pictures: true, vms: 8, part: Part::default() }
     }
 }
 
@@ -48,10 +52,13 @@ const NAME: usize = 80;
 impl Report {
     /// Gathers the data of the report of a trace.
     pub fn new(trace: &Trace, timeline: &Timeline, options: &Options) -> Report {
-        let clock = Clock::new(trace, timeline);
-        let mut vms: Vec<&Vm> = timeline.vms().iter().collect();
-        let mut faults: Vec<Fault> = timeline.faults().collect();
-        let events = recording::events(trace);
+        let part = &options.part;
+        let clock = Clock::new(trace, timeline, part);
+        let mut vms: Vec<&Vm> = timeline.vms().iter().filter(|v| part.holds_vm(v.id.0)).collect();
+        let mut faults: Vec<Fault> = timeline.faults().filter(|f| part.fault(f)).collect();
+        let events = recording::events(trace, timeline.attribution(), part);
+        let survey = findings::survey(trace, timeline);
+        let stat = Stat::with(trace, timeline, &survey, &Query::of(part));
         let timed = findings::faults_are_timed(trace, timeline);
         if !timed {
             for f in &mut faults {
@@ -60,15 +67,28 @@ impl Report {
         }
         let busy = |vm: &Vm| faults.iter().filter(|f| f.vm == vm.id).count();
         vms.sort_by_cached_key(|vm| (std::cmp::Reverse(busy(vm)), vm.id));
-        let mut phases = phases(timeline, timed, &clock);
-        let spaces = space::Spaces::new(timeline, &faults, &clock, &mut phases);
+        let mut phases = phases(timeline, timed, &clock, part);
+        let spaces = space::Spaces::new(timeline, &faults, &clock, &mut phases, part);
+        let counted = events.iter().map(|e| e.count).sum();
+        let all_events = trace.events.iter().filter(|e| e.body.is_event()).count() as u64;
         let mut report = Report {
             schema: SCHEMA,
             generator: format!("mmuscope {}", env!("CARGO_PKG_VERSION")),
             title: options.title.clone().unwrap_or_else(|| title(trace, &vms, &faults)),
+            part: PartReport::new(
+                part,
+                clock.first,
+                (clock.start - clock.first, clock.end - clock.first),
+                counted,
+            ),
+            anchor: String::new(),
             story: Vec::new(),
-            stands_out: stands_out(trace, timeline, &clock),
-            recording: recording::recording(trace, &clock, events.iter().map(|e| e.count).sum()),
+            stands_out: stands_out(trace, survey.findings, &clock, part),
+            recording: recording::recording(
+                trace,
+                &Clock::new(trace, timeline, &Part::default()),
+                if part.is_all() { counted } else { all_events },
+            ),
             vms: vms
                 .iter()
                 .take(options.vms)
@@ -82,6 +102,7 @@ impl Report {
                             spaces: &spaces,
                             options,
                             timed,
+                            stat: &stat,
                         },
                         vm,
                     )
@@ -91,6 +112,7 @@ impl Report {
             lost: timeline
                 .lost()
                 .iter()
+                .filter(|l| l.start <= clock.end && clock.start <= l.end)
                 .map(|l| LostReport {
                     cpu: l.cpu,
                     start: clock.rel(l.start),
@@ -99,13 +121,13 @@ impl Report {
                 })
                 .collect(),
             events,
-            evidence: evidence(timeline, &clock),
+            evidence: evidence(timeline, &clock, part),
             unrecorded: timeline
                 .unrecorded()
                 .iter()
                 .map(|u| UnrecordedReport { event: u.event, coverage: u.coverage.name(), without: u.without })
                 .collect(),
-            snapshots: snapshots(timeline, &clock),
+            snapshots: snapshots(timeline, &clock, part),
         };
         report.recording.lost.moments = report.recording.lost.moments.max(report.lost.len() as u64);
         if let Some(rest) = vms.len().checked_sub(options.vms).filter(|n| *n > 0) {
@@ -120,10 +142,12 @@ impl Report {
 }
 
 /// The findings, with times as the report counts them.
-fn stands_out(trace: &Trace, timeline: &Timeline, clock: &Clock) -> Vec<Finding> {
-    let mut all = findings::find(trace, timeline);
+fn stands_out(trace: &Trace, mut all: Vec<Finding>, clock: &Clock, part: &Part) -> Vec<Finding> {
+    all.retain(|f| part.is_all() || part.finding(trace, f));
     for fact in &mut all {
-        (fact.first, fact.last) = (clock.rel(fact.first), clock.rel(fact.last));
+        // A finding is of the whole trace, also in the report of a part.
+        let rel = |t: u64| t.saturating_sub(clock.first);
+        (fact.first, fact.last) = (rel(fact.first), rel(fact.last));
         fact.title = words::one_line(&fact.title, 800);
     }
     all
@@ -131,22 +155,26 @@ fn stands_out(trace: &Trace, timeline: &Timeline, clock: &Clock) -> Vec<Finding>
 
 /// The time axis of a report: first and last time on the trace's clock, in nanoseconds.
 pub(crate) struct Clock {
+    /// The first event of the trace, from which times count.
+    pub(crate) first: u64,
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
 
 impl Clock {
-    fn new(trace: &Trace, timeline: &Timeline) -> Self {
+    fn new(trace: &Trace, timeline: &Timeline, part: &Part) -> Self {
         if trace.events.is_empty() {
-            return Self { start: 0, end: 0 };
+            return Self { first: 0, start: 0, end: 0 };
         }
-        let (a, b) = timeline.range();
-        Self { start: a, end: b.max(a) }
+        let (first, last) = timeline.range();
+        let last = last.max(first);
+        let start = part.from.unwrap_or(first).clamp(first, last);
+        Self { first, start, end: part.to.unwrap_or(last).clamp(start, last) }
     }
 
-    /// Nanoseconds from the first event to `t`, within the trace.
+    /// Nanoseconds from the first event to `t`, within the axis.
     pub(crate) fn rel(&self, t: u64) -> u64 {
-        t.clamp(self.start, self.end) - self.start
+        t.clamp(self.start, self.end) - self.first
     }
 
     pub(crate) fn duration(&self) -> u64 {
@@ -187,10 +215,12 @@ fn thread_name(trace: &Trace, tid: u32) -> String {
 }
 
 /// The phases; what happened in each is counted by [`space::Spaces`].
-fn phases(timeline: &Timeline, timed: bool, clock: &Clock) -> Vec<PhaseReport> {
+fn phases(timeline: &Timeline, timed: bool, clock: &Clock, part: &Part) -> Vec<PhaseReport> {
     timeline
         .phases()
         .iter()
+        .filter(|p| p.start <= clock.end && clock.start <= p.end)
+        .filter(|p| p.vm.is_none_or(|vm| part.holds_vm(vm.0)))
         .map(|p| PhaseReport {
             text: words::one_line(&p.text, 160),
             start: clock.rel(p.start),
@@ -198,7 +228,7 @@ fn phases(timeline: &Timeline, timed: bool, clock: &Clock) -> Vec<PhaseReport> {
             faults: 0,
             installs: 0,
             zaps: 0,
-            present_bytes: 0,
+            present_bytes: None,
             vm: p.vm.map(|v| v.0),
             fault_time: timed.then_some(0),
             write_protected: 0,
@@ -217,17 +247,23 @@ struct Machine<'a> {
     options: &'a Options,
     /// Whether the times of faults are known.
     timed: bool,
+    stat: &'a Stat,
 }
 
 fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
     let Machine { timeline, clock, options, .. } = *from;
     let faults: Vec<_> = from.faults.iter().filter(|f| f.vm == vm.id).collect();
     // The replay's lists are over all VMs, so that the pages of a quiet VM may only be far down.
-    let many = if timeline.vms().len() > 1 { usize::MAX } else { options.pages };
+    let part = &options.part;
+    let all = part.is_all();
+    let many = if timeline.vms().len() > 1 || !all { usize::MAX } else { options.pages };
+    let within = (part.from.is_some() || part.to.is_some()).then_some((clock.start, clock.end));
     let own = |pages: Vec<TopPage>| {
-        pages.into_iter().filter(|p| p.vm == vm.id).take(options.pages).collect::<Vec<_>>()
+        let here =
+            |p: &TopPage| p.vm == vm.id && part.holds_frames(p.gfn, p.gfn.saturating_add(pages_of(p.level)));
+        pages.into_iter().filter(here).take(options.pages).collect::<Vec<_>>()
     };
-    let mut top_faults = own(timeline.top_faults(many));
+    let mut top_faults = own(timeline.top_faults_within(within, many));
     top_faults.retain(|p| p.count > 1);
     VmReport {
         vm: vm.id.0,
@@ -240,14 +276,17 @@ fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
         spaces: from.spaces.of(timeline, vm, &faults, clock, options),
         faults: faults::faults(&faults, from.timed),
         top_faults: pages(from, vm.id, &top_faults),
-        top_zaps: pages(from, vm.id, &own(timeline.top_zaps(many))),
-        mmio: mmio(timeline, vm.id, clock),
-        outside_slots: crate::slots::outside_slots(timeline, vm.id),
-        torn_down: vm.ended.as_ref().map(|e| TeardownReport {
-            start: clock.rel(e.start),
-            end: clock.rel(e.end),
-            tid: e.tid,
-            by: words::one_line(&e.by(), 300),
+        top_zaps: pages(from, vm.id, &own(timeline.top_zaps_within(within, many))),
+        mmio: mmio(from, vm.id),
+        counted: CountedReport::new(from.stat, vm.id.0),
+        outside_slots: crate::slots::outside_slots(timeline, vm.id, part),
+        torn_down: vm.ended.as_ref().filter(|e| e.start <= clock.end && clock.start <= e.end).map(|e| {
+            TeardownReport {
+                start: clock.rel(e.start),
+                end: clock.rel(e.end),
+                tid: e.tid,
+                by: words::one_line(&e.by(), 300),
+            }
         }),
     }
 }
@@ -291,7 +330,16 @@ fn pages(from: &Machine<'_>, vm: VmId, top: &[TopPage]) -> Vec<PageReport> {
     // The middle of a long story is left out; its beginning and its end are kept.
     let most = from.options.story_lines.max(TAIL + 1);
     let places: Vec<(u8, u64)> = top.iter().map(|p| (p.as_id, p.gfn)).collect();
-    let stories = from.timeline.page_stories(from.trace, vm, &places, (most, TAIL));
+    let part = &from.options.part;
+    let whole = part.from.is_none() && part.to.is_none();
+    let asked = if whole { most } else { usize::MAX };
+    let mut stories = from.timeline.page_stories(from.trace, vm, &places, (asked, TAIL));
+    for (story, omitted) in stories.iter_mut().filter(|_| !whole) {
+        story.lines.retain(|l| part.holds(l.ts));
+        *omitted = story.lines.len().saturating_sub(most);
+        let head = most - TAIL;
+        story.lines.drain(head.min(story.lines.len())..(head + *omitted).min(story.lines.len()));
+    }
     top.iter().zip(stories).map(|(p, (story, omitted))| page(from.clock, p, &story, omitted)).collect()
 }
 
@@ -327,8 +375,17 @@ fn headline(story: &PageStory) -> String {
     words::one_line(story.headline.strip_prefix(&prefix).unwrap_or(&story.headline), 400)
 }
 
-fn mmio(timeline: &Timeline, vm: VmId, clock: &Clock) -> Vec<MmioReport> {
-    let mut out: Vec<_> = timeline.mmio_ranges().iter().filter(|m| m.vm == vm).collect();
+fn mmio(from: &Machine<'_>, vm: VmId) -> Vec<MmioReport> {
+    let Machine { timeline, clock, options, .. } = *from;
+    let within;
+    let all = if options.part.is_all() {
+        timeline.mmio_ranges()
+    } else {
+        let time = (clock.start, clock.end);
+        within = timeline.mmio_ranges_within(from.trace, time, options.part.gfns);
+        &within
+    };
+    let mut out: Vec<_> = all.iter().filter(|m| m.vm == vm).collect();
     out.sort_by_key(|m| (std::cmp::Reverse((m.accesses, m.faults)), m.gfn_start));
     out.iter()
         .map(|m| MmioReport {
@@ -344,10 +401,11 @@ fn mmio(timeline: &Timeline, vm: VmId, clock: &Clock) -> Vec<MmioReport> {
         .collect()
 }
 
-fn snapshots(timeline: &Timeline, clock: &Clock) -> Vec<SnapshotReport> {
+fn snapshots(timeline: &Timeline, clock: &Clock, part: &Part) -> Vec<SnapshotReport> {
     timeline
         .snapshots()
         .iter()
+        .filter(|s| part.holds(s.start))
         .map(|s| SnapshotReport {
             start: clock.rel(s.start),
             tables: s.tables,
@@ -359,9 +417,11 @@ fn snapshots(timeline: &Timeline, clock: &Clock) -> Vec<SnapshotReport> {
         .collect()
 }
 
-fn evidence(timeline: &Timeline, clock: &Clock) -> Vec<EvidenceReport> {
+fn evidence(timeline: &Timeline, clock: &Clock, part: &Part) -> Vec<EvidenceReport> {
     let mut out: Vec<EvidenceReport> = Vec::new();
-    for e in timeline.evidence() {
+    let here =
+        |e: &&Evidence| part.holds(e.ts) && part.holds_vm(e.vm.0) && part.holds_frames(e.gfn, e.gfn + 1);
+    for e in timeline.evidence().iter().filter(here) {
         let kind = e.kind.words();
         let at = out.iter().position(|r| r.kind == kind).unwrap_or_else(|| {
             out.push(EvidenceReport { kind: kind.to_owned(), count: 0, after_loss: 0, first: Vec::new() });

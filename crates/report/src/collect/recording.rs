@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use mmuscope_analysis::part::Part;
+use mmuscope_replay::Attribution;
 use mmuscope_trace::{ClockUnit, Compression, TraceInfo, event_name};
 
 use super::Clock;
@@ -151,11 +153,12 @@ fn isa(i: mmuscope_trace::Isa) -> String {
     }
 }
 
-/// Number of events by name, the most frequent first.
-pub(super) fn events(trace: &mmuscope_trace::Trace) -> Vec<EventCount> {
+/// Number of events of a part of the trace by name, the most frequent first.
+pub(super) fn events(trace: &mmuscope_trace::Trace, whose: &Attribution, part: &Part) -> Vec<EventCount> {
+    let (filter, all) = (part.events(), part.is_all());
     let mut counts: HashMap<&str, u64> = HashMap::new();
     for e in &trace.events {
-        if e.body.is_event() {
+        if e.body.is_event() && (all || filter.passes(&e, &trace.strings, whose)) {
             *counts.entry(event_name(&e.body, &trace.strings)).or_default() += 1;
         }
     }

@@ -9,6 +9,7 @@ use crate::{
     model::{LevelSeries, OverTime, PhaseReport, SpaceReport, StateSeries},
     svg::overview::STEPS,
 };
+use mmuscope_analysis::part::Part;
 
 /// Shades in the order in which they are stacked, from the bottom.
 const STACK: [Shade; 5] =
@@ -24,6 +25,8 @@ pub(super) struct Sums {
     /// Change of the number of stale entries in each stretch, by shade.
     stale_entries: [Vec<i64>; 8],
     zaps: Vec<u64>,
+    /// Whether `shade_steps` holds all changes.
+    cut: bool,
     /// Changes of the number of entries as time, shade and +1 or -1, for the peaks.
     shade_steps: Vec<(u64, u8, i8)>,
     /// All entries that mapped a page or marked MMIO at some time.
@@ -34,6 +37,8 @@ pub(super) struct Sums {
 pub(super) struct Spaces {
     spaces: BTreeMap<(VmId, u8), Sums>,
     step: u64,
+    /// The time from the first event to the beginning of the stretches.
+    origin: u64,
 }
 
 /// Start and place of each phase, by the VM whose process marked it. Phases of one list do not overlap.
@@ -72,9 +77,11 @@ impl Spaces {
         faults: &[Fault],
         clock: &Clock,
         phases: &mut [PhaseReport],
+        part: &Part,
     ) -> Self {
         let step = clock.duration().div_ceil(STEPS as u64).max(1);
-        let mut out = Self { spaces: BTreeMap::new(), step };
+        let origin = clock.start - clock.first;
+        let mut out = Self { spaces: BTreeMap::new(), step, origin };
         let lists = PhaseLists::new(phases);
         for f in faults {
             for p in lists.at(f.vm, clock.rel(f.ts)) {
@@ -82,27 +89,31 @@ impl Spaces {
                 phases[p].fault_time = phases[p].fault_time.map(|t| t + f.duration().unwrap_or(0));
             }
         }
-        for entry in timeline.entries() {
+        for entry in timeline.entries().filter(|e| part.entry(e)) {
             let sums = out.spaces.entry((entry.vm, entry.as_id)).or_default();
             let mut was_present = false;
             let mut before = None;
             let mut seen = false;
             let mut ram = false;
-            for z in timeline.zaps(entry.id) {
+            for z in timeline.zaps(entry.id).filter(|z| part.holds(z.ts)) {
                 let at = clock.rel(z.ts);
-                bump(&mut sums.zaps, at, step);
+                bump(&mut sums.zaps, at - origin, step);
                 for p in lists.at(entry.vm, at) {
                     phases[p].zaps += 1;
                 }
             }
             for s in timeline.spans(entry.id) {
-                let start = clock.rel(s.start);
-                if present(&s) && !was_present {
+                // What begins after the part is none of it; what began before holds when the part begins.
+                if s.start > clock.end {
+                    break;
+                }
+                let (start, begins) = (clock.rel(s.start), part.holds(s.start));
+                if present(&s) && !was_present && begins {
                     for p in lists.at(entry.vm, start) {
                         phases[p].installs += 1;
                     }
                 }
-                for p in lists.at(entry.vm, start) {
+                for p in lists.at(entry.vm, start).filter(|_| begins) {
                     phases[p].write_protected +=
                         u64::from((before, s.shade) == (Some(Shade::Writable), Shade::ReadOnly));
                     phases[p].made_writable +=
@@ -110,21 +121,21 @@ impl Spaces {
                 }
                 before = Some(s.shade);
                 was_present = present(&s);
-                if !leaf(&s) {
+                if !leaf(&s) || s.end.is_some_and(|e| e <= clock.start && clock.start > clock.first) {
                     continue;
                 }
                 // A removed entry alone does not show that a page was mapped: teardown writes REMOVED into all entries of a table.
                 seen |= s.state != State::Removed;
                 ram |= present(&s);
-                let end = s.end.map(|e| clock.rel(e));
+                let end = s.end.filter(|e| *e <= clock.end).map(|e| clock.rel(e));
                 sums.change(start, s.shade, 1);
                 if let Some(e) = end {
                     sums.change(e, s.shade, -1);
                 }
                 if s.certainty == Certainty::Stale {
-                    add(&mut sums.stale_entries[s.shade as usize], start, step, 1);
+                    add(&mut sums.stale_entries[s.shade as usize], start - origin, step, 1);
                     if let Some(e) = end {
-                        add(&mut sums.stale_entries[s.shade as usize], e, step, -1);
+                        add(&mut sums.stale_entries[s.shade as usize], e - origin, step, -1);
                     }
                 }
             }
@@ -134,11 +145,12 @@ impl Spaces {
         }
         for p in phases.iter_mut() {
             // A change at the time the next phase begins belongs to the next phase.
-            let at = clock.start + if p.end < clock.duration() { p.end.saturating_sub(1) } else { p.end };
+            let last = clock.end - clock.first;
+            let at = clock.first + if p.end < last { p.end.saturating_sub(1) } else { p.end };
             let vms = timeline.vms().iter().filter(|vm| p.vm.is_none_or(|v| v == vm.id.0));
-            p.present_bytes = vms
-                .map(|vm| timeline.counts_of(vm.id, 0, at).present_bytes(None))
-                .fold(0, u64::saturating_add);
+            let vms = vms.filter(|vm| part.holds_vm(vm.id.0));
+            let bytes = vms.map(|vm| timeline.counts_of(vm.id, 0, at).present_bytes(None));
+            p.present_bytes = part.gfns.is_none().then(|| bytes.fold(0, u64::saturating_add));
         }
         for s in out.spaces.values_mut() {
             s.leaves.sort_unstable();
@@ -155,10 +167,12 @@ impl Spaces {
         clock: &Clock,
         options: &Options,
     ) -> Vec<SpaceReport> {
-        let at_end = timeline.memory(vm.id);
+        let part = &options.part;
+        let at_end =
+            if part.to.is_some() { timeline.memory_at(vm.id, clock.end) } else { timeline.memory(vm.id) };
         let mut faults: BTreeMap<u8, Vec<u64>> = BTreeMap::new();
         for f in of_vm {
-            bump(faults.entry(f.as_id).or_default(), clock.rel(f.ts), self.step);
+            bump(faults.entry(f.as_id).or_default(), clock.rel(f.ts) - self.origin, self.step);
         }
         let mut ids: Vec<u8> = self
             .spaces
@@ -173,24 +187,30 @@ impl Spaces {
             .map(|as_id| {
                 let none = Sums::default();
                 let sums = self.spaces.get(&(vm.id, as_id)).unwrap_or(&none);
-                let mut over_time = sums.over_time(timeline, (vm.id, as_id), clock, self.step);
+                let mut over_time = match part.gfns {
+                    None => sums.over_time(timeline, (vm.id, as_id), clock, self.step),
+                    Some(_) => sums.of_frames(clock, self.step),
+                };
                 over_time.faults = faults.remove(&as_id).unwrap_or_default();
                 over_time.faults.resize(STEPS, 0);
-                let (memory, memory_at) = memory::memory(
-                    timeline,
-                    vm.id,
-                    as_id,
-                    &at_end,
-                    over_time.peak_bytes,
-                    clock.start + over_time.peak_at,
-                );
+                let (memory, memory_at) = match part.gfns {
+                    None => memory::memory(
+                        timeline,
+                        vm.id,
+                        as_id,
+                        &at_end,
+                        over_time.peak_bytes,
+                        clock.first + over_time.peak_at,
+                    ),
+                    Some(gfns) => (memory::of_frames(timeline, (vm.id, as_id), clock.end, gfns), false),
+                };
                 let memory_at = memory_at.then_some(over_time.peak_at);
                 SpaceReport {
                     as_id,
                     over_time,
                     memory,
                     memory_at,
-                    slots: crate::slots::slots(timeline, vm.id, as_id),
+                    slots: crate::slots::slots(timeline, vm.id, as_id, clock.end, part),
                     map: options
                         .pictures
                         .then(|| map::map(timeline, vm.id, as_id, &sums.leaves, clock))
@@ -205,6 +225,8 @@ impl Sums {
     fn change(&mut self, t: u64, shade: Shade, by: i8) {
         if self.shade_steps.len() < EXACT {
             self.shade_steps.push((t, shade as u8, by));
+        } else {
+            self.cut = true;
         }
     }
 
@@ -215,7 +237,17 @@ impl Sums {
         };
         let counts: Vec<Counts> =
             (0..STEPS).map(|i| timeline.counts_of(vm, as_id, at(i).min(clock.end))).collect();
-        let (peak_at, peak_bytes) = timeline.peak(vm, as_id).unwrap_or((clock.start, 0));
+        let (peak_at, peak_bytes, peak_sampled) = match timeline.peak(vm, as_id) {
+            None => (clock.start, 0, false),
+            Some((at, bytes)) if (clock.start..=clock.end).contains(&at) => (at, bytes, false),
+            Some(_) => {
+                let all = std::iter::once(clock.start).chain((0..STEPS).map(|i| at(i).min(clock.end)));
+                let of = |t: u64| (timeline.counts_of(vm, as_id, t).present_bytes(None), t);
+                // Of equal moments, the first.
+                let most = all.map(of).max_by_key(|(bytes, t)| (*bytes, std::cmp::Reverse(*t)));
+                most.map_or((clock.start, 0, true), |(bytes, t)| (t, bytes, true))
+            }
+        };
         let mut peaks = [0i64; 8];
         let mut now = [0i64; 8];
         let mut shade_steps = self.shade_steps.clone();
@@ -262,7 +294,40 @@ impl Sums {
             zaps,
             peak_bytes,
             peak_at: clock.rel(peak_at),
+            peak_sampled,
         }
+    }
+
+    /// Numbers over time of some frames only: entries by state, and zaps. How many bytes of them are present is not summed up, since several
+    /// entries may map one frame.
+    fn of_frames(&self, clock: &Clock, step: u64) -> OverTime {
+        let mut zaps = self.zaps.clone();
+        zaps.resize(STEPS, 0);
+        let mut out = OverTime { step, zaps, ..OverTime::default() };
+        // Part of the changes makes no sums.
+        if self.cut {
+            return out;
+        }
+        let mut steps = self.shade_steps.clone();
+        steps.sort_unstable_by_key(|s| (s.0, s.2));
+        let origin = clock.start - clock.first;
+        for shade in STACK {
+            let (mut now, mut peak, mut counts) = (0i64, 0i64, Vec::with_capacity(STEPS));
+            let mut own = steps.iter().filter(|s| s.1 == shade as u8).peekable();
+            for i in 0..STEPS {
+                let end = if i + 1 < STEPS { origin + (i as u64 + 1) * step } else { u64::MAX };
+                while let Some((_, _, by)) = own.next_if(|s| s.0 < end) {
+                    now += i64::from(*by);
+                    peak = peak.max(now);
+                }
+                counts.push(now.max(0) as u64);
+            }
+            if peak > 0 {
+                let stale = running(&self.stale_entries[shade as usize]);
+                out.entries.push(StateSeries { shade, counts, stale, peak: peak as u64 });
+            }
+        }
+        out
     }
 }
 

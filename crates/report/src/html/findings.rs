@@ -16,10 +16,10 @@ pub(super) fn first(report: &Report) -> Markup {
         @if !all.is_empty() {
             ul class="standout" {
                 @for (n, f) in all.iter().enumerate().take(FIRST) {
-                    li { strong { (name(f)) ": " } (f.title) " " a href=(format!("#finding{n}")) { "why, and what to do" } }
+                    li { strong { (name(f)) ": " } (f.title) " " a href=(format!("#{}", report.id(format_args!("finding{n}")))) { "why, and what to do" } }
                 }
                 @if all.len() > FIRST {
-                    li { a href="#findings" { (words::counted((all.len() - FIRST) as u64, "more finding", "more findings")) } }
+                    li { a href=(format!("#{}", report.id("findings"))) { (words::counted((all.len() - FIRST) as u64, "more finding", "more findings")) } }
                 }
             }
         }
@@ -30,7 +30,7 @@ pub(super) fn first(report: &Report) -> Markup {
 pub(super) fn section(report: &Report) -> Markup {
     html! {
         @if !report.stands_out.is_empty() {
-            section id="findings" {
+            section id=(report.id("findings")) {
                 h2 { "Findings" }
                 p {
                     "The most severe first, and of equal severity those that cost most. "
@@ -59,7 +59,7 @@ fn one(report: &Report, n: usize, f: &Finding) -> Markup {
                 h3 { span class="no" { (n + 1) } " " (name(f)) ": " (f.id) }
                 p { (f.title) "." @if let Some((id, what)) = place(report, f) { " " a href=(format!("#{id}")) { (what) } } }
             }
-            p class="sub2" id=(format!("finding{n}")) { (words::when(f.count, f.first, f.last)) " " (words::events(&f.events)) }
+            p class="sub2" id=(report.id(format_args!("finding{n}"))) { (words::when(f.count, f.first, f.last)) " " (words::events(&f.events)) }
             dl {
                 dt { "Why" } dd { (prose(&f.why)) "." }
                 dt { "What to do" } dd { (prose(&f.remedy)) "." }
@@ -95,5 +95,5 @@ fn place(report: &Report, f: &Finding) -> Option<(String, &'static str)> {
         "pages" => !vm.top_faults.is_empty() || !vm.top_zaps.is_empty(),
         _ => true,
     };
-    there.then(|| (format!("{id}{}", vm.vm), what))
+    there.then(|| (report.id(format_args!("{id}{}", vm.vm)), what))
 }

@@ -18,8 +18,6 @@ use crate::{
 
 /// Writes the page.
 pub(crate) fn page(report: &Report, visual: &Visual) -> String {
-    let several = report.vms.len() > 1;
-    let sections = sections(report);
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -27,33 +25,90 @@ pub(crate) fn page(report: &Report, visual: &Visual) -> String {
             body {
                 (style::patterns(visual))
                 (header(report))
-                nav aria-label="Contents" {
-                    ul { @for (id, name) in &sections { li { a href=(format!("#{id}")) { (name) } } } }
-                }
-                main {
-                    (findings::section(report))
-                    @if report.vms.is_empty() { (nothing(report)) }
-                    @for vm in &report.vms { (vm_section(report, vm, visual, several)) }
-                    (tables::phases(report))
-                    @for vm in &report.vms {
-                        (tables::faults(report, vm))
-                        (pages::pages(report, vm))
-                        (tables::memory(report, vm))
-                    }
-                    (recording::integrity(report))
-                    (recording::recording(report))
-                    (tables::events(report))
-                }
-                footer {
-                    div {
-                        (report.generator) " · times are since the first event; sizes are binary (1 MiB = 1,048,576 bytes); frames are guest frames of 4 KiB. "
-                        "“Unknown” means that no event has shown an entry yet, which is not the same as nonpresent."
-                    }
-                }
+                (contents(report))
+                main { (body(report, visual)) }
+                (footer(&report.generator))
             }
         }
     };
     page.into_string()
+}
+
+/// Writes a page of several reports: a table that puts them side by side, then each with its sections.
+pub(crate) fn several(reports: &mut [Report], visual: &Visual) -> String {
+    for (n, r) in reports.iter_mut().enumerate() {
+        r.anchor = format!("t{}-", n + 1);
+    }
+    let names = crate::several::names(reports);
+    let title = words::counted(reports.len() as u64, "trace", "traces");
+    let generator = reports.first().map_or("mmuscope", |r| r.generator.as_str());
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            (head(generator, &format!("{title} · mmuscope"), visual))
+            body {
+                (style::patterns(visual))
+                header {
+                    p class="over" { "mmuscope report" }
+                    h1 { (title) }
+                    div class="wide" { table {
+                        caption { b { "Side by side" } ": whether a difference is more than chance, " code { "mmuscope diff" } " says" }
+                        thead { tr {
+                            th scope="col" {}
+                            @for (r, name) in reports.iter().zip(&names) { th scope="col" class="r" { a href=(format!("#{}", r.id("top"))) { (name) } } }
+                        } }
+                        tbody { @for (name, values) in crate::several::rows(reports) { tr {
+                            th scope="row" { (name) } @for v in values { td class="r" { (v) } }
+                        } } }
+                    } }
+                }
+                main { @for (r, name) in reports.iter().zip(&names) {
+                    article id=(r.id("top")) aria-label=(name) { (header(r)) (contents(r)) (body(r, visual)) }
+                } }
+                (footer(generator))
+            }
+        }
+    };
+    page.into_string()
+}
+
+/// The list of a report's sections.
+fn contents(report: &Report) -> Markup {
+    html! {
+        nav aria-label="Contents" {
+            ul { @for (id, name) in sections(report) { li { a href=(format!("#{}", report.id(id))) { (name) } } } }
+        }
+    }
+}
+
+/// The sections of a report.
+fn body(report: &Report, visual: &Visual) -> Markup {
+    html! {
+        (findings::section(report))
+        @if report.vms.is_empty() { (nothing(report)) }
+        @for vm in &report.vms { (vm_section(report, vm, visual, report.vms.len() > 1)) }
+        (tables::phases(report))
+        @for vm in &report.vms {
+            (tables::faults(report, vm))
+            (tables::counted(report, vm))
+            (pages::pages(report, vm))
+            (tables::memory(report, vm))
+        }
+        (recording::integrity(report))
+        (recording::recording(report))
+        (tables::events(report))
+    }
+}
+
+fn footer(generator: &str) -> Markup {
+    html! {
+        footer {
+            div {
+                (generator) " · times are since the first event; sizes are binary (1 MiB = 1,048,576 bytes); frames are guest frames of 4 KiB. "
+                "“Unknown” means that no event has shown an entry yet, which is not the same as nonpresent."
+            }
+        }
+    }
 }
 
 /// The head of a page that never loads or runs anything.
@@ -91,6 +146,9 @@ fn sections(report: &Report) -> Vec<(String, String)> {
         if vm.faults.total > 0 {
             out.push((format!("faults{}", vm.vm), named("Faults", vm)));
         }
+        if !vm.counted.is_empty() {
+            out.push((format!("causes{}", vm.vm), named("By cause", vm)));
+        }
         if !vm.top_faults.is_empty() || !vm.top_zaps.is_empty() {
             out.push((format!("pages{}", vm.vm), named("Pages", vm)));
         }
@@ -115,8 +173,11 @@ fn header(report: &Report) -> Markup {
             h1 { (words::one_line(&report.title, 160)) }
             p class="sub" {
                 @if files.is_empty() { (r.format) } @else { (words::list(&files)) }
-                @if r.duration > 0 { " · " (words::duration(r.duration)) }
-                " · " (words::counted(r.events, "event", "events"))
+                @if let Some(p) = &report.part { " · " strong { "part of the trace: " (p.text) } " · " (words::counted(p.events, "event", "events")) " of " (words::count(r.events)) }
+                @else {
+                    @if r.duration > 0 { " · " (words::duration(r.duration)) }
+                    " · " (words::counted(r.events, "event", "events"))
+                }
             }
             ul class="badges" {
                 @for (class, text) in verdict::verdicts(report) { li class=(format!("badge {class}")) { (text) } }
@@ -144,8 +205,8 @@ fn nothing(report: &Report) -> Markup {
         section {
             h2 { "Nothing to draw" }
             p {
-                @if report.recording.events == 0 { "The trace holds no events." }
-                @else { "The trace holds " (words::counted(report.recording.events, "event", "events")) ", but none that names a VM, a vCPU or a page-table entry." }
+                @if report.event_count() == 0 { "The trace holds no events." }
+                @else { "The trace holds " (words::counted(report.event_count(), "event", "events")) ", but none that names a VM, a vCPU or a page-table entry." }
                 " Were the tracepoints of the groups " code { "kvmmmu" } " and " code { "kvm" } " enabled while a guest ran?"
             }
         }
@@ -154,7 +215,7 @@ fn nothing(report: &Report) -> Markup {
 
 fn vm_section(report: &Report, vm: &VmReport, visual: &Visual, several: bool) -> Markup {
     html! {
-        section id=(format!("vm{}", vm.vm)) {
+        section id=(report.id(format_args!("vm{}", vm.vm))) {
             h2 {
                 "Memory over time"
                 @if several { small { (vm.label(true)) @if let Some(pid) = vm.pid { " · pid " (pid) } } }
@@ -171,7 +232,7 @@ fn vm_section(report: &Report, vm: &VmReport, visual: &Visual, several: bool) ->
                     h3 { (words::space_name(space.as_id)) small { "as_id " (space.as_id) } }
                 }
                 figure class="figure" {
-                    (overview(report, vm, space, &format!("map{}-{}", vm.vm, space.as_id)))
+                    (overview(report, vm, space, &report.id(format_args!("map{}-{}", vm.vm, space.as_id))))
                     @if let Some(map) = &space.map { (legend(visual, map, !report.lost.is_empty())) }
                     figcaption { (caption(space)) }
                     (command(report, "view", ""))
@@ -188,9 +249,10 @@ fn command(report: &Report, name: &str, more: &str) -> Markup {
         line.push(' ');
         line.push_str(&mmuscope_units::shell_word(&words::one_line(&f.path, 160)));
     }
-    if !more.is_empty() {
+    let part = report.part.as_ref().map(|p| p.options_of(name)).unwrap_or_default();
+    for options in [more, &part].into_iter().filter(|o| !o.is_empty()) {
         line.push(' ');
-        line.push_str(more);
+        line.push_str(options);
     }
     html! { p class="cmd" { "The same on the command line: " code { (line) } } }
 }

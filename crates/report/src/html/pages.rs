@@ -17,7 +17,7 @@ pub(super) fn pages(report: &Report, vm: &VmReport) -> Markup {
         return html! {};
     }
     html! {
-        section id=(format!("pages{}", vm.vm)) {
+        section id=(report.id(format_args!("pages{}", vm.vm))) {
             h2 { "Pages" (of_vm(vm, several)) }
             p { "The busiest pages. Open a line to read the life of the page." }
             (list("Most faults", "fault", "faults", &vm.top_faults))

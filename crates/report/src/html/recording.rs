@@ -11,7 +11,7 @@ use crate::{
 pub(super) fn integrity(report: &Report) -> Markup {
     let r = &report.recording;
     html! {
-        section id="integrity" {
+        section id=(report.id("integrity")) {
             h2 { "How far to trust this" }
             @let (class, verdict) = verdict::lost(r);
             p class=(format!("note {class}")) { (words::sentence(&verdict)) "." @if class == "bad" { " Red bands mark where; what may have changed there is shown as stale until an event proves it." } }
@@ -62,7 +62,7 @@ pub(super) fn recording(report: &Report) -> Markup {
     let r = &report.recording;
     let several = report.vms.len() > 1;
     html! {
-        section id="recording" {
+        section id=(report.id("recording")) {
             h2 { "Recording and layout" }
             div class="cols" {
                 div {

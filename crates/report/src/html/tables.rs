@@ -27,7 +27,7 @@ pub(super) fn phases(report: &Report) -> Markup {
         return html! {};
     }
     html! {
-        section id="phases" {
+        section id=(report.id("phases")) {
             h2 { "Phases" }
             p { "What was written to trace_marker while recording. A phase lasts until the next one of the same process begins." }
             @for (of, phases) in report.phase_lists() {
@@ -53,7 +53,7 @@ pub(super) fn phases(report: &Report) -> Markup {
                         @if timed { td class="r" { (time(p.fault_time.filter(|t| *t > 0))) } }
                         td class="r" { (number(p.installs)) } td class="r" { (number(p.zaps)) }
                         @if protected { td class="r" { (number(p.write_protected)) } td class="r" { (number(p.made_writable)) } }
-                        td class="r" { (words::bytes(p.present_bytes)) }
+                        td class="r" { @match p.present_bytes { Some(b) => (words::bytes(b)), None => span class="fa" { "–" } } }
                     } }
                     (more(phases.len(), ROWS * 5, 7 + usize::from(timed) + 2 * usize::from(protected), "phase", "phases"))
                 }
@@ -70,7 +70,7 @@ pub(super) fn faults(report: &Report, vm: &VmReport) -> Markup {
         return html! {};
     }
     html! {
-        section id=(format!("faults{}", vm.vm)) {
+        section id=(report.id(format_args!("faults{}", vm.vm))) {
             h2 { "Faults" (of_vm(vm, several)) }
             p {
                 (words::counted(f.total, "fault", "faults")) " on " (words::counted(f.frames, "frame", "frames"))
@@ -80,7 +80,7 @@ pub(super) fn faults(report: &Report, vm: &VmReport) -> Markup {
             }
             @if !f.timed { p class="note" { "How long faults took is not known: entries into the guest (" code { "kvm_entry" } ") were not recorded." } }
             div class="wide" { (classes("How they ended", "outcome", &f.outcomes, &f.latency, f.total, true)) }
-            @if let Some(chart) = histogram(f, &format!("hist{}", vm.vm)) {
+            @if let Some(chart) = histogram(f, &report.id(format_args!("hist{}", vm.vm))) {
                 figure class="figure" {
                     (chart)
                     figcaption { "How long faults took, stacked in the order and colours of the table above. Each bar is 19 % wider in time than the one before it; point at one for its numbers." }
@@ -162,6 +162,20 @@ fn vcpus(vm: &VmReport) -> Markup {
     }
 }
 
+/// Exits, zaps and huge pages by cause.
+pub(super) fn counted(report: &Report, vm: &VmReport) -> Markup {
+    if vm.counted.is_empty() {
+        return html! {};
+    }
+    html! {
+        section id=(report.id(format_args!("causes{}", vm.vm))) {
+            h2 { "Exits, zaps and huge pages by cause" (of_vm(vm, report.vms.len() > 1)) }
+            (crate::counted::tables(&vm.counted))
+            (command(report, "stat", &only(report, vm)))
+        }
+    }
+}
+
 pub(super) fn has_memory(vm: &VmReport) -> bool {
     !vm.mmio.is_empty() || vm.spaces.iter().any(|s| !s.memory.is_empty() || !s.slots.is_empty())
 }
@@ -172,7 +186,7 @@ pub(super) fn memory(report: &Report, vm: &VmReport) -> Markup {
         return html! {};
     }
     html! {
-        section id=(format!("memory{}", vm.vm)) {
+        section id=(report.id(format_args!("memory{}", vm.vm))) {
             h2 { "MMIO and memory" (of_vm(vm, several)) }
             @if !vm.mmio.is_empty() { div class="wide" { (mmio(vm)) } }
             @for s in vm.spaces.iter().filter(|s| !s.slots.is_empty()) { div class="wide" { (crate::slots::table(&s.slots, vm.outside_slots.as_ref())) } }
@@ -250,7 +264,7 @@ pub(super) fn events(report: &Report) -> Markup {
     }
     let most = report.events.first().map_or(1, |e| e.count).max(1);
     html! {
-        section id="events" {
+        section id=(report.id("events")) {
             h2 { "Events" }
             div class="wide" { table {
                 caption { b { "What was recorded" } ", by tracepoint" }
@@ -258,14 +272,14 @@ pub(super) fn events(report: &Report) -> Markup {
                 tbody {
                     @for e in report.events.iter().take(ROWS * 2) { tr {
                         th scope="row" class="mono w" { (words::one_line(&e.event, 80)) }
-                        td class="r" { (number(e.count)) } td class="r" { (words::percent(e.count, report.recording.events)) }
-                        td class="r" { (words::rate(e.count, report.recording.duration).unwrap_or_default()) }
+                        td class="r" { (number(e.count)) } td class="r" { (words::percent(e.count, report.event_count())) }
+                        td class="r" { (words::rate(e.count, report.length()).unwrap_or_default()) }
                         td class="barcell" { span class="bar" style=(format!("width:{:.1}%", e.count as f64 * 100.0 / most as f64)) {} }
                     } }
                     (more(report.events.len(), ROWS * 2, 5, "event", "events"))
                 }
             } }
-            (command(report, "summary --no-replay", ""))
+            (command(report, if report.part.is_some() { "events" } else { "summary --no-replay" }, ""))
         }
     }
 }

@@ -85,8 +85,9 @@ pub(crate) fn byte_ticks(max: u64, n: u64) -> Vec<u64> {
     (0..=max.div_ceil(step)).map(|k| k.saturating_mul(step)).collect()
 }
 
-/// Ticks of a time axis from 0 to at most `duration` nanoseconds, with their labels, which all have one unit; at most `n` steps.
-pub(crate) fn time_ticks(duration: u64, n: u64) -> Vec<(u64, String)> {
+/// Ticks of a time axis between two times in nanoseconds, with their labels, which all have one unit; at most `n` steps.
+pub(crate) fn time_ticks((start, end): (u64, u64), n: u64) -> Vec<(u64, String)> {
+    let duration = end.saturating_sub(start);
     let n = n.max(1);
     let mut step = 1u64;
     // Steps are 1, 2, 5, 10 … nanoseconds up to ten seconds, then parts of a minute, an hour and a day.
@@ -131,7 +132,7 @@ pub(crate) fn time_ticks(duration: u64, n: u64) -> Vec<(u64, String)> {
         }
         format!("{:.decimals$} {unit}", t as f64 / size as f64)
     };
-    (0..=duration / step).map(|k| k * step).map(|t| (t, label(t))).collect()
+    (start.div_ceil(step)..=end / step).map(|k| k * step).map(|t| (t, label(t))).collect()
 }
 
 /// Moves labels at `ys` so that they are at least `gap` apart and within `lo..=hi`, each as little as needed, and keeps their order.
@@ -171,13 +172,16 @@ mod tests {
 
     #[test]
     fn times_have_one_unit_and_no_repeated_label() {
-        let labels = |d, n| time_ticks(d, n).into_iter().map(|t| t.1).collect::<Vec<_>>();
+        let labels = |d, n| time_ticks((0, d), n).into_iter().map(|t| t.1).collect::<Vec<_>>();
         assert_eq!(labels(0, 8), ["0 ns"]);
         assert_eq!(labels(4_500_000_000, 5), ["0 s", "1 s", "2 s", "3 s", "4 s"]);
         assert_eq!(labels(2_200_000_000, 5), ["0.0 s", "0.5 s", "1.0 s", "1.5 s", "2.0 s"]);
         assert_eq!(labels(700_000_000, 4), ["0 ms", "200 ms", "400 ms", "600 ms"]);
         assert_eq!(labels(90_000_000_000, 3), ["0 s", "30 s", "60 s", "90 s"]);
         assert_eq!(labels(600_000_000_000, 5), ["0 min", "2 min", "4 min", "6 min", "8 min", "10 min"]);
+        let part = time_ticks((8_000_150_000, 8_000_650_000), 5);
+        assert_eq!(part.first(), Some(&(8_000_200_000, "8000200 µs".to_owned())));
+        assert_eq!(part.last(), Some(&(8_000_600_000, "8000600 µs".to_owned())));
         for d in [1, 17, 2_500, 1_999_999, 123_456_789, 40_000_000_000, 1 << 50, u64::MAX] {
             let l = labels(d, 8);
             let mut unique = l.clone();

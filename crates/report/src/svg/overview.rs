@@ -40,11 +40,11 @@ struct Figure<'a> {
 
 /// Draws the figure of one address space of one VM. `id` is the id of the SVG element.
 pub(crate) fn overview(report: &Report, vm: &VmReport, space: &SpaceReport, id: &str) -> Markup {
-    let duration = report.recording.duration;
+    let (start, end) = report.axis();
     let mut f = Figure {
         report,
         vm: vm.vm,
-        x: Scale::new(0.0, duration.max(1) as f64, LEFT, LEFT + f64::from(PLOT)),
+        x: Scale::new(start as f64, end.max(start + 1) as f64, LEFT, LEFT + f64::from(PLOT)),
         y: 4.0,
         parts: Vec::new(),
         plots: Vec::new(),
@@ -228,11 +228,10 @@ impl<'a> Figure<'a> {
     }
 
     fn time_axis(&mut self) {
-        let duration = self.report.recording.duration;
         let y = self.y;
         let mut ticks = String::new();
         let n = (f64::from(PLOT) / 90.0) as u64;
-        for (t, label) in time_ticks(duration, n) {
+        for (t, label) in time_ticks(self.report.axis(), n) {
             let x = self.x.at(t as f64);
             let _ = write!(ticks, "M{} {}v5", px(x), px(y));
             self.text(x, y + 17.0, "m n", &label);
@@ -372,7 +371,7 @@ impl<'a> Figure<'a> {
     fn finish(mut self, vm: &VmReport, space: &SpaceReport, id: &str) -> Markup {
         let height = self.y + 4.0;
         let mut rules = String::new();
-        for p in self.own_phases().iter().filter(|p| p.start > 0) {
+        for p in self.own_phases().iter().filter(|p| p.start > self.report.axis().0) {
             for (top, bottom) in &self.plots {
                 let _ = write!(rules, "M{} {}V{}", px(self.x.at(p.start as f64)), px(*top), px(*bottom));
             }
@@ -557,13 +556,13 @@ fn map_alt(map: &MapPicture, vm: &VmReport) -> String {
 
 fn figure_words(report: &Report, vm: &VmReport, space: &SpaceReport) -> String {
     let o = &space.over_time;
-    let mut s = format!(
-        "Over {}, {} of guest memory was present at most, {} at the end; {}.",
-        words::duration(report.recording.duration),
-        words::bytes(o.peak_bytes),
-        words::bytes(o.end_bytes),
-        words::counted(vm.faults.total, "fault", "faults")
-    );
+    let mut s = format!("Over {}, ", words::duration(report.length()));
+    // How much of some frames is present is not summed up.
+    if report.part.as_ref().is_none_or(|p| p.gfn_start.is_none()) {
+        let (peak, end) = (words::bytes(o.peak_bytes), words::bytes(o.end_bytes));
+        let _ = write!(s, "{peak} of guest memory was present at most, {end} at the end; ");
+    }
+    let _ = write!(s, "{}.", words::counted(vm.faults.total, "fault", "faults"));
     for e in o.entries.iter().filter(|e| e.peak > 0) {
         let _ = write!(
             s,

@@ -3,7 +3,7 @@
 use mmuscope_analysis::stat::{Kind, Row, Stat, Whose, time_words};
 use mmuscope_analysis::words::{count, counted, duration, printable};
 use mmuscope_replay::{Timeline, VmId, ZapCause};
-use mmuscope_units::percent;
+use mmuscope_units::{bytes, percent};
 use std::fmt::Write as _;
 
 /// Most rows of a list, unless `-n` says otherwise.
@@ -79,6 +79,8 @@ const fn head(kind: Kind) -> &'static str {
         Kind::Fault => "faults by outcome",
         Kind::Install => "faults that mapped",
         Kind::Zap => "zaps by how they are known",
+        Kind::ZapFor => "zaps by what for",
+        Kind::Huge => "huge pages by cause",
         Kind::Mmio => "MMIO faults",
     }
 }
@@ -113,9 +115,13 @@ fn list(kind: Kind, rows: &[Row], limit: usize) -> String {
     let timed = rows.iter().any(|r| r.times.measured > 0);
     let vmm = kind == Kind::Exit && rows.iter().any(|r| r.vmm.is_some_and(|v| v > 0));
     let accesses = kind == Kind::Mmio && rows.iter().any(|r| r.accesses.is_some());
+    let sizes = rows.iter().any(|r| r.bytes.is_some());
     let mut head: Vec<String> = vec![head(kind).to_owned(), "count".into(), "share".into()];
     if accesses {
         head.push("accesses".into());
+    }
+    if sizes {
+        head.push("size".into());
     }
     if timed {
         head.extend(["time", "share", "min", "mean", "p50", "p90", "p99", "max"].map(str::to_owned));
@@ -129,6 +135,9 @@ fn list(kind: Kind, rows: &[Row], limit: usize) -> String {
         let mut line = vec![label(kind, r), count(r.count), percent(r.count, all)];
         if accesses {
             line.push(r.accesses.map_or_else(|| "-".to_owned(), count));
+        }
+        if sizes {
+            line.push(r.bytes.map_or_else(|| "-".to_owned(), bytes));
         }
         if timed {
             let t = &r.times;

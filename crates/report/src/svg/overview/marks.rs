@@ -49,7 +49,7 @@ impl Figure<'_> {
                 Severity::Info => "find",
             };
             self.parts.push(html! {
-                a href=(format!("#finding{n}")) class=(class) {
+                a href=(format!("#{}", self.report.id(format_args!("finding{n}")))) class=(class) {
                     title { (n + 1) " " (f.id) ": " (words::one_line(&f.title, 300)) }
                     path d=(format!("M{} {}H{}", px(from + MARK), px(y + 7.0), px(to))) {}
                     rect x=(px(from)) y=(px(y)) width=(px(MARK)) height="14" rx="3" {}
