@@ -3,7 +3,7 @@
 use super::cause::{Cause, What};
 use super::moment::{At, Change};
 use super::{Finding, Rule, Seen, Severity, Sure, counted};
-use mmuscope_replay::MmuKind;
+use mmuscope_replay::{MmuKind, VmId};
 use mmuscope_spte::State;
 use mmuscope_trace::Body;
 use mmuscope_units::{count, level_size};
@@ -220,6 +220,57 @@ fn cause(seen: &Seen<'_>, t: &Turn, lost: bool) -> &'static str {
             None => "an ioctl brought huge pages back (dirty logging ended)",
         },
     }
+}
+
+/// A huge page that was lost (split, or zapped and then mapped by smaller ones) or won (the other way round), once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizeChange {
+    /// VM.
+    pub vm: VmId,
+    /// Address space.
+    pub as_id: u8,
+    /// Level of the huge page: 2 is 2M, 3 is 1G.
+    pub level: u8,
+    /// Its first guest frame.
+    pub gfn: u64,
+    /// When the old mapping was taken away, in nanoseconds on the trace's clock.
+    pub ts: u64,
+    /// Number of the event that took it away.
+    pub event: u32,
+    /// Thread that did it.
+    pub tid: u32,
+    /// Whether the huge page was lost; else it was won.
+    pub lost: bool,
+    /// Whether the new mapping took the place of the old one in one change.
+    pub in_place: bool,
+    /// Why, as far as the thread's events show.
+    pub why: &'static str,
+}
+
+/// Every huge page that was lost or won, in the order in which the old mappings were taken away; none where the MMU does not trace its changes.
+pub(super) fn changes(seen: &Seen<'_>) -> Vec<SizeChange> {
+    if !seen.traces.changes {
+        return Vec::new();
+    }
+    let sizes = &seen.noted.sizes;
+    let all = sizes.lost.iter().map(|t| (t, true)).chain(sizes.won.iter().map(|t| (t, false)));
+    let mut out: Vec<SizeChange> = all
+        .filter(|(t, _)| !seen.torn_down(t.vm, t.ts))
+        .map(|(t, lost)| SizeChange {
+            vm: VmId(t.vm),
+            as_id: t.as_id,
+            level: t.level,
+            gfn: t.gfn,
+            ts: t.ts,
+            event: t.event,
+            tid: t.tid,
+            lost,
+            in_place: t.in_place,
+            why: cause(seen, t, lost),
+        })
+        .collect();
+    out.sort_by_key(|c| (c.ts, c.event, c.gfn));
+    out
 }
 
 /// Every huge page that was lost or won.

@@ -45,6 +45,7 @@ mod words;
 mod zap_all;
 
 pub use cause::{Cause, CauseKind};
+pub use huge::SizeChange;
 use mmuscope_replay::{Certainty, Fault, Span, State, Timeline, VmId};
 use mmuscope_spte::Traces;
 use mmuscope_trace::{ClockUnit, Trace};
@@ -341,6 +342,8 @@ pub struct Survey {
     pub findings: Vec<Finding>,
     /// What changed many entries at once, in the order of their beginnings.
     pub causes: Vec<Cause>,
+    /// The huge pages that were lost and won, in the order of time.
+    pub sizes: Vec<SizeChange>,
 }
 
 /// The findings of a trace and the causes of its changes.
@@ -375,7 +378,7 @@ pub fn survey(trace: &Trace, timeline: &Timeline) -> Survey {
         f.cost = None;
     }
     all.sort_by_key(|f| std::cmp::Reverse((f.severity, f.cost)));
-    Survey { findings: all, causes: causes(&seen) }
+    Survey { findings: all, causes: causes(&seen), sizes: huge::changes(&seen) }
 }
 
 /// The causes of changes, each with its VM where the trace shows it.
