@@ -410,7 +410,7 @@ impl Viewer {
             let most = room.most_tables;
             Panel::bottom("tables")
                 .resizable(true)
-                .default_size(236.0f32.min(most))
+                .default_size(258.0f32.min(most))
                 .size_range(80.0..=most)
                 .show(ui, |ui| {
                     tables::show(ui, &mut cx, contained);

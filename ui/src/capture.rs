@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use mmuscope_replay::{
-    Attribution, AxisSegment, Entry, EntryId, EventIx, Shade, Span, State, StateFilter, Timeline, VmId,
+    Attribution, AxisSegment, Entry, EntryId, EventIx, MmuKind, Shade, Span, State, StateFilter, Timeline,
+    VmId,
 };
 use mmuscope_spte::Resolved;
 use mmuscope_trace::{Event, Trace};
@@ -134,6 +135,29 @@ impl Capture {
         })
     }
 
+    /// Whether the MMU of a VM traces each change of its entries, so that splits and merges of huge pages are seen.
+    pub(crate) fn traces_changes(&self, vm: VmId) -> bool {
+        let of = self.timeline.vms().iter().find(|v| v.id == vm);
+        self.timeline.layout(vm).resolved.traces.changes
+            && !of.is_some_and(|v| matches!(v.kind, MmuKind::Direct | MmuKind::Shadow))
+    }
+
+    /// Name and thread of the task of an event, such as `qemu-170`.
+    pub(crate) fn task_of(&self, ix: EventIx) -> String {
+        self.event(ix).map_or_else(String::new, |e| self.task(&e))
+    }
+
+    /// Name and thread of the task of an event.
+    pub(crate) fn task(&self, e: &Event) -> String {
+        let comm = crate::fmt::clean(self.trace.strings.get(e.comm));
+        match (comm.as_str(), e.tid) {
+            ("", None) => String::new(),
+            ("", Some(tid)) => tid.to_string(),
+            (comm, None) => comm.to_owned(),
+            (comm, Some(tid)) => format!("{comm}-{tid}"),
+        }
+    }
+
     /// A short name of the trace, for the title of the window.
     pub(crate) fn title(&self) -> String {
         match self.paths.as_slice() {
@@ -197,6 +221,20 @@ impl Capture {
             s.y_start + part * (s.y_end - s.y_start)
         };
         inside.map(|s| Range::new(place(s, first), place(s, end))).reduce(|a, b| Range::new(a.start, b.end))
+    }
+
+    /// First and last guest frame of rows, as far as the axis has them; `None` in a fold.
+    pub(crate) fn frames_of(&self, vm: VmId, as_id: u8, rows: Range) -> Option<(u64, u64)> {
+        let mut found = None;
+        for s in self.segments(vm, as_id).iter().filter(|s| s.y_start < rows.end && rows.start < s.y_end) {
+            let per_row = (s.gfn_end - s.gfn_start) as f64 / (s.y_end - s.y_start);
+            let frame = |row: f64| (row.clamp(s.y_start, s.y_end) - s.y_start) * per_row;
+            let first = s.gfn_start + frame(rows.start).floor() as u64;
+            let last =
+                (s.gfn_start + frame(rows.end).ceil() as u64).min(s.gfn_end).saturating_sub(1).max(first);
+            found = Some(found.map_or((first, last), |(a, _): (u64, u64)| (a, last)));
+        }
+        found
     }
 
     /// The guest frame at a row; `None` in a fold.

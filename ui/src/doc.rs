@@ -10,6 +10,7 @@ use crate::follow::Live;
 use crate::panels::tables::Tables;
 use crate::picture::Pictures;
 use crate::probe::Probe;
+use crate::scope::Scopes;
 use crate::survey::{Band, Surveys};
 use crate::view::{History, MIN_ROWS, MIN_TIME, Range, Selection};
 
@@ -78,6 +79,8 @@ pub(crate) struct Doc {
     pub(crate) view: View,
     /// The page, entry or event that is selected.
     pub(crate) selection: Option<Selection>,
+    /// The part of the trace that the tables are about.
+    pub(crate) scopes: Scopes,
     /// Earlier views, for Back and Forward.
     pub(crate) history: History<Place>,
     /// Pictures of the view, computed in the background.
@@ -128,6 +131,7 @@ impl Doc {
             capture,
             view,
             selection: None,
+            scopes: Scopes::default(),
             history: History::default(),
             pictures,
             cursors: [None; 2],

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use mmuscope_analysis::findings::{Cause, CauseKind, Finding, survey};
+use mmuscope_analysis::findings::{Cause, CauseKind, Finding, SizeChange, survey};
 use mmuscope_replay::VmId;
 
 use crate::capture::{self, Capture};
@@ -34,6 +34,8 @@ pub(crate) struct Surveyed {
     pub(crate) findings: Vec<Finding>,
     /// The causes, in the order of their beginnings.
     pub(crate) causes: Vec<Cause>,
+    /// The huge pages that were lost and won, in the order of time.
+    pub(crate) sizes: Vec<SizeChange>,
     rows: HashMap<VmId, Vec<CauseRow>>,
 }
 
@@ -59,7 +61,8 @@ pub(crate) fn acted_until(cap: &Capture, c: &Cause) -> u64 {
 impl Surveyed {
     fn of(cap: &Capture) -> Self {
         let found = survey(&cap.trace, &cap.timeline);
-        let mut out = Self { findings: found.findings, causes: found.causes, rows: HashMap::new() };
+        let mut out =
+            Self { findings: found.findings, causes: found.causes, sizes: found.sizes, rows: HashMap::new() };
         for vm in cap.timeline.vms() {
             let of = |kind: CauseKind| {
                 // What no event puts into a VM may be of any.

@@ -16,6 +16,10 @@ pub struct HotQuery {
     pub time: Option<(u64, u64)>,
     /// Size of the portions: level 1 is one frame, 2 is 2 MiB, 3 is 1 GiB. Other levels count as 1.
     pub level: u8,
+    /// First and last frame; `None` is all frames.
+    pub gfns: Option<(u64, u64)>,
+    /// The thread that faulted, accessed or zapped; `None` is all threads. Of one thread, the zap of a large page counts to its first frame.
+    pub tid: Option<u32>,
 }
 
 /// What happened to a frame, or to all frames of an aligned range.
@@ -54,7 +58,9 @@ struct Counting {
 
 impl Counting {
     fn page(&mut self, vm: VmId, as_id: u8, gfn: u64, (first, last): (u64, u64)) -> Option<&mut HotPage> {
-        if self.query.space.is_some_and(|s| s != (vm, as_id)) {
+        if self.query.space.is_some_and(|s| s != (vm, as_id))
+            || self.query.gfns.is_some_and(|(from, to)| !(from..=to).contains(&gfn))
+        {
             return None;
         }
         let gfn = gfn / self.frames * self.frames;
@@ -80,14 +86,20 @@ impl Counting {
 pub fn hot_pages(trace: &Trace, timeline: &Timeline, query: &HotQuery) -> Vec<HotPage> {
     let frames = if matches!(query.level, 2 | 3) { pages_of(query.level) } else { 1 };
     let mut counting = Counting { query: *query, frames, pages: HashMap::default() };
-    counting.all(timeline.top_faults_within(query.time, usize::MAX), |p, n| p.faults += n);
-    zaps(timeline, &mut counting);
+    match query.tid {
+        None => counting.all(timeline.top_faults_within(query.time, usize::MAX), |p, n| p.faults += n),
+        Some(tid) => faults_of(timeline, tid, &mut counting),
+    }
+    zaps(trace, timeline, &mut counting);
     match query.time {
+        None if query.tid.is_some() => accesses(trace, timeline, timeline.range(), &mut counting),
         None => counting.all(timeline.top_mmio(usize::MAX), |p, n| p.mmio += n),
         Some(time) => accesses(trace, timeline, time, &mut counting),
     }
     for f in timeline.faults() {
         let inside = query.time.is_none_or(|(from, to)| (from..=to).contains(&f.ts));
+        let inside = inside && query.tid.is_none_or(|t| t == f.tid);
+        let inside = inside && query.gfns.is_none_or(|(a, b)| f.gfn.is_some_and(|g| (a..=b).contains(&g)));
         let page = f.gfn.map(|gfn| (f.vm, f.as_id, gfn / frames * frames));
         if let Some(p) = page.filter(|_| inside).and_then(|key| counting.pages.get_mut(&key)) {
             p.in_a_row = p.in_a_row.max(u64::from(f.retries) + 1);
@@ -98,13 +110,28 @@ pub fn hot_pages(trace: &Trace, timeline: &Timeline, query: &HotQuery) -> Vec<Ho
     out
 }
 
-fn zaps(timeline: &Timeline, counting: &mut Counting) {
-    if counting.frames == 1 {
+fn faults_of(timeline: &Timeline, tid: u32, counting: &mut Counting) {
+    let time = counting.query.time;
+    for f in timeline.faults().filter(|f| f.tid == tid) {
+        if time.is_some_and(|(from, to)| !(from..=to).contains(&f.ts)) {
+            continue;
+        }
+        if let Some(p) = f.gfn.and_then(|gfn| counting.page(f.vm, f.as_id, gfn, (f.ts, f.ts))) {
+            p.faults += 1;
+        }
+    }
+}
+
+fn zaps(trace: &Trace, timeline: &Timeline, counting: &mut Counting) {
+    if counting.frames == 1 && counting.query.tid.is_none() {
         counting.all(timeline.top_zaps_within(counting.query.time, usize::MAX), |p, n| p.zaps += n);
         return;
     }
     for z in timeline.all_zaps() {
         if counting.query.time.is_some_and(|(from, to)| !(from..=to).contains(&z.ts)) {
+            continue;
+        }
+        if counting.query.tid.is_some_and(|t| trace.events.get(z.event as usize).tid != Some(t)) {
             continue;
         }
         let e = timeline.entry(z.entry);
@@ -121,7 +148,7 @@ fn accesses(trace: &Trace, timeline: &Timeline, (from, to): (u64, u64), counting
     let end = trace.events.first_at_or_after(to.saturating_add(1)).min(timeline.events());
     for e in trace.events.range(0..end) {
         let Some(gpa) = seen.address(&e) else { continue };
-        if e.ts < from {
+        if e.ts < from || counting.query.tid.is_some_and(|t| e.tid != Some(t)) {
             continue;
         }
         if let Some(vm) = timeline.attribution().vm(&e)
@@ -191,6 +218,12 @@ layout C/npt
         assert_eq!(of(until(300_000, 400_000)), [(5, 0, 0, 1, 0), (7, 0, 0, 0, 1)]);
         let other = HotQuery { space: Some((VmId(0), 1)), ..HotQuery::default() };
         assert_eq!(of(other), []);
+        let some = HotQuery { gfns: Some((6, 0x1ff)), ..HotQuery::default() };
+        assert_eq!(of(some), [(7, 0, 0, 0, 2)]);
+        assert_eq!(of(HotQuery { level: 2, ..some }), [(0, 0, 0, 0, 2)]);
+        let tid = t.faults().next().expect("a fault").tid;
+        assert_eq!(of(HotQuery { tid: Some(tid), ..HotQuery::default() }), of(HotQuery::default()));
+        assert_eq!(of(HotQuery { tid: Some(tid + 99), ..HotQuery::default() }), []);
     }
 
     #[test]

@@ -55,6 +55,11 @@ pub fn render_json_of(reports: &[Report]) -> Result<String, serde_json::Error> {
     Ok(out)
 }
 
+/// The figure of one address space of a VM as an SVG file of its own; `None` if the report has no such address space.
+pub fn render_svg(report: &Report, vm: u16, as_id: u8) -> Option<String> {
+    html::figure(report, vm, as_id, Visual::builtin()).map(|s| words::visible(&s))
+}
+
 /// The report as Markdown, without pictures.
 pub fn render_markdown(report: &Report) -> String {
     words::visible(&markdown::document(report))

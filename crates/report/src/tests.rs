@@ -194,6 +194,27 @@ fn pictures_have_words_and_tables_have_captions() {
     }
 }
 
+/// The figure as a file stands alone: it is well-formed, names no variable, and loads nothing.
+#[test]
+fn a_figure_is_a_file_of_its_own() {
+    for (report, page) in pages() {
+        let Some(vm) = report.vms.first() else {
+            assert!(crate::render_svg(&report, 0, 0).is_none());
+            continue;
+        };
+        let svg = crate::render_svg(&report, vm.vm, vm.spaces[0].as_id).expect("a figure");
+        let (elements, text) = parse(&svg);
+        assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
+        assert!(!elements.is_empty() && text.contains("Guest frames over time"), "{text}");
+        assert!(!svg.contains("var(--") && !svg.contains("@media"), "a variable is left");
+        assert!(!svg.replace("http://www.w3.org/2000/svg", "").contains("http"), "nothing is loaded");
+        // What the page draws, the file draws.
+        let drawn = |s: &str| s.matches("<image").count();
+        assert!(drawn(&svg) > 0 && drawn(&page) >= drawn(&svg));
+    }
+    assert!(crate::render_svg(&pages()[1].0, 99, 0).is_none());
+}
+
 #[test]
 fn dark_is_for_screens_only() {
     let html = render_html(&empty());

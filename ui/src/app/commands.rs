@@ -17,7 +17,7 @@ use crate::load::{Job, Source};
 use crate::panels::decode::Decode;
 use crate::panels::dialogs::{Dialog, Palette};
 use crate::panels::save::{Save, Saving};
-use crate::panels::{Cx, tables, timeline};
+use crate::panels::{Cx, crumbs, tables, timeline};
 use crate::theme::Tokens;
 use crate::view::Range;
 
@@ -188,6 +188,12 @@ impl Viewer {
                 }
             }
             Command::NextPhase | Command::PrevPhase => step_phase(&cap, doc, command == Command::NextPhase),
+            Command::ScopeView
+            | Command::ScopeCursors
+            | Command::ScopePage
+            | Command::ScopeVcpu
+            | Command::ScopeWiden
+            | Command::ScopeAll => crumbs::run(&cap, doc, command),
             Command::CursorA | Command::CursorB => set_cursor(&cap, doc, command == Command::CursorB),
             Command::CopyValue => Some(copy_value(ctx, &cap, doc)),
             Command::CopyLink => {

@@ -10,6 +10,7 @@ use super::there::{There, go};
 use crate::capture::{self, Capture};
 use crate::command::Command;
 use crate::fmt;
+use crate::scope::Scope;
 use crate::survey::Surveyed;
 use crate::view::Range;
 use crate::widgets::rows::{Column, Scroll, Sorting, Table, Text, table};
@@ -57,6 +58,8 @@ pub(crate) struct State {
     done: Option<Done>,
     /// Only changes of this kind, or by this, are shown.
     only: (Option<ChangeKind>, Option<By>),
+    /// Only changes of these frames, last changed by this thread, are shown. Its time is not looked at: the cursors are the time.
+    scope: Scope,
     sorting: Sorting,
     scroll: Scroll,
     /// The rows that pass, in their order.
@@ -85,6 +88,7 @@ impl State {
             asked: None,
             done: None,
             only: (None, None),
+            scope: Scope::default(),
             sorting: Sorting::default(),
             scroll: Scroll::default(),
             rows: Vec::new(),
@@ -97,10 +101,18 @@ impl State {
         self.done.as_ref().map(|d| d.found.csv(&d.moments))
     }
 
-    fn sort(&mut self) {
-        let Some(Done { found, .. }) = &self.done else { return };
+    fn sort(&mut self, cap: &Capture) {
+        let Some(Done { found, moments, .. }) = &self.done else { return };
         let (kind, by) = self.only;
-        let passes = |r: &Changed| kind.is_none_or(|k| k == r.kind) && by.is_none_or(|b| b == r.by);
+        let gfns = self.scope.gfns(moments.vm, moments.as_id);
+        let tid = self.scope.tid;
+        let of = |ix: u32| cap.event(ix).and_then(|e| e.tid);
+        let passes = |r: &Changed| {
+            kind.is_none_or(|k| k == r.kind)
+                && by.is_none_or(|b| b == r.by)
+                && gfns.is_none_or(|(a, b)| r.gfn_start <= b && a < r.gfn_end)
+                && tid.is_none_or(|t| r.event.and_then(of) == Some(t))
+        };
         let mut rows: Vec<usize> = (0..found.rows.len()).filter(|i| passes(&found.rows[*i])).collect();
         let Sorting { column, down } = self.sorting;
         rows.sort_by(|a, b| {
@@ -161,6 +173,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         count: state.rows.len(),
         selected: at,
         sorting: Some(state.sorting),
+        ..Table::default()
     };
     let held = |h: Option<mmuscope_analysis::between::Held>| match h {
         // An empty entry is of no page size.
@@ -187,7 +200,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     state.scroll = scroll;
     if let Some(column) = done.head {
         state.sorting = state.sorting.clicked(column);
-        state.sort();
+        state.sort(cx.cap);
     }
     if let Some(r) = picked {
         state.selected = Some(r.gfn_start);
@@ -288,7 +301,7 @@ fn head(ui: &mut Ui, cx: &mut Cx<'_>, moments: &Moments) {
         if only != state.only {
             state.only = only;
             state.scroll = Scroll::default();
-            state.sort();
+            state.sort(cx.cap);
         }
     });
 }
@@ -304,7 +317,13 @@ fn update(cx: &mut Cx<'_>, moments: Moments) {
     }
     if let Some(Ok((wish, found))) = state.worker.take() {
         state.done = Some(Done::new(cx.cap, wish.moments, found));
-        state.sort();
+        state.sort(cx.cap);
+    }
+    let scope = Scope { time: None, ..cx.doc.scopes.now() };
+    if state.scope != scope {
+        state.scope = scope;
+        state.scroll = Scroll::default();
+        state.sort(cx.cap);
     }
 }
 

@@ -8,23 +8,17 @@ use mmuscope_replay::EventIx;
 use super::Cx;
 use crate::capture::{self, Capture};
 use crate::fmt;
-use crate::rows::{EventRow, Passing, filter_events, rows_of};
-use crate::widgets::rows::{Column, Scroll, Table, Text, table};
+use crate::passing::{self, By, Order, Passing, Wish};
+use crate::rows::{EventRow, rows_of};
+use crate::scope::Scope;
+use crate::view::Range;
+use crate::widgets::rows::{Column, Scroll, Sorting, Table, Text, table};
 use crate::worker::Worker;
 
-/// A filter to run over all events of a capture.
+/// The rows to find in a capture.
 pub(crate) struct Query {
     capture: Arc<std::sync::RwLock<Capture>>,
-    key: Wish,
-}
-
-/// Everything that the result of a filter depends on.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Wish {
-    text: String,
-    /// Start and end of the time in view, in nanoseconds since the first event, where only events of that time are wanted.
-    window: Option<(u64, u64)>,
-    version: u64,
+    wish: Wish,
 }
 
 type Answer = (Wish, Result<Passing, String>);
@@ -33,10 +27,11 @@ type Answer = (Wish, Result<Passing, String>);
 pub(crate) struct EventTable {
     worker: Worker<Query, Answer>,
     asked: Wish,
-    /// Numbers of the events that pass the filter; `None` without a filter.
+    /// What is shown, and in which order; `None` if that is the whole trace as it is.
     passing: Option<Arc<Passing>>,
     /// Whether rows that do not pass are hidden; otherwise those that pass are marked, and Find next goes from one to the next.
     hide: bool,
+    order: Order,
     /// Event and column of the row whose menu is open.
     menu: Option<(EventIx, usize)>,
     error: Option<String>,
@@ -56,9 +51,9 @@ impl EventTable {
     pub(crate) fn new(ctx: &egui::Context, inline: bool) -> Self {
         let compute = |q: Query| {
             let cap = capture::read(&q.capture);
-            let found = filter_events(&cap, &q.key.text, q.key.window);
+            let found = passing::find(&cap, &q.wish);
             drop(cap);
-            (q.key, found)
+            (q.wish, found)
         };
         let ctx = ctx.clone();
         let worker = if inline {
@@ -71,6 +66,7 @@ impl EventTable {
             asked: Wish::default(),
             passing: None,
             hide: true,
+            order: Order::default(),
             menu: None,
             error: None,
             text: String::new(),
@@ -94,17 +90,12 @@ impl EventTable {
 
     /// Number of rows.
     pub(crate) fn len(&self, cap: &Capture) -> usize {
-        self.rows().map_or(cap.trace.events.len(), Vec::len)
-    }
-
-    /// The rows that are left, where rows are hidden.
-    fn rows(&self) -> Option<&Vec<EventIx>> {
-        self.passing.as_ref().filter(|_| self.hide).map(|p| &p.0)
+        self.passing.as_ref().map_or(cap.trace.events.len(), |p| p.len())
     }
 
     /// The next event (`forward`) or the one before that passes the filter.
     pub(crate) fn find(&self, from: Option<EventIx>, forward: bool) -> Option<EventIx> {
-        let all = &self.passing.as_ref()?.0;
+        let all = &self.passing.as_ref()?.hits;
         match from {
             None => all.first().copied(),
             Some(ix) if forward => all.get(all.partition_point(|e| *e <= ix)).copied(),
@@ -112,25 +103,77 @@ impl EventTable {
         }
     }
 
-    /// How many of the rows are events, and how many are notes.
+    /// How many of the rows that pass are events, and how many are notes.
     fn counts(&self, cap: &Capture) -> (u64, u64) {
         if let Some(p) = &self.passing {
-            return (p.1, p.0.len() as u64 - p.1);
+            return (p.count, p.hits.len() as u64 - p.count);
         }
         let notes = cap.timeline.events() as u64 - cap.timeline.event_count();
         (cap.trace.events.len() as u64 - notes, notes)
     }
 
-    fn event_at(&self, row: usize) -> Option<EventIx> {
-        match self.rows() {
+    /// The event of a row.
+    pub(crate) fn event_at(&self, row: usize) -> Option<EventIx> {
+        match &self.passing {
             None => Some(row as EventIx),
-            Some(p) => p.get(row).copied(),
+            Some(p) => p.event_at(row),
         }
     }
 
-    /// The row of an event, or of the first event after it that passes the filter.
-    fn row_of(&self, ix: EventIx) -> usize {
-        self.rows().map_or(ix as usize, |p| p.partition_point(|e| *e < ix))
+    /// The row of an event, or of the next one where it has none.
+    fn row_of(&self, cap: &Capture, ix: EventIx) -> usize {
+        self.passing.as_ref().map_or(ix as usize, |p| p.row_of(cap, ix))
+    }
+
+    /// The rows as they are asked for now.
+    fn wish(&self, scope: Scope, view: Range, version: u64) -> Wish {
+        let window =
+            self.window.then(|| (view.start.floor().max(0.0) as u64, view.end.ceil().max(0.0) as u64));
+        let text = self.text.trim().to_owned();
+        Wish { text, window, scope, keep: !self.hide, order: self.order, version }
+    }
+
+    /// Asks for the rows, and takes over those that have become ready.
+    fn update(
+        &mut self,
+        cap: &Capture,
+        capture: &Arc<std::sync::RwLock<Capture>>,
+        wish: Wish,
+        selected: Option<EventIx>,
+    ) {
+        let plain = wish.is_plain();
+        // A trace that grows would never be answered if each part that arrives put off the answer.
+        let later = cap.growing && self.worker.busy() && wish.same(&self.asked);
+        if wish != self.asked && !later {
+            self.asked = wish.clone();
+            if plain {
+                self.passing = None;
+                self.error = None;
+            } else {
+                self.worker.ask(Query { capture: Arc::clone(capture), wish });
+            }
+        }
+        match self.worker.take() {
+            Some(Ok((wish, found))) if !plain && wish.same(&self.asked) => match found {
+                Ok(list) => {
+                    self.passing = Some(Arc::new(list));
+                    self.error = None;
+                    if !cap.growing {
+                        self.reveal = selected;
+                    }
+                }
+                Err(e) => self.error = Some(e),
+            },
+            Some(Err(e)) => self.error = Some(e),
+            _ => {}
+        }
+    }
+
+    fn sort_by(&mut self, column: usize) {
+        let Some((_, by)) = ORDERS.iter().find(|(c, _)| *c == column) else { return };
+        self.order = Order { by: *by, down: self.order.by == *by && !self.order.down };
+        self.reveal = None;
+        self.scroll = Scroll::default();
     }
 
     /// The event one row after (`forward`) or before another.
@@ -139,7 +182,7 @@ impl EventTable {
         let row = match from {
             None => 0,
             Some(ix) => {
-                let row = self.row_of(ix);
+                let row = self.row_of(cap, ix);
                 let exact = self.event_at(row) == Some(ix);
                 match (forward, exact) {
                     (true, true) => row + 1,
@@ -206,57 +249,48 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
     if notes > 0 {
         words.extend([" and ", &fmt::plural(notes, "note", "notes")]);
     }
-    let words = if busy { "filtering…".to_owned() } else { words };
+    let sorting = table.order != Order::default();
+    let words = match (busy, sorting && table.text.trim().is_empty()) {
+        (true, true) => "sorting…".to_owned(),
+        (true, false) => "filtering…".to_owned(),
+        _ => words,
+    };
     let tip = "Notes of lost events, damage, snapshots and tasks have rows, too; they are no events";
     ui.label(RichText::new(words).color(t.muted)).on_hover_text(tip);
     hidden(ui, cx);
+    let selected = cx.doc.selection.and_then(|s| s.event);
+    let scope = cx.doc.scopes.now();
     let table = &mut cx.doc.tables.events;
-    let view = cx.doc.view.time;
-    let key = Wish {
-        text: table.text.trim().to_owned(),
-        window: table.window.then(|| (view.start.floor().max(0.0) as u64, view.end.ceil().max(0.0) as u64)),
-        version: cx.cap.version,
-    };
-    let plain = key.text.is_empty() && key.window.is_none();
-    if key != table.asked {
-        table.asked = key.clone();
-        if plain {
-            table.passing = None;
-            table.error = None;
-        } else {
-            table.worker.ask(Query { capture: Arc::clone(&cx.doc.capture), key });
-        }
-    }
-    match cx.doc.tables.events.worker.take() {
-        Some(Ok((key, found))) if !plain && key == cx.doc.tables.events.asked => {
-            let table = &mut cx.doc.tables.events;
-            match found {
-                Ok(list) => {
-                    table.passing = Some(Arc::new(list));
-                    table.error = None;
-                    table.reveal = cx.doc.selection.and_then(|s| s.event);
-                }
-                Err(e) => table.error = Some(e),
-            }
-        }
-        Some(Err(e)) => cx.doc.tables.events.error = Some(e),
-        _ => {}
-    }
+    let wish = table.wish(scope, cx.doc.view.time, cx.cap.version);
+    table.update(cx.cap, &cx.doc.capture, wish, selected);
 }
+
+/// The columns that the table can be sorted by.
+const ORDERS: [(usize, By); 7] =
+    [(0, By::Time), (1, By::Time), (2, By::Cpu), (3, By::Task), (4, By::Vcpu), (5, By::Kind), (6, By::Gfn)];
 
 /// Says that the filter hides the selected event, with a button that shows it.
 fn hidden(ui: &mut Ui, cx: &mut Cx<'_>) {
     let Some(ix) = cx.doc.selection.and_then(|s| s.event) else { return };
     let table = &mut cx.doc.tables.events;
-    if table.worker.busy() || table.rows().is_none() || table.event_at(table.row_of(ix)) == Some(ix) {
+    if table.worker.busy() || table.event_at(table.row_of(cx.cap, ix)) == Some(ix) {
         return;
     }
-    let text = format!("#{} is hidden by the filter:", fmt::count(u64::from(ix)));
+    let filtered = !table.text.trim().is_empty() || table.window;
+    let by = if filtered { "filter" } else { "scope" };
+    let text = format!("#{} is hidden by the {by}:", fmt::count(u64::from(ix)));
     ui.label(RichText::new(text).color(cx.tokens.warn));
-    if ui.small_button("show").on_hover_text("Remove the filter and show the selected event").clicked() {
+    let tip = format!("Remove the {by} and show the selected event");
+    if ui.small_button("show").on_hover_text(tip).clicked() {
         table.text.clear();
         table.window = false;
         table.reveal = Some(ix);
+        let e = cx.cap.event(ix);
+        let scope = cx.doc.scopes.now();
+        let inside = e.is_some_and(|e| scope.has_event(cx.cap, &e) && scope.has_time(cx.cap, e.ts, e.ts));
+        if !inside {
+            cx.doc.scopes.back_to(0);
+        }
     }
 }
 
@@ -284,10 +318,10 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let table_state = &mut cx.doc.tables.events;
     let mut scroll = table_state.scroll;
     if let Some(ix) = table_state.reveal.take() {
-        scroll.show = Some(table_state.row_of(ix));
+        scroll.show = Some(table_state.row_of(cx.cap, ix));
     }
     let at = selected
-        .map(|ix| (table_state.row_of(ix), ix))
+        .map(|ix| (table_state.row_of(cx.cap, ix), ix))
         .filter(|(r, ix)| table_state.event_at(*r) == Some(*ix))
         .map(|(r, _)| r);
     let len = table_state.len(cx.cap);
@@ -306,10 +340,14 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let done = {
         let table_state = &cx.doc.tables.events;
         let cached = table_state.cache.as_ref();
-        let of = Table { name: "Events", columns: &columns, count: len, selected: at, ..Table::default() };
+        let order = table_state.order;
+        let column = ORDERS.iter().rfind(|(_, by)| *by == order.by).map_or(1, |(c, _)| *c);
+        let sorting = Some(Sorting { column, down: order.down });
+        let of =
+            Table { name: "Events", columns: &columns, count: len, selected: at, sorting, unsorted: Some(7) };
         table(ui, t, &of, &mut scroll, |row| {
             let Some(ix) = table_state.event_at(row) else { return Vec::new() };
-            let found = cached.and_then(|(w, _, rows)| rows.get(w.binary_search(&ix).ok()?));
+            let found = cached.and_then(|(w, _, rows)| rows.get(w.iter().position(|i| *i == ix)?));
             let made;
             let r = if let Some(r) = found {
                 r
@@ -319,7 +357,8 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
             };
             let lost = matches!(r.event.as_str(), "lost" | "damage");
             let marked = !table_state.hide
-                && table_state.passing.as_ref().is_some_and(|p| p.0.binary_search(&ix).is_ok());
+                && !table_state.text.trim().is_empty()
+                && table_state.passing.as_ref().is_some_and(|p| p.is_hit(ix));
             let event_color = if marked { Some(t.accent) } else { lost.then_some(t.lost) };
             vec![
                 Text { text: fmt::count(u64::from(ix)), color: Some(t.faint) },
@@ -334,6 +373,9 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         })
     };
     cx.doc.tables.events.scroll = scroll;
+    if let Some(column) = done.head {
+        cx.doc.tables.events.sort_by(column);
+    }
     if let Some((row, column)) = done.menu {
         cx.doc.tables.events.menu = cx.doc.tables.events.event_at(row).map(|ix| (ix, column));
     }

@@ -25,7 +25,22 @@ pub(crate) struct State {
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let found = cx.doc.survey.done.clone();
     ui.horizontal(|ui| {
-        let n = found.as_ref().map_or_else(|| "…".to_owned(), |s| fmt::count(s.findings.len() as u64));
+        let n = found.as_ref().map_or_else(
+            || "…".to_owned(),
+            |s| {
+                let all = s.findings.len() as u64;
+                let here = if cx.doc.scopes.now().is_all() {
+                    all
+                } else {
+                    s.findings.iter().filter(|f| in_scope(cx, f)).count() as u64
+                };
+                if here == all {
+                    fmt::count(all)
+                } else {
+                    format!("{} of {}", fmt::count(here), fmt::count(all))
+                }
+            },
+        );
         let state = &mut cx.doc.tables.findings;
         for (hot, name, tip) in [
             (
@@ -77,9 +92,26 @@ const COLUMNS: [Column; 8] = [
 /// The columns that are left where the evidence of one finding is beside the table.
 const FEW: [usize; 4] = [0, 1, 4, 7];
 
-/// The numbers of the findings in the order of the column that was chosen.
-fn order(all: &[Finding], sorting: Option<Sorting>) -> Vec<usize> {
-    let mut out: Vec<usize> = (0..all.len()).collect();
+/// Whether a finding is about the scope of the tables: its time reaches into it, and its frame, or else an event that it names, is in it.
+fn in_scope(cx: &Cx<'_>, f: &Finding) -> bool {
+    let scope = cx.doc.scopes.now();
+    if !scope.has_time(cx.cap, f.first, f.last) {
+        return false;
+    }
+    if scope.frames.is_none() && scope.tid.is_none() {
+        return true;
+    }
+    // Only its first events are named: where there are more, they may be in the scope.
+    if f.count > f.events.len() as u64 {
+        return true;
+    }
+    let mut events = f.events.iter().filter_map(|e| cx.cap.event(u32::try_from(*e).ok()?));
+    events.any(|e| scope.has_event(cx.cap, &e))
+}
+
+/// The numbers of the findings in the scope, in the order of the column that was chosen.
+fn order(cx: &Cx<'_>, all: &[Finding], sorting: Option<Sorting>) -> Vec<usize> {
+    let mut out: Vec<usize> = (0..all.len()).filter(|i| in_scope(cx, &all[*i])).collect();
     let Some(s) = sorting else { return out };
     out.sort_by(|a, b| {
         let (x, y) = (&all[*a], &all[*b]);
@@ -109,7 +141,9 @@ fn findings(ui: &mut Ui, cx: &mut Cx<'_>, all: &[Finding]) {
     let selected = state.selected;
     let split = if selected.is_some() { full.left() + full.width() * 0.58 } else { full.right() };
     let left = full.with_max_x(split);
-    let order = order(all, state.sorting);
+    let sorted = state.sorting;
+    let order = order(cx, all, sorted);
+    let state = &mut cx.doc.tables.findings;
     let at = selected.and_then(|i| order.iter().position(|o| *o == i));
     let mut scroll = state.scroll;
     let sorting = state.sorting.unwrap_or(Sorting { column: 0, down: true });
@@ -119,7 +153,10 @@ fn findings(ui: &mut Ui, cx: &mut Cx<'_>, all: &[Finding]) {
     let columns: Vec<Column> = shown.iter().map(|i| COLUMNS[*i]).collect();
     let name = if few { "Findings, few columns" } else { "Findings" };
     let place = |s: Sorting| Sorting { column: shown.iter().position(|c| *c == s.column).unwrap_or(99), ..s };
-    let of = Table { name, columns: &columns, count: all.len(), selected: at, sorting: Some(place(sorting)) };
+    let sorting_here = Some(place(sorting));
+    let count = order.len();
+    let of =
+        Table { name, columns: &columns, count, selected: at, sorting: sorting_here, ..Table::default() };
     let done = ui
         .scope_builder(UiBuilder::new().max_rect(left), |ui| {
             table(ui, t, &of, &mut scroll, |row| {

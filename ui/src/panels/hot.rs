@@ -132,6 +132,7 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         count: state.pages.len(),
         selected: at,
         sorting: Some(state.sorting),
+        ..Table::default()
     };
     let done = table(ui, t, &of, &mut scroll, |row| {
         let p = &state.pages[row];
@@ -178,11 +179,18 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
 fn update(cx: &mut Cx<'_>) {
     let view = cx.doc.view;
     let time = (cx.cap.abs(view.time.start), cx.cap.abs(view.time.end));
+    let scope = cx.doc.scopes.now();
     let state = &mut cx.doc.tables.hot;
+    let both = |a: Option<(u64, u64)>, b: Option<(u64, u64)>| match (a, b) {
+        (Some(a), Some(b)) => Some((a.0.max(b.0), a.1.min(b.1))),
+        (a, b) => a.or(b),
+    };
     let query = HotQuery {
         space: Some((view.vm, view.as_id)),
-        time: state.window.then_some(time),
+        time: both(state.window.then_some(time), scope.times(cx.cap)),
         level: state.level,
+        gfns: scope.gfns(view.vm, view.as_id),
+        tid: scope.tid,
     };
     let wish = Wish { query, version: cx.cap.version };
     if state.asked != Some(wish) && !(cx.cap.growing && state.worker.busy()) {

@@ -3,6 +3,7 @@
 
 pub(crate) mod between;
 pub(crate) mod chooser;
+pub(crate) mod crumbs;
 pub(crate) mod decode;
 pub(crate) mod details;
 pub(crate) mod dialogs;
@@ -10,6 +11,7 @@ mod event_menu;
 pub(crate) mod events;
 pub(crate) mod findings;
 pub(crate) mod hot;
+pub(crate) mod huge;
 pub(crate) mod legend;
 pub(crate) mod live;
 pub(crate) mod page;

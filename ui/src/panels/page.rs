@@ -1,10 +1,16 @@
 //! The tables on the selected guest page: its story, and every span of every entry that ever covered it.
 
+use std::collections::BTreeSet;
+
 use egui::{RichText, Ui};
-use mmuscope_replay::{EntryId, PageStory, Span, VmId};
+use mmuscope_analysis::life::{Part, fold};
+use mmuscope_replay::{EntryId, PageStory, Span, StoryLine, VmId};
 
 use super::Cx;
+use crate::capture::Capture;
 use crate::fmt;
+use crate::scope::Scope;
+use crate::view::Selection;
 use crate::widgets::rows::{Column, Scroll, Table, Text, table};
 
 /// The story and spans of the page that was selected last, kept so that they are not made in every frame.
@@ -13,10 +19,22 @@ pub(crate) struct Cached {
     key: Option<(VmId, u8, u64, u64)>,
     story: Option<PageStory>,
     spans: Vec<(EntryId, Span)>,
+    /// The rows of the story, and what they were made of.
+    rows: Vec<Part>,
+    made: Option<Made>,
+    /// Whether repetitions are shown one by one.
+    unfolded: bool,
+    /// First lines of the repetitions that were opened.
+    opened: BTreeSet<usize>,
+    /// The selection that was brought into view.
+    revealed: Option<Selection>,
     scroll: Scroll,
     /// Why a span ended: of which event, and of which survey.
     ended: Option<(Ended, Vec<String>)>,
 }
+
+/// Everything that the rows of a story depend on: page, scope, folding, and how many repetitions are open.
+type Made = ((VmId, u8, u64, u64), Scope, bool, usize);
 
 /// An entry, the event that ended a span of it, and the versions of capture and survey.
 pub(super) type Ended = (EntryId, u32, u64, u64);
@@ -29,6 +47,7 @@ fn update(cx: &mut Cx<'_>) -> Option<u64> {
         cached.key = Some(key);
         cached.story = Some(cx.cap.timeline.page_story(&cx.cap.trace, key.0, key.1, s.gfn));
         cached.scroll = Scroll::default();
+        cached.opened.clear();
         let mut spans: Vec<(EntryId, Span)> = cx
             .cap
             .timeline
@@ -85,39 +104,64 @@ pub(crate) fn story(ui: &mut Ui, cx: &mut Cx<'_>) {
     for note in &story.notes {
         ui.add(egui::Label::new(RichText::new(note).size(11.5).color(cx.tokens.muted)).wrap());
     }
+    controls(ui, cx, &story);
     let columns = [
         Column { name: "time", width: 140.0, right: true },
         Column { name: "after the one before", width: 130.0, right: true },
         Column { name: "who", width: 170.0, right: false },
         Column { name: "what happened", width: 0.0, right: false },
     ];
+    let rows = std::mem::take(&mut cx.doc.tables.story.rows);
     let at = cx.doc.selection.and_then(|s| {
-        story
+        let line = story
             .lines
             .iter()
             .position(|l| l.event.is_some() && l.event == s.event)
-            .or_else(|| story.lines.iter().rposition(|l| l.ts <= s.time))
+            .or_else(|| story.lines.iter().rposition(|l| l.ts <= s.time))?;
+        rows.iter().rposition(|p| p.lines.start <= line)
     });
     let mut scroll = cx.doc.tables.story.scroll;
+    if cx.doc.tables.story.revealed != cx.doc.selection {
+        cx.doc.tables.story.revealed = cx.doc.selection;
+        scroll.show = at;
+    }
     let t = cx.tokens;
+    let phases: Vec<u64> = cx.cap.timeline.phases_of(cx.doc.view.vm).iter().map(|p| p.start).collect();
     let of = Table {
         name: "Life of the page",
         columns: &columns,
-        count: story.lines.len(),
+        count: rows.len(),
         selected: at,
         ..Table::default()
     };
     let done = table(ui, t, &of, &mut scroll, |row| {
-        let line = &story.lines[row];
+        let part = &rows[row];
+        let line = &story.lines[part.lines.start];
         let gap = row.checked_sub(1).map_or_else(String::new, |p| {
-            format!("+{}", fmt::time(line.ts.saturating_sub(story.lines[p].ts) as f64))
+            let before = story.lines[rows[p].lines.end - 1].ts;
+            format!("+{}", fmt::time(line.ts.saturating_sub(before) as f64))
         });
+        let time: Text = fmt::exact(cx.cap.rel(line.ts) as u64).into();
+        if line.text.starts_with("phase ") && phases.binary_search(&line.ts).is_ok() {
+            // Whose marker it was does not matter here.
+            let text = format!("──── {} ────", fmt::clean(&line.text));
+            return vec![
+                time,
+                String::new().into(),
+                String::new().into(),
+                Text { text, color: Some(t.accent) },
+            ];
+        }
+        let shown = match &part.text {
+            Some(text) => format!("{} (click to see each)", fmt::clean(text)),
+            None => fmt::clean(&line.text),
+        };
         vec![
-            fmt::exact(cx.cap.rel(line.ts) as u64).into(),
+            time,
             Text { text: gap, color: Some(t.muted) },
             Text { text: fmt::clean(&line.who), color: Some(t.muted) },
             Text {
-                text: fmt::clean(&line.text),
+                text: shown,
                 color: line.shade.map(|s| match s {
                     mmuscope_replay::Shade::Nonpresent
                     | mmuscope_replay::Shade::Unknown
@@ -128,13 +172,77 @@ pub(crate) fn story(ui: &mut Ui, cx: &mut Cx<'_>) {
         ]
     });
     cx.doc.tables.story.scroll = scroll;
-    if let Some(line) = done.picked.and_then(|r| story.lines.get(r)) {
+    if let Some(part) = done.picked.and_then(|r| rows.get(r)) {
+        let line = &story.lines[part.lines.start];
+        if part.text.is_some() {
+            cx.doc.tables.story.opened.insert(part.lines.start);
+        }
         match line.event {
             Some(ix) => cx.doc.select_event(cx.cap, ix),
             None => cx.doc.select_at(cx.cap, story.gfn, line.ts, None),
         }
     }
+    cx.doc.tables.story.rows = rows;
     cx.doc.tables.story.story = Some(story);
+}
+
+/// Draws the switch of folding, says what the scope hides, and makes the rows where they have changed.
+fn controls(ui: &mut Ui, cx: &mut Cx<'_>, story: &PageStory) {
+    let scope = cx.doc.scopes.now();
+    let cached = &mut cx.doc.tables.story;
+    let made = cached.key.map(|key| (key, scope, cached.unfolded, cached.opened.len()));
+    if made != cached.made {
+        cached.made = made;
+        cached.rows = rows(cx.cap, story, &scope, cached.unfolded, &cached.opened);
+    }
+    let cached = &mut cx.doc.tables.story;
+    let shown: usize = cached.rows.iter().map(|p| p.lines.len()).sum();
+    let folds = cached.unfolded || !cached.opened.is_empty() || cached.rows.iter().any(|p| p.text.is_some());
+    if !folds && shown == story.lines.len() {
+        return;
+    }
+    ui.horizontal(|ui| {
+        let mut fold = !cached.unfolded && cached.opened.is_empty();
+        let tip = "Show what repeats in one line; a click on such a line shows each";
+        if folds && ui.checkbox(&mut fold, "fold what repeats").on_hover_text(tip).changed() {
+            cached.unfolded = !fold;
+            cached.opened.clear();
+        }
+        let hidden = (story.lines.len() - shown) as u64;
+        if hidden > 0 {
+            let text = format!("{} outside of the scope", fmt::plural(hidden, "line is", "lines are"));
+            ui.label(RichText::new(text).size(11.5).color(cx.tokens.warn));
+        }
+    });
+}
+
+/// The rows of a story: the lines in the scope, with what repeats folded.
+fn rows(
+    cap: &Capture,
+    story: &PageStory,
+    scope: &Scope,
+    unfolded: bool,
+    opened: &BTreeSet<usize>,
+) -> Vec<Part> {
+    let tid = |l: &StoryLine| l.event.and_then(|ix| cap.event(ix)).and_then(|e| e.tid);
+    let inside =
+        |l: &StoryLine| scope.has_time(cap, l.ts, l.ts) && scope.tid.is_none_or(|t| tid(l) == Some(t));
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < story.lines.len() {
+        // What is left out lies between two runs of lines, so that each run is folded by itself.
+        let n = story.lines[at..].iter().take_while(|l| inside(l)).count();
+        for part in fold(&story.lines[at..at + n]) {
+            let lines = part.lines.start + at..part.lines.end + at;
+            if unfolded || opened.contains(&lines.start) {
+                out.extend(lines.map(|l| Part { lines: l..l + 1, text: None }));
+            } else {
+                out.push(Part { lines, text: part.text });
+            }
+        }
+        at += n + 1;
+    }
+    out
 }
 
 /// Draws every span of every entry that covers the selected page.
@@ -143,7 +251,10 @@ pub(crate) fn spans(ui: &mut Ui, cx: &mut Cx<'_>) {
         nothing(ui, cx);
         return;
     };
-    let spans = std::mem::take(&mut cx.doc.tables.story.spans);
+    let all = std::mem::take(&mut cx.doc.tables.story.spans);
+    let scope = cx.doc.scopes.now();
+    let within = |s: &Span| scope.has_time(cx.cap, s.start, s.end.map_or(u64::MAX, |e| e.saturating_sub(1)));
+    let spans: Vec<&(EntryId, Span)> = all.iter().filter(|(_, s)| within(s)).collect();
     let columns = [
         Column { name: "since", width: 140.0, right: true },
         Column { name: "for", width: 90.0, right: true },
@@ -167,7 +278,7 @@ pub(crate) fn spans(ui: &mut Ui, cx: &mut Cx<'_>) {
         ..Table::default()
     };
     let done = table(ui, t, &of, &mut scroll, |row| {
-        let (entry, s) = &spans[row];
+        let (entry, s) = spans[row];
         let level = cx.cap.timeline.entry(*entry).level;
         vec![
             fmt::exact(cx.cap.rel(s.start) as u64).into(),
@@ -184,5 +295,5 @@ pub(crate) fn spans(ui: &mut Ui, cx: &mut Cx<'_>) {
         cx.doc.select_at(cx.cap, gfn, s.start, Some(*e));
         cx.doc.reveal(cx.cap, Some(gfn));
     }
-    cx.doc.tables.story.spans = spans;
+    cx.doc.tables.story.spans = all;
 }

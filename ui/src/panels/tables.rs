@@ -18,18 +18,20 @@ pub(crate) enum Tab {
     Spans,
     Tree,
     Between,
+    Huge,
     Layout,
     Recording,
 }
 
 impl Tab {
-    pub(crate) const ALL: [(Self, Command); 8] = [
+    pub(crate) const ALL: [(Self, Command); 9] = [
         (Self::Events, Command::TabEvents),
         (Self::Findings, Command::TabFindings),
         (Self::Story, Command::TabStory),
         (Self::Spans, Command::TabChanges),
         (Self::Tree, Command::TabTree),
         (Self::Between, Command::TabBetween),
+        (Self::Huge, Command::TabHuge),
         (Self::Layout, Command::TabLayout),
         (Self::Recording, Command::TabRecording),
     ];
@@ -43,6 +45,7 @@ impl Tab {
             Self::Spans => "spans",
             Self::Tree => "tree",
             Self::Between => "a-to-b",
+            Self::Huge => "huge",
             Self::Layout => "layout",
             Self::Recording => "recording",
         }
@@ -71,6 +74,8 @@ pub(crate) struct Tables {
     pub(crate) hot: super::hot::State,
     /// State of the difference of two moments.
     pub(crate) between: super::between::State,
+    /// State of the huge pages.
+    pub(crate) huge: super::huge::State,
     /// State of the page tables of the selected frame.
     pub(crate) tree: super::tree::State,
     /// State of the story of the page.
@@ -88,6 +93,7 @@ impl Tables {
             findings: super::findings::State::default(),
             hot: super::hot::State::new(ctx, inline),
             between: super::between::State::new(ctx, inline),
+            huge: super::huge::State::new(ctx, inline),
             tree: super::tree::State::default(),
             story: super::page::Cached::default(),
             spans: Scroll::default(),
@@ -117,6 +123,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
             super::events::filter_bar(ui, cx);
         }
     });
+    super::crumbs::show(ui, cx);
     if cx.doc.tables.tab == Tab::Events && !wide {
         ui.horizontal_wrapped(|ui| super::events::filter_bar(ui, cx));
     }
@@ -128,6 +135,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
         Tab::Findings => contained.show(ui, "Findings", |ui| super::findings::show(ui, cx)),
         Tab::Tree => contained.show(ui, "Page tables", |ui| super::tree::show(ui, cx)),
         Tab::Between => contained.show(ui, "A to B", |ui| super::between::show(ui, cx)),
+        Tab::Huge => contained.show(ui, "Huge pages", |ui| super::huge::show(ui, cx)),
         Tab::Story => contained.show(ui, "Life of the page", |ui| super::page::story(ui, cx)),
         Tab::Spans => contained.show(ui, "Spans of the page", |ui| super::page::spans(ui, cx)),
         Tab::Layout => contained.show(ui, "Layout", |ui| super::provenance::layout(ui, cx)),

@@ -6,6 +6,7 @@ mod map;
 mod panels;
 mod pictures;
 mod real_window;
+mod scope;
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};

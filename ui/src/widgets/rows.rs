@@ -101,6 +101,8 @@ pub(crate) struct Table<'a> {
     pub(crate) selected: Option<usize>,
     /// How the rows are sorted, where a click on a head sorts them.
     pub(crate) sorting: Option<Sorting>,
+    /// A column that rows cannot be sorted by.
+    pub(crate) unsorted: Option<usize>,
 }
 
 /// Draws a table. `cells` makes the texts of one row.
@@ -111,7 +113,7 @@ pub(crate) fn table(
     scroll: &mut Scroll,
     mut cells: impl FnMut(usize) -> Vec<Text>,
 ) -> Done {
-    let Table { name, columns, count, selected, sorting } = *of;
+    let Table { name, columns, count, selected, sorting, unsorted } = *of;
     let full = ui.available_rect_before_wrap();
     let full = Rect::from_min_size(full.min, vec2(full.width(), full.height().max(ROW * 2.0)));
     ui.allocate_rect(full, Sense::hover());
@@ -121,7 +123,7 @@ pub(crate) fn table(
     let body = Rect::from_min_max(pos2(full.left(), head.bottom()), pos2(full.right() - 12.0, full.bottom()));
     let painter = ui.painter_at(full);
     heads(ui, t, columns, full, head, sorting);
-    done.head = sorting.and_then(|_| clicked_head(ui, name, columns, full, head));
+    done.head = sorting.and_then(|_| clicked_head(ui, name, columns, (full, head), unsorted));
 
     let table = ui.interact(body, ui.scope_id().with(name), Sense::click_and_drag());
     table.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Table, true, format!("{name}: {count} rows")));
@@ -236,9 +238,15 @@ fn heads(ui: &Ui, t: &Tokens, columns: &[Column], full: Rect, head: Rect, sortin
 }
 
 /// The column whose head was clicked.
-fn clicked_head(ui: &Ui, name: &str, columns: &[Column], full: Rect, head: Rect) -> Option<usize> {
+fn clicked_head(
+    ui: &Ui,
+    name: &str,
+    columns: &[Column],
+    (full, head): (Rect, Rect),
+    unsorted: Option<usize>,
+) -> Option<usize> {
     let mut clicked = None;
-    for (i, (c, r)) in columns_of(columns, full).enumerate() {
+    for (i, (c, r)) in columns_of(columns, full).enumerate().filter(|(i, _)| Some(*i) != unsorted) {
         let place = Rect::from_x_y_ranges(r.x_range(), head.y_range()).shrink2(vec2(5.0, 0.0));
         let response = ui.interact(place, ui.scope_id().with((name, "head", i)), Sense::click());
         let label = format!("Sort by {}", c.name);

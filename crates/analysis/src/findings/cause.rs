@@ -116,14 +116,6 @@ impl Cause {
         }
     }
 
-    /// Huge pages that it lost (true) or won: how many, and why.
-    pub fn huge(&self) -> Option<(bool, u64, &'static str)> {
-        match self.what {
-            What::Sizes { count, lost, why } => Some((lost, count, why)),
-            _ => None,
-        }
-    }
-
     /// Whether an event of a thread lies within it.
     pub fn holds(&self, tid: u32, event: u32) -> bool {
         self.tid == tid && (self.event..=self.last_event).contains(&event)

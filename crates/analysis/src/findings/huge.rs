@@ -3,7 +3,7 @@
 use super::cause::{Cause, What};
 use super::moment::{At, Change};
 use super::{Finding, Rule, Seen, Severity, Sure, counted};
-use mmuscope_replay::MmuKind;
+use mmuscope_replay::{MmuKind, VmId, pages_of};
 use mmuscope_spte::State;
 use mmuscope_trace::Body;
 use mmuscope_units::{count, level_size};
@@ -222,26 +222,63 @@ fn cause(seen: &Seen<'_>, t: &Turn, lost: bool) -> &'static str {
     }
 }
 
-/// Every huge page that was lost or won.
-pub(super) fn causes(seen: &Seen<'_>) -> Vec<Cause> {
+/// A huge page that was lost (split, or zapped and then mapped by smaller ones) or won (the other way round), once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizeChange {
+    /// VM.
+    pub vm: VmId,
+    /// Address space.
+    pub as_id: u8,
+    /// Level of the huge page: 2 is 2M, 3 is 1G.
+    pub level: u8,
+    /// Its first guest frame.
+    pub gfn: u64,
+    /// When the old mapping was taken away, in nanoseconds on the trace's clock.
+    pub ts: u64,
+    /// Number of the event that took it away.
+    pub event: u32,
+    /// Thread that did it.
+    pub tid: u32,
+    /// Whether the huge page was lost; else it was won.
+    pub lost: bool,
+    /// Whether the new mapping took the place of the old one in one change.
+    pub in_place: bool,
+    /// Why, as far as the thread's events show.
+    pub why: &'static str,
+}
+
+/// Every huge page that was lost or won, in the order in which the old mappings were taken away; none where the MMU does not trace its changes.
+pub(super) fn changes(seen: &Seen<'_>) -> Vec<SizeChange> {
     if !seen.traces.changes {
         return Vec::new();
     }
-    let of = |all: &[Turn], lost: bool| {
-        all.iter()
-            .filter(|t| !seen.torn_down(t.vm, t.ts))
-            .map(|t| Cause {
-                gfns: Some((t.gfn, t.gfn + (1 << (9 * (u32::from(t.level) - 1))) - 1)),
-                ..Cause::new(
-                    t.tid,
-                    (t.ts, t.event),
-                    What::Sizes { count: 1, lost, why: cause(seen, t, lost) },
-                )
-            })
-            .collect::<Vec<_>>()
-    };
     let sizes = &seen.noted.sizes;
-    [of(&sizes.lost, true), of(&sizes.won, false)].concat()
+    let all = sizes.lost.iter().map(|t| (t, true)).chain(sizes.won.iter().map(|t| (t, false)));
+    let mut out: Vec<SizeChange> = all
+        .filter(|(t, _)| !seen.torn_down(t.vm, t.ts))
+        .map(|(t, lost)| SizeChange {
+            vm: VmId(t.vm),
+            as_id: t.as_id,
+            level: t.level,
+            gfn: t.gfn,
+            ts: t.ts,
+            event: t.event,
+            tid: t.tid,
+            lost,
+            in_place: t.in_place,
+            why: cause(seen, t, lost),
+        })
+        .collect();
+    out.sort_by_key(|c| (c.ts, c.event, c.gfn));
+    out
+}
+
+/// The same as a cause of changes.
+pub(super) fn cause_of(c: &SizeChange) -> Cause {
+    Cause {
+        gfns: Some((c.gfn, c.gfn + pages_of(c.level) - 1)),
+        ..Cause::new(c.tid, (c.ts, c.event), What::Sizes { count: 1, lost: c.lost, why: c.why })
+    }
 }
 
 fn lost(seen: &Seen<'_>) -> Vec<Finding> {

@@ -45,6 +45,7 @@ mod words;
 mod zap_all;
 
 pub use cause::{Cause, CauseKind};
+pub use huge::SizeChange;
 use mmuscope_replay::{Certainty, Fault, Span, State, Timeline, VmId};
 use mmuscope_spte::Traces;
 use mmuscope_trace::{ClockUnit, Trace};
@@ -341,8 +342,8 @@ pub struct Survey {
     pub findings: Vec<Finding>,
     /// What changed many entries at once, in the order of their beginnings.
     pub causes: Vec<Cause>,
-    /// Every huge page that was lost or won, each on its own; in `causes`, those of one thread that follow each other closely are one.
-    pub sizes: Vec<Cause>,
+    /// Every huge page that was lost or won, in the order of time; in `causes`, those of one thread that follow each other closely are one.
+    pub sizes: Vec<SizeChange>,
 }
 
 /// The findings of a trace and the causes of its changes.
@@ -396,17 +397,17 @@ fn findings(seen: &Seen<'_>) -> Vec<Finding> {
 /// The causes of changes, each with its VM where the trace shows it.
 fn causes(seen: &Seen<'_>) -> Survey {
     let noted = seen.noted;
-    let mut sizes = huge::causes(seen);
+    let sizes = huge::changes(seen);
     let mut all: Vec<Cause> = noted.churn.causes().collect();
     all.extend_from_slice(&noted.slots);
     all.extend(noted.ranges.causes());
     all.extend(noted.logging.causes());
-    all.extend_from_slice(&sizes);
+    all.extend(sizes.iter().map(huge::cause_of));
     all.extend(noted.recovery.causes());
     all.extend(noted.aging.causes());
     all.extend(ends::causes(seen));
     let mut causes = cause::joined(all);
-    for c in causes.iter_mut().chain(&mut sizes) {
+    for c in &mut causes {
         c.vm = seen.timeline.attribution().vm(&seen.trace.events.get(c.event as usize));
     }
     Survey { causes, sizes, ..Survey::default() }

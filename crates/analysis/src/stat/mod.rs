@@ -15,7 +15,9 @@ use crate::findings::{CauseKind, Survey, causes_of};
 use crate::latency::Latency;
 use crate::part::Part;
 use crate::places::usually_in;
-use mmuscope_replay::{Attribution, Coverage, Fault, MmioAccesses, MmuKind, Timeline, VmId, Zap, ZapCause};
+use mmuscope_replay::{
+    Attribution, Coverage, Fault, MmioAccesses, MmuKind, Timeline, VmId, Zap, ZapCause, pages_of,
+};
 use mmuscope_trace::{Isa, Trace};
 use mmuscope_units::level_size;
 use rustc_hash::FxHashMap as HashMap;
@@ -439,19 +441,16 @@ const NOT_RECORDED: &str = "not recorded";
 /// Huge pages lost and won, by cause.
 fn count_huge(seen: &Seen<'_>, survey: &Survey, sums: &mut Sums) {
     let part = seen.q.part_of_trace();
-    for c in survey.sizes.iter().filter(|c| part.holds(c.start)) {
-        let (Some((lost, count, why)), Some((first, last))) = (c.huge(), c.gfns) else { continue };
-        if !part.holds_frames(first, last.saturating_add(1)) {
+    for c in survey.sizes.iter().filter(|c| part.holds(c.ts)) {
+        let frames = pages_of(c.level);
+        if !part.holds_frames(c.gfn, c.gfn.saturating_add(frames)) {
             continue;
         }
-        let Some(whose) = seen.whose(c.vm, None, None) else { continue };
-        let verb = if lost { "lost" } else { "won" };
-        let g = sums.of(whose, Kind::Huge, format!("{verb}: {why}"), 0);
-        for _ in 0..count {
-            g.hit(c.tid, 0);
-        }
-        let bytes = (last - first).saturating_add(1).saturating_mul(4096);
-        g.bytes = Some(g.bytes.unwrap_or(0).saturating_add(bytes));
+        let Some(whose) = seen.whose(Some(c.vm), None, None) else { continue };
+        let verb = if c.lost { "lost" } else { "won" };
+        let g = sums.of(whose, Kind::Huge, format!("{verb}: {}", c.why), 0);
+        g.hit(c.tid, 0);
+        g.bytes = Some(g.bytes.unwrap_or(0).saturating_add(frames * 4096));
     }
 }
 

@@ -69,7 +69,7 @@ struct PlaceArgs {
     #[arg(long = "where", value_name = "EXPR")]
     filter: Option<String>,
     /// Open this table
-    #[arg(long, value_name = "NAME", value_parser = ["events", "findings", "life", "spans", "tree", "a-to-b", "layout", "recording"])]
+    #[arg(long, value_name = "NAME", value_parser = ["events", "findings", "life", "spans", "tree", "a-to-b", "huge", "layout", "recording"])]
     tab: Option<String>,
 }
 

@@ -1,5 +1,6 @@
 //! [`page`]: the report as one HTML file, which never loads or runs anything.
 
+mod figure;
 mod findings;
 mod pages;
 mod recording;
@@ -15,6 +16,8 @@ use crate::{
     svg::overview::overview,
     verdict, words,
 };
+
+pub(crate) use figure::file as figure;
 
 /// Writes the page.
 pub(crate) fn page(report: &Report, visual: &Visual) -> String {

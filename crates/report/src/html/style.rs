@@ -71,15 +71,41 @@ fn variables(visual: &Visual, theme: Theme) -> String {
     out
 }
 
+/// The rules of figures with the colours of one theme in place of variables.
+pub(super) fn plain(visual: &Visual, theme: Theme) -> String {
+    let sheet = sheet(visual);
+    let rules = sheet.find("@media").map_or(&sheet[..], |at| &sheet[..at]);
+    let rules = &rules[rules.find('}').map_or(0, |at| at + 1)..];
+    // What is for the page around the figure may mean nothing in a file of its own.
+    let mut css: String = rules
+        .split_inclusive('}')
+        .filter(|r| {
+            let r = r.trim_start();
+            ["svg", ".s-", ".pf-", ".pm-", ".series-", ".only-dark"].iter().any(|p| r.starts_with(p))
+        })
+        .collect();
+    for v in variables(visual, theme).split(';') {
+        if let Some((name, value)) = v.split_once(':') {
+            css = css.replace(&format!("var({name})"), value);
+        }
+    }
+    css
+}
+
 /// SVG patterns of all states that have one, from the bitmaps that maps are drawn with.
 pub(crate) fn patterns(visual: &Visual) -> Markup {
     html! {
         svg class="defs" xmlns="http://www.w3.org/2000/svg" width="0" height="0" aria-hidden="true" focusable="false" {
             defs {
-                @for s in visual.legend().filter(|s| !s.pattern.is_plain()) { (pattern(s)) }
+                (pattern_list(visual))
             }
         }
     }
+}
+
+/// The patterns, one element each.
+pub(super) fn pattern_list(visual: &Visual) -> Markup {
+    html! { @for s in visual.legend().filter(|s| !s.pattern.is_plain()) { (pattern(s)) } }
 }
 
 fn pattern(s: &ShadeStyle) -> Markup {

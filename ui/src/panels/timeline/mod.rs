@@ -126,6 +126,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     let bottom = r.lanes.last().map_or(if area { r.area.bottom() } else { r.map.bottom() }, Rect::bottom);
     let top = r.causes.first().map_or(r.ruler.top(), Rect::top);
     let all = Rect::from_min_max(pos2(axis.x0, top), pos2(axis.x1, bottom));
+    strips::outside(ui, cx, all.with_min_y(r.ruler.bottom()), r.map, &axis);
     causes::band(ui, cx, all, r.map, &axis);
     let rows = cx.doc.view.rows;
     if cx.doc.shown.tables && cx.doc.tables.tab == super::tables::Tab::Between {

@@ -143,6 +143,32 @@ pub(super) fn ruler(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
     gutter_text(ui, pos2(rect.left() - 30.0, rect.center().y), Align2::RIGHT_CENTER, "GFN", t.muted);
 }
 
+/// Dims what is outside of the scope of the tables: its time in all plots, its frames in the map.
+pub(super) fn outside(ui: &Ui, cx: &Cx<'_>, rect: Rect, map: Rect, axis: &Axis) {
+    let scope = cx.doc.scopes.now();
+    let veil = cx.tokens.background.gamma_multiply(0.62);
+    let painter = ui.painter().with_clip_rect(rect);
+    let dim = |r: Rect| {
+        if r.is_positive() {
+            painter.rect_filled(r, 0.0, veil);
+        }
+    };
+    if let Some((a, b)) = scope.time {
+        let (a, b) = (axis.x(a as f64), axis.x(b as f64).max(axis.x(a as f64) + 1.0));
+        dim(rect.with_max_x(a.min(rect.right())));
+        dim(rect.with_min_x(b.max(rect.left())));
+    }
+    let view = cx.doc.view;
+    let rows = scope.gfns(view.vm, view.as_id).map(|(first, last)| {
+        cx.cap.rows_of(view.vm, view.as_id, first, last.saturating_add(1)).unwrap_or(Range::new(0.0, 0.0))
+    });
+    if let Some(rows) = rows {
+        let y = |row: f64| super::map::y_of(map, view.rows, row);
+        dim(map.with_max_y(y(rows.end).min(map.bottom())));
+        dim(map.with_min_y(y(rows.start).max(map.top())));
+    }
+}
+
 /// Draws what crosses all plots: lost events, cursors, the selected time and the crosshair.
 pub(super) fn over_all(ui: &Ui, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
     let t = cx.tokens;
