@@ -70,12 +70,19 @@ fn qemu(host: &Host, kernel: &Kernel, initrd: &Path, out: &Path, limit: Duration
     File::create(&swap)?.set_len(128 << 20)?;
     let console = File::create(out.join("console.txt"))?;
     let mut c = Command::new(program("qemu-system-x86_64")?);
-    c.args(["-accel", "tcg,thread=multi", "-M", "q35", "-nographic", "-no-reboot"]);
+    if host.count_instructions {
+        c.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+    } else {
+        c.args(["-accel", "tcg,thread=multi"]);
+    }
+    c.args(["-M", "q35", "-nographic", "-no-reboot"]);
     c.args(["-m", &host.memory.to_string(), "-smp", &host.cpus.to_string()]);
     c.args(["-cpu", host.cpu.as_deref().unwrap_or("EPYC,+svm,+npt,-xsaves,-topoext")]);
     c.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initrd).args(["-append", &cmdline(host)]);
     for image in [&disk, &swap] {
-        c.arg("-drive").arg(format!("file={},if=virtio,format=raw,cache=unsafe", image.display()));
+        // A comma in the path is written twice, because commas separate the options.
+        let path = image.display().to_string().replace(',', ",,");
+        c.arg("-drive").arg(format!("file={path},if=virtio,format=raw,cache=unsafe"));
     }
     c.stdout(console.try_clone()?).stderr(console);
     run(c, "qemu", limit)?;

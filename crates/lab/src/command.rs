@@ -13,27 +13,31 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    boot, fetch,
+    boot, cost, fetch,
     host::{Emulator, Host, Recorder},
     initrd::{self, Extra},
-    truth,
+    matrix, truth,
 };
 
 const USAGE: &str = "\
 cargo xtask lab list                          the hosts
 cargo xtask lab boot HOST [OUT] [options]     boots one; its trace and the truth land in OUT (default: the lab's work folder)
 cargo xtask lab record HOST [OUT] [options]   the same with mmuscope's own recorder watching: its capture comes back too
-cargo xtask lab matrix [HOST …] [options]     records hosts so, one after the other, and prints what is known of each, as a table
+cargo xtask lab matrix [ROW …] [options]      records hosts so, one after the other, and prints what is known of each, as a table
+cargo xtask lab cost [HOST …] [options]       what recording costs the guest, and the recorder, as a table
 cargo xtask lab check [DIR …]                 replays traces and compares the result with the truth beside them
 cargo xtask lab load [--set NAME=VALUE]       the workload alone, on this machine's /dev/kvm
 cargo xtask lab kernels                       kernels that Debian's pool has today
 
-options of boot, record and matrix:
+options of boot, record, matrix and cost:
   --set NAME=VALUE     change the host: kvm.NAME and vendor.NAME are module parameters, workload.NAME and plain names its fields
   --add FILE=/PATH     put a file into the host (programs bring their libraries); /bin/cmd runs with --set record=['cmd']
   --timeout SECONDS    end the emulator after that (default 300; Bochs 1500)
   --keep               keep trace.txt and perf.data uncompressed as well
+  --mmuscope FILE      the recorder, instead of one that is built first
+  --boots N            of cost: how many times each is booted (default 3)
 
+ROW is a host with settings, and `late` for a recorder that begins in the middle: 6.18-npt+vendor.npt=0+late
 HOST is a name from the list or a file. The work folder is target/lab, or $MMUSCOPE_LAB.";
 
 /// Runs the lab's command line (without the word `lab`).
@@ -53,10 +57,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<()> {
         ["boot", host, ref rest @ ..] => Run::parse(host, rest)?.boot(),
         ["record", host, ref rest @ ..] => {
             let mut run = Run::parse(host, rest)?;
-            run.record_ourselves()?;
+            run.record_ourselves("--events all", Begin::First)?;
             run.boot()
         }
-        ["matrix", ref rest @ ..] => matrix(rest),
+        ["matrix", ref rest @ ..] => matrix::run(rest),
+        ["cost", ref rest @ ..] => cost::run(rest),
         ["check", ref dirs @ ..] => check(dirs),
         ["load", ref rest @ ..] => load(rest),
         ["help" | "--help" | "-h"] | [] => {
@@ -71,7 +76,7 @@ fn home() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn work() -> Result<PathBuf> {
+pub(crate) fn work() -> Result<PathBuf> {
     let dir = env::var_os("MMUSCOPE_LAB").map_or_else(|| home().join("../../target/lab"), PathBuf::from);
     fs::create_dir_all(&dir)?;
     Ok(dir.canonicalize()?)
@@ -124,17 +129,30 @@ fn inside() -> Result<PathBuf> {
     Ok(target.join(triple).join("release/mmuscope-lab-inside"))
 }
 
-struct Run {
-    name: String,
-    host: Host,
-    out: PathBuf,
+/// When the recorder of a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// Before the VMs are made.
+    First,
+    /// While the vCPUs race each other.
+    Late,
+}
+
+/// A host that is to be booted.
+#[derive(Clone)]
+pub(crate) struct Run {
+    pub(crate) name: String,
+    pub(crate) host: Host,
+    pub(crate) out: PathBuf,
+    pub(crate) boots: usize,
+    mmuscope: Option<PathBuf>,
     extras: Vec<Extra>,
     limit: Duration,
     keep: bool,
 }
 
 impl Run {
-    fn parse(name: &str, rest: &[&str]) -> Result<Self> {
+    pub(crate) fn parse(name: &str, rest: &[&str]) -> Result<Self> {
         let path = match hosts()?.into_iter().find(|(n, _)| n == name) {
             Some((_, p)) => p,
             None if Path::new(name).is_file() => PathBuf::from(name),
@@ -150,6 +168,8 @@ impl Run {
             host: Host::load(&path)?,
             out: work()?.join("out").join(&name),
             name,
+            boots: 3,
+            mmuscope: None,
             extras: Vec::new(),
             limit: Duration::ZERO,
             keep: false,
@@ -162,6 +182,8 @@ impl Run {
                 "--add" => run.extras.push(value()?.parse()?),
                 "--timeout" => run.limit = Duration::from_secs(value()?.parse().context("--timeout")?),
                 "--keep" => run.keep = true,
+                "--mmuscope" => run.mmuscope = Some(value()?.into()),
+                "--boots" => run.boots = value()?.parse().context("--boots")?,
                 w if w.starts_with('-') => bail!("{w}: no such option\n{USAGE}"),
                 out => run.out = PathBuf::from(out),
             }
@@ -172,34 +194,51 @@ impl Run {
         Ok(run)
     }
 
-    /// Adds mmuscope's own recorder, which then watches the run.
-    fn record_ourselves(&mut self) -> Result<()> {
-        let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--quiet", "--release", "--package", "mmuscope-cli"])
-            .current_dir(home())
-            .status()
-            .context("cargo")?;
-        if !status.success() {
-            bail!("mmuscope does not build");
-        }
-        let target =
-            env::var_os("CARGO_TARGET_DIR").map_or_else(|| home().join("../../target"), PathBuf::from);
+    /// The recorder: the one that the caller named, or one that is built now. It is made small, because emulated hosts unpack it.
+    fn recorder(&self) -> Result<PathBuf> {
+        let built = match &self.mmuscope {
+            Some(named) => named.clone(),
+            None => {
+                let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+                    .args(["build", "--quiet", "--release", "--package", "mmuscope-cli"])
+                    .current_dir(home())
+                    .status()
+                    .context("cargo")?;
+                if !status.success() {
+                    bail!("mmuscope does not build");
+                }
+                env::var_os("CARGO_TARGET_DIR")
+                    .map_or_else(|| home().join("../../target"), PathBuf::from)
+                    .join("release/mmuscope")
+            }
+        };
+        let small = work()?.join("mmuscope");
+        let stripped = Command::new("strip").arg("-o").arg(&small).arg(&built).status();
+        // Without binutils the host only takes longer to boot.
+        Ok(if stripped.is_ok_and(|s| s.success()) { small } else { built })
+    }
+
+    /// Adds mmuscope's own recorder, which then watches the run; `options` are those of `mmuscope record`.
+    pub(crate) fn record_ourselves(&mut self, options: &str, begin: Begin) -> Result<()> {
         let script = work()?.join("record.sh");
-        fs::write(
-            &script,
-            // The capture begins with facts that an emulated host takes a while to gather; once its file grows, events are being recorded.
-            "#!/bin/sh\n\
-             /bin/mmuscope doctor > doctor.txt 2>&1\n\
-             (while [ ! -s mmuscope.perf.data ]; do sleep 1; done; sleep 2; touch cmd-ready) &\n\
-             exec /bin/mmuscope record --events all -o mmuscope.perf.data\n",
-        )?;
-        self.extras.push(Extra { from: target.join("release/mmuscope"), to: "/bin/mmuscope".into() });
+        // The capture begins with facts that an emulated host takes a while to gather; once its file grows, events are being recorded.
+        let wait = match begin {
+            Begin::First => {
+                "(while [ ! -s mmuscope.perf.data ]; do sleep 1; done; sleep 2; touch cmd-ready) &"
+            }
+            Begin::Late => "touch cmd-ready\nuntil grep -qs race /tmp/phase; do sleep 0.2; done\nsleep 2",
+        };
+        let text = format!(
+            "#!/bin/sh\n/bin/mmuscope doctor > doctor.txt 2>&1\n{wait}\nexec /bin/mmuscope record {options} -o mmuscope.perf.data\n"
+        );
+        fs::write(&script, text)?;
+        self.extras.push(Extra { from: self.recorder()?, to: "/bin/mmuscope".into() });
         self.extras.push(Extra { from: script, to: "/bin/cmd".into() });
         self.host.record.push(Recorder::Cmd);
         Ok(())
     }
 
-    fn boot(&self) -> Result<()> {
+    pub(crate) fn boot(&self) -> Result<()> {
         let work = work()?;
         let kernel = fetch::Kernel::get(&self.host.kernel, &work)?;
         let initrd = work.join(format!("{}.initrd", self.name));
@@ -228,9 +267,11 @@ impl Run {
             }
         }
         fs::remove_file(initrd)?;
-        let said = truth::of_folder(&self.out)?;
-        self.pack()?;
-        println!("{}: {said}", self.name);
+        if self.host.truth {
+            let said = truth::of_folder(&self.out)?;
+            self.pack()?;
+            println!("{}: {said}", self.name);
+        }
         Ok(())
     }
 
@@ -248,54 +289,10 @@ impl Run {
     }
 }
 
-/// The hosts of the matrix where none is named: each kernel, and each MMU that it has. A host with a nested guest goes on working after its
-/// recording has ended, so that it has no end to compare with.
-const MATRIX: &[&str] = &[
-    "5.10-npt",
-    "5.10-shadow64",
-    "6.1-npt",
-    "6.1-shadow64",
-    "6.1-killed",
-    "6.12-npt",
-    "6.12-legacy",
-    "6.12-shadow32",
-    "6.12-two-vms",
-    "6.12-slots",
-    "6.16-npt",
-    "6.18-shadow-pae",
-    "7.3-npt",
-    "7.3-shadow64",
-];
-
-/// Records hosts one after the other and prints the table of what is known of them. A host that cannot be recorded is named, and the others go on.
-fn matrix(rest: &[&str]) -> Result<()> {
-    let named = rest.iter().take_while(|w| !w.starts_with('-')).count();
-    let (names, options) = rest.split_at(named);
-    let names = if names.is_empty() { MATRIX } else { names };
-    let (mut folders, mut failed) = (Vec::new(), Vec::new());
-    for name in names {
-        let mut run = Run::parse(name, options)?;
-        run.out = work()?.join("matrix").join(&run.name);
-        run.record_ourselves()?;
-        match run.boot() {
-            Ok(()) => folders.push(run.out),
-            Err(e) => {
-                eprintln!("{name}: {e:#}");
-                failed.push(*name);
-            }
-        }
-    }
-    example("matrix", folders, "a recording does not know what the kernel's memory held")?;
-    if !failed.is_empty() {
-        bail!("not recorded: {}", failed.join(", "));
-    }
-    Ok(())
-}
-
 /// Runs an example of this package on folders, and fails with this message if its answer is no.
-fn example(name: &str, folders: impl IntoIterator<Item = PathBuf>, no: &str) -> Result<()> {
+pub(crate) fn example(name: &str, folders: impl IntoIterator<Item = PathBuf>, no: &str) -> Result<()> {
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["run", "--quiet", "--release", "--package", "mmuscope-lab", "--example", name, "--"])
+        .args(["run", "--quiet", "--package", "mmuscope-lab", "--example", name, "--"])
         .args(folders)
         .status()
         .context("cargo")?;

@@ -41,9 +41,16 @@ pub struct Host {
     /// Whether the text trace names processes in addition to threads.
     #[serde(default)]
     pub record_tgid: bool,
-    /// The recorders that watch the run at the same time. The ftrace text in its own instance always does, because truth is taken with it.
+    /// The recorders that watch the run at the same time.
     #[serde(default)]
     pub record: Vec<Recorder>,
+    /// Whether ftrace's text is recorded in an instance of its own and the truth is taken with it. Without it, nothing but the recorders watches.
+    #[serde(default = "yes")]
+    pub truth: bool,
+    /// Whether QEMU lets time pass by the instructions that its CPUs execute, one after the other, a nanosecond for each. Then what a run takes does
+    /// not depend on how busy this machine is.
+    #[serde(default)]
+    pub count_instructions: bool,
 }
 
 /// The programs that emulate a CPU with virtualization extensions.
@@ -76,7 +83,7 @@ pub struct Workload {
     /// The paging mode of the guest.
     #[serde(default)]
     pub guest: Guest,
-    /// The number of vCPUs of each VM.
+    /// The number of vCPUs of each VM, also of one in which a Linux boots.
     #[serde(default = "default_cpus")]
     pub vcpus: u32,
     /// The phases in order; `inside/phases.rs` describes each. If it is empty, the standard set runs.
@@ -135,6 +142,9 @@ pub enum Backing {
     Hugetlb1g,
 }
 
+fn yes() -> bool {
+    true
+}
 fn default_memory() -> u32 {
     2500
 }

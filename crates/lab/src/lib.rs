@@ -6,10 +6,12 @@
 
 pub mod boot;
 mod command;
+mod cost;
 pub mod cpio;
 pub mod fetch;
 pub mod host;
 pub mod initrd;
+mod matrix;
 pub mod modules;
 pub mod truth;
 

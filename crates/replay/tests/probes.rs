@@ -216,3 +216,48 @@ fn aging_without_accessed_bits_needs_the_probe_that_it_goes_through() {
     assert!(age(",probe:mmu_spte_update,probe:mmu_spte_update_no_track,") <= Certainty::Observed);
     assert_eq!(age(",probe:mmu_spte_update,"), Certainty::Stale);
 }
+
+/// A huge page, mapped by the entry at this address.
+const HUGE: u64 = 0x4_0080;
+
+fn huge() -> String {
+    let begin = PROBED.split_once("+1 t1 fault").expect("the first fault").0;
+    let sptep = VIRTUAL + HUGE;
+    format!(
+        "{begin}+1 t1 fault 2000 w\n+1 t1 page 2 0\n+1 t1 want 2 2000 1c000\n\
+         +1 t1 mmu_spte_update (mmu_spte_update+0x0/0x1a0 [kvm]) sptep={sptep:#x} new_spte=0x1c000ee7\n\
+         +1 t1 kvm_mmu_set_spte gfn 2000 spte 1c000ee7 (rwxu) level 2 at {HUGE:x}\n+1 t1 entry 0\n"
+    )
+}
+
+fn clear_huge(thread: &str) -> String {
+    clear(thread).replace(&format!("{:#x}", VIRTUAL + ENTRY), &format!("{:#x}", VIRTUAL + HUGE))
+}
+
+fn huge_at_end(text: &str) -> (Shade, Certainty, Reason) {
+    let t = run(text);
+    let all = t.state_at(t.range().1, &StateFilter::default());
+    let (_, s) = all.into_iter().find(|(e, _)| e.level == 2 && e.gfn == 0x2000).expect("the entry");
+    (s.shade, s.certainty, s.reason)
+}
+
+#[test]
+fn whether_a_table_took_the_place_of_a_huge_page_is_not_traced() {
+    let unknown = (Shade::Unknown, Certainty::Stale, Reason::Linked);
+    let empty = (Shade::Nonpresent, Certainty::Exact, Reason::Stated);
+    let mapped = huge();
+    assert_eq!(huge_at_end(&mapped), (Shade::Writable, Certainty::Observed, Reason::Reread));
+    // A fault splits it: the table is made, the entry emptied, and the table linked, which nothing shows.
+    let split = format!("{mapped}+1 t1 exit\n+1 t1 fault 2000 w\n+1 t1 page 1 2000\n{}", clear_huge("t1"));
+    assert_eq!(huge_at_end(&split), unknown);
+    // The host takes it away; it stays empty until a table is made that can be linked there.
+    let zapped = format!("{mapped}{}", clear_huge("t9"));
+    assert_eq!(huge_at_end(&zapped), empty);
+    let fault = "+1 t1 exit\n+1 t1 fault 2000 w\n";
+    assert_eq!(huge_at_end(&format!("{zapped}{fault}+1 t1 page 1 2000\n")), unknown);
+    assert_eq!(huge_at_end(&format!("{zapped}{fault}+1 t1 page 1 2200\n")), empty, "another frame's");
+    assert_eq!(huge_at_end(&format!("{zapped}{fault}+1 t1 page 2 0\n")), empty, "another level's");
+    // Lost events may have been those of a table.
+    let lost = huge_at_end(&format!("{zapped}+1 t9 lost 1\n"));
+    assert_eq!(lost.1, Certainty::Stale);
+}

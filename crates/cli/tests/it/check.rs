@@ -75,3 +75,80 @@ fn formats_agree() {
     // The same findings again, line for line.
     assert_eq!(stdout(&["check", BOOT, "--explain"]), stdout(&["check", BOOT, "--explain"]));
 }
+
+/// A capture of the recorder as single records, uncompressed: type and bytes.
+fn records(capture: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    fn number(b: &[u8]) -> usize {
+        b.iter().rev().fold(0, |n, x| n << 8 | usize::from(*x))
+    }
+    fn split(mut b: &[u8], out: &mut Vec<(u32, Vec<u8>)>) {
+        const TRACING_DATA: u32 = 66;
+        const COMPRESSED: u32 = 81;
+        while let Some(head) = b.get(..8) {
+            let kind = number(&head[..4]) as u32;
+            let mut size = number(&head[6..8]);
+            if kind == TRACING_DATA {
+                size += number(&b[8..12]).next_multiple_of(8);
+            }
+            let (record, rest) = b.split_at(size);
+            if kind == COMPRESSED {
+                // The recorder makes each record a frame of its own.
+                split(&zstd::decode_all(&record[8..]).expect("a frame"), out);
+            } else {
+                out.push((kind, record.to_vec()));
+            }
+            b = rest;
+        }
+    }
+    let mut out = Vec::new();
+    split(&capture[16..], &mut out);
+    out
+}
+
+/// The places of the samples of one event, found by its ids in the head of the capture.
+fn samples_of(records: &[(u32, Vec<u8>)], event: &str) -> Vec<usize> {
+    const SAMPLE: u32 = 9;
+    const ATTR: u32 = 64;
+    const UPDATE: u32 = 78;
+    let named = |r: &[u8]| r[24..].starts_with(event.as_bytes()) && r[24 + event.len()] == 0;
+    let first =
+        records.iter().find(|(k, r)| *k == UPDATE && named(r)).map(|(_, r)| &r[16..24]).expect("the event");
+    let ids = records.iter().filter(|(k, _)| *k == ATTR).find_map(|(_, r)| {
+        let attr = u32::from_le_bytes(r[12..16].try_into().ok()?) as usize;
+        let ids: Vec<&[u8]> = r[8 + attr..].chunks_exact(8).collect();
+        ids.contains(&first).then_some(ids)
+    });
+    let ids = ids.expect("its ids");
+    let one = |(i, (k, r)): (usize, &(u32, Vec<u8>))| (*k == SAMPLE && ids.contains(&&r[8..16])).then_some(i);
+    records.iter().enumerate().filter_map(one).collect()
+}
+
+#[test]
+fn one_event_that_is_missing_is_seen_in_the_snapshot_at_the_end() {
+    let capture =
+        fs::read(crate::root().join("samples/6.1-shadow64-probes/mmuscope.perf.data")).expect("the sample");
+    let records = records(&capture);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("cut.perf.data");
+    let check = |without: &[usize]| {
+        let kept = records.iter().enumerate().filter(|(i, _)| !without.contains(i)).map(|(_, r)| &r.1[..]);
+        fs::write(&file, [&capture[..16]].into_iter().chain(kept).collect::<Vec<_>>().concat())
+            .expect("written");
+        let out = run(&["check", &file.to_string_lossy(), "--only", "snapshot-differs"]);
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let (code, said) = check(&[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.starts_with("the replay equals the kernel's memory: 511 of 511 entries"), "{said}");
+    // The kernel emptied an entry, and no event says so: the replay claims what memory no longer holds.
+    let zaps = samples_of(&records, "probe:mmu_spte_clear_track_bits");
+    let (code, said) = check(&zaps[zaps.len() - 1..]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.starts_with("THE REPLAY DIFFERS from the kernel's memory: 1 of 512 entries"), "{said}");
+    assert!(said.contains("snapshot-differs  VM 0 gfn 0x60f: 1 of 512 entries"), "{said}");
+    // What was mapped without an event was not known, and nothing false was claimed of it.
+    let installs = samples_of(&records, "kvmmmu:kvm_mmu_set_spte");
+    let (code, said) = check(&installs[installs.len() - 1..]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("510 of 510 entries; 1 entry that was not known is now"), "{said}");
+}

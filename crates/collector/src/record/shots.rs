@@ -42,6 +42,8 @@ pub(super) struct Shots {
     host: Arc<Mutex<Option<Host>>>,
     under_way: Option<(What, Receiver<Result<Shot, String>>)>,
     last: Instant,
+    /// How long the end waits.
+    patience: Duration,
     /// When the memory slots are to be read again, because the VMM changed them, the next time first.
     slots_due: Vec<Instant>,
     /// When they were read last.
@@ -68,8 +70,21 @@ impl Shots {
         let pid = r.sieve.only_pid();
         let (under_way, last, taken, failed) = (None, Instant::now(), 0, false);
         let (hidden, slots_due, slots_read) = (r.sieve.hidden(), Vec::new(), None);
-        let host = Arc::default();
-        Self { when, pid, hidden, host, under_way, last, slots_due, slots_read, said, taken, failed }
+        let (host, patience) = (Arc::default(), PATIENCE);
+        Self {
+            when,
+            pid,
+            hidden,
+            host,
+            under_way,
+            last,
+            patience,
+            slots_due,
+            slots_read,
+            said,
+            taken,
+            failed,
+        }
     }
 
     fn begin(&mut self, what: What) {
@@ -184,7 +199,7 @@ impl Shots {
             if last && self.when.end {
                 self.begin(What::All { all_on: None });
             }
-            while self.under_way.is_some() && began.elapsed() < PATIENCE {
+            while self.under_way.is_some() && began.elapsed() < self.patience {
                 meanwhile();
                 out.extend(self.done());
                 if self.under_way.is_some() {
@@ -192,6 +207,62 @@ impl Shots {
                 }
             }
         }
+        if self.under_way.is_some() {
+            let what = if self.when.end {
+                "no snapshot of KVM's tables at the end"
+            } else {
+                "a snapshot of KVM's tables is missing"
+            };
+            let patience = mmuscope_units::duration(self.patience.as_nanos() as u64);
+            self.said
+                .push(format!("{what}: reading took longer than {patience}, and the recording did not wait"));
+        }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shots(under_way: Option<(What, Receiver<Result<Shot, String>>)>, patience: Duration) -> Shots {
+        Shots {
+            when: When { start: false, every: None, end: true },
+            pid: None,
+            hidden: None,
+            host: Arc::default(),
+            under_way,
+            last: Instant::now(),
+            patience,
+            slots_due: Vec::new(),
+            slots_read: None,
+            said: Vec::new(),
+            taken: 0,
+            failed: false,
+        }
+    }
+
+    #[test]
+    fn an_end_that_does_not_wait_says_so() {
+        // The sender lives and sends nothing: something is being read all the time.
+        let (_to, from) = channel();
+        let mut s = shots(Some((What::Slots, from)), Duration::from_millis(5));
+        assert!(s.end(|| ()).is_empty());
+        assert_eq!(
+            s.said,
+            [
+                "no snapshot of KVM's tables at the end: reading took longer than 5 ms, and the recording did not wait"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_being_read_comes_before_the_last() {
+        let (to, from) = channel();
+        to.send(Ok(Shot { records: vec![vec![1]], ..Shot::default() })).expect("somebody waits");
+        let mut s = shots(Some((What::All { all_on: None }, from)), PATIENCE);
+        s.when.end = false;
+        assert_eq!((s.end(|| ()).len(), s.taken), (1, 1));
+        assert_eq!(s.said.len(), 1);
     }
 }

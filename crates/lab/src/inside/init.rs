@@ -241,10 +241,32 @@ fn events(prefix: &str) -> Vec<String> {
 
 /// Runs the workload while all recorders watch, takes the truth while its VMs are alive, and then ends them.
 fn record(host: &Host) -> Result<()> {
+    if host.truth {
+        start_text(host)?;
+    }
+    let recorders = start_recorders(host)?;
+    let ran = workload(host);
+    if host.truth {
+        take_truth()?;
+    }
+    for (name, mut child) in recorders {
+        // SAFETY: a signal to a child of ours that has not been waited for.
+        check(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, "ending a recorder")?;
+        println!("RECORDER {name}: {}", child.wait()?);
+    }
+    for vm in ran? {
+        vm.end()?;
+    }
+    Ok(())
+}
+
+fn set(file: &str, value: &str) -> Result<()> {
+    fs::write(format!("{BUFFER}/{file}"), value).with_context(|| file.to_owned())
+}
+
+/// Starts the text trace with which the truth is taken.
+fn start_text(host: &Host) -> Result<()> {
     fs::create_dir(BUFFER).context("a trace buffer of our own")?;
-    let set = |file: &str, value: &str| {
-        fs::write(format!("{BUFFER}/{file}"), value).with_context(|| file.to_owned())
-    };
     set("tracing_on", "0")?;
     set("buffer_size_kb", "60000")?;
     if host.record_tgid {
@@ -256,10 +278,11 @@ fn record(host: &Host) -> Result<()> {
     for e in events("") {
         set(&format!("events/kvm/{e}/enable"), "1")?;
     }
-    set("tracing_on", "1")?;
+    set("tracing_on", "1")
+}
 
-    let recorders = start_recorders(host)?;
-    let ran = workload(host);
+/// Ends the text trace, and copies it, the tables that it names, and KVM's counters.
+fn take_truth() -> Result<()> {
     // These would change the tables of idle VMs between the end of the trace and the copy: access sampling (on by default in 7.x), page merging, the
     // NX recovery worker.
     for (file, value) in [
@@ -282,14 +305,6 @@ fn record(host: &Host) -> Result<()> {
     let (named, found) = kernel::dump_tables(Path::new(&text), Path::new(&format!("{RESULT}/ptpages.bin")))?;
     kernel::dump_counters(Path::new(&format!("{RESULT}/kvmstats.txt")))?;
     println!("TRUTH {named} page-table pages named, {found} found");
-    for (name, mut child) in recorders {
-        // SAFETY: a signal to a child of ours that has not been waited for.
-        check(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, "ending a recorder")?;
-        println!("RECORDER {name}: {}", child.wait()?);
-    }
-    for vm in ran? {
-        vm.end()?;
-    }
     Ok(())
 }
 
@@ -416,7 +431,7 @@ fn workload(host: &Host) -> Result<Vec<Vm>> {
     let mut vms = Vec::new();
     let mut threads = String::new();
     if plan.linux {
-        vms.push(linux_guest()?);
+        vms.push(linux_guest(plan.vcpus)?);
     } else {
         if plan.killed_vm {
             let forever = Workload {
@@ -452,7 +467,7 @@ fn workload(host: &Host) -> Result<Vec<Vm>> {
 }
 
 /// Boots a whole Linux in a VM: QEMU, the host's own kernel, and this program as its init, which sees the word `lab-guest`.
-fn linux_guest() -> Result<Vm> {
+fn linux_guest(vcpus: u32) -> Result<Vm> {
     let mut child = Command::new("/bin/qemu-system-x86_64")
         .args([
             "-accel",
@@ -460,7 +475,7 @@ fn linux_guest() -> Result<Vm> {
             "-cpu",
             "host",
             "-smp",
-            "2",
+            &vcpus.to_string(),
             "-m",
             "384",
             "-nographic",

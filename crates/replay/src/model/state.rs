@@ -176,6 +176,8 @@ pub enum Reason {
     Snapshot,
     /// An mmu_notifier range that was invalidated before the first event, or in events that were lost, may have hit this page since.
     UnseenNotifier,
+    /// A page table may have been linked here, or unlinked, since; the MMU traces neither.
+    Linked,
 }
 
 impl Reason {
@@ -208,6 +210,9 @@ impl Reason {
             Self::Snapshot => "the recorder read the entry in the kernel's own memory",
             Self::UnseenNotifier => {
                 "an mmu_notifier range that was invalidated before the trace, or in events that were lost, may have hit this page; this MMU does not trace the zap"
+            }
+            Self::Linked => {
+                "a page table may have been linked to this entry since, or unlinked; this MMU traces neither"
             }
             Self::NeverSeen => "no event has shown it yet",
             Self::GuestTable => "the guest page table that this page shadows may have been written since",

@@ -7,6 +7,7 @@
 mod fresh;
 mod gone;
 mod install;
+mod links;
 mod live;
 mod notifiers;
 mod pages;
@@ -324,6 +325,8 @@ impl Engine {
     pub(crate) fn silent_lost(&mut self, ev: u32, reason: Reason) {
         let hit = self.silent.fresh.values().flat_map(Fresh::all).collect();
         self.stale_list(hit, ev, reason);
+        let hit = self.silent.links.take_all();
+        self.doubt_links(hit, ev);
         self.silent.made.clear();
         self.silent.live.clear();
         self.silent.zaps.clear();

@@ -44,6 +44,7 @@ impl Engine {
         if !self.silent.active {
             return;
         }
+        self.links_may_change(vm, page, ev);
         let Some(gfn) = page.gfn else {
             // Text that drops the frame.
             if created && !page.role.direct {
@@ -125,6 +126,7 @@ impl Engine {
         if !self.silent.active {
             return;
         }
+        self.links_may_change(vm, page, ev);
         self.silent.made.values_mut().for_each(|m| m.retain(|(k, _)| *k != key));
         self.silent.unsync.remove(&key);
         self.table_gone(key, ev);

@@ -3,7 +3,7 @@
 //! [`Engine::probed`], an entry is what its last event says until the next one, and the rules about what may happen in silence do not apply to it
 //! ([`Engine::shows_in_probes`]). Nothing here makes a table: an entry is known by the event that installed it, or by a snapshot.
 //!
-//! The probes do not show MMIO entries that go, nor what `change_pte` puts into an entry; those stay under the rules.
+//! The probes do not show MMIO entries that go, what `change_pte` puts into an entry, nor links to tables; those stay under the rules.
 
 use mmuscope_spte::State as SpteState;
 
@@ -76,6 +76,11 @@ impl Engine {
         self.forget(entry);
         let zapped = self.layout.zapped;
         self.store.push(entry, at.ev, Some(zapped), Shade::Nonpresent, Certainty::Exact, Reason::Stated);
+        self.holds_no_mapping(entry);
+        if self.links_next(self.threads[at.th].tid, entry) {
+            // A huge page makes way for a table, which no event shows.
+            self.doubt_links(vec![entry], at.ev);
+        }
     }
 
     /// The entry at a virtual address, in a table that still is one.

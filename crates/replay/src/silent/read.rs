@@ -64,6 +64,9 @@ impl Engine {
         self.forget(entry);
         let gfn = self.store.place(entry).gfn;
         self.entry_read(at, entry, found, t.from, key, gfn);
+        if matches!(found.1, Shade::Nonpresent | Shade::Table) {
+            self.holds_no_mapping(entry);
+        }
         if leaf {
             let known = self.known(entry);
             self.silent.fresh.entry(at.vm).or_default().insert(known);

@@ -7,6 +7,7 @@ use mmuscope_trace::Trace;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::fresh::Fresh;
+use super::links::Links;
 use super::live::{Live, ZapAll};
 use super::places::Places;
 use super::ranges::{Cow, Ranges};
@@ -35,6 +36,8 @@ pub(crate) struct Silent {
     pub(super) slots: FxHashMap<u64, EntryIx>,
     /// Entries whose value is known, per VM.
     pub(crate) fresh: FxHashMap<u16, Fresh>,
+    /// Entries above the 4K level that were seen without a mapping.
+    pub(super) links: Links,
     /// Pages that a thread made or looked up in the fault it is in, and whether it made them: the install that follows goes to the last.
     pub(super) made: FxHashMap<u32, Vec<(SpKey, bool)>>,
     /// Pages that exist, located or not.

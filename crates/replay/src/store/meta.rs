@@ -18,7 +18,7 @@ pub(super) const REMAPPED: u8 = 1 << 7;
 
 pub(super) const CERTAINTIES: [Certainty; 5] =
     [Certainty::Exact, Certainty::Observed, Certainty::Implied, Certainty::Assumed, Certainty::Stale];
-const REASONS: [Reason; 24] = [
+const REASONS: [Reason; 25] = [
     Reason::Stated,
     Reason::Reread,
     Reason::FastFault,
@@ -43,6 +43,7 @@ const REASONS: [Reason; 24] = [
     Reason::Unrecorded,
     Reason::Snapshot,
     Reason::UnseenNotifier,
+    Reason::Linked,
 ];
 
 impl Meta {
