@@ -58,7 +58,9 @@ impl Engine {
         if self.faults.leaving_is_traced && t.fault.runs() {
             self.vms.lives(vm, false);
         } else {
-            self.vms.zapped(at, vm, t.tid, root);
+            // A vCPU zaps a root itself, too, when it uses it no more: after its guest changed CR0.WP, for one.
+            let inside = t.fault.runs();
+            self.vms.zapped(at, vm, t.tid, root, inside);
         }
     }
 }

@@ -257,7 +257,7 @@ impl Timeline {
             let left = [State::Present, State::Mmio, State::Table].iter().any(|s| c.state(*s) > 0);
             !(engine.vms.is_tdp(vm) && left) && engine.no_shadow_pages(vm)
         };
-        self.vms = engine.vms.finish(trace, empty);
+        self.vms = engine.vms.finish(trace, end, empty);
         // Pages that are made for a guest without paging, or beside huge pages of its own, are direct under shadow paging too.
         let shadow = matches!(self.layout.layout.mode, Mode::Shadow64 | Mode::ShadowPae | Mode::Pvm);
         for vm in self.vms.iter_mut().filter(|_| shadow) {

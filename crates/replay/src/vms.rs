@@ -64,7 +64,19 @@ struct Going {
     comm: StrId,
     /// A root was among what was zapped.
     root: bool,
+    /// Some of it was zapped by a vCPU that had left the guest and is not known to have returned to user space.
+    inside: bool,
 }
+
+impl Going {
+    /// Whether these zaps were the end of their VM, in a trace whose last event is at `end`.
+    fn is_end(&self, end: u64) -> bool {
+        self.root && (!self.inside || end.saturating_sub(self.last.1) >= BACK)
+    }
+}
+
+/// A vCPU that zaps a root which it uses no more is back in its guest after less than this, in nanoseconds.
+const BACK: u64 = 100_000_000;
 
 /// The VMs of a trace.
 #[derive(Clone, Debug, Default)]
@@ -363,13 +375,14 @@ impl VmMap {
     }
 
     /// Notes a zap, which may be part of a VM's end.
-    pub(crate) fn zapped(&mut self, at: At, vm: u16, tid: u32, root: bool) {
+    pub(crate) fn zapped(&mut self, at: At, vm: u16, tid: u32, root: bool, inside: bool) {
         let comm = self.now;
         let Some(s) = self.vms.get_mut(usize::from(vm)).filter(|s| !s.obsoleted) else { return };
         let here = (at.ev, at.ts);
-        let g = s.going.get_or_insert(Going { first: here, last: here, tid, comm, root });
+        let g = s.going.get_or_insert(Going { first: here, last: here, tid, comm, root, inside });
         (g.last, g.tid, g.comm) = (here, tid, comm);
         g.root |= root;
+        g.inside |= inside;
     }
 
     /// A thread ended: the VMs that ended with it.
@@ -411,8 +424,8 @@ impl VmMap {
         self.vms.get_mut(usize::from(vm))?.renewed.replace(ev)
     }
 
-    /// The VMs; `empty` says of which no page table is left.
-    pub(crate) fn finish(&self, trace: &Trace, empty: impl Fn(u16) -> bool) -> Vec<Vm> {
+    /// The VMs; `end` is the time of the last event, and `empty` says of which no page table is left.
+    pub(crate) fn finish(&self, trace: &Trace, end: u64, empty: impl Fn(u16) -> bool) -> Vec<Vm> {
         self.vms
             .iter()
             .enumerate()
@@ -437,7 +450,7 @@ impl VmMap {
                     start: s.first.unwrap_or(trace.info.first_ts),
                     end: s.last,
                     provenance: group.provenance,
-                    ended: s.going.filter(|g| g.root && empty(i as u16)).map(|g| VmEnd {
+                    ended: s.going.filter(|g| g.is_end(end) && empty(i as u16)).map(|g| VmEnd {
                         start: g.first.1,
                         end: g.last.1,
                         event: g.first.0,

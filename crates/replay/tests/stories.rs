@@ -84,6 +84,11 @@ fn zaps_that_a_vm_outlives_are_not_its_end() {
     // A vCPU frees a root on its way back into the guest, where the trace ends.
     let own = ROOT_ZAPPED.replace("t9", "t1");
     assert_eq!(end(format!("{TREE}+1 t1 user 0 0\n+1 t1 entry 0\n+1 t1 exit\n{own}")), None);
+    // Nor is that its end where returns to user space are not traced, unless the vCPU stays away.
+    let inside = format!("{TREE}+1 t1 entry 0\n+1 t1 exit\n{own}");
+    assert_eq!(end(inside.clone()), None);
+    assert_eq!(end(format!("{inside}+5000 t9 mark later")), None, "it may have been preempted");
+    assert!(end(format!("{inside}+500000 t9 mark later")).is_some());
     // Only leaves go, as for a notifier.
     assert_eq!(end(format!("{TREE}+1 t9 tdp 1 2 W77 empty")), None);
     // What was built meanwhile is not in the trace.

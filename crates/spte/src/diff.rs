@@ -8,7 +8,7 @@ use alloc::{
     vec::Vec,
 };
 
-use crate::{AdType, Decoded, FieldKind, Layout, State, explain::permissions};
+use crate::{AdType, Decoded, FieldKind, Layout, Mode, Resolved, State, explain::permissions};
 
 /// A field that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +63,10 @@ pub fn write_loss(old: &Decoded, new: &Decoded) -> Option<WriteLoss> {
     }
 }
 
-/// Compares two values of one entry at `level`.
-pub fn changes(layout: &Layout, old: u64, new: u64, level: u8) -> Changes {
+/// Compares two values of one entry at `level`. `tdp` says that the TDP MMU is known to have made the change, as `kvm_tdp_mmu_spte_changed` states;
+/// else the paths of other MMUs are possible as well.
+pub fn changes(resolved: &Resolved, old: u64, new: u64, level: u8, tdp: bool) -> Changes {
+    let layout = &resolved.layout;
     let (a, b) = (layout.decode(old, level), layout.decode(new, level));
     let mut fields = Vec::new();
     let mut add = |field, old: String, new: String| {
@@ -104,11 +106,16 @@ pub fn changes(layout: &Layout, old: u64, new: u64, level: u8) -> Changes {
     if a.state == b.state && (old ^ new) & !named != 0 {
         add("other bits", format!("{:#x}", old & !named), format!("{:#x}", new & !named));
     }
-    let (headline, paths, problem) = path(layout, &a, &b);
+    let (headline, paths, problem) = path(resolved, &a, &b, tdp);
     Changes { headline, fields, paths, problem }
 }
 
-fn path(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>, Option<&'static str>) {
+fn path(
+    resolved: &Resolved,
+    a: &Decoded,
+    b: &Decoded,
+    tdp: bool,
+) -> (String, Vec<&'static str>, Option<&'static str>) {
     let plain = |text: &str, paths: &[&'static str]| (text.to_string(), paths.to_vec(), None);
     if a.raw == b.raw {
         return plain("the same value twice", &["a spurious fault: another vCPU had installed it already"]);
@@ -141,23 +148,10 @@ fn path(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>
             "MMIO becomes memory",
             &["a memslot now covers the frame and the guest touched it: make_spte"],
         ),
-        (State::Mmio | State::Present | State::Table, State::Nonpresent) => plain(
-            "zapped",
-            &[
-                "the host took the page (MMU notifier: reclaim, migration, KSM, munmap …)",
-                "a memslot was deleted or moved, or all roots were zapped",
-                "a write to a shadowed guest page table (shadow MMU)",
-                "recovery of huge pages, NX recovery",
-            ],
-        ),
-        (_, State::Removed) => plain(
-            "frozen",
-            &[
-                "zapped under the shared lock: tdp_mmu_zap_spte_atomic, the flush comes before the final value (5.12 to 6.9)",
-                "the table it lies in is being removed: handle_removed_pt",
-                "a TDX mirror entry while the TDX module is asked",
-            ],
-        ),
+        (State::Mmio | State::Present | State::Table, State::Nonpresent) => {
+            ("zapped".to_string(), zapped(tdp), None)
+        }
+        (_, State::Removed) => ("frozen".to_string(), frozen(resolved), None),
         (State::Removed, State::Nonpresent) => {
             plain("the zap is finished", &["the TLBs are flushed, the entry may be used again"])
         }
@@ -173,7 +167,7 @@ fn path(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>
             &["dirty logging begins (eager split), or a fault needs 4 KiB (NX huge pages, attributes)"],
         ),
         (State::Table, State::Table) => table(a, b),
-        (State::Present, State::Present) => leaf(layout, a, b),
+        (State::Present, State::Present) => leaf(&resolved.layout, a, b),
         (State::Nonpresent, State::Nonpresent) => plain("not present before and after", &[]),
         (State::Table, State::Mmio) => {
             ("a table becomes MMIO".to_string(), Vec::new(), Some("KVM zaps before it installs an MMIO SPTE"))
@@ -182,6 +176,37 @@ fn path(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>
             plain("a page table is linked", &["a memslot now covers part of the range"])
         }
     }
+}
+
+/// What zaps an entry.
+fn zapped(tdp: bool) -> Vec<&'static str> {
+    let mut paths = alloc::vec![
+        "the host took the page (MMU notifier: reclaim, migration, KSM, munmap …)",
+        "a memslot was deleted or moved, or all roots were zapped",
+    ];
+    if tdp {
+        paths
+            .push("a root that no vCPU uses any more is freed, as after a guest changed CR0.WP, CR4 or EFER");
+    } else {
+        paths.push("a write to a shadowed guest page table (shadow MMU)");
+    }
+    paths.push("recovery of huge pages, NX recovery");
+    paths
+}
+
+/// What freezes an entry, where the kernel does so.
+fn frozen(resolved: &Resolved) -> Vec<&'static str> {
+    let mut paths = Vec::new();
+    if resolved.traces.freeze {
+        paths.push(
+            "zapped under the shared lock: tdp_mmu_zap_spte_atomic, the flush comes before the final value (5.12 to 6.9)",
+        );
+    }
+    paths.push("the table it lies in is being removed: handle_removed_pt");
+    if resolved.layout.mode == Mode::TdxMirror {
+        paths.push("an entry of the mirror while the TDX module is asked");
+    }
+    paths
 }
 
 fn table(a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>, Option<&'static str>) {
@@ -304,7 +329,8 @@ mod tests {
     #[test]
     fn the_bits_cleared_with_writable_show_who_cleared_it() {
         for name in ["B/npt", "B/ept", "C/npt", "C/ept", "D/npt", "D/ept", "E/npt", "E/ept"] {
-            let l = LayoutSpec::named(name).and_then(|s| s.resolve()).expect("a layout").layout;
+            let r = LayoutSpec::named(name).and_then(|s| s.resolve()).expect("a layout");
+            let l = r.layout;
             let ept = l.format == Format::Ept;
             let leaf = |pfn, w, host_writable, mmu_writable| {
                 l.leaf(&Leaf {
@@ -333,7 +359,7 @@ mod tests {
                 (leaf(0x77, false, true, true), WriteLoss::Logging, "dirty logging"),
             ] {
                 assert_eq!(write_loss(&l.decode(old, 1), &l.decode(new, 1)), Some(loss), "{name}");
-                let c = changes(&l, old, new, 1);
+                let c = changes(&r, old, new, 1, true);
                 let matching: Vec<_> = c.paths.iter().filter(|p| p.contains(word)).collect();
                 assert_eq!(matching.len(), 1, "{name}: {:?}", c.paths);
                 assert_eq!(c.paths.len(), 1, "{name}: {:?}", c.paths);
@@ -342,5 +368,20 @@ mod tests {
                 assert_eq!(write_loss(&l.decode(old, 1), &l.decode(new, 1)), None, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn paths_are_those_of_this_kernel_and_mmu() {
+        let of = |name: &str| LayoutSpec::named(name).and_then(|s| s.resolve()).expect("a layout");
+        let says = |name: &str, new: u64, tdp: bool, word: &str| {
+            changes(&of(name), 0x2c583e907, new, 2, tdp).paths.iter().any(|p| p.contains(word))
+        };
+        let removed = |name: &str| of(name).layout.removed.expect("a removed value");
+        assert!(says("C/ept", 0, false, "shadow MMU") && !says("C/ept", 0, true, "shadow MMU"));
+        assert!(says("C/ept", 0, true, "root") && !says("C/ept", 0, false, "CR0.WP"));
+        assert!(says("C/ept", removed("C/ept"), true, "shared lock"));
+        assert!(!says("D/ept", removed("D/ept"), true, "shared lock"));
+        assert!(!says("D/ept", removed("D/ept"), true, "TDX"));
+        assert!(says("D/tdx-mirror", removed("D/tdx-mirror"), true, "TDX"));
     }
 }

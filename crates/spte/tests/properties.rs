@@ -99,7 +99,7 @@ proptest! {
 
     #[test]
     fn no_pair_panics(resolved in any_layout(), a in any_value(), b in any_value(), level in any::<u8>()) {
-        let c = changes(&resolved.layout, a, b, level);
+        let c = changes(resolved, a, b, level, level % 2 == 0);
         prop_assert!(!c.headline.is_empty());
     }
 

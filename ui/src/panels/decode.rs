@@ -329,7 +329,7 @@ fn effects(ui: &mut Ui, t: &Tokens, e: &Explained) {
 
 /// Draws what changed from one value to the other, and which path of the kernel does that.
 fn change(ui: &mut Ui, t: &Tokens, resolved: &Resolved, (old, new): (u64, u64), level: u8) {
-    let c = mmuscope_spte::changes(&resolved.layout, old, new, level);
+    let c = mmuscope_spte::changes(resolved, old, new, level, false);
     ui.add_space(6.0);
     ui.label(RichText::new(format!("From {} to this", fmt::spte(old))).strong());
     ui.label(&c.headline);

@@ -134,6 +134,11 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
             out.flush()?;
             return Ok(Outcome::Fine);
         }
+        if question.events.is_some() {
+            bail!(
+                "no SPTE value found: the text has trace events that carry none; `mmuscope summary` and `mmuscope events` read them"
+            );
+        }
         bail!(
             "no SPTE value found: give hex numbers, or text with `spte = 0x…`, trace lines or debugger output"
         );

@@ -122,6 +122,14 @@ pub struct Group {
     pub event: Option<String>,
 }
 
+impl Group {
+    /// Whether the text is one that only the TDP MMU prints or traces.
+    pub fn is_of_tdp_mmu(&self) -> bool {
+        matches!(self.kind, Kind::InvalidChange | Kind::UnexpectedChange)
+            || self.event.as_deref() == Some("kvm_tdp_mmu_spte_changed")
+    }
+}
+
 /// What a text proves about the release of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clue {

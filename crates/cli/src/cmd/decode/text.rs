@@ -299,7 +299,7 @@ impl<'o, W: Write> Printer<'o, W> {
         let (a, b) = (read(old), read(new));
         // A zero has no level of its own, so the level of the other value counts.
         let level = if old.value == 0 || new.value != 0 { b.decoded.level } else { a.decoded.level };
-        let c = changes(&resolved.layout, old.value, new.value, level);
+        let c = changes(resolved, old.value, new.value, level, group.is_of_tdp_mmu());
         writeln!(self.out)?;
         let mut place = String::new();
         if let Some(event) = &group.event {
