@@ -77,6 +77,8 @@ struct State {
     last_ts: u64,
     /// Whether there was an event.
     events: bool,
+    /// Lines were left out after the last event.
+    left_out: bool,
     /// Whether the head that tracefs and trace-cmd print before the first event was read.
     head: bool,
     facts: Vec<(String, String)>,
@@ -99,6 +101,8 @@ struct Piece {
     overwritten: Option<(u64, u64)>,
     spte_access: bool,
     long_page_fault: Option<bool>,
+    /// Lines were left out after the last event of the piece.
+    cut: bool,
     /// Losses noted after the last event of the piece.
     carry: Vec<(u16, Option<u64>)>,
     /// Whether the piece has the head that tracefs and trace-cmd print before the first event.
@@ -229,6 +233,10 @@ impl State {
         self.facts.append(&mut p.facts);
         if let Some(first) = p.events.first() {
             let ts = first.ts;
+            if std::mem::take(&mut self.left_out) {
+                self.skipped.cuts += 1;
+                out.push(lost(ts, first.cpu, None));
+            }
             for (cpu, count) in self.carry.drain(..) {
                 out.push(lost(ts, cpu, count));
             }
@@ -255,6 +263,7 @@ impl State {
             self.last_ts = last.ts;
             self.events = true;
         }
+        self.left_out |= p.cut;
         out.append(&mut p.events);
         self.carry.append(&mut p.carry);
     }

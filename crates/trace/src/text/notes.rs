@@ -21,7 +21,8 @@ impl State {
         }
         // Only whole output shows that nothing was lost: a fragment may have been cut out between two lines that report a loss, and
         // perf script prints no losses.
-        info.lost.known |= r.kind != FormatKind::PerfScriptText && self.events && self.head;
+        info.lost.known |=
+            r.kind != FormatKind::PerfScriptText && self.events && self.head && !self.skipped.filtered;
         if let Some((kept, written)) = self.overwritten
             && written > kept
         {

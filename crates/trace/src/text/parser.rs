@@ -96,6 +96,11 @@ impl Parser {
         self.out.digits = self.out.digits.max(Some(h.digits));
         let cpu = h.cpu.unwrap_or(0);
         let comm = self.comm(h.comm);
+        if std::mem::take(&mut self.out.cut) {
+            self.out.skipped.cuts += 1;
+            let before = self.out.events.last().map_or(cpu, |e| e.cpu);
+            self.out.events.push(lost(h.ts, before, None));
+        }
         if !self.out.carry.is_empty() {
             for (cpu, count) in std::mem::take(&mut self.out.carry) {
                 self.out.events.push(lost(h.ts, cpu, count));
@@ -191,6 +196,7 @@ impl Parser {
         if line.is_empty() || line.starts_with(b"##### ") {
             return;
         }
+        self.out.skipped.filtered |= scan::find(line, b"grep ").is_some();
         if let Some(rest) = line.strip_prefix(b"#") {
             self.comment(rest.trim_ascii_start());
             return;
@@ -211,6 +217,11 @@ impl Parser {
                 self.out.carry.push((cpu, count));
                 return;
             }
+        }
+        if std::str::from_utf8(line).is_ok_and(|l| repair::is_cut(l.trim())) {
+            // What a text leaves out before its first event and after its last is no gap in it.
+            self.out.cut |= !self.out.events.is_empty();
+            return;
         }
         if self.out.skipped.is_broken(line) {
             self.out.junk += 1;

@@ -286,11 +286,13 @@ pub(crate) fn is_noise(t: &str) -> bool {
         || t.starts_with("CPU:") && t.ends_with(']')
         || t.starts_with("CPU ") && t.ends_with(" is empty")
         || t.len() > 1 && t.bytes().all(|b| matches!(b, b'-' | b'.' | b'=' | b'*' | b'~' | b'_'))
-        || t.starts_with('[') && t.ends_with(']') && t[1..t.len() - 1].bytes().all(|b| b == b'.')
-        || t.eq_ignore_ascii_case("[snip]")
-        || t.eq_ignore_ascii_case("<snip>")
-        || t == "…"
-        || t == "[…]"
+        || is_cut(t)
+}
+
+/// Whether a line is a mark that others were left out: what people write for that, and what `grep -C` prints between its matches.
+pub(crate) fn is_cut(t: &str) -> bool {
+    let t = t.trim_matches(|c| matches!(c, '[' | ']' | '(' | ')' | '<' | '>'));
+    t == "--" || t == "…" || t.eq_ignore_ascii_case("snip") || t.len() > 1 && t.bytes().all(|b| b == b'.')
 }
 
 /// Whether a line belongs to a stack trace: ` => symbol` of ftrace; an address, a symbol and a file of perf.

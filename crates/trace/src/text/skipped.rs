@@ -14,6 +14,10 @@ pub(super) struct Skipped {
     stack: u64,
     /// The number of lines of the function graph tracer.
     graph: u64,
+    /// The number of places between two events where a mark says that lines were left out.
+    pub(super) cuts: u64,
+    /// Whether a line shows the command that chose the lines.
+    pub(super) filtered: bool,
 }
 
 impl Skipped {
@@ -24,6 +28,8 @@ impl Skipped {
         self.lines += o.lines;
         self.stack += o.stack;
         self.graph += o.graph;
+        self.cuts += o.cuts;
+        self.filtered |= o.filtered;
     }
 
     pub(super) fn notes(&self, info: &mut TraceInfo) {
@@ -36,6 +42,13 @@ impl Skipped {
                     format!("{} lines are not events and were skipped", self.lines)
                 },
                 self.first
+            ));
+        }
+        if self.cuts > 0 {
+            info.notes.push(format!(
+                "The text says itself that lines were left out, at {} (a line such as \"...\" or grep's \"--\"): what was known before is not \
+                 known to be so after it",
+                if self.cuts == 1 { "1 place".to_owned() } else { format!("{} places", self.cuts) }
             ));
         }
         if self.stack > 0 {

@@ -162,6 +162,42 @@ fn losses() {
 }
 
 #[test]
+fn marks_that_lines_were_left_out_are_losses() {
+    let pml = |ts: u32, quote: &str| {
+        format!("{quote} a-1 [001] ..... {ts}.000000: kvm_pml_full: vcpu 0: PML full\n")
+    };
+    let lost = |t: &Trace| -> Vec<u64> {
+        let at = |e: mmuscope_trace::Event| {
+            matches!(e.body, Body::Lost { count: None, .. }).then_some(e.ts / 1_000_000_000)
+        };
+        t.events.iter().filter_map(at).collect()
+    };
+    for mark in ["...", "....", "[...]", "<snip>", "[snip]", "…", "--"] {
+        for quote in ["", ">"] {
+            let line = format!("{quote} {mark}\n");
+            // Before the first event and after the last, nothing is left out of the trace.
+            let text = [&line, &*pml(1, quote), &*pml(2, quote), &line, &line, &*pml(3, quote), &line]
+                .map(|s| s as &str)
+                .concat();
+            let t = Trace::from_text(&text).unwrap();
+            assert_eq!(lost(&t), [3], "{text}");
+            assert!(t.info.is_partial() && t.info.lost.known);
+            assert!(t.info.notes.iter().any(|n| n.contains("left out, at 1 place")), "{:?}", t.info.notes);
+        }
+    }
+    // What separates parts of a mail is no such mark.
+    for line in ["---", "====", "***", "______", "some words ...", "=> __handle_changed_spte"] {
+        let t = Trace::from_text(&format!("{}{line}\n{}", pml(1, ""), pml(2, ""))).unwrap();
+        assert_eq!(lost(&t), [0; 0], "{line}");
+    }
+    // Lines that a filter chose do not show that nothing was lost.
+    let whole = format!("cpus=2\n{}{}", pml(1, ""), pml(2, ""));
+    assert!(Trace::from_text(&whole).unwrap().info.lost.known);
+    let chosen = Trace::from_text(&format!("# trace-cmd report | grep kvm\n{whole}")).unwrap();
+    assert!(!chosen.info.lost.known || chosen.info.lost.moments > 0);
+}
+
+#[test]
 fn clocks_that_are_none() {
     let (e, t) = one("            load-1     [000] ...1.     4296383: kvm_entry: vcpu 0");
     assert_eq!((e.ts, t.info.clock.unit), (4_296_383, ClockUnit::Ordinal));
