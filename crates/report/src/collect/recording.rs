@@ -158,16 +158,22 @@ pub(super) fn events(trace: &mmuscope_trace::Trace, whose: &Attribution, part: &
     let (filter, all) = (part.events(), part.is_all());
     let mut counts: HashMap<&str, u64> = HashMap::new();
     // Nearly all events have a kind of their own, for which a number is found faster than a name.
-    let mut typed = [0u64; 256];
+    let mut typed = [(0u64, ""); 256];
     for e in &trace.events {
         if e.body.is_event() && (all || filter.passes(&e, &trace.strings, whose)) {
             match e.body.kind() {
                 Kind::Other => *counts.entry(event_name(&e.body, &trace.strings)).or_default() += 1,
-                kind => typed[usize::from(kind as u8)] += 1,
+                kind => {
+                    let t = &mut typed[usize::from(kind as u8)];
+                    if t.0 == 0 {
+                        t.1 = event_name(&e.body, &trace.strings);
+                    }
+                    t.0 += 1;
+                }
             }
         }
     }
-    let typed = Kind::ALL.iter().map(|k| (k.name(), typed[usize::from(*k as u8)])).filter(|c| c.1 > 0);
+    let typed = typed.into_iter().filter(|t| t.0 > 0).map(|(n, name)| (name, n));
     let mut out: Vec<EventCount> = counts
         .into_iter()
         .chain(typed)
