@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn words_and_options_are_those_of_the_commands() {
-        assert_eq!(PART.words(1_000_000), "from 1 ms to 2.5 ms, VM 1, guest frames 0x10–0x1f");
+        assert_eq!(PART.words(1_000_000), "from 0.001 s to 0.0025 s, VM 1, guest frames 0x10–0x1f");
         assert_eq!(PART.options(1_000_000), "--from 1000000ns --to 2500000ns --vm 1 --gfn 0x10-0x1f");
         assert_eq!(mmuscope_units::time("1000000ns"), Ok(1_000_000));
         assert_eq!(mmuscope_units::frames("0x10-0x1f", false), Ok((0x10, 0x20)));

@@ -1,7 +1,8 @@
 //! From pasted text to values and the layout that they are read under: [`read`] finds the values, [`gather`] makes them the evidence that
 //! `mmuscope_spte::infer` judges, [`judge`] asks it. Events are read as the replay reads them. `mmuscope decode` and the viewer call this.
 
-use mmuscope_replay::Gathered;
+use crate::findings::{Finding, find};
+use mmuscope_replay::{Gathered, ReplayOptions, replay};
 use mmuscope_spte::infer::{self, Claim, Evidence, Fact, Judgement, Letters, Modes, Role, Value, Walk};
 use mmuscope_spte::layouts::Library;
 use mmuscope_spte::{Kernel, Layout, LayoutSpec, Mode, Vendor};
@@ -106,12 +107,20 @@ pub fn level_of(
 
 /// The evidence of the trace events in a text, if it has any.
 pub fn events(text: &[u8]) -> Option<Gathered> {
+    trace(text).map(|t| mmuscope_replay::evidence(&t))
+}
+
+/// What the trace events in a text show beside values: the findings of a trace.
+pub fn shown(text: &[u8]) -> Vec<Finding> {
+    trace(text).map(|t| find(&t, &replay(&t, &ReplayOptions::default()))).unwrap_or_default()
+}
+
+fn trace(text: &[u8]) -> Option<Trace> {
     let text = String::from_utf8_lossy(text);
     if !text.contains("kvm_") && !text.contains("fast_page_fault") && !text.contains("mmio_spte") {
         return None;
     }
-    let trace = Trace::from_text(&text).ok().filter(|t| !t.events.is_empty())?;
-    Some(mmuscope_replay::evidence(&trace))
+    Trace::from_text(&text).ok().filter(|t| !t.events.is_empty())
 }
 
 /// Whether the text says that reserved bits were found in this dump.

@@ -230,3 +230,22 @@ fn the_point_of_a_fragment_comes_first() {
     assert!(says("2 read faults of vCPU 1 on gfn 0xabc") && says("-EFAULT to user space"), "{first:#?}");
     assert!(says("6 joined to the line before") && says("12 stripped of quote marks"), "{first:#?}");
 }
+
+/// A text whose events hold no value says what they show, and where more is.
+#[test]
+fn a_text_without_values_says_what_its_events_show() {
+    let storm = "vmm-7  [001] ..... 5.000001: kvm_unmap_hva_range: mmu notifier unmap range: 0x007fbe64017000 -- 0x007fbe64018000\n";
+    let out = run(&["decode"], &storm.repeat(20));
+    assert!(out.status.success());
+    let said = text(&out);
+    assert!(
+        said.starts_with(
+            "This text has no SPTE value; its events show:\n  notifier-storm: 20 mmu_notifier events"
+        ),
+        "{said}"
+    );
+    let quiet = run(&["decode"], storm);
+    assert_eq!(quiet.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&quiet.stderr).into_owned();
+    assert!(error.contains("no SPTE value found") && error.contains("`mmuscope summary`"), "{error}");
+}

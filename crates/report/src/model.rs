@@ -370,6 +370,8 @@ pub struct OverTime {
     pub present_bytes: Vec<LevelSeries>,
     /// Number of faults in each stretch.
     pub faults: Vec<u64>,
+    /// Number of guest frames on which the first fault of the trace, or of the part of it, lies in the stretch.
+    pub first_faults: Vec<u64>,
     /// Number of leaves zapped in each stretch.
     pub zaps: Vec<u64>,
     /// Most bytes of guest memory present at any time. Here and below each frame counts once, however many entries map it.
@@ -506,6 +508,8 @@ pub struct PageReport {
     pub story: Vec<StoryReport>,
     /// Number of lines that are left out of the middle of the story.
     pub omitted: u64,
+    /// Number of lines of the story before those that are left out.
+    pub omitted_after: u64,
     /// Remarks after the story: how long the page was in each state, what is not known.
     pub notes: Vec<String>,
 }

@@ -87,7 +87,11 @@ mod tests {
         assert_eq!(of("faults"), "--from 4000ns --to 8000ns --vm 1 --gfn 0x10-0x1f");
         assert_eq!(of("view"), "--from 4000ns --to 8000ns --vm 1 --frames 0x10-0x1f");
         assert_eq!((of("memory"), of("page 10")), ("--at 8000ns --vm 1".into(), "--vm 1".into()));
-        assert!(p.words().contains("from 4 µs to 8 µs, VM 1, guest frames 0x10–0x1f"), "{}", p.words());
+        assert!(
+            p.words().contains("from 0.000004 s to 0.000008 s, VM 1, guest frames 0x10–0x1f"),
+            "{}",
+            p.words()
+        );
         assert!(PartReport::new(&Part::default(), 0, (0, 1), 7).is_none());
     }
 }

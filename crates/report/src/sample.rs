@@ -104,6 +104,7 @@ fn over_time() -> OverTime {
             },
         ],
         faults: vec![400, 300, 120, 60, 60, 40, 20, 20, 9, 5],
+        first_faults: vec![400, 250, 100, 40, 20, 2, 0, 0, 0, 0],
         zaps: vec![0, 0, 250, 10, 0, 0, 0, 0, 0, 3],
         peak_bytes: 71_000_000,
         peak_at: 800_000_000,
@@ -140,6 +141,7 @@ fn page() -> PageReport {
             },
         ],
         omitted: 0,
+        omitted_after: 0,
         notes: vec![format!("a note about {HOSTILE}")],
     }
 }

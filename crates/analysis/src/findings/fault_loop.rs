@@ -44,6 +44,9 @@ fn find(seen: &Seen<'_>) -> Vec<Finding> {
         is_long(r) || r.len() > 1 && r.last().is_some_and(|f| seen.noted.last_exit(f.tid) <= f.last_event)
     });
     runs.extend(last);
+    // What an invalidation explains is `retry-invalidation`'s to say; one fault in ten may have come before it or after.
+    let held = super::retry::held(seen);
+    runs.retain(|r| r.iter().filter(|f| held.contains(&f.event)).count() * 10 < r.len() * 9);
     let mut groups: BTreeMap<_, Vec<Run<'_>>> = BTreeMap::new();
     for run in runs {
         let f = run[0];

@@ -12,19 +12,19 @@ fn findings(text: &str) -> Vec<Finding> {
 }
 
 /// The finding of a rule; there must be exactly one.
-fn only(id: &str, text: &str) -> Finding {
+pub(super) fn only(id: &str, text: &str) -> Finding {
     let mut all: Vec<Finding> = findings(text).into_iter().filter(|f| f.id == id).collect();
     assert_eq!(all.len(), 1, "{id}: {all:#?}");
     all.remove(0)
 }
 
-fn silent(id: &str, text: &str) {
+pub(super) fn silent(id: &str, text: &str) {
     let all: Vec<Finding> = findings(text).into_iter().filter(|f| f.id == id).collect();
     assert!(all.is_empty(), "{all:#?}");
 }
 
 /// Lines repeated, with `{n}` and `{x}` replaced by the number of the turn in decimal and in hex, counted from `from`.
-fn repeated(n: std::ops::Range<u64>, lines: &str) -> String {
+pub(super) fn repeated(n: std::ops::Range<u64>, lines: &str) -> String {
     n.map(|n| lines.replace("{n}", &n.to_string()).replace("{x}", &format!("{n:x}"))).collect()
 }
 
@@ -32,14 +32,14 @@ fn repeated(n: std::ops::Range<u64>, lines: &str) -> String {
 const TREE: &str = "layout C/npt\nkernel 6.1.0\nvm 1 t1 t2 t9\n1 t1 root\n+1 t1 entry 0\n+1 t1 exit\n+1 t1 page 3 0\n+1 t1 tdp 4 0 empty T11\n\
      +1 t1 page 2 0\n+1 t1 tdp 3 0 empty T12\n+1 t1 page 1 0\n+1 t1 tdp 2 0 empty T13\n+1 t1 page 1 200\n+1 t1 tdp 2 200 empty T14\n+1 t1 entry 0\n";
 
-fn tree(rest: &str) -> String {
+pub(super) fn tree(rest: &str) -> String {
     format!("{TREE}{rest}")
 }
 
 const RETRY: &str = "+1 t1 exit\n+1 t1 fault 5 w\n+2 t1 entry 0\n";
 
 /// Pages that are mapped, so that an invalidation of them shows where they are in host memory.
-fn mapped() -> String {
+pub(super) fn mapped() -> String {
     repeated(4..8, "+1 t1 exit\n+1 t1 fault {x} w\n+1 t1 tdp 1 {x} empty W5{n}\n+1 t1 entry 0\n")
 }
 
@@ -364,7 +364,7 @@ fn ends_of_vms() {
 }
 
 /// The findings of one rule in a trace with a snapshot, taken at this time in microseconds.
-fn read(id: &str, text: &str, us: u64, slots: Vec<Slot>, table: Option<Table>) -> Vec<Finding> {
+pub(super) fn read(id: &str, text: &str, us: u64, slots: Vec<Slot>, table: Option<Table>) -> Vec<Finding> {
     let trace = fixture::trace(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
     let at = us * 1000;
     let mut pieces = vec![

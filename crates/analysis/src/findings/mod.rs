@@ -18,6 +18,7 @@ mod intercepts;
 mod internal;
 mod invariants;
 mod known_bugs;
+mod misaligned;
 mod mmio_cache;
 mod mmio_generation;
 mod mmio_hot;
@@ -31,6 +32,7 @@ mod pingpong;
 mod ranges;
 mod request_loop;
 mod reserved;
+mod reserved_present;
 mod retry;
 mod rings;
 mod rmp;
@@ -285,7 +287,7 @@ pub fn faults_are_timed(trace: &Trace, timeline: &Timeline) -> bool {
 const FRAGMENT: usize = 1000;
 
 /// All rules; findings of equal severity and cost are listed in this order.
-pub static RULES: [&Rule; 42] = [
+pub static RULES: [&Rule; 44] = [
     &fault_error::RULE,
     &internal::RULE,
     &triple::RULE,
@@ -300,6 +302,7 @@ pub static RULES: [&Rule; 42] = [
     &invariants::VALUES,
     &snapshot::RULE,
     &stuck::RULE,
+    &reserved_present::RULE,
     &shared_frames::RULE,
     &fault_loop::RULE,
     &request_loop::RULE,
@@ -314,6 +317,7 @@ pub static RULES: [&Rule; 42] = [
     &split::RULE,
     &zap_all::RULE,
     &huge::LOST,
+    &misaligned::RULE,
     &mmio_cache::RULE,
     &mmio_generation::RULE,
     &mmio_ram::RULE,
@@ -415,5 +419,7 @@ fn causes(seen: &Seen<'_>) -> Survey {
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod rare;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use super::words::by_cost;
 use super::{Finding, Rule, Seen, Severity, Sure, counted, share, task, vcpus};
 use mmuscope_replay::{Fault, Outcome};
 use mmuscope_units::{bytes, count, duration};
+use rustc_hash::FxHashSet as HashSet;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 
@@ -32,11 +33,30 @@ type Loop<'a> = Vec<&'a Fault>;
 /// The invalidations that hold a fault up: one that covers its frame, or the ones on both sides of it.
 type Holders = (usize, Option<usize>);
 
+/// Loops by VM, the ranges that hold them up, thread and frame.
+type Loops<'a> = BTreeMap<(u16, Holders, u32, u64), Loop<'a>>;
+
 fn find(seen: &Seen<'_>) -> Vec<Finding> {
+    let loops = loops(seen);
+    seen.vms()
+        .filter_map(|vm| {
+            let of: Vec<_> =
+                loops.iter().filter(|(k, l)| k.0 == vm && l.len() >= 2).map(|(k, l)| (k.1, l)).collect();
+            let (held, worst) = of.iter().max_by_key(|(_, l)| l.len())?;
+            (worst.len() >= MANY).then(|| one(seen, vm, *held, worst, &of))
+        })
+        .collect()
+}
+
+/// The events of the faults that this rule's findings are about, of loops that are long enough for one.
+pub(super) fn held(seen: &Seen<'_>) -> HashSet<u32> {
+    loops(seen).into_values().filter(|l| l.len() >= MANY).flatten().map(|f| f.event).collect()
+}
+
+fn loops<'a>(seen: &Seen<'a>) -> Loops<'a> {
     let ranges = &seen.noted.ranges;
     let (mut next, mut open) = (0, Vec::<usize>::new());
-    // By VM, ranges, thread and frame.
-    let mut loops: BTreeMap<(u16, Holders, u32, u64), Loop<'_>> = BTreeMap::new();
+    let mut loops = Loops::new();
     for f in seen.faults.iter().filter(|f| f.outcome == Outcome::Retry && f.level_wanted.is_none()) {
         while ranges.all.get(next).is_some_and(|r| r.event < f.event) {
             open.push(next);
@@ -49,14 +69,7 @@ fn find(seen: &Seen<'_>) -> Vec<Finding> {
             loops.entry((f.vm.0, holders, f.tid, gfn)).or_default().push(f);
         }
     }
-    seen.vms()
-        .filter_map(|vm| {
-            let of: Vec<_> =
-                loops.iter().filter(|(k, l)| k.0 == vm && l.len() >= 2).map(|(k, l)| (k.1, l)).collect();
-            let (held, worst) = of.iter().max_by_key(|(_, l)| l.len())?;
-            (worst.len() >= MANY).then(|| one(seen, vm, *held, worst, &of))
-        })
-        .collect()
+    loops
 }
 
 /// Which of the open invalidations hold up a fault on a frame.

@@ -184,6 +184,30 @@ const SAMPLES: &[(&str, &str)] = &[
     ("linux-boot/trace.dat", "zap-all huge-lost mmio-hot vm-torn-down"),
 ];
 
+/// Recordings by rule, as Markdown: a column for each folder.
+fn samples_table() -> String {
+    let folder = |file: &str| file.split_once('/').map_or("", |f| f.0).to_owned();
+    let mut folders: Vec<String> = SAMPLES.iter().map(|s| folder(s.0)).collect();
+    folders.dedup();
+    let mut out = format!("| finding | {} |\n|{}\n", folders.join(" | "), " --- |".repeat(folders.len() + 1));
+    for r in RULES {
+        let cell = |f: &String| {
+            let of: Vec<&(&str, &str)> = SAMPLES.iter().filter(|s| folder(s.0) == *f).collect();
+            let hits = of.iter().filter(|s| s.1.split(' ').any(|id| id == r.id)).count();
+            match hits {
+                0 => String::new(),
+                n if n == of.len() => "fires".into(),
+                n => format!("{n} of {} recordings", of.len()),
+            }
+        };
+        let cells: Vec<String> = folders.iter().map(cell).collect();
+        if cells.iter().any(|c| !c.is_empty()) {
+            let _ = writeln!(out, "| `{}` | {} |", r.id, cells.join(" | "));
+        }
+    }
+    out
+}
+
 #[test]
 fn samples_show_what_their_workload_does() {
     let samples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");
@@ -226,6 +250,11 @@ fn the_catalogue_is_complete() {
             );
         }
     }
+    whole.push_str(
+        "\n## What the samples show\n\n`mmuscope check` on each recording of `samples/`: an empty cell is silence. The recordings of a folder are of one run in several formats, or of several runs. \
+         Rules that no sample shows have no row. The test that holds the list compares it with what the rules find.\n\n",
+    );
+    whole.push_str(&samples_table());
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &whole).expect("writing the catalogue");
     }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use mmuscope_analysis::pasted::{self, by_group};
+use mmuscope_analysis::words::printable;
 use mmuscope_replay::Gathered;
 use mmuscope_spte::bugs::{Bug, Bugs, traits_of};
 use mmuscope_spte::infer::{self, Evidence, Judgement};
@@ -66,6 +67,9 @@ enum Format {
     Jsonl,
 }
 
+/// Most findings that are printed of a text without values.
+const FINDINGS: usize = 3;
+
 /// Most bytes of text that are read.
 const MOST_INPUT: u64 = 64 << 20;
 
@@ -112,7 +116,7 @@ impl Answer {
 }
 
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
-    let (pasted, events) = input(&a.values)?;
+    let (pasted, events, text) = input(&a.values)?;
     let mut question =
         Question { bare: is_bare(&a.values), pasted, level: a.level, events, bugs: Vec::new(), better: None };
     let library = Library::new();
@@ -128,8 +132,12 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
             let judgement = infer::judge(&spec, &evidence, &library)?;
             question.bugs = bugs(&question, &evidence, &judgement)?;
         }
-        if a.format == Format::Text && !question.bugs.is_empty() {
+        let shown = if a.format == Format::Text { pasted::shown(&text) } else { Vec::new() };
+        if a.format == Format::Text && !(question.bugs.is_empty() && shown.is_empty()) {
             writeln!(out, "This text has no SPTE value; its events show:")?;
+            for f in shown.iter().take(FINDINGS) {
+                writeln!(out, "  {}: {}", f.id, printable(&f.title))?;
+            }
             text::Printer::new(&mut out).bugs(&question)?;
             out.flush()?;
             return Ok(Outcome::Fine);
@@ -157,18 +165,20 @@ fn is_bare(values: &[String]) -> bool {
     pasted::bare(values.iter().map(String::as_str)).is_some()
 }
 
-/// The values of the input, and the evidence of its events where it has some.
-fn input(values: &[String]) -> Result<(Pasted, Option<Gathered>)> {
+/// The values of the input, the evidence of its events where it has some, and its text.
+fn input(values: &[String]) -> Result<(Pasted, Option<Gathered>, Vec<u8>)> {
     if let Some(bare) = pasted::bare(values.iter().map(String::as_str)) {
-        return Ok((bare, None));
+        return Ok((bare, None, Vec::new()));
     }
     if let Some(files) = files::read(values)? {
         let events = files.events.or_else(|| pasted::events(&files.text));
-        return Ok((paste::scan(&files.text), events));
+        return Ok((paste::scan(&files.text), events, files.text));
     }
     let stdin = values.is_empty() || values == ["-"];
     if !stdin {
-        return Ok(pasted::read(&values.join(" ")));
+        let text = values.join(" ");
+        let (pasted, events) = pasted::read(&text);
+        return Ok((pasted, events, text.into_bytes()));
     }
     if values.is_empty() && io::stdin().is_terminal() {
         bail!(
@@ -177,7 +187,7 @@ fn input(values: &[String]) -> Result<(Pasted, Option<Gathered>)> {
     }
     let mut text = Vec::new();
     io::stdin().lock().take(MOST_INPUT).read_to_end(&mut text).context("cannot read standard input")?;
-    Ok((paste::scan(&text), pasted::events(&text)))
+    Ok((paste::scan(&text), pasted::events(&text), text))
 }
 
 /// The known parts of the layout: those of the options, else those of the capture or host. What the text says is evidence, not knowledge.

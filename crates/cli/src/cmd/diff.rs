@@ -144,6 +144,6 @@ fn gather(a: &Args, file: &Path, align: Align) -> Result<Run> {
     let (trace, timeline) = input.replay(&a.layout)?;
     check_vm(&timeline, a.vm, None).with_context(of)?;
     let (from, to) = a.time.on(&clock_of(&trace, false)).with_context(of)?;
-    let query = Query { from, to, vm: a.vm, vcpu: a.vcpu, by_vcpu: false };
+    let query = Query { from, to, vm: a.vm, vcpu: a.vcpu, ..Query::default() };
     Ok(Run::new(&trace, &timeline, &query, align))
 }

@@ -12,6 +12,7 @@ mod live;
 mod memory;
 mod parquet;
 mod recordings;
+mod report;
 mod stat;
 mod truth;
 

@@ -1,10 +1,13 @@
 //! [`Report::new`]: from a replayed trace to the data of a report. It never formats a number; that is done where the report is written.
 
 mod faults;
+mod fold;
 mod map;
 mod memory;
 mod recording;
 mod space;
+
+use std::collections::{HashMap, HashSet};
 
 use mmuscope_analysis::findings::{self, Finding};
 use mmuscope_analysis::part::Part;
@@ -52,13 +55,32 @@ const NAME: usize = 80;
 impl Report {
     /// Gathers the data of the report of a trace.
     pub fn new(trace: &Trace, timeline: &Timeline, options: &Options) -> Report {
+        let (part, clock) = (&options.part, Clock::new(trace, timeline, &options.part));
+        // What passes over all events goes on beside what the pictures and stories need.
+        let beside = || {
+            let survey = findings::survey(trace, timeline);
+            let stat = Stat::with(trace, timeline, &survey, &Query::of(part));
+            (stands_out(trace, survey.findings, &clock, part), stat)
+        };
+        let (mut report, (stands_out, stat)) = std::thread::scope(|s| {
+            let beside = s.spawn(beside);
+            let report = Self::without_findings(trace, timeline, options, &clock);
+            (report, beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        for vm in &mut report.vms {
+            vm.counted = CountedReport::new(&stat, vm.vm);
+        }
+        report.stands_out = stands_out;
+        report.story = story::story(&report);
+        report
+    }
+
+    /// All but the findings, what is counted by cause, and the story.
+    fn without_findings(trace: &Trace, timeline: &Timeline, options: &Options, clock: &Clock) -> Report {
         let part = &options.part;
-        let clock = Clock::new(trace, timeline, part);
         let mut vms: Vec<&Vm> = timeline.vms().iter().filter(|v| part.holds_vm(v.id.0)).collect();
         let mut faults: Vec<Fault> = timeline.faults().filter(|f| part.fault(f)).collect();
         let events = recording::events(trace, timeline.attribution(), part);
-        let survey = findings::survey(trace, timeline);
-        let stat = Stat::with(trace, timeline, &survey, &Query::of(part));
         let timed = findings::faults_are_timed(trace, timeline);
         if !timed {
             for f in &mut faults {
@@ -67,10 +89,9 @@ impl Report {
         }
         let busy = |vm: &Vm| faults.iter().filter(|f| f.vm == vm.id).count();
         vms.sort_by_cached_key(|vm| (std::cmp::Reverse(busy(vm)), vm.id));
-        let mut phases = phases(timeline, timed, &clock, part);
-        let spaces = space::Spaces::new(timeline, &faults, &clock, &mut phases, part);
+        let mut phases = phases(timeline, timed, clock, part);
+        let spaces = space::Spaces::new(timeline, &faults, clock, &mut phases, part);
         let counted = events.iter().map(|e| e.count).sum();
-        let all_events = trace.events.iter().filter(|e| e.body.is_event()).count() as u64;
         let mut report = Report {
             schema: SCHEMA,
             generator: format!("mmuscope {}", env!("CARGO_PKG_VERSION")),
@@ -83,27 +104,18 @@ impl Report {
             ),
             anchor: String::new(),
             story: Vec::new(),
-            stands_out: stands_out(trace, survey.findings, &clock, part),
+            stands_out: Vec::new(),
             recording: recording::recording(
                 trace,
                 &Clock::new(trace, timeline, &Part::default()),
-                if part.is_all() { counted } else { all_events },
+                if part.is_all() { counted } else { timeline.event_count() },
             ),
             vms: vms
                 .iter()
                 .take(options.vms)
                 .map(|vm| {
                     machine(
-                        &Machine {
-                            trace,
-                            timeline,
-                            faults: &faults,
-                            clock: &clock,
-                            spaces: &spaces,
-                            options,
-                            timed,
-                            stat: &stat,
-                        },
+                        &Machine { trace, timeline, faults: &faults, clock, spaces: &spaces, options, timed },
                         vm,
                     )
                 })
@@ -121,13 +133,13 @@ impl Report {
                 })
                 .collect(),
             events,
-            evidence: evidence(timeline, &clock, part),
+            evidence: evidence(timeline, clock, part),
             unrecorded: timeline
                 .unrecorded()
                 .iter()
                 .map(|u| UnrecordedReport { event: u.event, coverage: u.coverage.name(), without: u.without })
                 .collect(),
-            snapshots: snapshots(timeline, &clock, part),
+            snapshots: snapshots(timeline, clock, part),
         };
         report.recording.lost.moments = report.recording.lost.moments.max(report.lost.len() as u64);
         if let Some(rest) = vms.len().checked_sub(options.vms).filter(|n| *n > 0) {
@@ -136,7 +148,6 @@ impl Report {
                 words::counted(rest as u64, "more VM", "more VMs")
             ));
         }
-        report.story = story::story(&report);
         report
     }
 }
@@ -247,7 +258,6 @@ struct Machine<'a> {
     options: &'a Options,
     /// Whether the times of faults are known.
     timed: bool,
-    stat: &'a Stat,
 }
 
 fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
@@ -278,7 +288,7 @@ fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
         top_faults: pages(from, vm.id, &top_faults),
         top_zaps: pages(from, vm.id, &own(timeline.top_zaps_within(within, many))),
         mmio: mmio(from, vm.id),
-        counted: CountedReport::new(from.stat, vm.id.0),
+        counted: CountedReport::default(),
         outside_slots: crate::slots::outside_slots(timeline, vm.id, part),
         torn_down: vm.ended.as_ref().filter(|e| e.start <= clock.end && clock.start <= e.end).map(|e| {
             TeardownReport {
@@ -332,18 +342,40 @@ fn pages(from: &Machine<'_>, vm: VmId, top: &[TopPage]) -> Vec<PageReport> {
     let places: Vec<(u8, u64)> = top.iter().map(|p| (p.as_id, p.gfn)).collect();
     let part = &from.options.part;
     let whole = part.from.is_none() && part.to.is_none();
-    let asked = if whole { most } else { usize::MAX };
-    let mut stories = from.timeline.page_stories(from.trace, vm, &places, (asked, TAIL));
-    for (story, omitted) in stories.iter_mut().filter(|_| !whole) {
+    // Folding makes of many lines a few.
+    let asked = if whole { most * 8 } else { usize::MAX };
+    let stories = from.timeline.page_stories(from.trace, vm, &places, (asked, TAIL * 8));
+    let events: HashSet<u32> = stories.iter().flat_map(|s| &s.0.lines).filter_map(|l| l.event).collect();
+    let faults: HashMap<u32, &Fault> =
+        from.faults.iter().filter(|f| events.contains(&f.event)).map(|f| (f.event, f)).collect();
+    let cut = |(mut story, mut omitted): (PageStory, usize)| {
         story.lines.retain(|l| part.holds(l.ts));
-        *omitted = story.lines.len().saturating_sub(most);
-        let head = most - TAIL;
-        story.lines.drain(head.min(story.lines.len())..(head + *omitted).min(story.lines.len()));
-    }
-    top.iter().zip(stories).map(|(p, (story, omitted))| page(from.clock, p, &story, omitted)).collect()
+        let mut head = std::mem::take(&mut story.lines);
+        // Where the middle is left out already, both ends are folded on their own.
+        let end = if omitted > 0 { head.len().saturating_sub(TAIL * 8) } else { head.len() };
+        let mut tail = fold::fold(head.split_off(end), &faults);
+        head = fold::fold(head, &faults);
+        if omitted == 0 && head.len() > most {
+            tail = head.split_off(head.len() - TAIL);
+        }
+        if omitted > 0 || !tail.is_empty() {
+            omitted += head.len().saturating_sub(most - TAIL) + tail.len().saturating_sub(TAIL);
+            head.truncate(most - TAIL);
+            tail.drain(..tail.len().saturating_sub(TAIL));
+        }
+        let gap = head.len();
+        head.extend(tail);
+        story.lines = head;
+        (story, omitted, gap)
+    };
+    let stories: Vec<_> = stories.into_iter().map(cut).collect();
+    top.iter()
+        .zip(stories)
+        .map(|(p, (story, omitted, gap))| page(from.clock, p, &story, (omitted, gap)))
+        .collect()
 }
 
-fn page(clock: &Clock, p: &TopPage, story: &PageStory, omitted: usize) -> PageReport {
+fn page(clock: &Clock, p: &TopPage, story: &PageStory, (omitted, gap): (usize, usize)) -> PageReport {
     PageReport {
         as_id: p.as_id,
         gfn: p.gfn,
@@ -365,6 +397,7 @@ fn page(clock: &Clock, p: &TopPage, story: &PageStory, omitted: usize) -> PageRe
             })
             .collect(),
         omitted: omitted as u64,
+        omitted_after: gap as u64,
         notes: story.notes.iter().map(|n| words::one_line(n, 400)).collect(),
     }
 }

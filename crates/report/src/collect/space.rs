@@ -1,6 +1,6 @@
 //! [`Spaces`]: numbers of entries, bytes, faults and zaps of each address space over time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use mmuscope_replay::{Certainty, Counts, Fault, Shade, Span, State, Timeline, Vm, VmId};
 
@@ -171,6 +171,17 @@ impl Spaces {
         let at_end =
             if part.to.is_some() { timeline.memory_at(vm.id, clock.end) } else { timeline.memory(vm.id) };
         let mut faults: BTreeMap<u8, Vec<u64>> = BTreeMap::new();
+        // Frames that no fault of the trace was on before: how fast the guest's use of memory grows, as far as faults show it.
+        let mut first: BTreeMap<u8, Vec<u64>> = BTreeMap::new();
+        let mut in_order: Vec<(u64, u8, u64)> =
+            of_vm.iter().filter_map(|f| Some((f.ts, f.as_id, f.gfn?))).collect();
+        in_order.sort_unstable();
+        let mut seen = HashSet::new();
+        for (ts, as_id, gfn) in in_order {
+            if seen.insert((as_id, gfn)) {
+                bump(first.entry(as_id).or_default(), clock.rel(ts) - self.origin, self.step);
+            }
+        }
         for f in of_vm {
             bump(faults.entry(f.as_id).or_default(), clock.rel(f.ts) - self.origin, self.step);
         }
@@ -193,6 +204,8 @@ impl Spaces {
                 };
                 over_time.faults = faults.remove(&as_id).unwrap_or_default();
                 over_time.faults.resize(STEPS, 0);
+                over_time.first_faults = first.remove(&as_id).unwrap_or_default();
+                over_time.first_faults.resize(STEPS, 0);
                 let (memory, memory_at) = match part.gfns {
                     None => memory::memory(
                         timeline,
@@ -291,6 +304,7 @@ impl Sums {
             end_stale_bytes: counts.last().map_or(0, |c| c.stale_bytes(None)),
             present_bytes,
             faults: Vec::new(),
+            first_faults: Vec::new(),
             zaps,
             peak_bytes,
             peak_at: clock.rel(peak_at),

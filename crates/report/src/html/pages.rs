@@ -7,7 +7,7 @@ use mmuscope_replay::Certainty;
 use super::tables::{of_vm, only};
 use super::{command, swatch};
 use crate::{
-    model::{PageReport, Report, TAIL, VmReport},
+    model::{PageReport, Report, VmReport},
     words,
 };
 
@@ -54,7 +54,7 @@ fn page(p: &PageReport, one: &str, many: &str) -> Markup {
                 @let times = words::moments(&p.story.iter().map(|l| l.ts).collect::<Vec<_>>());
                 ol {
                     @for (i, l) in p.story.iter().enumerate() {
-                        @if p.omitted > 0 && i + TAIL == p.story.len() {
+                        @if p.omitted > 0 && i as u64 == p.omitted_after {
                             li { time {} span {} span {} span class="mu" { "… " (words::counted(p.omitted, "more line", "more lines")) " …" } }
                         }
                         li {

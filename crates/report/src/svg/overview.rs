@@ -71,6 +71,10 @@ pub(crate) fn overview(report: &Report, vm: &VmReport, space: &SpaceReport, id: 
         f.heading("Faults", &format!("per {}", words::duration(o.step)));
         f.bars(&o.faults, "series-1", o.faults.iter().sum(), "fault", "faults");
     }
+    if whole && o.first_faults.iter().any(|n| *n > 0) {
+        f.heading("Frames faulted on for the first time", &format!("per {}", words::duration(o.step)));
+        f.bars(&o.first_faults, "series-2", o.first_faults.iter().sum(), "frame", "frames");
+    }
     if whole && o.zaps.iter().any(|n| *n > 0) {
         f.heading("Leaves zapped", &format!("per {}", words::duration(o.step)));
         f.bars(&o.zaps, "series-3", o.zaps.iter().sum(), "zap", "zaps");
