@@ -11,6 +11,7 @@ mod html;
 mod json;
 mod markdown;
 mod model;
+mod notes;
 mod picture;
 mod png;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use crate::{json, words};
 
 pub use crate::frames::FrameRange;
+pub use crate::notes::NoteReport;
 pub use crate::picture::{MapPicture, MapSegment};
 pub use crate::slots::{OutsideReport, SlotReport};
 
@@ -47,6 +48,8 @@ pub struct Report {
     pub unrecorded: Vec<UnrecordedReport>,
     /// Snapshots of KVM's own memory, held against what the trace had shown until then.
     pub snapshots: Vec<SnapshotReport>,
+    /// Notes of the reader, in the order of their moments.
+    pub notes: Vec<NoteReport>,
 }
 
 /// A snapshot of KVM's own memory. The counts are of entries that are not empty.

@@ -29,6 +29,7 @@ pub(crate) fn empty() -> Report {
         evidence: Vec::new(),
         unrecorded: Vec::new(),
         snapshots: Vec::new(),
+        notes: Vec::new(),
     };
     r.story = story::story(&r);
     r

@@ -6,6 +6,7 @@ use crate::layout_args::LayoutArgs;
 use crate::output::{Output, format_for};
 use anyhow::Result;
 use clap::ValueEnum;
+use mmuscope_analysis::session::Session;
 use mmuscope_report::{Options, Report, render_html, render_json, render_markdown};
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// Number of pages in the lists of the busiest pages
     #[arg(long, value_name = "N", default_value_t = 10)]
     pages: usize,
+    /// Print the notes of this file, which `mmuscope view` keeps beside a trace (Save session…)
+    #[arg(long, value_name = "FILE")]
+    session: Option<PathBuf>,
     #[command(flatten)]
     layout: LayoutArgs,
 }
@@ -72,12 +76,14 @@ impl fmt::Display for Format {
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let known = ".html, .md or .json";
     let format = format_for(a.format, a.output.as_deref(), Format::Html, Format::of_ending, known)?;
+    let session = a.session.as_deref().map(Session::read).transpose().map_err(anyhow::Error::msg)?;
     let mut out = Output::text(a.output.as_deref())?;
     let (trace, timeline) = a.input.replay(&a.layout)?;
     let options = Options {
         title: a.title.clone(),
         pages: a.pages,
         pictures: format == Format::Html,
+        notes: session.map_or_else(Vec::new, |s| s.notes),
         ..Options::default()
     };
     let report = Report::new(&trace, &timeline, &options);

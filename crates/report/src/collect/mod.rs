@@ -7,6 +7,7 @@ mod recording;
 mod space;
 
 use mmuscope_analysis::findings::{self, Finding};
+use mmuscope_analysis::session::Note;
 use mmuscope_analysis::snapshots::sentence;
 use mmuscope_replay::{Fault, PageStory, Timeline, TopPage, Vm, VmId};
 use mmuscope_trace::Trace;
@@ -34,11 +35,13 @@ pub struct Options {
     pub pictures: bool,
     /// Most VMs that get sections of their own; those with the most faults come first.
     pub vms: usize,
+    /// Notes of a reader, in the order of their moments.
+    pub notes: Vec<Note>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { title: None, pages: 10, story_lines: 24, pictures: true, vms: 8 }
+        Self { title: None, pages: 10, story_lines: 24, pictures: true, vms: 8, notes: Vec::new() }
     }
 }
 
@@ -106,6 +109,7 @@ impl Report {
                 .map(|u| UnrecordedReport { event: u.event, coverage: u.coverage.name(), without: u.without })
                 .collect(),
             snapshots: snapshots(timeline, &clock),
+            notes: options.notes.iter().map(Into::into).collect(),
         };
         report.recording.lost.moments = report.recording.lost.moments.max(report.lost.len() as u64);
         if let Some(rest) = vms.len().checked_sub(options.vms).filter(|n| *n > 0) {

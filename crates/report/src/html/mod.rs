@@ -2,6 +2,7 @@
 
 mod figure;
 mod findings;
+mod notes;
 mod pages;
 mod recording;
 mod style;
@@ -34,6 +35,7 @@ pub(crate) fn page(report: &Report, visual: &Visual) -> String {
                     ul { @for (id, name) in &sections { li { a href=(format!("#{id}")) { (name) } } } }
                 }
                 main {
+                    (notes::section(report))
                     (findings::section(report))
                     @if report.vms.is_empty() { (nothing(report)) }
                     @for vm in &report.vms { (vm_section(report, vm, visual, several)) }
@@ -81,6 +83,9 @@ fn sections(report: &Report) -> Vec<(String, String)> {
         if several { format!("{what}: {}", words::one_line(&vm.label(true), 32)) } else { what.to_owned() }
     };
     let mut out: Vec<(String, String)> = Vec::new();
+    if !report.notes.is_empty() {
+        out.push(("notes".into(), "Notes".into()));
+    }
     if !report.stands_out.is_empty() {
         out.push(("findings".into(), "Findings".into()));
     }
