@@ -5,6 +5,7 @@
 mod arrivals;
 mod commands;
 mod pictures;
+mod saving;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,10 +20,12 @@ use crate::doc::Doc;
 use crate::fmt;
 use crate::follow::Following;
 use crate::load::{Job, Loading, Source};
+use crate::panels;
 use crate::panels::chooser::Chooser;
 use crate::panels::decode::Decode;
 use crate::panels::dialogs::{Dialog, Outcome};
 use crate::panels::{Cx, details, dialogs, legend, live, start, status, tables, timeline, topbar};
+use crate::recorder::Recorder;
 use crate::session::Session;
 use crate::theme::{self, Tokens};
 use crate::{Input, Place, ThemeChoice, ViewError, ViewOptions};
@@ -76,6 +79,12 @@ pub(crate) struct Viewer {
     applied: bool,
     /// Title of the window as it was set last.
     title: String,
+    /// A recording that was started from the window.
+    recorder: Option<Recorder>,
+    /// A file that another thread is writing.
+    written: Option<saving::Written>,
+    /// Whether the window was kept open once because of notes that no file has.
+    warned: bool,
 }
 
 /// Opens the window and returns when it is closed.
@@ -172,6 +181,9 @@ impl Viewer {
             inline,
             applied: false,
             title: String::new(),
+            recorder: None,
+            written: None,
+            warned: false,
             options,
         };
         let source = match &viewer.options.input {
@@ -294,15 +306,23 @@ impl Viewer {
                     out.push(command);
                 }
                 Outcome::Open(path) => self.open_files(&ctx, vec![path]),
+                Outcome::Note(note, instead) => {
+                    self.dialog = None;
+                    if let Page::Open(doc) = &mut self.page {
+                        doc.notes.put(note, instead);
+                    }
+                }
                 Outcome::Save(what, path) => {
                     self.dialog = None;
-                    self.save(what, path);
+                    self.save(&ctx, what, path);
                 }
             }
         }
         for command in out {
             self.run_command(&ctx, &tokens, command);
         }
+        self.keep(&ctx);
+        self.closing(&ctx);
         self.show_toast(&ctx, &tokens);
         self.pictures(&ctx);
     }
@@ -340,14 +360,13 @@ impl Viewer {
                 }
             }
             Page::Welcome { error } => {
-                let doctor = self.options.doctor.is_some();
-                match start::welcome(
-                    ui,
-                    tokens,
-                    &mut self.start,
-                    error.as_deref(),
-                    (&self.session.recent, doctor),
-                ) {
+                let offers = start::Offers {
+                    recent: &self.session.recent,
+                    doctor: self.options.doctor.is_some(),
+                    recorder: self.options.recorder.as_deref(),
+                };
+                match start::welcome(ui, tokens, &mut self.start, error.as_deref(), offers) {
+                    Some(start::Choice::Record(how)) => self.record(&ctx, how),
                     Some(start::Choice::Browse) => self.browse(),
                     Some(start::Choice::Open(path)) => self.open_files(&ctx, vec![path]),
                     Some(start::Choice::Demo) => self.open_demo(&ctx),
@@ -376,12 +395,16 @@ impl Viewer {
     }
 
     fn trace_page(&mut self, ui: &mut Ui, tokens: &Tokens, out: &mut Vec<Command>) {
-        let Self { page, contained, goto_box, .. } = self;
+        let Self { page, contained, goto_box, recorder, .. } = self;
         let Page::Open(doc) = page else { return };
         let shared = Arc::clone(&doc.capture);
         let cap = capture::read(&shared);
         let cap: &Capture = &cap;
         let mut cx = Cx { cap, doc, tokens, out };
+        if cx.doc.play.is_some() {
+            crate::play::step(cap, cx.doc, Instant::now());
+            ui.ctx().request_repaint();
+        }
         if cx.doc.reading.is_none() {
             cx.doc.survey.want(ui.ctx(), cap, &shared);
         }
@@ -395,6 +418,11 @@ impl Viewer {
         Panel::bottom("status").show(ui, |ui| status::show(ui, &mut cx));
         if cx.doc.live.is_some() {
             Panel::bottom("live").show(ui, |ui| live::show(ui, &mut cx));
+        }
+        if let Some(r) = recorder
+            && Panel::bottom("recorder").show(ui, |ui| panels::recorder::line(ui, tokens, r)).inner
+        {
+            *recorder = None;
         }
         let room = Room::of(ui.ctx().content_rect().size());
         if cx.doc.shown.details && room.details {

@@ -7,8 +7,10 @@ use mmuscope_replay::{EntryId, EventIx, VmId};
 
 use crate::capture::Capture;
 use crate::follow::Live;
+use crate::notes::Notes;
 use crate::panels::tables::Tables;
 use crate::picture::Pictures;
+use crate::play::Play;
 use crate::probe::Probe;
 use crate::scope::Scopes;
 use crate::survey::{Band, Surveys};
@@ -115,6 +117,12 @@ pub(crate) struct Doc {
     pub(crate) reading: Option<f32>,
     /// Panels that are open.
     pub(crate) shown: Shown,
+    /// The selected moment moves, while it does.
+    pub(crate) play: Option<Play>,
+    /// Whether moments are shown on the trace's clock instead of since the first event.
+    pub(crate) absolute: bool,
+    /// The notes of the user, and the file that they are kept in.
+    pub(crate) notes: Notes,
     /// What gives the map its colours.
     pub(crate) colour: ColourBy,
 }
@@ -149,6 +157,9 @@ impl Doc {
             only_once: None,
             reading: None,
             shown: Shown::default(),
+            play: None,
+            absolute: false,
+            notes: Notes::default(),
             colour: ColourBy::default(),
         }
     }

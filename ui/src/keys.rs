@@ -2,7 +2,8 @@
 
 use egui::{Key, KeyboardShortcut};
 
-use crate::command::{Command, Spec, TABLE};
+use crate::command::{Command, Spec};
+use crate::commands::TABLE;
 
 /// A shortcut as text: `Ctrl+Shift+P`.
 pub(crate) fn key_text(shortcut: KeyboardShortcut) -> String {

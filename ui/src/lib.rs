@@ -14,6 +14,7 @@
 mod app;
 mod capture;
 mod command;
+mod commands;
 mod contain;
 mod doc;
 mod fmt;
@@ -21,10 +22,13 @@ mod follow;
 mod goto;
 mod keys;
 mod load;
+mod notes;
 mod panels;
 mod passing;
 mod picture;
+mod play;
 mod probe;
+mod recorder;
 mod rows;
 mod scope;
 mod screenshot;
@@ -37,9 +41,10 @@ mod view;
 mod widgets;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use mmuscope_replay::LayoutOverride;
+use mmuscope_replay::{LayoutOverride, Timeline};
+use mmuscope_trace::Trace;
 
 /// What to show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,6 +89,12 @@ pub struct Place {
     pub tab: Option<String>,
 }
 
+/// Writes the events with these numbers to a file as CSV. The error says why it cannot.
+pub type EventsWriter = fn(&Trace, &Timeline, &[u32], &Path) -> Result<(), String>;
+
+/// Draws the figure of an address space of a VM (by its number) as SVG; `None` if there is none.
+pub type FigureMaker = fn(&Trace, &Timeline, u16, u8) -> Option<String>;
+
 /// How to open the window.
 #[derive(Clone, Debug, Default)]
 pub struct ViewOptions {
@@ -103,6 +114,14 @@ pub struct ViewOptions {
     pub screenshot: Option<PathBuf>,
     /// Looks whether this host can be recorded, and says so in lines; the start page shows them. `None` hides the button.
     pub doctor: Option<fn() -> String>,
+    /// The command that writes a capture of this host to its standard output; the start page offers to run it. `None` hides that.
+    pub recorder: Option<Vec<String>>,
+    /// Folder for captures that are recorded from the window; `None` is the one that the program was started in.
+    pub record_to: Option<PathBuf>,
+    /// Writes events as CSV; `None` lets the viewer write the texts that it shows.
+    pub write_events: Option<EventsWriter>,
+    /// Draws the figure of an address space as SVG.
+    pub figure: Option<FigureMaker>,
     /// Colour scheme; `None` takes the one that was chosen last.
     pub theme: Option<ThemeChoice>,
 }

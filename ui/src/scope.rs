@@ -116,6 +116,11 @@ impl Scopes {
         self.steps.last().copied().unwrap_or_default()
     }
 
+    /// All steps, the widest first.
+    pub(crate) fn steps(&self) -> &[Scope] {
+        &self.steps
+    }
+
     /// Number of steps from the whole trace.
     pub(crate) fn len(&self) -> usize {
         self.steps.len()

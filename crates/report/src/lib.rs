@@ -13,6 +13,7 @@ mod html;
 mod json;
 mod markdown;
 mod model;
+mod notes;
 mod part;
 mod picture;
 mod png;

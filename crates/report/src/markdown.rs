@@ -118,6 +118,15 @@ pub(crate) fn document(r: &Report) -> String {
         }
         out.push_str(t.out.trim_start());
     }
+    if !r.notes.is_empty() {
+        out.push_str("\n## Notes\n");
+        let mut t = Table::new(&["at", "on", "note"]);
+        for n in &r.notes {
+            let text = escape(&words::one_line(&n.text, 2000));
+            t.row(&[words::moment(n.at), n.place(r.vms.len() > 1), text]);
+        }
+        out.push_str(&t.out);
+    }
     out.push_str(&findings(r));
     if !r.phases.is_empty() {
         for (of, phases) in r.phase_lists() {

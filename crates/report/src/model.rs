@@ -13,6 +13,7 @@ use crate::{json, words};
 
 pub use crate::counted::{CountReport, CountedReport};
 pub use crate::frames::FrameRange;
+pub use crate::notes::NoteReport;
 pub use crate::part::PartReport;
 pub use crate::picture::{MapPicture, MapSegment};
 pub use crate::slots::{OutsideReport, SlotReport};
@@ -54,6 +55,8 @@ pub struct Report {
     pub unrecorded: Vec<UnrecordedReport>,
     /// Snapshots of KVM's own memory, held against what the trace had shown until then.
     pub snapshots: Vec<SnapshotReport>,
+    /// Notes of the reader, in the order of their moments.
+    pub notes: Vec<NoteReport>,
 }
 
 /// A snapshot of KVM's own memory. The counts are of entries that are not empty.

@@ -31,6 +31,7 @@ pub(crate) fn empty() -> Report {
         evidence: Vec::new(),
         unrecorded: Vec::new(),
         snapshots: Vec::new(),
+        notes: Vec::new(),
     };
     r.story = story::story(&r);
     r

@@ -194,6 +194,27 @@ fn pictures_have_words_and_tables_have_captions() {
     }
 }
 
+/// Notes come from a file that anyone can send, so that they are as little trusted as the trace.
+#[test]
+fn notes_are_in_every_form_and_stay_text() {
+    let mut r = sample();
+    r.notes = vec![crate::NoteReport {
+        at: 1_500_000,
+        vm: 0,
+        gfn: Some(0xfee00),
+        text: format!("here: {HOSTILE}"),
+    }];
+    let html = render_html(&r);
+    let (elements, text) = parse(&html);
+    assert!(text.contains("here: ") && text.contains("0xfee00"), "{text}");
+    assert!(!elements.iter().any(|e| e.name == "script"), "a note is text");
+    let md = render_markdown(&r);
+    assert!(md.contains("## Notes") && md.contains("0xfee00") && md.contains("0.0015"), "{md}");
+    assert!(!md.contains("<script>"));
+    let json: serde_json::Value = serde_json::from_str(&render_json(&r).expect("json")).expect("parses");
+    assert_eq!(json["notes"][0]["at"], 1_500_000);
+}
+
 /// The figure as a file stands alone: it is well-formed, names no variable, and loads nothing.
 #[test]
 fn a_figure_is_a_file_of_its_own() {
@@ -203,7 +224,7 @@ fn a_figure_is_a_file_of_its_own() {
             continue;
         };
         let svg = crate::render_svg(&report, vm.vm, vm.spaces[0].as_id).expect("a figure");
-        let (elements, text) = parse(&svg);
+        let (elements, text) = parse(&format!("<!DOCTYPE html>{svg}"));
         assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
         assert!(!elements.is_empty() && text.contains("Guest frames over time"), "{text}");
         assert!(!svg.contains("var(--") && !svg.contains("@media"), "a variable is left");
@@ -237,6 +258,7 @@ fn json_has_the_promised_fields() {
             "evidence",
             "generator",
             "lost",
+            "notes",
             "part",
             "phases",
             "recording",

@@ -12,6 +12,7 @@ use crate::capture::{self, Capture};
 use crate::doc::Doc;
 use crate::follow::{self, Following, Live};
 use crate::load::{Loaded, News};
+use crate::notes;
 use crate::panels::{Cx, topbar};
 use crate::theme::Tokens;
 use crate::view::Range;
@@ -72,6 +73,21 @@ impl Viewer {
                 Err(e) => self.toast(e, true),
             }
         }
+        if self.options.screenshot.is_none() {
+            let shared = Arc::clone(&doc.capture);
+            let cap = capture::read(&shared);
+            match notes::find(&cap) {
+                Some((file, Ok(session))) => {
+                    let o = &self.options;
+                    let with_view = !cap.growing && notes::no_place(o.at, o.gfn, &o.place);
+                    notes::restore(&mut doc, &cap, session, file, with_view);
+                    doc.history = crate::view::History::default();
+                }
+                // A file of that name that is something else is never written to.
+                Some((_, Err(e))) => self.toast(e, true),
+                None => {}
+            }
+        }
         self.page = Page::Open(Box::new(doc));
     }
 
@@ -99,6 +115,7 @@ impl Viewer {
                 None => ctx.request_repaint_after(Duration::from_millis(50)),
             }
         }
+        self.watch_recorder();
         self.read_on(ctx);
         let live = self.following.as_ref().map(Following::live);
         if let Page::Open(doc) = &mut self.page {

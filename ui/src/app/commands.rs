@@ -1,4 +1,4 @@
-//! What the commands of [`command::TABLE`] do, and which of them the keys of a frame ask for.
+//! What the commands of [`crate::commands::TABLE`] do, and which of them the keys of a frame ask for.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::follow::{self, Following};
 use crate::load::{Job, Source};
 use crate::panels::decode::Decode;
 use crate::panels::dialogs::{Dialog, Palette};
-use crate::panels::save::{Save, Saving};
+use crate::panels::save::Saving;
 use crate::panels::{Cx, crumbs, tables, timeline};
 use crate::theme::Tokens;
 use crate::view::Range;
@@ -76,26 +76,6 @@ impl Viewer {
         self.dialog = Some(Dialog::Decode(Box::new(decode)));
     }
 
-    /// Asks for the file that something is written to.
-    fn ask_where(&mut self, what: Saving) {
-        let Page::Open(doc) = &self.page else { return };
-        let stem = capture::read(&doc.capture)
-            .paths
-            .first()
-            .and_then(|p| p.file_stem().map(|s| s.to_string_lossy().into_owned()))
-            .unwrap_or_else(|| "mmuscope".to_owned());
-        self.dialog = Some(Dialog::Save(Save::new(what, &stem)));
-    }
-
-    /// Asks for the file that the difference of the cursors is written to.
-    fn save_changes(&mut self) {
-        let Page::Open(doc) = &self.page else { return };
-        match doc.tables.between.csv() {
-            Some(csv) => self.ask_where(Saving::Text(csv)),
-            None => self.toast("set the cursors A and B (keys 1 and 2), and open the tab A to B", false),
-        }
-    }
-
     /// Follows the input of the open trace once more from its beginning.
     fn reconnect(&mut self, ctx: &Context) {
         let Some(job) = self.job.clone() else { return };
@@ -126,7 +106,7 @@ impl Viewer {
             Command::Reconnect => self.reconnect(ctx),
             Command::Pause => match (&self.following, self.following.as_ref().map(Following::live)) {
                 (Some(f), Some(live)) if live.goes_on() || live.paused => f.pause(!live.paused),
-                _ => self.toast("nothing is being followed", false),
+                _ => self.trace_command(ctx, tokens, Command::Play),
             },
             Command::Decode => self.decode(),
             Command::Palette => self.dialog = Some(Dialog::Palette(Palette::default())),
@@ -139,6 +119,10 @@ impl Viewer {
             Command::Smaller => egui::gui_zoom::zoom_out(ctx),
             Command::SavePicture => self.ask_where(Saving::Picture),
             Command::SaveChanges => self.save_changes(),
+            Command::SaveTable => self.save_table(ctx),
+            Command::SaveSvg => self.ask_where(Saving::Figure),
+            Command::SaveSession => self.ask_where(Saving::Session),
+            Command::AddNote => self.write_note(),
             Command::CopyImage => self.take_picture(ctx, PictureFor::Clipboard),
             _ => self.trace_command(ctx, tokens, command),
         }
@@ -195,6 +179,13 @@ impl Viewer {
             | Command::ScopeWiden
             | Command::ScopeAll => crumbs::run(&cap, doc, command),
             Command::CursorA | Command::CursorB => set_cursor(&cap, doc, command == Command::CursorB),
+            Command::Play => {
+                doc.play = match doc.play {
+                    Some(_) => None,
+                    None => Some(crate::play::Play::begin(&cap, doc)),
+                };
+                None
+            }
             Command::CopyValue => Some(copy_value(ctx, &cap, doc)),
             Command::CopyLink => {
                 let link = link(&cap, doc);
@@ -290,6 +281,7 @@ fn look_command(cap: &Capture, doc: &mut Doc, command: Command) {
                 }
             }
         }
+        Command::ToggleClock => doc.absolute = !doc.absolute,
         Command::ClearCursors => doc.cursors = [None; 2],
         Command::NextSpace => {
             let spaces = cap.spaces();

@@ -9,7 +9,6 @@ use egui::{Context, ViewportCommand};
 use super::{Page, Viewer};
 use crate::ViewError;
 use crate::capture;
-use crate::panels::save::Saving;
 
 /// A screenshot that is not ready after this time is given up.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -25,18 +24,6 @@ pub(super) enum PictureFor {
 pub(super) type Taken = Arc<Mutex<Option<Arc<egui::ColorImage>>>>;
 
 impl Viewer {
-    /// Writes what a dialog asked a file for.
-    pub(super) fn save(&mut self, what: Saving, path: PathBuf) {
-        match what {
-            // The dialog must be gone from the picture.
-            Saving::Picture => self.picture_soon = Some((2, path)),
-            Saving::Text(text) => match std::fs::write(&path, text) {
-                Ok(()) => self.toast(format!("saved {}", path.display()), false),
-                Err(e) => self.toast(format!("{}: {e}", path.display()), true),
-            },
-        }
-    }
-
     /// Asks egui for a picture of the window.
     pub(super) fn take_picture(&mut self, ctx: &Context, purpose: PictureFor) {
         let taken: Taken = Arc::default();

@@ -68,14 +68,7 @@ fn head(ui: &mut Ui, cx: &mut Cx<'_>, gfn: u64, found: Option<&(Entry, Span)>) {
         }
     });
     let time = cx.doc.selection.map_or(0, |s| s.time);
-    ui.label(
-        RichText::new(format!(
-            "at {}   guest address {}",
-            fmt::exact(cx.cap.rel(time) as u64),
-            fmt::gpa(gfn)
-        ))
-        .weak(),
-    );
+    ui.label(RichText::new(format!("at {}   guest address {}", cx.at(time), fmt::gpa(gfn))).weak());
     ui.horizontal(|ui| {
         let entry = found.map(|(e, _)| e.id);
         let prev = entry.and_then(|e| cx.cap.prev_span(e, time));
@@ -115,12 +108,9 @@ fn summary(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
             ui.end_row();
         };
         let from = cx.cap.rel(span.start);
-        line("since", fmt::exact(from as u64));
+        line("since", cx.when(from as u64));
         match span.end {
-            Some(e) => line(
-                "until",
-                format!("{}  ({})", fmt::exact(cx.cap.rel(e) as u64), fmt::time((e - span.start) as f64)),
-            ),
+            Some(e) => line("until", format!("{}  ({})", cx.at(e), fmt::time((e - span.start) as f64))),
             None => line("until", "the end of the trace".to_owned()),
         }
         let last = entry.gfn.saturating_add(entry.pages()).saturating_sub(1);
@@ -270,7 +260,7 @@ fn nearby(ui: &mut Ui, cx: &mut Cx<'_>, entry: &Entry, span: &Span) {
     for (n, s) in spans.iter().enumerate() {
         let text = format!(
             "{}  {}  {}",
-            fmt::exact(cx.cap.rel(s.start) as u64),
+            cx.at(s.start),
             s.spte.map_or_else(|| "                  ".to_owned(), fmt::spte),
             s.shade.name()
         );

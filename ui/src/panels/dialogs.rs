@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use egui::{Key, RichText, ScrollArea, Ui, vec2};
 
-use super::{chooser, decode, save};
-use crate::command::{Command, Group, MOUSE, TABLE};
+use mmuscope_analysis::session::Note;
+
+use super::{chooser, decode, notes, save};
+use crate::command::{Command, Group};
+use crate::commands::{MOUSE, TABLE};
 use crate::keys::keys_text;
 use crate::theme::Tokens;
 
@@ -20,6 +23,8 @@ pub(crate) enum Dialog {
     Open(chooser::Chooser),
     /// The explanation of a value that was pasted.
     Decode(Box<decode::Decode>),
+    /// The note that is being written.
+    Note(notes::Writing),
     /// The question for the file that something is written to.
     Save(save::Save),
 }
@@ -42,6 +47,8 @@ pub(crate) enum Outcome {
     Run(Command),
     /// The user chose a file.
     Open(PathBuf),
+    /// The user wrote a note, perhaps in the place of another.
+    Note(Note, Option<usize>),
     /// The user named the file to write.
     Save(save::Saving, PathBuf),
 }
@@ -64,6 +71,11 @@ pub(crate) fn show(ui: &mut Ui, t: &Tokens, dialog: &mut Dialog, has_trace: bool
                 Outcome::Stay
             }
         }
+        Dialog::Note(w) => match notes::write(ui, t, w) {
+            notes::Answer::Stay => Outcome::Stay,
+            notes::Answer::Close => Outcome::Close,
+            notes::Answer::Put(note, instead) => Outcome::Note(note, instead),
+        },
         Dialog::Save(s) => match save::show(ui, t, s) {
             save::Answer::Stay => Outcome::Stay,
             save::Answer::Close => Outcome::Close,

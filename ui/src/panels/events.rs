@@ -78,6 +78,11 @@ impl EventTable {
         }
     }
 
+    /// The rows; `None` if these are all events.
+    pub(crate) fn shown(&self) -> Option<Arc<Passing>> {
+        self.passing.clone()
+    }
+
     /// The filter as it is typed.
     pub(crate) fn filter(&self) -> &str {
         self.text.trim()
@@ -362,7 +367,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
             let event_color = if marked { Some(t.accent) } else { lost.then_some(t.lost) };
             vec![
                 Text { text: fmt::count(u64::from(ix)), color: Some(t.faint) },
-                fmt::exact(r.time).into(),
+                cx.when(r.time).into(),
                 Text { text: r.cpu.clone(), color: Some(t.muted) },
                 Text { text: r.task.clone(), color: Some(t.muted) },
                 r.vcpu.clone().into(),

@@ -168,7 +168,7 @@ fn findings(ui: &mut Ui, cx: &mut Cx<'_>, all: &[Finding]) {
                     f.gfn.map_or_else(String::new, fmt::gfn).into(),
                     fmt::count(f.count).into(),
                     f.cost.map_or_else(String::new, |c| fmt::time(c as f64)).into(),
-                    Text { text: fmt::exact(cx.cap.rel(f.first) as u64), color: Some(t.muted) },
+                    Text { text: cx.at(f.first), color: Some(t.muted) },
                     fmt::clean(&f.title).into(),
                 ];
                 shown.iter().map(|i| std::mem::take(&mut cells[*i])).collect()
@@ -229,7 +229,7 @@ fn evidence(ui: &mut Ui, cx: &mut Cx<'_>, f: &Finding) {
         for ix in f.events.iter().take(shown).filter_map(|e| u32::try_from(*e).ok()) {
             let Some(e) = cx.cap.event(ix) else { continue };
             let name = cx.cap.event_name(&e).to_owned();
-            let tip = fmt::exact(cx.cap.rel(e.ts) as u64);
+            let tip = cx.at(e.ts);
             if ui.link(RichText::new(format!("#{ix} {name}")).size(11.5)).on_hover_text(tip).clicked() {
                 cx.doc.leave();
                 cx.doc.select_event(cx.cap, ix);

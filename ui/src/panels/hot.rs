@@ -140,7 +140,7 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
             text: if n == 0 { "–".to_owned() } else { fmt::count(n) },
             color: (n == 0).then_some(t.faint),
         };
-        let time = |ts: u64| Text { text: fmt::exact(cx.cap.rel(ts) as u64), color: Some(t.muted) };
+        let time = |ts: u64| Text { text: cx.at(ts), color: Some(t.muted) };
         vec![
             mmuscope_units::gfn_range(p.gfn, p.gfn + p.frames).into(),
             Text {

@@ -170,7 +170,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
             muted(r.certainty.map_or("", |c| c.name()).to_owned()),
             number(r.splits),
             number(r.merges),
-            muted(r.last.map_or_else(String::new, |c| fmt::exact(cx.cap.rel(c.ts) as u64))),
+            muted(r.last.map_or_else(String::new, |c| cx.at(c.ts))),
             muted(why.unwrap_or_default()),
         ]
     });
@@ -231,17 +231,16 @@ fn head(ui: &mut Ui, cx: &mut Cx<'_>) {
     let vm = cx.doc.view.vm;
     let traced = cx.cap.traces_changes(vm);
     let selected = cx.doc.selection.is_some();
-    let state = &mut cx.doc.tables.huge;
     ui.horizontal_wrapped(|ui| {
         ui.label("ranges of");
         for (level, name) in [(2, "2M"), (3, "1G")] {
-            ui.selectable_value(&mut state.level, level, name);
+            ui.selectable_value(&mut cx.doc.tables.huge.level, level, name);
         }
-        let Some(found) = &state.found else {
+        let Some(found) = &cx.doc.tables.huge.found else {
             ui.label(RichText::new("looking…").color(t.muted));
             return;
         };
-        let at = fmt::exact(cx.cap.rel(found.wish.query.at) as u64);
+        let at = cx.at(found.wish.query.at);
         let which = if selected { "the selected moment" } else { "the end of the view" };
         ui.label(RichText::new(format!("as they are mapped at {at}")).strong())
             .on_hover_text(format!("This is {which}; select another one in the map"));
@@ -308,7 +307,7 @@ fn plot(ui: &mut Ui, cx: &mut Cx<'_>) {
     let all = c.present_bytes(None);
     let time = found.wish.view.at(f);
     response.on_hover_ui_at_pointer(|ui| {
-        ui.label(RichText::new(format!("at {}", fmt::exact(time.max(0.0) as u64))).strong());
+        ui.label(RichText::new(format!("at {}", cx.when(time.max(0.0) as u64))).strong());
         if all == 0 {
             ui.label("nothing is known to be mapped");
         }

@@ -14,8 +14,10 @@ pub(crate) mod hot;
 pub(crate) mod huge;
 pub(crate) mod legend;
 pub(crate) mod live;
+pub(crate) mod notes;
 pub(crate) mod page;
 pub(crate) mod provenance;
+pub(crate) mod recorder;
 pub(crate) mod save;
 pub(crate) mod start;
 pub(crate) mod status;
@@ -40,4 +42,22 @@ pub(crate) struct Cx<'a> {
     pub(crate) tokens: &'a Tokens,
     /// Commands that the panel asks for; they run at the end of the frame.
     pub(crate) out: &'a mut Vec<Command>,
+}
+
+impl Cx<'_> {
+    /// A moment of the trace's clock as text: in seconds since the first event, or on the trace's clock if the user chose that.
+    pub(crate) fn at(&self, ts: u64) -> String {
+        self.when(self.cap.rel(ts) as u64)
+    }
+
+    /// A moment in nanoseconds since the first event as text, on the clock that the user chose.
+    pub(crate) fn when(&self, rel: u64) -> String {
+        when(self.cap, self.doc, rel)
+    }
+}
+
+/// A moment in nanoseconds since the first event as text, on the clock that the user chose.
+pub(crate) fn when(cap: &Capture, doc: &Doc, rel: u64) -> String {
+    let base = if doc.absolute { cap.start() } else { 0 };
+    crate::fmt::exact(base.saturating_add(rel))
 }

@@ -141,7 +141,7 @@ pub(crate) fn story(ui: &mut Ui, cx: &mut Cx<'_>) {
             let before = story.lines[rows[p].lines.end - 1].ts;
             format!("+{}", fmt::time(line.ts.saturating_sub(before) as f64))
         });
-        let time: Text = fmt::exact(cx.cap.rel(line.ts) as u64).into();
+        let time: Text = cx.at(line.ts).into();
         if line.text.starts_with("phase ") && phases.binary_search(&line.ts).is_ok() {
             // Whose marker it was does not matter here.
             let text = format!("──── {} ────", fmt::clean(&line.text));
@@ -281,7 +281,7 @@ pub(crate) fn spans(ui: &mut Ui, cx: &mut Cx<'_>) {
         let (entry, s) = spans[row];
         let level = cx.cap.timeline.entry(*entry).level;
         vec![
-            fmt::exact(cx.cap.rel(s.start) as u64).into(),
+            cx.at(s.start).into(),
             s.end.map_or_else(|| "to the end".to_owned(), |e| fmt::time((e - s.start) as f64)).into(),
             fmt::level(level).into(),
             s.shade.name().into(),

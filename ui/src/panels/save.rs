@@ -11,8 +11,35 @@ use crate::theme::Tokens;
 pub(crate) enum Saving {
     /// A picture of the window, as PNG.
     Picture,
-    /// A text.
-    Text(String),
+    /// The rows of a table, as CSV.
+    Table(String),
+    /// The events of the event table, as CSV. They are written from the trace.
+    Events,
+    /// The figure of the whole trace, as SVG.
+    Figure,
+    /// Notes and view.
+    Session,
+}
+
+impl Saving {
+    /// What is asked for, in words.
+    const fn heading(&self) -> &'static str {
+        match self {
+            Self::Picture => "Save a picture of the window",
+            Self::Table(_) | Self::Events => "Save as CSV",
+            Self::Figure => "Save the figure of the trace as SVG",
+            Self::Session => "Keep notes and view in a file",
+        }
+    }
+
+    const fn ending(&self) -> &'static str {
+        match self {
+            Self::Picture => "png",
+            Self::Table(_) | Self::Events => "csv",
+            Self::Figure => "svg",
+            Self::Session => "mmuscope",
+        }
+    }
 }
 
 /// State of the dialog.
@@ -36,10 +63,15 @@ pub(crate) enum Answer {
 impl Save {
     /// Proposes a name that no file has, in the folder that the program was started in.
     pub(crate) fn new(what: Saving, stem: &str) -> Self {
-        let ending = if what == Saving::Picture { "png" } else { "csv" };
+        let ending = what.ending();
         let folder = std::env::current_dir().unwrap_or_default();
         let free = |n: u32| folder.join(format!("{stem}-{n}.{ending}"));
         let path = (1..1000).map(free).find(|p| !p.exists()).unwrap_or_else(|| free(1000));
+        Self::at(what, &path)
+    }
+
+    /// Proposes a file.
+    pub(crate) fn at(what: Saving, path: &Path) -> Self {
         Self { what, text: path.display().to_string(), opened: false }
     }
 }
@@ -61,11 +93,15 @@ fn obstacle(path: &Path) -> Option<String> {
 /// Draws the dialog.
 pub(crate) fn show(ui: &mut Ui, t: &Tokens, s: &mut Save) -> Answer {
     ui.set_width(560.0);
-    ui.heading(if s.what == Saving::Picture { "Save a picture of the window" } else { "Save as CSV" });
+    ui.heading(s.what.heading());
     let edit = ui.add(
         egui::TextEdit::singleline(&mut s.text).desired_width(f32::INFINITY).hint_text("path of the file"),
     );
     crate::widgets::name_edit(&edit, "File to write", &s.text);
+    if s.what == Saving::Session {
+        let text = "From then on it is kept up to date, and read again with the trace. The trace itself is not changed.";
+        ui.add(egui::Label::new(RichText::new(text).size(11.5).color(t.muted)).wrap());
+    }
     if !std::mem::replace(&mut s.opened, true) {
         edit.request_focus();
     }

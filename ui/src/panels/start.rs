@@ -2,6 +2,7 @@
 
 use egui::{RichText, Ui, vec2};
 
+use super::recorder;
 use crate::fmt;
 use crate::load::{Loading, Step};
 use crate::theme::Tokens;
@@ -18,6 +19,8 @@ pub(crate) enum Choice {
     Decode,
     /// The user wants to know whether this host can be recorded.
     Doctor,
+    /// The user wants to record this host now.
+    Record(recorder::Choice),
 }
 
 /// State of the welcome page.
@@ -27,6 +30,19 @@ pub(crate) struct Start {
     pub(crate) text: String,
     /// What the doctor said.
     pub(crate) doctor: Option<String>,
+    /// How to record.
+    record: recorder::Choice,
+}
+
+/// What the welcome page can offer.
+#[derive(Clone, Copy)]
+pub(crate) struct Offers<'a> {
+    /// Files that were opened before, the newest first.
+    pub(crate) recent: &'a [std::path::PathBuf],
+    /// Whether the host can be looked at.
+    pub(crate) doctor: bool,
+    /// The command that records, where the window may run it.
+    pub(crate) recorder: Option<&'a [String]>,
 }
 
 /// The command that records a running host and shows it live.
@@ -35,14 +51,13 @@ const RECORD: &str =
 /// The command that shows a host live.
 const LIVE: &str = "sudo mmuscope record -o - | mmuscope view -";
 
-/// Draws the welcome page. `error` says why the last trace could not be opened; `recent` are the files opened before, and whether the host
-/// can be looked at.
+/// Draws the welcome page. `error` says why the last trace could not be opened.
 pub(crate) fn welcome(
     ui: &mut Ui,
     t: &Tokens,
     start: &mut Start,
     error: Option<&str>,
-    (recent, doctor): (&[std::path::PathBuf], bool),
+    offers: Offers<'_>,
 ) -> Option<Choice> {
     let mut choice = None;
     egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
@@ -62,17 +77,17 @@ pub(crate) fn welcome(
             let width = if wide { 470.0 } else { ui.available_width() - margin };
             ui.vertical(|ui| {
                 ui.set_width(width);
-                traces(ui, t, recent, &mut choice);
+                traces(ui, t, offers.recent, &mut choice);
                 if !wide {
                     ui.add_space(18.0);
-                    tools(ui, t, start, doctor, &mut choice);
+                    tools(ui, t, start, offers, &mut choice);
                 }
             });
             if wide {
                 ui.add_space(30.0);
                 ui.vertical(|ui| {
                     ui.set_width(width);
-                    tools(ui, t, start, doctor, &mut choice);
+                    tools(ui, t, start, offers, &mut choice);
                 });
             }
         });
@@ -129,7 +144,7 @@ fn traces(ui: &mut Ui, t: &Tokens, recent: &[std::path::PathBuf], choice: &mut O
 }
 
 /// Draws what needs no trace: a value to explain, and how to record.
-fn tools(ui: &mut Ui, t: &Tokens, start: &mut Start, doctor: bool, choice: &mut Option<Choice>) {
+fn tools(ui: &mut Ui, t: &Tokens, start: &mut Start, offers: Offers<'_>, choice: &mut Option<Choice>) {
     ui.label(RichText::new("Decode an SPTE").strong());
     ui.horizontal(|ui| {
         let edit = egui::TextEdit::singleline(&mut start.text)
@@ -144,6 +159,13 @@ fn tools(ui: &mut Ui, t: &Tokens, start: &mut Start, doctor: bool, choice: &mut 
     });
     ui.add_space(14.0);
     ui.label(RichText::new("Record this host").strong());
+    if let Some(recorder) = offers.recorder
+        && recorder::choose(ui, t, &mut start.record, recorder)
+    {
+        *choice = Some(Choice::Record(start.record));
+    }
+    ui.add_space(4.0);
+    ui.label(RichText::new("or in a terminal:").color(t.muted));
     for (what, command) in [("ten seconds into a file", RECORD), ("live", LIVE)] {
         ui.horizontal(|ui| {
             ui.label(RichText::new(what).color(t.muted));
@@ -153,7 +175,7 @@ fn tools(ui: &mut Ui, t: &Tokens, start: &mut Start, doctor: bool, choice: &mut 
         });
         ui.add(egui::Label::new(RichText::new(command).monospace().size(11.5)).wrap().selectable(true));
     }
-    if !doctor {
+    if !offers.doctor {
         return;
     }
     ui.add_space(6.0);

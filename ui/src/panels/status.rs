@@ -13,7 +13,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         let mono = |s: String| RichText::new(s).monospace().size(11.5);
         let hover = cx.doc.hover;
         if let Some(time) = hover.time {
-            ui.label(mono(fmt::exact(time.max(0.0) as u64)));
+            ui.label(mono(cx.when(time.max(0.0) as u64)));
         }
         if let Some(gfn) = hover.gfn {
             ui.label(mono(format!("GFN {}", fmt::gfn(gfn))));
@@ -23,6 +23,18 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
                 .size(11.5)
                 .color(t.muted),
         );
+        if let Some(play) = &mut cx.doc.play {
+            let text = format!("playing: a second is {}", fmt::time(play.speed));
+            ui.label(RichText::new(text).size(11.5).color(t.accent));
+            for (name, factor) in [("slower", 0.5), ("faster", 2.0)] {
+                if ui.small_button(name).clicked() {
+                    play.speed = (play.speed * factor).clamp(1.0, 1e12);
+                }
+            }
+            if ui.small_button("halt").on_hover_text("Space").clicked() {
+                cx.doc.play = None;
+            }
+        }
         if let (Some(a), Some(b)) = (cx.doc.cursors[0], cx.doc.cursors[1]) {
             let (lo, hi) = (a.min(b), a.max(b));
             let store = &cx.cap.trace.events;

@@ -21,10 +21,11 @@ pub(crate) enum Tab {
     Huge,
     Layout,
     Recording,
+    Notes,
 }
 
 impl Tab {
-    pub(crate) const ALL: [(Self, Command); 9] = [
+    pub(crate) const ALL: [(Self, Command); 10] = [
         (Self::Events, Command::TabEvents),
         (Self::Findings, Command::TabFindings),
         (Self::Story, Command::TabStory),
@@ -34,6 +35,7 @@ impl Tab {
         (Self::Huge, Command::TabHuge),
         (Self::Layout, Command::TabLayout),
         (Self::Recording, Command::TabRecording),
+        (Self::Notes, Command::TabNotes),
     ];
 
     /// The word for the tab in links.
@@ -48,6 +50,7 @@ impl Tab {
             Self::Huge => "huge",
             Self::Layout => "layout",
             Self::Recording => "recording",
+            Self::Notes => "notes",
         }
     }
 
@@ -76,6 +79,8 @@ pub(crate) struct Tables {
     pub(crate) between: super::between::State,
     /// State of the huge pages.
     pub(crate) huge: super::huge::State,
+    /// State of the notes.
+    pub(crate) notes: super::notes::State,
     /// State of the page tables of the selected frame.
     pub(crate) tree: super::tree::State,
     /// State of the story of the page.
@@ -94,6 +99,7 @@ impl Tables {
             hot: super::hot::State::new(ctx, inline),
             between: super::between::State::new(ctx, inline),
             huge: super::huge::State::new(ctx, inline),
+            notes: super::notes::State::default(),
             tree: super::tree::State::default(),
             story: super::page::Cached::default(),
             spans: Scroll::default(),
@@ -110,7 +116,7 @@ impl Tables {
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     // The filter is beside the tabs if there is room, else in a row of its own.
     let wide = cx.doc.tables.tab == Tab::Events && ui.available_width() > 1240.0;
-    ui.horizontal(|ui| {
+    ui.horizontal_wrapped(|ui| {
         for (tab, command) in Tab::ALL {
             let spec = command.spec();
             let tip = format!("{} ({})", spec.help, crate::keys::keys_text(spec));
@@ -136,6 +142,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
         Tab::Tree => contained.show(ui, "Page tables", |ui| super::tree::show(ui, cx)),
         Tab::Between => contained.show(ui, "A to B", |ui| super::between::show(ui, cx)),
         Tab::Huge => contained.show(ui, "Huge pages", |ui| super::huge::show(ui, cx)),
+        Tab::Notes => contained.show(ui, "Notes", |ui| super::notes::show(ui, cx)),
         Tab::Story => contained.show(ui, "Life of the page", |ui| super::page::story(ui, cx)),
         Tab::Spans => contained.show(ui, "Spans of the page", |ui| super::page::spans(ui, cx)),
         Tab::Layout => contained.show(ui, "Layout", |ui| super::provenance::layout(ui, cx)),

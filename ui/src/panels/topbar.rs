@@ -3,7 +3,8 @@
 use egui::{RichText, Ui};
 
 use super::Cx;
-use crate::command::{Command, Group, TABLE};
+use crate::command::{Command, Group};
+use crate::commands::TABLE;
 use crate::goto;
 use crate::keys::keys_text;
 
@@ -119,7 +120,7 @@ pub(crate) fn go(cx: &mut Cx<'_>, place: goto::Place) -> Result<(), String> {
                 _ => 0.0,
             };
             if at > full.end {
-                return Err(format!("the trace ends at {}", crate::fmt::exact(full.end as u64)));
+                return Err(format!("the trace ends at {}", cx.when(full.end as u64)));
             }
             cx.doc.leave();
             let gfn = cx.doc.selection.map(|s| s.gfn);
@@ -135,7 +136,7 @@ pub(crate) fn go(cx: &mut Cx<'_>, place: goto::Place) -> Result<(), String> {
         }
         goto::Place::Times(from, to) => {
             if from > full.end {
-                return Err(format!("the trace ends at {}", crate::fmt::exact(full.end as u64)));
+                return Err(format!("the trace ends at {}", cx.when(full.end as u64)));
             }
             cx.doc.leave();
             cx.doc.show(cx.cap, crate::view::Range::new(from, to.min(full.end)), cx.doc.view.rows);

@@ -114,7 +114,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let key = (cx.doc.view.vm, cx.doc.view.as_id, s.gfn, times, cx.cap.version);
     cx.doc.tables.tree.update(cx.cap, key);
     ui.horizontal(|ui| {
-        let when = fmt::exact(cx.cap.rel(s.time) as u64);
+        let when = cx.at(s.time);
         ui.label(RichText::new(format!("From the root to GFN {} at {when}", fmt::gfn(s.gfn))).strong());
         if names.len() == 1 {
             ui.label(RichText::new("cursors A and B (1, 2) add columns").color(cx.tokens.muted));

@@ -251,3 +251,62 @@ fn a_stretch_before_the_end_is_held_in_view() {
     command(&mut h, Command::WindowAll);
     assert_eq!((doc(&mut h).window, doc(&mut h).view.time, doc(&mut h).follow), (None, full, true));
 }
+
+/// A window whose recorder is a script of the shell.
+fn recording_with(script: String, folder: &Path) -> Window {
+    let words = ["sh", "-c", &script, "recorder"].map(str::to_owned).to_vec();
+    let options = crate::ViewOptions {
+        recorder: Some(words),
+        record_to: Some(folder.to_owned()),
+        ..super::options(ThemeChoice::Dark)
+    };
+    super::window_with(options, |_, viewer| viewer.fail(None))
+}
+
+fn until(h: &mut Window, what: &str, text: &str) {
+    let give_up = Instant::now() + Duration::from_mins(1);
+    while !labels(h, text) {
+        assert!(Instant::now() < give_up, "{what}");
+        h.run_steps(2);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The command is shown and runs only once the user asks for it; what it writes is shown as it grows, with what it says.
+#[test]
+fn a_host_is_recorded_from_the_window() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (first, rest) = (dir.path().join("first"), dir.path().join("rest"));
+    fs::write(&first, text(0..9)).expect("written");
+    fs::write(&rest, text(9..24)).expect("written");
+    let (first, rest) = (first.display(), rest.display());
+    let script =
+        format!("cat '{first}'; echo \"ring buffers are mapped $1 $2\" >&2; sleep 0.3; cat '{rest}'");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut h = recording_with(script, folder.path());
+    assert!(labels(&h, "sudo sh -c"), "the command is shown as it will run");
+    h.get_by_label("as I am").click();
+    h.run_ok();
+    assert!(!labels(&h, "sudo sh -c") && labels(&h, "--duration 10s"));
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing runs before the click");
+    h.get_by_label("Record now").click();
+    h.run_steps(2);
+    until(&mut h, "its output", "ring buffers are mapped --duration 10s");
+    until(&mut h, "all events", "Events: 21 rows");
+    until(&mut h, "its end", "recorded");
+    assert!(folder.path().join("recorded-1.perf.data").is_file());
+}
+
+/// A recorder that fails says why, and leaves nothing behind.
+#[test]
+fn a_recorder_that_fails_says_why() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut h = recording_with("echo 'perf_event_open: not permitted' >&2; exit 3".to_owned(), folder.path());
+    h.get_by_label("as I am").click();
+    h.run_ok();
+    h.get_by_label("Record now").click();
+    h.run_steps(2);
+    until(&mut h, "why", "perf_event_open: not permitted");
+    assert!(labels(&h, "the recorder failed"));
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+}

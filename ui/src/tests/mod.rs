@@ -3,6 +3,7 @@
 mod live;
 mod looking;
 mod map;
+mod notes;
 mod panels;
 mod pictures;
 mod real_window;

@@ -105,6 +105,73 @@ pub(crate) struct Table<'a> {
     pub(crate) unsorted: Option<usize>,
 }
 
+/// Most rows of a table that are handed over as CSV.
+const MOST: usize = 2_000_000;
+
+fn csv_id() -> egui::Id {
+    egui::Id::unique("table as csv")
+}
+
+/// A table as CSV: asked for, or made.
+#[derive(Clone)]
+enum Csv {
+    Wanted,
+    Made(std::sync::Arc<String>),
+}
+
+/// Asks the table that is drawn next for its rows as CSV.
+pub(crate) fn ask_for_csv(ctx: &egui::Context) {
+    ctx.data_mut(|d| d.insert_temp(csv_id(), Csv::Wanted));
+    ctx.request_repaint();
+}
+
+/// The rows of the table that was asked for them, after it was drawn; `Some(None)` if no table was drawn.
+pub(crate) fn take_csv(ctx: &egui::Context) -> Option<Option<String>> {
+    let asked = ctx.data_mut(|d| d.get_temp::<Csv>(csv_id()))?;
+    ctx.data_mut(|d| d.remove::<Csv>(csv_id()));
+    match asked {
+        Csv::Made(text) => Some(Some((*text).clone())),
+        // It was asked for in this frame: the next one draws the table, and the one after that has none.
+        Csv::Wanted => {
+            let again = csv_id().with("again");
+            if ctx.data_mut(|d| d.get_temp::<()>(again)).is_some() {
+                ctx.data_mut(|d| d.remove::<()>(again));
+                return Some(None);
+            }
+            ctx.data_mut(|d| {
+                d.insert_temp(again, ());
+                d.insert_temp(csv_id(), Csv::Wanted);
+            });
+            ctx.request_repaint();
+            None
+        }
+    }
+}
+
+/// Hands over the rows as CSV, if they were asked for.
+fn hand_over(ui: &Ui, of: &Table<'_>, cells: &mut impl FnMut(usize) -> Vec<Text>) {
+    if !matches!(ui.data_mut(|d| d.get_temp::<Csv>(csv_id())), Some(Csv::Wanted)) {
+        return;
+    }
+    let quoted = |text: &str| {
+        if text.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        } else {
+            text.to_owned()
+        }
+    };
+    let mut out = of.columns.iter().map(|c| quoted(c.name)).collect::<Vec<_>>().join(",");
+    for row in 0..of.count.min(MOST) {
+        out.push('\n');
+        out.push_str(&cells(row).iter().map(|c| quoted(&c.text)).collect::<Vec<_>>().join(","));
+    }
+    out.push('\n');
+    ui.data_mut(|d| {
+        d.remove::<()>(csv_id().with("again"));
+        d.insert_temp(csv_id(), Csv::Made(std::sync::Arc::new(out)));
+    });
+}
+
 /// Draws a table. `cells` makes the texts of one row.
 pub(crate) fn table(
     ui: &mut Ui,
@@ -114,6 +181,7 @@ pub(crate) fn table(
     mut cells: impl FnMut(usize) -> Vec<Text>,
 ) -> Done {
     let Table { name, columns, count, selected, sorting, unsorted } = *of;
+    hand_over(ui, of, &mut cells);
     let full = ui.available_rect_before_wrap();
     let full = Rect::from_min_size(full.min, vec2(full.width(), full.height().max(ROW * 2.0)));
     ui.allocate_rect(full, Sense::hover());

@@ -1,7 +1,7 @@
 //! [`ColourBy`]: what else than the state of an entry can give a map its colours. [`raster_by`] draws such a map; where the cell holds no page,
 //! it stays as the map of states has it.
 
-use mmuscope_replay::{Cell, Certainty, MapImage, State, Timeline, pages_of};
+use mmuscope_replay::{Cell, Certainty, MapImage, Span, SpanId, State, Timeline, pages_of};
 
 use super::data::{Color, Theme, Visual};
 use super::raster::{Pixels, RasterOptions, raster_with};
@@ -22,6 +22,8 @@ pub enum ColourBy {
     Zaps,
     /// How long ago the entry changed.
     Age,
+    /// Whether the guest frames beside it are beside it on the host, too.
+    Contiguity,
 }
 
 /// A number for each cell of a map, row by row as the cells are.
@@ -37,14 +39,16 @@ const AGES: [(u64, &str); 6] = [
 ];
 const COUNTS: [(u32, &str); 5] =
     [(1, "1"), (3, "2 to 3"), (10, "4 to 10"), (100, "11 to 100"), (u32::MAX, "more")];
+const CONTIGUITY: [&str; 4] =
+    ["alone on the host", "follows on one side", "on both sides", "a page of 2M or 1G"];
 const SIZES: [&str; 3] = ["4K", "2M", "1G and more"];
 const CERTAINTIES: [Certainty; 5] =
     [Certainty::Exact, Certainty::Observed, Certainty::Implied, Certainty::Assumed, Certainty::Stale];
 
 impl ColourBy {
     /// All of them, in the order in which they are offered.
-    pub const ALL: [Self; 6] =
-        [Self::State, Self::PageSize, Self::Certainty, Self::Faults, Self::Zaps, Self::Age];
+    pub const ALL: [Self; 7] =
+        [Self::State, Self::PageSize, Self::Certainty, Self::Faults, Self::Zaps, Self::Age, Self::Contiguity];
 
     /// A short name.
     pub const fn name(self) -> &'static str {
@@ -55,6 +59,7 @@ impl ColourBy {
             Self::Faults => "fault density",
             Self::Zaps => "zap density",
             Self::Age => "age since last change",
+            Self::Contiguity => "host contiguity",
         }
     }
 
@@ -81,6 +86,10 @@ impl ColourBy {
                 let n = AGES.len();
                 AGES.iter().enumerate().map(|(i, a)| (a.1, ramp(n, n - 1 - i, t.accent))).collect()
             }
+            Self::Contiguity => {
+                let colors = [t.bad, t.warn, series(0), t.good];
+                CONTIGUITY.iter().zip(colors).map(|(name, color)| (*name, color)).collect()
+            }
         }
     }
 
@@ -89,6 +98,9 @@ impl ColourBy {
         if matches!(self, Self::Faults | Self::Zaps) {
             return (density > 0)
                 .then(|| COUNTS.iter().position(|c| density <= c.0).unwrap_or(COUNTS.len() - 1));
+        }
+        if self == Self::Contiguity {
+            return (density as usize).checked_sub(1).filter(|class| *class < CONTIGUITY.len());
         }
         let page = matches!(cell.shade().state(), State::Present | State::Mmio | State::Removed);
         let span = timeline.span(cell.span().filter(|_| page)?);
@@ -103,7 +115,7 @@ impl ColourBy {
         }
     }
 
-    /// The faults or zaps in each cell of a map; empty for what counts neither.
+    /// The faults or zaps in each cell of a map, or one more than the class of its contiguity; empty for what needs no such number.
     pub fn densities(self, timeline: &Timeline, map: &MapImage) -> Densities {
         let q = &map.query;
         let mut out = vec![0u32; map.cols * map.rows];
@@ -143,10 +155,58 @@ impl ColourBy {
                     }
                 }
             }
+            Self::Contiguity => contiguity(timeline, map, &mut out),
             _ => out.clear(),
         }
         out
     }
+}
+
+/// For each cell that holds a present page, one more than the class of its contiguity.
+fn contiguity(timeline: &Timeline, map: &MapImage, out: &mut [u32]) {
+    let per_col = (map.query.t1 - map.query.t0) as f64 / map.cols.max(1) as f64;
+    for row in 0..map.rows {
+        // The cells of a row mostly show one span after another: what was found holds until something beside the page changes.
+        let mut last: Option<(SpanId, u64, u32)> = None;
+        for col in 0..map.cols {
+            let Some(id) = map.at(col, row).and_then(Cell::span) else { continue };
+            let time = map.query.t0 + (per_col * (col + 1) as f64) as u64;
+            let known = last.filter(|(span, until, _)| *span == id && time < *until);
+            let (class, until) = match known {
+                Some((_, until, class)) => (class, until),
+                None => beside(timeline, &timeline.span(id), time),
+            };
+            last = Some((id, until, class));
+            out[row * map.cols + col] = class;
+        }
+    }
+}
+
+/// One more than the class of the contiguity of a page at a time, 0 if it is no present page; and until when that is so.
+fn beside(timeline: &Timeline, span: &Span, time: u64) -> (u32, u64) {
+    let end = span.end.unwrap_or(u64::MAX);
+    let e = timeline.entry(span.entry);
+    let pfn_of = |s: &Span| {
+        let present = s.state == State::Present;
+        present.then(|| timeline.decode(&timeline.entry(s.entry), s)?.pfn).flatten()
+    };
+    let Some(pfn) = pfn_of(span) else { return (0, end) };
+    if e.level > 1 {
+        return (4, end);
+    }
+    let time = time.clamp(span.start, end.saturating_sub(1));
+    let mut until = end;
+    let mut follows = |gfn: Option<u64>, wanted: Option<u64>| {
+        let (Some(gfn), Some(wanted)) = (gfn, wanted) else { return 0 };
+        let near = timeline.entries_at(e.vm, e.as_id, gfn).into_iter();
+        let mut same = near.filter(|n| (timeline.entry(*n).table, timeline.entry(*n).level) == (e.table, 1));
+        let Some(s) = same.next().and_then(|n| timeline.span_at(n, time)) else { return 0 };
+        until = until.min(s.end.unwrap_or(u64::MAX));
+        u32::from(pfn_of(&s) == Some(wanted))
+    };
+    let n =
+        follows(e.gfn.checked_sub(1), pfn.checked_sub(1)) + follows(e.gfn.checked_add(1), pfn.checked_add(1));
+    (n + 1, until)
 }
 
 /// Draws a map in the colours of `by`. The densities are those of [`ColourBy::densities`] for the same map. A cell is one pixel; a number is
@@ -177,7 +237,8 @@ pub fn raster_by(
         for col in 0..map.cols {
             let Some(cell) = map.at(col, row) else { continue };
             let at = ((map.rows - 1 - row) * map.cols + col) * 4;
-            let density = if counts { most(col, row) } else { 0 };
+            let own = || densities.get(row * map.cols + col).copied().unwrap_or(0);
+            let density = if counts { most(col, row) } else { own() };
             let time = map.query.t0 + (per_col * (col + 1) as f64) as u64;
             let color = match by.class(timeline, cell, time, density) {
                 Some(class) => legend[class].1.over(back, if counts { 1.0 } else { share(visual, cell) }),
@@ -223,6 +284,26 @@ layout C/npt
 100 t1 entry 0
 ";
 
+    /// Frames 4, 5 and 6 follow each other on the host, until 6 moves; 8 is alone.
+    #[test]
+    fn pages_that_follow_each_other_on_the_host_are_told_from_those_that_do_not() {
+        let text = "layout C/npt\n1 t1 root\n+1 t1 page 3 0\n+1 t1 tdp 4 0 empty T11\n+1 t1 page 2 0\n+1 t1 tdp 3 0 empty T12\n\
+                    +1 t1 page 1 0\n+1 t1 tdp 2 0 empty T13\n+1 t1 tdp 1 4 empty W54\n+1 t1 tdp 1 5 empty W55\n+1 t1 tdp 1 6 empty W56\n\
+                    +1 t1 tdp 1 8 empty W70\n500 t1 tdp 1 6 W56 empty\n+1 t1 tdp 1 6 empty W90\n999 t1 entry 0\n";
+        let trace = fixture::trace(text).expect("lines of the language");
+        let t = replay(&trace, &ReplayOptions::default());
+        let class = |gfn: u64, at: u64| {
+            let time = t.range().0 + at * 1000;
+            let filter = mmuscope_replay::StateFilter { gfns: Some((gfn, gfn + 1)), ..Default::default() };
+            let leaf = t.state_at(time, &filter).into_iter().find(|(e, _)| e.level == 1).expect("a leaf");
+            CONTIGUITY[beside(&t, &leaf.1, time).0 as usize - 1]
+        };
+        let all = |at| [4, 5, 6, 8].map(|g| class(g, at));
+        let (one, both, alone) = (CONTIGUITY[1], CONTIGUITY[2], CONTIGUITY[0]);
+        assert_eq!(all(100), [one, both, one, alone]);
+        assert_eq!(all(900), [one, one, alone, alone]);
+    }
+
     #[test]
     fn each_kind_of_colour_has_its_class_of_a_cell() {
         let trace = fixture::trace(TEXT).expect("lines of the language");
@@ -250,6 +331,8 @@ layout C/npt
         assert_eq!(of(ColourBy::PageSize, 0, 60), None, "zapped");
         assert_eq!(of(ColourBy::Certainty, 0x300, 60), Some("exact"));
         assert_eq!(of(ColourBy::Age, 0x300, 60), Some("changed within 1 ms"));
+        assert_eq!(of(ColourBy::Contiguity, 0x300, 60), Some("a page of 2M or 1G"));
+        assert_eq!(of(ColourBy::Contiguity, 0, 60), None, "zapped");
         let sum = |by: ColourBy| by.densities(&t, &map).iter().filter(|n| **n > 0).count();
         assert_eq!((sum(ColourBy::Faults), sum(ColourBy::Zaps), sum(ColourBy::Age)), (1, 1, 0));
         assert_eq!(of(ColourBy::Faults, 0, 8), Some("1"));

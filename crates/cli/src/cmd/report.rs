@@ -7,6 +7,7 @@ use crate::layout_args::LayoutArgs;
 use crate::output::{Output, format_for};
 use anyhow::Result;
 use clap::ValueEnum;
+use mmuscope_analysis::session::Session;
 use mmuscope_report::{
     Options, Report, render_html, render_html_of, render_json, render_json_of, render_markdown,
     render_markdown_of,
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     each: bool,
     #[command(flatten)]
     part: PartArgs,
+    /// Print the notes of this file, which `mmuscope view` keeps beside a trace (Save session…)
+    #[arg(long, value_name = "FILE", conflicts_with = "each")]
+    session: Option<PathBuf>,
     #[command(flatten)]
     layout: LayoutArgs,
 }
@@ -83,10 +87,12 @@ impl fmt::Display for Format {
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let known = ".html, .md or .json";
     let format = format_for(a.format, a.output.as_deref(), Format::Html, Format::of_ending, known)?;
+    let session = a.session.as_deref().map(Session::read).transpose().map_err(anyhow::Error::msg)?;
     let mut out = Output::text(a.output.as_deref())?;
     let text = if a.each {
-        let of =
-            |file: &PathBuf| report(a, &InputArgs { files: vec![file.clone()], ..a.input.clone() }, format);
+        let of = |file: &PathBuf| {
+            report(a, &InputArgs { files: vec![file.clone()], ..a.input.clone() }, None, format)
+        };
         let mut reports = a.input.files.iter().map(of).collect::<Result<Vec<_>>>()?;
         match format {
             Format::Html => render_html_of(&mut reports),
@@ -94,7 +100,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
             Format::Json => render_json_of(&reports)?,
         }
     } else {
-        let report = report(a, &a.input, format)?;
+        let report = report(a, &a.input, session, format)?;
         match format {
             Format::Html => render_html(&report),
             Format::Md => render_markdown(&report),
@@ -111,14 +117,15 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-/// The report of one trace.
-fn report(a: &Args, input: &InputArgs, format: Format) -> Result<Report> {
+/// The report of one trace, with the notes of a session.
+fn report(a: &Args, input: &InputArgs, session: Option<Session>, format: Format) -> Result<Report> {
     let (trace, timeline) = input.replay(&a.layout)?;
     let options = Options {
         title: a.title.clone(),
         pages: a.pages,
         pictures: format == Format::Html,
         part: a.part.of(&trace, &timeline, false)?,
+        notes: session.map_or_else(Vec::new, |s| s.notes),
         ..Options::default()
     };
     Ok(Report::new(&trace, &timeline, &options))

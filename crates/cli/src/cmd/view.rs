@@ -6,10 +6,17 @@ use crate::Outcome;
 use crate::layout_args::LayoutArgs;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use mmuscope_replay::LayoutOverride;
+use mmuscope_analysis::events::{self, EVENTS};
+use mmuscope_analysis::table::Rows;
+use mmuscope_replay::{LayoutOverride, Timeline};
+use mmuscope_report::{Options, Report, render_svg};
+use mmuscope_tables::{Format, TableWriter, WriteOptions};
+use mmuscope_trace::Trace;
 use mmuscope_ui::{Input, Place, ThemeChoice, ViewOptions};
 use mmuscope_units::Frames;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
 
 /// The desktop viewer: guest pages over time, each entry bit by bit
 #[derive(clap::Args, Debug)]
@@ -69,7 +76,7 @@ struct PlaceArgs {
     #[arg(long = "where", value_name = "EXPR")]
     filter: Option<String>,
     /// Open this table
-    #[arg(long, value_name = "NAME", value_parser = ["events", "findings", "life", "spans", "tree", "a-to-b", "huge", "layout", "recording"])]
+    #[arg(long, value_name = "NAME", value_parser = ["events", "findings", "life", "spans", "tree", "a-to-b", "huge", "layout", "recording", "notes"])]
     tab: Option<String>,
 }
 
@@ -114,6 +121,33 @@ fn doctor() -> String {
     format!("{report}{}", report.verdict())
 }
 
+/// Writes events to a file, as `mmuscope events --format csv` does.
+fn write_events(trace: &Trace, timeline: &Timeline, rows: &[u32], path: &Path) -> Result<(), String> {
+    let write = || -> Result<()> {
+        let out = BufWriter::new(File::create(path)?);
+        let mut writer = TableWriter::new(&EVENTS, Format::Csv, WriteOptions::default(), out)?;
+        let mut chunk = Rows::new(&EVENTS);
+        let start = timeline.range().0;
+        for ix in rows {
+            let e = trace.events.get(*ix as usize);
+            events::push(&mut chunk, u64::from(*ix), &e, &trace.strings, timeline.attribution(), start);
+            if chunk.is_full() {
+                writer.write(&chunk.take())?;
+            }
+        }
+        writer.write(&chunk.take())?;
+        writer.finish()?.flush()?;
+        Ok(())
+    };
+    write().map_err(|e| format!("{e:#}"))
+}
+
+/// The figure of an address space, as the report has it.
+fn figure(trace: &Trace, timeline: &Timeline, vm: u16, as_id: u8) -> Option<String> {
+    let options = Options { vms: usize::MAX, pages: 0, ..Options::default() };
+    render_svg(&Report::new(trace, timeline, &options), vm, as_id)
+}
+
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let input = match a.files.as_slice() {
         [] => Input::Nothing,
@@ -138,6 +172,13 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         screenshot: a.screenshot.clone(),
         theme,
         doctor: Some(doctor),
+        recorder: std::env::current_exe().ok().map(|exe| {
+            let words = [exe.display().to_string().as_str(), "record", "-o", "-"].map(str::to_owned);
+            words.to_vec()
+        }),
+        record_to: None,
+        write_events: Some(write_events),
+        figure: Some(figure),
     })?;
     Ok(Outcome::Fine)
 }

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use mmuscope_analysis::findings::{self, Finding};
 use mmuscope_analysis::part::Part;
+use mmuscope_analysis::session::Note;
 use mmuscope_analysis::snapshots::sentence;
 use mmuscope_analysis::stat::{Query, Stat};
 use mmuscope_replay::{Evidence, Fault, PageStory, Timeline, TopPage, Vm, VmId, pages_of};
@@ -41,11 +42,21 @@ pub struct Options {
     pub vms: usize,
     /// The part of the trace to keep to.
     pub part: Part,
+    /// Notes of a reader, in the order of their moments.
+    pub notes: Vec<Note>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { title: None, pages: 10, story_lines: 24, pictures: true, vms: 8, part: Part::default() }
+        Self {
+            title: None,
+            pages: 10,
+            story_lines: 24,
+            pictures: true,
+            vms: 8,
+            part: Part::default(),
+            notes: Vec::new(),
+        }
     }
 }
 
@@ -140,6 +151,7 @@ impl Report {
                 .map(|u| UnrecordedReport { event: u.event, coverage: u.coverage.name(), without: u.without })
                 .collect(),
             snapshots: snapshots(timeline, clock, part),
+            notes: options.notes.iter().map(Into::into).collect(),
         };
         report.recording.lost.moments = report.recording.lost.moments.max(report.lost.len() as u64);
         if let Some(rest) = vms.len().checked_sub(options.vms).filter(|n| *n > 0) {

@@ -2,6 +2,7 @@
 
 mod figure;
 mod findings;
+mod notes;
 mod pages;
 mod recording;
 mod style;
@@ -87,6 +88,7 @@ fn contents(report: &Report) -> Markup {
 /// The sections of a report.
 fn body(report: &Report, visual: &Visual) -> Markup {
     html! {
+        (notes::section(report))
         (findings::section(report))
         @if report.vms.is_empty() { (nothing(report)) }
         @for vm in &report.vms { (vm_section(report, vm, visual, report.vms.len() > 1)) }
@@ -136,6 +138,9 @@ fn sections(report: &Report) -> Vec<(String, String)> {
         if several { format!("{what}: {}", words::one_line(&vm.label(true), 32)) } else { what.to_owned() }
     };
     let mut out: Vec<(String, String)> = Vec::new();
+    if !report.notes.is_empty() {
+        out.push(("notes".into(), "Notes".into()));
+    }
     if !report.stands_out.is_empty() {
         out.push(("findings".into(), "Findings".into()));
     }

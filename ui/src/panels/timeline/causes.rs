@@ -126,7 +126,7 @@ fn under<'a>(
 
 fn tip(response: &egui::Response, cx: &Cx<'_>, c: &Cause, others: usize) {
     let t = cx.tokens;
-    let when = fmt::exact(cx.cap.rel(c.start) as u64);
+    let when = cx.at(c.start);
     let text = c.text(&cx.cap.trace);
     response.clone().on_hover_ui_at_pointer(|ui| {
         ui.set_max_width(440.0);

@@ -118,6 +118,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     }
     contained.show(ui, "Causes", |ui| causes::show(ui, cx, &r.causes, &axis));
     contained.show(ui, "Time axis", |ui| strips::ruler(ui, cx, r.ruler, &axis));
+    super::notes::marks(ui, cx, r.ruler, &axis);
     contained.show(ui, "GFN map", |ui| map::show(ui, cx, r.map, r.side, &axis));
     if area {
         contained.show(ui, "States over time", |ui| area::show(ui, cx, r.area, &axis));

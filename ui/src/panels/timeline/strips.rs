@@ -112,7 +112,7 @@ pub(super) fn phases(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
         if response
             .on_hover_text(format!(
                 "{text}\nfrom {} for {}\nclick to show it",
-                fmt::exact(cx.cap.rel(phase.start) as u64),
+                cx.at(phase.start),
                 fmt::time(length)
             ))
             .clicked()
@@ -135,10 +135,11 @@ pub(super) fn ruler(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
     nav::plot(ui, cx, &response, rect, axis, false);
     let painter = ui.painter().with_clip_rect(rect.expand2(vec2(40.0, 0.0)));
     painter.hline(rect.x_range(), rect.bottom() - 0.5, Stroke::new(1.0, t.axis));
-    for tick in time_ticks(axis.time, (rect.width() / 110.0) as usize) {
+    for tick in time_ticks(axis.time, (rect.width() / if cx.doc.absolute { 150.0 } else { 110.0 }) as usize) {
         let x = axis.x(tick.at);
         painter.vline(x, (rect.bottom() - 5.0)..=rect.bottom(), Stroke::new(1.0, t.axis));
-        painter.text(pos2(x, rect.top() + 1.0), Align2::CENTER_TOP, tick.label, small(), t.muted);
+        let label = if cx.doc.absolute { cx.when(tick.at.max(0.0) as u64) } else { tick.label };
+        painter.text(pos2(x, rect.top() + 1.0), Align2::CENTER_TOP, label, small(), t.muted);
     }
     gutter_text(ui, pos2(rect.left() - 30.0, rect.center().y), Align2::RIGHT_CENTER, "GFN", t.muted);
 }
@@ -201,7 +202,11 @@ pub(super) fn over_all(ui: &Ui, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
     if let Some(time) = cx.doc.hover.time {
         let x = axis.x(time);
         painter.vline(x, rect.y_range(), Stroke::new(1.0, t.ink.gamma_multiply(0.35)));
-        let label = fmt::time_at(time, axis.per_point());
+        let label = if cx.doc.absolute {
+            cx.when(time.max(0.0) as u64)
+        } else {
+            fmt::time_at(time, axis.per_point())
+        };
         let galley = painter.layout_no_wrap(label, small(), t.background);
         let size = galley.size() + vec2(8.0, 2.0);
         let left = (x - size.x / 2.0).clamp(rect.left(), (rect.right() - size.x).max(rect.left()));

@@ -14,7 +14,7 @@ pub(super) fn show(ui: &mut Ui, cx: &Cx<'_>, probe: &Probe, cell: Option<&Cell>)
         ui.label(RichText::new(format!("GFN {}", fmt::gfn(probe.gfn))).strong().monospace());
         ui.label(RichText::new(format!("guest address {}", fmt::gpa(probe.gfn))).weak());
     });
-    ui.label(RichText::new(format!("at {}", fmt::exact(cx.cap.rel(probe.time) as u64))).weak());
+    ui.label(RichText::new(format!("at {}", cx.at(probe.time))).weak());
     let view = cx.doc.view;
     if let Some(place) = cx.cap.place_of(view.vm, view.as_id, probe.gfn, probe.time) {
         ui.label(RichText::new(place).weak());
@@ -27,7 +27,7 @@ pub(super) fn show(ui: &mut Ui, cx: &Cx<'_>, probe: &Probe, cell: Option<&Cell>)
             );
         }
         ui.label(format!("{}: {}", span.certainty.name(), span.reason.words()));
-        let from = fmt::exact(cx.cap.rel(span.start) as u64);
+        let from = cx.at(span.start);
         ui.label(match span.end {
             Some(e) => format!("from {from} for {}", fmt::time((e - span.start) as f64)),
             None => format!("from {from} to the end of the trace"),
