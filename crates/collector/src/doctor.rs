@@ -11,7 +11,7 @@ use crate::kernelvars;
 use crate::record::rings;
 use crate::sys::{self, Watch};
 use crate::tracefs::{Mounted, Tracefs};
-use crate::untraced;
+use crate::{Probes, untraced};
 
 /// The result of one check, from the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,7 +128,7 @@ pub fn examine() -> Report {
     memory(&mut r);
     variables(&mut r, &host);
     tables(&mut r);
-    probes(&mut r);
+    probes(&mut r, &host);
     modes(&mut r, &host);
     not_traced(&mut r, &host);
     r
@@ -393,15 +393,27 @@ fn tables(r: &mut Report) {
 }
 
 /// Whether probes can show what an MMU does without an event.
-fn probes(r: &mut Report) {
+fn probes(r: &mut Report, host: &Host) {
+    const PARTLY: &str = "recordings work without; what shadow paging takes away is then known in part only";
     if crate::probes::pmu().is_some() {
-        let text = "kprobes can be set: what shadow paging and old MMUs do without an event is recorded";
-        r.add(Level::Ok, "probes", text.to_owned(), None);
+        let release = host.get("kernel.release").unwrap_or_default();
+        let missing = crate::probes::choose(Probes::On, release, true, true).notes;
+        if missing.is_empty() {
+            let text = "kprobes can be set: what shadow paging and old MMUs do without an event is recorded";
+            r.add(Level::Ok, "probes", text.to_owned(), None);
+        }
+        for why in missing {
+            r.add(Level::Note, "probes", why, Some(PARTLY));
+        }
     } else {
         let text = "not there: the kernel has no kprobe PMU (CONFIG_KPROBE_EVENTS)";
-        let mend = "recordings work without; what shadow paging takes away is then known in part only";
-        r.add(Level::Note, "probes", text.to_owned(), Some(mend));
+        r.add(Level::Note, "probes", text.to_owned(), Some(PARTLY));
     }
+}
+
+/// Whether this kernel's TDP MMU has no `kvm_tdp_mmu_spte_changed`.
+fn changes_untraced(host: &Host) -> bool {
+    host.get("kernel.release").and_then(version).is_some_and(|v| v < (5, 11))
 }
 
 fn modes(r: &mut Report, host: &Host) {
@@ -426,7 +438,11 @@ fn modes(r: &mut Report, host: &Host) {
     say(
         "TDP MMU",
         p("kvm.tdp_mmu"),
-        "SPTE changes are traced (5.11 and later)",
+        if changes_untraced(host) {
+            "this kernel has no event for its SPTE changes, only for installs"
+        } else {
+            "SPTE changes are traced"
+        },
         "the old MMU: only installs are traced",
     );
     say(
@@ -458,7 +474,7 @@ fn not_traced(r: &mut Report, host: &Host) {
     if shadow {
         list.push("zaps, write-protection and aging of shadow page tables");
     }
-    if tdp_mmu && v < (5, 11) {
+    if tdp_mmu && changes_untraced(host) {
         list.push("every SPTE change except installs (this TDP MMU has no kvm_tdp_mmu_spte_changed)");
     }
     if tdp_mmu && ((5, 12)..(6, 10)).contains(&v) {
@@ -518,6 +534,17 @@ mod tests {
         h.facts.push(("kernel.release".into(), release.into()));
         h.facts.extend(params.iter().map(|p| (format!("param.{}", p.0), p.1.to_owned())));
         h
+    }
+
+    #[test]
+    fn a_tdp_mmu_without_change_events_is_not_said_to_be_traced() {
+        let say = |release: &str| {
+            let mut r = Report::default();
+            modes(&mut r, &host(release, &[("kvm.tdp_mmu", "Y")]));
+            r.lines[0].found.clone()
+        };
+        assert_eq!(say("5.10.0-46"), "on: this kernel has no event for its SPTE changes, only for installs");
+        assert_eq!(say("5.11.0"), "on: SPTE changes are traced");
     }
 
     #[test]

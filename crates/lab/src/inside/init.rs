@@ -485,7 +485,7 @@ fn linux_guest(vcpus: u32) -> Result<Vm> {
             "/lab/bios",
         ])
         .args(["-kernel", "/lab/bzImage", "-initrd", "/lab/guest.cpio", "-serial", "stdio"])
-        .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off lab-guest"])
+        .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check lab-guest"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
