@@ -288,3 +288,17 @@ fn a_huge_page_that_a_fault_found_is_not_said_to_have_been_there_before() {
         assert_eq!(origin.is_none_or(|s| s.state == State::Unknown), since_then, "{kernel}: {first:x?}");
     }
 }
+
+/// Lines were left out between a change and the kernel's own reading of it, which names the table.
+#[test]
+fn a_value_read_after_a_loss_is_in_the_table_that_held_it() {
+    let text = "100 t1 mark begin\n+9 t1 tdp 2 800 T50 W800/2\n+1 t1 lost 5\n+1 t1 set 2 800 W800/2 at 41020";
+    let (_, t) = run(text);
+    assert_eq!(
+        entry(&t, 2, 0x800).map(|(e, s)| (e.sptep, s.shade, s.certainty)),
+        Some((Some(0x41020), Shade::Writable, Certainty::Implied))
+    );
+    // Another value is another table's, or this one's since: nothing decides.
+    let (_, t) = run(&text.replace("set 2 800 W800/2", "set 2 800 W600/2"));
+    assert_eq!(at_end(&t).iter().filter(|(e, _)| e.level == 2 && e.gfn == 0x800).count(), 2);
+}

@@ -147,14 +147,29 @@ impl Engine {
             return false;
         }
         self.retire_page(page, at.ev, at.ts);
-        let t = self.make_table(at.vm, key_of(0, s.level, s.gfn), None, EntryIx::NONE, at);
+        let key = key_of(0, s.level, s.gfn);
+        let held =
+            self.layout.is_shadow_present(s.spte).then(|| self.nameless_with(at.vm, key, idx, s)).flatten();
+        let t = held.unwrap_or_else(|| self.make_table(at.vm, key, None, EntryIx::NONE, at));
         let r = &mut self.store.tables[t];
         (r.page, r.lossy) = (page, true);
         self.attached.lies_in(t, page);
         let entry = self.store.slot_mut(t, idx);
         let shade = self.shade(s.spte, s.level);
-        self.store.push(entry, at.ev, Some(s.spte), shade, Certainty::Stale, Reason::Incomplete);
+        let certainty = if held.is_some() { Certainty::Implied } else { Certainty::Stale };
+        self.store.push(entry, at.ev, Some(s.spte), shade, certainty, Reason::Incomplete);
         true
+    }
+
+    /// The one table of a place whose page no event has named and whose entry held this very value, as after a loss between a change and
+    /// the `kvm_mmu_set_spte` that follows it.
+    fn nameless_with(&self, vm: u16, key: Key, idx: u16, s: &SetSpte) -> Option<TableIx> {
+        let mut fitting = self.attached.at(&key).iter().copied().filter(|t| {
+            let r = &self.store.tables[*t];
+            r.vm == vm && r.page == 0 && !r.silent && self.fit(*t, idx, s.spte, s.level) == Fit::Exact
+        });
+        let t = fitting.next()?;
+        fitting.next().is_none().then_some(t)
     }
 
     pub(crate) fn observe(&mut self, entry: EntryIx, level: u8, spte: u64, ev: u32) {
