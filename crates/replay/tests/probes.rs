@@ -260,7 +260,7 @@ fn whether_a_table_took_the_place_of_a_huge_page_is_not_traced() {
     // Just after the beginning of a trace, or where tables are not recorded, the event of one may be missing.
     let soon = zapped.replace("+3000000 t1 exit", "+3 t1 exit");
     assert_eq!(huge_at_end(&soon), unknown);
-    assert_eq!(huge_at_end(&zapped.replace("kvmmmu:kvm_mmu_get_page,", "")), unknown);
+    assert_eq!(huge_at_end(&zapped.replace("kvmmmu:kvm_mmu_prepare_zap_page,", "")), unknown);
     // Lost events may have been those of a table.
     let lost = huge_at_end(&format!("{zapped}+1 t9 lost 1\n"));
     assert_eq!(lost.1, Certainty::Stale);
