@@ -8,7 +8,7 @@ use mmuscope_units::count;
 use super::plan::Recorder;
 use crate::host::monotonic;
 use crate::probes::Probe;
-use crate::{preamble, sys};
+use crate::{Probes, preamble, sys};
 
 /// The functions whose probe shows that memory slots change.
 const SLOTS: [&str; 2] = ["__kvm_set_memory_region", "kvm_set_memory_region"];
@@ -45,6 +45,18 @@ impl Probed {
     pub(super) fn new(r: &Recorder<'_>) -> Self {
         let limit = r.options.probe_limit.unwrap_or_else(|| default_limit(r.cpus.len()));
         Self { limit, before: 0, began: Instant::now(), slot_requests: 0, off: None }
+    }
+
+    /// What the user should know where shadow pages were there at the end, and nothing showed what their MMU does without an event: a nested guest
+    /// that was started during the recording, or probes that this host cannot have.
+    pub(super) fn unprobed(r: &Recorder<'_>, shadow_pages: bool) -> Option<String> {
+        let probed =
+            r.plan.probes.iter().any(|p| !SLOTS.iter().any(|s| s.as_bytes() == p.function.as_bytes()));
+        (shadow_pages && !probed && r.options.probes == Probes::Auto).then(|| {
+            "a VM has shadow pages now (a nested guest was started meanwhile?), and no probe showed what their MMU does without an event; with \
+             --probes on they are set from the beginning"
+                .to_owned()
+        })
     }
 
     /// The hits of the probes that `of` accepts by the name of their function.

@@ -440,6 +440,7 @@ impl Session<'_> {
         if skipped > 0 {
             r.notes.push(format!("{skipped} bytes of the rings were not valid records and were skipped"));
         }
+        r.notes.extend(Probed::unprobed(&r, shots.shadow_pages));
         let (snapshots, taken) = (shots.said, shots.taken);
         let facts = end_facts(&r, &ended, &events, &by_cpu);
         let raw = to.raw;

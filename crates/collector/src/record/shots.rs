@@ -52,6 +52,8 @@ pub(super) struct Shots {
     pub said: Vec<String>,
     /// How many snapshots were taken.
     pub taken: u32,
+    /// The last of them read shadow pages.
+    pub shadow_pages: bool,
     failed: bool,
 }
 
@@ -68,7 +70,7 @@ impl Shots {
             None => o.snapshot,
         };
         let pid = r.sieve.only_pid();
-        let (under_way, last, taken, failed) = (None, Instant::now(), 0, false);
+        let (under_way, last, taken, shadow_pages, failed) = (None, Instant::now(), 0, false, false);
         let (hidden, slots_due, slots_read) = (r.sieve.hidden(), Vec::new(), None);
         let (host, patience) = (Arc::default(), PATIENCE);
         Self {
@@ -83,6 +85,7 @@ impl Shots {
             slots_read,
             said,
             taken,
+            shadow_pages,
             failed,
         }
     }
@@ -173,6 +176,7 @@ impl Shots {
             Ok(shot) => {
                 if matches!(what, What::All { .. }) {
                     self.taken += 1;
+                    self.shadow_pages = shot.vms.iter().any(|v| v.shadow > 0);
                     self.said.push(shot.to_string());
                 }
                 let mut out = Vec::new();
@@ -224,6 +228,7 @@ impl Shots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::Seen;
 
     fn shots(under_way: Option<(What, Receiver<Result<Shot, String>>)>, patience: Duration) -> Shots {
         Shots {
@@ -238,6 +243,7 @@ mod tests {
             slots_read: None,
             said: Vec::new(),
             taken: 0,
+            shadow_pages: false,
             failed: false,
         }
     }
@@ -259,10 +265,21 @@ mod tests {
     #[test]
     fn what_was_being_read_comes_before_the_last() {
         let (to, from) = channel();
-        to.send(Ok(Shot { records: vec![vec![1]], ..Shot::default() })).expect("somebody waits");
+        let vm = Seen {
+            pid: 7,
+            name: "vm".into(),
+            vcpus: 1,
+            slots: 1,
+            tables: 3,
+            shadow: 2,
+            torn: 0,
+            complete: true,
+        };
+        to.send(Ok(Shot { records: vec![vec![1]], vms: vec![vm], ..Shot::default() }))
+            .expect("somebody waits");
         let mut s = shots(Some((What::All { all_on: None }, from)), PATIENCE);
         s.when.end = false;
-        assert_eq!((s.end(|| ()).len(), s.taken), (1, 1));
+        assert_eq!((s.end(|| ()).len(), s.taken, s.shadow_pages), (1, 1, true));
         assert_eq!(s.said.len(), 1);
     }
 }

@@ -69,6 +69,8 @@ pub struct Seen {
     pub slots: usize,
     /// How many page tables were read.
     pub tables: usize,
+    /// How many of them are shadow pages, those of the legacy MMU among them.
+    pub shadow: usize,
     /// How many were left out because they changed meanwhile.
     pub torn: usize,
     /// Whether all of its tables were read.
@@ -209,10 +211,10 @@ pub(super) fn read(
             }
         }
         let found = Walk::new(memory, shape, bits).run(kvm, &mut |t| pack.push(&Piece::Table(Box::new(t))));
-        let (complete, tables, torn) = (found.complete(), found.tables, found.torn);
+        let (complete, tables, shadow, torn) = (found.complete(), found.tables, found.shadow, found.torn);
         notes.extend(found.notes);
         pack.push(&Piece::VmEnd { at: monotonic(), complete, notes });
-        shot.vms.push(Seen { pid, name, vcpus, slots, tables, torn, complete });
+        shot.vms.push(Seen { pid, name, vcpus, slots, tables, shadow, torn, complete });
     }
     let end = monotonic();
     pack.push(&Piece::End { at: end, notes: shot.notes.clone() });

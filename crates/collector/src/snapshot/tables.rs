@@ -46,6 +46,8 @@ impl Bits {
 pub(super) struct Found {
     /// How many tables were read.
     pub tables: usize,
+    /// How many of them are shadow pages, those of the legacy MMU among them.
+    pub shadow: usize,
     /// How many were left out because they changed while they were read.
     pub torn: usize,
     /// Why not everything was read.
@@ -216,6 +218,7 @@ impl<'a, M: Memory> Walk<'a, M> {
             return;
         };
         self.found.tables += 1;
+        self.found.shadow += 1;
         to(Table {
             from,
             to: monotonic(),

@@ -9,6 +9,8 @@ use mmuscope_trace::Page;
 use crate::engine::Engine;
 use crate::keys::EntryIx;
 use crate::model::{Certainty, Reason, Shade, pages_of};
+use crate::moment::At;
+use crate::recorded::kind;
 
 /// Entries that were seen without a mapping.
 #[derive(Clone, Debug, Default)]
@@ -44,10 +46,16 @@ impl Links {
 }
 
 impl Engine {
-    /// An entry was seen without a mapping.
-    pub(super) fn holds_no_mapping(&mut self, entry: EntryIx) {
+    /// An entry was seen without a mapping. It stays so until an event of a table that may be linked there, if such events are in the trace: one
+    /// may have come just before it began, or be that of a thread that takes a huge page away to link the table in its place.
+    pub(super) fn holds_no_mapping(&mut self, at: At, entry: EntryIx) {
         let p = self.store.place(entry);
         if p.level < 2 {
+            return;
+        }
+        let recorded = self.recorded.has(kind::GET_PAGE) && self.recorded.has(kind::PREPARE_ZAP);
+        if !recorded || self.silent.ranges.unseen(at.ts) || self.link_under_way(entry) {
+            self.doubt_links(vec![entry], at.ev);
             return;
         }
         let t = &self.store.tables[p.table];
@@ -87,14 +95,13 @@ impl Engine {
         }
     }
 
-    /// Whether a thread that empties an entry is about to link a table to it: it made or looked up one last that belongs there.
-    pub(super) fn links_next(&self, tid: u32, entry: EntryIx) -> bool {
+    /// Whether a thread is about to link a table to this entry: it made or looked up one that belongs there.
+    fn link_under_way(&self, entry: EntryIx) -> bool {
         let p = self.store.place(entry);
-        let last = self.silent.made.get(&tid).and_then(|m| m.last());
-        last.is_some_and(|(key, _)| {
-            let pages = pages_of(p.level.min(6));
+        let pages = pages_of(p.level.min(6));
+        self.silent.made.values().flatten().any(|(key, _)| {
             let there = !key.role.direct || key.gfn.is_none_or(|g| g / pages * pages == p.gfn);
-            p.level > 1 && key.role.level + 1 == p.level && there
+            key.role.level + 1 == p.level && there
         })
     }
 }

@@ -76,11 +76,7 @@ impl Engine {
         self.forget(entry);
         let zapped = self.layout.zapped;
         self.store.push(entry, at.ev, Some(zapped), Shade::Nonpresent, Certainty::Exact, Reason::Stated);
-        self.holds_no_mapping(entry);
-        if self.links_next(self.threads[at.th].tid, entry) {
-            // A huge page makes way for a table, which no event shows.
-            self.doubt_links(vec![entry], at.ev);
-        }
+        self.holds_no_mapping(at, entry);
     }
 
     /// The entry at a virtual address, in a table that still is one.

@@ -65,7 +65,7 @@ impl Engine {
         let gfn = self.store.place(entry).gfn;
         self.entry_read(at, entry, found, t.from, key, gfn);
         if matches!(found.1, Shade::Nonpresent | Shade::Table) {
-            self.holds_no_mapping(entry);
+            self.holds_no_mapping(at, entry);
         }
         if leaf {
             let known = self.known(entry);
