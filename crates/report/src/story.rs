@@ -138,7 +138,8 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
             }
         } else if o.end_bytes >= o.peak_bytes {
             let end = words::bytes(o.end_bytes);
-            say!(s, "At the end {end} of guest memory is present, and no earlier moment shows more");
+            let sampled = sampled(o);
+            say!(s, "At the end {end} of guest memory is present, and no earlier moment{sampled} shows more");
         } else {
             let (peak, end) = (words::bytes(o.peak_bytes), words::bytes(o.end_bytes));
             let (at, sampled) = (words::duration(o.peak_at), sampled(o));
