@@ -130,6 +130,9 @@ fn slots_that_cannot_be_huge() {
         "{}",
         all[0].title
     );
+    let mut rom = slot(0x7f00_0000_1000);
+    rom[0].flags = 2;
+    assert_eq!(read("slot-misaligned", &faults(64), 500, rom, None)[0].severity, Severity::Info);
     assert_eq!(read("slot-misaligned", &faults(64), 500, slot(0x7f00_0020_0000), None), []);
     assert_eq!(read("slot-misaligned", &faults(63), 500, slot(0x7f00_0000_1000), None), []);
 }
