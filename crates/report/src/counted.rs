@@ -171,7 +171,7 @@ pub(crate) fn tables(counted: &CountedReport) -> Markup {
     }
 }
 
-/// The lists as rows of Markdown tables: title, head, rows.
+/// The lists as rows of tables: title, head, rows. Nothing is escaped.
 pub(crate) fn markdown(counted: &CountedReport) -> Vec<(&'static str, Vec<String>, Vec<Vec<String>>)> {
     let one = |(list, rows): (List, &[CountReport])| {
         let head = std::iter::once(list.head.to_owned())
@@ -179,7 +179,7 @@ pub(crate) fn markdown(counted: &CountedReport) -> Vec<(&'static str, Vec<String
         let body = rows
             .iter()
             .take(ROWS)
-            .map(|r| std::iter::once(crate::markdown::escape(&r.name)).chain(cells(rows, Some(r))).collect());
+            .map(|r| std::iter::once(r.name.clone()).chain(cells(rows, Some(r))).collect());
         (list.title, head.collect(), body.collect())
     };
     counted.lists().into_iter().map(one).collect()

@@ -216,7 +216,9 @@ fn machine(out: &mut String, vm: &VmReport, several: bool) {
     for (title, head, rows) in crate::counted::markdown(&vm.counted) {
         let _ = writeln!(out, "\n## {title}{suffix}");
         let mut t = Table::new(&head.iter().map(String::as_str).collect::<Vec<_>>());
-        rows.iter().for_each(|r| t.row(r));
+        for cells in &rows {
+            t.row(&cells.iter().map(|c| escape(c)).collect::<Vec<_>>());
+        }
         out.push_str(&t.out);
     }
     for (title, what, pages) in [

@@ -138,7 +138,8 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
             }
         } else if o.end_bytes >= o.peak_bytes {
             let end = words::bytes(o.end_bytes);
-            say!(s, "At the end {end} of guest memory is present, and no earlier moment shows more");
+            let sampled = sampled(o);
+            say!(s, "At the end {end} of guest memory is present, and no earlier moment{sampled} shows more");
         } else {
             let (peak, end) = (words::bytes(o.peak_bytes), words::bytes(o.end_bytes));
             let (at, sampled) = (words::duration(o.peak_at), sampled(o));
@@ -158,26 +159,7 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
             say!(s, "{} of that may have changed since without an event. ", words::bytes(o.end_stale_bytes));
         }
     }
-    if let Some(o) = vm.spaces.first().map(|s| &s.over_time) {
-        // Zaps of all address spaces are counted.
-        let of = |o: &OverTime| o.zaps.iter().sum::<u64>();
-        let zaps: u64 = vm.spaces.iter().map(|s| of(&s.over_time)).sum();
-        if zaps > 0 {
-            say!(s, "{} zapped", words::counted(zaps, "leaf was", "leaves were"));
-            let smm: u64 = vm.spaces.iter().filter(|s| s.as_id == 1).map(|s| of(&s.over_time)).sum();
-            if smm > 0 && vm.spaces.len() > 1 {
-                say!(s, " ({} of them in SMM's address space)", words::count(smm));
-            }
-            let mut all = vec![0; o.zaps.len()];
-            for s in &vm.spaces {
-                all.iter_mut().zip(&s.over_time.zaps).for_each(|(sum, n)| *sum += n);
-            }
-            if let Some(text) = burst(&all, o.step, r.axis().0) {
-                s.push_str(&text);
-            }
-            s.push_str(". ");
-        }
-    }
+    s.push_str(&zaps(r, vm));
     let accesses: u64 = vm.mmio.iter().filter_map(|m| m.accesses).sum();
     let faults: u64 = vm.mmio.iter().map(|m| m.faults).sum();
     if let Some(top) = vm.mmio.iter().max_by_key(|m| (m.accesses, m.faults)).filter(|_| accesses + faults > 0)
@@ -216,6 +198,32 @@ fn memory(r: &Report, vm: &VmReport) -> Option<String> {
         return None;
     }
     Some(if r.vms.len() > 1 { format!("{}: {s}", vm.label(true)) } else { s })
+}
+
+/// How many leaves of a VM were zapped, in a sentence; empty where none was.
+fn zaps(r: &Report, vm: &VmReport) -> String {
+    let mut s = String::new();
+    if let Some(o) = vm.spaces.first().map(|s| &s.over_time) {
+        // Zaps of all address spaces are counted.
+        let of = |o: &OverTime| o.zaps.iter().sum::<u64>();
+        let zaps: u64 = vm.spaces.iter().map(|s| of(&s.over_time)).sum();
+        if zaps > 0 {
+            say!(s, "{} zapped", words::counted(zaps, "leaf was", "leaves were"));
+            let smm: u64 = vm.spaces.iter().filter(|s| s.as_id == 1).map(|s| of(&s.over_time)).sum();
+            if smm > 0 && vm.spaces.len() > 1 {
+                say!(s, " ({} of them in SMM's address space)", words::count(smm));
+            }
+            let mut all = vec![0; o.zaps.len()];
+            for s in &vm.spaces {
+                all.iter_mut().zip(&s.over_time.zaps).for_each(|(sum, n)| *sum += n);
+            }
+            if let Some(text) = burst(&all, o.step, r.axis().0) {
+                s.push_str(&text);
+            }
+            s.push_str(". ");
+        }
+    }
+    s
 }
 
 /// A clause on the shortest stretch that holds half of all values, if it is less than a fifth of the time.

@@ -127,3 +127,17 @@ fn every_sample_has_a_report() {
         assert!(r.phases.iter().any(|p| p.text == "fork-cow"), "{folder}: phases");
     }
 }
+
+/// The page on which a vCPU ran into an open invalidation 253 times (`check` on the sample says so): one line of the story says it.
+#[test]
+fn the_same_fault_again_and_again_is_one_line() {
+    let r = report("6.1-npt-nommio/trace.txt.zst", &Options { pictures: false, ..Options::default() });
+    let pages = r.vms.iter().flat_map(|v| &v.top_faults);
+    let p = pages.clone().find(|p| p.gfn == 0x1515).expect("the page is among the busiest");
+    let folded: Vec<&str> =
+        p.story.iter().map(|l| l.text.as_str()).filter(|t| t.contains(": retry × ")).collect();
+    assert!(!folded.is_empty(), "{:#?}", p.story);
+    let shown = |t: &&str| t.contains(": retry, try ");
+    assert!(p.story.iter().map(|l| l.text.as_str()).filter(shown).count() < 4, "{:#?}", p.story);
+    assert!(p.omitted_after as usize <= p.story.len());
+}

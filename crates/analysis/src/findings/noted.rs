@@ -164,7 +164,15 @@ impl Noted {
     /// Shows an event to the watchers of the rules.
     fn watch(&mut self, event: u32, e: &Event, strings: &Strings, layout: &Layout, whose: &Attribution) {
         let (ts, Some(tid)) = (e.ts, e.tid) else { return };
-        let part = matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. });
+        // What probes show of an MMU that does not trace its zaps is part of them, too.
+        let part = matches!(
+            e.body,
+            Body::TdpSpteChanged { .. }
+                | Body::PrepareZapPage { .. }
+                | Body::ProbeSpteUpdate { .. }
+                | Body::ProbeSpteClear { .. }
+                | Body::ProbeSpteChanged { .. }
+        );
         if !part {
             self.ranges.close(tid, event, ts);
             self.churn.close(tid);
@@ -201,6 +209,9 @@ impl Noted {
             && self.slots.len() < MOST
         {
             self.slots.push(Cause::new(tid, (ts, event), What::Slots { slot, gpa, size }));
+        }
+        if let Body::ProbeSpteClear { .. } = e.body {
+            self.ranges.cleared(&at);
         }
         self.logging.event(&at, &e.body, layout);
         self.sizes.event(&at, &e.body);

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap as HashMap;
 use std::cmp::Ordering;
 
 use super::cause::{Cause, What};
-use super::moment::Change;
+use super::moment::{At, Change};
 
 /// Most invalidations that are kept.
 const MOST: usize = 1 << 20;
@@ -76,6 +76,14 @@ impl Ranges {
             r.zaps += 1;
             r.last = Some((c.ts, c.event));
         }
+    }
+
+    /// A zap that a probe shows, which names no frame.
+    pub(super) fn cleared(&mut self, at: &At<'_>) {
+        let Some(i) = self.open.get(&at.tid) else { return };
+        let r = &mut self.all[*i];
+        r.zaps += 1;
+        r.last = Some((at.ts, at.event));
     }
 
     /// Every invalidation.

@@ -37,6 +37,20 @@ fn a_loop_that_an_invalidation_explains_is_said_once() {
 }
 
 #[test]
+fn zaps_that_probes_show_are_part_of_what_they_are_for() {
+    let clear = "+1 t9 mmu_spte_clear_track_bits (mmu_spte_clear_track_bits+0x0/0x1b0 [kvm]) sptep=0xffff88800cfea000 old_spte=0x32b1825\n";
+    let begin =
+        "layout C/shadow64\nkernel 6.1.0\nvm 1 t1 t9\n1 t1 entry 0\n+1 t9 unmap 7f0000005000 7f0000007000\n";
+    let text = format!("{begin}{clear}{clear}+1 t9 user 0 0\n{clear}+1 t9 user 0 0\n");
+    let trace = fixture::trace(&text).unwrap_or_else(|e| panic!("{e}"));
+    let causes = super::survey(&trace, &replay(&trace, &ReplayOptions::default())).causes;
+    let of: Vec<String> =
+        causes.iter().filter(|c| c.kind() == super::CauseKind::Notifier).map(|c| c.text(&trace)).collect();
+    // The third comes after the thread went on.
+    assert!(matches!(&of[..], [one] if one.contains("2 entries zapped")), "{of:?}");
+}
+
+#[test]
 fn entries_at_the_wrong_place() {
     // The entry of gfn 5 is the sixth of its table: its address ends in 28.
     let set = |address: &str| tree(&format!("{MAP}+1 t1 set 1 5 W55 at {address}\n+1 t1 entry 0\n"));
@@ -116,6 +130,9 @@ fn slots_that_cannot_be_huge() {
         "{}",
         all[0].title
     );
+    let mut rom = slot(0x7f00_0000_1000);
+    rom[0].flags = 2;
+    assert_eq!(read("slot-misaligned", &faults(64), 500, rom, None)[0].severity, Severity::Info);
     assert_eq!(read("slot-misaligned", &faults(64), 500, slot(0x7f00_0020_0000), None), []);
     assert_eq!(read("slot-misaligned", &faults(63), 500, slot(0x7f00_0000_1000), None), []);
 }

@@ -70,7 +70,7 @@ impl Churn {
                 last,
                 zapped: 0,
             });
-        } else if let Body::PrepareZapPage { .. } = body
+        } else if let Body::PrepareZapPage { .. } | Body::ProbeSpteClear { .. } = body
             && let Some(i) = self.open.get(&at.tid)
         {
             self.all[*i].last = (at.ts, at.event);

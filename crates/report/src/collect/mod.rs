@@ -1,20 +1,18 @@
 //! [`Report::new`]: from a replayed trace to the data of a report. It never formats a number; that is done where the report is written.
 
 mod faults;
-mod fold;
 mod map;
 mod memory;
 mod recording;
 mod space;
 
-use std::collections::{HashMap, HashSet};
-
 use mmuscope_analysis::findings::{self, Finding};
+use mmuscope_analysis::life;
 use mmuscope_analysis::part::Part;
 use mmuscope_analysis::session::Note;
 use mmuscope_analysis::snapshots::sentence;
 use mmuscope_analysis::stat::{Query, Stat};
-use mmuscope_replay::{Evidence, Fault, PageStory, Timeline, TopPage, Vm, VmId, pages_of};
+use mmuscope_replay::{Evidence, Fault, PageStory, StoryLine, Timeline, TopPage, Vm, VmId, pages_of};
 use mmuscope_trace::Trace;
 
 use crate::{
@@ -62,6 +60,8 @@ impl Default for Options {
 
 /// Most characters of a name of a trace. Names are cut here, so that no part of a report has to.
 const NAME: usize = 80;
+/// Most lines of a story that are looked at: folded, they are the few that a page shows. Each takes a look back for who was behind it.
+const LINES: usize = 1000;
 
 impl Report {
     /// Gathers the data of the report of a trace.
@@ -355,18 +355,15 @@ fn pages(from: &Machine<'_>, vm: VmId, top: &[TopPage]) -> Vec<PageReport> {
     let part = &from.options.part;
     let whole = part.from.is_none() && part.to.is_none();
     // Folding makes of many lines a few.
-    let asked = if whole { most * 8 } else { usize::MAX };
+    let asked = if whole { most.max(LINES) } else { usize::MAX };
     let stories = from.timeline.page_stories(from.trace, vm, &places, (asked, TAIL * 8));
-    let events: HashSet<u32> = stories.iter().flat_map(|s| &s.0.lines).filter_map(|l| l.event).collect();
-    let faults: HashMap<u32, &Fault> =
-        from.faults.iter().filter(|f| events.contains(&f.event)).map(|f| (f.event, f)).collect();
     let cut = |(mut story, mut omitted): (PageStory, usize)| {
         story.lines.retain(|l| part.holds(l.ts));
         let mut head = std::mem::take(&mut story.lines);
         // Where the middle is left out already, both ends are folded on their own.
         let end = if omitted > 0 { head.len().saturating_sub(TAIL * 8) } else { head.len() };
-        let mut tail = fold::fold(head.split_off(end), &faults);
-        head = fold::fold(head, &faults);
+        let mut tail = folded(&head.split_off(end));
+        head = folded(&head);
         if omitted == 0 && head.len() > most {
             tail = head.split_off(head.len() - TAIL);
         }
@@ -385,6 +382,16 @@ fn pages(from: &Machine<'_>, vm: VmId, top: &[TopPage]) -> Vec<PageReport> {
         .zip(stories)
         .map(|(p, (story, omitted, gap))| page(from.clock, p, &story, (omitted, gap)))
         .collect()
+}
+
+/// A story in which what was done again and again is one line, as the viewer shows it.
+fn folded(lines: &[StoryLine]) -> Vec<StoryLine> {
+    let one = |part: life::Part| {
+        let (first, last) = (lines.get(part.lines.start)?, lines.get(part.lines.end.checked_sub(1)?)?);
+        let text = part.text.unwrap_or_else(|| first.text.clone());
+        Some(StoryLine { text, shade: last.shade, certainty: last.certainty, ..first.clone() })
+    };
+    life::fold(lines).into_iter().filter_map(one).collect()
 }
 
 fn page(clock: &Clock, p: &TopPage, story: &PageStory, (omitted, gap): (usize, usize)) -> PageReport {
