@@ -9,6 +9,7 @@ use crate::capture::Capture;
 use crate::follow::Live;
 use crate::notes::Notes;
 use crate::panels::tables::Tables;
+use crate::panels::timeline::second::Second;
 use crate::picture::Pictures;
 use crate::play::Play;
 use crate::probe::Probe;
@@ -117,6 +118,8 @@ pub(crate) struct Doc {
     pub(crate) reading: Option<f32>,
     /// Panels that are open.
     pub(crate) shown: Shown,
+    /// Another address space that is shown beside the selected one.
+    pub(crate) second: Option<Second>,
     /// The selected moment moves, while it does.
     pub(crate) play: Option<Play>,
     /// Whether moments are shown on the trace's clock instead of since the first event.
@@ -157,6 +160,7 @@ impl Doc {
             only_once: None,
             reading: None,
             shown: Shown::default(),
+            second: None,
             play: None,
             absolute: false,
             notes: Notes::default(),

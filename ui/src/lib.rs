@@ -12,6 +12,8 @@
 //! ```
 
 mod app;
+#[doc(hidden)]
+pub mod bench;
 mod capture;
 mod command;
 mod commands;

@@ -17,6 +17,7 @@ use crate::load::{Job, Source};
 use crate::panels::decode::Decode;
 use crate::panels::dialogs::{Dialog, Palette};
 use crate::panels::save::Saving;
+use crate::panels::timeline::second::Second;
 use crate::panels::{Cx, crumbs, tables, timeline};
 use crate::theme::Tokens;
 use crate::view::Range;
@@ -179,6 +180,12 @@ impl Viewer {
             | Command::ScopeWiden
             | Command::ScopeAll => crumbs::run(&cap, doc, command),
             Command::CursorA | Command::CursorB => set_cursor(&cap, doc, command == Command::CursorB),
+            Command::SecondMap if doc.second.take().is_some() => None,
+            Command::SecondMap => {
+                doc.second = Second::new(doc, &cap, ctx, self.inline);
+                let none = doc.second.is_none();
+                none.then(|| "there is only one address space in this trace".to_owned())
+            }
             Command::Play => {
                 doc.play = match doc.play {
                     Some(_) => None,
