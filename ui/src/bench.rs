@@ -58,8 +58,9 @@ impl Window {
             ..RawInput::default()
         };
         let before = used(self.begun);
-        let out = self.ctx.run_ui(input, |ui| self.viewer.frame(ui));
+        let mut out = self.ctx.run_ui(input, |ui| self.viewer.frame(ui));
         let took = used(self.begun).saturating_sub(before);
+        out.textures_delta.clear();
         let root = out.viewport_output.get(&egui::ViewportId::ROOT);
         self.wants_more = root.is_some_and(|v| v.repaint_delay < Duration::from_millis(100));
         took
@@ -95,6 +96,8 @@ pub fn measure(trace: &Path) -> Result<Figures, String> {
     let mut w = Window { ctx, viewer, begun, wants_more: false };
     let mut out = Figures::default();
     let mut reading = Vec::new();
+    // The fonts are made ready in the first frame, whatever is opened.
+    reading.push(w.frame(Vec::new()));
     loop {
         let at = Instant::now();
         reading.push(w.frame(Vec::new()));

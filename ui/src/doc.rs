@@ -9,13 +9,12 @@ use crate::capture::Capture;
 use crate::follow::Live;
 use crate::notes::Notes;
 use crate::panels::tables::Tables;
-use crate::panels::timeline::second::Second;
 use crate::picture::Pictures;
-use crate::play::Play;
 use crate::probe::Probe;
 use crate::scope::Scopes;
+use crate::second::Second;
 use crate::survey::{Band, Surveys};
-use crate::view::{History, MIN_ROWS, MIN_TIME, Range, Selection};
+use crate::view::{History, MIN_ROWS, MIN_TIME, Play, Range, Selection};
 
 /// The address space that is shown, and the part of it.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,6 +5,7 @@ mod causes;
 mod lanes;
 mod map;
 pub(crate) mod nav;
+mod notes;
 pub(crate) mod second;
 mod strips;
 mod tip;
@@ -122,7 +123,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     }
     contained.show(ui, "Causes", |ui| causes::show(ui, cx, &r.causes, &axis));
     contained.show(ui, "Time axis", |ui| strips::ruler(ui, cx, r.ruler, &axis));
-    super::notes::marks(ui, cx, r.ruler, &axis);
+    notes::marks(ui, cx, r.ruler, &axis);
     contained.show(ui, "GFN map", |ui| map::show(ui, cx, r.map, r.side, &axis));
     if let Some(other) = other {
         second::show(ui, cx, &r, other, &axis, contained);

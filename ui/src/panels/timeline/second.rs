@@ -2,59 +2,45 @@
 //! the document put in the place of the first.
 
 use egui::{Align2, Rect, Ui, pos2, vec2};
-use mmuscope_replay::VmId;
 
 use super::{Axis, Cx, Rects, ask, map};
 use crate::contain::Contained;
 use crate::doc::{Doc, View};
 use crate::picture::Pictures;
+use crate::second::Second;
 use crate::theme::small;
-use crate::view::Selection;
 
 /// Room between both maps, in points: the label of the lower one.
 const GAP: f32 = 16.0;
 
-/// What the document holds of the address space that is not the selected one.
-pub(crate) struct Second {
-    vm: VmId,
-    as_id: u8,
-    rows: crate::view::Range,
-    pictures: Pictures,
-    selection: Option<Selection>,
-    /// Whether the selected address space is the lower one.
-    below: bool,
+/// The map of another address space.
+pub(crate) fn new(
+    doc: &Doc,
+    cap: &crate::capture::Capture,
+    ctx: &egui::Context,
+    inline: bool,
+) -> Option<Second> {
+    let spaces = cap.spaces();
+    let here = spaces.iter().position(|s| (s.vm, s.as_id) == (doc.view.vm, doc.view.as_id))?;
+    let other = spaces.get((here + 1) % spaces.len()).filter(|_| spaces.len() > 1)?;
+    Some(Second {
+        vm: other.vm,
+        as_id: other.as_id,
+        rows: cap.full_rows(other.vm, other.as_id),
+        pictures: Pictures::new(&doc.capture, ctx, inline),
+        selection: None,
+        below: false,
+    })
 }
 
-impl Second {
-    /// The map of another address space.
-    pub(crate) fn new(
-        doc: &Doc,
-        cap: &crate::capture::Capture,
-        ctx: &egui::Context,
-        inline: bool,
-    ) -> Option<Self> {
-        let spaces = cap.spaces();
-        let here = spaces.iter().position(|s| (s.vm, s.as_id) == (doc.view.vm, doc.view.as_id))?;
-        let other = spaces.get((here + 1) % spaces.len()).filter(|_| spaces.len() > 1)?;
-        Some(Self {
-            vm: other.vm,
-            as_id: other.as_id,
-            rows: cap.full_rows(other.vm, other.as_id),
-            pictures: Pictures::new(&doc.capture, ctx, inline),
-            selection: None,
-            below: false,
-        })
-    }
-
-    /// Puts the other address space in the place of the selected one. Time and everything else stays.
-    fn swap(&mut self, doc: &mut Doc) {
-        let View { vm, as_id, rows, .. } = &mut doc.view;
-        std::mem::swap(vm, &mut self.vm);
-        std::mem::swap(as_id, &mut self.as_id);
-        std::mem::swap(rows, &mut self.rows);
-        std::mem::swap(&mut doc.pictures, &mut self.pictures);
-        std::mem::swap(&mut doc.selection, &mut self.selection);
-    }
+/// Puts the other address space in the place of the selected one. Time and everything else stays.
+fn swap(second: &mut Second, doc: &mut Doc) {
+    let View { vm, as_id, rows, .. } = &mut doc.view;
+    std::mem::swap(vm, &mut second.vm);
+    std::mem::swap(as_id, &mut second.as_id);
+    std::mem::swap(rows, &mut second.rows);
+    std::mem::swap(&mut doc.pictures, &mut second.pictures);
+    std::mem::swap(&mut doc.selection, &mut second.selection);
 }
 
 /// Makes room for both maps: the place of the other one, and its overview.
@@ -86,7 +72,7 @@ pub(super) fn show(
     label(ui, cx, r.map);
     let Some(mut second) = cx.doc.second.take() else { return };
     let (pointed, hover) = (cx.doc.pointed.take(), cx.doc.hover);
-    second.swap(cx.doc);
+    swap(&mut second, cx.doc);
     let places = Rects { map: other.0, side: other.1, area: Rect::ZERO, lanes: Vec::new(), ..r.clone() };
     ask(ui, cx, &places, &[], ui.ctx().pixels_per_point());
     ui.push_id("second map", |ui| {
@@ -98,7 +84,7 @@ pub(super) fn show(
         second.below = !second.below;
         second.selection = None;
     } else {
-        second.swap(cx.doc);
+        swap(&mut second, cx.doc);
     }
     if cx.doc.pointed.is_none() {
         (cx.doc.pointed, cx.doc.hover) = (pointed, hover);
