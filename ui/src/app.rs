@@ -485,6 +485,14 @@ impl Viewer {
     }
 
     /// The open trace, if there is one.
+    pub(crate) fn open_doc(&self) -> Option<&Doc> {
+        match &self.page {
+            Page::Open(doc) => Some(doc),
+            _ => None,
+        }
+    }
+
+    /// The open trace, if there is one, to change it.
     #[cfg(test)]
     pub(crate) fn doc(&mut self) -> Option<&mut Doc> {
         match &mut self.page {

@@ -75,6 +75,7 @@ pub(crate) enum Command {
     NextColour,
     ToggleClock,
     Play,
+    SecondMap,
     ThemeSystem,
     ThemeDark,
     ThemeLight,

@@ -326,6 +326,13 @@ pub(crate) const TABLE: &[Spec] = &[
     row(Command::WindowTen, Group::Live, "Last 10 seconds", "Follow the end with ten seconds in view", &[]),
     row(Command::WindowMinute, Group::Live, "Last minute", "Follow the end with one minute in view", &[]),
     row(
+        Command::SecondMap,
+        Group::Panels,
+        "Second map",
+        "Show another VM or address space below the map, on the same time axis",
+        &[shift(Key::V)],
+    ),
+    row(
         Command::ToggleDetails,
         Group::Panels,
         "Details",

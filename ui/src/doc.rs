@@ -10,11 +10,11 @@ use crate::follow::Live;
 use crate::notes::Notes;
 use crate::panels::tables::Tables;
 use crate::picture::Pictures;
-use crate::play::Play;
 use crate::probe::Probe;
 use crate::scope::Scopes;
+use crate::second::Second;
 use crate::survey::{Band, Surveys};
-use crate::view::{History, MIN_ROWS, MIN_TIME, Range, Selection};
+use crate::view::{History, MIN_ROWS, MIN_TIME, Play, Range, Selection};
 
 /// The address space that is shown, and the part of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,6 +117,8 @@ pub(crate) struct Doc {
     pub(crate) reading: Option<f32>,
     /// Panels that are open.
     pub(crate) shown: Shown,
+    /// Another address space that is shown beside the selected one.
+    pub(crate) second: Option<Second>,
     /// The selected moment moves, while it does.
     pub(crate) play: Option<Play>,
     /// Whether moments are shown on the trace's clock instead of since the first event.
@@ -157,6 +159,7 @@ impl Doc {
             only_once: None,
             reading: None,
             shown: Shown::default(),
+            second: None,
             play: None,
             absolute: false,
             notes: Notes::default(),

@@ -12,6 +12,9 @@
 //! ```
 
 mod app;
+#[doc(hidden)]
+pub mod bench;
+mod beside;
 mod capture;
 mod command;
 mod commands;
@@ -32,6 +35,7 @@ mod recorder;
 mod rows;
 mod scope;
 mod screenshot;
+mod second;
 mod session;
 mod survey;
 #[cfg(test)]

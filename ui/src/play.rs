@@ -1,32 +1,21 @@
-//! [`Play`]: the selected moment moves through the time in view by itself, so that map, details and tables show the state over time.
+//! The selected moment moves through the time in view by itself, so that map, details and tables show the state over time.
 
 use std::time::Instant;
 
 use crate::capture::Capture;
 use crate::doc::Doc;
+use crate::view::Play;
 
 /// How long the time in view takes at first, in seconds.
 const SECONDS: f64 = 10.0;
 
-/// The moment moves.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Play {
-    /// Nanoseconds of the trace in a second.
-    pub(crate) speed: f64,
-    /// The moment, in nanoseconds since the first event.
-    at: f64,
-    last: Instant,
-}
-
-impl Play {
-    /// Begins at the selection, or at the start of the time in view if the selection lies outside of it or there is none.
-    pub(crate) fn begin(cap: &Capture, doc: &Doc) -> Self {
-        let view = doc.view.time;
-        let selected = doc.selection.map(|s| cap.rel(s.time));
-        let inside = selected.filter(|t| *t >= view.start && *t < view.end - view.span() * 0.01);
-        let at = inside.unwrap_or(view.start.max(0.0));
-        Self { speed: view.span() / SECONDS, at, last: Instant::now() }
-    }
+/// Begins at the selection, or at the start of the time in view if the selection lies outside of it or there is none.
+pub(crate) fn begin(cap: &Capture, doc: &Doc) -> Play {
+    let view = doc.view.time;
+    let selected = doc.selection.map(|s| cap.rel(s.time));
+    let inside = selected.filter(|t| *t >= view.start && *t < view.end - view.span() * 0.01);
+    let at = inside.unwrap_or(view.start.max(0.0));
+    Play { speed: view.span() / SECONDS, at, last: Instant::now() }
 }
 
 /// The frame whose moments are played: the selected one, else one in the middle of the map.

@@ -21,6 +21,7 @@ fn encode(path: &Path, image: &ColorImage) -> Result<(), String> {
     let mut encoder = png::Encoder::new(BufWriter::new(file), image.size[0] as u32, image.size[1] as u32);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::High);
     let mut writer = encoder.write_header().map_err(|e| e.to_string())?;
     let bytes: Vec<u8> = image.pixels.iter().flat_map(|p| [p.r(), p.g(), p.b()]).collect();
     writer.write_image_data(&bytes).map_err(|e| e.to_string())?;

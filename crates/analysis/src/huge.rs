@@ -134,7 +134,8 @@ mod tests {
     use mmuscope_replay::{ReplayOptions, replay};
     use mmuscope_testing::fixture;
 
-    /// A 2M page at frame 0x200 that is split in place outside of a fault, with one of its pages zapped, and two small pages below.
+    /// A 2M page at frame 0x200 that is split in place outside of a fault, which fills all 512 entries of its table, and one of them zapped; and
+    /// two small pages below.
     const TEXT: &str = "\
 layout C/npt
 kernel 6.1.0
@@ -175,7 +176,7 @@ kernel 6.1.0
         let after = at(last, 2);
         assert_eq!(
             words(&after),
-            [(0, "4K pages: 2 of 512 frames".into()), (0x200, "4K pages: 1 of 512 frames".into())]
+            [(0, "4K pages: 2 of 512 frames".into()), (0x200, "4K pages: 511 of 512 frames".into())]
         );
         assert_eq!((after[1].splits, after[1].merges), (1, 0));
         assert!(after[1].last.expect("split").in_place);

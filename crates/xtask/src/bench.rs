@@ -5,11 +5,12 @@ use anyhow::{Result, bail};
 use std::process::Command;
 
 /// The name, package and program of each bench. The programs are examples, so that no build of the product contains them.
-const BENCHES: [(&str, &str, &str); 4] = [
+const BENCHES: [(&str, &str, &str); 5] = [
     ("decode", "mmuscope-spte", "throughput"),
     ("formats", "mmuscope-trace", "bench_formats"),
     ("replay", "mmuscope-replay", "bench_replay"),
     ("record", "mmuscope-collector", "bench_record"),
+    ("view", "mmuscope-ui", "bench_view"),
 ];
 
 /// Runs one bench with its arguments, or, without a name, each that needs no arguments.

@@ -33,7 +33,7 @@ usage: cargo xtask <COMMAND>
                           cuts recordings at both ends, at random, and looks for facts that the whole recording denies
   lab ...                 real KVM hosts in emulators: cargo xtask lab help
   agree FILE ...          every number that two faces show of a trace compared, and the raw events counted a second time
-  screenshot              the viewer on samples/linux-boot, under Xvfb, to docs/images/viewer.png
+  screenshot [PROGRAM]    pictures of the viewer on samples, under Xvfb, to docs/images; with PROGRAM instead of a release build
 ";
 
 fn main() -> ExitCode {
@@ -47,7 +47,8 @@ fn main() -> ExitCode {
         ["samples", "--check"] => samples::check(),
         ["samples", "--update"] => samples::update(),
         ["agree", files @ ..] if !files.is_empty() => agree(files),
-        ["screenshot"] => screenshot::screenshot(),
+        ["screenshot"] => screenshot::screenshot(None),
+        ["screenshot", program] => screenshot::screenshot(Some(program)),
         ["bench", rest @ ..] => bench::bench(rest),
         ["cuts", rest @ ..] => run::show(run::lab_example("cuts").args(rest)),
         ["lab", rest @ ..] => run::show(

@@ -8,11 +8,11 @@ use egui::Context;
 use mmuscope_trace::Stage;
 
 use super::{Page, Viewer};
+use crate::beside;
 use crate::capture::{self, Capture};
 use crate::doc::Doc;
 use crate::follow::{self, Following, Live};
 use crate::load::{Loaded, News};
-use crate::notes;
 use crate::panels::{Cx, topbar};
 use crate::theme::Tokens;
 use crate::view::Range;
@@ -76,11 +76,11 @@ impl Viewer {
         if self.options.screenshot.is_none() {
             let shared = Arc::clone(&doc.capture);
             let cap = capture::read(&shared);
-            match notes::find(&cap) {
+            match beside::find(&cap) {
                 Some((file, Ok(session))) => {
                     let o = &self.options;
-                    let with_view = !cap.growing && notes::no_place(o.at, o.gfn, &o.place);
-                    notes::restore(&mut doc, &cap, session, file, with_view);
+                    let with_view = !cap.growing && beside::no_place(o.at, o.gfn, &o.place);
+                    beside::restore(&mut doc, &cap, session, file, with_view);
                     doc.history = crate::view::History::default();
                 }
                 // A file of that name that is something else is never written to.

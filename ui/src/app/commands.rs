@@ -122,7 +122,7 @@ impl Viewer {
             Command::SaveTable => self.save_table(ctx),
             Command::SaveSvg => self.ask_where(Saving::Figure),
             Command::SaveSession => self.ask_where(Saving::Session),
-            Command::AddNote => self.write_note(),
+            Command::AddNote => self.write_note(tokens),
             Command::CopyImage => self.take_picture(ctx, PictureFor::Clipboard),
             _ => self.trace_command(ctx, tokens, command),
         }
@@ -177,12 +177,21 @@ impl Viewer {
             | Command::ScopePage
             | Command::ScopeVcpu
             | Command::ScopeWiden
-            | Command::ScopeAll => crumbs::run(&cap, doc, command),
+            | Command::ScopeAll => {
+                let mut out = Vec::new();
+                crumbs::run(&mut Cx { cap: &cap, doc, tokens, out: &mut out }, command)
+            }
             Command::CursorA | Command::CursorB => set_cursor(&cap, doc, command == Command::CursorB),
+            Command::SecondMap if doc.second.take().is_some() => None,
+            Command::SecondMap => {
+                doc.second = timeline::second::new(doc, &cap, ctx, self.inline);
+                let none = doc.second.is_none();
+                none.then(|| "there is only one address space in this trace".to_owned())
+            }
             Command::Play => {
                 doc.play = match doc.play {
                     Some(_) => None,
-                    None => Some(crate::play::Play::begin(&cap, doc)),
+                    None => Some(crate::play::begin(&cap, doc)),
                 };
                 None
             }

@@ -7,15 +7,17 @@ use std::sync::mpsc::{self, Receiver};
 use egui::Context;
 
 use super::{Page, Viewer};
+use crate::beside;
 use crate::capture;
 use crate::load::{Job, Source};
-use crate::notes;
+use crate::panels::Cx;
 use crate::panels::dialogs::Dialog;
 use crate::panels::notes::Writing;
 use crate::panels::recorder::Choice;
 use crate::panels::save::{Save, Saving};
 use crate::panels::tables::Tab;
 use crate::recorder::{self, Recorder};
+use crate::theme::Tokens;
 use crate::widgets::rows;
 
 /// A file that is being written: its outcome in words.
@@ -61,11 +63,12 @@ impl Viewer {
     }
 
     /// Opens the dialog of a note.
-    pub(super) fn write_note(&mut self) {
+    pub(super) fn write_note(&mut self, tokens: &Tokens) {
         let Page::Open(doc) = &mut self.page else { return };
         let shared = Arc::clone(&doc.capture);
         let cap = capture::read(&shared);
-        let made = Writing::new(&cap, doc);
+        let mut out = Vec::new();
+        let made = Writing::new(&mut Cx { cap: &cap, doc, tokens, out: &mut out });
         drop(cap);
         match made {
             Ok(writing) => self.dialog = Some(Dialog::Note(writing)),
@@ -85,7 +88,7 @@ impl Viewer {
             Saving::Session => {
                 if let Page::Open(doc) = &mut self.page {
                     doc.notes.file = Some(path.clone());
-                    let written = notes::autosave(doc, true);
+                    let written = beside::autosave(doc, true);
                     self.say_written(&path, written);
                 }
             }
@@ -193,7 +196,7 @@ impl Viewer {
         if self.options.screenshot.is_some() || doc.reading.is_some() {
             return;
         }
-        if let Err(e) = notes::autosave(doc, false) {
+        if let Err(e) = beside::autosave(doc, false) {
             self.toast(e, true);
         }
     }
@@ -205,7 +208,7 @@ impl Viewer {
         }
         let Page::Open(doc) = &mut self.page else { return };
         if doc.notes.file.is_some() {
-            notes::autosave(doc, true).ok();
+            beside::autosave(doc, true).ok();
         } else if doc.notes.unsaved() && !std::mem::replace(&mut self.warned, true) {
             ctx.send_viewport_cmd(egui::ViewportCommand::CancelClose);
             self.ask_where(Saving::Session);

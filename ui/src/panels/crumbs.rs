@@ -3,9 +3,7 @@
 use egui::{RichText, Ui};
 
 use super::Cx;
-use crate::capture::Capture;
 use crate::command::Command;
-use crate::doc::Doc;
 use crate::keys::keys_text;
 use crate::scope::{Frames, Scope, thread_words};
 
@@ -46,7 +44,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         ui.menu_button(small("narrow to…"), |ui| {
             for command in NARROW {
                 let spec = command.spec();
-                let there = by(cx.cap, cx.doc, command).is_ok();
+                let there = by(cx, command).is_ok();
                 let button = egui::Button::new(spec.name).shortcut_text(keys_text(spec));
                 if ui.add_enabled(there, button).on_hover_text(spec.help).clicked() {
                     cx.out.push(command);
@@ -68,7 +66,8 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
 }
 
 /// What a command narrows by. The error says why it cannot.
-fn by(cap: &Capture, doc: &Doc, command: Command) -> Result<Scope, &'static str> {
+fn by(cx: &Cx<'_>, command: Command) -> Result<Scope, &'static str> {
+    let (cap, doc) = (cx.cap, &*cx.doc);
     let view = doc.view;
     let ns = |t: f64| t.max(0.0) as u64;
     let frames = |first, last| Some(Frames { vm: view.vm, as_id: view.as_id, first, last });
@@ -106,20 +105,20 @@ fn by(cap: &Capture, doc: &Doc, command: Command) -> Result<Scope, &'static str>
 }
 
 /// Runs a command that narrows or widens. The text says why it cannot be run.
-pub(crate) fn run(cap: &Capture, doc: &mut Doc, command: Command) -> Option<String> {
+pub(crate) fn run(cx: &mut Cx<'_>, command: Command) -> Option<String> {
     match command {
         Command::ScopeWiden => {
-            let steps = doc.scopes.len();
+            let steps = cx.doc.scopes.len();
             if steps == 0 {
                 return Some("the tables are about the whole trace already".to_owned());
             }
-            doc.scopes.back_to(steps - 1);
+            cx.doc.scopes.back_to(steps - 1);
         }
-        Command::ScopeAll => doc.scopes.back_to(0),
-        _ => match by(cap, doc, command) {
+        Command::ScopeAll => cx.doc.scopes.back_to(0),
+        _ => match by(cx, command) {
             Ok(scope) => {
-                doc.scopes.narrow(scope);
-                doc.shown.tables = true;
+                cx.doc.scopes.narrow(scope);
+                cx.doc.shown.tables = true;
             }
             Err(why) => return Some(why.to_owned()),
         },

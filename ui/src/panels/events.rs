@@ -5,7 +5,7 @@ use std::sync::Arc;
 use egui::{Key, RichText, Ui};
 use mmuscope_replay::EventIx;
 
-use super::Cx;
+use super::{Cx, complete};
 use crate::capture::{self, Capture};
 use crate::fmt;
 use crate::passing::{self, By, Order, Passing, Wish};
@@ -32,6 +32,7 @@ pub(crate) struct EventTable {
     /// Whether rows that do not pass are hidden; otherwise those that pass are marked, and Find next goes from one to the next.
     hide: bool,
     order: Order,
+    completion: complete::State,
     /// Event and column of the row whose menu is open.
     menu: Option<(EventIx, usize)>,
     error: Option<String>,
@@ -67,6 +68,7 @@ impl EventTable {
             passing: None,
             hide: true,
             order: Order::default(),
+            completion: complete::State::default(),
             menu: None,
             error: None,
             text: String::new(),
@@ -212,8 +214,16 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
         (Some(_), _) => Some(t.bad),
         (None, _) => Some(t.good),
     };
+    let id = ui.make_persistent_id("filter events");
+    let typing = ui.memory(|m| m.has_focus(id)) && complete::at_end(ui, id, &table.text);
+    let offer = if typing { complete::offer(cx.cap, &table.text) } else { complete::Offer::default() };
+    if complete::keys(ui, &mut table.completion, &offer, &mut table.text) {
+        complete::caret_to_end(ui, id, &table.text);
+    }
     let hint = "filter: event == 'kvm_page_fault' and gfn >= 0x100";
     let edit = egui::TextEdit::singleline(&mut table.text)
+        .id(id)
+        .lock_focus(!offer.is_empty())
         .hint_text(hint)
         .desired_width(340.0)
         .align(egui::Align2::LEFT_CENTER);
@@ -229,6 +239,10 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
         })
         .inner;
     crate::widgets::name_edit(&response, "Filter events", &table.text);
+    if complete::list(t, &response, table.completion, &offer, &mut table.text) {
+        complete::caret_to_end(ui, id, &table.text);
+        response.request_focus();
+    }
     let response = response.on_hover_ui(|ui| {
         ui.label("A filter is an expression over the columns of `mmuscope events`, with the operators and or not == != < > in contains like &.");
         ui.label(RichText::new(crate::rows::column_names()).monospace().size(11.0));

@@ -249,12 +249,18 @@ fn head(ui: &mut Ui, cx: &mut Cx<'_>) {
         let large = found.regions.iter().filter(|r| r.mapped[level..].iter().any(|n| whole(*n))).count();
         let split = found.regions.iter().filter(|r| r.mapped[1..level].iter().any(|n| whole(*n))).count();
         let text = format!(
-            "{} huge, {} of smaller pages; {} and {}",
+            "{} huge, {} of smaller pages; {} and {} in the {}",
             fmt::plural(large as u64, "range", "ranges"),
             fmt::count(split as u64),
             fmt::plural(found.regions.iter().map(|r| r.splits).sum(), "split", "splits"),
             fmt::plural(found.regions.iter().map(|r| r.merges).sum(), "merge", "merges"),
+            if found.wish.query.time.is_none() && found.wish.tid.is_none() { "whole trace" } else { "scope" },
         );
+        for (name, c) in ColourBy::PageSize.legend(Visual::builtin(), t.theme) {
+            let color = egui::Color32::from_rgb(c.0[0], c.0[1], c.0[2]);
+            ui.label(RichText::new(format!("■ {name}")).size(11.5).color(color))
+                .on_hover_text("Its share of the memory that is mapped, in the plot below");
+        }
         if traced {
             ui.label(RichText::new(text).color(t.muted));
         } else {

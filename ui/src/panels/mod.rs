@@ -3,6 +3,7 @@
 
 pub(crate) mod between;
 pub(crate) mod chooser;
+mod complete;
 pub(crate) mod crumbs;
 pub(crate) mod decode;
 pub(crate) mod details;

@@ -1,15 +1,12 @@
 //! The notes of the user: the tab that lists them, the dialog that one is written in, and their marks on the time axis.
 
-use egui::{Key, Pos2, Rect, RichText, Sense, Shape, Stroke, Ui, pos2, vec2};
+use egui::{Key, RichText, Ui};
 use mmuscope_analysis::session::Note;
 use mmuscope_replay::VmId;
 
 use super::Cx;
 use super::there::{There, go};
-use super::timeline::Axis;
-use crate::capture::Capture;
 use crate::command::Command;
-use crate::doc::Doc;
 use crate::fmt;
 use crate::theme::Tokens;
 use crate::widgets::rows::{Column, Scroll, Table, Text, table};
@@ -17,7 +14,8 @@ use crate::widgets::rows::{Column, Scroll, Table, Text, table};
 /// State of the tab.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    selected: Option<usize>,
+    /// The note that is selected.
+    pub(crate) selected: Option<usize>,
     scroll: Scroll,
     /// The note that is to be changed.
     pub(crate) edit: Option<usize>,
@@ -84,7 +82,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
 }
 
 /// Shows the moment of a note, and its page.
-fn pick(cx: &mut Cx<'_>, i: usize) {
+pub(super) fn pick(cx: &mut Cx<'_>, i: usize) {
     cx.doc.tables.notes.selected = Some(i);
     let Some(n) = cx.doc.notes.list.get(i) else { return };
     let ts = cx.cap.start().saturating_add(n.at);
@@ -93,32 +91,6 @@ fn pick(cx: &mut Cx<'_>, i: usize) {
     let vm = known.then_some(VmId(n.vm));
     let there = There { vm, as_id, gfns: n.gfn.map(|g| (g, g)), time: (ts, ts), event: None };
     go(cx, &there);
-}
-
-/// Draws a mark for each note at the lower end of the time axis, where it covers nothing.
-pub(super) fn marks(ui: &Ui, cx: &mut Cx<'_>, ruler: Rect, axis: &Axis) {
-    let mut picked = None;
-    for (i, n) in cx.doc.notes.list.iter().enumerate() {
-        let x = axis.x(n.at as f64);
-        if x < ruler.left() - 1.0 || x > ruler.right() + 1.0 {
-            continue;
-        }
-        let tip = pos2(x, ruler.bottom());
-        let corners: Vec<Pos2> = vec![tip, tip + vec2(-4.5, -8.0), tip + vec2(4.5, -8.0)];
-        let mine = cx.doc.tables.notes.selected == Some(i);
-        let stroke = Stroke::new(if mine { 2.0 } else { 1.0 }, cx.tokens.ink);
-        ui.painter().add(Shape::convex_polygon(corners, cx.tokens.accent, stroke));
-        let place = Rect::from_center_size(tip - vec2(0.0, 4.0), vec2(11.0, 10.0));
-        let response = ui.interact(place, ui.scope_id().with(("note", i)), Sense::click());
-        let text = fmt::clean(&n.text);
-        response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, format!("Note: {text}")));
-        if response.on_hover_text(format!("{}\n{text}", cx.when(n.at))).clicked() {
-            picked = Some(i);
-        }
-    }
-    if let Some(i) = picked {
-        pick(cx, i);
-    }
 }
 
 /// The dialog that a note is written in.
@@ -143,7 +115,9 @@ pub(crate) enum Answer {
 
 impl Writing {
     /// A note to change, or a new one on the moment at the pointer, else on the selection. The error says that there is neither.
-    pub(crate) fn new(cap: &Capture, doc: &mut Doc) -> Result<Self, String> {
+    pub(crate) fn new(cx: &mut Cx<'_>) -> Result<Self, String> {
+        let cap = cx.cap;
+        let doc = &mut *cx.doc;
         let instead = doc.tables.notes.edit.take().filter(|i| *i < doc.notes.list.len());
         let old = instead.map(|i| doc.notes.list[i].clone());
         let hover = doc.hover.time.map(|at| Note {
@@ -159,7 +133,7 @@ impl Writing {
             text: String::new(),
         });
         let note = old.or(hover).or(selected).ok_or("point at a moment, or select a page first")?;
-        let at = super::when(cap, doc, note.at);
+        let at = cx.when(note.at);
         let place = note.gfn.map_or_else(|| at.clone(), |g| format!("GFN {} at {at}", fmt::gfn(g)));
         Ok(Self { note, instead, place, opened: false })
     }

@@ -172,10 +172,12 @@ pub(crate) fn story(ui: &mut Ui, cx: &mut Cx<'_>) {
         ]
     });
     cx.doc.tables.story.scroll = scroll;
-    if let Some(part) = done.picked.and_then(|r| rows.get(r)) {
+    if let Some((row, part)) = done.picked.and_then(|r| Some((r, rows.get(r)?))) {
         let line = &story.lines[part.lines.start];
         if part.text.is_some() {
             cx.doc.tables.story.opened.insert(part.lines.start);
+            // What opens is below the row.
+            cx.doc.tables.story.scroll.top = row as f64;
         }
         match line.event {
             Some(ix) => cx.doc.select_event(cx.cap, ix),

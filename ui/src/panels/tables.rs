@@ -117,10 +117,14 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     // The filter is beside the tabs if there is room, else in a row of its own.
     let wide = cx.doc.tables.tab == Tab::Events && ui.available_width() > 1240.0;
     ui.horizontal_wrapped(|ui| {
+        // Ten names fit into a line beside the details.
+        ui.spacing_mut().item_spacing.x = 2.0;
+        ui.spacing_mut().button_padding.x = 3.0;
         for (tab, command) in Tab::ALL {
             let spec = command.spec();
             let tip = format!("{} ({})", spec.help, crate::keys::keys_text(spec));
-            if ui.selectable_label(cx.doc.tables.tab == tab, spec.name).on_hover_text(tip).clicked() {
+            let name = egui::RichText::new(spec.name).size(12.0);
+            if ui.selectable_label(cx.doc.tables.tab == tab, name).on_hover_text(tip).clicked() {
                 cx.doc.tables.tab = tab;
             }
         }

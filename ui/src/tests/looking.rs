@@ -397,6 +397,10 @@ fn the_map_can_be_coloured_by_more_than_the_state() {
     assert!(labels(&h, "age since last change: changed within 1 ms"));
     h.key_press(Key::C);
     h.run_ok();
+    // Frame 0x100 maps 0x36d6 and frame 0x101 maps 0x36d7.
+    assert!(labels(&h, "Colour by: host contiguity") && labels(&h, "follows on one side"));
+    h.key_press(Key::C);
+    h.run_ok();
     assert!(labels(&h, "Colour by: state") && labels(&h, "access-tracked"));
 }
 

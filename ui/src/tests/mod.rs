@@ -26,7 +26,7 @@ use crate::{ThemeChoice, ViewOptions};
 
 /// The first moments of a VM as a 6.1 host with NPT traces them: a marked phase, a fault that maps a page, an MMIO page, the page
 /// write-protected and zapped, then another phase. Values are from a real host.
-const TEXT: &str = "\
+pub(crate) const TEXT: &str = "\
 # tracer: nop
 #
             load-110 [000] ..... 10.000000: tracing_mark_write: boot

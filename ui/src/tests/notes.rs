@@ -129,7 +129,8 @@ fn a_table_is_saved_as_csv() {
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some("since,for,level,state,SPTE,certainty,why"));
     assert!(
-        lines.any(|l| l.starts_with("0.000180000 s,320 µs,4K,\"present, writable\",0x36d6e67,exact")),
+        lines
+            .any(|l| l.starts_with("0.000180000 s,320 µs,4K,\"present, writable\",0x00000000036d6e67,exact")),
         "{text}"
     );
     // A tab without a table says so.

@@ -264,7 +264,7 @@ fn the_life_of_a_page_folds_what_repeats() {
     assert!(labels(&h, "write fault at rip 0x8022: retry × ") && labels(&h, "(click to see each)"));
     assert!(labels(&h, "──── phase race ────"), "the phase is a line between");
     assert!(!labels(&h, &format!("Life of the page: {lines} rows")));
-    let at = h.get_all_by_label_contains("(click to see each)").next().expect("folded").rect().center();
+    let at = h.get_all_by_label_contains("retry × ").next().expect("folded").rect().center();
     click(&mut h, at);
     h.run_ok();
     assert!(labels(&h, "retry, try 3"), "each line is there");
@@ -274,4 +274,74 @@ fn the_life_of_a_page_folds_what_repeats() {
     h.get_by_label("fold what repeats").click();
     h.run_ok();
     assert!(labels(&h, &format!("Life of the page: {lines} rows")));
+}
+
+/// Two VMs on one time axis; a click in the other map selects there, and it stays where it is.
+#[test]
+fn two_vms_are_shown_side_by_side_on_one_time_axis() {
+    let both = super::TEXT.to_owned()
+        + &super::TEXT
+            .lines()
+            .skip(2)
+            .map(|l| l.replace("load-11", "qemu-21").replace(" 10.00", " 10.01") + "\n")
+            .collect::<String>();
+    let trace = mmuscope_trace::Trace::from_text(&both).expect("a trace");
+    let timeline = mmuscope_replay::replay(&trace, &mmuscope_replay::ReplayOptions::default());
+    let cap = Capture { trace, timeline, ..small() };
+    assert_eq!(cap.spaces().len(), 2, "{:?}", cap.spaces());
+    let mut h = open(cap, ThemeChoice::Dark);
+    let whole = h.get_by_label_contains("GFN map").rect();
+    h.key_press_modifiers(Modifiers::SHIFT, Key::V);
+    h.run_ok();
+    let maps: Vec<egui::Rect> = h.query_all_by_label_contains("GFN map").map(|n| n.rect()).collect();
+    assert_eq!(maps.len(), 2);
+    assert!((maps[0].left() - maps[1].left()).abs() < 0.5 && (maps[0].width() - maps[1].width()).abs() < 0.5);
+    assert!(maps[0].bottom() < maps[1].top() && whole.contains_rect(maps[0]) && whole.contains_rect(maps[1]));
+    let first = doc(&mut h).view.vm;
+    let times = doc(&mut h).view.time;
+    // Frame 0x100 of the other VM, after it was mapped.
+    let second = with_capture(&mut h, |c| c.spaces()[1].clone());
+    let (row, all) = with_capture(&mut h, |c| {
+        let row = c.row_of(second.vm, second.as_id, 0x100).expect("on the axis");
+        (row + 0.2, c.full_rows(second.vm, second.as_id))
+    });
+    let y = maps[1].bottom() - maps[1].height() * all.fraction(row) as f32;
+    click(&mut h, egui::pos2(maps[1].left() + maps[1].width() * 0.945, y));
+    let d = doc(&mut h);
+    assert_ne!(d.view.vm, first, "the other VM is the selected one");
+    assert!(d.selection.is_some() && d.view.time == times);
+    let after: Vec<egui::Rect> = h.query_all_by_label_contains("GFN map").map(|n| n.rect()).collect();
+    assert!(after.iter().all(|r| maps.iter().any(|m| (m.top() - r.top()).abs() < 0.5)), "{maps:?} {after:?}");
+    h.key_press_modifiers(Modifiers::SHIFT, Key::V);
+    h.run_ok();
+    assert_eq!(h.query_all_by_label_contains("GFN map").count(), 1);
+}
+
+/// The filter is completed as it is typed: a key takes the first suggestion, arrows and Enter another one.
+#[test]
+fn the_filter_is_completed_as_it_is_typed() {
+    let mut h = open(small(), ThemeChoice::Dark);
+    h.key_press(Key::Slash);
+    h.run_ok();
+    h.get_by_label("Filter events").type_text("ev");
+    h.run_ok();
+    assert!(labels(&h, "Tab takes it"));
+    h.key_press(Key::Tab);
+    h.run_ok();
+    assert_eq!(doc(&mut h).tables.events.filter(), "event");
+    h.get_by_label("Filter events").type_text("== 'kvm_ent");
+    h.run_ok();
+    h.key_press(Key::Tab);
+    h.run_ok();
+    assert_eq!(doc(&mut h).tables.events.filter(), "event == 'kvm_entry'");
+    h.run_ok();
+    assert!(labels(&h, "Events: 3 rows"));
+    h.key_press(Key::ArrowDown);
+    h.run_ok();
+    h.key_press(Key::ArrowDown);
+    h.run_ok();
+    h.key_press(Key::Enter);
+    h.run_ok();
+    assert_eq!(doc(&mut h).tables.events.filter(), "event == 'kvm_entry' or");
+    h.check_accessibility();
 }

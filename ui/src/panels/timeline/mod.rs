@@ -5,6 +5,8 @@ mod causes;
 mod lanes;
 mod map;
 pub(crate) mod nav;
+mod notes;
+pub(crate) mod second;
 mod strips;
 mod tip;
 
@@ -51,6 +53,7 @@ impl Axis {
 }
 
 /// Places of all parts of the middle of the window.
+#[derive(Clone)]
 struct Rects {
     overview: Rect,
     phases: Rect,
@@ -106,10 +109,12 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     let fit = if full.height() >= 260.0 { lanes.len() } else { 0 };
     let kinds = cx.doc.survey.done.as_ref().map_or(0, |s| s.rows(cx.doc.view.vm).len());
     let kinds = if cx.doc.shown.causes && full.height() >= 320.0 { kinds } else { 0 };
-    let r = rects(full, ppp, has_phases, kinds, area, fit);
+    let mut r = rects(full, ppp, has_phases, kinds, area, fit);
+    let whole = r.map;
+    let other = second::split(cx, &mut r);
     cx.doc.band = None;
     nav::keys(ui, cx);
-    cx.doc.hover = pointer(ui, cx, &r);
+    cx.doc.hover = pointer(ui, cx, &r, whole);
     let axis = Axis { x0: r.map.left(), x1: r.map.right(), time: cx.doc.view.time };
     ask(ui, cx, &r, &lanes, ppp);
     contained.show(ui, "Overview", |ui| strips::overview(ui, cx, r.overview));
@@ -118,13 +123,16 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     }
     contained.show(ui, "Causes", |ui| causes::show(ui, cx, &r.causes, &axis));
     contained.show(ui, "Time axis", |ui| strips::ruler(ui, cx, r.ruler, &axis));
-    super::notes::marks(ui, cx, r.ruler, &axis);
+    notes::marks(ui, cx, r.ruler, &axis);
     contained.show(ui, "GFN map", |ui| map::show(ui, cx, r.map, r.side, &axis));
+    if let Some(other) = other {
+        second::show(ui, cx, &r, other, &axis, contained);
+    }
     if area {
         contained.show(ui, "States over time", |ui| area::show(ui, cx, r.area, &axis));
     }
     contained.show(ui, "Fault rates", |ui| lanes::show(ui, cx, &r.lanes, &lanes, &axis));
-    let bottom = r.lanes.last().map_or(if area { r.area.bottom() } else { r.map.bottom() }, Rect::bottom);
+    let bottom = r.lanes.last().map_or(if area { r.area.bottom() } else { whole.bottom() }, Rect::bottom);
     let top = r.causes.first().map_or(r.ruler.top(), Rect::top);
     let all = Rect::from_min_max(pos2(axis.x0, top), pos2(axis.x1, bottom));
     strips::outside(ui, cx, all.with_min_y(r.ruler.bottom()), r.map, &axis);
@@ -137,10 +145,10 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
 }
 
 /// The place under the pointer in the view of this frame.
-fn pointer(ui: &Ui, cx: &Cx<'_>, r: &Rects) -> crate::doc::Hover {
+fn pointer(ui: &Ui, cx: &Cx<'_>, r: &Rects, whole: Rect) -> crate::doc::Hover {
     let mut hover = crate::doc::Hover::default();
     let Some(pos) = ui.ctx().pointer_hover_pos() else { return hover };
-    let all = r.map.union(r.ruler).union(r.area).union(r.lanes.last().copied().unwrap_or(r.map));
+    let all = whole.union(r.ruler).union(r.area).union(r.lanes.last().copied().unwrap_or(r.map));
     if !all.contains(pos) || ui.ctx().layer_id_at(pos).is_some_and(|l| l != ui.layer_id()) {
         return hover;
     }
