@@ -8,7 +8,7 @@ use std::{fs, io::Write as _, path::Path};
 
 use anyhow::{Context, Result};
 
-use crate::command::{Begin, Run, work};
+use crate::run::{Begin, Run, work};
 
 /// Ways to record: what the table says, and the options; without options nothing records.
 const WAYS: &[(&str, Option<&str>)] = &[

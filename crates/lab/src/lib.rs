@@ -13,6 +13,7 @@ pub mod host;
 pub mod initrd;
 mod matrix;
 pub mod modules;
+mod run;
 pub mod truth;
 
 pub use command::main;

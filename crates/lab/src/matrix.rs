@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use crate::command::{Begin, Run, example, work};
+use crate::run::{Begin, Run, example, work};
 
 /// The rows where none is named: each kernel with each MMU that it has, slots that change, VMs that end, and recorders that begin in the middle.
 /// A host with a nested guest is not among them: it works on after its recording has ended, so that it has no end to compare with.

@@ -30,6 +30,7 @@ impl Engine {
     /// Every value known so far may have changed since, for this reason.
     pub(crate) fn doubt_everything(&mut self, ev: u32, ts: u64, reason: Reason) {
         self.noted.doubted(ev);
+        self.snapshots.interrupted = true;
         self.vms.lost();
         for g in self.unexplained.give_up().iter() {
             self.report_gap(g);

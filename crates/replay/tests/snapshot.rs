@@ -543,3 +543,88 @@ fn a_story_says_that_memory_was_read_when_it_was() {
         story.lines.iter().filter(|l| l.text.contains("the recorder read")).map(|l| l.ts).collect();
     assert!(!read.is_empty() && read.iter().all(|ts| *ts >= first), "{read:?} and {first}");
 }
+
+/// A snapshot of two tables of the legacy MMU: frames 2 and 0x201 are mapped.
+fn two_tables(us: u64) -> Vec<(u64, Piece)> {
+    let at = us * 1000;
+    let table = |page: u64, gfn: u64, index: usize| {
+        let mut entries = vec![0; 512];
+        entries[index] = 0x77_0867;
+        Piece::Table(Box::new(Table {
+            from: at,
+            to: at,
+            page,
+            mmu: Mmu::Shadow,
+            as_id: 0,
+            level: 1,
+            gfn,
+            direct: true,
+            root: false,
+            invalid: false,
+            mirror: false,
+            guest_mode: false,
+            parent: None,
+            entries,
+            gfns: Vec::new(),
+        }))
+    };
+    let vcpus = vec![Vcpu { number: 0, tid: Some(1) }];
+    let pieces = [
+        Piece::Begin { at, all_on: Some(at) },
+        Piece::Vm(Vm { at, pid: 50, name: "vm".into(), vcpus, slots: Vec::new() }),
+        table(0x4_0000, 0, 2),
+        table(0x4_1000, 0x200, 1),
+        Piece::VmEnd { at, complete: true, notes: Vec::new() },
+        Piece::End { at, notes: Vec::new() },
+    ];
+    pieces.into_iter().map(|p| (us, p)).collect()
+}
+
+#[test]
+fn a_late_trace_knows_no_entry_of_which_a_probe_may_speak_before_the_first_install() {
+    // What lies between the virtual and the physical address of an entry is shown by the first install only.
+    let head = legacy(",probe:mmu_spte_update,probe:mmu_spte_clear_track_bits");
+    let clear = |sptep: u64| {
+        format!(
+            "+1 t9 mmu_spte_clear_track_bits (mmu_spte_clear_track_bits+0x0/0x1b0 [kvm]) sptep={sptep:#x}\n"
+        )
+    };
+    let text = |sptep| format!("{head}1 t1 exit\n3000000 t9 mark on\n{}+1 t9 mark off\n", clear(sptep));
+    let known = (Certainty::Observed, Reason::Snapshot);
+    let t = with(&text(0xffff_9a80_4004_0010), &two_tables(2_000_000));
+    assert_eq!(certainty(&t, 2), (Certainty::Stale, Reason::Ambiguous));
+    assert_eq!(certainty(&t, 0x201), known);
+    let t = with(&text(0xffff_9a80_4004_0018), &two_tables(2_000_000));
+    assert_eq!((certainty(&t, 2), certainty(&t, 0x201)), (known, known), "another entry of that table");
+}
+
+#[test]
+fn a_page_that_is_zapped_is_the_table_of_its_frame_only() {
+    // No event of the trace made these tables; the snapshot says which frame each is of.
+    let head = legacy(",probe:mmu_spte_update,probe:mmu_spte_clear_track_bits");
+    let text = format!("{head}1 t1 exit\n3000000 t9 mark on\n+1 t9 zappage 1 0\n+1 t9 mark off\n");
+    let t = with(&text, &two_tables(2_000_000));
+    assert_eq!(certainty(&t, 0x201), (Certainty::Observed, Reason::Snapshot));
+    let all = t.state_at(t.range().1, &StateFilter::default());
+    let zapped = all.iter().find(|(e, _)| e.level == 1 && e.gfn == 2);
+    assert!(zapped.is_none_or(|(_, s)| s.certainty == Certainty::Stale), "{zapped:?}");
+}
+
+#[test]
+fn what_a_loss_took_out_of_a_snapshot_is_not_gone() {
+    let head = legacy(",probe:mmu_spte_update,probe:mmu_spte_clear_track_bits");
+    // Frame 0x201 is mapped by a table whose reading is lost.
+    let text = format!(
+        "{head}1 t1 exit\n1900000 t1 fault 201 w\n+1 t1 page 1 200\n+1 t1 want 1 201 77\n\
+         +1 t1 kvm_mmu_set_spte gfn 201 spte 770867 (rwxu) level 1 at 41008\n+1 t1 entry 0\n2000001 t9 lost 1\n3000000 t9 mark on\n"
+    );
+    let mut pieces = two_tables(2_000_000);
+    pieces.remove(3);
+    pieces[0].1 = Piece::Begin { at: 2_000_000_000, all_on: None };
+    for (us, _) in &mut pieces[3..] {
+        *us = 2_000_010;
+    }
+    let all = with(&text, &pieces).state_at(3_000_000_000, &StateFilter::default());
+    let of = all.iter().find(|(e, _)| e.level == 1 && e.gfn == 0x201).expect("the entry, unknown now");
+    assert_eq!((of.1.certainty, of.1.reason), (Certainty::Stale, Reason::Lost));
+}

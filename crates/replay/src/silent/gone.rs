@@ -49,11 +49,15 @@ impl Engine {
         }
         let unnamed = self.silent.unnamed.get(&vm).into_iter().flatten().copied();
         // In the order of their making, not of a set.
-        let gone: BTreeSet<TableIx> = unnamed.filter(|t| self.store.tables[*t].level == level).collect();
+        // Those that were read in memory are of pages whose making is not in the trace.
+        let older = |t: &TableIx| self.silent.read.contains_key(t);
+        let gone: BTreeSet<TableIx> =
+            unnamed.filter(|t| self.store.tables[*t].level == level && !older(t)).collect();
         for t in gone {
             self.drop_silent(t, ev, ts);
         }
-        if level == 1 && self.silent.live.of(vm, 1).is_empty() {
+        let of_vm = |t: &TableIx| self.store.tables[*t].vm == vm && self.store.tables[*t].level == 1;
+        if level == 1 && self.silent.live.of(vm, 1).is_empty() && !self.silent.read.keys().any(of_vm) {
             self.drop_framed(vm, ev, ts);
         }
     }

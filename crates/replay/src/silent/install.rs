@@ -138,7 +138,7 @@ impl Engine {
                     self.store.push(e, ev, None, Shade::Nonpresent, Certainty::Implied, Reason::GuestTable);
                 }
                 let e = self.store.free_slot(t, index, gfn);
-                self.silent.slots.insert(sptep & !7, e);
+                self.silent.lies_at(sptep & !7, e);
                 if direct {
                     self.silent.direct_at.entry((vm, level, gfn)).or_default().push(e);
                 }
@@ -323,7 +323,7 @@ impl Engine {
                 Some(e) if self.store.place(e).gfn == gfn => e,
                 _ => {
                     let e = self.store.free_slot(t, (p >> 3 & 511) as u16, gfn);
-                    self.silent.slots.insert(p & !7, e);
+                    self.silent.lies_at(p & !7, e);
                     e
                 }
             }

@@ -7,6 +7,7 @@
 mod fresh;
 mod gone;
 mod install;
+mod linking;
 mod links;
 mod live;
 mod notifiers;

@@ -172,11 +172,21 @@ impl Engine {
                     .filter(|t| {
                         self.store.tables[*t].level == key.role.level
                             && !self.silent.key_of_table.contains_key(t)
+                            && self.may_be_read_as(*t, &key)
                     })
                     .collect(),
             };
             self.stale_in(&doubtful, ev, Reason::PageZapped);
         }
+    }
+
+    /// Whether a table can be this page: one that was read in memory has the frame that was read.
+    fn may_be_read_as(&self, t: TableIx, key: &SpKey) -> bool {
+        // The TDP MMU of 5.10 prints frame and level of another one.
+        let above = self.silent.above.contains(&key.vm);
+        let same =
+            |(gfn, direct): &(u64, bool)| *direct == key.role.direct && key.gfn.is_none_or(|g| g == *gfn);
+        above || self.silent.read.get(&t).is_none_or(same)
     }
 
     /// A guest table is shadowed no more. Where it was the only one, a huge page may be mapped around it again: what ending dirty logging
@@ -225,6 +235,7 @@ impl Engine {
             }
         }
         self.unname(t);
+        self.silent.read.remove(&t);
         for tables in [&mut self.silent.tables, &mut self.silent.unnamed] {
             if let Some(s) = tables.get_mut(&vm) {
                 s.remove(&t);

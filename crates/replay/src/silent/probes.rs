@@ -46,7 +46,7 @@ impl Engine {
     /// An entry is set to a value. The one that installs it is followed by `kvm_mmu_set_spte`, which also names the frame.
     pub(crate) fn probe_update(&mut self, at: At, sptep: u64, new: u64) {
         self.silent.set_by_probe = Some((self.threads[at.th].tid, sptep, new));
-        let Some(entry) = self.probed_entry(sptep) else { return };
+        let Some(entry) = self.probed_entry(at, sptep) else { return };
         let place = self.store.place(entry);
         let (vm, level) = (self.store.tables[place.table].vm, place.level);
         let shade = self.shade(new, level);
@@ -59,7 +59,7 @@ impl Engine {
 
     /// An entry is emptied.
     pub(crate) fn probe_clear(&mut self, at: At, sptep: u64) {
-        let Some(entry) = self.probed_entry(sptep) else { return };
+        let Some(entry) = self.probed_entry(at, sptep) else { return };
         if self
             .store
             .now(entry)
@@ -79,9 +79,16 @@ impl Engine {
         self.holds_no_mapping(at, entry);
     }
 
-    /// The entry at a virtual address, in a table that still is one.
-    fn probed_entry(&self, sptep: u64) -> Option<EntryIx> {
-        let phys = sptep.wrapping_sub(self.virt_minus_phys?) & !7;
+    /// The entry at a virtual address, in a table that still is one. Before the first install shows where the physical address lies, each entry that
+    /// may be meant is known no longer: a snapshot shows entries before that.
+    fn probed_entry(&mut self, at: At, sptep: u64) -> Option<EntryIx> {
+        let Some(distance) = self.virt_minus_phys else {
+            for e in self.silent.may_lie_at(sptep) {
+                self.stale_now(e, at.ev, Reason::Ambiguous);
+            }
+            return None;
+        };
+        let phys = sptep.wrapping_sub(distance) & !7;
         let entry = self.silent.slots.get(&phys).copied()?;
         self.store.tables[self.store.place(entry).table].attached().then_some(entry)
     }

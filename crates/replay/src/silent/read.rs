@@ -20,6 +20,7 @@ impl Engine {
         self.silent.active = true;
         self.kind_read(at, if t.direct { MmuKind::Direct } else { MmuKind::Shadow }, t.as_id);
         let table = self.silent_table_read(at, t);
+        self.silent.read.insert(table, (t.gfn, t.direct));
         for (i, value) in t.entries.iter().enumerate() {
             let value = *value;
             let shade = self.shade(value, t.level);
@@ -53,7 +54,7 @@ impl Engine {
                     self.store.push(e, at.ev, None, Shade::Nonpresent, Certainty::Observed, Reason::Snapshot);
                 }
                 let e = self.store.free_slot(table, index, gfn);
-                self.silent.slots.insert(sptep, e);
+                self.silent.lies_at(sptep, e);
                 if t.direct {
                     self.silent.direct_at.entry((at.vm, t.level, gfn)).or_default().push(e);
                 }

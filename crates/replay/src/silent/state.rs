@@ -1,7 +1,7 @@
 //! [`Silent`], what is kept of MMUs that do not trace their zaps. The rules beside this file fill it and ask it; nothing here decides
 //! anything, and nobody outside this module writes to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mmuscope_trace::Trace;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -34,6 +34,10 @@ pub(super) struct Walks {
 pub(crate) struct Silent {
     /// Entry of a slot, by the slot's physical address.
     pub(super) slots: FxHashMap<u64, EntryIx>,
+    /// In which GiB of memory these lie.
+    gibs: BTreeSet<u64>,
+    /// Tables that were read in memory: the frame of each as its page has it, and whether it is direct.
+    pub(super) read: FxHashMap<TableIx, (u64, bool)>,
     /// Entries whose value is known, per VM.
     pub(crate) fresh: FxHashMap<u16, Fresh>,
     /// Entries above the 4K level that were seen without a mapping.
@@ -91,6 +95,18 @@ pub(crate) struct Silent {
 impl Silent {
     pub(crate) fn new(trace: &Trace) -> Self {
         Self { ranges: Ranges::of(trace), ..Self::default() }
+    }
+
+    /// An entry lies at this physical address.
+    pub(super) fn lies_at(&mut self, phys: u64, entry: EntryIx) {
+        self.gibs.insert(phys >> 30);
+        self.slots.insert(phys, entry);
+    }
+
+    /// The entries that may lie at a virtual address, where the distance to the physical one is not known: it is a multiple of a GiB.
+    pub(super) fn may_lie_at(&self, virt: u64) -> Vec<EntryIx> {
+        let low = virt & 0x3fff_fff8;
+        self.gibs.iter().filter_map(|g| self.slots.get(&(g << 30 | low)).copied()).collect()
     }
 
     /// The recorder was asked for the ranges of mmu_notifiers.

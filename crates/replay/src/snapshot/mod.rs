@@ -42,6 +42,7 @@ impl Engine {
             Piece::Vm(v) => {
                 self.snapshots.vm = self.vms.of_snapshot(v);
                 self.snapshots.began = v.at;
+                self.snapshots.interrupted = false;
                 self.snapshots.read.clear();
                 if let Some(vm) = self.snapshots.vm
                     && !v.slots.is_empty()
@@ -65,7 +66,7 @@ impl Engine {
             }
             Piece::VmEnd { complete, notes, .. } => {
                 if let Some(vm) = self.snapshots.vm.take() {
-                    self.vm_read(vm, ev, ts, *complete);
+                    self.vm_read(vm, ev, ts, *complete && !self.snapshots.interrupted);
                     if let Some(s) = self.snapshots.done.last_mut() {
                         s.vms += 1;
                         s.incomplete += u32::from(!complete);

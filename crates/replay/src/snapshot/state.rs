@@ -15,6 +15,8 @@ const MOST_DIFFERENCES: usize = 1000;
 /// The snapshots taken in so far, and what is known of the one that is going on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshots {
+    /// Something was lost since reading the VM began, perhaps a part of what was read.
+    pub(crate) interrupted: bool,
     pub(crate) done: Vec<Snapshot>,
     /// The VM whose tables come now.
     pub(super) vm: Option<u16>,
