@@ -97,7 +97,7 @@ pub fn measure(trace: &Path) -> Result<Figures, String> {
     let mut out = Figures::default();
     let mut reading = Vec::new();
     // The fonts are made ready in the first frame, whatever is opened.
-    reading.push(w.frame(Vec::new()));
+    w.frame(Vec::new());
     loop {
         let at = Instant::now();
         reading.push(w.frame(Vec::new()));

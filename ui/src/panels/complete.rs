@@ -128,7 +128,7 @@ pub(crate) fn offer(cap: &Capture, text: &str) -> Offer {
     let fits = |w: &str| w != prefix && w.trim_start_matches('\'').starts_with(bare);
     let words: Vec<_> = found.into_iter().filter(|(w, _)| fits(w)).take(MOST).collect();
     // Before anything is typed, a list would only be in the way.
-    if text.trim().is_empty() || bare.is_empty() && !text.ends_with([' ', '\'', '"', '(', ',']) {
+    if text.trim().is_empty() || bare.is_empty() && typed.is_none() && !text.ends_with([' ', '(', ',']) {
         return Offer::default();
     }
     Offer { from, words }
@@ -263,6 +263,8 @@ mod tests {
         assert!(words_of("gfn >= 0x100 an").contains(&"and".to_owned()));
         assert!(words_of("gfn >= 0x100 and new").contains(&"new_spte".to_owned()));
         assert!(words_of("gfn == 5").is_empty(), "a number is not completed");
+        assert!(words_of("event == 'kvm_entry'").is_empty(), "nor is a text that is closed");
+        assert!(!words_of("event == '").is_empty());
         assert!(words_of("event").iter().all(|w| w != "event"), "a complete word is not offered");
     }
 }
