@@ -169,12 +169,11 @@ pub(crate) fn keys(ui: &Ui, state: &mut State, offer: &Offer, text: &mut String)
     if pressed(Key::ArrowUp) {
         state.chosen = state.chosen.saturating_sub(1);
     }
-    if pressed(Key::Tab) || state.moved && pressed(Key::Enter) {
-        if let Some(new) = offer.taken(text, state.chosen) {
-            *text = new;
-            *state = State::default();
-            return true;
-        }
+    let take = pressed(Key::Tab) || state.moved && pressed(Key::Enter);
+    if let Some(new) = offer.taken(text, state.chosen).filter(|_| take) {
+        *text = new;
+        *state = State::default();
+        return true;
     }
     false
 }
