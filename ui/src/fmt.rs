@@ -22,8 +22,9 @@ pub(crate) fn clean(text: &str) -> String {
 
 /// An error of the window's library without the place in its source, which is a path of the machine that built the program.
 pub(crate) fn without_source(text: &str) -> String {
-    let begin =
-        text.find(" at ").filter(|at| text[at + 4..].split(':').next().is_some_and(|p| p.ends_with(".rs")));
+    let begin = text
+        .find(" at ")
+        .filter(|at| text[at + 4..].split(':').next().is_some_and(|p| p.rsplit('.').next() == Some("rs")));
     let cut = begin.and_then(|at| Some((at, at + 4 + text[at + 4..].find(": ")?)));
     let text = cut.map_or_else(|| text.to_owned(), |(from, to)| format!("{}{}", &text[..from], &text[to..]));
     text.trim_end_matches('.').to_owned()
