@@ -122,7 +122,7 @@ pub(crate) fn run(options: ViewOptions) -> Result<(), ViewError> {
             Ok(Box::new(viewer))
         }),
     )
-    .map_err(|e| ViewError::Window(e.to_string()))?;
+    .map_err(|e| ViewError::Window(crate::fmt::without_source(&e.to_string())))?;
     let mut guard = outcome.lock().unwrap_or_else(PoisonError::into_inner);
     std::mem::replace(&mut *guard, Ok(()))
 }

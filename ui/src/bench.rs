@@ -97,7 +97,7 @@ pub fn measure(trace: &Path) -> Result<Figures, String> {
     let mut out = Figures::default();
     let mut reading = Vec::new();
     // The fonts are made ready in the first frame, whatever is opened.
-    reading.push(w.frame(Vec::new()));
+    w.frame(Vec::new());
     loop {
         let at = Instant::now();
         reading.push(w.frame(Vec::new()));
@@ -138,7 +138,7 @@ pub fn measure(trace: &Path) -> Result<Figures, String> {
     w.frame(vec![button(middle, true)]);
     let drag = |i: usize| {
         let x = (i % 100) as f32 * 3.0;
-        let x = if (i / 100) % 2 == 0 { x } else { 300.0 - x };
+        let x = if (i / 100).is_multiple_of(2) { x } else { 300.0 - x };
         vec![Event::PointerMoved(middle + vec2(x - 150.0, (i % 40) as f32))]
     };
     out.frames.push(("panning", w.frames(240, drag)));

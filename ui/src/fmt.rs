@@ -20,9 +20,27 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// An error of the window's library without the place in its source, which is a path of the machine that built the program.
+pub(crate) fn without_source(text: &str) -> String {
+    let begin = text
+        .find(" at ")
+        .filter(|at| text[at + 4..].split(':').next().is_some_and(|p| p.rsplit('.').next() == Some("rs")));
+    let cut = begin.and_then(|at| Some((at, at + 4 + text[at + 4..].find(": ")?)));
+    let text = cut.map_or_else(|| text.to_owned(), |(from, to)| format!("{}{}", &text[..from], &text[to..]));
+    text.trim_end_matches('.').to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_names_no_path_of_the_machine_that_built_the_program() {
+        let text = "winit EventLoopError: os error at /root/.cargo/registry/src/i-1/winit-0.30.13/src/linux/mod.rs:765: neither WAYLAND_DISPLAY nor DISPLAY is set.";
+        let plain = "winit EventLoopError: os error: neither WAYLAND_DISPLAY nor DISPLAY is set";
+        assert_eq!(without_source(text), plain);
+        assert_eq!(without_source("no OpenGL at 1.5 GHz: x"), "no OpenGL at 1.5 GHz: x");
+    }
 
     #[test]
     fn control_characters_cannot_leave_the_line() {

@@ -260,6 +260,7 @@ fn in_parts<R: Send>((from, to): (usize, usize), work: impl Fn(usize, usize) -> 
 }
 
 /// Events in an order: parts are sorted on all processors, and then merged by one more sort, which takes sorted parts as they are.
+#[expect(clippy::stable_sort_primitive, reason = "the stable sort takes sorted parts as they are")]
 fn sorted(cap: &Capture, events: &[EventIx], order: Order) -> Sorted {
     if order.by == By::Time {
         let events = events.iter().rev().copied().collect();

@@ -77,7 +77,7 @@ impl Region {
         };
         if self.mmio > 0 {
             let comma = if out.is_empty() { "" } else { ", " };
-            out.push_str(&format!("{comma}MMIO: {}", of(self.mmio)));
+            out.extend([comma, "MMIO: ", &of(self.mmio)]);
         }
         out
     }

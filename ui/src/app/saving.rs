@@ -28,16 +28,13 @@ impl Viewer {
     pub(super) fn ask_where(&mut self, what: Saving) {
         let Page::Open(doc) = &self.page else { return };
         let first = capture::read(&doc.capture).paths.first().cloned();
-        let save = match (&first, &what) {
-            (Some(trace), Saving::Session) => {
-                let own = doc.notes.file.clone();
-                let beside = own.unwrap_or_else(|| mmuscope_analysis::session::beside(trace));
-                Save::at(what, &std::path::absolute(&beside).unwrap_or(beside))
-            }
-            _ => {
-                let stem = first.and_then(|p| p.file_stem().map(|s| s.to_string_lossy().into_owned()));
-                Save::new(what, &stem.unwrap_or_else(|| "mmuscope".to_owned()))
-            }
+        let save = if let (Some(trace), Saving::Session) = (&first, &what) {
+            let own = doc.notes.file.clone();
+            let beside = own.unwrap_or_else(|| mmuscope_analysis::session::beside(trace));
+            Save::at(what, &std::path::absolute(&beside).unwrap_or(beside))
+        } else {
+            let stem = first.and_then(|p| p.file_stem().map(|s| s.to_string_lossy().into_owned()));
+            Save::new(what, &stem.unwrap_or_else(|| "mmuscope".to_owned()))
         };
         self.dialog = Some(Dialog::Save(save));
     }
@@ -188,8 +185,8 @@ impl Viewer {
             }
         }
         match rows::take_csv(ctx) {
-            Some(Some(csv)) => self.ask_where(Saving::Table(csv)),
-            Some(None) => self.toast("this tab has no table", false),
+            Some(Ok(csv)) => self.ask_where(Saving::Table(csv)),
+            Some(Err(why)) => self.toast(why, false),
             None => {}
         }
         let Page::Open(doc) = &mut self.page else { return };

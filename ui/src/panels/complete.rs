@@ -128,7 +128,7 @@ pub(crate) fn offer(cap: &Capture, text: &str) -> Offer {
     let fits = |w: &str| w != prefix && w.trim_start_matches('\'').starts_with(bare);
     let words: Vec<_> = found.into_iter().filter(|(w, _)| fits(w)).take(MOST).collect();
     // Before anything is typed, a list would only be in the way.
-    if text.trim().is_empty() || bare.is_empty() && !text.ends_with([' ', '\'', '"', '(', ',']) {
+    if text.trim().is_empty() || bare.is_empty() && typed.is_none() && !text.ends_with([' ', '(', ',']) {
         return Offer::default();
     }
     Offer { from, words }
@@ -169,12 +169,11 @@ pub(crate) fn keys(ui: &Ui, state: &mut State, offer: &Offer, text: &mut String)
     if pressed(Key::ArrowUp) {
         state.chosen = state.chosen.saturating_sub(1);
     }
-    if pressed(Key::Tab) || state.moved && pressed(Key::Enter) {
-        if let Some(new) = offer.taken(text, state.chosen) {
-            *text = new;
-            *state = State::default();
-            return true;
-        }
+    let take = pressed(Key::Tab) || state.moved && pressed(Key::Enter);
+    if let Some(new) = offer.taken(text, state.chosen).filter(|_| take) {
+        *text = new;
+        *state = State::default();
+        return true;
     }
     false
 }
@@ -263,6 +262,8 @@ mod tests {
         assert!(words_of("gfn >= 0x100 an").contains(&"and".to_owned()));
         assert!(words_of("gfn >= 0x100 and new").contains(&"new_spte".to_owned()));
         assert!(words_of("gfn == 5").is_empty(), "a number is not completed");
+        assert!(words_of("event == 'kvm_entry'").is_empty(), "nor is a text that is closed");
+        assert!(!words_of("event == '").is_empty());
         assert!(words_of("event").iter().all(|w| w != "event"), "a complete word is not offered");
     }
 }

@@ -225,7 +225,7 @@ pub(crate) fn filter_bar(ui: &mut Ui, cx: &mut Cx<'_>) {
         .id(id)
         .lock_focus(!offer.is_empty())
         .hint_text(hint)
-        .desired_width(340.0)
+        .desired_width(if ui.available_width() > 700.0 { 340.0 } else { 220.0 })
         .align(egui::Align2::LEFT_CENTER);
     let response = ui
         .scope(|ui| {

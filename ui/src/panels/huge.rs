@@ -103,9 +103,9 @@ impl State {
 }
 
 fn compute(q: Query) -> Found {
-    let cap = capture::read(&q.capture);
-    let w = q.wish;
-    let sizes: Vec<_> = q.survey.as_ref().map_or(&[][..], |s| &s.sizes).to_vec();
+    let Query { capture, survey, wish: w } = q;
+    let cap = capture::read(&capture);
+    let sizes: Vec<_> = survey.as_ref().map_or(&[][..], |s| &s.sizes).to_vec();
     let sizes: Vec<_> = sizes.into_iter().filter(|c| w.tid.is_none_or(|t| t == c.tid)).collect();
     let mut regions = regions(&cap.timeline, &sizes, &w.query);
     regions.retain(|r| w.gfns.is_none_or(|(a, b)| r.gfn <= b && a < r.gfn + r.frames));

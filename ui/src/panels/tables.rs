@@ -112,28 +112,45 @@ impl Tables {
     }
 }
 
+/// A panel lower than this, in points, has no room for more than the rows and what belongs to them.
+const LOW: f32 = 170.0;
+
+/// Draws the names of the tabs.
+fn tabs(ui: &mut Ui, cx: &mut Cx<'_>) {
+    // Ten names fit into a line beside the details.
+    ui.spacing_mut().item_spacing.x = 2.0;
+    ui.spacing_mut().button_padding.x = 3.0;
+    for (tab, command) in Tab::ALL {
+        let spec = command.spec();
+        let tip = format!("{} ({})", spec.help, crate::keys::keys_text(spec));
+        let name = egui::RichText::new(spec.name).size(12.0);
+        if ui.selectable_label(cx.doc.tables.tab == tab, name).on_hover_text(tip).clicked() {
+            cx.doc.tables.tab = tab;
+        }
+    }
+}
+
 /// Draws the tabs and the open table.
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     // The filter is beside the tabs if there is room, else in a row of its own.
     let wide = cx.doc.tables.tab == Tab::Events && ui.available_width() > 1240.0;
-    ui.horizontal_wrapped(|ui| {
-        // Ten names fit into a line beside the details.
-        ui.spacing_mut().item_spacing.x = 2.0;
-        ui.spacing_mut().button_padding.x = 3.0;
-        for (tab, command) in Tab::ALL {
-            let spec = command.spec();
-            let tip = format!("{} ({})", spec.help, crate::keys::keys_text(spec));
-            let name = egui::RichText::new(spec.name).size(12.0);
-            if ui.selectable_label(cx.doc.tables.tab == tab, name).on_hover_text(tip).clicked() {
-                cx.doc.tables.tab = tab;
+    // In a low window the rows keep the room: the tabs are one line that scrolls.
+    let low = ui.available_height() < LOW;
+    if low {
+        egui::ScrollArea::horizontal().id_salt("tabs").show(ui, |ui| ui.horizontal(|ui| tabs(ui, cx)));
+    } else {
+        ui.horizontal_wrapped(|ui| {
+            tabs(ui, cx);
+            if wide {
+                ui.separator();
+                super::events::filter_bar(ui, cx);
             }
-        }
-        if wide {
-            ui.separator();
-            super::events::filter_bar(ui, cx);
-        }
-    });
-    super::crumbs::show(ui, cx);
+        });
+    }
+    let wide = wide && !low;
+    if !low || !cx.doc.scopes.now().is_all() {
+        super::crumbs::show(ui, cx);
+    }
     if cx.doc.tables.tab == Tab::Events && !wide {
         ui.horizontal_wrapped(|ui| super::events::filter_bar(ui, cx));
     }

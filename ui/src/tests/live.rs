@@ -253,8 +253,8 @@ fn a_stretch_before_the_end_is_held_in_view() {
 }
 
 /// A window whose recorder is a script of the shell.
-fn recording_with(script: String, folder: &Path) -> Window {
-    let words = ["sh", "-c", &script, "recorder"].map(str::to_owned).to_vec();
+fn recording_with(script: &str, folder: &Path) -> Window {
+    let words = ["sh", "-c", script, "recorder"].map(str::to_owned).to_vec();
     let options = crate::ViewOptions {
         recorder: Some(words),
         record_to: Some(folder.to_owned()),
@@ -283,7 +283,7 @@ fn a_host_is_recorded_from_the_window() {
     let script =
         format!("cat '{first}'; echo \"ring buffers are mapped $1 $2\" >&2; sleep 0.3; cat '{rest}'");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut h = recording_with(script, folder.path());
+    let mut h = recording_with(&script, folder.path());
     assert!(labels(&h, "sudo sh -c"), "the command is shown as it will run");
     h.get_by_label("as I am").click();
     h.run_ok();
@@ -301,7 +301,7 @@ fn a_host_is_recorded_from_the_window() {
 #[test]
 fn a_recorder_that_fails_says_why() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut h = recording_with("echo 'perf_event_open: not permitted' >&2; exit 3".to_owned(), folder.path());
+    let mut h = recording_with("echo 'perf_event_open: not permitted' >&2; exit 3", folder.path());
     h.get_by_label("as I am").click();
     h.run_ok();
     h.get_by_label("Record now").click();

@@ -216,6 +216,8 @@ fn a_small_window_has_a_map() {
         let map = h.get_by_label_contains("GFN map").rect();
         assert!(map.width() >= least.x && map.height() >= least.y, "{size:?}: {map:?}");
         assert!(map.max.x <= size.x && map.max.y <= size.y, "{size:?}: {map:?}");
+        let table = h.get_by_label_contains("Events: ").rect();
+        assert!(table.height() >= 30.0 && table.max.y <= size.y, "{size:?}: rows are seen: {table:?}");
     }
 }
 

@@ -125,18 +125,18 @@ pub(crate) fn ask_for_csv(ctx: &egui::Context) {
     ctx.request_repaint();
 }
 
-/// The rows of the table that was asked for them, after it was drawn; `Some(None)` if no table was drawn.
-pub(crate) fn take_csv(ctx: &egui::Context) -> Option<Option<String>> {
+/// The rows of the table that was asked for them, after it was drawn; the error says that no table was drawn.
+pub(crate) fn take_csv(ctx: &egui::Context) -> Option<Result<String, &'static str>> {
     let asked = ctx.data_mut(|d| d.get_temp::<Csv>(csv_id()))?;
     ctx.data_mut(|d| d.remove::<Csv>(csv_id()));
     match asked {
-        Csv::Made(text) => Some(Some((*text).clone())),
+        Csv::Made(text) => Some(Ok((*text).clone())),
         // It was asked for in this frame: the next one draws the table, and the one after that has none.
         Csv::Wanted => {
             let again = csv_id().with("again");
             if ctx.data_mut(|d| d.get_temp::<()>(again)).is_some() {
                 ctx.data_mut(|d| d.remove::<()>(again));
-                return Some(None);
+                return Some(Err("this tab has no table"));
             }
             ctx.data_mut(|d| {
                 d.insert_temp(again, ());

@@ -308,7 +308,8 @@ fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis
     if response.double_clicked() {
         cx.doc.fit_selection(cx.cap);
     }
-    if response.dragged() {
+    // Where no frame is known, there is nothing to say of one.
+    if response.dragged() || cx.cap.segments(cx.doc.view.vm, cx.doc.view.as_id).is_empty() {
         return;
     }
     ui.painter().with_clip_rect(rect).hline(
