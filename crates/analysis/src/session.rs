@@ -154,13 +154,11 @@ mod tests {
             ],
         };
         assert_eq!(Session::parse(&s.text()), Ok(s.clone()));
-        let dir = std::env::temp_dir().join(format!("mmuscope-session-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("a folder");
-        let file = beside(&dir.join("trace.dat"));
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = beside(&dir.path().join("trace.dat"));
         assert!(file.ends_with("trace.dat.mmuscope"));
         s.write(&file).expect("written");
         assert_eq!(Session::read(&file), Ok(s));
-        std::fs::remove_dir_all(&dir).ok();
     }
 
     #[test]

@@ -171,8 +171,11 @@ pub(crate) fn tables(counted: &CountedReport) -> Markup {
     }
 }
 
-/// The lists as rows of tables: title, head, rows. Nothing is escaped.
-pub(crate) fn markdown(counted: &CountedReport) -> Vec<(&'static str, Vec<String>, Vec<Vec<String>>)> {
+/// A table: its title, its head, its rows.
+type Cells = (&'static str, Vec<String>, Vec<Vec<String>>);
+
+/// The lists as rows of tables. Nothing is escaped.
+pub(crate) fn markdown(counted: &CountedReport) -> Vec<Cells> {
     let one = |(list, rows): (List, &[CountReport])| {
         let head = std::iter::once(list.head.to_owned())
             .chain(cells(rows, None).into_iter().map(|c| format!(">{c}")));

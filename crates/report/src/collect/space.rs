@@ -35,7 +35,7 @@ pub(super) struct Sums {
 
 /// Sums of all address spaces.
 pub(super) struct Spaces {
-    spaces: BTreeMap<(VmId, u8), Sums>,
+    each: BTreeMap<(VmId, u8), Sums>,
     step: u64,
     /// The time from the first event to the beginning of the stretches.
     origin: u64,
@@ -81,7 +81,7 @@ impl Spaces {
     ) -> Self {
         let step = clock.duration().div_ceil(STEPS as u64).max(1);
         let origin = clock.start - clock.first;
-        let mut out = Self { spaces: BTreeMap::new(), step, origin };
+        let mut out = Self { each: BTreeMap::new(), step, origin };
         let lists = PhaseLists::new(phases);
         for f in faults {
             for p in lists.at(f.vm, clock.rel(f.ts)) {
@@ -90,7 +90,7 @@ impl Spaces {
             }
         }
         for entry in timeline.entries().filter(|e| part.entry(e)) {
-            let sums = out.spaces.entry((entry.vm, entry.as_id)).or_default();
+            let sums = out.each.entry((entry.vm, entry.as_id)).or_default();
             let mut was_present = false;
             let mut before = None;
             let mut seen = false;
@@ -152,7 +152,7 @@ impl Spaces {
             let bytes = vms.map(|vm| timeline.counts_of(vm.id, 0, at).present_bytes(None));
             p.present_bytes = part.gfns.is_none().then(|| bytes.fold(0, u64::saturating_add));
         }
-        for s in out.spaces.values_mut() {
+        for s in out.each.values_mut() {
             s.leaves.sort_unstable();
             s.leaves.dedup();
         }
@@ -186,7 +186,7 @@ impl Spaces {
             bump(faults.entry(f.as_id).or_default(), clock.rel(f.ts) - self.origin, self.step);
         }
         let mut ids: Vec<u8> = self
-            .spaces
+            .each
             .iter()
             .filter(|(k, s)| k.0 == vm.id && !s.leaves.is_empty())
             .map(|(k, _)| k.1)
@@ -197,7 +197,7 @@ impl Spaces {
         ids.into_iter()
             .map(|as_id| {
                 let none = Sums::default();
-                let sums = self.spaces.get(&(vm.id, as_id)).unwrap_or(&none);
+                let sums = self.each.get(&(vm.id, as_id)).unwrap_or(&none);
                 let mut over_time = match part.gfns {
                     None => sums.over_time(timeline, (vm.id, as_id), clock, self.step),
                     Some(_) => sums.of_frames(clock, self.step),
