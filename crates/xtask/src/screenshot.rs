@@ -30,12 +30,11 @@ pub(crate) fn screenshot(program: Option<&str>) -> Result<()> {
     if let Err(why) = display.probe() {
         bail!("needs a virtual display: {why}; {}", display.install());
     }
-    let program = match program {
-        Some(p) => std::path::absolute(p)?,
-        None => {
-            show(&mut cargo(&["build", "--release", "--package", "mmuscope-cli"]))?;
-            root().join("target/release/mmuscope")
-        }
+    let program = if let Some(p) = program {
+        std::path::absolute(p)?
+    } else {
+        show(&mut cargo(&["build", "--release", "--package", "mmuscope-cli"]))?;
+        root().join("target/release/mmuscope")
     };
     let folder = root().join("docs/images");
     std::fs::create_dir_all(&folder)?;
