@@ -159,13 +159,13 @@ fn tools(ui: &mut Ui, t: &Tokens, start: &mut Start, offers: Offers<'_>, choice:
     });
     ui.add_space(14.0);
     ui.label(RichText::new("Record this host").strong());
-    if let Some(recorder) = offers.recorder
-        && recorder::choose(ui, t, &mut start.record, recorder)
-    {
-        *choice = Some(Choice::Record(start.record));
+    if let Some(recorder) = offers.recorder {
+        if recorder::choose(ui, t, &mut start.record, recorder) {
+            *choice = Some(Choice::Record(start.record));
+        }
+        ui.add_space(4.0);
+        ui.label(RichText::new("or in a terminal:").color(t.muted));
     }
-    ui.add_space(4.0);
-    ui.label(RichText::new("or in a terminal:").color(t.muted));
     for (what, command) in [("ten seconds into a file", RECORD), ("live", LIVE)] {
         ui.horizontal(|ui| {
             ui.label(RichText::new(what).color(t.muted));
