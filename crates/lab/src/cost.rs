@@ -20,7 +20,7 @@ const WAYS: &[(&str, Option<&str>)] = &[
 ];
 /// The hosts where none is named.
 const HOSTS: &[&str] = &["6.12-npt", "6.12-shadow64", "6.12-legacy"];
-/// Phases that take as long as they are told to, whatever else happens.
+/// Phases that take as long as the host file says, whatever else happens.
 const TIMED: [&str; 7] = ["cow", "race", "race-slots", "race-dirty", "race-tables", "recovery", "rest"];
 
 /// What one boot took.
