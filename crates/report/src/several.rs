@@ -25,7 +25,7 @@ pub(crate) fn names(reports: &[Report]) -> Vec<String> {
     };
     let many = |n: usize| reports.iter().map(|r| parts(r, n)).collect::<Vec<_>>();
     let doubled = |names: &[String]| (1..names.len()).any(|i| names[..i].contains(&names[i]));
-    // Some folders up, all are told apart, unless a file is named twice.
+    // Some folders up, all names differ, unless a file is named twice.
     (1..8).map(many).find(|names| !doubled(names)).unwrap_or_else(|| {
         many(2).into_iter().enumerate().map(|(i, name)| format!("{name} ({})", i + 1)).collect()
     })
