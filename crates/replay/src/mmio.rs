@@ -1,12 +1,11 @@
 //! Frames that behave as MMIO: accesses, faults and SPTEs.
 
-use mmuscope_trace::{Body, Event, Trace};
+use mmuscope_trace::{Body, Event};
 use mmuscope_units::ranges;
 use rustc_hash::FxHashMap;
 
 use crate::faults::state::Packed;
 use crate::model::{MmioRange, TopPage, VmId};
-use crate::timeline::Timeline;
 
 /// `kvm_mmio.type` of a read that the kernel cannot answer itself.
 const UNSATISFIED: u32 = 0;
@@ -105,6 +104,31 @@ impl MmioSeen {
         self.merged(traced)
     }
 
+    /// The ranges of what happened from a time on, of the frames from the first up to before the second. `events` are those of VMs up to the end,
+    /// each with its VM: an access may have begun before the time, so that all of them pass.
+    pub(crate) fn ranges_within<'a>(
+        events: impl Iterator<Item = (VmId, Event)>,
+        faults: impl Iterator<Item = &'a Packed>,
+        from: u64,
+        gfns: Option<(u64, u64)>,
+        traced: bool,
+    ) -> Vec<MmioRange> {
+        let mut seen = Self::default();
+        for (vm, e) in events {
+            if !matches!(e.body, Body::Mmio { .. } | Body::FastMmio { .. } | Body::MarkMmioSpte { .. }) {
+                continue;
+            }
+            if e.ts >= from {
+                seen.note(vm.0, e.ts, &e);
+            } else {
+                seen.accesses.address(&e);
+            }
+        }
+        faults.for_each(|f| seen.fault(f));
+        seen.pages.retain(|(_, gfn), _| gfns.is_none_or(|(a, b)| (a..b).contains(gfn)));
+        seen.merged(traced)
+    }
+
     /// Frames that were accessed.
     pub(crate) fn accessed(&self) -> impl Iterator<Item = TopPage> + '_ {
         let pages = self.pages.iter().filter(|(_, p)| p.accesses > 0);
@@ -152,37 +176,6 @@ impl MmioSeen {
             }
             same
         })
-    }
-}
-
-impl Timeline {
-    /// [`mmio_ranges`](Self::mmio_ranges) of a stretch of time, both ends included, and of the frames from the first up to before the second.
-    pub fn mmio_ranges_within(
-        &self,
-        trace: &Trace,
-        (from, to): (u64, u64),
-        gfns: Option<(u64, u64)>,
-    ) -> Vec<MmioRange> {
-        let mut seen = MmioSeen::default();
-        // An access may have begun before the stretch, so all events up to its end pass.
-        let end = trace.events.first_at_or_after(to.saturating_add(1)).min(self.events());
-        for e in trace.events.range(0..end) {
-            if !matches!(e.body, Body::Mmio { .. } | Body::FastMmio { .. } | Body::MarkMmioSpte { .. }) {
-                continue;
-            }
-            match self.attribution().vm(&e) {
-                Some(vm) if e.ts >= from => seen.note(vm.0, e.ts, &e),
-                Some(_) => {
-                    seen.accesses.address(&e);
-                }
-                None => {}
-            }
-        }
-        for (_, f) in self.engine.faults.all().filter(|(_, f)| (from..=to).contains(&f.ts)) {
-            seen.fault(f);
-        }
-        seen.pages.retain(|(_, gfn), _| gfns.is_none_or(|(a, b)| (a..b).contains(gfn)));
-        seen.merged(self.mmio_accesses_traced())
     }
 }
 

@@ -1,8 +1,10 @@
 //! The pages with the most of something.
 
+use mmuscope_trace::Trace;
 use rustc_hash::FxHashMap;
 
-use crate::model::{TopPage, VmId, pages_of};
+use crate::mmio::MmioSeen;
+use crate::model::{MmioRange, TopPage, VmId, pages_of};
 use crate::timeline::Timeline;
 use crate::zaps::zaps_of;
 
@@ -10,6 +12,19 @@ impl Timeline {
     /// Frames with the most MMIO accesses; none where [no event shows them](Self::mmio_accesses_traced).
     pub fn top_mmio(&self, n: usize) -> Vec<TopPage> {
         top(self.mmio_seen.accessed().collect(), n)
+    }
+
+    /// [`mmio_ranges`](Self::mmio_ranges) of a stretch of time, both ends included, and of the frames from the first up to before the second.
+    pub fn mmio_ranges_within(
+        &self,
+        trace: &Trace,
+        (from, to): (u64, u64),
+        gfns: Option<(u64, u64)>,
+    ) -> Vec<MmioRange> {
+        let end = trace.events.first_at_or_after(to.saturating_add(1)).min(self.events());
+        let events = trace.events.range(0..end).filter_map(|e| Some((self.attribution().vm(&e)?, e)));
+        let faults = self.engine.faults.all().map(|f| f.1).filter(|f| (from..=to).contains(&f.ts));
+        MmioSeen::ranges_within(events, faults, from, gfns, self.mmio_accesses_traced())
     }
 
     /// Frames with the most faults.
