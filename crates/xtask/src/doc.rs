@@ -4,7 +4,8 @@
 //! building them. `cargo test --doc` does use what the tests were built with, and hands each library to the program that `RUSTDOC` names. In this
 //! step that is xtask itself, which passes the library on to the real `rustdoc` to be documented instead of tested.
 
-use crate::run::{cargo, output, show};
+use crate::lint::{linted, sysroot};
+use crate::run::{cargo, lean, show};
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -14,10 +15,9 @@ const REAL: &str = "XTASK_RUSTDOC";
 
 /// Documents every library; a warning is an error.
 pub(crate) fn check() -> Result<()> {
-    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
     let own = std::env::current_exe().context("cannot find this program")?;
-    let mut c = cargo(&["test", "--workspace", "--doc", "--quiet"]);
-    show(crate::run::linted(&mut c)?.env("RUSTDOC", own).env(REAL, format!("{}/bin/rustdoc", sysroot.trim())))
+    let mut c = lean(cargo(&["test", "--workspace", "--doc", "--quiet"]));
+    show(linted(&mut c)?.env("RUSTDOC", own).env(REAL, sysroot()?.join("bin/rustdoc")))
 }
 
 /// What the program does where it was called as `rustdoc`; `None` where it was not.

@@ -56,20 +56,6 @@ pub(crate) fn lean(mut c: Command) -> Command {
     c
 }
 
-/// Lets a cargo command check this workspace's crates with clippy as it builds them, where a warning is an error. `cargo clippy` would build the
-/// metadata of every dependency for itself, which takes as long as all the rest of the build. All commands of `cargo xtask test` that build
-/// something go through here, because cargo keeps what it built with another compiler apart.
-pub(crate) fn linted(c: &mut Command) -> Result<&mut Command> {
-    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    let driver = Path::new(sysroot.trim()).join("bin/clippy-driver");
-    if !driver.exists() {
-        bail!("{} is not there: `rustup component add clippy` installs it", driver.display());
-    }
-    // The words that `cargo clippy -- -D warnings` hands to its driver.
-    let deny = ["-D", "warnings"].map(|w| format!("{w}__CLIPPY_HACKERY__")).concat();
-    Ok(c.env("RUSTC_WORKSPACE_WRAPPER", driver).env("CLIPPY_ARGS", deny))
-}
-
 /// A command as it is shown: the name of the program without its folder, and the arguments.
 pub(crate) fn words(c: &Command) -> String {
     let mut s = Path::new(c.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check of the repository, cheapest first, the tests last.
 
-use crate::run::{cargo, lab_example, lean, linted, show};
+use crate::lint::linted;
+use crate::run::{cargo, lab_example, lean, show};
 use crate::{doc, samples, tested, tools};
 use anyhow::Result;
 use std::sync::mpsc::RecvTimeoutError;

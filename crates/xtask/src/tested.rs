@@ -1,6 +1,7 @@
 //! The step that runs the tests: what the machine can do is required of them, and a table at the end says what did not run and why.
 
-use crate::run::{cargo, lean, linted, root, words};
+use crate::lint::linted;
+use crate::run::{cargo, lean, root, words};
 use anyhow::{Context, Result, bail};
 use mmuscope_needs::{NEEDS, REQUIRE, SKIP_FILE, Skip};
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! The page tables of a VM. [`Walk`] reads every table below a root of the TDP MMU, and every shadow page.
 //!
-//! Nothing is locked, and the guest runs on. After a table is read, the entry that points to it is read again: if that changed, the table may
-//! have been freed meanwhile, and is left out. Events of the recording decide what happened during the reading.
+//! Nothing is locked, and the guest runs on. After a table is read, the entry that points to it is read again, and the list that its root is in: if
+//! either changed, the table may have been freed meanwhile, and is left out. Events of the recording decide what happened during the reading.
 
 use std::collections::HashSet;
 
@@ -141,10 +141,35 @@ impl<'a, M: Memory> Walk<'a, M> {
         Some((page, level, s.gfn.read(m, sp)?, s.direct.read(m, sp)? != 0, tree))
     }
 
+    /// Whether the root at `sp` is still in the list of roots, and lies in the same page. The kernel takes it off the list before it frees its tables.
+    fn lives(&self, sp: u64, page: u64, level: u8) -> bool {
+        let link = sp.wrapping_add(self.shape.page.link);
+        let m = self.memory;
+        // The list may change while it is looked at.
+        let listed = (0..3).any(|_| {
+            let next = m.pointer(link).and_then(|n| m.number(n.wrapping_add(8), 8));
+            let before = m.pointer(link.wrapping_add(8)).and_then(|n| m.number(n, 8));
+            next == Some(link) && before == Some(link)
+        });
+        listed && self.head(sp).is_some_and(|h| (h.0, h.1) == (page, level))
+    }
+
     fn tdp_root(&mut self, sp: u64, to: &mut dyn FnMut(Table)) {
         let Some((page, level, gfn, _, tree)) = self.head(sp) else {
             self.found.notes.push("a root of the TDP MMU is not where it should be".into());
             return;
+        };
+        let mut to = |walk: &mut Self, t: Table| {
+            let lives = walk.lives(sp, page, level);
+            if lives {
+                walk.found.tables += 1;
+                to(t);
+            } else {
+                // What lies in these pages now is another's.
+                walk.found.torn += 1;
+                walk.found.notes.push("a root of the TDP MMU was freed while it was read".into());
+            }
+            lives
         };
         let mut todo = vec![Next { page, level, gfn, parent: None }];
         while let Some(n) = todo.pop() {
@@ -157,22 +182,31 @@ impl<'a, M: Memory> Walk<'a, M> {
                 self.found.torn += 1;
                 continue;
             }
-            self.tdp_table(n, tree, &mut todo, to);
+            if !self.tdp_table(n, tree, &mut todo, &mut to) {
+                return;
+            }
         }
     }
 
-    fn tdp_table(&mut self, n: Next, tree: Tree, todo: &mut Vec<Next>, to: &mut dyn FnMut(Table)) {
+    /// Reads a table and hands it to `to`, which says whether its root still lives; returns whether to go on.
+    fn tdp_table(
+        &mut self,
+        n: Next,
+        tree: Tree,
+        todo: &mut Vec<Next>,
+        to: &mut impl FnMut(&mut Self, Table) -> bool,
+    ) -> bool {
         let from = monotonic();
         let Some(entries) = self.entries(n.page) else {
             self.found.notes.push(format!("the table at {:#x} could not be read", n.page));
-            return;
+            return true;
         };
         let end = monotonic();
         if let Some((page, index, value)) = n.parent {
             let now = self.memory.direct(page).and_then(|v| self.memory.number(v + 8 * u64::from(index), 8));
             if now.and_then(|v| self.bits.child(v, n.level + 1)) != self.bits.child(value, n.level + 1) {
                 self.found.torn += 1;
-                return;
+                return true;
             }
         }
         let shift = 9 * u32::from(n.level - 1);
@@ -182,8 +216,7 @@ impl<'a, M: Memory> Walk<'a, M> {
                 todo.push(Next { page, level: n.level - 1, gfn, parent: Some((n.page, i as u16, *e)) });
             }
         }
-        self.found.tables += 1;
-        to(Table {
+        let table = Table {
             from,
             to: end,
             page: n.page,
@@ -199,7 +232,8 @@ impl<'a, M: Memory> Walk<'a, M> {
             parent: n.parent.map(|p| (p.0, p.1)),
             entries,
             gfns: Vec::new(),
-        });
+        };
+        to(self, table)
     }
 
     fn shadow_page(&mut self, sp: u64, to: &mut dyn FnMut(Table)) {

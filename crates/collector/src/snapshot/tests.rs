@@ -262,6 +262,39 @@ fn a_table_whose_link_changes_meanwhile_is_left_out() {
 }
 
 #[test]
+fn a_root_that_is_freed_meanwhile_ends_its_tree() {
+    /// Memory in which the root leaves its list once a page was read, as `list_del_rcu` does it.
+    struct Freed(Fake, u64, std::cell::Cell<bool>);
+    impl Memory for Freed {
+        fn read(&self, virt: u64, to: &mut [u8]) -> bool {
+            let done = self.0.read(virt, to);
+            if virt == self.1 {
+                self.2.set(true);
+            } else if self.2.get() && virt == ROOT_SP + 8 {
+                to.copy_from_slice(&0xdead_0000_0000_0122_u64.to_le_bytes());
+            }
+            done
+        }
+        fn direct(&self, phys: u64) -> Option<u64> {
+            self.0.direct(phys)
+        }
+        fn phys(&self, virt: u64) -> Option<u64> {
+            self.0.phys(virt)
+        }
+    }
+    let btf = modern();
+    let shape = Shape::of(&Types::new(&btf, None).expect("a BTF")).expect("all members");
+    let bits = Bits { mmio: Some(MMIO), not_page: 0 };
+    // The shadow page is in another list, and is there each time.
+    for (page, tables) in [(RAM + 0x10000, 1), (RAM + 0x11000, 2), (RAM + 0x12000, 3), (0, 4)] {
+        let m = Freed(host(), page, std::cell::Cell::new(false));
+        let shot = read(&m, &shape, bits, VM_LIST, (&|_| true, None), Some(1));
+        assert_eq!((shot.vms[0].tables, shot.vms[0].torn), (tables, usize::from(page != 0)), "{page:#x}");
+        assert_eq!(shot.vms[0].complete, page == 0, "{page:#x}");
+    }
+}
+
+#[test]
 fn tables_that_lead_in_circles_and_outside_of_memory_end() {
     let mut f = host();
     // A link to its own root, one outside of RAM, and a list that never comes back to its head.
