@@ -3,8 +3,6 @@
 //! It builds quickly because of mmuscope it depends on the table of needs alone (`crates/needs`): it runs the programs it needs.
 
 mod bench;
-mod doc;
-mod lint;
 mod run;
 mod samples;
 mod screenshot;
@@ -38,10 +36,6 @@ usage: cargo xtask <COMMAND>
 ";
 
 fn main() -> ExitCode {
-    // cargo calls this program in place of the compiler and of rustdoc in some steps.
-    if let Some(status) = lint::stand_in().or_else(doc::stand_in) {
-        return status;
-    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
