@@ -1,5 +1,5 @@
 //! [`Attached`] knows where tables are reached: by their place, by the host page that they lie in, and by the entry that links them. The rules of
-//! the TDP MMU keep it and ask it; those of the other MMUs and the snapshots use the host pages only. The tables themselves are in
+//! the TDP MMU and the snapshots keep it and ask it; other rules ask. The tables themselves are in
 //! [`crate::store`]. Nothing here decides which table an event means.
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -70,7 +70,7 @@ impl Attached {
         self.in_page.insert(page, table);
     }
 
-    /// A table whose page was never in use by an attached one is torn down there.
+    /// A table that was never attached in this page is torn down there.
     pub(crate) fn dies_in(&mut self, table: TableIx, page: u64) {
         self.dying.insert(page, table);
     }

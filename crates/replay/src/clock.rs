@@ -1,4 +1,4 @@
-//! [`Clock`] numbers the events of a replay and keeps their times. The engine's step asks it once for each event; nothing else moves it.
+//! [`Clock`] numbers the events of a replay and keeps their times. The engine's step ticks it once for each event; the rules ask it.
 
 /// How far a replay has come.
 #[derive(Clone, Debug, Default)]
@@ -8,7 +8,7 @@ pub(crate) struct Clock {
     first: Option<u64>,
     last: u64,
     /// Time of the last event of each CPU.
-    cpus: Vec<u64>,
+    cpus: Vec<Option<u64>>,
 }
 
 impl Clock {
@@ -42,21 +42,17 @@ impl Clock {
     }
 
     /// The time of the last event of a CPU; `now` where it had none.
-    pub(crate) fn last_of(&mut self, cpu: u16, now: u64) -> u64 {
-        *self.of(cpu, now)
+    pub(crate) fn last_of(&self, cpu: u16, now: u64) -> u64 {
+        self.cpus.get(usize::from(cpu)).copied().flatten().unwrap_or(now)
     }
 
     /// An event of a CPU was made at this time.
     pub(crate) fn seen_on(&mut self, cpu: u16, ts: u64) {
-        *self.of(cpu, ts) = ts;
-    }
-
-    fn of(&mut self, cpu: u16, ts: u64) -> &mut u64 {
         let cpu = usize::from(cpu);
         if cpu >= self.cpus.len() {
-            self.cpus.resize(cpu + 1, ts);
+            self.cpus.resize(cpu + 1, None);
         }
-        &mut self.cpus[cpu]
+        self.cpus[cpu] = Some(ts);
     }
 }
 
@@ -72,6 +68,6 @@ mod tests {
         // A CPU of which no event is known had its last one just now.
         assert_eq!(c.last_of(3, 60), 60);
         c.seen_on(3, 70);
-        assert_eq!((c.last_of(3, 90), c.last_of(5, 90)), (70, 90));
+        assert_eq!((c.last_of(3, 90), c.last_of(1, 90), c.last_of(5, 90)), (70, 90, 90));
     }
 }

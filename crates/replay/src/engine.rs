@@ -31,7 +31,7 @@ pub(crate) struct Engine {
     pub(crate) vms: VmMap,
     pub(crate) threads: Threads,
     pub(crate) attached: Attached,
-    /// Changes of entries that were not found: such an entry did not hold its next old value all the time.
+    /// Places of changes attributed to no entry: one that lies there may have held something else before its first event.
     pub(crate) unattributed: Unattributed,
     pub(crate) unexplained: Unexplained,
     pub(crate) noted: Noted,
@@ -41,6 +41,7 @@ pub(crate) struct Engine {
     pub(crate) slots: Slots,
     /// Which events the trace can hold.
     pub(crate) recorded: Recorded,
+    /// The distance between the kernel's virtual and the physical address of a page, once an event has shown both.
     pub(crate) virt_minus_phys: Option<u64>,
     pub(crate) clock: Clock,
     /// Changes of the TDP MMU are known by a probe, because the kernel does not trace them.

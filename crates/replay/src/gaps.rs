@@ -1,6 +1,7 @@
 //! [`Unexplained`] holds what the events of several CPUs leave open when they are traced in another order than they happened in: old values and
 //! re-read values that did not fit, waiting for the change that explains them. The TDP MMU's rules leave them here and look for them; what is
-//! not explained in time becomes evidence.
+//! not explained in time becomes evidence. It also keeps links that were cut before any event made them, and entries that a late event filled.
+//! Nothing here looks at tables.
 
 use std::collections::VecDeque;
 
@@ -75,7 +76,7 @@ impl Gaps {
     }
 
     pub(crate) fn remove(&mut self, i: usize) {
-        if let Some(g) = self.list.swap_remove_back(i) {
+        if let Some(g) = self.list.remove(i) {
             self.forget(g.gfn);
         }
     }
@@ -113,7 +114,8 @@ pub(crate) struct Unexplained {
 }
 
 impl Unexplained {
-    /// What waits proves nothing any more, because events may be missing. Returns the old values, which are evidence all the same.
+    /// Events may be missing from here on, so that no change will explain what waits. Re-read values are dropped; old values are returned, to be
+    /// reported.
     pub(crate) fn give_up(&mut self) -> Gaps {
         self.rereads.clear();
         std::mem::take(&mut self.gaps)

@@ -1,5 +1,5 @@
 //! What a loss of events means for what is known. The engine's step comes here for each loss record, and the timeline for events that cannot be
-//! numbered; nothing else makes everything stale at once.
+//! numbered; so does the snapshots' code where the recorder did not record some events.
 
 use crate::engine::Engine;
 use crate::keys::{EntryIx, TableIx};

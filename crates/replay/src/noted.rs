@@ -1,5 +1,5 @@
-//! [`Noted`], what the engine writes down beside the tables: evidence of what does not fit, losses, and markers. The rules add to it, the timeline
-//! reads it at the end of a step, and the list only grows.
+//! [`Noted`], what the engine writes down beside the tables: evidence of what does not fit, losses, and markers. The rules add to it, and ask
+//! whether events were lost; the timeline reads it when a batch of events was replayed.
 
 use crate::ends::MarkerNote;
 use crate::model::{Evidence, LostSpan};
@@ -13,7 +13,7 @@ pub(crate) struct Noted {
     evidence: Vec<Evidence>,
     lost: Vec<LostSpan>,
     markers: Vec<MarkerNote>,
-    /// The last event that records a loss.
+    /// The last event since which all that was known is in doubt: a loss, or the recorder stopped some of its events.
     last_loss: Option<u32>,
     /// Evidence of events up to this time proves nothing: the recorder was switching its events on when the trace began.
     unsure_until: u64,

@@ -3,7 +3,8 @@
 //! The timeline calls `step` once for each event, in order. State is in [`crate::engine`], and what follows from an event is in the modules of
 //! the rules: the TDP MMU's in [`crate::tdp`], those of MMUs that do not trace their zaps in [`crate::silent`], faults in [`crate::faults`],
 //! losses in [`crate::lost`], the VM of a thread in [`crate::vms`]. Beside their order this file has what no event says of itself: when a thread is
-//! done with what it was tearing down, zapping, or had frozen. It never looks ahead: a prefix of a trace gives a prefix of the result.
+//! done with what it was tearing down, zapping, or had frozen. It never looks ahead. Later events add to earlier time in two ways: an old value
+//! shows what was held before, and a change that was traced late makes the span that missed it exact.
 
 use mmuscope_trace::{Body, Event, Page, TaskKind};
 
@@ -17,8 +18,9 @@ use crate::reported::{FastFault, MarkMmio, SetSpte};
 use crate::threads::NewPage;
 
 impl Engine {
-    /// Consumes one event. The order matters: first what the event says about its thread, then whether it ends what the thread was at, then what
-    /// it says itself, then what it rules out or in for MMUs that do not trace everything, and last the fault that it is part of.
+    /// Consumes one event. The order matters. First come notes, which are no events of KVM's; then the thread and its VM, what the event ends of the
+    /// thread's work, memory slots, and the end of an open fault; then what the event says itself ([`Engine::apply_event`]), what it rules out for
+    /// silent MMUs, and last its fault.
     pub(crate) fn step(&mut self, e: &Event) {
         let of_a_level;
         let e = if let Some(body) = leveled(&e.body) {
@@ -131,7 +133,8 @@ impl Engine {
         false
     }
 
-    /// A thread does something: what it was tearing down, zapping, or had frozen is done unless this event is part of it.
+    /// A thread does something: what it was tearing down, zapping, or had frozen is done unless this event is part of it. What
+    /// other threads had torn down to the last entry is done in any case.
     fn goes_on(&mut self, th: ThreadIx, e: &Event, ev: u32, ts: u64) {
         // A probe is hit in the middle of what its thread is doing.
         if matches!(e.body, Body::ProbeSpteUpdate { .. } | Body::ProbeSpteClear { .. }) {

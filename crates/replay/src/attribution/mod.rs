@@ -6,9 +6,10 @@
 //! The rule in five sentences:
 //!
 //! 1. A thread is of the VM of its process where the recording names processes and that one has a single VM, and otherwise of the VM whose page
-//!    tables it works on, as [`grouping`] finds.
+//!    tables it works on, as [`grouping`] finds. A thread of a process with several VMs that no table places is taken for the first one's, as
+//!    assumed; the vCPU threads and the process that a snapshot names count as the recording's.
 //! 2. With a single VM in the trace, every event that can be a VM's is its (a marker or the name of a task only if its thread is); with several,
-//!    what is done by a thread that nothing puts into one of them is of no known VM.
+//!    what is done by a thread that nothing puts into one of them, and whose process has none, is of no known VM.
 //! 3. VMs are numbered from 0, in the order of the first events that show what their threads work on, or as the reader lists them where there is
 //!    nothing to find out.
 //! 4. The vCPU is the one that the event itself names, and otherwise that of its thread, unless the thread ran more than one.

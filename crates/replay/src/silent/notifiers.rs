@@ -5,15 +5,15 @@
 //! The rule in five sentences:
 //!
 //! 1. The event comes before the zap, and the zap has come when the same thread does something else, or two seconds later.
-//! 2. From the event on, every known entry that the range may cover is stale.
-//! 3. An entry is not covered only where it is known where in the VMM's memory its frame lies, and that is outside the range, or where it is an
-//!    MMIO entry, which maps nothing of the host; where a range is known to be memory of other frames, an entry is covered only if it maps the
-//!    same host page as one of those.
+//! 2. From the event on, every known entry that the range may cover is stale, unless probes would show its zap; an event about aging makes entries
+//!    stale only where the CPU keeps no Accessed bits.
+//! 3. An entry is spared if it is MMIO; if its place in the VMM's memory is known and outside the range; or if the range is memory of other frames,
+//!    the host page of each is known, and the entry maps none of these.
 //! 4. What is installed by another thread while a range is open may be zapped at once, and is stale from the start; in the two seconds after the
 //!    first event of a trace that begins late, and after a loss, such a range may be open without an event in the trace.
-//! 5. Where memory lies is known from the VM's memory slots ([`crate::slots`]), where they were read or their requests probed, and may not have
-//!    changed since. Otherwise it must be proven: where a host page is exchanged in a fault (copy-on-write), the fault's events name its frame and its host-virtual address: three such pairs
-//!    at one distance show where memory lies.
+//! 5. Where memory lies is known from the VM's memory slots ([`crate::slots`]), if they were read, or requests for them were probed, and nothing can
+//!    have changed them since. Otherwise three faults that break copy-on-write must prove it, each naming a frame and its host-virtual address
+//!    at one distance; that holds for the frames between them, until a zap-all.
 
 use mmuscope_spte::Mode;
 use mmuscope_trace::{Body, Event};
@@ -39,7 +39,7 @@ impl Engine {
         }
     }
 
-    /// Events that only a thread which has gone on can make; others come from interrupts too.
+    /// Closes the ranges of a thread that has gone on. Any event shows that, save a probe; the notifiers' own are looked at in `notifier`.
     pub(super) fn went_on(&mut self, tid: u32, e: &Event) {
         match e.body {
             Body::ProbeSpteUpdate { .. } | Body::ProbeSpteClear { .. } => return,

@@ -9,7 +9,7 @@ use crate::moment::At;
 pub(crate) enum Fit {
     No,
     Unknown,
-    /// Writable or access-tracking differs, which the lockless path changes on its own.
+    /// Frame and state are the same, and other bits differ: the lockless path changes Writable and access tracking without an event.
     Volatile,
     Exact,
 }

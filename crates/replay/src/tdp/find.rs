@@ -1,18 +1,20 @@
 //! Which table a change was made in. No event of the TDP MMU names its table, so it is found in three steps: the tables that the entry may lie in
 //! are gathered, each gets a score, and the best is taken or, if nothing fits, a table is made. [`crate::tdp`] asks for each change; this file
-//! changes no entry but those that another table's change puts in doubt.
+//! makes tables, ends those that a teardown is done with, and of entries only makes stale what another table's change puts in doubt.
 //!
 //! The rule in five sentences:
 //!
-//! 1. A table that the thread is tearing down, or whose place the event proves ([`crate::tdp::doubt`]), is the one, whatever else would fit.
-//! 2. Otherwise every attached table of the change's place (level, frame, address space) is a candidate, and so are tables that were unlinked
-//!    since the thread's last event, because a change may be that old.
-//! 3. The old value says most: a table whose entry held exactly that value beats one of which nothing is known, and that one beats one that
-//!    held something else.
-//! 4. What the thread did before decides between the others: the tables its fault went through, the root it installs to, the VM it works for,
-//!    and whether it zaps obsolete roots, which faults never fill.
-//! 5. If even the best does not fit, the change is in a table that no event has shown, and one is made: below a root that was made and not
-//!    filled yet, or below what is known above; only where everything above is known to lead elsewhere is the change one of a dead table.
+//! 1. A table that the thread is tearing down, or said it would, is the one, except for an install; where the trace does not hold all that came
+//!    before, so is one whose place the event proves ([`crate::tdp::doubt`]).
+//! 2. Otherwise the attached tables of the change's place (level, frame, address space) are candidates, save those of the wrong kind of tree and of
+//!    a VM that the value rules out; where none fits well, so are those that were detached since the thread's last event.
+//! 3. The old value counts first: an entry that held it exactly, one that held it but for its permissions, one of which nothing is known, and one
+//!    that held something else.
+//! 4. What the thread did before is added to that: the tables its fault went through, the root it installs to, its VM. It outweighs the value for
+//!    obsolete roots only, which faults never fill, and which the thread that made them obsolete zaps.
+//! 5. If even the best does not fit, the change is in a root that was made and not filled yet; else the best is taken all the same, and a gap waits
+//!    for the change in between. Only without a candidate, or where the trace is incomplete, is a table made; where all above is known to lead
+//!    elsewhere, the table was detached before.
 
 use mmuscope_spte::State as SpteState;
 
@@ -36,7 +38,7 @@ const UNFIT: i32 = 0;
 /// which nothing is known (20), and is beaten by one that fits but for volatile bits (30).
 const OTHER_VM: i32 = -18;
 /// The thread's fault went through this table, and installs something or finds what was there. Lifts a table of which nothing is known (35) over
-/// a volatile fit (30), and no further than below an exact one (40).
+/// a volatile fit (30), and below an exact one (40) unless the thread's last install was below the same root, too.
 const ON_PATH: i32 = 15;
 /// The thread's fault went through this table and now changes what does not fit: no more than a hint between equals.
 const NEAR_PATH: i32 = 5;
