@@ -1,7 +1,7 @@
 //! [`Stat`]: how often vCPUs left the guest and why, what their faults came to, what was zapped, which devices were accessed, and where the vCPUs'
 //! time went. `mmuscope stat` prints it, and `mmuscope diff` compares two of them.
 //!
-//! Outcomes and times of faults, zaps and MMIO accesses are the replay's ([`Fault`], [`Zap`](mmuscope_replay::Zap), [`MmioAccesses`]); what is
+//! Outcomes and times of faults, zaps and MMIO accesses are the replay's ([`Fault`], [`Zap`], [`MmioAccesses`]); what is
 //! counted here are exits and entries, in `vcpus`. What the trace does not hold is `None`, never 0.
 
 mod table;
