@@ -187,7 +187,7 @@ fn other_lines_are_reported() {
         mixed.push(line.clone());
         match n % 50 {
             7 => mixed.extend([String::new(), "This is the interesting part.".into(), String::new()]),
-            19 => mixed.push("--".into()),
+            19 => mixed.push("---".into()),
             31 => mixed.push(" => kvm_tdp_mmu_map".into()),
             43 => mixed.push("[root@host 10:01:16 ~]# grep kvm trace".into()),
             _ => {}
