@@ -466,3 +466,15 @@ fn what_a_loss_took_out_of_a_snapshot_is_not_gone() {
     let of = all.iter().find(|(e, _)| e.level == 1 && e.gfn == 0x201).expect("the entry, unknown now");
     assert_eq!((of.1.certainty, of.1.reason), (Certainty::Stale, Reason::Lost));
 }
+
+#[test]
+fn a_table_without_a_name_is_not_missed_in_memory() {
+    // A fast fault shows an entry before anything shows that the MMU is not the TDP MMU; the snapshot has its table by its page.
+    let text = format!(
+        "{}1 t1 exit\n+1 t1 fault 2 w\n+1 t1 fast 2 R77 W77 fixed\n+1 t1 entry 0\n3000000 t9 mark on\n",
+        legacy(",probe:mmu_spte_update,probe:mmu_spte_clear_track_bits")
+    );
+    let t = with(&text, &two_tables(2_000_000));
+    assert!(t.top_zaps(9).is_empty(), "{:?}", t.top_zaps(9));
+    assert!(t.snapshots().iter().all(|s| s.differ == 0), "{:?}", t.snapshots());
+}

@@ -165,9 +165,15 @@ impl Engine {
             return;
         }
         let (vm, silent, parent) = (r.vm, r.silent, r.parent);
+        // A table of which no event named the page may be one of those that were read: it was neither seen nor missed there.
+        let nameless = r.page == 0 && !silent;
         let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
         for e in entries {
             let Some((value, m)) = self.store.now(e) else { continue };
+            if nameless {
+                self.store.push(e, ev, None, Shade::Unknown, Certainty::Stale, Reason::Incomplete);
+                continue;
+            }
             let claimed = m.certainty < Certainty::Stale
                 && matches!(m.shade, Shade::Writable | Shade::ReadOnly | Shade::AccessTracked | Shade::Mmio);
             if claimed {
