@@ -10,7 +10,7 @@ const LEAST: usize = 3;
 
 /// A part of a life: one line, or several in a row that say the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct Fold {
     /// Its lines, by their numbers in the life.
     pub lines: Range<usize>,
     /// What the lines say together, where there are several.
@@ -24,20 +24,20 @@ fn gist(text: &str) -> &str {
 }
 
 /// Folds lines that the same thread caused directly one after another and that say the same.
-pub fn fold(lines: &[StoryLine]) -> Vec<Part> {
+pub fn fold(lines: &[StoryLine]) -> Vec<Fold> {
     let mut out = Vec::new();
     let mut at = 0;
     while let Some(first) = lines.get(at) {
         let same = |l: &&StoryLine| l.who == first.who && gist(&l.text) == gist(&first.text);
         let n = lines[at..].iter().take_while(same).count();
         if n < LEAST {
-            out.push(Part { lines: at..at + 1, text: None });
+            out.push(Fold { lines: at..at + 1, text: None });
             at += 1;
             continue;
         }
         let span = lines[at + n - 1].ts.saturating_sub(first.ts);
         let text = format!("{} × {} in {}", gist(&first.text), count(n as u64), duration(span));
-        out.push(Part { lines: at..at + n, text: Some(text) });
+        out.push(Fold { lines: at..at + n, text: Some(text) });
         at += n;
     }
     out

@@ -42,9 +42,14 @@ impl Part {
         self.gfns.is_none_or(|(a, b)| start < b && a < end)
     }
 
+    /// Whether a guest frame belongs to it. Traces may name any number, also the largest.
+    pub fn holds_frame(&self, gfn: u64) -> bool {
+        self.gfns.is_none_or(|(a, b)| (a..b).contains(&gfn))
+    }
+
     /// Whether a fault belongs to it, by when it begins. One whose frame no event names is of no frame.
     pub fn fault(&self, f: &Fault) -> bool {
-        let frame = self.gfns.is_none_or(|(a, b)| f.gfn.is_some_and(|g| (a..b).contains(&g)));
+        let frame = f.gfn.map_or(self.gfns.is_none(), |g| self.holds_frame(g));
         self.holds(f.ts) && self.holds_vm(f.vm.0) && frame
     }
 
@@ -67,7 +72,7 @@ impl Part {
     /// Whether a finding of the whole trace shows in it: it is of this VM or of none, and one of its events is of these frames and of this time.
     /// Of a finding with more events than are listed, the first and the last time stand for all of them, and the listed ones for the frames.
     pub fn finding(&self, trace: &Trace, f: &Finding) -> bool {
-        if f.vm.is_some_and(|vm| !self.holds_vm(vm)) || f.gfn.is_some_and(|g| !self.holds_frames(g, g + 1)) {
+        if f.vm.is_some_and(|vm| !self.holds_vm(vm)) || f.gfn.is_some_and(|g| !self.holds_frame(g)) {
             return false;
         }
         let all = f.count <= f.events.len() as u64;
@@ -143,6 +148,7 @@ mod tests {
         assert_eq!(times.map(|t| PART.holds(t)), [false, true, true, false]);
         let frames = [(0xf, 0x10), (0xf, 0x11), (0, 0x200), (0x1f, 0x20), (0x20, 0x21)];
         assert_eq!(frames.map(|(a, b)| PART.holds_frames(a, b)), [false, true, true, true, false]);
+        assert!(!PART.holds_frame(u64::MAX) && Part::default().holds_frame(u64::MAX));
     }
 
     #[test]

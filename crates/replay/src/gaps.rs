@@ -133,10 +133,6 @@ impl Unexplained {
         oldest
     }
 
-    pub(crate) fn any_reread(&self) -> bool {
-        !self.rereads.is_empty()
-    }
-
     /// Those re-read values that `explained` holds of wait no more.
     pub(crate) fn explain_rereads(&mut self, explained: impl Fn(&Reread) -> bool) {
         self.rereads.retain(|r| !explained(r));

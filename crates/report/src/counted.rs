@@ -77,7 +77,7 @@ impl CountedReport {
         }
     }
 
-    /// The lists that have rows: title, what a row is called, what the title means, and whether rows have times.
+    /// The lists that have rows, each with its words.
     pub(crate) fn lists(&self) -> Vec<(List, &[CountReport])> {
         let all = [
             (

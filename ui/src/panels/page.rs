@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use egui::{RichText, Ui};
-use mmuscope_analysis::life::{Part, fold};
+use mmuscope_analysis::life::{Fold, fold};
 use mmuscope_replay::{EntryId, PageStory, Span, StoryLine, VmId};
 
 use super::Cx;
@@ -20,7 +20,7 @@ pub(crate) struct Cached {
     story: Option<PageStory>,
     spans: Vec<(EntryId, Span)>,
     /// The rows of the story, and what they were made of.
-    rows: Vec<Part>,
+    rows: Vec<Fold>,
     made: Option<Made>,
     /// Whether repetitions are shown one by one.
     unfolded: bool,
@@ -225,7 +225,7 @@ fn rows(
     scope: &Scope,
     unfolded: bool,
     opened: &BTreeSet<usize>,
-) -> Vec<Part> {
+) -> Vec<Fold> {
     let tid = |l: &StoryLine| l.event.and_then(|ix| cap.event(ix)).and_then(|e| e.tid);
     let inside =
         |l: &StoryLine| scope.has_time(cap, l.ts, l.ts) && scope.tid.is_none_or(|t| tid(l) == Some(t));
@@ -237,9 +237,9 @@ fn rows(
         for part in fold(&story.lines[at..at + n]) {
             let lines = part.lines.start + at..part.lines.end + at;
             if unfolded || opened.contains(&lines.start) {
-                out.extend(lines.map(|l| Part { lines: l..l + 1, text: None }));
+                out.extend(lines.map(|l| Fold { lines: l..l + 1, text: None }));
             } else {
-                out.push(Part { lines, text: part.text });
+                out.push(Fold { lines, text: part.text });
             }
         }
         at += n + 1;

@@ -11,7 +11,7 @@ use egui_kittest::kittest::Queryable;
 use mmuscope_replay::{LayoutOverride, State};
 use mmuscope_trace::{RecorderNow, Stage};
 
-use super::{TEXT, Window, command, doc, open, sample, small, with_capture};
+use super::{TEXT, Window, command, doc, labels, open, sample, small, with_capture};
 use crate::ThemeChoice;
 use crate::command::Command;
 use crate::follow::Live;
@@ -32,10 +32,6 @@ fn follow(path: &Path) -> Window {
         viewer.began(job);
         viewer.show(ctx, loaded);
     })
-}
-
-fn labels(h: &Window, text: &str) -> bool {
-    h.query_all_by_label_contains(text).next().is_some()
 }
 
 /// Draws frames until something is so.

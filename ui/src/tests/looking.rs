@@ -2,31 +2,14 @@
 
 use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable;
-use mmuscope_replay::LayoutOverride;
 
-use super::{Window, command, doc, empty, open, sample, select, small, with_capture};
+use super::{Window, click, command, doc, empty, labels, open, read, select, small, with_capture};
 use crate::ThemeChoice;
 use crate::command::Command;
-use crate::load::{Job, Source, load};
 use crate::panels::tables::Tab;
 
 fn real(name: &str) -> Window {
-    let layout = LayoutOverride::default();
-    let job = Job { source: Source::Files(vec![sample(name)]), follow: false, layout };
-    open(load(&job).unwrap_or_else(|e| panic!("{e}")).capture, ThemeChoice::Dark)
-}
-
-fn labels(h: &Window, text: &str) -> bool {
-    h.query_all_by_label_contains(text).next().is_some()
-}
-
-/// Clicks a place with a real pointer.
-fn click(h: &mut Window, at: egui::Pos2) {
-    h.hover_at(at);
-    h.run_ok();
-    h.drag_at(at);
-    h.drop_at(at);
-    h.run_ok();
+    open(read(name), ThemeChoice::Dark)
 }
 
 fn click_label(h: &mut Window, label: &str) {

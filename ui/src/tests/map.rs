@@ -6,11 +6,10 @@ use egui::{Pos2, pos2, vec2};
 use egui_kittest::kittest::Queryable;
 use mmuscope_replay::{Entry, LayoutOverride, Shade, Span, State};
 
-use super::{Window, doc, open, sample, with_capture};
+use super::{Window, doc, open, read, with_capture};
 use crate::ThemeChoice;
 use crate::capture::Capture;
 use crate::fmt;
-use crate::load::{Job, Source, load};
 use crate::probe::Probe;
 use crate::view::Range;
 
@@ -31,9 +30,7 @@ impl Numbers {
 }
 
 fn window(name: &str) -> Window {
-    let layout = LayoutOverride::default();
-    let job = Job { source: Source::Files(vec![sample(name)]), follow: false, layout };
-    open(load(&job).unwrap_or_else(|e| panic!("{e}")).capture, ThemeChoice::Dark)
+    open(read(name), ThemeChoice::Dark)
 }
 
 fn is_page(s: &Span) -> bool {

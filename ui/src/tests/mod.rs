@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable;
 use mmuscope_replay::{LayoutOverride, ReplayOptions, replay};
 use mmuscope_trace::Trace;
 
@@ -20,7 +21,7 @@ use crate::app::Viewer;
 use crate::capture::Capture;
 use crate::command::Command;
 use crate::doc::Doc;
-use crate::load::Loaded;
+use crate::load::{Job, Loaded, Source, load};
 use crate::session::Session;
 use crate::{ThemeChoice, ViewOptions};
 
@@ -112,6 +113,27 @@ fn window_with(options: ViewOptions, make: impl FnOnce(&egui::Context, &mut View
 /// The window with a capture in it.
 fn open(capture: Capture, theme: ThemeChoice) -> Window {
     window(theme, |ctx, viewer| viewer.show(ctx, Loaded { capture, follower: None }))
+}
+
+/// A sample, read as a file that was opened.
+fn read(name: &str) -> Capture {
+    let job =
+        Job { source: Source::Files(vec![sample(name)]), follow: false, layout: LayoutOverride::default() };
+    load(&job).unwrap_or_else(|e| panic!("{e}")).capture
+}
+
+/// Whether anything on the screen has a label with this text.
+fn labels(h: &Window, text: &str) -> bool {
+    h.query_all_by_label_contains(text).next().is_some()
+}
+
+/// Clicks a place with a real pointer.
+fn click(h: &mut Window, at: egui::Pos2) {
+    h.hover_at(at);
+    h.run_ok();
+    h.drag_at(at);
+    h.drop_at(at);
+    h.run_ok();
 }
 
 /// The window without a trace.

@@ -6,16 +6,12 @@ use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable;
 use mmuscope_analysis::session::{Note, Session, beside};
 
-use super::{Window, command, doc, open, select, small};
+use super::{Window, command, doc, labels, open, select, small};
 use crate::ThemeChoice;
 use crate::capture::Capture;
 use crate::command::Command;
 use crate::panels::tables::Tab;
 use crate::scope::Scope;
-
-fn labels(h: &Window, text: &str) -> bool {
-    h.query_all_by_label_contains(text).next().is_some()
-}
 
 /// The small trace, as if it were read from a file of a folder.
 fn at(path: &Path) -> Capture {

@@ -5,10 +5,9 @@ use egui_kittest::{SnapshotOptions, SnapshotResults};
 use mmuscope_analysis::visual::{Theme, Visual};
 use mmuscope_replay::Shade;
 
-use super::{Window, command, empty, open, sample, select, small};
+use super::{Window, command, empty, open, read, select, small};
 use crate::ThemeChoice;
 use crate::command::Command;
-use crate::load::{Job, Source, load};
 
 /// Text is anti-aliased a little differently by every version of the driver.
 fn lenient() -> SnapshotOptions {
@@ -23,13 +22,7 @@ fn take(results: &mut SnapshotResults, h: &mut Window, name: &str) {
 }
 
 fn real(name: &str, theme: ThemeChoice) -> Window {
-    let job = Job {
-        source: Source::Files(vec![sample(name)]),
-        follow: false,
-        layout: mmuscope_replay::LayoutOverride::default(),
-    };
-    let loaded = load(&job).unwrap_or_else(|e| panic!("{e}"));
-    open(loaded.capture, theme)
+    open(read(name), theme)
 }
 
 /// The parts of the window on a trace of twenty-one events.

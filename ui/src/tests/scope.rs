@@ -2,34 +2,15 @@
 
 use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable;
-use mmuscope_replay::{EventIx, LayoutOverride};
+use mmuscope_replay::EventIx;
 use mmuscope_trace::Body;
 
-use super::{Window, command, doc, open, sample, select, small, with_capture};
+use super::{Window, click, command, doc, labels, open, read, select, small, with_capture};
 use crate::ThemeChoice;
 use crate::capture::Capture;
 use crate::command::Command;
-use crate::load::{Job, Source, load};
 use crate::passing::{By, Order, Wish, find};
 use crate::scope::{Frames, Scope};
-
-fn capture(name: &str) -> Capture {
-    let layout = LayoutOverride::default();
-    let job = Job { source: Source::Files(vec![sample(name)]), follow: false, layout };
-    load(&job).unwrap_or_else(|e| panic!("{e}")).capture
-}
-
-fn labels(h: &Window, text: &str) -> bool {
-    h.query_all_by_label_contains(text).next().is_some()
-}
-
-fn click(h: &mut Window, at: egui::Pos2) {
-    h.hover_at(at);
-    h.run_ok();
-    h.drag_at(at);
-    h.drop_at(at);
-    h.run_ok();
-}
 
 /// The numbers of the first rows of the event table.
 fn first_rows(h: &mut Window, n: usize) -> Vec<EventIx> {
@@ -83,7 +64,7 @@ fn a_click_on_a_head_sorts_the_events_and_another_one_turns_the_order() {
 /// Every order of a real trace is that of a plain sort, and finds the row of each event again.
 #[test]
 fn orders_are_those_of_a_plain_sort_and_rows_are_found_again() {
-    let cap = capture("6.1-npt/trace.txt.zst");
+    let cap = read("6.1-npt/trace.txt.zst");
     for by in [By::Vcpu, By::Kind, By::Gfn, By::Task, By::Cpu, By::Time] {
         for down in [false, true] {
             if (by, down) == (By::Time, false) {
@@ -211,7 +192,7 @@ fn what_the_scope_hides_is_named_and_can_be_shown() {
 /// The numbers of splits are those of the events: a 2M leaf of NPT has bit 7, and a table has not.
 #[test]
 fn huge_pages_say_as_what_each_range_is_mapped_and_how_often_it_was_split() {
-    let cap = capture("6.1-npt-nommio/trace.txt.zst");
+    let cap = read("6.1-npt-nommio/trace.txt.zst");
     let large = |v: u64| v & 1 != 0 && v & 0x80 != 0;
     let mut split: Vec<(u64, u64)> = Vec::new();
     for e in cap.trace.events.range(0..cap.trace.events.len()) {
@@ -252,7 +233,7 @@ fn huge_pages_say_as_what_each_range_is_mapped_and_how_often_it_was_split() {
 /// What repeats in a life is one line, which a click opens.
 #[test]
 fn the_life_of_a_page_folds_what_repeats() {
-    let cap = capture("6.1-npt-nommio/trace.txt.zst");
+    let cap = read("6.1-npt-nommio/trace.txt.zst");
     let (top, faults) = (cap.timeline.top_faults(9), 100);
     let page = top.iter().find(|p| p.gfn == 0x11f1).expect("a page with a loop of retries");
     assert!(page.count > faults);

@@ -276,7 +276,7 @@ pub(super) fn changes(seen: &Seen<'_>) -> Vec<SizeChange> {
 /// The same as a cause of changes.
 pub(super) fn cause_of(c: &SizeChange) -> Cause {
     Cause {
-        gfns: Some((c.gfn, c.gfn + pages_of(c.level) - 1)),
+        gfns: Some((c.gfn, c.gfn.saturating_add(pages_of(c.level) - 1))),
         ..Cause::new(c.tid, (c.ts, c.event), What::Sizes { count: 1, lost: c.lost, why: c.why })
     }
 }

@@ -383,7 +383,7 @@ fn count_accesses(seen: &Seen<'_>, sums: &mut Sums) {
         let Some(gpa) = accesses.address(&e) else { continue };
         let owner = seen.whose_are();
         let gfn = gpa >> 12;
-        let asked = seen.q.holds(e.ts) && seen.q.part_of_trace().holds_frames(gfn, gfn + 1);
+        let asked = seen.q.holds(e.ts) && seen.q.part_of_trace().holds_frame(gfn);
         let Some(vm) = owner.vm(&e).filter(|_| asked) else { continue };
         if let Some(whose) = seen.whose(Some(vm), owner.vcpu(&e), e.tid) {
             let g = sums.of(whose, Kind::Mmio, device(Some(gfn)), gfn);

@@ -232,65 +232,60 @@ fn a_vm_is_read_with_its_slots_vcpus_and_tables() {
     assert!(shot.to_string().contains("process 4242"), "{shot}");
 }
 
-#[test]
-fn a_table_whose_link_changes_meanwhile_is_left_out() {
-    /// Memory in which one word changes after a page was read.
-    struct Changing(Fake, std::cell::Cell<bool>);
-    impl Memory for Changing {
-        fn read(&self, virt: u64, to: &mut [u8]) -> bool {
-            let done = self.0.read(virt, to);
-            if virt == RAM + 0x12000 {
-                self.1.set(true);
-            } else if self.1.get() && virt == RAM + 0x11000 + 16 {
-                to.fill(0);
-            }
-            done
+/// Memory in which one word is another one after a page was read.
+struct Changing {
+    before: Fake,
+    /// The page whose reading makes it change.
+    page: u64,
+    /// Where the word lies, and what it becomes.
+    word: (u64, u64),
+    changed: std::cell::Cell<bool>,
+}
+
+impl Memory for Changing {
+    fn read(&self, virt: u64, to: &mut [u8]) -> bool {
+        let done = self.before.read(virt, to);
+        if virt == self.page {
+            self.changed.set(true);
+        } else if self.changed.get() && virt == self.word.0 {
+            to.copy_from_slice(&self.word.1.to_le_bytes());
         }
-        fn direct(&self, phys: u64) -> Option<u64> {
-            self.0.direct(phys)
-        }
-        fn phys(&self, virt: u64) -> Option<u64> {
-            self.0.phys(virt)
-        }
+        done
     }
+
+    fn direct(&self, phys: u64) -> Option<u64> {
+        self.before.direct(phys)
+    }
+
+    fn phys(&self, virt: u64) -> Option<u64> {
+        self.before.phys(virt)
+    }
+}
+
+/// What is read of the host's VM where a word becomes another one after a page was read.
+fn read_while(page: u64, word: (u64, u64)) -> super::shot::Seen {
     let btf = modern();
     let shape = Shape::of(&Types::new(&btf, None).expect("a BTF")).expect("all members");
-    let m = Changing(host(), std::cell::Cell::new(false));
+    let m = Changing { before: host(), page, word, changed: false.into() };
     let bits = Bits { mmio: Some(MMIO), not_page: 0 };
-    let shot = read(&m, &shape, bits, VM_LIST, (&|_| true, None), Some(1));
-    assert_eq!((shot.vms[0].tables, shot.vms[0].torn), (3, 1));
+    read(&m, &shape, bits, VM_LIST, (&|_| true, None), Some(1)).vms.swap_remove(0)
+}
+
+#[test]
+fn a_table_whose_link_changes_meanwhile_is_left_out() {
+    let vm = read_while(RAM + 0x12000, (RAM + 0x11000 + 16, 0));
+    assert_eq!((vm.tables, vm.torn), (3, 1));
 }
 
 #[test]
 fn a_root_that_is_freed_meanwhile_ends_its_tree() {
-    /// Memory in which the root leaves its list once a page was read, as `list_del_rcu` does it.
-    struct Freed(Fake, u64, std::cell::Cell<bool>);
-    impl Memory for Freed {
-        fn read(&self, virt: u64, to: &mut [u8]) -> bool {
-            let done = self.0.read(virt, to);
-            if virt == self.1 {
-                self.2.set(true);
-            } else if self.2.get() && virt == ROOT_SP + 8 {
-                to.copy_from_slice(&0xdead_0000_0000_0122_u64.to_le_bytes());
-            }
-            done
-        }
-        fn direct(&self, phys: u64) -> Option<u64> {
-            self.0.direct(phys)
-        }
-        fn phys(&self, virt: u64) -> Option<u64> {
-            self.0.phys(virt)
-        }
-    }
-    let btf = modern();
-    let shape = Shape::of(&Types::new(&btf, None).expect("a BTF")).expect("all members");
-    let bits = Bits { mmio: Some(MMIO), not_page: 0 };
+    // What `list_del_rcu` writes where the entry before was.
+    let freed = (ROOT_SP + 8, 0xdead_0000_0000_0122);
     // The shadow page is in another list, and is there each time.
     for (page, tables) in [(RAM + 0x10000, 1), (RAM + 0x11000, 2), (RAM + 0x12000, 3), (0, 4)] {
-        let m = Freed(host(), page, std::cell::Cell::new(false));
-        let shot = read(&m, &shape, bits, VM_LIST, (&|_| true, None), Some(1));
-        assert_eq!((shot.vms[0].tables, shot.vms[0].torn), (tables, usize::from(page != 0)), "{page:#x}");
-        assert_eq!(shot.vms[0].complete, page == 0, "{page:#x}");
+        let vm = read_while(page, freed);
+        assert_eq!((vm.tables, vm.torn), (tables, usize::from(page != 0)), "{page:#x}");
+        assert_eq!(vm.complete, page == 0, "{page:#x}");
     }
 }
 

@@ -9,6 +9,7 @@ use crate::keys::{EntryIx, Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
 use crate::moment::At;
 use crate::tdp::change::{Change, Fit, Found};
+use crate::tdp::fit::same;
 use crate::threads::Install;
 
 /// Most children that splits may imply: what a file can make us store stays in proportion to it.
@@ -43,13 +44,9 @@ impl Engine {
             let from = before.map_or(l.zapped, |b| b.0);
             self.leave_gap(c, entry, from);
         }
-        if self.unexplained.any_reread() {
-            let mut left = std::mem::take(&mut self.unexplained);
-            left.explain_rereads(|r| {
-                r.entry == entry && (self.same(r.seen, old, level) || self.same(r.seen, new, level))
-            });
-            self.unexplained = left;
-        }
+        self.unexplained.explain_rereads(|r| {
+            r.entry == entry && (same(&l, r.seen, old, level) || same(&l, r.seen, new, level))
+        });
         self.check_values(c, entry);
         self.push_old_value(c, entry, found.fit, careful);
         let old_child = self.attached.below(entry);

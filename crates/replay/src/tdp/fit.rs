@@ -1,25 +1,29 @@
 //! How an old value fits an entry ([`Fit`]). Every rule that looks for the entry of an event asks here; nothing here changes anything.
 
-use mmuscope_spte::State as SpteState;
+use mmuscope_spte::{Layout, State as SpteState};
 
 use crate::engine::Engine;
 use crate::keys::TableIx;
 use crate::model::{Certainty, Reason, Shade};
 use crate::tdp::change::Fit;
 
+/// Same value but for what hardware sets.
+pub(super) fn same(l: &Layout, a: u64, b: u64, level: u8) -> bool {
+    if a == b {
+        return true;
+    }
+    if l.is_shadow_present(a) && l.is_shadow_present(b) {
+        return (a ^ b) & !(l.masks.accessed_mask | l.masks.dirty_mask) == 0;
+    }
+    let empty = |x: u64| matches!(l.state(x, level), SpteState::Nonpresent | SpteState::Removed);
+    // Never filled, zapped and released after freezing are one state.
+    empty(a) && empty(b)
+}
+
 impl Engine {
-    /// Same value but for what hardware sets.
+    /// [`same`] under the trace's layout.
     pub(crate) fn same(&self, a: u64, b: u64, level: u8) -> bool {
-        if a == b {
-            return true;
-        }
-        let l = &self.layout;
-        if l.is_shadow_present(a) && l.is_shadow_present(b) {
-            return (a ^ b) & !self.ad_bits() == 0;
-        }
-        let empty = |x: u64| matches!(l.state(x, level), SpteState::Nonpresent | SpteState::Removed);
-        // Never filled, zapped and released after freezing are one state.
-        empty(a) && empty(b)
+        same(&self.layout, a, b, level)
     }
 
     pub(super) fn fit(&self, table: TableIx, idx: u16, old: u64, level: u8) -> Fit {

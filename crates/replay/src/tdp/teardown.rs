@@ -257,10 +257,7 @@ impl Engine {
 
     /// A root that is obsolete and empty is freed without an event.
     pub(super) fn check_obsolete_root(&mut self, table: TableIx, ev: u32, ts: u64) {
-        if !self.attached.any_obsolete()
-            || !self.attached.is_obsolete(table)
-            || self.store.tables[table].lossy
-        {
+        if !self.attached.is_obsolete(table) || self.store.tables[table].lossy {
             return;
         }
         let busy = self.store.table_entries(table).any(|e| {

@@ -386,7 +386,7 @@ fn pages(from: &Machine<'_>, vm: VmId, top: &[TopPage]) -> Vec<PageReport> {
 
 /// A story in which what was done again and again is one line, as the viewer shows it.
 fn folded(lines: &[StoryLine]) -> Vec<StoryLine> {
-    let one = |part: life::Part| {
+    let one = |part: life::Fold| {
         let (first, last) = (lines.get(part.lines.start)?, lines.get(part.lines.end.checked_sub(1)?)?);
         let text = part.text.unwrap_or_else(|| first.text.clone());
         Some(StoryLine { text, shade: last.shade, certainty: last.certainty, ..first.clone() })
@@ -471,8 +471,7 @@ fn snapshots(timeline: &Timeline, clock: &Clock, part: &Part) -> Vec<SnapshotRep
 
 fn evidence(timeline: &Timeline, clock: &Clock, part: &Part) -> Vec<EvidenceReport> {
     let mut out: Vec<EvidenceReport> = Vec::new();
-    let here =
-        |e: &&Evidence| part.holds(e.ts) && part.holds_vm(e.vm.0) && part.holds_frames(e.gfn, e.gfn + 1);
+    let here = |e: &&Evidence| part.holds(e.ts) && part.holds_vm(e.vm.0) && part.holds_frame(e.gfn);
     for e in timeline.evidence().iter().filter(here) {
         let kind = e.kind.words();
         let at = out.iter().position(|r| r.kind == kind).unwrap_or_else(|| {
