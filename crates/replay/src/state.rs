@@ -137,7 +137,7 @@ impl Timeline {
                 let (first, end) = (from / pages, to.div_ceil(pages));
                 let mut at = first;
                 while at < end {
-                    let next = ((at | 511) + 1).min(end);
+                    let next = (at | 511).saturating_add(1).min(end);
                     let key = key_of(*a, l, at.saturating_mul(pages));
                     for t in self.tables_by_key.get(&(*v, key)).into_iter().flatten() {
                         let slots = (at..next).filter_map(|e| s.slot(*t, (e & 511) as u16));

@@ -93,7 +93,7 @@ fn by(cx: &Cx<'_>, command: Command) -> Result<Scope, &'static str> {
                 .entry
                 .filter(|e| cap.timeline.span_at(*e, s.time).is_some_and(|span| crate::probe::is_page(&span)))
                 .map(|e| cap.timeline.entry(e));
-            let (first, last) = page.map_or((s.gfn, s.gfn), |e| (e.gfn, e.gfn + e.pages() - 1));
+            let (first, last) = page.map_or((s.gfn, s.gfn), |e| (e.gfn, e.gfn.saturating_add(e.pages() - 1)));
             Ok(Scope { frames: frames(first, last), ..Scope::default() })
         }
         Command::ScopeVcpu => {

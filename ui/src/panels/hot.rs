@@ -142,7 +142,7 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         };
         let time = |ts: u64| Text { text: cx.at(ts), color: Some(t.muted) };
         vec![
-            mmuscope_units::gfn_range(p.gfn, p.gfn + p.frames).into(),
+            mmuscope_units::gfn_range(p.gfn, p.gfn.saturating_add(p.frames)).into(),
             Text {
                 text: cx.cap.place_of(p.vm, p.as_id, p.gfn, p.last).unwrap_or_default(),
                 color: Some(t.muted),
@@ -166,7 +166,7 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         let there = There {
             vm: Some(p.vm),
             as_id: p.as_id,
-            gfns: Some((p.gfn, p.gfn + p.frames - 1)),
+            gfns: Some((p.gfn, p.gfn.saturating_add(p.frames - 1))),
             // In a list of the time in view, another view would be another list.
             time: if state.window { (p.first, p.first) } else { (p.first, p.last) },
             event: None,

@@ -108,7 +108,7 @@ fn compute(q: Query) -> Found {
     let sizes: Vec<_> = survey.as_ref().map_or(&[][..], |s| &s.sizes).to_vec();
     let sizes: Vec<_> = sizes.into_iter().filter(|c| w.tid.is_none_or(|t| t == c.tid)).collect();
     let mut regions = regions(&cap.timeline, &sizes, &w.query);
-    regions.retain(|r| w.gfns.is_none_or(|(a, b)| r.gfn <= b && a < r.gfn + r.frames));
+    regions.retain(|r| w.gfns.is_none_or(|(a, b)| r.gfn <= b && a < r.gfn.saturating_add(r.frames)));
     let (t0, t1) = (cap.abs(w.view.start), cap.abs(w.view.end));
     let over = cap.timeline.counts_over_of(w.query.vm, w.query.as_id, t0, t1.max(t0 + 1), MOMENTS);
     let empty = cap.timeline.unseen(w.query.vm).name();
@@ -164,7 +164,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
             format!("{verb} by {}: {}", cx.cap.task_of(c.event), c.why)
         });
         vec![
-            mmuscope_units::gfn_range(r.gfn, r.gfn + r.frames).into(),
+            mmuscope_units::gfn_range(r.gfn, r.gfn.saturating_add(r.frames)).into(),
             muted(cx.cap.place_of(query.vm, query.as_id, r.gfn, query.at).unwrap_or_default()),
             r.words(found.empty).into(),
             muted(r.certainty.map_or("", |c| c.name()).to_owned()),
@@ -187,7 +187,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         let there = There {
             vm: Some(query.vm),
             as_id: query.as_id,
-            gfns: Some((r.gfn, r.gfn + r.frames - 1)),
+            gfns: Some((r.gfn, r.gfn.saturating_add(r.frames - 1))),
             time: (ts, ts),
             event: r.last.map(|c| c.event),
         };

@@ -201,7 +201,7 @@ impl Logging {
         round.protected += u64::from(wrote);
         round.cleared += u64::from(!wrote);
         round.bytes += c.new.size();
-        let last = c.gfn + c.new.size() / 4096 - 1;
+        let last = c.gfn.saturating_add(c.new.size() / 4096 - 1);
         let (lo, hi) = round.gfns.unwrap_or((c.gfn, last));
         round.gfns = Some((lo.min(c.gfn), hi.max(last)));
     }

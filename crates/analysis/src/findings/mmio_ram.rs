@@ -52,7 +52,7 @@ fn one(vm: u16, frames: &[(u64, u64, u32)]) -> Finding {
     for (gfn, ..) in frames {
         match ranges.last_mut() {
             Some(r) if r.1 == *gfn => r.1 += 1,
-            _ => ranges.push((*gfn, gfn + 1)),
+            _ => ranges.push((*gfn, gfn.saturating_add(1))),
         }
     }
     let words: Vec<String> = ranges.iter().take(3).map(|r| gfn_range(r.0, r.1)).collect();

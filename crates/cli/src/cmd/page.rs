@@ -130,7 +130,7 @@ fn several(
         if story.lines.is_empty() {
             match nothing.last_mut() {
                 Some((_, end)) if *end == story.gfn => *end += 1,
-                _ => nothing.push((story.gfn, story.gfn + 1)),
+                _ => nothing.push((story.gfn, story.gfn.saturating_add(1))),
             }
             continue;
         }

@@ -150,3 +150,31 @@ fn several_traces_stand_on_one_page() {
         assert!(ids.binary_search(&link).is_ok(), "#{link} leads nowhere");
     }
 }
+
+/// Text may name any number as a frame, also the last that there is.
+#[test]
+fn the_last_frames_of_all_numbers_are_a_part_like_others() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("last.txt");
+    let change = |us: u32, gfn: &str, level: u8, values: &str| {
+        format!(
+            "            load-111 [000] ..... 10.{us:06}: kvm_tdp_mmu_spte_changed: as id 0 gfn {gfn} level {level} {values}\n"
+        )
+    };
+    let text = change(172, "ffffffffffffffff", 1, "old_spte 0 new_spte 3a02827")
+        + &change(180, "fffffffffffffe00", 2, "old_spte 3a02827 new_spte 36d6ee7")
+        + &change(190, "fffffffffffffe00", 2, "old_spte 36d6ee7 new_spte 3a02827");
+    std::fs::write(&file, text).expect("written");
+    for command in ["report", "stat", "check", "faults", "state", "memory"] {
+        for gfn in ["ffffffffffffffff", "fffffffffffffe00-fffffffffffffffe", "0-ffffffffffffffff"] {
+            let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_mmuscope"));
+            c.arg(command).arg(&file);
+            if command != "memory" {
+                c.args(["--gfn", gfn]);
+            }
+            let out = c.output().expect("it runs");
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(!said.contains("panicked"), "{command} --gfn {gfn}: {said}");
+        }
+    }
+}

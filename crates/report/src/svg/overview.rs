@@ -500,14 +500,12 @@ fn frame_ticks(s: &MapSegment, top: f64, bottom: f64) -> Vec<(u64, f64)> {
         step *= 2;
     }
     if room > 1 && step > 1 {
-        let mut g = (s.gfn_start / step + 1) * step;
-        while g < s.gfn_end {
-            let at = y.at(g as f64);
-            if at < bottom - 16.0 && at > top + 16.0 {
-                out.push((g, at));
-            }
-            g += step;
-        }
+        // A stretch may end at the last frame number there is.
+        let round = (s.gfn_start / step + 1).checked_mul(step);
+        let more = std::iter::successors(round, |g| g.checked_add(step)).take_while(|g| *g < s.gfn_end);
+        out.extend(
+            more.map(|g| (g, y.at(g as f64))).filter(|(_, at)| *at < bottom - 16.0 && *at > top + 16.0),
+        );
     }
     out.push((s.gfn_end - 1, top + 0.5));
     out
