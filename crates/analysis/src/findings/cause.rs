@@ -134,7 +134,7 @@ impl Cause {
             Some((What::Recovery { ranges }, What::Recovery { ranges: n })) => *ranges += n,
             Some((What::Aging { ranges, bytes }, What::Aging { ranges: n, bytes: b })) => {
                 *ranges += n;
-                *bytes += b;
+                *bytes = bytes.saturating_add(b);
             }
             _ => return false,
         }

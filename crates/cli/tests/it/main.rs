@@ -8,6 +8,7 @@ mod diff;
 mod docs;
 mod ends;
 mod errors;
+mod hostile;
 mod live;
 mod memory;
 mod parquet;

@@ -241,7 +241,7 @@ impl Engine {
                 std::cmp::Ordering::Greater => &mut std::iter::once(gfn / size * size),
                 // A gigabyte's worth of small pages is not looked at one by one: they are children of tables that go with it.
                 std::cmp::Ordering::Less => {
-                    &mut (0..pages_of(level) / size).take(512).map(move |i| gfn + i * size)
+                    &mut (0..pages_of(level) / size).take(512).map(move |i| gfn.saturating_add(i * size))
                 }
             };
             for base in bases {

@@ -66,15 +66,15 @@ fn stretches(leaves: &[Leaf]) -> Vec<Stretch> {
                         &mut runs,
                         Stretch {
                             start: cut,
-                            end: (region + LARGE).min(old.end).max(end),
+                            end: region.saturating_add(LARGE).min(old.end).max(end),
                             weight: 0.0,
                             fine: true,
                             ram: *ram,
                         },
                     );
-                    if region + LARGE < old.end {
+                    if region.saturating_add(LARGE) < old.end {
                         runs.push(Stretch {
-                            start: region + LARGE,
+                            start: region.saturating_add(LARGE),
                             end: old.end,
                             weight: 0.0,
                             fine: false,
