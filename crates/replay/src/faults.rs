@@ -110,10 +110,10 @@ impl FaultTracker {
         self.done.push(o.p);
     }
 
-    /// Events were lost: no open fault can be followed to its end.
-    pub(crate) fn lost(&mut self, threads: &mut [Thread], ev: u32) {
+    /// Events were lost before a moment: no fault that was open then can be followed to its end.
+    pub(crate) fn lost(&mut self, threads: &mut [Thread], ev: u32, before: u64) {
         for th in threads {
-            if let Some(o) = th.fault.open.take() {
+            if let Some(o) = th.fault.open.take_if(|o| o.p.ts < before) {
                 self.done.push(Packed { last_event: ev, ..o.so_far() });
             }
             th.fault.exit = ExitNote::default();

@@ -17,6 +17,7 @@ impl Engine {
     /// Something was lost: every value known so far may have changed since.
     pub(crate) fn on_lost(&mut self, ev: u32, ts: u64) {
         self.doubt_everything(ev, ts, Reason::Lost);
+        self.faults.lost(self.threads.all_mut(), ev, u64::MAX);
         self.silent.seen_from(ts);
     }
 
@@ -27,7 +28,7 @@ impl Engine {
         known.then(|| (m.has_value.then_some(spte), m.shade))
     }
 
-    /// Every value known so far may have changed since, for this reason.
+    /// Every value known so far may have changed since, for this reason. What becomes of open faults is the caller's to say.
     pub(crate) fn doubt_everything(&mut self, ev: u32, ts: u64, reason: Reason) {
         self.noted.doubted(ev);
         self.snapshots.interrupted = true;
@@ -67,6 +68,5 @@ impl Engine {
         }
         self.silent_lost(ev, reason);
         self.slots.doubt(None, ts);
-        self.faults.lost(self.threads.all_mut(), ev);
     }
 }

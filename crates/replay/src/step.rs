@@ -58,6 +58,7 @@ impl Engine {
         self.vms.note_activity(at.vm, &e.body);
         self.note_life(at, &e.body);
         self.end_fault(at, &e.body);
+        self.snapshots.meanwhile.note(ts, &e.body);
         self.apply_event(at, e);
         self.silent_step(at, e);
         self.unseen_fast_fault(at, e);

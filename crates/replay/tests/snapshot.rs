@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mmuscope_replay::{Certainty, Reason, ReplayOptions, StateFilter, TableId, Timeline, VmId, replay};
+use mmuscope_replay::{
+    Certainty, Reason, ReplayOptions, State, StateFilter, TableId, Timeline, VmId, replay,
+};
 use mmuscope_testing::fixture;
 use mmuscope_trace::snapshot::{Mmu, Piece, Slot, SlotList, Table, Vcpu, Vm};
 use mmuscope_trace::{Body, Event, EventStore, RecordedEvents, StrId, Trace, event_name};
@@ -477,4 +479,96 @@ fn a_table_without_a_name_is_not_missed_in_memory() {
     let t = with(&text, &two_tables(2_000_000));
     assert!(t.top_zaps(9).is_empty(), "{:?}", t.top_zaps(9));
     assert!(t.snapshots().iter().all(|s| s.differ == 0), "{:?}", t.snapshots());
+}
+
+/// The two tables of [`two_tables`], of which reading took 20 µs until `us`.
+fn two_tables_read_slowly(us: u64) -> Vec<(u64, Piece)> {
+    let mut pieces = two_tables(us);
+    for (_, p) in &mut pieces {
+        match p {
+            Piece::Begin { at, .. } | Piece::Vm(Vm { at, .. }) => *at -= 20_000,
+            Piece::Table(t) => t.from -= 20_000,
+            _ => {}
+        }
+    }
+    pieces
+}
+
+#[test]
+fn an_event_while_a_table_is_read_decides_against_what_was_read() {
+    // None of these events finds an entry where it stands, because the trace had not named the tables by then.
+    let head = legacy(",probe:mmu_spte_update,probe:mmu_spte_clear_track_bits");
+    let t9 = "mmu_spte_clear_track_bits (mmu_spte_clear_track_bits+0x0/0x1b0 [kvm])";
+    let events = [
+        "t1 fast 2 0x770865 0x770867 fixed at ffff9a8040040010".to_string(),
+        format!("t9 {t9} sptep=0xffff9a8040040010"),
+        "t9 zappage 1 0".to_string(),
+    ];
+    for (event, shown) in events.iter().zip([Reason::FastFault, Reason::Ambiguous, Reason::Ambiguous]) {
+        let text = |us: u64| format!("{head}1 t1 exit\n{us} {event}\n3000000 t9 mark on\n+1 t9 mark off\n");
+        let mut pieces = two_tables_read_slowly(2_000_000);
+        for (_, p) in &mut pieces {
+            if let Piece::Table(t) = p
+                && t.gfn == 0
+            {
+                t.entries[2] = 0x77_0865;
+            }
+        }
+        let named = |t: &Timeline, gfn: u64| {
+            // A fast fault before the MMU is known may also have been in a table that no event names.
+            let all = t.state_at(t.range().1, &StateFilter::default());
+            let found = all.iter().find(|(e, _)| e.level == 1 && e.gfn == gfn && e.sptep.is_some());
+            found.map(|(_, s)| (s.spte, s.certainty, s.reason)).expect("an entry that was read")
+        };
+        let read = |value| (Some(value), Certainty::Observed, Reason::Snapshot);
+        let before = with(&text(1_999_970), &pieces);
+        assert_eq!(named(&before, 2), read(0x77_0865), "{event} before the table was read");
+        let during = with(&text(1_999_990), &pieces);
+        assert_eq!(named(&during, 2).2, shown, "{event} while the table was read");
+        assert_eq!(named(&during, 0x201), read(0x77_0867), "{event} is not of the other table");
+        if shown == Reason::FastFault {
+            assert_eq!(named(&during, 2), (Some(0x77_0867), Certainty::Observed, shown));
+        }
+    }
+}
+
+#[test]
+fn a_fast_fault_after_a_snapshot_is_of_the_entry_that_may_lie_there_and_held_its_old_value() {
+    // The probes show changes of other functions only: that they are set says nothing about the lockless path.
+    for events in ["", ",probe:mmu_spte_update,probe:mmu_spte_clear_track_bits"] {
+        let head = legacy(events);
+        let fault = "+1 t1 fast 2 0x770867 0x770865 fixed at ffff9a8040040010";
+        let text =
+            format!("{head}1 t1 exit\n2100000 t1 fault 2 w\n{fault}\n+1 t1 entry 0\n3000000 t9 mark on\n");
+        let t = with(&text, &two_tables(2_000_000));
+        let all = t.state_at(t.range().1, &StateFilter::default());
+        let of = all.iter().find(|(e, _)| e.level == 1 && e.gfn == 2 && e.sptep == Some(0x4_0010));
+        let span = of.map(|(_, s)| (s.spte, s.reason)).expect("the entry that was read");
+        assert_eq!(span.0, Some(0x77_0865), "{events:?}");
+    }
+}
+
+#[test]
+fn an_mmio_entry_that_is_read_is_the_one_that_an_event_had_named_by_its_frame_alone() {
+    let head = legacy("");
+    let text = format!(
+        "{head}1 t1 exit\n1900000 t1 fault 7 r\n+1 t1 mmio 7 3 at ffff9a8040040038\n+1 t1 entry 0\n3000000 t9 mark on\n"
+    );
+    let mut pieces = two_tables(2_000_000);
+    let mmio = {
+        let t = with(&text, &[]);
+        t.layout(t.vms()[0].id).layout.mmio(7, 6, 3)
+    };
+    for (_, p) in &mut pieces {
+        if let Piece::Table(t) = p
+            && t.gfn == 0
+        {
+            t.entries[7] = mmio;
+        }
+    }
+    let t = with(&text, &pieces);
+    let all = t.state_at(t.range().1, &StateFilter::default());
+    let held: Vec<_> =
+        all.iter().filter(|(e, s)| e.gfn == 7 && s.state == State::Mmio).map(|(e, _)| e.sptep).collect();
+    assert_eq!(held, [Some(0x4_0038)]);
 }

@@ -1,16 +1,32 @@
 //! Parts of a trace, and a print of everything about one frame, for the programs that look for false facts.
 
 use mmuscope_replay::{Span, Timeline};
+use mmuscope_trace::snapshot::Piece;
 use mmuscope_trace::{Body, EventStore, Trace};
 use std::ops::Range;
 
 /// Takes a range of a trace's events, as if a recording had begun later and ended earlier.
 pub(crate) fn part_of(trace: &Trace, events: Range<usize>) -> Trace {
     let mut part = EventStore::new();
-    for e in trace.events.range(events) {
+    for e in trace.events.range(events.clone()) {
         part.push(&e);
     }
     let mut info = trace.info.clone();
+    // What the recorder had stopped recording by then is not recorded in the part.
+    for e in trace.events.range(0..events.start) {
+        if let Body::Snapshot { index } = e.body
+            && let Some(Piece::Stopped { events, .. }) =
+                trace.info.snapshots.get(index as usize).map(|p| &**p)
+        {
+            let stopped = |name: &str| name.rsplit(':').next().is_some_and(|n| events.iter().any(|e| e == n));
+            if let Some(recorded) = &mut info.recorded {
+                recorded.names.retain(|name| !stopped(name));
+            }
+            for (_, list) in info.host.facts.iter_mut().filter(|(name, _)| name == "record.events") {
+                *list = list.split(',').filter(|name| !stopped(name)).collect::<Vec<_>>().join(",");
+            }
+        }
+    }
     info.events = part.len() as u64;
     if let Some(last) = part.len().checked_sub(1) {
         (info.first_ts, info.last_ts) = (part.ts(0), part.ts(last));

@@ -10,8 +10,7 @@ use crate::keys::{EntryIx, Key, SpanIx, TableIx};
 use crate::model::{Certainty, EvidenceKind, MmuKind, Reason, Shade, State, pages_of};
 use crate::moment::At;
 use crate::reported::{FastFault, MarkMmio, SetSpte};
-use crate::silent::live::Walked;
-use crate::silent::shadow::SpKey;
+use crate::silent::live::{Made, Walked};
 use crate::store::TableRec;
 
 impl Engine {
@@ -24,9 +23,9 @@ impl Engine {
         let made = self.made_for(at, level, base);
         if let Some(t) = self.attached.in_page(page) {
             if self.still_lies(t, vm, level, base, made) {
-                if let Some((k, _)) = made {
+                if let Some(m) = made {
                     self.silent.made.remove(&tid);
-                    self.name_table(t, k);
+                    self.name_table(t, m.key);
                 }
                 return t;
             }
@@ -41,7 +40,7 @@ impl Engine {
         if made.is_some() {
             self.silent.made.remove(&tid);
         }
-        let key = made.map(|m| m.0).or_else(|| self.only_page(vm, level, base, self.walked_to(at, level)));
+        let key = made.map(|m| m.key).or_else(|| self.only_page(vm, level, base, self.walked_to(at, level)));
         let direct = key.is_some_and(|k| k.role.direct);
         let as_id = key.and_then(|k| k.role.smm).map_or(0, u8::from);
         let mut rec = TableRec::new(vm, as_id, level, base, ev, ts);
@@ -65,11 +64,11 @@ impl Engine {
         t
     }
 
-    /// The page that the thread made or looked up for an install at this place, and whether it made it: the last one, if that is of this
-    /// level and place.
-    fn made_for(&mut self, at: At, level: u8, base: u64) -> Option<(SpKey, bool)> {
+    /// The page that the thread made or looked up for an install at this place: the last one, if that is of this level and place.
+    fn made_for(&mut self, at: At, level: u8, base: u64) -> Option<Made> {
         let tid = self.threads[at.th].tid;
-        let (k, new) = *self.silent.made.get(&tid)?.last()?;
+        let made = *self.silent.made.get(&tid)?.last()?;
+        let k = made.key;
         // The TDP MMU of 5.10 prints the level of the entry that points to the table.
         let above = k.role.direct && k.role.level == level + 1;
         let here = k.vm == at.vm && (!k.role.direct || k.gfn.is_none_or(|g| g == base));
@@ -79,21 +78,22 @@ impl Engine {
         if above {
             self.silent.above.insert(at.vm);
         }
-        Some((k, new))
+        Some(made)
     }
 
     /// Whether the table that lay in a page still does, in view of what the thread that installs something there made before.
-    fn still_lies(&self, t: TableIx, vm: u16, level: u8, base: u64, made: Option<(SpKey, bool)>) -> bool {
+    fn still_lies(&self, t: TableIx, vm: u16, level: u8, base: u64, made: Option<Made>) -> bool {
         let r = &self.store.tables[t];
         if !r.silent || r.vm != vm || r.level != level || r.direct && r.gfn != base {
             return false;
         }
         match (made, self.silent.key_of_table.get(&t)) {
             // A page that was just made is empty, whichever table lay there before.
-            (Some((k, true)), Some(n)) => {
-                *n == k && !self.silent.above.contains(&vm) && self.pages_complete(vm)
+            (Some(m), Some(n)) if m.new => {
+                *n == m.key && !self.silent.above.contains(&vm) && self.pages_complete(vm)
             }
-            (Some((k, false)), Some(n)) => *n == k,
+            (Some(m), None) if m.new => m.ev < r.start_ev,
+            (Some(m), Some(n)) => *n == m.key,
             _ => true,
         }
     }
@@ -228,7 +228,7 @@ impl Engine {
     pub(crate) fn makes_shadow_page(&self, at: At, level: u8) -> bool {
         let tid = self.threads[at.th].tid;
         let made = self.silent.made.get(&tid).into_iter().flatten();
-        made.into_iter().any(|(k, _)| k.vm == at.vm && k.role.level == level && !k.role.direct)
+        made.into_iter().map(|m| &m.key).any(|k| k.vm == at.vm && k.role.level == level && !k.role.direct)
     }
 
     /// An install in a direct table (or one that may be) replaces what other levels mapped there.
@@ -280,16 +280,20 @@ impl Engine {
             && g == gfn
         {
             // mark_mmio_spte was attributed by its frame alone, in a table that nothing names: now its place is known.
-            if self.learn_distance(virt, sptep)
-                && let Some(e) = self.silent.mmio.remove(&(at.vm, gfn))
-            {
-                self.forget(e);
-                let (zapped, ev) = (self.layout.zapped, at.ev);
-                let (how, why) = (Certainty::Implied, Reason::Contradicted);
-                self.store.push(e, ev, Some(zapped), Shade::Nonpresent, how, why);
+            if self.learn_distance(virt, sptep) {
+                self.place_is_known(at, gfn);
             }
         }
         self.silent.virt = None;
+    }
+
+    /// The MMIO entry of a frame, which `mark_mmio_spte` named by its frame alone, is the one whose place is known from here on.
+    pub(super) fn place_is_known(&mut self, at: At, gfn: u64) {
+        if let Some(e) = self.silent.mmio.remove(&(at.vm, gfn)) {
+            self.forget(e);
+            let (zapped, ev) = (self.layout.zapped, at.ev);
+            self.store.push(e, ev, Some(zapped), Shade::Nonpresent, Certainty::Implied, Reason::Contradicted);
+        }
     }
 
     pub(crate) fn mark_mmio(&mut self, at: At, m: &MarkMmio) {
@@ -386,11 +390,8 @@ impl Engine {
             return;
         }
         // Re-read when recorded: what the entry held, if it is known which one it is.
-        let phys = sptep.zip(self.virt_minus_phys).map(|(v, d)| v.wrapping_sub(d));
-        let Some(phys) = phys else {
-            self.fast_fault_somewhere(at, f);
-            return;
-        };
+        let known = sptep.zip(self.virt_minus_phys).map(|(v, d)| v.wrapping_sub(d));
+        let Some(phys) = known.or_else(|| self.fast_fault_somewhere(at, f)) else { return };
         let Some(entry) = self.silent.slots.get(&phys).copied() else { return };
         let level = self.store.place(entry).level;
         if let Some((cur, m)) = self.store.now(entry)
@@ -419,22 +420,36 @@ impl Engine {
         self.freshen(at, entry);
     }
 
-    /// A fast fault whose entry is not named: any that held the old value may have the new one now.
-    fn fast_fault_somewhere(&mut self, at: At, f: &FastFault) {
+    /// A fast fault of which no event has shown yet where the physical address of its entry lies. If one entry alone may lie there and held the old
+    /// value, the result is its address, and the distance of the two addresses is known from here on. Otherwise any entry that held the old value
+    /// may have the new one now.
+    fn fast_fault_somewhere(&mut self, at: At, f: &FastFault) -> Option<u64> {
         let ad = self.ad_bits();
         if f.result != FastPfResult::Fixed || (f.old ^ f.new) & !ad == 0 {
-            return;
+            return None;
         }
         let holds =
-            |x: &EntryIx| self.store.now(*x).is_some_and(|(v, m)| m.has_value && (v ^ f.old) & !ad & !2 == 0);
+            |x: EntryIx| self.store.now(x).is_some_and(|(v, m)| m.has_value && (v ^ f.old) & !ad & !2 == 0);
+        if let Some(virt) = f.sptep {
+            let mut may = self.silent.may_lie_at(virt).into_iter().filter(|(_, e)| holds(*e));
+            if let (Some((phys, _)), None) = (may.next(), may.next()) {
+                self.learn_distance(virt & !7, phys);
+                return Some(phys);
+            }
+        }
         let host = self.pfn_bits(f.old) >> 12;
-        let hit = self
+        let mut hit: Vec<EntryIx> = self
             .meant(at.vm)
             .iter()
             .filter_map(|v| self.silent.fresh.get(v))
             .flat_map(|x| x.mapping(host, host))
-            .filter(holds)
+            .filter(|e| holds(*e))
             .collect();
-        self.stale_list(hit, at.ev, Reason::SilentKernel);
+        hit.sort_unstable();
+        for e in hit {
+            // No probe is on the lockless path.
+            self.stale_now(e, at.ev, Reason::Ambiguous);
+        }
+        None
     }
 }

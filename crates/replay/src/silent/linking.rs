@@ -9,6 +9,7 @@ use crate::keys::EntryIx;
 use crate::model::{Certainty, Reason, Shade, pages_of};
 use crate::moment::At;
 use crate::recorded::kind;
+use crate::silent::live::Made;
 
 impl Engine {
     /// An entry was seen without a mapping. It stays so until an event of a table that may be linked there, if such events are in the trace: one
@@ -64,7 +65,7 @@ impl Engine {
     fn link_under_way(&self, entry: EntryIx) -> bool {
         let p = self.store.place(entry);
         let pages = pages_of(p.level.min(6));
-        self.silent.made.values().flatten().any(|(key, _)| {
+        self.silent.made.values().flatten().any(|Made { key, .. }| {
             let there = !key.role.direct || key.gfn.is_none_or(|g| g / pages * pages == p.gfn);
             key.role.level + 1 == p.level && there
         })

@@ -36,6 +36,15 @@ pub(super) struct Live {
     levels: FxHashMap<(u16, u8), Vec<SpKey>>,
 }
 
+/// A page of which `kvm_mmu_get_page` is the last that a thread did for a fault.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made {
+    pub(super) key: SpKey,
+    /// The thread made it; otherwise it was there and was looked up.
+    pub(super) new: bool,
+    pub(super) ev: u32,
+}
+
 /// `kvm_mmu_zap_all_fast`, and the zaps that follow it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ZapAll {

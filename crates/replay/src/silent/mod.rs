@@ -230,7 +230,7 @@ impl Engine {
     }
 
     /// The same where no probe shows it.
-    fn stale_now(&mut self, entry: EntryIx, ev: u32, reason: Reason) {
+    pub(crate) fn stale_now(&mut self, entry: EntryIx, ev: u32, reason: Reason) {
         self.forget(entry);
         let table = self.store.place(entry).table;
         if let Some((spte, m)) = self.store.now(entry)

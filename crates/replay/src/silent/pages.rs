@@ -9,6 +9,7 @@ use crate::model::{Certainty, Reason, Shade, pages_of};
 use crate::moment::{At, NO_VM};
 use crate::recorded::kind;
 use crate::silent::fresh::Fresh;
+use crate::silent::live::Made;
 use crate::silent::places::Places;
 use crate::silent::shadow::SpKey;
 use crate::store::TableRec;
@@ -24,7 +25,7 @@ impl Engine {
         if made.len() >= 16 {
             made.remove(0);
         }
-        made.push((key, created));
+        made.push(Made { key, new: created, ev });
         if created {
             self.silent.live.made(key);
         }
@@ -127,7 +128,7 @@ impl Engine {
             return;
         }
         self.links_may_change(vm, page, ev);
-        self.silent.made.values_mut().for_each(|m| m.retain(|(k, _)| *k != key));
+        self.silent.made.values_mut().for_each(|m| m.retain(|m| m.key != key));
         self.silent.unsync.remove(&key);
         self.table_gone(key, ev);
         let found = self.silent.table_of.remove(&key);

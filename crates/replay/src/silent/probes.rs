@@ -83,7 +83,7 @@ impl Engine {
     /// may be meant is known no longer: a snapshot shows entries before that.
     fn probed_entry(&mut self, at: At, sptep: u64) -> Option<EntryIx> {
         let Some(distance) = self.virt_minus_phys else {
-            for e in self.silent.may_lie_at(sptep) {
+            for (_, e) in self.silent.may_lie_at(sptep) {
                 self.stale_now(e, at.ev, Reason::Ambiguous);
             }
             return None;

@@ -4,7 +4,7 @@
 use mmuscope_trace::snapshot::Table;
 
 use crate::engine::Engine;
-use crate::keys::{TableIx, key_of};
+use crate::keys::{EntryIx, TableIx, key_of};
 use crate::model::{Certainty, MmuKind, Reason, Shade, pages_of};
 use crate::moment::At;
 use crate::store::TableRec;
@@ -31,6 +31,38 @@ impl Engine {
             self.silent_entry_read(at, t, table, i as u16, gfn, (value, shade));
         }
         table
+    }
+
+    /// The entry of a table that was read, by its page and index.
+    pub(crate) fn entry_read_at(&self, table: TableIx, page: u64, index: u16) -> Option<EntryIx> {
+        if self.store.tables[table].silent {
+            self.silent.slots.get(&(page + 8 * u64::from(index))).copied()
+        } else {
+            self.store.slot(table, index)
+        }
+    }
+
+    /// An event shows another value of an entry than the one that was just read.
+    pub(crate) fn becomes(
+        &mut self,
+        at: At,
+        entry: EntryIx,
+        value: u64,
+        level: u8,
+        how: (Certainty, Reason),
+    ) {
+        let shade = self.shade(value, level);
+        self.forget(entry);
+        self.store.push(entry, at.ev, Some(value), shade, how.0, how.1);
+        if !self.store.tables[self.store.place(entry).table].silent {
+            return;
+        }
+        if shade == Shade::Nonpresent {
+            self.holds_no_mapping(at, entry);
+        } else {
+            let known = self.known(entry);
+            self.silent.fresh.entry(at.vm).or_default().insert(known);
+        }
     }
 
     fn silent_entry_read(
@@ -61,6 +93,9 @@ impl Engine {
                 e
             }
         };
+        if found.1 == Shade::Mmio {
+            self.place_is_known(at, gfn);
+        }
         let key = key_of(t.as_id, t.level, gfn);
         self.forget(entry);
         let gfn = self.store.place(entry).gfn;

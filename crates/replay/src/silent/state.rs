@@ -8,7 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::fresh::Fresh;
 use super::links::Links;
-use super::live::{Live, ZapAll};
+use super::live::{Live, Made, ZapAll};
 use super::places::Places;
 use super::ranges::{Cow, Ranges};
 use super::shadow::SpKey;
@@ -42,8 +42,8 @@ pub(crate) struct Silent {
     pub(crate) fresh: FxHashMap<u16, Fresh>,
     /// Entries above the 4K level that were seen without a mapping.
     pub(super) links: Links,
-    /// Pages that a thread made or looked up in the fault it is in, and whether it made them: the install that follows goes to the last.
-    pub(super) made: FxHashMap<u32, Vec<(SpKey, bool)>>,
+    /// Pages that a thread made or looked up in the fault it is in: the install that follows goes to the last.
+    pub(super) made: FxHashMap<u32, Vec<Made>>,
     /// Pages that exist, located or not.
     pub(super) live: Live,
     /// VMs whose pages are named by the level of the entry that points to them: the TDP MMU of 5.10.
@@ -103,10 +103,15 @@ impl Silent {
         self.slots.insert(phys, entry);
     }
 
-    /// The entries that may lie at a virtual address, where the distance to the physical one is not known: it is a multiple of a GiB.
-    pub(super) fn may_lie_at(&self, virt: u64) -> Vec<EntryIx> {
+    /// The entries that may lie at a virtual address, with their physical addresses, where the distance of the two is not known: it is a
+    /// multiple of a GiB.
+    pub(super) fn may_lie_at(&self, virt: u64) -> Vec<(u64, EntryIx)> {
         let low = virt & 0x3fff_fff8;
-        self.gibs.iter().filter_map(|g| self.slots.get(&(g << 30 | low)).copied()).collect()
+        let at = |g: &u64| {
+            let phys = g << 30 | low;
+            self.slots.get(&phys).map(|e| (phys, *e))
+        };
+        self.gibs.iter().filter_map(at).collect()
     }
 
     /// The recorder was asked for the ranges of mmu_notifiers.

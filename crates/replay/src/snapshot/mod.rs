@@ -4,12 +4,13 @@
 //! The rule in five sentences:
 //!
 //! 1. Each entry of a table that was read is *observed* from the moment at which the table was read.
-//! 2. An entry that an event changed while the table was being read keeps what the event says.
+//! 2. An entry that an event changed while the table was being read keeps what the event says ([`meanwhile`]).
 //! 3. What was stale or unknown is settled by it; what was claimed as fact and is otherwise in memory is a [`Difference`], unless the event of
 //!    that very change follows, which the kernel had made already and not yet traced.
 //! 4. Once all tables of a VM were read, a table of it that was not among them is gone, and everything that made its tables is known.
 //! 5. Where the trace cannot show what becomes of the entries, they are stale from the next event on.
 
+mod meanwhile;
 pub(crate) mod state;
 mod tdp;
 
@@ -94,6 +95,7 @@ impl Engine {
             self.recorded.stop(kind::CHANGED);
         }
         self.doubt_everything(ev, ts, Reason::Unrecorded);
+        self.faults.lost(self.threads.all_mut(), ev, u64::MAX);
     }
 
     /// Until `all_on` the recorder was switching on one event after another, so that what some showed others may have changed unseen. What was
@@ -105,8 +107,9 @@ impl Engine {
             self.doubt_everything(ev, ts, Reason::Unrecorded);
         }
         if self.clock.first().is_some_and(|first| first < all_on) {
-            // What did not fit since may rest on what was shown by then.
+            // What did not fit since may rest on what was shown by then, and what faults that are open did may not have been recorded.
             self.noted.unsure_until(ts);
+            self.faults.lost(self.threads.all_mut(), ev, all_on);
         }
     }
 
@@ -129,6 +132,7 @@ impl Engine {
         } else {
             self.silent_read(at, t)
         };
+        self.apply_meanwhile(at, t, table);
         self.snapshots.read.insert(table);
     }
 

@@ -5,6 +5,7 @@ use rustc_hash::FxHashSet;
 
 use crate::keys::{EntryIx, Key, TableIx};
 use crate::model::{Certainty, Difference, Snapshot, VmId, pages_of};
+use crate::snapshot::meanwhile::Meanwhile;
 
 /// How long after a snapshot the thread that unlinked a table may trace what it tears down, in nanoseconds, and how many such tables are kept.
 const TORN_DOWN: u64 = 2_000_000_000;
@@ -18,6 +19,8 @@ pub(crate) struct Snapshots {
     /// Something was lost since reading the VM began, perhaps a part of what was read.
     pub(crate) interrupted: bool,
     pub(crate) done: Vec<Snapshot>,
+    /// What the last events showed of tables that may be in the middle of being read.
+    pub(crate) meanwhile: Meanwhile,
     /// The VM whose tables come now.
     pub(super) vm: Option<u16>,
     /// When reading of its tables began.
