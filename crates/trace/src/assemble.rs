@@ -377,9 +377,9 @@ impl Assembler {
         }
         if self.unordered > 0 {
             info.notes.push(format!(
-                "{} events came after an event with a later time, and {}",
-                self.unordered,
-                if self.as_they_come { "are shown in the order of the file" } else { "were sorted by time" }
+                "{} after an event with a later time: the order {}",
+                mmuscope_units::counted(self.unordered, "event came", "events came"),
+                if self.as_they_come { "is that of the file" } else { "is by time" }
             ));
         }
         self.people(info, strings);

@@ -26,7 +26,11 @@ fn find(seen: &Seen<'_>) -> Vec<Finding> {
             .iter()
             .filter(|f| matches!(f.outcome, Outcome::Emulated | Outcome::MmioHit | Outcome::MmioInstalled))
             .count();
-        let emulated = if emulated == hit.len() { ", and was emulated" } else { "" };
+        let emulated = match (emulated == hit.len(), hit.len()) {
+            (false, _) => "",
+            (true, 1) => " and was emulated",
+            (true, _) => " and were emulated",
+        };
         format!(
             "; {} of them, on {} with error code {code:#x} (RSVD), hit an MMIO SPTE{emulated}",
             hit.len(),

@@ -131,7 +131,7 @@ fn intercepted_page_faults() {
     ]));
     assert_eq!((fact.id, fact.severity), ("pf-intercepts", Severity::Info));
     assert!(
-        fact.title.contains("error code 0x9 (RSVD), hit an MMIO SPTE, and was emulated"),
+        fact.title.contains("error code 0x9 (RSVD), hit an MMIO SPTE and was emulated"),
         "{}",
         fact.title
     );

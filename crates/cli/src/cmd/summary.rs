@@ -206,9 +206,13 @@ fn lost(info: &TraceInfo) -> String {
         (Some(0), 0) if info.lost.known => "nothing".into(),
         (None | Some(0), 0) => "not known: the recording does not say whether events were lost".into(),
         (Some(n), m) => {
-            format!("{} events, at {} moments: what comes after them is partial", count(n), count(m))
+            let (events, moments) = (counted(n, "event", "events"), counted(m, "moment", "moments"));
+            format!("{events}, at {moments}: what comes after a loss is partial")
         }
-        (None, m) => format!("events at {} moments, not counted: what comes after them is partial", count(m)),
+        (None, m) => format!(
+            "events at {}, not counted: what comes after a loss is partial",
+            counted(m, "moment", "moments")
+        ),
     }
 }
 

@@ -22,6 +22,7 @@ mod records;
 mod tasks;
 mod unpack;
 
+use mmuscope_units::counted;
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -505,8 +506,8 @@ impl State {
         }
         if self.queues.clamped() > 0 {
             info.notes.push(format!(
-                "{} events had a time before that of the previous event on the same CPU (they were recorded in an interrupt), and got its time",
-                self.queues.clamped()
+                "{} a time before that of the previous event on the same CPU (recorded in an interrupt), and got its time",
+                counted(self.queues.clamped(), "event had", "events had")
             ));
         }
         if self.no_formats > 0 {
@@ -515,9 +516,9 @@ impl State {
                 0,
                 "the formats of the tracepoints (TRACING_DATA)",
                 format!(
-                    "{} events could not be read without them (the recording was not finished, or the file was cut). They can be read with \
+                    "{} could not be read without them (the recording was not finished, or the file was cut). Such events can be read with \
                      the formats of the same kernel: copy /sys/kernel/tracing/events of the host, and give it with --formats",
-                    self.no_formats
+                    counted(self.no_formats, "event", "events")
                 ),
                 false,
             ));

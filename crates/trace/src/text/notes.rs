@@ -3,6 +3,7 @@
 use super::{State, TextReader};
 use crate::info::{Clock, ClockUnit, FormatKind, TraceInfo};
 use crate::reader::{Cx, damage};
+use mmuscope_units::counted;
 
 impl State {
     pub(super) fn describe(&self, info: &mut TraceInfo, cx: &mut Cx, r: &TextReader) {
@@ -27,9 +28,9 @@ impl State {
             && written > kept
         {
             info.notes.push(format!(
-                "{} events were overwritten before the oldest one kept: the recording is longer than this trace. A larger buffer: \
+                "{} overwritten before the oldest one kept: the recording is longer than this trace. A larger buffer: \
                  echo 65536 > /sys/kernel/tracing/buffer_size_kb",
-                written - kept
+                counted(written - kept, "event was", "events were")
             ));
         }
         self.gap_notes(info);
@@ -40,9 +41,15 @@ impl State {
                 let _ = cx.damaged(damage(&r.path, at, expected, message, resumed));
             }
         };
-        let unread = format!("{} events could not be read and are kept as text", self.gaps.unread);
+        let unread = format!(
+            "{} kept as text",
+            counted(self.gaps.unread, "event could not be read and is", "events could not be read and are")
+        );
         damaged(self.first_unread, "the fields that this event prints", unread, true);
-        let junk = format!("{} lines are not events of any known format", self.junk);
+        let junk = format!(
+            "{} of any known format",
+            counted(self.junk, "line is not an event", "lines are not events")
+        );
         damaged(self.first_junk, "an event", junk, true);
         let cut = "the text ends within a line, which was left out".to_owned();
         damaged(self.cut, "the end of the line", cut, false);
@@ -60,20 +67,24 @@ impl State {
         let g = &self.gaps;
         if g.page_gfn > 0 {
             info.notes.push(format!(
-                "The kvm plugin of trace-cmd dropped the gfn of {} shadow-page events: use the trace.dat itself, or trace-cmd report -R",
-                g.page_gfn
+                "The kvm plugin of trace-cmd dropped the gfn of {}: use the trace.dat itself, or trace-cmd report -R",
+                counted(g.page_gfn, "shadow-page event", "shadow-page events")
             ));
         }
         if g.exit_vcpu > 0 {
             info.notes.push(format!(
-                "{} kvm_exit events do not say their vCPU (the kvm plugin drops it, and kernels before 5.4 do not record it)",
-                g.exit_vcpu
+                "{} their vCPU (the kvm plugin drops it, and kernels before 5.4 do not record it)",
+                counted(g.exit_vcpu, "kvm_exit event does not say", "kvm_exit events do not say")
             ));
         }
         if g.hashed > 0 {
             info.notes.push(format!(
-                "{} pointers (sptep) are hashed by the kernel and were left out: record with trace-cmd or perf, or boot with no_hash_pointers",
-                g.hashed
+                "{} left out: record with trace-cmd or perf, or boot with no_hash_pointers",
+                counted(
+                    g.hashed,
+                    "pointer (sptep) is hashed by the kernel and was",
+                    "pointers (sptep) are hashed by the kernel and were"
+                )
             ));
         }
         if g.emptied > 0 {
