@@ -490,7 +490,7 @@ fn faults(t: &Table, seen: &mut Seen, said: &mut Numbers) {
 }
 
 fn events(t: &Table, said: &mut Numbers) {
-    let notes = HashSet::from(["lost", "damage", "fork", "comm", "exit"]);
+    let notes = HashSet::from(["lost", "damage", "fork", "comm", "exit", "snapshot"]);
     let mut by: BTreeMap<&str, u64> = BTreeMap::new();
     for row in &t.rows {
         *by.entry(t.get(row, "event")).or_default() += 1;
