@@ -35,7 +35,8 @@ options of boot, record, matrix and cost:
   --mmuscope FILE      the recorder, instead of one that is built first
   --boots N            of cost: how many times each is booted (default 3)
 
-ROW is a host with settings, and `late` for a recorder that begins in the middle: 6.18-npt+vendor.npt=0+late
+ROW is a host with settings, `late` for a recorder that begins in the middle, and `without-btf` for one that sees no BTF of the kernel:
+6.18-npt+vendor.npt=0+late
 HOST is a name from the list or a file. The work folder is target/lab, or $MMUSCOPE_LAB.";
 
 /// Runs the lab's command line (without the word `lab`).
@@ -55,7 +56,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<()> {
         ["boot", host, ref rest @ ..] => Run::parse(host, rest)?.boot(),
         ["record", host, ref rest @ ..] => {
             let mut run = Run::parse(host, rest)?;
-            run.record_ourselves("--events all", Begin::First)?;
+            run.record_ourselves("--events all", Begin::First, true)?;
             run.boot()
         }
         ["matrix", ref rest @ ..] => matrix::run(rest),

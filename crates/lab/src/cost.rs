@@ -69,7 +69,7 @@ fn several(name: &str, options: &[&str], how: Option<&str>) -> Result<Took> {
     run.host.workload.phases.retain(|p| !TIMED.contains(&p.as_str()));
     run.out = work()?.join("cost").join(&run.name);
     if let Some(options) = how {
-        run.record_ourselves(options, Begin::First)?;
+        run.record_ourselves(options, Begin::First, true)?;
     }
     let mut took = Vec::new();
     for _ in 0..run.boots.max(1) {

@@ -153,8 +153,9 @@ impl Run {
         Ok(if stripped.is_ok_and(|s| s.success()) { small } else { built })
     }
 
-    /// Adds mmuscope's own recorder, which then watches the run; `options` are those of `mmuscope record`.
-    pub(crate) fn record_ourselves(&mut self, options: &str, begin: Begin) -> Result<()> {
+    /// Adds mmuscope's own recorder, which then watches the run; `options` are those of `mmuscope record`. Without `btf`, an empty file system
+    /// hides the kernel's BTF from it.
+    pub(crate) fn record_ourselves(&mut self, options: &str, begin: Begin, btf: bool) -> Result<()> {
         let script = work()?.join("record.sh");
         // The capture begins with facts that an emulated host takes a while to gather; once its file grows, events are being recorded.
         let wait = match begin {
@@ -163,8 +164,9 @@ impl Run {
             }
             Begin::Late => "touch cmd-ready\nuntil grep -qs race /tmp/phase; do sleep 0.2; done\nsleep 2",
         };
+        let hide = if btf { "" } else { "/bin/busybox mount -t tmpfs none /sys/kernel/btf\n" };
         let text = format!(
-            "#!/bin/sh\n/bin/mmuscope doctor > doctor.txt 2>&1\n{wait}\nexec /bin/mmuscope record {options} -o mmuscope.perf.data\n"
+            "#!/bin/sh\n{hide}/bin/mmuscope doctor > doctor.txt 2>&1\n{wait}\nexec /bin/mmuscope record {options} -o mmuscope.perf.data\n"
         );
         fs::write(&script, text)?;
         self.extras.push(Extra { from: self.recorder()?, to: "/bin/mmuscope".into() });

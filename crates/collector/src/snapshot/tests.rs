@@ -121,6 +121,8 @@ fn modern() -> Vec<u8> {
     m.bytes()
 }
 
+mod large;
+
 const VM_LIST: u64 = OTHER;
 const KVM: u64 = OTHER + 0x1000;
 const ROOT_SP: u64 = OTHER + 0x2000;
