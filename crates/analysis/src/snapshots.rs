@@ -12,7 +12,7 @@ pub fn sentence(s: &Snapshot) -> String {
     }
     let held = s.equal + s.differ;
     let mut out = if held == 0 {
-        format!("{tables} read, of which the trace had shown nothing yet")
+        format!("{} read, which no event had shown", counted(s.settled, "entry", "entries"))
     } else if s.differ == 0 {
         format!("the replay equals the kernel's memory: {} of {} entries", count(s.equal), count(held))
     } else {
@@ -22,7 +22,7 @@ pub fn sentence(s: &Snapshot) -> String {
             count(held)
         )
     };
-    if s.settled > 0 {
+    if s.settled > 0 && held > 0 {
         out.push_str("; ");
         out.push_str(&counted(s.settled, "entry", "entries"));
         out.push_str(if s.settled == 1 {

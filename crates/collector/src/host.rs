@@ -66,6 +66,22 @@ pub(crate) fn cpu_list(text: &str) -> Vec<u32> {
     out
 }
 
+/// How many CPUs the machine has, online or not.
+pub(crate) fn configured() -> u32 {
+    let list = fs::read_to_string("/sys/devices/system/cpu/present").unwrap_or_default();
+    (cpu_list(&list).len() as u32).max(1)
+}
+
+/// The size of its memory in KiB.
+pub(crate) fn total_mem_kb() -> u64 {
+    fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|s| {
+            s.lines().find_map(|l| l.strip_prefix("MemTotal:")?.split_ascii_whitespace().next()?.parse().ok())
+        })
+        .unwrap_or_default()
+}
+
 /// The CPUs that are online now.
 pub(crate) fn online() -> Vec<u32> {
     let list = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();

@@ -2,7 +2,7 @@
 //! must never make anything more certain. Rules that rest on the absence of an event ask here.
 
 use mmuscope_spte::{Kernel, Traces};
-use mmuscope_trace::{FormatKind, Trace, Tracepoint};
+use mmuscope_trace::{FormatKind, Kind, Trace, Tracepoint};
 
 use crate::kinds::{COUNT, kind_by_name, kinds, name_of};
 use crate::model::{Coverage, MmuKind, Unrecorded};
@@ -212,6 +212,11 @@ impl Recorded {
     /// Whether this kernel may have an event: where the recording does not name the kernel, what it traces may be a guess.
     fn may_exist(&self, class: &Class, traces: &Traces) -> bool {
         self.kernel.is_none() || (class.exists)(traces)
+    }
+
+    /// Whether the trace holds no event at all: a snapshot of a moment.
+    pub(crate) fn no_events(&self) -> bool {
+        Kind::ALL.iter().all(|k| !self.seen[*k as usize] || k.class() == mmuscope_trace::Class::Note)
     }
 
     /// What was not, or may not have been, recorded of what these MMUs are known by.

@@ -46,6 +46,8 @@ pub(crate) struct VmState {
     several_roots: bool,
     /// vCPU threads, in the order of their appearance: tid, vCPU number, name.
     pub(crate) vcpus: Vec<(u32, Option<u32>, StrId)>,
+    /// Thread and number of each vCPU that a snapshot found to have run.
+    found: Vec<(u32, u32)>,
     /// Name of the first thread that acted.
     comm: StrId,
     going: Option<Going>,
@@ -122,6 +124,10 @@ impl VmMap {
         let s = &mut self.vms[usize::from(id)];
         s.first.get_or_insert(v.at);
         s.last = s.last.max(v.at);
+        // Slots that are read again come without vCPUs.
+        if !v.vcpus.is_empty() {
+            s.found = v.vcpus.iter().filter_map(|c| Some((c.tid?, c.number))).collect();
+        }
         Some(id)
     }
 
@@ -431,7 +437,7 @@ impl VmMap {
             .enumerate()
             .map(|(i, s)| {
                 let group = self.attribution.group(i as u16).cloned().unwrap_or_default();
-                let vcpus: Vec<Vcpu> = s
+                let mut vcpus: Vec<Vcpu> = s
                     .vcpus
                     .iter()
                     .map(|(tid, id, comm)| Vcpu {
@@ -440,10 +446,20 @@ impl VmMap {
                         comm: trace.strings.get(*comm).to_owned(),
                     })
                     .collect();
+                let comm = name_of(&group.name, s.comm, &vcpus, trace);
+                // Where no event shows a vCPU, a snapshot names them.
+                if vcpus.is_empty() {
+                    let vcpu = |(tid, id): &(u32, u32)| Vcpu {
+                        tid: *tid,
+                        vcpu_id: Some(*id),
+                        comm: format!("vCPU {id}"),
+                    };
+                    vcpus.extend(s.found.iter().map(vcpu));
+                }
                 Vm {
                     id: VmId(i as u16),
                     pid: group.pid,
-                    comm: name_of(&group.name, s.comm, &vcpus, trace),
+                    comm,
                     vcpus,
                     as_ids: if s.as_ids.is_empty() { vec![0] } else { s.as_ids.clone() },
                     kind: s.kind,

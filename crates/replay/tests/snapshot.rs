@@ -15,6 +15,7 @@ use mmuscope_replay::{
     Certainty, Reason, ReplayOptions, State, StateFilter, TableId, Timeline, VmId, replay,
 };
 use mmuscope_testing::fixture;
+use mmuscope_testing::pieces::with_pieces;
 use mmuscope_trace::snapshot::{Mmu, Piece, Slot, SlotList, Table, Vcpu, Vm};
 use mmuscope_trace::{Body, Event, EventStore, RecordedEvents, StrId, Trace, event_name};
 use reading::{INSTALLS, certainty, legacy, with};
@@ -571,4 +572,32 @@ fn an_mmio_entry_that_is_read_is_the_one_that_an_event_had_named_by_its_frame_al
     let held: Vec<_> =
         all.iter().filter(|(e, s)| e.gfn == 7 && s.state == State::Mmio).map(|(e, _)| e.sptep).collect();
     assert_eq!(held, [Some(0x4_0038)]);
+
+#[test]
+fn a_snapshot_alone_is_a_picture_of_a_moment() {
+    let mut trace = fixture::trace("recorded unsaid\nkernel 6.1.0\n").expect("a trace without events");
+    trace.info.host.params = [("param.kvm_amd.npt".to_owned(), "N".to_owned())].into();
+    let mut pieces = two_tables(1000);
+    for (_, p) in &mut pieces {
+        if let Piece::Table(t) = p {
+            // Shadow pages of a guest's tables: the frame of each entry stands beside it.
+            t.direct = false;
+            let frame = |i: u64| if t.entries[i as usize] == 0 { 0 } else { t.gfn + i };
+            t.gfns = (0..512).map(frame).collect();
+        }
+    }
+    let trace = with_pieces(trace, &pieces);
+    let t = replay(&trace, &ReplayOptions::default());
+    assert!(t.is_picture());
+    assert!(t.unrecorded().is_empty(), "there is nothing that an event would have shown");
+    let vm = &t.vms()[0];
+    assert_eq!((vm.vcpu_count(), vm.vcpus[0].tid, vm.comm.as_str()), (1, 1, "vm"));
+    assert_eq!(t.layout(vm.id).layout.mode, mmuscope_spte::Mode::Shadow64);
+    let story = |gfn| t.page_story(&trace, vm.id, 0, gfn);
+    assert!(story(2).headline.ends_with("at the end present, writable (observed)"), "{}", story(2).headline);
+    assert_eq!(story(0x7000).headline, "gfn 0x7000: not mapped");
+    assert!(story(2).notes.iter().all(|n| !n.contains('%')), "{:?}", story(2).notes);
+    // An event makes it a recording again, which says what it lacks.
+    let t = with("recorded unsaid\nkernel 6.1.0\n1 t1 exit\n", &pieces);
+    assert!(!t.is_picture() && !t.unrecorded().is_empty());
 }

@@ -115,6 +115,16 @@ impl Meta {
         Ok(())
     }
 
+    /// Reads the kernel's symbols, which only tell the functions of probes. The formats come before them.
+    pub(crate) fn symbols(&mut self, b: &mut Blob<'_>) -> Result<(), &'static str> {
+        let len = b.u32().ok_or("the length of kallsyms")?;
+        let text = b.take(len.into()).ok_or("kallsyms")?;
+        if self.formats.has_probes() {
+            self.formats.symbols(text);
+        }
+        Ok(())
+    }
+
     /// Reads lines `PID comm`.
     pub(crate) fn cmdlines(&mut self, text: &[u8]) {
         for line in String::from_utf8_lossy(text).lines() {
@@ -131,8 +141,7 @@ impl Meta {
         self.header_info(b)?;
         self.ftrace_formats(b)?;
         self.event_formats(b)?;
-        let len = b.u32().ok_or("the length of kallsyms")?;
-        b.take(len.into()).ok_or("kallsyms")?;
+        self.symbols(b)?;
         let len = b.u32().ok_or("the length of the printk formats")?;
         b.take(len.into()).ok_or("the printk formats")?;
         // Up to seven bytes of padding may follow in their place (pipe mode).

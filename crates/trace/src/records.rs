@@ -21,6 +21,17 @@ struct Reading {
     /// The fields for the text of an untyped body.
     format: Arc<Format>,
     meaning: Meaning,
+    /// Of a probe, where the symbols of the kernel are known.
+    placed: Option<Placed>,
+}
+
+/// The reading of a probe's records that are of a function in [`probed::places`].
+#[derive(Clone, Debug)]
+struct Placed {
+    /// The offset of `__probe_ip`.
+    at: usize,
+    /// Where each function begins, and the reading of its records.
+    functions: Vec<(u64, u16)>,
 }
 
 #[derive(Clone, Debug)]
@@ -71,19 +82,43 @@ impl Formats {
         let meaning = Meaning { role: hints.role.unwrap_or(Meaning::default().role), ret_pf: hints.ret_pf };
         let name = f.name.as_bytes();
         let tp = if f.field("__probe_ip").is_some() { probed::by_name(name) } else { tracepoint(name) };
-        let typed = tp.filter(|_| f.system != "syscalls").and_then(|tp| {
-            let mut plan = Plan { format: &f, locs: Vec::new() };
-            // A field that the body needs is missing, so the record is read by field names instead.
-            from_fields(tp, &mut plan, &meaning, &mut NoNames)?;
-            let len = plan.locs.iter().flatten().map(|l| l.end()).max().unwrap_or(0);
-            Some(Typed { tp, plan: plan.locs, len })
-        });
+        let typed = tp.filter(|_| f.system != "syscalls").and_then(|tp| Typed::of(tp, &f, &meaning));
         if self.by_id.len() <= id as usize {
             self.by_id.resize(id as usize + 1, u16::MAX);
         }
         self.by_id[id as usize] = self.readings.len() as u16;
-        self.readings.push(Reading { typed, format: Arc::new(f), meaning });
+        self.readings.push(Reading { typed, format: Arc::new(f), meaning, placed: None });
         true
+    }
+
+    /// Whether events of probes are among them.
+    pub(crate) fn has_probes(&self) -> bool {
+        self.readings.iter().any(|r| r.format.field("__probe_ip").is_some())
+    }
+
+    /// Takes the symbols of the recorded kernel: which function a probe is on is then known by its place, and not by its name.
+    pub(crate) fn symbols(&mut self, kallsyms: &[u8]) {
+        let places = probed::places(kallsyms);
+        if places.is_empty() {
+            return;
+        }
+        for i in 0..self.readings.len() {
+            let Reading { format, meaning, .. } = self.readings[i].clone();
+            let Some(ip) = format.field("__probe_ip").filter(|f| f.size == 8) else { continue };
+            let mut functions = Vec::new();
+            for (place, tp) in &places {
+                if let Some(t) = Typed::of(*tp, &format, &meaning)
+                    && self.readings.len() < MAX_FORMATS
+                {
+                    functions.push((*place, self.readings.len() as u16));
+                    let format = Arc::clone(&format);
+                    self.readings.push(Reading { typed: Some(t), format, meaning, placed: None });
+                }
+            }
+            let own = &mut self.readings[i];
+            own.typed = None;
+            own.placed = Some(Placed { at: ip.offset as usize, functions });
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -98,7 +133,9 @@ impl Formats {
 
     /// All formats.
     pub(crate) fn all(&self) -> Vec<Format> {
-        self.readings.iter().map(|r| Format::clone(&r.format)).collect()
+        let own = |i: usize, r: &Reading| self.by_id.get(r.format.id as usize) == Some(&(i as u16));
+        let all = self.readings.iter().enumerate().filter(|(i, r)| own(*i, r));
+        all.map(|(_, r)| Format::clone(&r.format)).collect()
     }
 
     #[inline]
@@ -116,7 +153,10 @@ impl Formats {
         names: &mut Vec<StrId>,
         strings: &mut Strings,
     ) -> Result<Kind, Broken> {
-        let i = self.reading(record).ok_or(Broken::Unknown)?;
+        let mut i = self.reading(record).ok_or(Broken::Unknown)?;
+        if let Some(p) = &self.readings[i].placed {
+            i = p.reading(record).unwrap_or(i);
+        }
         let r = &self.readings[i];
         match &r.typed {
             Some(t) if t.tp.kind != BodyKind::Marker => {
@@ -176,6 +216,26 @@ impl Formats {
             }
         }
         info.formats.append(&mut out);
+    }
+}
+
+impl Typed {
+    /// How a record of this format is read as this tracepoint's; `None` where a field that the body needs is missing, so that it is read by field
+    /// names instead.
+    fn of(tp: Tp, f: &Format, meaning: &Meaning) -> Option<Self> {
+        let mut plan = Plan { format: f, locs: Vec::new() };
+        from_fields(tp, &mut plan, meaning, &mut NoNames)?;
+        let len = plan.locs.iter().flatten().map(|l| l.end()).max().unwrap_or(0);
+        Some(Self { tp, plan: plan.locs, len })
+    }
+}
+
+impl Placed {
+    /// The reading of a record of the function that the probe is on.
+    #[cold]
+    fn reading(&self, record: &[u8]) -> Option<usize> {
+        let ip = u64::from_le_bytes(*record.get(self.at..)?.first_chunk()?);
+        self.functions.iter().find(|f| probed::is_at(ip, f.0)).map(|f| usize::from(f.1))
     }
 }
 
@@ -315,5 +375,54 @@ impl PageHead {
             return fallback;
         }
         Self { commit: commit.offset as usize, commit_size: commit.size as usize, data: data.offset as usize }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn format(name: &str, id: u16) -> String {
+        format!(
+            "name: {name}\nID: {id}\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
+             \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n\
+             \tfield:unsigned long __probe_ip;\toffset:8;\tsize:8;\tsigned:0;\n\
+             \tfield:u64 sptep;\toffset:16;\tsize:8;\tsigned:0;\n\tfield:u64 new_spte;\toffset:24;\tsize:8;\tsigned:0;\n\n\
+             print fmt: \"(%lx) sptep=0x%Lx new_spte=0x%Lx\", REC->__probe_ip, REC->sptep, REC->new_spte\n"
+        )
+    }
+
+    /// The body of a record of the event with this number whose probe is at `ip`; `None` for one that is not typed.
+    fn body(f: &Formats, id: u16, ip: u64) -> Option<Body> {
+        let mut record = id.to_le_bytes().to_vec();
+        record.resize(8, 0);
+        record.extend([ip, 0x1000, 0x77].into_iter().flat_map(u64::to_le_bytes));
+        let kind = f.classify(&record, &mut Vec::new(), &mut Strings::default()).ok()?;
+        record.resize(record.len() + crate::describe::SLACK, 0);
+        match kind {
+            Kind::Typed(r) => Some(f.decode(r, &record, &ExitNames::default())),
+            Kind::Body(_) => None,
+        }
+    }
+
+    #[test]
+    fn where_symbols_are_known_the_place_of_a_probe_decides() {
+        let mut f = Formats::default();
+        assert!(
+            f.add_text("probe", &format("mine", 7)) && f.add_text("probe", &format("mmu_spte_update", 8))
+        );
+        let update =
+            Some(Body::ProbeSpteUpdate { no_track: false, kvm: None, sptep: 0x1000, new_spte: 0x77 });
+        assert_eq!((body(&f, 7, 0xc000), body(&f, 8, 0xc000)), (None, update), "the name is all there is");
+        let before = f.all().len();
+        f.symbols(b"000000000000c000 t mmu_spte_update\t[kvm]\n000000000000d000 t drop_spte\t[kvm]\n");
+        for id in [7, 8] {
+            assert_eq!(body(&f, id, 0xc000), update, "the beginning of the function");
+            assert_eq!(body(&f, id, 0xc004), update, "behind ENDBR64");
+            assert_eq!(body(&f, id, 0xc008), None, "in the middle of the function");
+            assert_eq!(body(&f, id, 0xd000), None, "another function, whatever the event is called");
+        }
+        assert_eq!(f.all().len(), before, "each format once");
+        assert_eq!(f.name_of(7).as_deref(), Some("probe:mine"));
     }
 }

@@ -13,15 +13,31 @@ const BENCHES: [(&str, &str, &str); 5] = [
     ("view", "mmuscope-ui", "bench_view"),
 ];
 
+/// The bench that is a test of the collector, because it reads memory that only tests can make.
+const SNAPSHOT: &str = "snapshot";
+
 /// Runs one bench with its arguments, or, without a name, each that needs no arguments.
 pub(crate) fn bench(args: &[&str]) -> Result<()> {
     let Some((name, args)) = args.split_first() else {
-        return BENCHES.iter().try_for_each(|b| run(b, &[]));
+        BENCHES.iter().try_for_each(|b| run(b, &[]))?;
+        return snapshot(&[]);
     };
+    if *name == SNAPSHOT {
+        return snapshot(args);
+    }
     match BENCHES.iter().find(|(n, ..)| n == name) {
         Some(b) => run(b, args),
-        None => bail!("no bench `{name}`: one of {}", BENCHES.map(|(n, ..)| n).join(", ")),
+        None => bail!("no bench `{name}`: one of {}, {SNAPSHOT}", BENCHES.map(|(n, ..)| n).join(", ")),
     }
+}
+
+/// Reads the tables of a guest of so many GiB (64 where nothing is named).
+fn snapshot(args: &[&str]) -> Result<()> {
+    eprintln!("\nbench {SNAPSHOT}");
+    let test = ["test", "--release", "--package", "mmuscope-collector", "--lib", "--"];
+    let mut c = cargo(&test);
+    c.args(["snapshot::tests::large", "--nocapture"]);
+    show(c.env("MMUSCOPE_BENCH_GIB", args.first().copied().unwrap_or("64")))
 }
 
 fn run((name, package, example): &(&str, &str, &str), args: &[&str]) -> Result<()> {

@@ -28,6 +28,7 @@ usage: cargo xtask <COMMAND>
                           every reader against trace-cmd report and perf script on a large file that it makes
   bench record [SECONDS] [KIB OF RING]
                           perf record against mmuscope record on one VM workload: lost, CPU, bytes, the guest's speed
+  bench snapshot [GIB]    the tables of a large guest (64 GiB) read from a file like /proc/kcore: time and size
   cuts [--seeds N] [--seed N [--gfn HEX]] [--all] FILE|DIR ...
                           cuts recordings at both ends, at random, and looks for facts that the whole recording denies
   lab ...                 real KVM hosts in emulators: cargo xtask lab help

@@ -258,15 +258,6 @@ fn about(options: &RecordOptions, plan: &Plan, scope: &str) -> Vec<Fact> {
     v
 }
 
-fn total_mem_kb() -> u64 {
-    fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|s| {
-            s.lines().find_map(|l| l.strip_prefix("MemTotal:")?.split_ascii_whitespace().next()?.parse().ok())
-        })
-        .unwrap_or_default()
-}
-
 /// Adds the tasks that exist now.
 pub(crate) fn scan_tasks(tasks: &mut BTreeMap<u32, (u32, String)>) {
     for (pid, tid, comm) in vms::tasks(Path::new("/proc")) {
@@ -332,9 +323,9 @@ impl Recorder<'_> {
                 get("cpu.model"),
                 get("cpu.stepping")
             ),
-            cpus_configured: configured(),
+            cpus_configured: host::configured(),
             cpus_online: self.cpus.iter().filter(|c| !c.gone).count() as u32,
-            total_mem_kb: total_mem_kb(),
+            total_mem_kb: host::total_mem_kb(),
             cmdline: if anonymise { Vec::new() } else { self.options.argv.clone() },
             wall: (real, mono),
             header_page,
@@ -383,11 +374,6 @@ impl Recorder<'_> {
         }
         Ok(changed)
     }
-}
-
-fn configured() -> u32 {
-    let list = fs::read_to_string("/sys/devices/system/cpu/present").unwrap_or_default();
-    (host::cpu_list(&list).len() as u32).max(1)
 }
 
 /// The path of the n-th snapshot: `x.perf.data` → `x.3.perf.data`.

@@ -213,6 +213,10 @@ pub(super) fn read(
         let found = Walk::new(memory, shape, bits).run(kvm, &mut |t| pack.push(&Piece::Table(Box::new(t))));
         let (complete, tables, shadow, torn) = (found.complete(), found.tables, found.shadow, found.torn);
         notes.extend(found.notes);
+        if torn > 0 {
+            let tables = mmuscope_units::counted(torn as u64, "table", "tables");
+            notes.push(format!("{tables} changed while being read and left out"));
+        }
         pack.push(&Piece::VmEnd { at: monotonic(), complete, notes });
         shot.vms.push(Seen { pid, name, vcpus, slots, tables, shadow, torn, complete });
     }

@@ -1,9 +1,12 @@
 //! What the events of a trace and the facts of its host say about the layout: the evidence that the judge of the `spte` crate weighs.
 
+use std::sync::Arc;
+
 use mmuscope_spte::bugs::Trait;
 use mmuscope_spte::clues::Clues;
 use mmuscope_spte::infer::{Claim, Evidence, Fact, Letters, Modes, Role, Value};
 use mmuscope_spte::{Distro, Kernel, Mode, Vendor};
+use mmuscope_trace::snapshot::{Mmu, Piece, Table};
 use mmuscope_trace::{Body, Event, HostFacts, Isa, RoleWord, Trace};
 use rustc_hash::FxHashMap;
 
@@ -58,6 +61,7 @@ pub(super) struct Seen {
     eptq: u32,
     page_faults: u32,
     tdp_changes: u32,
+    tdp_tables: u32,
     direct: u32,
     indirect: u32,
     nested: u32,
@@ -114,7 +118,7 @@ impl Seen {
         }
     }
 
-    fn event(&mut self, e: &Event) {
+    fn event(&mut self, e: &Event, read: &[Arc<Piece>]) {
         self.loops.event(e);
         if let Some(clue) = clue_of(&e.body)
             && !self.clues.contains(&clue)
@@ -122,6 +126,11 @@ impl Seen {
             self.clues.push(clue);
         }
         match e.body {
+            Body::Snapshot { index } => {
+                if let Some(Piece::Table(t)) = read.get(index as usize).map(|p| &**p) {
+                    self.table(t);
+                }
+            }
             Body::Exit { isa, reason, .. } => {
                 match isa {
                     Some(Isa::Vmx) => self.exits[0] += 1,
@@ -155,6 +164,18 @@ impl Seen {
         self.nested += u32::from(role.guest_mode == Some(true));
         self.mirror += u32::from(role.mirror == Some(true));
         self.top = self.top.max(role.level);
+    }
+
+    /// A table that the recorder read in the kernel's memory.
+    fn table(&mut self, t: &Table) {
+        match (t.mmu, t.direct) {
+            (Mmu::Tdp, _) => self.tdp_tables += 1,
+            (Mmu::Shadow, true) => self.direct += 1,
+            (Mmu::Shadow, false) => self.indirect += 1,
+        }
+        self.nested += u32::from(t.guest_mode && t.mmu == Mmu::Shadow);
+        self.mirror += u32::from(t.mirror);
+        self.top = self.top.max(t.level);
     }
 
     /// Events that name an entry.
@@ -219,7 +240,7 @@ impl Seen {
             }
             let to = self.window.end.min(n);
             for e in trace.events.range(self.upto.max(self.window.start).min(to)..to) {
-                self.event(&e);
+                self.event(&e, &trace.info.snapshots);
             }
             self.upto = to;
         }
@@ -294,7 +315,7 @@ impl Seen {
             let npt = Modes::of(&[Mode::Npt, Mode::NestedNpt]);
             fact(npt, Fact::EVENTS, "faults carry nested paging's error codes");
         }
-        let tdp = self.tdp_changes + self.npf + self.eptq + self.misconfig > 0;
+        let tdp = self.tdp_changes + self.tdp_tables + self.npf + self.eptq + self.misconfig > 0;
         if tdp || self.direct > 0 && self.indirect == 0 && self.page_faults == 0 {
             fact(
                 Modes::tdp(),
@@ -339,12 +360,17 @@ fn host(trace: &Trace, evidence: &mut Evidence) {
             format!("the recording host's release is {kernel}"),
         );
     }
-    let param = host
-        .params
-        .iter()
-        .find(|(k, _)| k.as_str() == "eptad" || k.rsplit(['.', '/']).next() == Some("eptad"));
-    if let Some((_, on)) = param {
-        let on = matches!(on.trim(), "Y" | "y" | "1");
+    let param = |name: &str| {
+        let found = host.params.iter().find(|(k, _)| k.rsplit(['.', '/']).next() == Some(name));
+        found.map(|(_, on)| matches!(on.trim(), "Y" | "y" | "1"))
+    };
+    for (name, module) in [("npt", "kvm_amd"), ("ept", "kvm_intel")] {
+        if param(name) == Some(false) {
+            let shadow = Modes::of(&[Mode::Shadow64, Mode::ShadowPae]);
+            evidence.fact(Claim::Modes(shadow), Fact::HOST, format!("module parameter {module}.{name} is N"));
+        }
+    }
+    if let Some(on) = param("eptad") {
         let other = if on { Mode::EptNoAd } else { Mode::Ept };
         let why = format!("module parameter kvm_intel.eptad is {}", if on { "Y" } else { "N" });
         evidence.fact(Claim::Modes(Modes::that(|m| m != other)), Fact::HOST, why);

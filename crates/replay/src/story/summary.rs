@@ -5,7 +5,7 @@ use mmuscope_units::{duration, level_size};
 use super::naming::{self, Naming};
 use super::{Held, Tally};
 use crate::keys::EntryIx;
-use crate::model::{Certainty, EntryId, MemSlot, Shade, SlotAt, SlotKnown, State, VmId};
+use crate::model::{Certainty, EntryId, MemSlot, Shade, SlotAt, SlotKnown, Snapshot, State, VmId};
 use crate::timeline::Timeline;
 
 impl Timeline {
@@ -18,6 +18,9 @@ impl Timeline {
         tally: &Tally,
         silent: bool,
     ) -> String {
+        if silent && self.is_picture() {
+            return format!("gfn {gfn:#x}: {}", self.unmapped(vm, as_id, gfn));
+        }
         if silent {
             return format!("gfn {gfn:#x}: never seen");
         }
@@ -92,8 +95,15 @@ impl Timeline {
             let linked = table.parent != EntryIx::NONE;
             linked && ended.is_some_and(|s| s.state != State::Unknown && s.end.is_some())
         };
-        let known = self.complete(vm) || self.entries_at(vm, as_id, gfn).into_iter().any(empty);
-        if known { "not mapped" } else { "not known: no event shows it" }
+        // All tables of that moment were read, and none of them maps it.
+        let whole = |s: &Snapshot| s.incomplete == 0 && s.notes.is_empty();
+        let picture = self.is_picture() && self.snapshots().iter().all(whole);
+        let known = picture || self.complete(vm) || self.entries_at(vm, as_id, gfn).into_iter().any(empty);
+        match known {
+            true => "not mapped",
+            false if self.is_picture() => "not known: no table that was read shows it",
+            false => "not known: no event shows it",
+        }
     }
 
     pub(super) fn notes(
@@ -110,12 +120,12 @@ impl Timeline {
         let (held, twice) = by_moment(&tally.held);
         for s in [Shade::Writable, Shade::ReadOnly, Shade::AccessTracked, Shade::Mmio, Shade::Removed] {
             let t = held[s as usize];
-            if t > 0 {
+            if t > 0 && !self.is_picture() {
                 let share = t as f64 * 100.0 / total as f64;
                 notes.push(format!("{}: {} in all, {share:.1} % of the trace", s.name(), duration(t)));
             }
         }
-        if twice > 0 {
+        if twice > 0 && !self.is_picture() {
             notes.push(format!(
                 "several page tables map this frame at once, for {} in all: such a moment is counted once, by what was set last",
                 duration(twice)
@@ -149,6 +159,7 @@ impl Timeline {
             ));
         }
         notes.push(match naming {
+            [] if self.is_picture() => "a snapshot: one moment, and no events".to_owned(),
             [] => "no event names this page".to_owned(),
             [_] => format!("one event names this page, or what it is in: {}", naming::count(naming)),
             n => format!("{} events name this page, or what it is in: {}", n.len(), naming::count(n)),

@@ -68,8 +68,16 @@ impl Timeline {
         self.left_out
     }
 
-    /// The events that what is said rests on, and that were not, or may not have been, recorded.
+    /// Whether the trace is a snapshot of KVM's own memory, without any event: it shows one moment.
+    pub fn is_picture(&self) -> bool {
+        self.engine.recorded.no_events() && !self.engine.snapshots.done.is_empty()
+    }
+
+    /// The events that what is said rests on, and that were not, or may not have been, recorded. A snapshot alone rests on none.
     pub fn unrecorded(&self) -> Vec<Unrecorded> {
+        if self.is_picture() {
+            return Vec::new();
+        }
         let mmus: Vec<MmuKind> = self.vms.iter().map(|v| v.kind).collect();
         self.engine.recorded.missing(&mmus, &self.engine.traces)
     }

@@ -15,7 +15,7 @@ use crate::text::TextReader;
 
 /// The number of bytes before the part that depends on the version.
 const HEAD: usize = 18;
-/// The largest piece of metadata that is read, in bytes. (The formats of a whole kernel are about 3 MB; kallsyms is not read.)
+/// The largest piece of metadata that is read, in bytes. (The formats of a whole kernel are about 3 MB, its symbols 15 MB.)
 const MAX_META: u64 = 64 << 20;
 /// The number of bytes read first of a v6 file; most metadata fit into it.
 const FIRST_META: u64 = 1 << 20;
@@ -208,9 +208,13 @@ fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
         (16, "page and event heads", true),
         (17, "ftrace formats", false),
         (18, "event formats", true),
+        (19, "symbols of the kernel", false),
         (21, "task names", false),
     ] {
         let Some((_, at)) = options.sections.iter().find(|s| s.0 == id) else { continue };
+        if id == 19 && !meta.formats.has_probes() {
+            continue;
+        }
         let data = section(source, *at).filter(|s| s.id == id).and_then(|s| content(source, &s, compressor));
         let result = data.as_deref().ok_or(what).and_then(|d| {
             let mut b = Blob::new(d);
@@ -218,6 +222,7 @@ fn v7(source: &Source, path: &Path, meta: &mut Meta, cx: &mut Cx) -> Result<Open
                 16 => meta.header_info(&mut b),
                 17 => meta.ftrace_formats(&mut b),
                 18 => meta.event_formats(&mut b),
+                19 => meta.symbols(&mut b),
                 _ => {
                     let len = b.u64().ok_or("the length of the task names")?;
                     meta.cmdlines(b.take(len).unwrap_or(b.rest()));

@@ -80,16 +80,7 @@ impl Attr {
 
     /// The clock of its time stamps.
     pub(crate) fn clock(&self) -> Clock {
-        let name = match self.clockid {
-            None => "perf".to_owned(),
-            Some(0) => "CLOCK_REALTIME".to_owned(),
-            Some(1) => "CLOCK_MONOTONIC".to_owned(),
-            Some(4) => "CLOCK_MONOTONIC_RAW".to_owned(),
-            Some(7) => "CLOCK_BOOTTIME".to_owned(),
-            Some(11) => "CLOCK_TAI".to_owned(),
-            Some(n) => format!("clockid {n}"),
-        };
-        Clock { name, unit: ClockUnit::Nanoseconds }
+        clock(self.clockid)
     }
 
     /// Whether the samples and trailers of both attrs have the same layout.
@@ -263,4 +254,18 @@ pub(crate) fn trailer_len(a: &Attr) -> usize {
     } else {
         0
     }
+}
+
+/// The clock with this number (`man 2 clock_gettime`); perf's own where there is none.
+pub(crate) fn clock(id: Option<i32>) -> Clock {
+    let name = match id {
+        None => "perf".to_owned(),
+        Some(0) => "CLOCK_REALTIME".to_owned(),
+        Some(1) => "CLOCK_MONOTONIC".to_owned(),
+        Some(4) => "CLOCK_MONOTONIC_RAW".to_owned(),
+        Some(7) => "CLOCK_BOOTTIME".to_owned(),
+        Some(11) => "CLOCK_TAI".to_owned(),
+        Some(n) => format!("clockid {n}"),
+    };
+    Clock { name, unit: ClockUnit::Nanoseconds }
 }

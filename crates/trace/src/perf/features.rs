@@ -47,6 +47,7 @@ pub(crate) fn feature(id: u64, data: &[u8], state: &mut State, cx: &mut Cx) {
         29 => {
             let _ = b.u32();
             if let (Some(clock), Some(wall), Some(ns)) = (b.u32(), b.u64(), b.u64()) {
+                state.clock_data = Some(clock as i32);
                 state.host.facts.push((
                     "clock reference".to_owned(),
                     format!("clockid {clock} at {ns} ns = {wall} ns of real time"),

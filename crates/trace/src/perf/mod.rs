@@ -82,6 +82,8 @@ pub(crate) struct State {
     /// The probes that the recorder set.
     pub(crate) probes: Vec<probes::Probe>,
     clock: Option<Clock>,
+    /// The clock that the head of the file names. A snapshot of a moment has no events that do.
+    clock_data: Option<i32>,
     tasks: Tasks,
     queues: Queues,
     lost_moments: u64,
@@ -482,7 +484,7 @@ impl State {
         if self.meta.long_size > 0 {
             info.host.long_size = Some(self.meta.long_size);
         }
-        info.clock = self.clock.clone().unwrap_or(Clock { name: "perf".to_owned(), ..Clock::default() });
+        info.clock = self.clock.clone().unwrap_or_else(|| attr::clock(self.clock_data));
         // A kernel before 6.0 does not count losses per event, but every loss leaves a record when there is room again. A ring that overwrites never
         // has room for one.
         info.lost.known = !self.attrs.iter().any(|a| a.overwrites);

@@ -3,12 +3,15 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::path::Path;
 
 use mmuscope_snapshot::{Piece, unpack};
 
 use super::super::{shape::Shape, shot::read, tables::Bits};
 use super::{RAM, modern};
+use crate::capture::Capture;
 use crate::kcore::Kcore;
+use crate::preamble::{Preamble, snapshot};
 use crate::types::Types;
 
 /// The number of GiB of the guest, in place of 1; set by `cargo xtask bench snapshot`.
@@ -22,9 +25,9 @@ const KVM: u64 = 0x1000;
 const SLOTS: u64 = 0x2000;
 const ROOT_SP: u64 = 0x3000;
 const TABLES: u64 = 0x10000;
-/// The bits of entries that a kernel with NPT writes: 6.1's, as recorded in `samples/6.1-npt`.
-const LEAF: u64 = 0x0600_0000_0000_0867;
-const LINK: u64 = 0x0000_0000_0000_0827;
+/// The bits of entries that 6.1 writes with NPT, as recorded in `samples/6.1-npt`.
+const LEAF: u64 = 0xe67;
+const LINK: u64 = 0x827;
 /// The size of the head of the file: an ELF header and one program header.
 const HEAD: u64 = 4096;
 
@@ -127,6 +130,30 @@ impl Made {
     }
 }
 
+/// Writes a capture that holds these records, as `mmuscope snapshot` does.
+fn keep(path: &Path, bodies: &[Vec<u8>]) {
+    let fact = |(k, v): (&str, &str)| (k.to_owned(), v.to_owned());
+    let facts = [
+        ("facts.version", "1"),
+        ("kernel.release", "6.1.0-56-cloud-amd64"),
+        ("kernel.machine", "x86_64"),
+        ("cpu.vendor", "AuthenticAMD"),
+        ("cpu.phys_bits", "48"),
+        ("cpu.maxphyaddr", "48"),
+        ("param.kvm.tdp_mmu", "Y"),
+        ("param.kvm_amd.npt", "Y"),
+    ];
+    let (release, arch) = (facts[1].1.to_owned(), facts[2].1.to_owned());
+    let facts = facts.into_iter().map(fact).collect();
+    let preamble = Preamble { release, arch, facts, compressed: true, level: 1, ..Preamble::default() };
+    let file = File::create(path).expect("a file for the capture");
+    let mut capture = Capture::start(file, &preamble).expect("room for the capture");
+    let mut records = Vec::new();
+    bodies.iter().for_each(|b| snapshot(&mut records, b));
+    capture.plain(&records);
+    capture.finish(&[]).expect("room for the capture");
+}
+
 #[test]
 fn a_large_guest_takes_little_room() {
     let gib = std::env::var(GIB).map_or(1, |n| n.parse().expect("a number of GiB"));
@@ -143,6 +170,9 @@ fn a_large_guest_takes_little_room() {
         let took = mmuscope_units::duration(shot.took);
         println!("{gib} GiB in 4 KiB pages, {host:?}: {took}, {bytes} bytes, {bits:.2} bits an entry");
         assert!(bits < most, "{host:?}: {bits} bits an entry");
+        if let Ok(folder) = std::env::var(KEEP) {
+            keep(&Path::new(&folder).join(format!("{host:?}.snap")), &shot.records);
+        }
         let pieces = shot.records.iter().flat_map(|r| unpack(r).expect("a record"));
         let mut leaves = vec![0; frames.len()];
         for p in pieces {
