@@ -171,7 +171,7 @@ pub(crate) fn prepare(options: &RecordOptions) -> Result<Recorder<'_>, Error> {
         (online.len() as u64 + 1) * ((events.len() + chosen_probes.probes.len()) as u64 + 8) + 256,
     );
     let counts_lost = rings::kernel_counts_lost();
-    let mut ring = rings::ring_size(options.buffer, online.len(), total_mem_kb());
+    let mut ring = rings::ring_size(options.buffer, online.len(), host::total_mem_kb());
     let mut notes = chosen_probes.notes;
     let mut plan = Plan {
         events,
