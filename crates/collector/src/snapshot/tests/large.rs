@@ -160,7 +160,7 @@ fn a_large_guest_takes_little_room() {
     let btf = modern();
     let shape = Shape::of(&Types::new(&btf, None).expect("a BTF")).expect("all members");
     // At most so many bits an entry. A host frame that may be any of 2 to the power of n has n bits that nothing can be known of.
-    for (host, most) in [(Host::Contiguous, 0.5), (Host::Blocks, 400.0), (Host::Scattered, 440.0)] {
+    for (host, most) in [(Host::Contiguous, 0.5), (Host::Blocks, 4.0), (Host::Scattered, 40.0)] {
         let frames = host.frames(gib << 18);
         let core = Made::of(&frames).core();
         let shot = read(&core, &shape, Bits::default(), RAM + VM_LIST, (&|_| true, None), Some(1));
