@@ -572,6 +572,7 @@ fn an_mmio_entry_that_is_read_is_the_one_that_an_event_had_named_by_its_frame_al
     let held: Vec<_> =
         all.iter().filter(|(e, s)| e.gfn == 7 && s.state == State::Mmio).map(|(e, _)| e.sptep).collect();
     assert_eq!(held, [Some(0x4_0038)]);
+}
 
 #[test]
 fn a_snapshot_alone_is_a_picture_of_a_moment() {
