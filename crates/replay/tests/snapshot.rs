@@ -580,17 +580,14 @@ fn a_snapshot_alone_is_a_picture_of_a_moment() {
     trace.info.host.params = [("param.kvm_amd.npt".to_owned(), "N".to_owned())].into();
     let mut pieces = two_tables(1000);
     for (_, p) in &mut pieces {
-        if let Piece::Table(t) = p {
-            // Shadow pages of a guest's tables: the frame of each entry stands beside it.
-            t.direct = false;
-            let frame = |i: u64| if t.entries[i as usize] == 0 { 0 } else { t.gfn + i };
-            t.gfns = (0..512).map(frame).collect();
-        }
+        let Piece::Table(t) = p else { continue };
+        let gfn = t.gfn;
+        // A shadow page of a guest's table has the frame of each entry beside it.
+        (t.direct, t.gfns) = (false, (gfn..gfn + 512).collect());
     }
     let trace = with_pieces(trace, &pieces);
     let t = replay(&trace, &ReplayOptions::default());
-    assert!(t.is_picture());
-    assert!(t.unrecorded().is_empty(), "there is nothing that an event would have shown");
+    assert!(t.is_picture() && t.unrecorded().is_empty(), "no event would have shown anything");
     let vm = &t.vms()[0];
     assert_eq!((vm.vcpu_count(), vm.vcpus[0].tid, vm.comm.as_str()), (1, 1, "vm"));
     assert_eq!(t.layout(vm.id).layout.mode, mmuscope_spte::Mode::Shadow64);
