@@ -170,7 +170,8 @@ impl Seen {
     fn table(&mut self, t: &Table) {
         match (t.mmu, t.direct) {
             (Mmu::Tdp, _) => self.tdp_tables += 1,
-            (Mmu::Shadow, true) => self.direct += 1,
+            // The direct MMU has such pages, and shadow paging while the guest has paging off.
+            (Mmu::Shadow, true) => {}
             (Mmu::Shadow, false) => self.indirect += 1,
         }
         self.nested += u32::from(t.guest_mode && t.mmu == Mmu::Shadow);
@@ -365,9 +366,10 @@ fn host(trace: &Trace, evidence: &mut Evidence) {
         found.map(|(_, on)| matches!(on.trim(), "Y" | "y" | "1"))
     };
     for (name, module) in [("npt", "kvm_amd"), ("ept", "kvm_intel")] {
-        if param(name) == Some(false) {
-            let shadow = Modes::of(&[Mode::Shadow64, Mode::ShadowPae]);
-            evidence.fact(Claim::Modes(shadow), Fact::HOST, format!("module parameter {module}.{name} is N"));
+        let shadow = |m| matches!(m, Mode::Shadow64 | Mode::ShadowPae);
+        if let Some(on) = param(name) {
+            let why = format!("module parameter {module}.{name} is {}", if on { "Y" } else { "N" });
+            evidence.fact(Claim::Modes(Modes::that(|m| shadow(m) != on)), Fact::HOST, why);
         }
     }
     if let Some(on) = param("eptad") {
