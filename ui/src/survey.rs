@@ -25,6 +25,8 @@ pub(crate) struct CauseRow {
     reach: Vec<u64>,
     /// For each of them, the latest of the last events up to there.
     acting: Vec<u64>,
+    /// The stretches of time in which one may go on, apart from one another.
+    open: Vec<(u64, u64)>,
 }
 
 /// What a survey found.
@@ -77,7 +79,9 @@ impl Surveyed {
                     ends.collect()
                 };
                 let (reach, acting) = (latest(&end_of), latest(&|c| acted_until(cap, c)));
-                CauseRow { kind, causes, reach, acting }
+                let starts = causes.iter().map(|i| out.causes[*i as usize].start);
+                let open = united(starts.zip(reach.iter().copied()));
+                CauseRow { kind, causes, reach, acting, open }
             };
             let rows: Vec<CauseRow> =
                 CauseKind::ALL.into_iter().map(of).filter(|r| !r.causes.is_empty()).collect();
@@ -99,6 +103,18 @@ impl Surveyed {
     }
 }
 
+/// Stretches of time in the order of their beginnings, without those that touch: they are one.
+fn united(all: impl Iterator<Item = (u64, u64)>) -> Vec<(u64, u64)> {
+    let mut out: Vec<(u64, u64)> = Vec::new();
+    for (start, end) in all {
+        match out.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ => out.push((start, end)),
+        }
+    }
+    out
+}
+
 impl CauseRow {
     /// The place in `causes` of the first that ends at or after a time.
     pub(crate) fn first_reaching(&self, time: u64) -> usize {
@@ -110,10 +126,9 @@ impl CauseRow {
         self.acting.partition_point(|r| *r < time)
     }
 
-    /// Whether one may go on at a time.
-    pub(crate) fn may_go_on(&self, found: &Surveyed, time: u64) -> bool {
-        let begun = self.beginning_after(found, time, 0);
-        begun.checked_sub(1).and_then(|n| self.reach.get(n)).is_some_and(|r| *r >= time)
+    /// The first stretch of time, at or after a time, in which one may go on.
+    pub(crate) fn next_open(&self, time: u64) -> Option<(u64, u64)> {
+        self.open.get(self.open.partition_point(|(_, end)| *end < time)).copied()
     }
 
     /// The place in `causes` of the first, from a place on, that begins after a time.
@@ -170,5 +185,26 @@ impl Surveys {
             Some(Err(e)) => self.error = Some(e),
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretches_that_touch_are_one() {
+        assert_eq!(united([(1, 3), (2, 9), (9, 12), (14, 14)].into_iter()), [(1, 12), (14, 14)]);
+        let row = CauseRow {
+            kind: CauseKind::Notifier,
+            causes: Vec::new(),
+            reach: Vec::new(),
+            acting: Vec::new(),
+            open: vec![(1, 12), (14, 14)],
+        };
+        assert_eq!(
+            [0, 12, 13, 15].map(|t| row.next_open(t)),
+            [Some((1, 12)), Some((1, 12)), Some((14, 14)), None]
+        );
     }
 }

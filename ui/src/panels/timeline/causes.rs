@@ -68,12 +68,16 @@ fn marks(
     let mut mesh = Mesh::default();
     // That it may have gone on until its thread did something else is faint.
     let mut x = rect.left();
-    while x < rect.right() {
-        if row.may_go_on(found, cx.cap.abs(axis.t(x))) {
-            let point = Rect::from_x_y_ranges(x..=(x + 1.0).min(rect.right()), rect.shrink(4.0).y_range());
-            mesh.add_colored_rect(point, color.gamma_multiply(0.35));
+    // Before its first event, the trace says nothing.
+    while let Some((a, b)) = row.next_open(cx.cap.abs(axis.t(x).max(0.0))) {
+        let from = axis.x(cx.cap.rel(a)).max(x);
+        let to = axis.x(cx.cap.rel(b)).max(from + 1.0).min(rect.right());
+        if from >= rect.right() {
+            break;
         }
-        x += 1.0;
+        let faint = Rect::from_x_y_ranges(from..=to, rect.shrink(4.0).y_range());
+        mesh.add_colored_rect(faint, color.gamma_multiply(0.35));
+        x = to.max(x + 1.0);
     }
     let (mut next, end) = (row.first_acting(cx.cap.abs(axis.time.start)), cx.cap.abs(axis.time.end));
     let mut drawn = rect.left() - 1.0;
