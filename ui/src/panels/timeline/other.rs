@@ -65,7 +65,7 @@ fn label(ui: &Ui, cx: &Cx<'_>, map: Rect, shift: Option<f64>) {
     let by = -shift.unwrap_or(0.0);
     if by != 0.0 {
         let way = if by > 0.0 { "later" } else { "earlier" };
-        text.push_str(&format!("  moved {} {way}", fmt::time(by.abs())));
+        text.extend(["  moved ", &fmt::time(by.abs()), " ", way]);
     }
     let galley = ui.painter().layout_no_wrap(text, small(), cx.tokens.ink);
     let size = (galley.size() + vec2(8.0, 2.0)).min(map.size());
