@@ -23,8 +23,8 @@ pub(crate) struct CauseRow {
     pub(crate) causes: Vec<u32>,
     /// For each of them, the latest end up to there, so that those that reach into a view are found by bisection.
     reach: Vec<u64>,
-    /// For each of them, the latest of the last events up to there.
-    acting: Vec<u64>,
+    /// The stretches of time in which one was at work, apart from one another.
+    acting: Vec<(u64, u64)>,
     /// The stretches of time in which one may go on, apart from one another.
     open: Vec<(u64, u64)>,
 }
@@ -56,7 +56,7 @@ pub(crate) fn end_of(c: &Cause) -> u64 {
 }
 
 /// The time of a cause's last event.
-pub(crate) fn acted_until(cap: &Capture, c: &Cause) -> u64 {
+fn acted_until(cap: &Capture, c: &Cause) -> u64 {
     cap.timeline.event_ts(c.last_event).unwrap_or(c.start).max(c.start)
 }
 
@@ -71,16 +71,14 @@ impl Surveyed {
                 let mine = |c: &Cause| c.kind() == kind && c.vm.is_none_or(|v| v == vm.id);
                 let causes: Vec<u32> =
                     (0u32..).zip(&out.causes).filter(|(_, c)| mine(c)).map(|(i, _)| i).collect();
-                let latest = |of: &dyn Fn(&Cause) -> u64| -> Vec<u64> {
-                    let ends = causes.iter().scan(0, |last, i| {
-                        *last = of(&out.causes[*i as usize]).max(*last);
-                        Some(*last)
-                    });
-                    ends.collect()
+                let each = || causes.iter().map(|i| &out.causes[*i as usize]);
+                let latest = |last: &mut u64, c: &Cause| {
+                    *last = end_of(c).max(*last);
+                    Some(*last)
                 };
-                let (reach, acting) = (latest(&end_of), latest(&|c| acted_until(cap, c)));
-                let starts = causes.iter().map(|i| out.causes[*i as usize].start);
-                let open = united(starts.zip(reach.iter().copied()));
+                let reach: Vec<u64> = each().scan(0, latest).collect();
+                let acting = united(each().map(|c| (c.start, acted_until(cap, c))));
+                let open = united(each().map(|c| (c.start, end_of(c))));
                 CauseRow { kind, causes, reach, acting, open }
             };
             let rows: Vec<CauseRow> =
@@ -121,20 +119,14 @@ impl CauseRow {
         self.reach.partition_point(|r| *r < time)
     }
 
-    /// The place in `causes` of the first whose last event is at or after a time.
-    pub(crate) fn first_acting(&self, time: u64) -> usize {
-        self.acting.partition_point(|r| *r < time)
+    /// The first stretch of time, at or after a time, in which one was at work.
+    pub(crate) fn next_acting(&self, time: u64) -> Option<(u64, u64)> {
+        self.acting.get(self.acting.partition_point(|(_, end)| *end < time)).copied()
     }
 
     /// The first stretch of time, at or after a time, in which one may go on.
     pub(crate) fn next_open(&self, time: u64) -> Option<(u64, u64)> {
         self.open.get(self.open.partition_point(|(_, end)| *end < time)).copied()
-    }
-
-    /// The place in `causes` of the first, from a place on, that begins after a time.
-    pub(crate) fn beginning_after(&self, found: &Surveyed, time: u64, from: usize) -> usize {
-        let rest = self.causes.get(from..).unwrap_or_default();
-        from + rest.partition_point(|i| found.causes[*i as usize].start <= time)
     }
 }
 
@@ -199,7 +191,7 @@ mod tests {
             kind: CauseKind::Notifier,
             causes: Vec::new(),
             reach: Vec::new(),
-            acting: Vec::new(),
+            acting: vec![(3, 5)],
             open: vec![(1, 12), (14, 14)],
         };
         assert_eq!(

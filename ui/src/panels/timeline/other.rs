@@ -57,7 +57,13 @@ pub(super) fn show(
 fn label(ui: &Ui, cx: &Cx<'_>, map: Rect, shift: Option<f64>) {
     let here = (cx.doc.view.vm, cx.doc.view.as_id);
     let space = cx.cap.spaces().into_iter().find(|s| (s.vm, s.as_id) == here);
-    let mut text = cx.cap.title();
+    // Recordings are often called alike, and differ in their folders.
+    let folder = match cx.cap.paths.as_slice() {
+        [one] => one.parent().and_then(|p| p.file_name()),
+        _ => None,
+    };
+    let mut text = folder.map_or_else(String::new, |f| format!("{}/", f.to_string_lossy()));
+    text.push_str(&cx.cap.title());
     if let Some(s) = space {
         text.extend(["  ", &s.label]);
     }
