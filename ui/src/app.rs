@@ -38,6 +38,9 @@ const PICTURE: [f32; 2] = [1600.0, 1000.0];
 const NO_STATE: &str = "/dev/null/mmuscope";
 /// The example that is built in: a Linux guest that boots (samples/linux-boot).
 const DEMO: &[u8] = include_bytes!("../../samples/linux-boot/trace.dat");
+/// Width in points of the details, and height of the tables, where there is room and the user has not changed them.
+const DETAILS: f32 = 440.0;
+const TABLES: f32 = 258.0;
 /// How long a message is shown.
 const TOAST: Duration = Duration::from_secs(5);
 
@@ -58,6 +61,10 @@ pub(crate) struct Viewer {
     arrived: Option<Box<Capture>>,
     options: ViewOptions,
     session: Session,
+    /// The load of a trace to show beside the open one, and what it is moved by.
+    beside: Option<(Box<Loading>, i64)>,
+    /// The input of the trace beside the open one.
+    other_job: Option<Job>,
     /// State of the page without a trace.
     start: start::Start,
     /// The folder of the built-in example, once it was opened.
@@ -165,6 +172,8 @@ impl Viewer {
             following: None,
             reading: None,
             arrived: None,
+            beside: None,
+            other_job: None,
             session,
             start: start::Start::default(),
             demo: None,
@@ -195,6 +204,9 @@ impl Viewer {
             let follow = viewer.options.follow || source == Source::Stdin;
             let layout = viewer.options.layout.clone();
             viewer.open(ctx, Job { source, follow, layout });
+            if let Some(path) = viewer.options.beside.clone() {
+                viewer.open_beside(ctx, path, viewer.options.shift);
+            }
         }
         viewer
     }
@@ -203,6 +215,7 @@ impl Viewer {
         self.following = None;
         self.reading = None;
         self.arrived = None;
+        (self.beside, self.other_job) = (None, None);
         self.dialog = None;
         self.applied = false;
         self.job = Some(job.clone());
@@ -306,6 +319,10 @@ impl Viewer {
                     out.push(command);
                 }
                 Outcome::Open(path) => self.open_files(&ctx, vec![path]),
+                Outcome::Beside(path) => {
+                    self.dialog = None;
+                    self.open_beside(&ctx, path, 0);
+                }
                 Outcome::Note(note, instead) => {
                     self.dialog = None;
                     if let Page::Open(doc) = &mut self.page {
@@ -367,7 +384,7 @@ impl Viewer {
                 };
                 match start::welcome(ui, tokens, &mut self.start, error.as_deref(), offers) {
                     Some(start::Choice::Record(how)) => self.record(&ctx, how),
-                    Some(start::Choice::Browse) => self.browse(),
+                    Some(start::Choice::Browse) => self.dialog = Some(Dialog::Open(self.chooser())),
                     Some(start::Choice::Open(path)) => self.open_files(&ctx, vec![path]),
                     Some(start::Choice::Demo) => self.open_demo(&ctx),
                     Some(start::Choice::Decode) => {
@@ -382,7 +399,8 @@ impl Viewer {
         }
     }
 
-    fn browse(&mut self) {
+    /// Where the file chooser begins.
+    fn chooser(&self) -> Chooser {
         let folder = self
             .session
             .recent
@@ -391,7 +409,7 @@ impl Viewer {
             .filter(|p| p.is_dir())
             .or_else(|| std::env::current_dir().ok())
             .unwrap_or_else(|| PathBuf::from("/"));
-        self.dialog = Some(Dialog::Open(Chooser::new(&folder)));
+        Chooser::new(&folder)
     }
 
     fn trace_page(&mut self, ui: &mut Ui, tokens: &Tokens, out: &mut Vec<Command>) {
@@ -405,6 +423,7 @@ impl Viewer {
             crate::play::step(cap, cx.doc, Instant::now());
             ui.ctx().request_repaint();
         }
+        crate::other::reach(cx.doc, cap);
         if cx.doc.reading.is_none() {
             cx.doc.survey.want(ui.ctx(), cap, &shared);
         }
@@ -427,22 +446,21 @@ impl Viewer {
         let room = Room::of(ui.ctx().content_rect().size());
         if cx.doc.shown.details && room.details {
             let most = room.most_details;
-            Panel::right("details").default_size(440.0f32.min(most)).size_range(260.0..=most).show(
-                ui,
-                |ui| {
-                    contained.show(ui, "Details", |ui| details::show(ui, &mut cx));
-                },
-            );
+            // A small window has sizes of its own: when it grows, the panels are as large as they were before it shrank.
+            let name = if most < DETAILS { "details, narrow" } else { "details" };
+            Panel::right(name).default_size(DETAILS.min(most)).size_range(260.0..=most).show(ui, |ui| {
+                contained.show(ui, "Details", |ui| details::show(ui, &mut cx));
+            });
         }
         if cx.doc.shown.tables {
             let most = room.most_tables;
-            Panel::bottom("tables")
-                .resizable(true)
-                .default_size(258.0f32.min(most))
-                .size_range(80.0..=most)
-                .show(ui, |ui| {
+            let name = if most < TABLES { "tables, low" } else { "tables" };
+            Panel::bottom(name).resizable(true).default_size(TABLES.min(most)).size_range(80.0..=most).show(
+                ui,
+                |ui| {
                     tables::show(ui, &mut cx, contained);
-                });
+                },
+            );
         }
         if cx.doc.shown.legend && room.legend {
             Panel::bottom("legend").show_separator_line(false).show(ui, |ui| legend::show(ui, &mut cx));

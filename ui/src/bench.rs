@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use egui::{Event, MouseWheelUnit, PointerButton, Pos2, RawInput, Rect, TouchPhase, pos2, vec2};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::app::Viewer;
 use crate::session::Session;
 use crate::{Input, ThemeChoice, ViewOptions};
@@ -22,6 +24,10 @@ pub struct Figures {
     pub first: Duration,
     /// From the start until the picture of the whole trace.
     pub all: Duration,
+    /// Time of all processors that the program used until the first picture, which other programs on the machine do not change.
+    pub first_used: Duration,
+    /// Time of all processors that it used until the picture of the whole trace.
+    pub all_used: Duration,
     /// Number of events.
     pub events: u64,
     /// Time of the thread of the window for each frame, by what was done meanwhile.
@@ -32,11 +38,15 @@ pub struct Figures {
     pub idle: usize,
 }
 
-/// The time that the calling thread has used so far, from the scheduler; where that is not known, the time of the clock.
-fn used(begun: Instant) -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let ns = text.split(' ').next().and_then(|n| n.parse().ok());
-    ns.map_or_else(|| begun.elapsed(), Duration::from_nanos)
+/// The time of processors on a clock, to the nanosecond (schedstat counts only up to the last tick of the scheduler).
+fn used(clock: ClockId) -> Duration {
+    let t = clock_gettime(clock);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
+/// The time of processors that the program has used so far.
+pub fn used_by_all() -> Duration {
+    used(ClockId::ProcessCPUTime)
 }
 
 struct Window {
@@ -57,9 +67,9 @@ impl Window {
             events,
             ..RawInput::default()
         };
-        let before = used(self.begun);
+        let before = used(ClockId::ThreadCPUTime);
         let mut out = self.ctx.run_ui(input, |ui| self.viewer.frame(ui));
-        let took = used(self.begun).saturating_sub(before);
+        let took = used(ClockId::ThreadCPUTime).saturating_sub(before);
         out.textures_delta.clear();
         let root = out.viewport_output.get(&egui::ViewportId::ROOT);
         self.wants_more = root.is_some_and(|v| v.repaint_delay < Duration::from_millis(100));
@@ -86,6 +96,7 @@ impl Window {
 /// Opens a trace as the window does, and measures reading it, panning, zooming, scrolling, and doing nothing. `Err` says what did not come.
 pub fn measure(trace: &Path) -> Result<Figures, String> {
     let begun = Instant::now();
+    let before = used_by_all();
     let ctx = egui::Context::default();
     let options = ViewOptions {
         input: Input::Files(vec![trace.to_path_buf()]),
@@ -104,6 +115,7 @@ pub fn measure(trace: &Path) -> Result<Figures, String> {
         out.longest_reading = out.longest_reading.max(at.elapsed());
         if out.first.is_zero() && w.viewer.open_doc().is_some_and(|d| d.pictures.shown.is_some()) {
             out.first = begun.elapsed();
+            out.first_used = used_by_all().saturating_sub(before);
         }
         if w.settled() && w.viewer.open_doc().is_some_and(|d| d.reading.is_none()) {
             break;
@@ -114,6 +126,7 @@ pub fn measure(trace: &Path) -> Result<Figures, String> {
         std::thread::sleep(Duration::from_millis(5));
     }
     out.all = begun.elapsed();
+    out.all_used = used_by_all().saturating_sub(before);
     out.events = w.viewer.open_doc().map_or(0, |d| crate::capture::read(&d.capture).timeline.event_count());
     out.frames.push(("reading", reading));
     // The findings are made in the background and belong to no frame.

@@ -40,17 +40,7 @@ pub(crate) fn session(doc: &Doc) -> Session {
         line("clock", "absolute".to_owned());
     }
     for s in doc.scopes.steps() {
-        let mut words = Vec::new();
-        if let Some((a, b)) = s.time {
-            words.push(format!("time={a}-{b}"));
-        }
-        if let Some(f) = s.frames {
-            words.push(format!("frames={}/{}/{:#x}-{:#x}", f.vm.0, f.as_id, f.first, f.last));
-        }
-        if let Some(tid) = s.tid {
-            words.push(format!("tid={tid}"));
-        }
-        line("scope", words.join(" "));
+        line("scope", scope_words(*s));
     }
     Session { notes: doc.notes.list.clone(), view }
 }
@@ -106,7 +96,23 @@ fn take(doc: &mut Doc, cap: &Capture, name: &str, value: &str) -> Option<()> {
     Some(())
 }
 
-fn scope(text: &str) -> Option<Scope> {
+/// A scope in the words of the file, which a copied link has, too.
+pub(crate) fn scope_words(s: Scope) -> String {
+    let mut words = Vec::new();
+    if let Some((a, b)) = s.time {
+        words.push(format!("time={a}-{b}"));
+    }
+    if let Some(f) = s.frames {
+        words.push(format!("frames={}/{}/{:#x}-{:#x}", f.vm.0, f.as_id, f.first, f.last));
+    }
+    if let Some(tid) = s.tid {
+        words.push(format!("tid={tid}"));
+    }
+    words.join(" ")
+}
+
+/// The scope that [`scope_words`] wrote; `None` where the text is something else.
+pub(crate) fn scope(text: &str) -> Option<Scope> {
     let mut out = Scope::default();
     for word in text.split(' ') {
         match word.split_once('=')? {

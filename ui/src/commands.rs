@@ -39,6 +39,13 @@ const fn always(spec: Spec) -> Spec {
 /// All commands. The map itself handles movement keys, because they are held down; they are listed here so that the help shows them.
 pub(crate) const TABLE: &[Spec] = &[
     always(row(Command::Open, Group::File, "Open…", "Choose a trace to open", &[ctrl(Key::O)])),
+    row(
+        Command::OpenBeside,
+        Group::File,
+        "Open beside…",
+        "Choose another trace to show on the same time axis",
+        &[],
+    ),
     always(row(
         Command::Decode,
         Group::File,
@@ -185,6 +192,42 @@ pub(crate) const TABLE: &[Spec] = &[
         &[key(Key::Backspace)],
     ),
     row(Command::ScopeAll, Group::Look, "Whole trace", "Let all tables be about the whole trace again", &[]),
+    row(
+        Command::SwapTraces,
+        Group::Look,
+        "Other trace",
+        "Let tables and details be about the other of two traces that are side by side",
+        &[key(Key::X)],
+    ),
+    row(
+        Command::ShiftEarlier,
+        Group::Look,
+        "Move it earlier",
+        "Move the other trace against this one, to earlier times",
+        &[key(Key::OpenBracket)],
+    ),
+    row(
+        Command::ShiftLater,
+        Group::Look,
+        "Move it later",
+        "Move the other trace against this one, to later times",
+        &[key(Key::CloseBracket)],
+    ),
+    row(
+        Command::AlignCursors,
+        Group::Look,
+        "Align B with A",
+        "Move the other trace so that what it shows at cursor B comes to cursor A",
+        &[],
+    ),
+    row(
+        Command::AlignStarts,
+        Group::Look,
+        "Align the starts",
+        "Put the first events of both traces at one place",
+        &[],
+    ),
+    row(Command::CloseOther, Group::Look, "Close the other trace", "Show one trace again", &[]),
     row(
         Command::Back,
         Group::Go,

@@ -73,6 +73,17 @@ impl Default for Shown {
     }
 }
 
+/// Another trace beside the open one.
+pub(crate) struct Other {
+    /// The trace and how it is looked at.
+    pub(crate) doc: Box<Doc>,
+    /// What is added to a moment of the open trace to get the moment of the other one at the same place, in nanoseconds. Both count from their
+    /// own first event.
+    pub(crate) shift: f64,
+    /// Whether the open trace is the lower one.
+    pub(crate) below: bool,
+}
+
 /// One open trace, the part of it that is shown, and the state of its panels.
 pub(crate) struct Doc {
     /// The trace and its replay.
@@ -119,6 +130,10 @@ pub(crate) struct Doc {
     pub(crate) shown: Shown,
     /// Another address space that is shown beside the selected one.
     pub(crate) second: Option<Second>,
+    /// Another trace that is shown beside this one.
+    pub(crate) other: Option<Other>,
+    /// The time of that trace, in nanoseconds since the first event of this one: so far the view may move.
+    pub(crate) reach: Option<Range>,
     /// The selected moment moves, while it does.
     pub(crate) play: Option<Play>,
     /// Whether moments are shown on the trace's clock instead of since the first event.
@@ -160,6 +175,8 @@ impl Doc {
             reading: None,
             shown: Shown::default(),
             second: None,
+            other: None,
+            reach: None,
             play: None,
             absolute: false,
             notes: Notes::default(),
@@ -188,9 +205,15 @@ impl Doc {
         }
     }
 
+    /// The whole time that can be shown: that of the trace, and of the one beside it.
+    pub(crate) fn whole(&self, cap: &Capture) -> Range {
+        let full = cap.full_time();
+        self.reach.map_or(full, |r| Range::new(full.start.min(r.start), full.end.max(r.end)))
+    }
+
     /// Shows this time and these rows, as far as they exist.
     pub(crate) fn show(&mut self, cap: &Capture, time: Range, rows: Range) {
-        let time = time.within(cap.full_time(), MIN_TIME);
+        let time = time.within(self.whole(cap), MIN_TIME);
         // A user who moves away from the end does not want to follow it any more.
         self.follow = self.follow && time.end >= cap.full_time().end - 0.5;
         // A user who zooms chooses another stretch.

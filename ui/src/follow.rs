@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use mmuscope_replay::{LayoutOverride, ReplayOptions, replay};
@@ -51,8 +51,11 @@ pub(crate) struct Following {
 /// Time between two looks at a file for more: short enough that nobody sees a delay, long enough that an idle file costs nothing.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Number of events that are replayed while the capture is locked, which takes about 20 ms.
-const BIT: usize = 100_000;
+/// Number of events that are replayed while the capture is locked, which takes some milliseconds: less than a frame.
+const BIT: usize = 20_000;
+
+/// How long the thread looks for a moment at which nobody reads the capture, before it makes readers wait.
+const POLITE: Duration = Duration::from_millis(200);
 
 /// The stretch of time over which the rate is measured.
 const RATE: Duration = Duration::from_secs(1);
@@ -177,7 +180,7 @@ impl Appending {
             self.replaced = self.follower.replaced();
             let options = ReplayOptions { layout: self.layout.clone(), ..ReplayOptions::default() };
             let timeline = replay(&self.trace, &options);
-            let mut cap = self.capture.write().unwrap_or_else(PoisonError::into_inner);
+            let mut cap = write(&self.capture);
             cap.trace = self.trace.clone();
             cap.timeline = timeline;
             cap.version += 1;
@@ -185,7 +188,7 @@ impl Appending {
             let mut left = true;
             while left && !self.halted() {
                 // Many events are appended in parts, so that the window can draw in between.
-                let mut guard = self.capture.write().unwrap_or_else(PoisonError::into_inner);
+                let mut guard = write(&self.capture);
                 let cap = &mut *guard;
                 // Some facts are known only at the end of the input: losses, how the recording ended.
                 cap.trace = self.trace.clone();
@@ -194,6 +197,10 @@ impl Appending {
                 drop(guard);
                 self.note();
                 wake();
+                if left {
+                    // The frame that shows this begins first.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
             }
         }
     }
@@ -237,6 +244,24 @@ impl Appending {
     }
 }
 
+/// Locks a capture to change it at a moment when nobody reads it: a writer that waits would make each new reader wait, too, and with them the
+/// window, until the picture that is being drawn is finished.
+fn write(capture: &RwLock<Capture>) -> RwLockWriteGuard<'_, Capture> {
+    let until = Instant::now() + POLITE;
+    loop {
+        match capture.try_write() {
+            Ok(guard) => return guard,
+            Err(TryLockError::Poisoned(guard)) => return guard.into_inner(),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return capture.write().unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+}
+
 /// Where an input that has ended can be read once more, or why it cannot.
 pub(crate) fn again(source: &Source) -> Result<Source, String> {
     match source {
@@ -252,5 +277,28 @@ pub(crate) fn again(source: &Source) -> Result<Source, String> {
                 ),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A picture that takes long does not make the window wait, although the thread that follows wants to write.
+    #[test]
+    fn a_writer_that_waits_keeps_no_reader_out() {
+        let capture = Arc::new(RwLock::new(crate::tests::small()));
+        let picture = capture.read().expect("not poisoned");
+        let theirs = Arc::clone(&capture);
+        let writer = std::thread::spawn(move || {
+            write(&theirs).version = 7;
+        });
+        std::thread::sleep(Duration::from_millis(30));
+        let frame = capture.try_read();
+        assert!(frame.is_ok(), "a frame can be drawn");
+        drop(frame);
+        drop(picture);
+        writer.join().expect("it writes");
+        assert_eq!(capture.read().expect("not poisoned").version, 7);
     }
 }

@@ -26,6 +26,7 @@ mod goto;
 mod keys;
 mod load;
 mod notes;
+mod other;
 mod panels;
 mod passing;
 mod picture;
@@ -91,6 +92,8 @@ pub struct Place {
     pub filter: Option<String>,
     /// Table to open, by the name of its tab.
     pub tab: Option<String>,
+    /// What the tables are limited to, one step after the other, in the words of the session file: `time=0-1000 frames=0/0/0x10-0x1f tid=7`.
+    pub scopes: Vec<String>,
 }
 
 /// Writes the events with these numbers to a file as CSV. The error says why it cannot.
@@ -114,6 +117,11 @@ pub struct ViewOptions {
     pub gfn: Option<u64>,
     /// The rest of the view, as `Copy link` writes it.
     pub place: Place,
+    /// Another trace that is shown beside the first, on the same time axis.
+    pub beside: Option<PathBuf>,
+    /// What is added to a moment of the first trace to get the moment of the other one at the same place, in nanoseconds; both count from their
+    /// first event.
+    pub shift: i64,
     /// File to which a picture of the window (1600 x 1000 points) is written as PNG before the window closes: for documents and tests.
     pub screenshot: Option<PathBuf>,
     /// Looks whether this host can be recorded, and says so in lines; the start page shows them. `None` hides the button.

@@ -67,6 +67,11 @@ impl Probe {
         Some(Self { time: place.time, pointed, gfn, found, frames: end - first, tally })
     }
 
+    /// Whether the frames of the pixel hold different states.
+    pub(crate) fn differ(&self) -> bool {
+        self.tally.iter().filter(|(n, _)| *n > 0).count() > 1
+    }
+
     /// What the pixel holds besides the frame of the answer, in sentences, the rarest first; nothing where the pixel has one frame.
     pub(crate) fn others(&self) -> Vec<(Shade, String)> {
         if self.frames < 2 {
@@ -86,7 +91,11 @@ impl Probe {
                 } else {
                     format!(", nearest {}", crate::fmt::gfn(near))
                 };
-                (s, format!("{n} of {frames} frames here {verb} {name}{near}"))
+                if self.differ() {
+                    (s, format!("{n} of {frames} frames here {verb} {name}{near}"))
+                } else {
+                    (s, format!("all {frames} frames here are {name}"))
+                }
             })
             .collect()
     }

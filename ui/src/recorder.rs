@@ -44,6 +44,18 @@ impl Rights {
         }
     }
 
+    /// The command that asks the recorder to complete its capture and end, by the process that was started.
+    fn stop_words(self, pid: u32) -> Vec<String> {
+        let before: &[&str] = match self {
+            // Without a terminal to ask on, sudo answers at once whether it still knows the user.
+            Self::Sudo => &["sudo", "-n"],
+            Self::Pkexec => &["pkexec"],
+            Self::Mine => &[],
+        };
+        let pid = pid.to_string();
+        before.iter().copied().chain(["kill", "-INT", &pid]).map(str::to_owned).collect()
+    }
+
     const fn word(self) -> Option<&'static str> {
         match self {
             Self::Sudo => Some("sudo"),
@@ -123,14 +135,68 @@ impl Recorder {
         self.ended.map(|s| if s.success() { Ok(()) } else { Err(format!("the recorder failed ({s})")) })
     }
 
-    /// Whether this program may end it before its time.
-    pub(crate) fn can_stop(&self) -> bool {
-        self.rights == Rights::Mine && self.ended.is_none()
+    /// Whether it still runs, as far as was looked last.
+    pub(crate) fn runs(&self) -> bool {
+        self.ended.is_none()
     }
 
-    /// Asks the recorder to complete the capture and end.
-    pub(crate) fn stop(&self) {
-        // A signal by the system's own program needs no unsafe code here.
-        Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().ok();
+    /// Asks the recorder to complete the capture and end, with the rights that it was started with: it belongs to root where these are not the
+    /// viewer's own. Where that is refused, a line of what the recorder said tells how to do it by hand.
+    pub(crate) fn stop(&self, wake: impl Fn() + Send + 'static) {
+        let pid = self.child.id();
+        let words = self.rights.stop_words(pid);
+        let said = Arc::clone(&self.said);
+        // pkexec waits for the user's answer, and the window goes on meanwhile.
+        std::thread::spawn(move || {
+            let Some((program, rest)) = words.split_first() else { return };
+            // A signal by the system's own program needs no unsafe code here.
+            let done = Command::new(program).args(rest).stdin(Stdio::null()).output();
+            if !done.is_ok_and(|o| o.status.success()) {
+                let text = format!(
+                    "it could not be ended from here: `sudo kill -INT {pid}` in a terminal does that; else it ends after its time"
+                );
+                said.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+            }
+            wake();
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_stopped_with_the_rights_that_it_was_started_with() {
+        let words = |r: Rights| r.stop_words(17).join(" ");
+        assert_eq!(words(Rights::Mine), "kill -INT 17");
+        assert_eq!(words(Rights::Sudo), "sudo -n kill -INT 17");
+        assert_eq!(words(Rights::Pkexec), "pkexec kill -INT 17");
+    }
+
+    #[test]
+    fn a_recorder_that_is_stopped_ends_and_one_that_is_gone_says_how_else() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let words: Vec<String> =
+            ["sh", "-c", "trap 'exit 0' INT; while :; do sleep 0.05; done"].map(str::to_owned).to_vec();
+        let mut r = Recorder::start(&words, Rights::Mine, &dir.path().join("x"), || ()).expect("sh runs");
+        assert!(r.runs() && r.outcome().is_none());
+        let until = std::time::Instant::now() + std::time::Duration::from_mins(1);
+        while r.outcome().is_none() && std::time::Instant::now() < until {
+            // The shell may not have set its trap yet.
+            let (send, woken) = std::sync::mpsc::channel();
+            r.stop(move || {
+                send.send(()).ok();
+            });
+            woken.recv().ok();
+        }
+        assert_eq!(r.outcome().map(|o| o.is_ok() || r.ended.is_some()), Some(true));
+        assert!(!r.runs());
+        let (send, woken) = std::sync::mpsc::channel();
+        r.stop(move || {
+            send.send(()).ok();
+        });
+        woken.recv().ok();
+        assert!(r.said().iter().any(|l| l.contains("could not be ended from here")), "{:?}", r.said());
     }
 }

@@ -23,8 +23,10 @@ pub(crate) struct CauseRow {
     pub(crate) causes: Vec<u32>,
     /// For each of them, the latest end up to there, so that those that reach into a view are found by bisection.
     reach: Vec<u64>,
-    /// For each of them, the latest of the last events up to there.
-    acting: Vec<u64>,
+    /// The stretches of time in which one was at work, apart from one another.
+    acting: Vec<(u64, u64)>,
+    /// The stretches of time in which one may go on, apart from one another.
+    open: Vec<(u64, u64)>,
 }
 
 /// What a survey found.
@@ -54,7 +56,7 @@ pub(crate) fn end_of(c: &Cause) -> u64 {
 }
 
 /// The time of a cause's last event.
-pub(crate) fn acted_until(cap: &Capture, c: &Cause) -> u64 {
+fn acted_until(cap: &Capture, c: &Cause) -> u64 {
     cap.timeline.event_ts(c.last_event).unwrap_or(c.start).max(c.start)
 }
 
@@ -69,15 +71,15 @@ impl Surveyed {
                 let mine = |c: &Cause| c.kind() == kind && c.vm.is_none_or(|v| v == vm.id);
                 let causes: Vec<u32> =
                     (0u32..).zip(&out.causes).filter(|(_, c)| mine(c)).map(|(i, _)| i).collect();
-                let latest = |of: &dyn Fn(&Cause) -> u64| -> Vec<u64> {
-                    let ends = causes.iter().scan(0, |last, i| {
-                        *last = of(&out.causes[*i as usize]).max(*last);
-                        Some(*last)
-                    });
-                    ends.collect()
+                let each = || causes.iter().map(|i| &out.causes[*i as usize]);
+                let latest = |last: &mut u64, c: &Cause| {
+                    *last = end_of(c).max(*last);
+                    Some(*last)
                 };
-                let (reach, acting) = (latest(&end_of), latest(&|c| acted_until(cap, c)));
-                CauseRow { kind, causes, reach, acting }
+                let reach: Vec<u64> = each().scan(0, latest).collect();
+                let acting = united(each().map(|c| (c.start, acted_until(cap, c))));
+                let open = united(each().map(|c| (c.start, end_of(c))));
+                CauseRow { kind, causes, reach, acting, open }
             };
             let rows: Vec<CauseRow> =
                 CauseKind::ALL.into_iter().map(of).filter(|r| !r.causes.is_empty()).collect();
@@ -99,27 +101,32 @@ impl Surveyed {
     }
 }
 
+/// Stretches of time in the order of their beginnings, without those that touch: they are one.
+fn united(all: impl Iterator<Item = (u64, u64)>) -> Vec<(u64, u64)> {
+    let mut out: Vec<(u64, u64)> = Vec::new();
+    for (start, end) in all {
+        match out.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ => out.push((start, end)),
+        }
+    }
+    out
+}
+
 impl CauseRow {
     /// The place in `causes` of the first that ends at or after a time.
     pub(crate) fn first_reaching(&self, time: u64) -> usize {
         self.reach.partition_point(|r| *r < time)
     }
 
-    /// The place in `causes` of the first whose last event is at or after a time.
-    pub(crate) fn first_acting(&self, time: u64) -> usize {
-        self.acting.partition_point(|r| *r < time)
+    /// The first stretch of time, at or after a time, in which one was at work.
+    pub(crate) fn next_acting(&self, time: u64) -> Option<(u64, u64)> {
+        self.acting.get(self.acting.partition_point(|(_, end)| *end < time)).copied()
     }
 
-    /// Whether one may go on at a time.
-    pub(crate) fn may_go_on(&self, found: &Surveyed, time: u64) -> bool {
-        let begun = self.beginning_after(found, time, 0);
-        begun.checked_sub(1).and_then(|n| self.reach.get(n)).is_some_and(|r| *r >= time)
-    }
-
-    /// The place in `causes` of the first, from a place on, that begins after a time.
-    pub(crate) fn beginning_after(&self, found: &Surveyed, time: u64, from: usize) -> usize {
-        let rest = self.causes.get(from..).unwrap_or_default();
-        from + rest.partition_point(|i| found.causes[*i as usize].start <= time)
+    /// The first stretch of time, at or after a time, in which one may go on.
+    pub(crate) fn next_open(&self, time: u64) -> Option<(u64, u64)> {
+        self.open.get(self.open.partition_point(|(_, end)| *end < time)).copied()
     }
 }
 
@@ -170,5 +177,26 @@ impl Surveys {
             Some(Err(e)) => self.error = Some(e),
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretches_that_touch_are_one() {
+        assert_eq!(united([(1, 3), (2, 9), (9, 12), (14, 14)].into_iter()), [(1, 12), (14, 14)]);
+        let row = CauseRow {
+            kind: CauseKind::Notifier,
+            causes: Vec::new(),
+            reach: Vec::new(),
+            acting: vec![(3, 5)],
+            open: vec![(1, 12), (14, 14)],
+        };
+        assert_eq!(
+            [0, 12, 13, 15].map(|t| row.next_open(t)),
+            [Some((1, 12)), Some((1, 12)), Some((14, 14)), None]
+        );
     }
 }

@@ -7,14 +7,14 @@ use mmuscope_trace::{Error, ReadOptions, Trace};
 
 use crate::timeline::{ReplayOptions, Timeline, replay};
 
-/// Events that the layout is inferred from before the rest is replayed as it comes, about as many at a time.
+/// Most events, about, that are replayed at a time while the rest is read; the first parts are smaller.
 const STEP: usize = 1 << 17;
 
 /// What is shown a trace and its replay while they grow.
 pub type Glimpse<'a> = dyn FnMut(&Trace, &Timeline) + Send + 'a;
 
-/// Reads files and replays them on a thread of its own while they are read. `glimpse` is shown what there is long before the end (after a
-/// hundred thousand events, then each time it has become four times as much), on that thread; it may take a copy.
+/// Reads files and replays them on a thread of its own while they are read. `glimpse` is shown what there is long before the end (after some
+/// ten thousand events, then each time it has become four times as much), on that thread; it may take a copy.
 ///
 /// The result is that of [`Trace::load`] and [`replay`]: what only the end of the trace shows (another layout, which VMs there are) makes
 /// it replay everything once more.

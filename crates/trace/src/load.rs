@@ -51,7 +51,8 @@ impl Trace {
     }
 
     /// Reads files like [`load`](Self::load). Each time there are about `every` more events, it passes everything so far to `watch`, as a
-    /// trace of its own. That costs little, because packed events are shared.
+    /// trace of its own; the first time much earlier, so that something can be shown at once, and then each time there are twice as many
+    /// until that is `every` more. That costs little, because packed events are shared.
     ///
     /// Where the times of events run back, only the returned trace has them in order; the `true` that is returned with it says so.
     pub fn load_watched(
@@ -154,6 +155,9 @@ pub(crate) fn reader_of(input: Input, cx: &mut Cx, whole: bool) -> Result<Opened
     Ok(Opened { reader, files: vec![FileInfo { path, kind, compression, size, ..FileInfo::default() }] })
 }
 
+/// The number of events that are passed on first while a trace is read: enough to show, and read within milliseconds.
+const FIRST: usize = 2 * BATCH;
+
 fn load(opened: Opened, cx: Cx) -> Result<Trace, Error> {
     load_with(opened, cx, usize::MAX, &mut |_| ()).map(|(trace, _)| trace)
 }
@@ -170,11 +174,12 @@ fn load_with(
     let mut early = TraceInfo::default();
     reader.describe_early(&mut early);
     asm.set_vendor(early.host.vendor);
-    let mut next = every;
+    let after = |len: usize| len.saturating_add(every.min(len.max(FIRST)));
+    let mut next = after(0);
     let mut store = if let Some(raw) = reader.raw() {
         packing::load(raw, &mut asm, &mut cx, &mut |reader, cx, asm, store| {
             if store.len() >= next {
-                next = store.len().saturating_add(every);
+                next = after(store.len());
                 let mut info = TraceInfo::default();
                 let damage = cx.damage.len();
                 reader.describe(&mut info, cx);
@@ -201,7 +206,7 @@ fn load_with(
                 break store;
             }
             if store.len() >= next {
-                next = store.len().saturating_add(every);
+                next = after(store.len());
                 let mut info = TraceInfo::default();
                 let damage = cx.damage.len();
                 reader.describe(&mut info, &mut cx);

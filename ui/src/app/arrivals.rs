@@ -1,6 +1,7 @@
 //! What arrives from other threads: finished loads, larger parts of a trace that is being read, the end of a followed capture. The viewer
 //! calls these functions at the start of each frame.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use crate::beside;
 use crate::capture::{self, Capture};
 use crate::doc::Doc;
 use crate::follow::{self, Following, Live};
-use crate::load::{Loaded, News};
+use crate::load::{Job, Loaded, Loading, News, Source};
+use crate::other;
 use crate::panels::{Cx, topbar};
 use crate::theme::Tokens;
 use crate::view::Range;
@@ -41,6 +43,11 @@ fn show_place(doc: &mut Doc, cap: &Capture, place: &Place) -> Result<(), String>
     }
     if let Some(text) = &place.filter {
         doc.tables.events.set_filter(text);
+    }
+    for text in &place.scopes {
+        let scope =
+            beside::scope(text).ok_or_else(|| format!("--scope {text}: not what a copied link has there"))?;
+        doc.scopes.narrow(scope);
     }
     if let Some(tab) = place.tab.as_deref().and_then(crate::panels::tables::Tab::named) {
         doc.tables.tab = tab;
@@ -117,6 +124,7 @@ impl Viewer {
         }
         self.watch_recorder();
         self.read_on(ctx);
+        self.take_beside(ctx);
         let live = self.following.as_ref().map(Following::live);
         if let Page::Open(doc) = &mut self.page {
             doc.live.clone_from(&live);
@@ -171,6 +179,47 @@ impl Viewer {
         if let Some(s) = doc.selection {
             let entry = s.entry.and_then(|_| cap.pick(doc.view.vm, doc.view.as_id, s.gfn, s.time));
             doc.selection = Some(crate::view::Selection { entry: entry.map(|(e, _)| e.id), ..s });
+        }
+    }
+
+    /// Starts to read a trace that is shown beside the open one.
+    pub(super) fn open_beside(&mut self, ctx: &Context, path: PathBuf, shift: i64) {
+        let layout = self.options.layout.clone();
+        let job = Job { source: Source::Files(vec![path]), follow: false, layout };
+        let wake = ctx.clone();
+        match Loading::start(job.clone(), false, move || wake.request_repaint()) {
+            Ok(loading) => {
+                self.beside = Some((Box::new(loading), shift));
+                self.other_job = Some(job);
+            }
+            Err(e) => self.toast(e, true),
+        }
+    }
+
+    /// Shows the trace beside the open one once it has been read.
+    fn take_beside(&mut self, ctx: &Context) {
+        let (Some((loading, shift)), Page::Open(doc)) = (&self.beside, &mut self.page) else { return };
+        let Some(news) = loading.take() else { return ctx.request_repaint_after(Duration::from_millis(50)) };
+        let News::Done(loaded) = news else { return };
+        let shift = *shift as f64;
+        self.beside = None;
+        match *loaded {
+            Ok(loaded) => {
+                let mut theirs = Doc::new(loaded.capture, ctx, self.inline);
+                {
+                    let shared = Arc::clone(&theirs.capture);
+                    let cap = capture::read(&shared);
+                    if let Some((file, Ok(session))) = beside::find(&cap) {
+                        beside::restore(&mut theirs, &cap, session, file, false);
+                    }
+                }
+                let shared = Arc::clone(&doc.capture);
+                other::put(doc, &capture::read(&shared), theirs, shift);
+            }
+            Err(e) => {
+                self.other_job = None;
+                self.toast(e, true);
+            }
         }
     }
 

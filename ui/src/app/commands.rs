@@ -8,12 +8,14 @@ use mmuscope_analysis::visual::ColourBy;
 
 use super::pictures::PictureFor;
 use super::{Page, Viewer};
+use crate::beside;
 use crate::capture::{self, Capture};
 use crate::command::Command;
 use crate::doc::Doc;
 use crate::fmt;
 use crate::follow::{self, Following};
 use crate::load::{Job, Source};
+use crate::other;
 use crate::panels::decode::Decode;
 use crate::panels::dialogs::{Dialog, Palette};
 use crate::panels::save::Saving;
@@ -92,7 +94,9 @@ impl Viewer {
     /// Runs a command.
     pub(super) fn run_command(&mut self, ctx: &Context, tokens: &Tokens, command: Command) {
         match command {
-            Command::Open => self.browse(),
+            Command::Open => self.dialog = Some(Dialog::Open(self.chooser())),
+            Command::OpenBeside => self.dialog = Some(Dialog::Beside(self.chooser())),
+            Command::SwapTraces => self.swap_traces(),
             Command::Quit => ctx.send_viewport_cmd(ViewportCommand::Close),
             Command::Reload => {
                 if let Some(job) = self.job.clone() {
@@ -128,6 +132,21 @@ impl Viewer {
         }
     }
 
+    /// Makes the trace beside the open one the open one.
+    fn swap_traces(&mut self) {
+        let Page::Open(doc) = &mut self.page else { return };
+        if doc.other.is_none() {
+            self.toast("no other trace is open: File, Open beside…", false);
+        } else if doc.reading.is_some() || self.following.as_ref().is_some_and(|f| f.live().goes_on()) {
+            self.toast("the open trace still grows: the other one can be opened after its end", false);
+        } else {
+            // What followed it belongs to the trace that is put aside.
+            self.following = None;
+            other::swap(doc);
+            std::mem::swap(&mut self.job, &mut self.other_job);
+        }
+    }
+
     /// Runs a command that needs an open trace.
     fn trace_command(&mut self, ctx: &Context, tokens: &Tokens, command: Command) {
         let Page::Open(doc) = &mut self.page else { return };
@@ -137,7 +156,7 @@ impl Viewer {
             Command::Fit => {
                 doc.leave();
                 let rows = cap.full_rows(doc.view.vm, doc.view.as_id);
-                doc.show(&cap, cap.full_time(), rows);
+                doc.show(&cap, doc.whole(&cap), rows);
                 None
             }
             Command::FitSelection => {
@@ -182,6 +201,14 @@ impl Viewer {
                 crumbs::run(&mut Cx { cap: &cap, doc, tokens, out: &mut out }, command)
             }
             Command::CursorA | Command::CursorB => set_cursor(&cap, doc, command == Command::CursorB),
+            Command::ShiftEarlier
+            | Command::ShiftLater
+            | Command::AlignCursors
+            | Command::AlignStarts
+            | Command::CloseOther => align(&cap, doc, command),
+            Command::SecondMap if doc.other.is_some() => {
+                Some("another trace is in its place: close that first".to_owned())
+            }
             Command::SecondMap if doc.second.take().is_some() => None,
             Command::SecondMap => {
                 doc.second = timeline::second::new(doc, &cap, ctx, self.inline);
@@ -253,11 +280,35 @@ fn step_phase(cap: &Capture, doc: &mut Doc, next: bool) -> Option<String> {
         .then(|| "no phase is marked in this trace (write to trace_marker to mark one)".to_owned())
 }
 
+/// Moves the trace beside the open one against it, or closes it. The text says why that is not possible.
+fn align(cap: &Capture, doc: &mut Doc, command: Command) -> Option<String> {
+    let Some(o) = &doc.other else { return Some("no other trace is open: File, Open beside…".to_owned()) };
+    let step = doc.view.time.span() / 50.0;
+    let by = match (command, doc.cursors) {
+        (Command::ShiftEarlier, _) => -step,
+        (Command::ShiftLater, _) => step,
+        (Command::AlignStarts, _) => o.shift,
+        (Command::AlignCursors, [Some(a), Some(b)]) => a - b,
+        (Command::AlignCursors, _) => {
+            return Some(
+                "put cursor A at a moment of this trace, and B at the same moment of the other".to_owned(),
+            );
+        }
+        _ => {
+            other::close(doc, cap);
+            return None;
+        }
+    };
+    other::move_by(doc, cap, by.round());
+    None
+}
+
 /// Puts cursor A or B at the pointer, else at the selection. The text says that there is neither.
 fn set_cursor(cap: &Capture, doc: &mut Doc, b: bool) -> Option<String> {
     let at = doc.hover.time.or_else(|| doc.selection.map(|s| cap.rel(s.time)));
     let Some(at) = at else { return Some("point at a moment, or select one".to_owned()) };
-    doc.cursors[usize::from(b)] = Some(at.clamp(0.0, cap.full_time().end));
+    let whole = doc.whole(cap);
+    doc.cursors[usize::from(b)] = Some(at.clamp(whole.start, whole.end));
     None
 }
 
@@ -332,7 +383,7 @@ fn look_command(cap: &Capture, doc: &mut Doc, command: Command) {
 fn link(cap: &Capture, doc: &Doc) -> String {
     let mut out = format!("mmuscope view {}", cap.shell_words());
     let view = doc.view;
-    let whole = (cap.full_time(), cap.full_rows(view.vm, view.as_id));
+    let whole = (doc.whole(cap), cap.full_rows(view.vm, view.as_id));
     let first = cap.spaces().first().map(|s| (s.vm, s.as_id));
     if first != Some((view.vm, view.as_id)) {
         let _ = write!(out, " --vm {}", view.vm.0);
@@ -363,6 +414,16 @@ fn link(cap: &Capture, doc: &Doc) -> String {
     }
     for at in doc.cursors.into_iter().map_while(|c| c) {
         let _ = write!(out, " --cursor {}ns", at as u64);
+    }
+    for scope in doc.scopes.steps() {
+        out.push_str(" --scope ");
+        out.push_str(&mmuscope_units::shell_word(&beside::scope_words(*scope)));
+    }
+    if let Some(o) = &doc.other {
+        let _ = write!(out, " --beside {}", capture::read(&o.doc.capture).shell_words());
+        if o.shift != 0.0 {
+            let _ = write!(out, " --shift={}ns", o.shift as i64);
+        }
     }
     if !doc.tables.events.filter().is_empty() {
         out.push_str(" --where ");

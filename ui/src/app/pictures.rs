@@ -9,6 +9,7 @@ use egui::{Context, ViewportCommand};
 use super::{Page, Viewer};
 use crate::ViewError;
 use crate::capture;
+use crate::doc::Doc;
 
 /// A screenshot that is not ready after this time is given up.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -86,7 +87,10 @@ impl Viewer {
             self.finish(ctx, Err(ViewError::Picture { path, message: e }));
             return;
         }
-        let ready = !awaits_end && matches!(&self.page, Page::Open(doc) if doc.pictures.settled());
+        let drawn =
+            |doc: &Doc| doc.pictures.settled() && doc.other.as_ref().is_none_or(|o| o.doc.pictures.settled());
+        let ready =
+            !awaits_end && self.beside.is_none() && matches!(&self.page, Page::Open(doc) if drawn(doc));
         self.steady = if ready { self.steady + 1 } else { 0 };
         // Fonts, panel sizes and animations need some frames until they do not change any more.
         if self.steady == 20 {

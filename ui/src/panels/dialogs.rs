@@ -21,6 +21,8 @@ pub(crate) enum Dialog {
     Help,
     /// The file chooser.
     Open(chooser::Chooser),
+    /// The file chooser for a trace beside the open one.
+    Beside(chooser::Chooser),
     /// The explanation of a value that was pasted.
     Decode(Box<decode::Decode>),
     /// The note that is being written.
@@ -47,6 +49,8 @@ pub(crate) enum Outcome {
     Run(Command),
     /// The user chose a file.
     Open(PathBuf),
+    /// The user chose a file to show beside the open one.
+    Beside(PathBuf),
     /// The user wrote a note, perhaps in the place of another.
     Note(Note, Option<usize>),
     /// The user named the file to write.
@@ -63,6 +67,11 @@ pub(crate) fn show(ui: &mut Ui, t: &Tokens, dialog: &mut Dialog, has_trace: bool
             chooser::Answer::Stay => Outcome::Stay,
             chooser::Answer::Close => Outcome::Close,
             chooser::Answer::Open(path) => Outcome::Open(path),
+        },
+        Dialog::Beside(c) => match chooser::show(ui, t, c) {
+            chooser::Answer::Stay => Outcome::Stay,
+            chooser::Answer::Close => Outcome::Close,
+            chooser::Answer::Open(path) => Outcome::Beside(path),
         },
         Dialog::Decode(d) => {
             if decode::show(ui, t, d) {

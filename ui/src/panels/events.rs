@@ -8,6 +8,7 @@ use mmuscope_replay::EventIx;
 use super::{Cx, complete};
 use crate::capture::{self, Capture};
 use crate::fmt;
+use crate::follow::Live;
 use crate::passing::{self, By, Order, Passing, Wish};
 use crate::rows::{EventRow, rows_of};
 use crate::scope::Scope;
@@ -339,11 +340,15 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     if let Some(ix) = table_state.reveal.take() {
         scroll.show = Some(table_state.row_of(cx.cap, ix));
     }
+    let len = table_state.len(cx.cap);
+    // While the newest events are followed, the rows follow, too, unless the user has scrolled away from the last.
+    if scroll.at_end && cx.doc.follow && cx.doc.live.as_ref().is_some_and(Live::goes_on) {
+        scroll.show = scroll.show.or(len.checked_sub(1));
+    }
     let at = selected
         .map(|ix| (table_state.row_of(cx.cap, ix), ix))
         .filter(|(r, ix)| table_state.event_at(*r) == Some(*ix))
         .map(|(r, _)| r);
-    let len = table_state.len(cx.cap);
     let cap = cx.cap;
     // Texts are made only for the rows in sight, and again only when those change.
     let fit = (ui.available_height() / crate::widgets::rows::ROW) as usize + 2;

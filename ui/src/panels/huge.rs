@@ -131,7 +131,10 @@ const COLUMNS: [Column; 8] = [
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     update(cx);
     head(ui, cx);
-    plot(ui, cx);
+    // In a low window the rows keep the room.
+    if ui.available_height() > HEIGHT + 5.0 * crate::widgets::rows::ROW {
+        plot(ui, cx);
+    }
     let t = cx.tokens;
     let state = &cx.doc.tables.huge;
     let Some(found) = &state.found else { return };

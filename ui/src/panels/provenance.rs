@@ -19,28 +19,28 @@ pub(crate) fn layout(ui: &mut Ui, cx: &mut Cx<'_>) {
         }
     });
     ScrollArea::vertical().id_salt("layout").auto_shrink(false).show(ui, |ui| {
-        egui::Grid::new("layout-parts").num_columns(4).striped(true).spacing(vec2(16.0, 3.0)).show(
-            ui,
-            |ui| {
-                for head in ["part", "value", "from", "why"] {
-                    ui.label(RichText::new(head).size(11.0).color(t.muted));
-                }
+        // What is left of the line beside the three short columns is the reason's, in as many lines as it needs.
+        let reason = (ui.available_width() - 420.0).max(200.0);
+        let grid = egui::Grid::new("layout-parts").num_columns(4).striped(true).spacing(vec2(16.0, 3.0));
+        grid.max_col_width(reason).show(ui, |ui| {
+            for head in ["part", "value", "from", "why"] {
+                ui.label(RichText::new(head).size(11.0).color(t.muted));
+            }
+            ui.end_row();
+            for part in &info.parts {
+                ui.label(&part.what);
+                ui.label(RichText::new(fmt::clean(&part.value)).monospace());
+                let word = part.from.name();
+                let color = match word {
+                    "measured" | "given" => t.good,
+                    "assumed" => t.warn,
+                    _ => t.ink,
+                };
+                ui.label(RichText::new(word).color(color).strong());
+                ui.label(RichText::new(fmt::clean(&part.why)).color(t.muted));
                 ui.end_row();
-                for part in &info.parts {
-                    ui.label(&part.what);
-                    ui.label(RichText::new(fmt::clean(&part.value)).monospace());
-                    let word = part.from.name();
-                    let color = match word {
-                        "measured" | "given" => t.good,
-                        "assumed" => t.warn,
-                        _ => t.ink,
-                    };
-                    ui.label(RichText::new(word).color(color).strong());
-                    ui.label(RichText::new(fmt::clean(&part.why)).color(t.muted));
-                    ui.end_row();
-                }
-            },
-        );
+            }
+        });
         for note in &info.resolved.notes {
             ui.label(RichText::new(format!("• {note}")).color(t.muted));
         }
@@ -194,7 +194,9 @@ fn heading(ui: &mut Ui, text: &str) {
 }
 
 fn grid(ui: &mut Ui, id: &str, fill: impl FnOnce(&mut dyn FnMut(&str, String))) {
-    egui::Grid::new(id).num_columns(2).spacing(vec2(12.0, 2.0)).show(ui, |ui| {
+    // A path may be longer than the column: it wraps, because another column is beside it.
+    let value = (ui.available_width() - 220.0).max(120.0);
+    egui::Grid::new(id).num_columns(2).max_col_width(value).spacing(vec2(12.0, 2.0)).show(ui, |ui| {
         let muted = ui.visuals().weak_text_color();
         let mut line = |name: &str, value: String| {
             ui.label(RichText::new(name).color(muted));

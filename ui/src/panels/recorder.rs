@@ -53,8 +53,11 @@ pub(crate) fn line(ui: &mut Ui, t: &Tokens, recorder: &mut Recorder) -> bool {
         };
         ui.label(RichText::new(text).size(11.5).strong().color(color));
         ui.label(RichText::new(recorder.file.display().to_string()).size(11.5).color(t.muted));
-        if recorder.can_stop() && ui.small_button("Stop recording").clicked() {
-            recorder.stop();
+        let tip =
+            "Ask the recorder to complete the capture and end, with the rights that it was started with";
+        if recorder.runs() && ui.small_button("Stop recording").on_hover_text(tip).clicked() {
+            let ctx = ui.ctx().clone();
+            recorder.stop(move || ctx.request_repaint());
         }
         if outcome.is_some() && ui.small_button("×").on_hover_text("Hide this line").clicked() {
             done = true;

@@ -3,6 +3,7 @@
 use egui::{RichText, Ui};
 
 use super::Cx;
+use crate::command::Command;
 use crate::fmt;
 
 /// Draws the status line.
@@ -13,7 +14,13 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         let mono = |s: String| RichText::new(s).monospace().size(11.5);
         let hover = cx.doc.hover;
         if let Some(time) = hover.time {
-            ui.label(mono(cx.when(time.max(0.0) as u64)));
+            let before = time < 0.0;
+            let text = if before {
+                format!("{} before the first event", fmt::time(-time))
+            } else {
+                cx.when(time as u64)
+            };
+            ui.label(mono(text));
         }
         if let Some(gfn) = hover.gfn {
             ui.label(mono(format!("GFN {}", fmt::gfn(gfn))));
@@ -52,8 +59,11 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             let info = &cx.cap.trace.info;
             if info.is_partial() {
-                ui.label(RichText::new("• events were lost or damaged").size(11.5).color(t.bad))
-                    .on_hover_text("What is shown is partial: see the Recording tab");
+                let text = RichText::new("• events were lost or damaged").size(11.5).color(t.bad);
+                let tip = "What is shown is partial. Click for what was lost and where";
+                if ui.add(egui::Button::new(text).frame(false)).on_hover_text(tip).clicked() {
+                    cx.out.push(Command::TabRecording);
+                }
             } else if !info.lost.known {
                 ui.label(RichText::new("• losses not known").size(11.5).color(t.warn))
                     .on_hover_text("The recording does not say whether events were lost");

@@ -113,7 +113,7 @@ impl Tables {
 }
 
 /// A panel lower than this, in points, has no room for more than the rows and what belongs to them.
-const LOW: f32 = 170.0;
+const LOW: f32 = 196.0;
 
 /// Draws the names of the tabs.
 fn tabs(ui: &mut Ui, cx: &mut Cx<'_>) {

@@ -4,6 +4,7 @@ mod live;
 mod looking;
 mod map;
 mod notes;
+mod other;
 mod panels;
 mod pictures;
 mod real_window;
@@ -54,7 +55,7 @@ pub(crate) const TEXT: &str = "\
 ";
 
 /// The small trace, loaded and replayed.
-fn small() -> Capture {
+pub(crate) fn small() -> Capture {
     let trace = Trace::from_text(TEXT).expect("the fixture is a trace");
     assert!(trace.info.damage.is_empty(), "{:?}", trace.info.damage);
     // Twenty events are too few to infer from; a user would say what the kernel was.

@@ -46,6 +46,8 @@ pub(crate) struct Scroll {
     pub(crate) top: f64,
     /// Row to bring into view in the next frame.
     pub(crate) show: Option<usize>,
+    /// Whether the last row was in sight in the last frame.
+    pub(crate) at_end: bool,
 }
 
 impl Scroll {
@@ -204,9 +206,10 @@ pub(crate) fn table(
     if let Some(row) = scroll.show.take() {
         let first = scroll.top.ceil() as usize;
         if row < first || row + 1 > first + fit {
-            scroll.top = Scroll { top: row as f64 - fit as f64 / 2.0, show: None }.moved(0.0, count, fit);
+            scroll.top = Scroll { top: row as f64 - fit as f64 / 2.0, ..*scroll }.moved(0.0, count, fit);
         }
     }
+    scroll.at_end = scroll.top >= count.saturating_sub(fit) as f64;
     let first = scroll.top as usize;
     let offset = (scroll.top - first as f64) as f32 * ROW;
     let pointer = table.hover_pos();
@@ -470,7 +473,7 @@ mod tests {
 
     #[test]
     fn ten_million_rows_scroll_by_single_rows() {
-        let s = Scroll { top: 9_999_000.0, show: None };
+        let s = Scroll { top: 9_999_000.0, ..Scroll::default() };
         assert!((s.moved(1.0, 10_000_000, 20) - 9_999_001.0f64).abs() < 1e-9);
         assert!((s.moved(1e9, 10_000_000, 20) - 9_999_980.0f64).abs() < 1e-9);
         assert!((s.moved(-1e9, 10_000_000, 20) - 0.0f64).abs() < 1e-9);

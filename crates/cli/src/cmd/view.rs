@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 Examples:
   mmuscope view trace.dat
+  mmuscope view before.dat --beside after.dat               two traces on one time axis
   mmuscope view --follow capture.perf.data                  a capture that is still being written
   mmuscope record -o - | mmuscope view -                    live, without privileges for the viewer")]
 pub(crate) struct Args {
@@ -31,6 +32,12 @@ pub(crate) struct Args {
     /// Keep reading a file while it is being written
     #[arg(long)]
     follow: bool,
+    /// Show another trace beside this one, on the same time axis
+    #[arg(long, value_name = "FILE")]
+    beside: Option<PathBuf>,
+    /// Show the moments of the other trace that are so much later (or, with a minus, earlier) at the place of this one's; both count from their first event
+    #[arg(long, value_name = "TIME", value_parser = shift, allow_hyphen_values = true, requires = "beside")]
+    shift: Option<i64>,
     /// Show this moment: 1.5s, 20ms, 1.5 (seconds since the first event), start or end
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<u64>,
@@ -78,6 +85,9 @@ struct PlaceArgs {
     /// Open this table
     #[arg(long, value_name = "NAME", value_parser = ["events", "findings", "life", "spans", "tree", "a-to-b", "huge", "layout", "recording", "notes"])]
     tab: Option<String>,
+    /// Limit the tables, as a copied link does: words of time=FROM-TO (ns), frames=VM/AS_ID/FIRST-LAST, tid=N; repeated, each narrows the one before
+    #[arg(long, value_name = "WORDS")]
+    scope: Vec<String>,
 }
 
 impl PlaceArgs {
@@ -95,6 +105,7 @@ impl PlaceArgs {
             cursors: self.cursor.clone(),
             filter: self.filter.clone(),
             tab: self.tab.clone(),
+            scopes: self.scope.clone(),
         })
     }
 }
@@ -113,6 +124,13 @@ fn moment(s: &str) -> Result<u64, String> {
         "end" => Ok(u64::MAX),
         _ => mmuscope_units::time(s).map_err(|e| e.to_string()),
     }
+}
+
+/// Reads a length of time with or without a minus, in nanoseconds.
+fn shift(s: &str) -> Result<i64, String> {
+    let (sign, length) = s.strip_prefix('-').map_or((1, s), |rest| (-1, rest));
+    let ns = mmuscope_units::time(length).map_err(|e| e.to_string())?;
+    i64::try_from(ns).map(|ns| sign * ns).map_err(|_| format!("{s} is longer than any trace"))
 }
 
 /// What `mmuscope doctor` prints.
@@ -169,6 +187,8 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         at: a.at,
         gfn: a.decimal.maybe(a.gfn.as_ref())?.map(|(first, _)| first),
         place: a.place.place(a.decimal)?,
+        beside: a.beside.clone(),
+        shift: a.shift.unwrap_or(0),
         screenshot: a.screenshot.clone(),
         theme,
         doctor: Some(doctor),

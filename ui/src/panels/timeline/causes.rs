@@ -7,7 +7,7 @@ use mmuscope_analysis::findings::{Cause, CauseKind};
 use super::{Axis, Cx, gutter_text};
 use crate::fmt;
 use crate::panels::there::{There, go};
-use crate::survey::{Band, CauseRow, Surveyed, acted_until, end_of};
+use crate::survey::{Band, CauseRow, Surveyed, end_of};
 use crate::theme::small;
 use crate::view::Range;
 
@@ -31,7 +31,7 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rects: &[Rect], axis: &Axis) {
         let painter = ui.painter().with_clip_rect(*rect);
         painter.rect_filled(*rect, 0.0, t.background);
         let color = t.series[row.kind as usize % t.series.len()];
-        painter.add(marks(cx, &found, row, *rect, axis, color));
+        painter.add(marks(cx, row, *rect, axis, color));
         painter.hline(rect.x_range(), rect.bottom(), Stroke::new(1.0, t.grid));
         let at = pos2(rect.left(), rect.center().y);
         gutter_text(ui, at, Align2::RIGHT_CENTER, name, t.muted);
@@ -57,41 +57,36 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rects: &[Rect], axis: &Axis) {
 
 /// All causes of a row that are in view, as one mesh. What lies within a point is drawn once, so that a million cost no more than a
 /// thousand.
-fn marks(
-    cx: &Cx<'_>,
-    found: &Surveyed,
-    row: &CauseRow,
-    rect: Rect,
-    axis: &Axis,
-    color: egui::Color32,
-) -> Shape {
+fn marks(cx: &Cx<'_>, row: &CauseRow, rect: Rect, axis: &Axis, color: egui::Color32) -> Shape {
     let mut mesh = Mesh::default();
     // That it may have gone on until its thread did something else is faint.
     let mut x = rect.left();
-    while x < rect.right() {
-        if row.may_go_on(found, cx.cap.abs(axis.t(x))) {
-            let point = Rect::from_x_y_ranges(x..=(x + 1.0).min(rect.right()), rect.shrink(4.0).y_range());
-            mesh.add_colored_rect(point, color.gamma_multiply(0.35));
-        }
-        x += 1.0;
-    }
-    let (mut next, end) = (row.first_acting(cx.cap.abs(axis.time.start)), cx.cap.abs(axis.time.end));
-    let mut drawn = rect.left() - 1.0;
-    while let Some(c) = row.causes.get(next).map(|i| &found.causes[*i as usize]) {
-        if c.start > end {
+    // Before its first event, the trace says nothing.
+    while let Some((a, b)) = row.next_open(cx.cap.abs(axis.t(x).max(0.0))) {
+        let from = axis.x(cx.cap.rel(a)).max(x);
+        let to = axis.x(cx.cap.rel(b)).max(from + 1.0).min(rect.right());
+        if from >= rect.right() {
             break;
         }
-        let a = axis.x(cx.cap.rel(c.start)).min(rect.right() - 2.0);
-        let b = axis.x(cx.cap.rel(acted_until(cx.cap, c))).max(a + 2.0).min(rect.right());
-        if b > drawn && b > rect.left() {
-            let from = a.max(drawn).max(rect.left());
-            mesh.add_colored_rect(Rect::from_x_y_ranges(from..=b, rect.shrink(2.0).y_range()), color);
+        let faint = Rect::from_x_y_ranges(from..=to, rect.shrink(4.0).y_range());
+        mesh.add_colored_rect(faint, color.gamma_multiply(0.35));
+        x = to.max(x + 1.0);
+    }
+    let mut drawn = rect.left();
+    let seen = |start: u64| cx.cap.rel(start) <= axis.time.end;
+    let mut from = cx.cap.abs(axis.time.start);
+    while let Some((start, last)) = row.next_acting(from).filter(|(start, _)| seen(*start)) {
+        let a = axis.x(cx.cap.rel(start)).min(rect.right() - 2.0);
+        let b = axis.x(cx.cap.rel(last)).max(a + 2.0).min(rect.right());
+        if b > drawn {
+            mesh.add_colored_rect(Rect::from_x_y_ranges(a.max(drawn)..=b, rect.shrink(2.0).y_range()), color);
             drawn = b;
         }
-        // Of those that begin within what is drawn, only one that acts beyond it could be seen.
-        let seen = cx.cap.abs(axis.t(drawn));
-        let beyond = row.first_acting(seen.saturating_add(1));
-        next = (next + 1).max(beyond.min(row.beginning_after(found, seen, next + 1)));
+        if drawn >= rect.right() {
+            break;
+        }
+        // What ends within what is drawn cannot be seen.
+        from = cx.cap.abs(axis.t(drawn)).max(last).saturating_add(1);
     }
     Shape::mesh(mesh)
 }

@@ -36,13 +36,15 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, side: Rect, axis: &
             draw_clipped(&painter, texture.id(), dest, rect);
         }
     }
+    beyond(&painter, cx, rect, &axis);
     let segments = cx.cap.segments(cx.doc.view.vm, cx.doc.view.as_id);
     folds(&painter, cx, segments, rect);
     gfn_labels(ui, cx, segments, rect);
     selected(&painter, cx, rect, &axis);
     if segments.is_empty() {
-        let text = "No event of this address space names a guest frame.";
-        painter.text(rect.center(), Align2::CENTER_CENTER, text, small(), t.muted);
+        let text = nothing(cx);
+        let galley = painter.layout(text, small(), t.muted, (rect.width() - 24.0).max(80.0));
+        painter.galley(rect.center() - galley.size() / 2.0, galley, t.muted);
     }
     if let Some(error) = &cx.doc.pictures.error {
         painter.text(rect.left_top() + vec2(8.0, 8.0), Align2::LEFT_TOP, error, small(), t.bad);
@@ -50,6 +52,35 @@ pub(super) fn show(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, side: Rect, axis: &
     painter.rect_stroke(rect, 0.0, Stroke::new(1.0, t.axis), StrokeKind::Inside);
     space_overview(ui, cx, segments, side);
     pointer(ui, cx, &response, rect, &axis);
+}
+
+/// Why there is nothing to draw.
+fn nothing(cx: &Cx<'_>) -> String {
+    let info = &cx.cap.trace.info;
+    match (cx.cap.timeline.event_count(), info.damage.first(), cx.cap.growing) {
+        (0, _, true) => "Waiting for events.".to_owned(),
+        (0, Some(why), _) => {
+            format!(
+                "No event could be read of this trace: {}. The Recording tab has more.",
+                fmt::clean(&why.to_string())
+            )
+        }
+        (0, None, _) => {
+            "There are no events in this trace: the Recording tab says what is known of it.".to_owned()
+        }
+        _ => "No event of this address space names a guest frame.".to_owned(),
+    }
+}
+
+/// Covers the time that the trace does not have, beside another trace that begins earlier or ends later.
+fn beyond(painter: &egui::Painter, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
+    let full = cx.cap.full_time();
+    for r in [rect.with_max_x(axis.x(full.start)), rect.with_min_x(axis.x(full.end))] {
+        let r = r.intersect(rect);
+        if r.width() >= 1.0 {
+            painter.rect_filled(r, 0.0, cx.tokens.page);
+        }
+    }
 }
 
 /// The coordinate of a row of the GFN axis.
@@ -295,6 +326,16 @@ fn pointer(ui: &Ui, cx: &mut Cx<'_>, response: &egui::Response, rect: Rect, axis
     cx.doc.pointed = None;
     let Some(pos) = response.hover_pos() else { return };
     let ppp = ui.ctx().pixels_per_point();
+    let (here, full) = (axis.t(pos.x), cx.cap.full_time());
+    if here < full.start || here >= full.end {
+        let ended = here >= full.end;
+        response.clone().on_hover_text_at_pointer(if ended {
+            "This trace has ended before."
+        } else {
+            "This trace begins later."
+        });
+        return;
+    }
     let place = place_at(cx, rect, axis, pos, ppp);
     let cell = cell_under(cx, axis, place.row, pos.x);
     let probe = answer(cx, &place, cell.as_ref(), axis.per_point() / f64::from(ppp));

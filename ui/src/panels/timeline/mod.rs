@@ -6,6 +6,7 @@ mod lanes;
 mod map;
 pub(crate) mod nav;
 mod notes;
+mod other;
 pub(crate) mod second;
 mod strips;
 mod tip;
@@ -111,6 +112,7 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     let kinds = if cx.doc.shown.causes && full.height() >= 320.0 { kinds } else { 0 };
     let mut r = rects(full, ppp, has_phases, kinds, area, fit);
     let whole = r.map;
+    let beside = cx.doc.other.is_some();
     let other = second::split(cx, &mut r);
     cx.doc.band = None;
     nav::keys(ui, cx);
@@ -125,8 +127,10 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     contained.show(ui, "Time axis", |ui| strips::ruler(ui, cx, r.ruler, &axis));
     notes::marks(ui, cx, r.ruler, &axis);
     contained.show(ui, "GFN map", |ui| map::show(ui, cx, r.map, r.side, &axis));
-    if let Some(other) = other {
-        second::show(ui, cx, &r, other, &axis, contained);
+    match other {
+        Some(place) if beside => other::show(ui, cx, &r, place, &axis, contained),
+        Some(place) => second::show(ui, cx, &r, place, &axis, contained),
+        None => {}
     }
     if area {
         contained.show(ui, "States over time", |ui| area::show(ui, cx, r.area, &axis));
@@ -141,7 +145,9 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>, contained: &mut Contained) {
     if cx.doc.shown.tables && cx.doc.tables.tab == super::tables::Tab::Between {
         super::between::on_map(ui, cx, r.map, |t| axis.x(t), |row| map::y_of(r.map, rows, row));
     }
-    strips::over_all(ui, cx, all.with_min_y(r.ruler.top()), &axis);
+    // What was lost of this trace is not lost of the other.
+    let apart = other.map(|(map, _)| map).filter(|_| beside);
+    strips::over_all(ui, cx, all.with_min_y(r.ruler.top()), apart, &axis);
 }
 
 /// The place under the pointer in the view of this frame.
@@ -171,15 +177,20 @@ fn ask(ui: &Ui, cx: &mut Cx<'_>, r: &Rects, lanes: &[lanes::Lane], ppp: f32) {
         let s = rect.size() * ppp;
         [(s.x.round() as u32).clamp(1, 8192), (s.y.round() as u32).clamp(1, 8192)]
     };
-    let time = Range::new(view.time.start.floor(), view.time.end.ceil());
-    let map = px(r.map);
+    // Beside another trace, the view may show time that this trace does not have; the picture has only what it has.
+    let full = cx.cap.full_time();
+    let start = view.time.start.floor().clamp(full.start, (full.end - 1.0).max(full.start));
+    let time = Range::new(start, view.time.end.ceil().min(full.end).max(start + 1.0));
+    let mut map = px(r.map);
+    let part = (time.span() / view.time.span()).min(1.0);
+    map[0] = ((f64::from(map[0]) * part).round() as u32).max(1);
     let wanted = Wanted {
         vm: view.vm,
         as_id: view.as_id,
         time,
         rows: view.rows,
         map,
-        area: if r.area.height() > 0.5 { px(r.area) } else { [0, 0] },
+        area: if r.area.height() > 0.5 { [map[0], px(r.area)[1]] } else { [0, 0] },
         lanes: lanes.iter().take(r.lanes.len()).filter_map(|l| l.tid).collect(),
         bins: (map[0] as usize / 2).clamp(1, (time.span() as usize).max(1)),
         theme: cx.tokens.theme,

@@ -45,17 +45,20 @@ fn swap(second: &mut Second, doc: &mut Doc) {
 
 /// Makes room for both maps: the place of the other one, and its overview.
 pub(super) fn split(cx: &Cx<'_>, r: &mut Rects) -> Option<(Rect, Rect)> {
-    let second = cx.doc.second.as_ref()?;
+    let below = match (&cx.doc.other, &cx.doc.second) {
+        (Some(o), _) => o.below,
+        (None, Some(s)) => s.below,
+        (None, None) => return None,
+    };
     let half = ((r.map.height() - GAP) / 2.0).floor();
     if half < 40.0 {
         return None;
     }
     let upper = |rect: Rect| rect.with_max_y(rect.top() + half);
     let lower = |rect: Rect| rect.with_min_y(rect.bottom() - half);
-    let (mine, other) =
-        if second.below { (lower(r.map), upper(r.map)) } else { (upper(r.map), lower(r.map)) };
+    let (mine, other) = if below { (lower(r.map), upper(r.map)) } else { (upper(r.map), lower(r.map)) };
     let (mine_side, other_side) =
-        if second.below { (lower(r.side), upper(r.side)) } else { (upper(r.side), lower(r.side)) };
+        if below { (lower(r.side), upper(r.side)) } else { (upper(r.side), lower(r.side)) };
     (r.map, r.side) = (mine, mine_side);
     Some((other, other_side))
 }

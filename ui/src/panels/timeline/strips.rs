@@ -82,12 +82,16 @@ pub(super) fn overview(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect) {
     }
 }
 
+/// A phase that is narrower, in points, is drawn only.
+const NARROW: f32 = 4.0;
+
 /// Draws the phases, which texts written to trace_marker begin, as bands with these texts.
 #[expect(clippy::many_single_char_names, reason = "x, y, t, r, a and b are what a plot is made of")]
 pub(super) fn phases(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
     let t = cx.tokens;
     let painter = ui.painter().with_clip_rect(rect);
     let mut zoom_to = None;
+    let mut narrow = rect.left() - 1.0;
     for (i, phase) in cx.cap.timeline.phases_of(cx.doc.view.vm).into_iter().enumerate() {
         let (a, b) = (axis.x(cx.cap.rel(phase.start)), axis.x(cx.cap.rel(phase.end)));
         if b < rect.left() || a > rect.right() {
@@ -97,6 +101,15 @@ pub(super) fn phases(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
             pos2(a.max(rect.left()), rect.top()),
             pos2(b.min(rect.right()).max(a + 1.0), rect.bottom()),
         );
+        // Thousands of phases may be too narrow to be pointed at: of those, one line a point is drawn.
+        if r.width() < NARROW {
+            if r.right() >= narrow + 1.0 {
+                narrow = r.right();
+                painter.rect_filled(r, 0.0, t.phase[i % 2]);
+                painter.vline(a, rect.y_range(), Stroke::new(1.0, t.axis));
+            }
+            continue;
+        }
         painter.rect_filled(r, 0.0, t.phase[i % 2]);
         painter.vline(a, rect.y_range(), Stroke::new(1.0, t.axis));
         let text = fmt::clean(&phase.text);
@@ -108,15 +121,15 @@ pub(super) fn phases(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
         }
         let response = ui.interact(r, ui.scope_id().with(("phase", i)), Sense::click());
         response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, format!("Phase {text}")));
-        let length = cx.cap.rel(phase.end) - cx.cap.rel(phase.start);
-        if response
-            .on_hover_text(format!(
+        let tip = |ui: &mut Ui| {
+            let length = cx.cap.rel(phase.end) - cx.cap.rel(phase.start);
+            ui.label(format!(
                 "{text}\nfrom {} for {}\nclick to show it",
                 cx.at(phase.start),
                 fmt::time(length)
-            ))
-            .clicked()
-        {
+            ));
+        };
+        if response.on_hover_ui(tip).clicked() {
             zoom_to = Some(Range::new(cx.cap.rel(phase.start), cx.cap.rel(phase.end)));
         }
     }
@@ -138,7 +151,7 @@ pub(super) fn ruler(ui: &mut Ui, cx: &mut Cx<'_>, rect: Rect, axis: &Axis) {
     for tick in time_ticks(axis.time, (rect.width() / if cx.doc.absolute { 150.0 } else { 110.0 }) as usize) {
         let x = axis.x(tick.at);
         painter.vline(x, (rect.bottom() - 5.0)..=rect.bottom(), Stroke::new(1.0, t.axis));
-        let label = if cx.doc.absolute { cx.when(tick.at.max(0.0) as u64) } else { tick.label };
+        let label = if cx.doc.absolute && tick.at >= 0.0 { cx.when(tick.at as u64) } else { tick.label };
         painter.text(pos2(x, rect.top() + 1.0), Align2::CENTER_TOP, label, small(), t.muted);
     }
     gutter_text(ui, pos2(rect.left() - 30.0, rect.center().y), Align2::RIGHT_CENTER, "GFN", t.muted);
@@ -171,20 +184,16 @@ pub(super) fn outside(ui: &Ui, cx: &Cx<'_>, rect: Rect, map: Rect, axis: &Axis) 
 }
 
 /// Draws what crosses all plots: lost events, cursors, the selected time and the crosshair.
-pub(super) fn over_all(ui: &Ui, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
+///
+/// In `apart` lies another trace, of which these events are not lost.
+pub(super) fn over_all(ui: &Ui, cx: &Cx<'_>, rect: Rect, apart: Option<Rect>, axis: &Axis) {
     let t = cx.tokens;
     let painter = ui.painter().with_clip_rect(rect);
-    for lost in cx.cap.timeline.lost() {
-        let (a, b) = (axis.x(cx.cap.rel(lost.start)), axis.x(cx.cap.rel(lost.end)));
-        if b >= rect.left() && a <= rect.right() {
-            let band = Rect::from_min_max(pos2(a, rect.top()), pos2(b.max(a + 1.5), rect.bottom()));
-            painter.rect_filled(band, 0.0, t.lost.gamma_multiply(t.lost_opacity));
-            painter.vline(b, rect.y_range(), Stroke::new(1.0, t.lost));
-            if band.width() > 60.0 {
-                let n = lost
-                    .count
-                    .map_or_else(|| "events lost".to_owned(), |n| format!("{} lost", fmt::count(n)));
-                painter.text(band.left_top() + vec2(4.0, 22.0), Align2::LEFT_TOP, n, small(), t.lost);
+    match apart {
+        None => lost(&painter, cx, rect, axis),
+        Some(other) => {
+            for part in [rect.with_max_y(other.top()), rect.with_min_y(other.bottom())] {
+                lost(&painter.with_clip_rect(part), cx, part, axis);
             }
         }
     }
@@ -202,8 +211,8 @@ pub(super) fn over_all(ui: &Ui, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
     if let Some(time) = cx.doc.hover.time {
         let x = axis.x(time);
         painter.vline(x, rect.y_range(), Stroke::new(1.0, t.ink.gamma_multiply(0.35)));
-        let label = if cx.doc.absolute {
-            cx.when(time.max(0.0) as u64)
+        let label = if cx.doc.absolute && time >= 0.0 {
+            cx.when(time as u64)
         } else {
             fmt::time_at(time, axis.per_point())
         };
@@ -213,6 +222,25 @@ pub(super) fn over_all(ui: &Ui, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
         let r = Rect::from_min_size(pos2(left, rect.top()), size);
         painter.rect_filled(r, 3.0, t.ink);
         painter.galley(r.min + vec2(4.0, 1.0), galley, t.background);
+    }
+}
+
+/// Draws the stretches of time in which events were lost.
+pub(super) fn lost(painter: &egui::Painter, cx: &Cx<'_>, rect: Rect, axis: &Axis) {
+    let t = cx.tokens;
+    for lost in cx.cap.timeline.lost() {
+        let (a, b) = (axis.x(cx.cap.rel(lost.start)), axis.x(cx.cap.rel(lost.end)));
+        if b >= rect.left() && a <= rect.right() {
+            let band = Rect::from_min_max(pos2(a, rect.top()), pos2(b.max(a + 1.5), rect.bottom()));
+            painter.rect_filled(band, 0.0, t.lost.gamma_multiply(t.lost_opacity));
+            painter.vline(b, rect.y_range(), Stroke::new(1.0, t.lost));
+            if band.width() > 60.0 {
+                let n = lost
+                    .count
+                    .map_or_else(|| "events lost".to_owned(), |n| format!("{} lost", fmt::count(n)));
+                painter.text(band.left_top() + vec2(4.0, 22.0), Align2::LEFT_TOP, n, small(), t.lost);
+            }
+        }
     }
 }
 

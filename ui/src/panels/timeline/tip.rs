@@ -44,7 +44,8 @@ pub(super) fn show(ui: &mut Ui, cx: &Cx<'_>, probe: &Probe, cell: Option<&Cell>)
         });
     }
     let changes = cell.map_or(0, |c| u64::from(c.changes));
-    if changes > 1 || probe.frames > 1 {
+    // Frames that all hold the same look the same at any zoom.
+    if changes > 1 || probe.differ() {
         let what = if changes > 1 {
             format!("{} in this pixel: ", fmt::plural(changes, "change", "changes"))
         } else {
