@@ -371,7 +371,12 @@ impl<'a> Who<'a> {
     /// What an event was part of.
     pub(crate) fn of(&self, trace: &Trace, event: Option<EventIx>) -> By {
         let Some(event) = event else { return By::NotTraced };
-        let Some(tid) = trace.events.get(event as usize).tid else { return By::Event };
+        self.by(trace.events.get(event as usize).tid, event)
+    }
+
+    /// What an event of a thread was part of.
+    pub(crate) fn by(&self, tid: Option<u32>, event: EventIx) -> By {
+        let Some(tid) = tid else { return By::Event };
         let cause = self.causes.get(&tid).and_then(|all| {
             let n = all.partition_point(|c| c.event <= event);
             all[..n].iter().rev().take(4).find(|c| c.holds(tid, event))

@@ -155,7 +155,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ),
     (
         "6.1-npt-nommio/trace.txt.zst",
-        "shared-page-first mmio-uncached huge-lost dirty-logging retry-invalidation huge-won",
+        "shared-page-first mmio-uncached retry-invalidation huge-lost dirty-logging huge-won",
     ),
     ("6.1-npt/trace.txt.zst", "shared-page-first ram-to-mmio dirty-logging huge-lost huge-won"),
     (
@@ -168,7 +168,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ),
     (
         "6.1-npt/perf-pipe.data.zst",
-        "shared-page-first ram-to-mmio dirty-logging retry-invalidation huge-lost huge-won vm-torn-down",
+        "shared-page-first retry-invalidation ram-to-mmio dirty-logging huge-lost huge-won vm-torn-down",
     ),
     ("6.1-shadow32/trace.txt.zst", "shared-page-first ram-to-mmio"),
     ("6.1-shadow32/trace.dat", "shared-page-first ram-to-mmio vm-torn-down"),
@@ -179,7 +179,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ),
     (
         "7.3-npt/trace.txt.zst",
-        "shared-page-first ram-to-mmio dirty-logging retry-invalidation huge-lost huge-won",
+        "shared-page-first retry-invalidation ram-to-mmio dirty-logging huge-lost huge-won",
     ),
     ("linux-boot/trace.dat", "zap-all huge-lost mmio-hot vm-torn-down"),
 ];

@@ -17,7 +17,7 @@ pub(super) static RULE: Rule = Rule {
     id: "zap-all",
     severity: Severity::Warning,
     seen: "`kvm_mmu_zap_all_fast` came three times or more. It is a warning where the faults that they cost took a hundredth of the time of all \
-           faults, or (where times were not recorded) were a tenth of all faults; else an info. A fault counts as one that a zap-all cost if it maps what was mapped by an entry of the same \
+           faults and a thousandth of the trace's, or (where times were not recorded) were a tenth of all faults; else an info. A fault counts as one that a zap-all cost if it maps what was mapped by an entry of the same \
            place before the zap-all and was not zapped on its own; where the MMU does not trace its changes, none are counted",
     why: "deleting or moving a memory slot, and some changes of attributes, make all page tables of the VM obsolete: every page that the guest \
           uses is faulted in again. Firmware does it while it maps ROMs, VGA memory and the BARs of devices, later ballooning, hotplug of \

@@ -43,6 +43,10 @@ pub(crate) struct Head<'a> {
 
 /// Splits a line into head and rest; `None` if it is not an event.
 pub(crate) fn parse(line: &[u8]) -> Option<Head<'_>> {
+    // What a page put before a line is no part of a task's name.
+    if super::clean::tag(line) > 0 {
+        return None;
+    }
     let mut from = 0;
     while let Some(n) = line.get(from..)?.iter().position(|b| *b == b'[') {
         let at = from + n;
