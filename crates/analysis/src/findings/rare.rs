@@ -137,6 +137,35 @@ fn slots_that_cannot_be_huge() {
     assert_eq!(read("slot-misaligned", &faults(63), 500, slot(0x7f00_0000_1000), None), []);
 }
 
+/// Loops on many pages that all ended are one finding; one that goes on to the end of the trace is not among them.
+#[test]
+fn loops_on_many_pages_are_one_finding() {
+    let on = |x: u64| {
+        let tries =
+            "+1 t1 exit\n+1 t1 fault {x} w\n+10000 t1 entry 0\n".replace("{x}", &format!("{x:x}")).repeat(18);
+        format!(
+            "{tries}+1 t1 exit\n+1 t1 fault {x:x} w\n+1 t1 tdp 1 {x:x} empty W5{x:x}\n+1 t1 entry 0\n+1 t1 exit 78\n+1 t1 entry 0\n"
+        )
+    };
+    let pages = |n: u64| (0x20..0x20 + n).map(on).collect::<String>();
+    let f = only("fault-loop", &tree(&pages(4)));
+    assert_eq!((f.count, f.gfn), (72, None));
+    assert!(
+        f.title.contains("on gfn 0x20 again") && f.title.contains("3 more pages with 54 faults"),
+        "{}",
+        f.title
+    );
+    let three = super::fixtures::findings(&tree(&pages(3)));
+    assert_eq!(three.iter().filter(|f| f.id == "fault-loop").count(), 3);
+    let last = "+1 t1 exit\n+1 t1 fault 40 w\n+10000 t1 entry 0\n".repeat(18);
+    let both = super::fixtures::findings(&tree(&format!("{}{last}", pages(4))));
+    let titles: Vec<&str> = both.iter().filter(|f| f.id == "fault-loop").map(|f| f.title.as_str()).collect();
+    assert!(
+        titles.len() == 2 && titles.iter().any(|t| t.contains("gfn 0x40") && t.contains("up to the end")),
+        "{titles:?}"
+    );
+}
+
 const RETRY: &str = "+1 t1 exit\n+1 t1 fault 5 w\n+2 t1 entry 0\n";
 const GOES_ON: &str = "+1 t9 kvm_pml_full vcpu 0: PML full\n";
 

@@ -5,6 +5,7 @@ use crate::places::usually_in;
 use crate::words::{count, duration, printable};
 use mmuscope_replay::Fault;
 use mmuscope_units::{gfn_range, percent};
+use std::cmp::Reverse;
 
 /// `vCPU 1`, `vCPUs 4 and 7`, or nothing where no event names a vCPU.
 pub(super) fn vcpus(mut ids: Vec<u32>) -> String {
@@ -36,7 +37,7 @@ pub(super) fn place(f: &Fault) -> String {
     }
 }
 
-/// `0x10–0x13, 0x20, 0x30 and 4 more ranges`: frames in ascending order as ranges, of which the first three are named.
+/// `0x10–0x13, 0x20, 0x30, and 4 more ranges`: frames in ascending order as ranges, of which the three longest are named.
 pub(super) fn ranges(frames: impl IntoIterator<Item = u64>) -> String {
     let mut all: Vec<(u64, u64)> = Vec::new();
     for gfn in frames {
@@ -44,6 +45,9 @@ pub(super) fn ranges(frames: impl IntoIterator<Item = u64>) -> String {
             Some(r) if r.1 == gfn => r.1 = r.1.saturating_add(1),
             _ => all.push((gfn, gfn.saturating_add(1))),
         }
+    }
+    if all.len() > 3 {
+        all.sort_by_key(|r| (Reverse(r.1 - r.0), r.0));
     }
     let words: Vec<String> = all.iter().take(3).map(|r| gfn_range(r.0, r.1)).collect();
     let more = match all.len() {
