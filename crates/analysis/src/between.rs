@@ -348,7 +348,8 @@ fn both_present(a: &Piece, b: &Piece) -> Option<ChangeKind> {
 /// The causes and faults of each thread, in the order of their events.
 pub(crate) struct Who<'a> {
     causes: HashMap<u32, Vec<&'a Cause>>,
-    faults: HashMap<u32, Vec<Fault>>,
+    /// First and last event, and the word for the access: all that is asked of a fault, of which there may be millions.
+    faults: HashMap<u32, Vec<(EventIx, EventIx, &'static str)>>,
 }
 
 impl<'a> Who<'a> {
@@ -361,17 +362,22 @@ impl<'a> Who<'a> {
             who.causes.entry(c.tid).or_default().push(c);
         }
         for f in faults {
-            who.faults.entry(f.tid).or_default().push(f);
+            who.faults.entry(f.tid).or_default().push((f.event, f.last_event, f.access.name()));
         }
         who.causes.values_mut().for_each(|v| v.sort_by_key(|c| c.event));
-        who.faults.values_mut().for_each(|v| v.sort_by_key(|f| f.event));
+        who.faults.values_mut().for_each(|v| v.sort_unstable());
         who
     }
 
     /// What an event was part of.
     pub(crate) fn of(&self, trace: &Trace, event: Option<EventIx>) -> By {
         let Some(event) = event else { return By::NotTraced };
-        let Some(tid) = trace.events.get(event as usize).tid else { return By::Event };
+        self.by(trace.events.get(event as usize).tid, event)
+    }
+
+    /// What an event of a thread was part of.
+    pub(crate) fn by(&self, tid: Option<u32>, event: EventIx) -> By {
+        let Some(tid) = tid else { return By::Event };
         let cause = self.causes.get(&tid).and_then(|all| {
             let n = all.partition_point(|c| c.event <= event);
             all[..n].iter().rev().take(4).find(|c| c.holds(tid, event))
@@ -380,10 +386,10 @@ impl<'a> Who<'a> {
             return By::Cause(c.kind());
         }
         let fault = self.faults.get(&tid).and_then(|all| {
-            let n = all.partition_point(|f| f.event <= event).checked_sub(1)?;
-            Some(&all[n]).filter(|f| event <= f.last_event)
+            let n = all.partition_point(|f| f.0 <= event).checked_sub(1)?;
+            all.get(n).filter(|f| event <= f.1)
         });
-        fault.map_or(By::Event, |f| By::Fault(f.access.name()))
+        fault.map_or(By::Event, |f| By::Fault(f.2))
     }
 }
 

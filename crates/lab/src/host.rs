@@ -110,6 +110,9 @@ pub struct Workload {
     /// Where guest memory comes from.
     #[serde(default)]
     pub backing: Backing,
+    /// Whether KVM emulates the interrupt controllers, and the guest takes interrupts: then KVM waits for the host's pages asynchronously.
+    #[serde(default)]
+    pub irqchip: bool,
 }
 
 /// The paging mode of a guest.
@@ -168,6 +171,7 @@ impl Default for Workload {
             nested: false,
             disable_quirks: 0,
             backing: Backing::default(),
+            irqchip: false,
         }
     }
 }

@@ -371,8 +371,9 @@ impl Assembler {
         }
         if self.undecided > 0 {
             info.notes.push(format!(
-                "The encoding of {} kvm_page_fault error codes is ambiguous: record kvm:kvm_exit too, which shows the encoding",
-                self.undecided
+                "The encoding of {} kvm_page_fault error code{} is ambiguous: record kvm:kvm_exit too, which shows the encoding",
+                self.undecided,
+                if self.undecided == 1 { "" } else { "s" }
             ));
         }
         if self.unordered > 0 {

@@ -58,6 +58,12 @@ pub enum Error {
         /// What to do instead.
         next: String,
     },
+    /// A text that has no trace event but values of SPTEs, which `mmuscope decode` explains.
+    #[error("{}: text that holds SPTE values but no trace event; mmuscope decode FILE says what the values mean", path.display())]
+    OnlyValues {
+        /// The file.
+        path: PathBuf,
+    },
     /// The head of the file is damaged, and nothing in the file can be read without it.
     #[error("{}: damaged at byte {offset}: expected {expected}; nothing before it can be read as events", path.display())]
     Damaged {

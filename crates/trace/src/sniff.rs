@@ -129,6 +129,9 @@ fn text(head: &[u8], path: &Path) -> Result<Kind, Error> {
             next: next.to_owned(),
         });
     }
+    if !paste::scan(head).values.is_empty() {
+        return Err(Error::OnlyValues { path: path.to_path_buf() });
+    }
     Err(Error::Unrecognised { path: path.to_path_buf(), found: found(head) })
 }
 
@@ -164,12 +167,6 @@ fn known_but_unread(head: &[u8]) -> Option<(&'static str, &'static str)> {
         return Some((
             "text of the function graph tracer, in which events have neither a task nor a time",
             "record the events alone: echo nop > /sys/kernel/tracing/current_tracer",
-        ));
-    }
-    if !paste::scan(head).values.is_empty() {
-        return Some((
-            "text that holds SPTE values but no trace event",
-            "mmuscope decode FILE says what the values mean",
         ));
     }
     None

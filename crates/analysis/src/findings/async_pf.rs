@@ -72,8 +72,9 @@ fn find(seen: &Seen<'_>) -> Vec<Finding> {
         let open =
             if open == 0 { String::new() } else { format!(", {open} of them to the end of the trace") };
         let title = format!(
-            "{} waited longer than a second for their page{longest}{open}",
-            counted(of.len() as u64, "asynchronous page fault")
+            "{} waited longer than a second for {} page{longest}{open}",
+            counted(of.len() as u64, "asynchronous page fault"),
+            if of.len() == 1 { "its" } else { "their" },
         );
         let mut out = Finding::new(&RULE, title);
         out.see_all(of.iter().map(|l| (l.1, l.2)));

@@ -1,15 +1,19 @@
 //! The rule `fault-loop`: a vCPU takes the same fault again and again and makes no progress.
 
 use super::known_bugs::compare;
-use super::{Finding, Rule, Seen, Severity, kind, place, vcpus};
+use super::{Finding, Rule, Seen, Severity, counted, kind, place, vcpus};
 use mmuscope_replay::{Fault, Outcome};
 use mmuscope_spte::bugs::Trait;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 
 /// At least this many equal faults in a row that together take at least `LONG` nanoseconds are a loop. Fewer, or faster ones, can be a
 /// race: while an invalidation is going on each try fails, eighty times in two milliseconds on a slow host.
 const MANY: usize = 16;
 const LONG: u64 = 100_000_000;
+
+/// Loops that ended are findings of their own on up to so many pages of a VM.
+const EACH: usize = 3;
 
 /// Consecutive faults of one thread at one place with one error code.
 type Run<'a> = Vec<&'a Fault>;
@@ -52,7 +56,49 @@ fn find(seen: &Seen<'_>) -> Vec<Finding> {
         let f = run[0];
         groups.entry((f.vm.0, f.gfn, f.gva, f.access.name())).or_default().push(run);
     }
-    groups.into_values().map(|runs| one(seen, &runs)).collect()
+    // Many loops that all came to an end, as while the host gives memory back again and again, are one thing to know and not fifty.
+    let (many, mut all): (Vec<_>, Vec<_>) = groups.into_values().partition(|runs| ended(seen, runs));
+    let mut by_vm: BTreeMap<u16, Vec<Vec<Run<'_>>>> = BTreeMap::new();
+    for runs in many {
+        by_vm.entry(runs[0][0].vm.0).or_default().push(runs);
+    }
+    let mut found: Vec<Finding> = Vec::new();
+    for mut of in by_vm.into_values() {
+        if of.len() <= EACH {
+            all.append(&mut of);
+        } else {
+            found.push(several(seen, of));
+        }
+    }
+    found.extend(all.iter().map(|runs| one(seen, runs)));
+    found
+}
+
+/// Whether loops ended before the trace did, and were not spurious faults only.
+fn ended(seen: &Seen<'_>, runs: &[Run<'_>]) -> bool {
+    let open = |r: &Run<'_>| r.last().is_some_and(|f| seen.noted.last_exit(f.tid) <= f.last_event);
+    !runs.iter().any(open) && runs.iter().flatten().any(|f| f.outcome != Outcome::Spurious)
+}
+
+/// One finding of the loops on many pages, which names the worst.
+fn several(seen: &Seen<'_>, mut pages: Vec<Vec<Run<'_>>>) -> Finding {
+    let faults = |runs: &[Run<'_>]| runs.iter().map(Vec::len).sum::<usize>();
+    pages.sort_by_key(|runs| std::cmp::Reverse(faults(runs)));
+    let mut out = one(seen, &pages[0]);
+    let more = pages.len() as u64 - 1;
+    let rest: usize = pages[1..].iter().map(|runs| faults(runs)).sum();
+    let _ = write!(
+        out.title,
+        "; so it was on {} with {}",
+        counted(more, "more page"),
+        counted(rest as u64, "fault")
+    );
+    let mut others: Vec<&Fault> = pages[1..].iter().flatten().flatten().copied().collect();
+    others.sort_by_key(|f| f.event);
+    out.see_faults(others);
+    out.events.sort_unstable();
+    out.gfn = None;
+    out
 }
 
 fn is_long(run: &[&Fault]) -> bool {

@@ -6,7 +6,7 @@ use mmuscope_testing::fixture;
 use mmuscope_testing::pieces::with_pieces;
 use mmuscope_trace::snapshot::{Mmu, Piece, Slot, Table, Vm};
 
-fn findings(text: &str) -> Vec<Finding> {
+pub(super) fn findings(text: &str) -> Vec<Finding> {
     let trace = fixture::trace(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
     find(&trace, &replay(&trace, &ReplayOptions::default()))
 }

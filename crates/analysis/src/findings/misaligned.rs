@@ -13,7 +13,7 @@ pub(super) static RULE: Rule = Rule {
     id: "slot-misaligned",
     severity: Severity::Warning,
     seen: "a memory slot of 2 MiB or more whose guest-physical and host-virtual addresses differ by no multiple of 2 MiB, and 64 faults or more that \
-           mapped 4K pages of it. It is an info for a read-only slot (firmware), and where they took less than a hundredth of the time of all faults. The slots and their host addresses \
+           mapped 4K pages of it. It is an info for a read-only slot (firmware), and where they took less than a hundredth of the time of all faults or a thousandth of the trace's. The slots and their host addresses \
            must be known (`mmuscope memslots`)",
     why: "a page of 2 MiB must begin at a multiple of 2 MiB in the guest and in the host alike. Where both differ by anything else, KVM never uses \
           huge pages in the slot, whatever backs it (transparent huge pages, hugetlbfs)",

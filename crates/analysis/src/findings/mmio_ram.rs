@@ -1,9 +1,9 @@
 //! The rule `ram-to-mmio`: a frame that was memory is MMIO now.
 
 use super::moment::At;
+use super::words::ranges;
 use super::{Finding, Rule, Seen, Severity, Sure, counted};
 use mmuscope_trace::Body;
-use mmuscope_units::gfn_range;
 use std::collections::BTreeMap;
 
 /// Most frames that are followed.
@@ -48,20 +48,10 @@ fn find(seen: &Seen<'_>) -> Vec<Finding> {
 }
 
 fn one(vm: u16, frames: &[(u64, u64, u32)]) -> Finding {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    for (gfn, ..) in frames {
-        match ranges.last_mut() {
-            Some(r) if r.1 == *gfn => r.1 += 1,
-            _ => ranges.push((*gfn, gfn.saturating_add(1))),
-        }
-    }
-    let words: Vec<String> = ranges.iter().take(3).map(|r| gfn_range(r.0, r.1)).collect();
-    let more =
-        if ranges.len() > 3 { format!(", and {} more ranges", ranges.len() - 3) } else { String::new() };
     let title = format!(
-        "{} were memory, and are MMIO since: gfn {}{more}",
+        "{} were memory, and are MMIO since: gfn {}",
         counted(frames.len() as u64, "frame"),
-        words.join(", ")
+        ranges(frames.iter().map(|f| f.0))
     );
     let mut out = Finding::new(&RULE, title);
     let mut events: Vec<(u64, u32)> = frames.iter().map(|(_, ts, event)| (*ts, *event)).collect();

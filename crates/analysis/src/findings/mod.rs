@@ -39,6 +39,7 @@ mod rmp;
 mod shadow;
 mod shared_frames;
 mod shared_page;
+mod slow_page;
 mod snapshot;
 mod split;
 mod stuck;
@@ -287,7 +288,7 @@ pub fn faults_are_timed(trace: &Trace, timeline: &Timeline) -> bool {
 const FRAGMENT: usize = 1000;
 
 /// All rules; findings of equal severity and cost are listed in this order.
-pub static RULES: [&Rule; 44] = [
+pub static RULES: [&Rule; 45] = [
     &fault_error::RULE,
     &internal::RULE,
     &triple::RULE,
@@ -313,6 +314,7 @@ pub static RULES: [&Rule; 44] = [
     &outside::RULE,
     &reserved::RULE,
     &async_pf::RULE,
+    &slow_page::RULE,
     &rmp::RULE,
     &split::RULE,
     &zap_all::RULE,

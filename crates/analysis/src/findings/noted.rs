@@ -114,7 +114,7 @@ pub(super) struct Noted {
 
 impl Noted {
     pub(super) fn gather(trace: &Trace, timeline: &Timeline) -> Self {
-        let mut noted = Self::default();
+        let mut noted = Self { churn: Churn::of(timeline), ..Self::default() };
         let (layout, whose) = (&timeline.layout(VmId(0)).layout, timeline.attribution());
         noted.ends = timeline.vms().iter().filter_map(|v| Some((v.id.0, v.ended.as_ref()?.start))).collect();
         // What was not replayed is no evidence.

@@ -105,26 +105,32 @@ impl Ranges {
         self.open.get(&tid).copied()
     }
 
-    /// Whether a range covers a frame: entries around it were zapped, or it is where the memory slots put it.
-    pub(super) fn covers(&self, r: &Range, gfn: u64) -> bool {
+    /// Whether a range covers a frame: entries around it were zapped, or it is where the memory slots put it. `hva` is the frame's host address, where
+    /// its slot is known.
+    pub(super) fn covers(&self, r: &Range, gfn: u64, hva: Option<u64>) -> bool {
+        let among = |hva: u64| (r.start..r.end).contains(&hva);
         r.zapped.is_some_and(|(lo, hi)| (lo..=hi).contains(&gfn))
-            || self
-                .slots
-                .keys()
-                .any(|(vm, offset)| *vm == r.vm && (r.start..r.end).contains(&offset.wrapping_add(gfn << 12)))
+            || hva.map_or_else(
+                || self.slots.keys().any(|(vm, offset)| *vm == r.vm && among(offset.wrapping_add(gfn << 12))),
+                among,
+            )
     }
 
     /// On which side of a frame a range lies (`Less`: below it), where that is known of all the places it may have.
-    pub(super) fn side(&self, r: &Range, gfn: u64) -> Option<Ordering> {
-        let at = |start: u64, end: u64| {
-            if end <= gfn {
+    pub(super) fn side(&self, r: &Range, gfn: u64, hva: Option<u64>) -> Option<Ordering> {
+        let between = |start: u64, end: u64, at: u64| {
+            if end <= at {
                 Some(Ordering::Less)
-            } else if start > gfn {
+            } else if start > at {
                 Some(Ordering::Greater)
             } else {
                 None
             }
         };
+        if let Some(hva) = hva {
+            return between(r.start, r.end, hva);
+        }
+        let at = |start: u64, end: u64| between(start, end, gfn);
         if let Some((lo, hi)) = r.zapped {
             return at(lo, hi + 1);
         }

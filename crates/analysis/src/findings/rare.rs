@@ -137,6 +137,93 @@ fn slots_that_cannot_be_huge() {
     assert_eq!(read("slot-misaligned", &faults(63), 500, slot(0x7f00_0000_1000), None), []);
 }
 
+/// Loops on many pages that all ended are one finding; one that goes on to the end of the trace is not among them.
+#[test]
+fn loops_on_many_pages_are_one_finding() {
+    let on = |x: u64| {
+        let tries =
+            "+1 t1 exit\n+1 t1 fault {x} w\n+10000 t1 entry 0\n".replace("{x}", &format!("{x:x}")).repeat(18);
+        format!(
+            "{tries}+1 t1 exit\n+1 t1 fault {x:x} w\n+1 t1 tdp 1 {x:x} empty W5{x:x}\n+1 t1 entry 0\n+1 t1 exit 78\n+1 t1 entry 0\n"
+        )
+    };
+    let pages = |n: u64| (0x20..0x20 + n).map(on).collect::<String>();
+    let f = only("fault-loop", &tree(&pages(4)));
+    assert_eq!((f.count, f.gfn), (72, None));
+    assert!(
+        f.title.contains("on gfn 0x20 again") && f.title.contains("3 more pages with 54 faults"),
+        "{}",
+        f.title
+    );
+    let three = super::fixtures::findings(&tree(&pages(3)));
+    assert_eq!(three.iter().filter(|f| f.id == "fault-loop").count(), 3);
+    let last = "+1 t1 exit\n+1 t1 fault 40 w\n+10000 t1 entry 0\n".repeat(18);
+    let both = super::fixtures::findings(&tree(&format!("{}{last}", pages(4))));
+    let titles: Vec<&str> = both.iter().filter(|f| f.id == "fault-loop").map(|f| f.title.as_str()).collect();
+    assert!(
+        titles.len() == 2 && titles.iter().any(|t| t.contains("gfn 0x40") && t.contains("up to the end")),
+        "{titles:?}"
+    );
+}
+
+const RETRY: &str = "+1 t1 exit\n+1 t1 fault 5 w\n+2 t1 entry 0\n";
+const GOES_ON: &str = "+1 t9 kvm_pml_full vcpu 0: PML full\n";
+
+/// KVM forgets which frames are invalidated when no invalidation is open, not when one of several ends.
+#[test]
+fn retries_after_an_invalidation_that_another_one_keeps() {
+    let own =
+        "+1 t1 exit\n+1 t1 fault 5 wp\n+1 t1 unmap 7f0000005000 7f0000006000\n+1 t1 tdp 1 5 W55 empty\n";
+    let other = "+1 t9 unmap 7f0000007000 7f0000008000\n+1 t9 tdp 1 7 W57 empty\n";
+    let back = "+1 t1 entry 0\n";
+    let tries = RETRY.repeat(8);
+    let f = only("retry-invalidation", &tree(&format!("{}{own}{other}{back}{tries}{GOES_ON}", mapped())));
+    assert!(f.title.contains("as task-9 was invalidating hva 0x7f0000007000"), "{}", f.title);
+    assert!(f.title.contains("no invalidation was open"), "{}", f.title);
+    // The first was over when the other began.
+    silent("retry-invalidation", &tree(&format!("{}{own}{back}{other}{tries}{GOES_ON}", mapped())));
+}
+
+#[test]
+fn retries_where_a_snapshot_shows_the_slot() {
+    let events = "vm 1 t1 t2 t9\nfact record.events kvm:kvm_entry,kvm:kvm_exit,kvm:kvm_page_fault,kvm:kvm_unmap_hva_range,kvmmmu:kvm_tdp_mmu_spte_changed,kvmmmu:kvm_mmu_get_page,probe:__kvm_set_memory_region\n";
+    let text = tree(&format!("1000 t9 unmap 7f0000004000 7f0000008000\n{}{GOES_ON}", RETRY.repeat(8)))
+        .replace("vm 1 t1 t2 t9\n", events);
+    let slot = |hva| vec![Slot { as_id: 0, id: 0, gfn: 0, pages: 0x400, hva, flags: 0 }];
+    let all = read("retry-invalidation", &text, 500, slot(0x7f00_0000_0000), None);
+    assert_eq!((all.len(), all[0].count), (1, 8), "{all:#?}");
+    assert_eq!(read("retry-invalidation", &text, 500, slot(0x7f00_1000_0000), None), []);
+}
+
+#[test]
+fn pages_that_the_host_gives_late() {
+    let fault = |us: &str| {
+        format!(
+            "+1 t1 exit\n+1 t1 fault {{x}} w\n+{us} t1 want 1 {{x}} 5{{n}}\n+1 t1 tdp 1 {{x}} empty W5{{n}}\n+1 t1 entry 0\n"
+        )
+    };
+    let slow = |n: u64| repeated(0x10..0x10 + n, &fault("10000"));
+    let f = only("host-page-slow", &tree(&slow(8)));
+    assert_eq!((f.count, f.severity, f.cost), (8, Severity::Warning, Some(8 * 10_003_000)));
+    assert!(f.title.starts_with("8 faults of vCPU 0 on gfn 0x10–0x17 waited 10 ms or longer"), "{}", f.title);
+    silent("host-page-slow", &tree(&slow(7)));
+    silent("host-page-slow", &tree(&repeated(0x10..0x18, &fault("4990"))));
+    // Faults that map nothing take most of the time.
+    let other = "+1 t1 exit\n+1 t1 fault 1ff w\n+900000 t1 entry 0\n";
+    silent("host-page-slow", &tree(&format!("{}{other}", slow(8))));
+    // A thread that waits after it had the page has no CPU.
+    let no_cpu = slow(8).replace("+1 t1 tdp", "+10000 t1 tdp").replace("+10000 t1 want", "+1 t1 want");
+    silent("host-page-slow", &tree(&no_cpu));
+    silent(
+        "host-page-slow",
+        &tree(&format!("{}{}", slow(8), no_cpu.replace(" 1 1", " 1 2").replace("fault 1", "fault 2"))),
+    );
+    // One alone that takes a second.
+    only("host-page-slow", &tree(&repeated(0x10..0x11, &fault("1000000"))));
+    // How long it took is not known where entries into the guest were not recorded.
+    silent("host-page-slow", &tree(&slow(8)).replace("t1 entry 0", "t9 age 7f0000005000 7f0000006000"));
+}
+
 /// Lines of the text of tracefs of one vCPU.
 fn fault_and(address: &str, rest: &str) -> String {
     format!("layout C/ept\nkernel 6.1.0\nvm 1 t1\n1 t1 entry 0\n+1 t1 exit\n+1 t1 fault {address} r\n{rest}")

@@ -3,7 +3,7 @@
 use super::ranges::{Range, Ranges};
 use super::words::by_cost;
 use super::{Finding, Rule, Seen, Severity, Sure, counted, share, task, vcpus};
-use mmuscope_replay::{Fault, Outcome};
+use mmuscope_replay::{Fault, Outcome, SlotAt};
 use mmuscope_units::{bytes, count, duration};
 use rustc_hash::FxHashSet as HashSet;
 use std::cmp::{Ordering, Reverse};
@@ -11,16 +11,18 @@ use std::collections::BTreeMap;
 
 /// Fewer tries than this are no loop: one retry is what any race with an invalidation costs.
 const MANY: usize = 8;
+/// Most invalidations that follow each other without a time at which none is open, as far as they are remembered.
+const MOST_SPANNED: usize = 64;
 
 pub(super) static RULE: Rule = Rule {
     id: "retry-invalidation",
     severity: Severity::Warning,
     seen: "a vCPU faults on one frame 8 times or more, KVM asks for no page and installs nothing, and each time another thread may still be \
-           inside an mmu_notifier invalidation (`kvm_unmap_hva_range`) that covers the frame, or two are inside invalidations on both sides of it. A \
-           range covers a frame if the thread zapped entries on both sides of it, or if invalidations of which every page was mapped show where \
-           the memory slot lies in the VMM's memory. It is an info where that took less than a hundredth of the time of all faults",
+           inside an mmu_notifier invalidation (`kvm_unmap_hva_range`) that covers the frame, or two are inside invalidations on both sides of it, or one that has ended since covers it and \
+           not all were over at any time in between. A range covers a frame if the thread zapped entries on both sides of it, or by the host address of the frame's memory slot, \
+           which snapshots show, or invalidations of which every page was mapped. It is an info where that took less than a hundredth of the time of all faults or a thousandth of the trace's",
     why: "KVM must not map a page while an mmu_notifier invalidation of it is open, so that the fault does nothing and the vCPU runs into it \
-          again until the invalidation ends. Of several that are open at a time KVM keeps the one range that spans them all. How long that takes is up to the thread that invalidates: it may wait for a lock, for a CPU, or for \
+          again until the invalidation ends. Of several that are open at a time KVM keeps the one range that spans them all, until none is open. How long that takes is up to the thread that invalidates: it may wait for a lock, for a CPU, or for \
           the flush of remote TLBs",
     remedy: "find out what the thread does there (madvise, mprotect, munmap, fork, page migration; `perf trace -p`, `perf sched`), give it CPU \
              time or let it work in smaller pieces, and keep it away from memory that vCPUs use",
@@ -30,7 +32,8 @@ pub(super) static RULE: Rule = Rule {
 
 type Loop<'a> = Vec<&'a Fault>;
 
-/// The invalidations that hold a fault up: one that covers its frame, or the ones on both sides of it.
+/// The invalidations that hold a fault up: one that another thread may still be in, and, where it does not cover the frame, another with which it
+/// makes a range that does.
 type Holders = (usize, Option<usize>);
 
 /// Loops by VM, the ranges that hold them up, thread and frame.
@@ -53,18 +56,48 @@ pub(super) fn held(seen: &Seen<'_>) -> HashSet<u32> {
     loops(seen).into_values().filter(|l| l.len() >= MANY).flatten().map(|f| f.event).collect()
 }
 
+/// The invalidations at a time.
+#[derive(Default)]
+struct Open {
+    /// Those that their thread may still be in.
+    now: Vec<usize>,
+    /// By VM, all since none was open: KVM's one range spans them until then, also those that have ended.
+    spanned: BTreeMap<u16, Vec<usize>>,
+}
+
+impl Open {
+    /// What has ended before an event is open no more.
+    fn until(&mut self, ranges: &Ranges, event: u32) {
+        self.now.retain(|i| ranges.all[*i].closed.is_none_or(|(e, _)| e > event));
+    }
+
+    fn begin(&mut self, ranges: &Ranges, i: usize) {
+        let r = &ranges.all[i];
+        self.until(ranges, r.event);
+        let spanned = self.spanned.entry(r.vm).or_default();
+        if !self.now.iter().any(|o| ranges.all[*o].vm == r.vm) {
+            spanned.clear();
+        }
+        if spanned.len() == MOST_SPANNED {
+            spanned.remove(0);
+        }
+        spanned.push(i);
+        self.now.push(i);
+    }
+}
+
 fn loops<'a>(seen: &Seen<'a>) -> Loops<'a> {
     let ranges = &seen.noted.ranges;
-    let (mut next, mut open) = (0, Vec::<usize>::new());
+    let (mut next, mut open) = (0, Open::default());
     let mut loops = Loops::new();
     for f in seen.faults.iter().filter(|f| f.outcome == Outcome::Retry && f.level_wanted.is_none()) {
         while ranges.all.get(next).is_some_and(|r| r.event < f.event) {
-            open.push(next);
+            open.begin(ranges, next);
             next += 1;
         }
-        open.retain(|i| ranges.all[*i].closed.is_none_or(|(e, _)| e > f.event));
+        open.until(ranges, f.event);
         if let Some(gfn) = f.gfn
-            && let Some(holders) = holders(ranges, &open, f, gfn)
+            && let Some(holders) = holders(seen, &open, f, gfn)
         {
             loops.entry((f.vm.0, holders, f.tid, gfn)).or_default().push(f);
         }
@@ -72,20 +105,36 @@ fn loops<'a>(seen: &Seen<'a>) -> Loops<'a> {
     loops
 }
 
-/// Which of the open invalidations hold up a fault on a frame.
-fn holders(ranges: &Ranges, open: &[usize], f: &Fault, gfn: u64) -> Option<Holders> {
+/// Which of the invalidations hold up a fault on a frame.
+fn holders(seen: &Seen<'_>, open: &Open, f: &Fault, gfn: u64) -> Option<Holders> {
+    let ranges = &seen.noted.ranges;
+    let hva = match seen.timeline.slot_at(f.vm, f.as_id, gfn, f.ts) {
+        SlotAt::In(slot) => slot.hva.map(|h| h.wrapping_add((gfn - slot.gfn) << 12)),
+        SlotAt::Outside | SlotAt::NotKnown => None,
+    };
+    let covers = |i: &usize| ranges.covers(&ranges.all[*i], gfn, hva);
+    let lies = |i: &usize, side: Ordering| ranges.side(&ranges.all[*i], gfn, hva) == Some(side);
     let others = || {
-        open.iter().rev().copied().filter(|i| {
+        open.now.iter().rev().copied().filter(|i| {
             let r = &ranges.all[*i];
             r.vm == f.vm.0 && r.tid != f.tid
         })
     };
-    if let Some(i) = others().find(|i| ranges.covers(&ranges.all[*i], gfn)) {
+    if let Some(i) = others().find(covers) {
         return Some((i, None));
     }
-    let below = others().find(|i| ranges.side(&ranges.all[*i], gfn) == Some(Ordering::Less))?;
-    let above = others().find(|i| ranges.side(&ranges.all[*i], gfn) == Some(Ordering::Greater))?;
-    Some((below, Some(above)))
+    let sides = [(Ordering::Less, Ordering::Greater), (Ordering::Greater, Ordering::Less)];
+    if let (Some(below), Some(above)) =
+        (others().find(|i| lies(i, Ordering::Less)), others().find(|i| lies(i, Ordering::Greater)))
+    {
+        return Some((below, Some(above)));
+    }
+    // An invalidation that ended spans the frame, alone or with one that is open. Of a thread that makes no further event nothing is known.
+    let i = others().find(|i| ranges.all[*i].closed.is_some())?;
+    let spanned = open.spanned.get(&f.vm.0)?;
+    let together = |q: &&usize| sides.iter().any(|(a, b)| lies(&i, *a) && lies(q, *b));
+    let other = spanned.iter().rev().find(|q| covers(q)).or_else(|| spanned.iter().rev().find(together))?;
+    Some((i, Some(*other)))
 }
 
 /// `vm-88 was invalidating hva 0x1000 to 0x2000 (4 KiB; event 7)`.
@@ -113,10 +162,15 @@ fn one(
     let ranges = &seen.noted.ranges.all;
     let mut held = holding(seen, &ranges[range]);
     if let Some(other) = other {
-        held = format!(
-            "{held}, below it, and {}, above it, which KVM takes for one range",
-            holding(seen, &ranges[other])
-        );
+        let with = holding(seen, &ranges[other]);
+        let ended = ranges[other].closed.is_some_and(|(e, _)| e <= first.event);
+        held = if ended {
+            format!(
+                "{held}, and {with} since the last time at which no invalidation was open: KVM takes them for one range"
+            )
+        } else {
+            format!("{held}, below it, and {with}, above it, which KVM takes for one range")
+        };
     }
     let took = worst.last().map_or(0, |l| l.end_ts.unwrap_or(l.ts).saturating_sub(first.ts));
     let mut out = Finding::new(&RULE, String::new());

@@ -13,7 +13,7 @@ pub(super) static RULE: Rule = Rule {
     id: "shared-page-first",
     severity: Severity::Warning,
     seen: "one host frame was mapped by read faults for 64 guest frames or more, and 16 of them or more were written later, which gave \
-           them a host frame of their own. It is an info where that took less than a tenth of the time of all faults",
+           them a host frame of their own. It is an info where that took less than a tenth of the time of all faults or a thousandth of the trace's",
     why: "a read of memory that nothing has touched yet maps the host's zero page (or a page that KSM has merged), read-only. The first write \
           then needs a fault that makes the host copy the page, which invalidates the mapping, and often one more that maps the copy",
     remedy: "let the VMM touch guest memory by writing before the guest runs (`prealloc=on` in QEMU, MAP_POPULATE, MADV_POPULATE_WRITE), or back \

@@ -138,7 +138,7 @@ fn intercepted_page_faults() {
 }
 
 /// What the samples' own READMEs say of their workload: dirty logging, huge pages that are split for it and come back, memory that is read before
-/// it is written, a memory slot that is deleted and read as MMIO, vCPUs that race the host's zaps, MMIO caching that is off, and the boot of a PC.
+/// it is written, a memory slot that is deleted and read as MMIO, memory that the host does not have or gives late, vCPUs that race the host's zaps, MMIO caching that is off, and the boot of a PC.
 /// Each finding was compared with the raw events.
 const SAMPLES: &[(&str, &str)] = &[
     ("5.10-ept-ad/trace.txt.zst", "shared-page-first ram-to-mmio"),
@@ -155,7 +155,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ),
     (
         "6.1-npt-nommio/trace.txt.zst",
-        "shared-page-first mmio-uncached huge-lost dirty-logging retry-invalidation huge-won",
+        "shared-page-first mmio-uncached retry-invalidation huge-lost dirty-logging huge-won",
     ),
     ("6.1-npt/trace.txt.zst", "shared-page-first ram-to-mmio dirty-logging huge-lost huge-won"),
     (
@@ -168,18 +168,22 @@ const SAMPLES: &[(&str, &str)] = &[
     ),
     (
         "6.1-npt/perf-pipe.data.zst",
-        "shared-page-first ram-to-mmio dirty-logging retry-invalidation huge-lost huge-won vm-torn-down",
+        "shared-page-first retry-invalidation ram-to-mmio dirty-logging huge-lost huge-won vm-torn-down",
     ),
     ("6.1-shadow32/trace.txt.zst", "shared-page-first ram-to-mmio"),
     ("6.1-shadow32/trace.dat", "shared-page-first ram-to-mmio vm-torn-down"),
     ("6.1-shadow64-probes/mmuscope.perf.data", "shared-page-first ram-to-mmio dirty-logging"),
+    (
+        "6.12-absent/mmuscope.perf.data",
+        "fault-error fault-error host-page-slow shared-page-first slot-misaligned async-fault-late",
+    ),
     (
         "6.18-npt/trace.txt.zst",
         "shared-page-first ram-to-mmio dirty-logging retry-invalidation huge-lost huge-won",
     ),
     (
         "7.3-npt/trace.txt.zst",
-        "shared-page-first ram-to-mmio dirty-logging retry-invalidation huge-lost huge-won",
+        "shared-page-first retry-invalidation ram-to-mmio dirty-logging huge-lost huge-won",
     ),
     ("linux-boot/trace.dat", "zap-all huge-lost mmio-hot vm-torn-down"),
 ];

@@ -4,7 +4,8 @@ use super::{Seen, Severity};
 use crate::places::usually_in;
 use crate::words::{count, duration, printable};
 use mmuscope_replay::Fault;
-use mmuscope_units::percent;
+use mmuscope_units::{gfn_range, percent};
+use std::cmp::Reverse;
 
 /// `vCPU 1`, `vCPUs 4 and 7`, or nothing where no event names a vCPU.
 pub(super) fn vcpus(mut ids: Vec<u32>) -> String {
@@ -36,6 +37,27 @@ pub(super) fn place(f: &Fault) -> String {
     }
 }
 
+/// `0x10–0x13, 0x20, 0x30, and 4 more ranges`: frames in ascending order as ranges, of which the three longest are named.
+pub(super) fn ranges(frames: impl IntoIterator<Item = u64>) -> String {
+    let mut all: Vec<(u64, u64)> = Vec::new();
+    for gfn in frames {
+        match all.last_mut() {
+            Some(r) if r.1 == gfn => r.1 = r.1.saturating_add(1),
+            _ => all.push((gfn, gfn.saturating_add(1))),
+        }
+    }
+    if all.len() > 3 {
+        all.sort_by_key(|r| (Reverse(r.1 - r.0), r.0));
+    }
+    let words: Vec<String> = all.iter().take(3).map(|r| gfn_range(r.0, r.1)).collect();
+    let more = match all.len() {
+        ..=3 => String::new(),
+        4 => ", and 1 more range".into(),
+        n => format!(", and {} more ranges", n - 3),
+    };
+    format!("{}{more}", words.join(", "))
+}
+
 /// `1 fault`, `2 faults`: a number and a noun whose plural ends in s.
 pub(super) fn counted(n: u64, one: &str) -> String {
     format!("{} {one}{}", count(n), if n == 1 { "" } else { "s" })
@@ -53,9 +75,12 @@ pub(super) fn share(seen: &Seen<'_>, vm: u16, cost: Option<u64>) -> String {
     format!(": {}, {} of the time of all faults{}", duration(cost), percent(cost, all), seen.of_vm(vm))
 }
 
-/// A warning where faults take at least this percentage of the time of all faults of a VM, else an info.
+/// A warning where faults take at least this percentage of the time of all faults of a VM, and a thousandth of the trace's, else an info.
 pub(super) fn by_cost(seen: &Seen<'_>, vm: u16, cost: Option<u64>, percent: u64) -> Severity {
-    let matters = cost.unwrap_or(0).saturating_mul(100) >= seen.fault_time(vm).saturating_mul(percent);
+    let (start, end) = seen.timeline.range();
+    let took = cost.unwrap_or(0);
+    let matters = took.saturating_mul(100) >= seen.fault_time(vm).saturating_mul(percent)
+        && took.saturating_mul(1000) >= end.saturating_sub(start);
     if seen.timed && cost.is_some() && matters { Severity::Warning } else { Severity::Info }
 }
 

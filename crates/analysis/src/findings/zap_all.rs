@@ -4,7 +4,7 @@ use super::cause::{Cause, What};
 use super::moment::{At, Change};
 use super::words::by_cost;
 use super::{Finding, Rule, Seen, Severity, Sure, counted, share, task};
-use mmuscope_replay::Fault;
+use mmuscope_replay::{Fault, Timeline};
 use mmuscope_spte::State;
 use mmuscope_trace::Body;
 use mmuscope_units::duration;
@@ -17,7 +17,7 @@ pub(super) static RULE: Rule = Rule {
     id: "zap-all",
     severity: Severity::Warning,
     seen: "`kvm_mmu_zap_all_fast` came three times or more. It is a warning where the faults that they cost took a hundredth of the time of all \
-           faults, or (where times were not recorded) were a tenth of all faults; else an info. A fault counts as one that a zap-all cost if it maps what was mapped by an entry of the same \
+           faults and a thousandth of the trace's, or (where times were not recorded) were a tenth of all faults; else an info. A fault counts as one that a zap-all cost if it maps what was mapped by an entry of the same \
            place before the zap-all and was not zapped on its own; where the MMU does not trace its changes, none are counted",
     why: "deleting or moving a memory slot, and some changes of attributes, make all page tables of the VM obsolete: every page that the guest \
           uses is faulted in again. Firmware does it while it maps ROMs, VGA memory and the BARs of devices, later ballooning, hotplug of \
@@ -48,6 +48,8 @@ pub(super) struct Churn {
     open: HashMap<u32, usize>,
     /// How many zap-alls a VM has had.
     had: HashMap<u16, u32>,
+    /// The trace has no zap-all, so that no install need be remembered: there may be millions.
+    none: bool,
     /// How many zap-alls its VM had had when a leaf was installed.
     mapped: HashMap<(u16, u8, u8, u64), u32>,
     /// VM, thread and event of an install that a zap-all made necessary.
@@ -55,6 +57,14 @@ pub(super) struct Churn {
 }
 
 impl Churn {
+    /// Of a trace.
+    pub(super) fn of(timeline: &Timeline) -> Self {
+        let none = !["kvm_mmu_zap_all_fast", "kvm_mmu_invalidate_zap_all_pages"]
+            .iter()
+            .any(|e| timeline.has_events(e));
+        Self { none, ..Self::default() }
+    }
+
     pub(super) fn event(&mut self, at: &At<'_>, body: &Body) {
         if let Body::ZapAllFast { .. } = body {
             *self.had.entry(at.vm).or_default() += 1;
@@ -92,6 +102,9 @@ impl Churn {
     }
 
     pub(super) fn change(&mut self, c: &Change) {
+        if self.none {
+            return;
+        }
         if c.old.state == State::Present
             && c.new.state != State::Present
             && let Some(i) = self.open.get(&c.tid)

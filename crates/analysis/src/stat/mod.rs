@@ -417,15 +417,20 @@ fn count_reasons(seen: &Seen<'_>, survey: &Survey, sums: &mut Sums) {
         survey.causes.iter().filter(|c| !matches!(c.kind(), CauseKind::HugeLost | CauseKind::HugeWon));
     let who = Who::new(agents, seen.faults.iter().copied());
     let won = Who::new(survey.causes.iter().filter(|c| c.kind() == CauseKind::HugeWon), []);
-    for (z, vm) in zaps(seen) {
+    // In the order of their events, so that each block of events is decoded once.
+    let mut all: Vec<(Zap, VmId)> = zaps(seen).collect();
+    all.sort_by_key(|(z, _)| z.event);
+    let mut events = seen.trace.events.cursor();
+    for (z, vm) in all {
         let Some(whose) = seen.whose(Some(vm), None, None) else { continue };
+        let tid = events.get(z.event as usize).and_then(|e| e.tid);
         let end = seen.timeline.vms().iter().find(|v| v.id == vm).and_then(|v| v.ended.as_ref());
         let name = match z.cause {
             ZapCause::Obsolete => By::Cause(CauseKind::ZapAll).words(),
             ZapCause::Ended => By::Cause(CauseKind::Teardown).words(),
             _ if end.is_some_and(|e| z.ts >= e.start) => By::Cause(CauseKind::Teardown).words(),
             c if c.implied() => NOT_RECORDED.to_owned(),
-            _ => match (who.of(seen.trace, Some(z.event)), won.of(seen.trace, Some(z.event))) {
+            _ => match (who.by(tid, z.event), won.by(tid, z.event)) {
                 (By::Event | By::NotTraced, by @ By::Cause(_)) => by.words(),
                 (By::Event | By::NotTraced, _) => NOT_RECORDED.to_owned(),
                 (by, _) => by.words(),

@@ -9,7 +9,7 @@ mod text;
 mod walk;
 
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -159,6 +159,13 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     }
     out.flush()?;
     Ok(Outcome::Fine)
+}
+
+/// Explains the values in a file as text, for `mmuscope summary`.
+pub(crate) fn file(file: &Path, layout: &LayoutArgs) -> Result<Outcome> {
+    let name = file.to_str().with_context(|| format!("{}: this name is not UTF-8", file.display()))?;
+    let (values, layout) = (vec![name.to_owned()], layout.clone());
+    run(&Args { values, level: None, from: None, host: false, format: Format::Text, layout })
 }
 
 fn is_bare(values: &[String]) -> bool {

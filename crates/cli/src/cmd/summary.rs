@@ -54,7 +54,10 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let format = TextOrJson::of(a.format, a.output.as_deref())?;
     // Where the available memory is not known, a large trace is streamed, which needs little.
     let room = if a.no_replay { HELD } else { room::available().unwrap_or(HELD) };
-    let events = a.input.events(room)?;
+    let events = match a.input.events(room) {
+        Ok(events) => events,
+        Err(error) => return values(a, format, error),
+    };
     let whose = events.whose();
     let mut counts = EventCounts::default();
     events.each(|e, strings| {
@@ -101,6 +104,18 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     write!(out, "{}", busiest(&counts, replayed.as_ref().map(|(_, t)| t), whose.vms()))?;
     file.done()?;
     Ok(Outcome::Fine)
+}
+
+/// What `decode` says of a text that has no trace event but values of SPTEs; for every other input, the error.
+fn values(a: &Args, format: TextOrJson, error: anyhow::Error) -> Result<Outcome> {
+    let only_values = matches!(error.downcast_ref(), Some(mmuscope_trace::Error::OnlyValues { .. }));
+    match a.input.files.as_slice() {
+        [file] if only_values && format == TextOrJson::Text && a.output.is_none() && file.is_file() => {
+            println!("This text has no trace event. What its SPTE values mean (mmuscope decode):\n");
+            super::decode::file(file, &a.layout)
+        }
+        _ => Err(error),
+    }
 }
 
 /// The message that the trace was not replayed because that needs too much memory.

@@ -23,6 +23,28 @@ fn fails(out: &Output, what: &str) -> String {
     text
 }
 
+/// A text with values and no event has no summary; what `decode` says of them is what its owner wants to know.
+#[test]
+fn a_text_of_values_is_explained() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("dump.txt");
+    let dump = "kvm: level 2 spte 0x600000123400b77\nkvm: level 1 spte 0x600000123456b77\n";
+    fs::write(&path, dump).expect("a file");
+    let path = path.to_str().expect("a path");
+    let (summary, decode) = (crate::stdout(&["summary", path]), crate::stdout(&["decode", path]));
+    assert!(decode.contains("0x123456"), "{decode}");
+    let rest = summary.strip_prefix("This text has no trace event. ").expect("the first line");
+    assert!(rest.ends_with(&decode), "{summary}\nis not\n{decode}");
+    assert!(
+        fails(&output(&mut mmuscope(&["summary", "--format", "json", path])).expect("it runs"), "as JSON")
+            .contains("decode FILE")
+    );
+    assert!(
+        fails(&output(&mut mmuscope(&["report", path])).expect("it runs"), "a report")
+            .contains("decode FILE")
+    );
+}
+
 #[test]
 fn what_is_no_trace_gets_one_clear_line() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -21,7 +21,7 @@ const TRACING: &str = "/sys/kernel/tracing";
 const BUFFER: &str = "/sys/kernel/tracing/instances/lab";
 const RESULT: &str = "/tmp/o";
 /// The events of the `kvm` group that are recorded; the `kvmmmu` group is recorded as a whole.
-const KVM_EVENTS: [&str; 15] = [
+const KVM_EVENTS: [&str; 18] = [
     "kvm_page_fault",
     "kvm_unmap_hva_range",
     "kvm_set_spte_hva",
@@ -36,6 +36,9 @@ const KVM_EVENTS: [&str; 15] = [
     "kvm_smm_transition",
     "kvm_try_async_get_page",
     "kvm_async_pf_completed",
+    "kvm_async_pf_not_present",
+    "kvm_async_pf_ready",
+    "kvm_async_pf_repeated_fault",
     "kvm_pml_full",
 ];
 
@@ -130,7 +133,11 @@ fn host() -> Result<()> {
         mmuscope_lab::host::Backing::Hugetlb1g => {
             fs::write("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "1")?;
         }
-        mmuscope_lab::host::Backing::Anonymous => {}
+        mmuscope_lab::host::Backing::Anonymous => {
+            if host.workload.phases.iter().any(|p| p == "misaligned") {
+                fs::write("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "8")?;
+            }
+        }
     }
     let ran = record(&host);
     let log = Command::new("/bin/busybox").arg("dmesg").output()?;

@@ -10,6 +10,7 @@
 //! ```
 #![allow(unsafe_code)] // KVM's ioctls, fork, mmap and mount have no safe form; nothing of this is part of the tool.
 
+mod absent;
 mod guest;
 mod init;
 mod kernel;

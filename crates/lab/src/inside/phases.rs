@@ -16,6 +16,7 @@ use kvm_ioctls::Cap;
 use mmuscope_lab::host::{Backing, Guest, Workload};
 
 use crate::{
+    absent,
     guest::{Op, RETURN},
     vm::{KIB4, MIB, Memory, ROOT, ROOT2, SMM_ENTRY, TABLES, Vm, WINDOW, Work, check},
 };
@@ -60,7 +61,7 @@ pub(crate) fn mark(text: &str) {
 /// Makes the VM of a workload.
 pub(crate) fn machine(plan: &Workload) -> Result<Vm> {
     let len = if plan.backing == Backing::Hugetlb1g { 1 << 30 } else { MEMORY };
-    let vm = Vm::new(plan.guest, plan.vcpus, len, plan.backing, plan.disable_quirks)?;
+    let vm = Vm::new(plan, len)?;
     if plan.backing == Backing::Anonymous {
         vm.memory.advise(0, MEMORY, libc::MADV_NOHUGEPAGE)?;
         vm.memory.advise(HUGE, HUGE_LEN, libc::MADV_HUGEPAGE)?;
@@ -176,6 +177,10 @@ fn phase(vm: &Vm, name: &str, race_ms: u64) -> Result<()> {
         }
         // The host takes pages away in the middle of faults on others.
         "squeeze" => squeeze(vm),
+        // The host has no page for a fault, or gives it late, or its address does not let it be huge.
+        "efault" => absent::efault(vm),
+        "uffd" => absent::late(vm),
+        "misaligned" => absent::misaligned(vm),
         "dontneed" => {
             vm.memory.advise(MIB, MIB, libc::MADV_DONTNEED)?;
             go(Read, MIB, 256)?;

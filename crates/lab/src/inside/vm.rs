@@ -1,6 +1,8 @@
 //! One VM: guest memory, vCPU threads that obey commands, and the memory slots. The main type is [`Vm`].
 
 use std::{
+    fs::File,
+    os::fd::FromRawFd as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
-use mmuscope_lab::host::{Backing, Guest};
+use mmuscope_lab::host::{Backing, Guest, Workload};
 
 use crate::guest::{self, Op};
 
@@ -71,6 +73,23 @@ impl Memory {
         Ok(Self { at, len: len as usize })
     }
 
+    /// Maps a file of `len` bytes that has no name, shared.
+    pub(crate) fn of_file(len: u64) -> Result<FileMemory> {
+        // SAFETY: makes a new descriptor from a constant name.
+        let fd = unsafe { libc::memfd_create(c"lab".as_ptr(), 0) };
+        check(fd, "memfd_create")?;
+        // SAFETY: the descriptor was just made, and nobody else has it.
+        let file = unsafe { File::from_raw_fd(fd) };
+        file.set_len(len).context("a file for guest memory")?;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh mapping; nothing else refers to it.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), len as usize, prot, libc::MAP_SHARED, fd, 0) };
+        if at == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error()).context("mapping a file for guest memory");
+        }
+        Ok(FileMemory { file, at: at as u64 })
+    }
+
     pub(crate) fn address(&self) -> u64 {
         self.at as u64
     }
@@ -110,6 +129,23 @@ impl Memory {
     }
 }
 
+/// A file that guests use as memory.
+pub(crate) struct FileMemory {
+    file: File,
+    at: u64,
+}
+
+impl FileMemory {
+    pub(crate) fn address(&self) -> u64 {
+        self.at
+    }
+
+    /// Makes the file shorter; what was mapped behind its end is no memory any more.
+    pub(crate) fn cut(&self, len: u64) -> Result<()> {
+        self.file.set_len(len).context("cutting a file of guest memory")
+    }
+}
+
 pub(crate) fn check(result: i32, what: &str) -> Result<()> {
     if result < 0 { Err(std::io::Error::last_os_error()).with_context(|| what.to_owned()) } else { Ok(()) }
 }
@@ -141,6 +177,8 @@ enum Command {
         seed: u64,
         stop: Arc<AtomicBool>,
     },
+    /// Work in which KVM_RUN returns -EFAULT; it is tried up to this many times.
+    Failing(Work, u64),
     /// Raise an SMI, then run the work.
     Smi(Work),
     Prefault {
@@ -161,34 +199,32 @@ pub(crate) struct Vm {
     pub memory: Arc<Memory>,
     pub guest: Guest,
     pub kvm: Kvm,
+    pub irqchip: bool,
     cpus: Vec<Cpu>,
 }
 
 impl Vm {
-    pub(crate) fn new(
-        guest: Guest,
-        vcpus: u32,
-        len: u64,
-        backing: Backing,
-        disable_quirks: u64,
-    ) -> Result<Self> {
+    pub(crate) fn new(plan: &Workload, len: u64) -> Result<Self> {
         let kvm = Kvm::new().context("/dev/kvm")?;
         let fd = kvm.create_vm().context("KVM_CREATE_VM")?;
-        if disable_quirks != 0 {
+        if plan.disable_quirks != 0 {
             let cap = kvm_bindings::kvm_enable_cap {
                 cap: kvm_bindings::KVM_CAP_DISABLE_QUIRKS2,
-                args: [disable_quirks, 0, 0, 0],
+                args: [plan.disable_quirks, 0, 0, 0],
                 ..Default::default()
             };
             fd.enable_cap(&cap).context("disabling quirks")?;
         }
         // Only Intel's real-mode emulation needs it; other modules refuse or ignore it.
         let _ = fd.set_tss_address(0xfffb_d000);
-        let memory = Arc::new(Memory::new(len, backing)?);
-        let mut vm = Self { fd, memory, guest, kvm, cpus: Vec::new() };
+        if plan.irqchip {
+            fd.create_irq_chip().context("KVM_CREATE_IRQCHIP")?;
+        }
+        let memory = Arc::new(Memory::new(len, plan.backing)?);
+        let mut vm = Self { fd, memory, guest: plan.guest, kvm, irqchip: plan.irqchip, cpus: Vec::new() };
         vm.lay_out();
         vm.slot(0, 0, vm.memory.len(), vm.memory.address(), 0)?;
-        for index in 0..vcpus {
+        for index in 0..plan.vcpus {
             let cpu = vm.start_cpu(index)?;
             vm.cpus.push(cpu);
         }
@@ -273,10 +309,22 @@ impl Vm {
         let cpuid = self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).context("KVM_GET_SUPPORTED_CPUID")?;
         fd.set_cpuid2(&cpuid).context("KVM_SET_CPUID2")?;
         self.set_mode(&fd)?;
+        if self.irqchip {
+            // With an interrupt controller, all vCPUs but the first wait for another to start them.
+            let runs = kvm_bindings::kvm_mp_state { mp_state: kvm_bindings::KVM_MP_STATE_RUNNABLE };
+            fd.set_mp_state(runs).context("KVM_SET_MP_STATE")?;
+        }
         let code = guest::code(self.long());
         let (commands, rx) = channel();
         let (tx, results) = channel();
-        let mut runner = Runner { fd, back: CODE + guest::back(code), user: self.guest == Guest::User };
+        let flags = match (self.guest, self.irqchip) {
+            // With IOPL 3, a guest at CPL 3 may use its port.
+            (Guest::User, _) => 0x3202,
+            // KVM waits for a page while the guest goes on only where the guest could take an interrupt. There is none, as nothing has a timer.
+            (_, true) => 0x202,
+            _ => 2,
+        };
+        let mut runner = Runner { fd, back: CODE + guest::back(code), flags };
         let thread = thread::Builder::new().name(format!("vcpu{index}")).spawn(move || {
             while let Ok(command) = rx.recv() {
                 if tx.send(runner.obey(command)).is_err() {
@@ -328,6 +376,12 @@ impl Vm {
     /// Runs `work` on a vCPU to its end, and returns how many times KVM_RUN returned.
     pub(crate) fn run(&self, cpu: usize, work: Work) -> Result<u64> {
         self.send(cpu, Command::Once(work))?;
+        self.wait(cpu)
+    }
+
+    /// Runs `work`, in which KVM_RUN returns -EFAULT, up to this many times, and returns how many times it failed.
+    pub(crate) fn run_failing(&self, cpu: usize, work: Work, tries: u64) -> Result<u64> {
+        self.send(cpu, Command::Failing(work, tries))?;
         self.wait(cpu)
     }
 
@@ -400,13 +454,14 @@ impl Drop for Vm {
 struct Runner {
     fd: VcpuFd,
     back: u64,
-    user: bool,
+    flags: u64,
 }
 
 impl Runner {
     fn obey(&mut self, command: Command) -> Result<u64> {
         match command {
             Command::Once(work) => self.once(work),
+            Command::Failing(work, tries) => self.failing(work, tries),
             Command::Smi(work) => {
                 self.fd.smi().context("KVM_SMI")?;
                 self.once(work)
@@ -451,15 +506,33 @@ impl Runner {
         }
     }
 
-    fn once(&mut self, work: Work) -> Result<u64> {
+    fn failing(&mut self, work: Work, tries: u64) -> Result<u64> {
+        self.begin(work)?;
+        for failed in 0..tries {
+            match self.fd.run() {
+                Ok(VcpuExit::MemoryFault { .. }) => {}
+                Err(e) if e.errno() == libc::EFAULT => {}
+                Ok(VcpuExit::IoOut(0x10, _)) => return Ok(failed),
+                Ok(other) => bail!("{work:?} ended in {other:?}"),
+                Err(e) => return Err(e).with_context(|| format!("KVM_RUN during {work:?}")),
+            }
+        }
+        Ok(tries)
+    }
+
+    /// Sets the registers for work.
+    fn begin(&mut self, work: Work) -> Result<()> {
         let mut regs: kvm_regs = self.fd.get_regs().context("KVM_GET_REGS")?;
         regs.rip = CODE;
-        // With IOPL 3, a guest at CPL 3 may use its port.
-        regs.rflags = if self.user { 0x3202 } else { 2 };
+        regs.rflags = self.flags;
         regs.rax = work.op as u64;
         (regs.rsi, regs.rdx, regs.rcx) = (work.at, work.step, work.count);
         (regs.rbx, regs.rbp, regs.rdi) = (work.value, work.value_step, self.back);
-        self.fd.set_regs(&regs).context("KVM_SET_REGS")?;
+        self.fd.set_regs(&regs).context("KVM_SET_REGS")
+    }
+
+    fn once(&mut self, work: Work) -> Result<u64> {
+        self.begin(work)?;
         let mut exits = 0;
         loop {
             exits += 1;

@@ -2,6 +2,8 @@
 
 use std::cell::OnceCell;
 
+use rustc_hash::FxHashMap;
+
 use crate::model::{Certainty, Fault, Reason, Span, State};
 
 /// What the lives of a frame's entries are written with.
@@ -13,6 +15,34 @@ pub(super) struct Life<'a> {
     pub(super) fixes: &'a Within,
     /// Faults on other frames of the largest page that it may be in; looked for when they are needed.
     pub(super) others: OnceCell<Within>,
+}
+
+/// The numbers of faults that may concern some frames.
+#[derive(Debug, Default)]
+pub(super) struct Near {
+    /// By frame: those on it.
+    pub(super) on: FxHashMap<u64, Vec<u32>>,
+    /// By number of a 1G page: those that set a larger entry than one of 4K there.
+    pub(super) large: FxHashMap<u64, Vec<u32>>,
+}
+
+impl Near {
+    /// None so far, of these frames.
+    pub(super) fn of(gfns: &[u64]) -> Self {
+        Self {
+            on: gfns.iter().map(|g| (*g, Vec::new())).collect(),
+            large: gfns.iter().map(|g| (g >> 18, Vec::new())).collect(),
+        }
+    }
+
+    /// The faults that may concern a frame, in ascending order.
+    pub(super) fn concerning(&self, gfn: u64) -> impl Iterator<Item = u32> {
+        let lists = [self.on.get(&gfn), self.large.get(&(gfn >> 18))];
+        let mut all: Vec<u32> = lists.into_iter().flatten().flatten().copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all.into_iter()
+    }
 }
 
 /// When an entry began to hold what it holds, doubts since then apart.

@@ -9,7 +9,6 @@ mod words;
 use mmuscope_spte::WriteLoss;
 use mmuscope_trace::Trace;
 
-use crate::faults::state::Packed;
 use crate::keys::TableIx;
 use crate::model::{
     Certainty, Entry, EntryId, EventIx, Fault, FaultId, PageStory, Reason, Shade, Span, State, StoryLine,
@@ -18,7 +17,7 @@ use crate::model::{
 use crate::timeline::Timeline;
 use crate::zaps::zaps_of;
 use actor::{Actors, Why};
-use life::{Holding, Life, Within};
+use life::{Holding, Life, Near, Within};
 use mmuscope_units::{duration, level_size};
 use naming::Naming;
 use rustc_hash::FxHashSet;
@@ -81,7 +80,8 @@ impl Timeline {
     /// The life of one guest page: faults, installs, write-protection, splits and zaps, with who and how long.
     pub fn page_story(&self, trace: &Trace, vm: VmId, as_id: u8, gfn: u64) -> PageStory {
         let naming = self.naming(trace, vm, &[(as_id, gfn)]).pop().unwrap_or_default();
-        self.story_cut(trace, (vm, as_id, gfn), &naming, (usize::MAX, 0)).0
+        let near = self.faults_near(vm, &[gfn]);
+        self.story_cut(trace, (vm, as_id, gfn), &naming, &near, (usize::MAX, 0)).0
     }
 
     /// The lives of several pages of a VM, each an address space and a frame. Each is without its middle where it has more than `most` lines:
@@ -95,8 +95,9 @@ impl Timeline {
         (most, last): (usize, usize),
     ) -> Vec<(PageStory, usize)> {
         let naming = self.naming(trace, vm, pages);
+        let near = self.faults_near(vm, &pages.iter().map(|p| p.1).collect::<Vec<_>>());
         let of = |(page, naming): (&(u8, u64), Vec<Naming>)| {
-            self.story_cut(trace, (vm, page.0, page.1), &naming, (most, last))
+            self.story_cut(trace, (vm, page.0, page.1), &naming, &near, (most, last))
         };
         pages.iter().zip(naming).map(of).collect()
     }
@@ -106,12 +107,14 @@ impl Timeline {
         trace: &Trace,
         (vm, as_id, gfn): (VmId, u8, u64),
         naming: &[Naming],
+        near: &Near,
         (most, last): (usize, usize),
     ) -> (PageStory, usize) {
         let mut drafts: Vec<Draft> = Vec::new();
         // Events of a fault are part of its line.
         let mut named: FxHashSet<EventIx> = FxHashSet::default();
-        let mut concern = self.faults_concerning(vm, gfn);
+        let mut concern: Vec<Fault> =
+            near.concerning(gfn).map(|i| self.unpack(i, self.engine.faults.get(i))).collect();
         concern.retain(|f| f.as_id == as_id && self.concerns(f, gfn));
         let faults: Vec<FaultId> = concern.iter().filter(|f| f.gfn == Some(gfn)).map(|f| f.id).collect();
         for f in &concern {
@@ -162,11 +165,20 @@ impl Timeline {
         (PageStory { vm, as_id, gfn, headline, lines, faults, notes }, left_out)
     }
 
-    /// Faults that may concern a frame, in the order of [`faults`](Self::faults): those on it, and those that set a larger entry.
-    fn faults_concerning(&self, vm: VmId, gfn: u64) -> Vec<Fault> {
-        let may = |p: &Packed| p.gfn == gfn || p.levels >> 4 > 1 && p.gfn >> 18 == gfn >> 18;
-        let all = self.engine.faults.all().filter(|(_, p)| p.vm == vm.0 && may(p));
-        all.map(|(i, p)| self.unpack(i, p)).collect()
+    /// The faults that may concern frames, found in one pass over all faults.
+    fn faults_near(&self, vm: VmId, gfns: &[u64]) -> Near {
+        let mut near = Near::of(gfns);
+        for (i, p) in self.engine.faults.all().filter(|(_, p)| p.vm == vm.0) {
+            if let Some(on) = near.on.get_mut(&p.gfn) {
+                on.push(i);
+            }
+            if p.levels >> 4 > 1
+                && let Some(large) = near.large.get_mut(&(p.gfn >> 18))
+            {
+                large.push(i);
+            }
+        }
+        near
     }
 
     /// The faults on frames of one 1G page, by event, each with its number.

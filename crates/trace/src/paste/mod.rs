@@ -20,7 +20,7 @@ mod words;
 
 use std::ops::RangeInclusive;
 
-use crate::text::{self, clean::Mended};
+use crate::text::{self, clean::Mended, repair::Whole};
 use scanner::Scanner;
 pub use stated::Stated;
 
@@ -180,7 +180,7 @@ pub fn scan(text: &[u8]) -> Pasted {
     let (mut at, mut lines) = (0, 0);
     while at < text.len() && scanner.out.values.len() < MOST {
         let end = text::piece_end(text, at);
-        for line in text::mended_lines(&text[at..end], &mut mended) {
+        for line in unwrapped(text::mended_lines(&text[at..end], &mut mended)) {
             let n = u32::try_from(lines + line.number).unwrap_or(u32::MAX);
             scanner.line(&line.text, n.saturating_add(1));
             if scanner.out.values.len() >= MOST {
@@ -207,6 +207,42 @@ pub fn scan(text: &[u8]) -> Pasted {
     };
     scanner.out.stated = stated::stated(&text);
     scanner.out
+}
+
+/// Mail programs wrap lines at so many columns.
+const WRAPPED: RangeInclusive<usize> = 64..=80;
+/// Shorter lines are not wrapped.
+const LONG: usize = 40;
+
+/// Puts the lines together that a mail wrapped in front of a value or of `name=0x…`: the rest begins in the first column, is shorter, and its first word
+/// had no room in the line before, which has words as well as numbers.
+fn unwrapped(lines: Vec<Whole>) -> Vec<Whole> {
+    let width = |l: &Whole| l.text.trim_end().chars().count();
+    let widest = lines.iter().map(width).max().unwrap_or(0);
+    if !WRAPPED.contains(&widest) {
+        return lines;
+    }
+    let mut out: Vec<Whole> = Vec::with_capacity(lines.len());
+    for line in lines {
+        let word = line.text.split(' ').next().unwrap_or_default();
+        let value =
+            word.split_once('=').map_or(word, |(name, value)| if name.is_empty() { "" } else { value });
+        let rest = value.starts_with("0x") && number(value).is_some();
+        let before = out.last_mut().filter(|b| {
+            let (w, first) = (width(b), b.text.trim_start().split(' ').next().unwrap_or_default());
+            let of_words = number(first).is_none() && first.contains(|c: char| c.is_ascii_alphabetic());
+            rest && of_words
+                && b.text.contains("0x")
+                && w >= LONG
+                && w + 1 + word.len() > widest
+                && width(&line) < w
+        });
+        match before {
+            Some(before) => before.text = format!("{} {}", before.text.trim_end(), line.text),
+            None => out.push(line),
+        }
+    }
+    out
 }
 
 /// Reads a word that is only a number: `0x…` or at least four hex digits (or the single digit 0).

@@ -187,6 +187,24 @@ fn dumps_of_ept_misconfig() {
     assert_eq!(p.vendor, Some("intel"));
 }
 
+/// A mail breaks lines of any program in front of a value.
+#[test]
+fn wrapped_lines_of_other_programs() {
+    let own = |sep: &str| {
+        let one = |n| {
+            format!("TP_SPTE tid=1527195 gfn=0x{n} level=1 old=0x8000000000000000{sep}new=0x3124{n}73e67\n")
+        };
+        let lines: String = (0..4).map(one).collect();
+        format!("HVA_TO_PFN tid=1527195 gfn=0x4d19 flags=0x801 pin=0 name=something\n{lines}")
+    };
+    let whole = values(&own(" "));
+    assert_eq!(whole.iter().filter(|v| v.1 == Some(1)).count(), 8, "{whole:x?}");
+    assert_eq!(values(&own("\n")), whole);
+    // Rows of numbers are lines of their own.
+    let rows = "0x0000008aa3a9d027 0x0000008aa3af9027 0x0000008aa3afa027\n".repeat(2);
+    assert_eq!(scan(rows.as_bytes()).values.len(), 6);
+}
+
 /// A number alone on a line is the rest of the line before it if that is an event or a dump.
 #[test]
 fn wrapped_lines() {

@@ -104,7 +104,8 @@ pub(crate) fn lines(text: &[u8], mended: &mut Mended) -> Vec<Line> {
 /// Cleans one line.
 fn clean(raw: &str, mended: &mut Mended) -> Line {
     let mut text = Cow::Borrowed(raw);
-    if let Some(plain) = without_entities(raw) {
+    let untagged = without_tags(raw);
+    if let Some(plain) = without_entities(untagged.as_deref().unwrap_or(raw)).or(untagged) {
         mended.decoded += 1;
         text = Cow::Owned(plain);
     }
@@ -151,6 +152,32 @@ fn unquoted(text: &str) -> &str {
         }
     }
     if rest.len() == text.len() { text } else { rest.strip_prefix(' ').unwrap_or(rest) }
+}
+
+/// The length of the HTML tag that a text begins with, of those that surround lines of a text on a page; 0 where there is none. A task's name may
+/// begin with `<` as well (`<idle>`).
+pub(crate) fn tag(text: &[u8]) -> usize {
+    const NAMES: [&str; 10] = ["pre", "code", "br", "p", "div", "span", "tt", "samp", "blockquote", "td"];
+    let Some(inner) = text.strip_prefix(b"<") else { return 0 };
+    let inner = inner.strip_prefix(b"/").unwrap_or(inner);
+    let Some(end) = inner.iter().position(|b| *b == b'>') else { return 0 };
+    let name = inner.iter().take_while(|b| b.is_ascii_alphanumeric()).count();
+    let known = NAMES.iter().any(|n| inner[..name].eq_ignore_ascii_case(n.as_bytes()));
+    let closed = matches!(inner[name], b'>' | b' ' | b'/');
+    if known && closed { text.len() - inner.len() + end + 1 } else { 0 }
+}
+
+/// Removes the tags of HTML that surround the lines of a text; `None` where there are none.
+fn without_tags(text: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('<') {
+        let length = tag(&rest.as_bytes()[at..]);
+        out.push_str(&rest[..at + usize::from(length == 0)]);
+        rest = &rest[at + length.max(1)..];
+    }
+    out.push_str(rest);
+    (out.len() < text.len()).then_some(out)
 }
 
 /// Decodes HTML entities.
@@ -326,6 +353,22 @@ mod tests {
         assert_eq!(one("gfn=20").0, "gfn=20", "a field");
         assert_eq!(one("a=3D b=1").0, "a=3D b=1", "an assignment shows that it is none");
         assert_eq!(one("&lt;...&gt;-1 &amp;").0, "<...>-1 &");
+    }
+
+    #[test]
+    fn tags_of_a_page() {
+        let page = "<pre class=\"x\"><code>     qemu-7 [001] 5.0: kvm_entry: vcpu 1, rip 0x10<br/>";
+        assert_eq!(
+            one(page),
+            (
+                "     qemu-7 [001] 5.0: kvm_entry: vcpu 1, rip 0x10".into(),
+                Mended { decoded: 1, ..Mended::default() }
+            )
+        );
+        // Names of tasks, and what only looks like a tag.
+        for text in ["<idle>-0 [001] 5.0: x: a < b", "<...>-7 [001] 5.0: x: <pred> <p", "a < br > b"] {
+            assert_eq!(one(text), (text.into(), Mended::default()));
+        }
     }
 
     #[test]

@@ -43,6 +43,10 @@ pub(crate) struct Head<'a> {
 
 /// Splits a line into head and rest; `None` if it is not an event.
 pub(crate) fn parse(line: &[u8]) -> Option<Head<'_>> {
+    // What a page put around a line is no part of it.
+    if super::clean::tag(line) > 0 || [&b"<br>"[..], b"<br/>", b"<br />"].iter().any(|t| line.ends_with(t)) {
+        return None;
+    }
     let mut from = 0;
     while let Some(n) = line.get(from..)?.iter().position(|b| *b == b'[') {
         let at = from + n;
@@ -250,6 +254,16 @@ mod tests {
 
     fn h(s: &str) -> Head<'_> {
         parse(s.as_bytes()).unwrap_or_else(|| panic!("no head in {s}"))
+    }
+
+    /// A page may put tags around a line; a task's name may begin like one.
+    #[test]
+    fn lines_of_a_page() {
+        let line = "qemu-7 [001] ..... 5.000000: kvm_entry: vcpu 1";
+        for text in [format!("<pre><code>{line}"), format!("{line}<br/>"), format!("{line}<br>")] {
+            assert!(parse(text.as_bytes()).is_none(), "{text}");
+        }
+        assert_eq!(h("<idle>-0 [001] ..... 5.000000: kvm_entry: vcpu 1").comm, b"<idle>");
     }
 
     #[test]
