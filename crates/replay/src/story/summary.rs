@@ -99,10 +99,12 @@ impl Timeline {
         let whole = |s: &Snapshot| s.incomplete == 0 && s.notes.is_empty();
         let picture = self.is_picture() && self.snapshots().iter().all(whole);
         let known = picture || self.complete(vm) || self.entries_at(vm, as_id, gfn).into_iter().any(empty);
-        match known {
-            true => "not mapped",
-            false if self.is_picture() => "not known: no table that was read shows it",
-            false => "not known: no event shows it",
+        if known {
+            "not mapped"
+        } else if self.is_picture() {
+            "not known: no table that was read shows it"
+        } else {
+            "not known: no event shows it"
         }
     }
 

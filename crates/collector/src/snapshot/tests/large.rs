@@ -94,7 +94,7 @@ impl Made {
         m.word(SLOTS + 0x100 + 64, 0x7f00_0000_0000);
         m.word(ROOT_SP + 16, 0x0104);
         m.word(ROOT_SP + 32, RAM + TABLES);
-        m.word(TABLES, TABLES + 4096 | LINK);
+        m.word(TABLES, (TABLES + 4096) | LINK);
         let table = |n: usize| TABLES + 4096 * (2 + n as u64);
         for d in 0..directories {
             m.word(TABLES + 4096 + 8 * d as u64, table(d) | LINK);
@@ -149,7 +149,9 @@ fn keep(path: &Path, bodies: &[Vec<u8>]) {
     let file = File::create(path).expect("a file for the capture");
     let mut capture = Capture::start(file, &preamble).expect("room for the capture");
     let mut records = Vec::new();
-    bodies.iter().for_each(|b| snapshot(&mut records, b));
+    for b in bodies {
+        snapshot(&mut records, b);
+    }
     capture.plain(&records);
     capture.finish(&[]).expect("room for the capture");
 }
