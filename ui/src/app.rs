@@ -63,6 +63,8 @@ pub(crate) struct Viewer {
     session: Session,
     /// The load of a trace to show beside the open one, and what it is moved by.
     beside: Option<(Box<Loading>, i64)>,
+    /// Why there is no trace beside the open one, although one was asked for.
+    beside_failed: Option<String>,
     /// The input of the trace beside the open one.
     other_job: Option<Job>,
     /// State of the page without a trace.
@@ -173,6 +175,7 @@ impl Viewer {
             reading: None,
             arrived: None,
             beside: None,
+            beside_failed: None,
             other_job: None,
             session,
             start: start::Start::default(),
@@ -413,7 +416,7 @@ impl Viewer {
     }
 
     fn trace_page(&mut self, ui: &mut Ui, tokens: &Tokens, out: &mut Vec<Command>) {
-        let Self { page, contained, goto_box, recorder, .. } = self;
+        let Self { page, contained, goto_box, recorder, beside_failed, .. } = self;
         let Page::Open(doc) = page else { return };
         let shared = Arc::clone(&doc.capture);
         let cap = capture::read(&shared);
@@ -442,6 +445,11 @@ impl Viewer {
             && Panel::bottom("recorder").show(ui, |ui| panels::recorder::line(ui, tokens, r)).inner
         {
             *recorder = None;
+        }
+        if let Some(why) = beside_failed
+            && Panel::bottom("beside failed").show(ui, |ui| status::failed(ui, tokens, why)).inner
+        {
+            *beside_failed = None;
         }
         let room = Room::of(ui.ctx().content_rect().size());
         if cx.doc.shown.details && room.details {

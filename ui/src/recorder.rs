@@ -141,7 +141,7 @@ impl Recorder {
     }
 
     /// Asks the recorder to complete the capture and end, with the rights that it was started with: it belongs to root where these are not the
-    /// viewer's own. Where that is refused, a line of what the recorder said tells how to do it by hand.
+    /// viewer's own. Where that is refused, a line below what the recorder said has the command that does it by hand.
     pub(crate) fn stop(&self, wake: impl Fn() + Send + 'static) {
         let pid = self.child.id();
         let words = self.rights.stop_words(pid);

@@ -183,12 +183,13 @@ impl Viewer {
     }
 
     /// Starts to read a trace that is shown beside the open one.
-    pub(super) fn open_beside(&mut self, ctx: &Context, path: PathBuf, shift: i64) {
+    pub(crate) fn open_beside(&mut self, ctx: &Context, path: PathBuf, shift: i64) {
         let layout = self.options.layout.clone();
         let job = Job { source: Source::Files(vec![path]), follow: false, layout };
         let wake = ctx.clone();
         match Loading::start(job.clone(), false, move || wake.request_repaint()) {
             Ok(loading) => {
+                self.beside_failed = None;
                 self.beside = Some((Box::new(loading), shift));
                 self.other_job = Some(job);
             }
@@ -218,7 +219,7 @@ impl Viewer {
             }
             Err(e) => {
                 self.other_job = None;
-                self.toast(e, true);
+                self.beside_failed = Some(format!("the trace beside this one could not be opened: {e}"));
             }
         }
     }

@@ -5,6 +5,7 @@ use egui::{RichText, Ui};
 use super::Cx;
 use crate::command::Command;
 use crate::fmt;
+use crate::theme::Tokens;
 
 /// Draws the status line.
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
@@ -85,4 +86,14 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
             );
         });
     });
+}
+
+/// Draws why something that was asked for is not there, until the user hides it: then it is true.
+pub(crate) fn failed(ui: &mut Ui, t: &Tokens, why: &str) -> bool {
+    ui.horizontal(|ui| {
+        let hidden = ui.small_button("×").on_hover_text("Hide this line").clicked();
+        ui.add(egui::Label::new(RichText::new(why).size(11.5).color(t.bad)).wrap());
+        hidden
+    })
+    .inner
 }

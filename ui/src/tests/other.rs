@@ -136,3 +136,20 @@ fn cursors_align_two_moments_and_the_link_says_so() {
     let end = capture::read(&doc(&mut h).capture).full_time().end;
     assert!(doc(&mut h).view.time.end <= end, "the axis is that of one trace again");
 }
+
+#[test]
+fn a_trace_that_cannot_be_opened_beside_says_so_until_it_is_hidden() {
+    let mut h = open(small(), ThemeChoice::Dark);
+    let ctx = h.ctx.clone();
+    let missing = std::path::PathBuf::from("/nonexistent/b.dat");
+    h.state_mut().as_mut().expect("made").open_beside(&ctx, missing, 0);
+    let until = std::time::Instant::now() + std::time::Duration::from_mins(1);
+    while !labels(&h, "could not be opened: /nonexistent/b.dat") {
+        assert!(std::time::Instant::now() < until, "the line comes");
+        h.run_steps(1);
+    }
+    h.get_by_label("×").click();
+    h.run_ok();
+    assert!(!labels(&h, "could not be opened"));
+    assert!(doc(&mut h).other.is_none());
+}
