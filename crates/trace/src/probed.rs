@@ -65,7 +65,7 @@ pub(crate) fn read<'a>(event: &[u8], rest: &'a [u8]) -> Option<(Tp, &'a [u8])> {
 /// The probed functions that a copy of `/proc/kallsyms` has, by their addresses. Where the kernel hid those (zeros), none.
 pub(crate) fn places(kallsyms: &[u8]) -> Vec<(u64, Tp)> {
     let place = |line: &[u8]| {
-        let mut words = line.split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty());
+        let mut words = line.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
         let (address, _, name) = (words.next()?, words.next()?, words.next()?);
         let tp = on(name)?;
         let address = u64::from_str_radix(std::str::from_utf8(address).ok()?, 16).ok()?;

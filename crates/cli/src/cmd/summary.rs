@@ -111,7 +111,10 @@ fn values(a: &Args, format: TextOrJson, error: anyhow::Error) -> Result<Outcome>
     let only_values = matches!(error.downcast_ref(), Some(mmuscope_trace::Error::OnlyValues { .. }));
     match a.input.files.as_slice() {
         [file] if only_values && format == TextOrJson::Text && a.output.is_none() && file.is_file() => {
-            println!("This text has no trace event. What its SPTE values mean (mmuscope decode):\n");
+            writeln!(
+                std::io::stdout().lock(),
+                "This text has no trace event. What its SPTE values mean (mmuscope decode):\n"
+            )?;
             super::decode::file(file, &a.layout)
         }
         _ => Err(error),
