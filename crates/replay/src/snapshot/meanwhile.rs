@@ -4,74 +4,13 @@
 //!
 //! Changes of the TDP MMU need nothing here, because a change event makes the table that it names.
 
-use std::collections::VecDeque;
-
 use mmuscope_trace::snapshot::Table;
-use mmuscope_trace::{Body, FastPfResult};
 
 use crate::engine::Engine;
 use crate::keys::{EntryIx, TableIx, index_of};
 use crate::model::{Certainty, Reason};
 use crate::moment::At;
-
-/// How long a table may take to be read, in nanoseconds: some microseconds on hardware, milliseconds in an emulator.
-const READING: u64 = 1_000_000_000;
-/// How many events are kept for that long.
-const MOST: usize = 4096;
-
-/// Events that a table may be behind of.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Meanwhile {
-    seen: VecDeque<(u64, Seen)>,
-}
-
-/// What one event showed.
-#[derive(Clone, Copy, Debug)]
-enum Seen {
-    /// `fast_page_fault` stored a value into the entry at a virtual address.
-    Fixed { sptep: u64, gfn: u64, old: u64, new: u64 },
-    /// A probe showed that the entry at a virtual address is set to a value, or emptied.
-    Set { sptep: u64, new: Option<u64> },
-    /// `kvm_mmu_prepare_zap_page` of a page of this level for this frame.
-    Zapped { level: u8, gfn: u64, direct: bool },
-}
-
-impl Meanwhile {
-    /// Keeps what an event shows of entries or pages that may be in a table that is being read.
-    #[inline]
-    pub(crate) fn note(&mut self, ts: u64, body: &Body) {
-        let seen = match *body {
-            Body::FastPageFault {
-                cr2_or_gpa,
-                sptep: Some(sptep),
-                old_spte: old,
-                new_spte: new,
-                result: FastPfResult::Fixed,
-                ..
-            } => Seen::Fixed { sptep, gfn: cr2_or_gpa >> 12, old, new },
-            Body::ProbeSpteUpdate { sptep, new_spte, .. } => Seen::Set { sptep, new: Some(new_spte) },
-            Body::ProbeSpteClear { sptep, .. } => Seen::Set { sptep, new: None },
-            Body::PrepareZapPage { ref page } => {
-                let Some(gfn) = page.gfn else { return };
-                Seen::Zapped { level: page.role.level, gfn, direct: page.role.direct }
-            }
-            _ => return,
-        };
-        if self.seen.len() == MOST {
-            self.seen.pop_front();
-        }
-        self.seen.push_back((ts, seen));
-    }
-
-    /// What was seen from a moment on.
-    fn since(&mut self, from: u64) -> Vec<Seen> {
-        let old = from.saturating_sub(READING);
-        while self.seen.front().is_some_and(|(ts, _)| *ts < old) {
-            self.seen.pop_front();
-        }
-        self.seen.iter().filter(|(ts, _)| *ts >= from).map(|(_, seen)| *seen).collect()
-    }
-}
+use crate::snapshot::seen::Seen;
 
 impl Engine {
     /// Takes in what events showed of a table while it was being read, in their order.

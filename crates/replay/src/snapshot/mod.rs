@@ -11,6 +11,7 @@
 //! 5. Where the trace cannot show what becomes of the entries, they are stale from the next event on.
 
 mod meanwhile;
+mod seen;
 pub(crate) mod state;
 mod tdp;
 

@@ -5,7 +5,7 @@ use rustc_hash::FxHashSet;
 
 use crate::keys::{EntryIx, Key, TableIx};
 use crate::model::{Certainty, Difference, Snapshot, VmId, pages_of};
-use crate::snapshot::meanwhile::Meanwhile;
+use crate::snapshot::seen::Meanwhile;
 
 /// How long after a snapshot the thread that unlinked a table may trace what it tears down, in nanoseconds, and how many such tables are kept.
 const TORN_DOWN: u64 = 2_000_000_000;
