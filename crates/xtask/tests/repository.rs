@@ -19,7 +19,7 @@ const EDGES: [(&str, &[&str]); 17] = [
     ("mmuscope-spte", &[]),
     // What the collector writes and the trace reads: neither knows the other.
     ("mmuscope-snapshot", &[]),
-    ("mmuscope-trace", &["mmuscope-snapshot"]),
+    ("mmuscope-trace", &["mmuscope-units", "mmuscope-snapshot"]),
     ("mmuscope-replay", &["mmuscope-units", "mmuscope-spte", "mmuscope-trace"]),
     ("mmuscope-analysis", &["mmuscope-units", "mmuscope-spte", "mmuscope-trace", "mmuscope-replay"]),
     ("mmuscope-tables", &["mmuscope-analysis"]),
