@@ -177,8 +177,10 @@ mod tests {
     #[test]
     fn a_recorder_that_is_stopped_ends_and_one_that_is_gone_says_how_else() {
         let dir = tempfile::tempdir().expect("a folder");
-        let words: Vec<String> =
-            ["sh", "-c", "trap 'exit 0' INT; while :; do sleep 0.05; done"].map(str::to_owned).to_vec();
+        // A program that was started in the background hands down that SIGINT is ignored, and a shell cannot trap what it was told to ignore.
+        let shell =
+            ["env", "--default-signal=INT", "sh", "-c", "trap 'exit 0' INT; while :; do sleep 0.05; done"];
+        let words: Vec<String> = shell.map(str::to_owned).to_vec();
         let mut r = Recorder::start(&words, Rights::Mine, &dir.path().join("x"), || ()).expect("sh runs");
         assert!(r.runs() && r.outcome().is_none());
         let until = std::time::Instant::now() + std::time::Duration::from_mins(1);

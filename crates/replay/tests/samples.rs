@@ -25,6 +25,14 @@ fn samples() -> Vec<PathBuf> {
     v
 }
 
+/// The names of recordings in a folder; all that exist are of the same run.
+const RECORDINGS: [&str; 3] = ["trace.txt.zst", "trace.dat", "mmuscope.perf.data"];
+
+/// The first recording in a folder.
+fn recording(dir: &Path) -> PathBuf {
+    RECORDINGS.map(|f| dir.join(f)).into_iter().find(|f| f.exists()).expect("a recording in each folder")
+}
+
 fn hex(s: &str) -> u64 {
     u64::from_str_radix(s.trim().trim_start_matches("0x"), 16).expect("hex in truth")
 }
@@ -39,7 +47,7 @@ fn leaves_at_the_end_are_the_kernels() {
     let mut checked = 0;
     for dir in samples() {
         let Ok(truth) = std::fs::read_to_string(dir.join("truth-leaves.csv")) else { continue };
-        let (_, t) = load(&dir.join("trace.txt.zst"));
+        let (_, t) = load(&recording(&dir));
         let m = t.layout(t.vms()[0].id).layout.masks;
         let ad = m.accessed_mask | m.dirty_mask;
         let truth: BTreeSet<(u8, u64, u64)> = truth
@@ -65,7 +73,7 @@ fn leaves_at_the_end_are_the_kernels() {
 #[test]
 fn counts_are_those_of_the_state() {
     for dir in samples() {
-        for file in ["trace.txt.zst", "trace.dat"].map(|f| dir.join(f)).iter().filter(|f| f.exists()) {
+        for file in RECORDINGS.map(|f| dir.join(f)).iter().filter(|f| f.exists()) {
             let (_, t) = load(file);
             let (a, b) = t.range();
             for i in 0..=10 {
@@ -109,7 +117,7 @@ fn frames(state: &[(Entry, Span)], vm: VmId, as_id: u8) -> std::collections::Has
 fn a_frame_is_counted_once_by_every_sum() {
     let mut several = 0;
     for dir in samples() {
-        for file in ["trace.txt.zst", "trace.dat"].map(|f| dir.join(f)).iter().filter(|f| f.exists()) {
+        for file in RECORDINGS.map(|f| dir.join(f)).iter().filter(|f| f.exists()) {
             let (_, t) = load(file);
             let (a, b) = t.range();
             for (vm, as_id) in
@@ -155,11 +163,7 @@ fn a_frame_is_counted_once_by_every_sum() {
 fn a_prefix_replays_to_the_state_of_its_end() {
     for name in ["6.1-npt", "7.3-npt", "6.1-shadow32", "linux-boot"] {
         let dir = samples().into_iter().find(|d| d.ends_with(name)).expect("sample");
-        let file = ["trace.txt.zst", "trace.dat"]
-            .map(|f| dir.join(f))
-            .into_iter()
-            .find(|f| f.exists())
-            .expect("trace");
+        let file = RECORDINGS.map(|f| dir.join(f)).into_iter().find(|f| f.exists()).expect("trace");
         let (trace, whole) = load(&file);
         for part in [3, 5, 8] {
             let n = trace.events.len() * part / 10;
@@ -231,7 +235,7 @@ fn bins(times: &mut [(u64, EventIx)], t0: u64, t1: u64, n: usize) -> Vec<Bin> {
 fn rows_are_what_counting_one_by_one_gives() {
     for name in ["6.1-npt", "6.1-shadow32", "linux-boot"] {
         let dir = samples().into_iter().find(|d| d.ends_with(name)).expect("sample");
-        let file = ["trace.txt.zst", "trace.dat"].map(|f| dir.join(f)).into_iter().find(|f| f.exists());
+        let file = RECORDINGS.map(|f| dir.join(f)).into_iter().find(|f| f.exists());
         let (trace, t) = load(&file.expect("trace"));
         let (a, b) = t.range();
         let tid = t.faults().next().expect("a fault").tid;
@@ -324,8 +328,7 @@ fn named(e: &Event) -> Option<(u64, u64)> {
 #[test]
 fn a_story_tells_of_every_event_that_names_its_page() {
     for dir in samples() {
-        let Some(file) = ["trace.txt.zst", "trace.dat"].map(|f| dir.join(f)).into_iter().find(|f| f.exists())
-        else {
+        let Some(file) = RECORDINGS.map(|f| dir.join(f)).into_iter().find(|f| f.exists()) else {
             continue;
         };
         let (trace, t) = load(&file);
@@ -363,8 +366,7 @@ fn a_story_tells_of_every_event_that_names_its_page() {
 #[test]
 fn few_frames_are_what_is_left_of_everything() {
     for dir in samples() {
-        let Some(file) = ["trace.txt.zst", "trace.dat"].map(|f| dir.join(f)).into_iter().find(|f| f.exists())
-        else {
+        let Some(file) = RECORDINGS.map(|f| dir.join(f)).into_iter().find(|f| f.exists()) else {
             continue;
         };
         let (_, timeline) = load(&file);
@@ -455,7 +457,7 @@ fn memslots_of_the_labs_workload_are_told_apart() {
     // It has 64 MiB at 0, for a while 2 MiB of read-only memory at 0x1000_0000, and nothing at 0xd000_0000.
     for name in ["6.1-npt", "6.1-ept-ad", "6.18-npt", "7.3-npt", "5.10-shadow64"] {
         let dir = samples().into_iter().find(|d| d.ends_with(name)).expect("sample");
-        let (_, t) = load(&dir.join("trace.txt.zst"));
+        let (_, t) = load(&recording(&dir));
         let vm = t.vms()[0].id;
         let memory = t.memory(vm);
         assert!(memory.iter().any(|m| m.slot == Some(1)), "{name}");
