@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_recorder_that_is_stopped_ends_and_one_that_is_gone_says_how_else() {
         let dir = tempfile::tempdir().expect("a folder");
-        // A program that was started in the background hands down that SIGINT is ignored, and a shell cannot trap what it was told to ignore.
+        // A program that was started in the background hands down that SIGINT is ignored, and a shell cannot trap a signal that is ignored when it starts.
         let shell =
             ["env", "--default-signal=INT", "sh", "-c", "trap 'exit 0' INT; while :; do sleep 0.05; done"];
         let words: Vec<String> = shell.map(str::to_owned).to_vec();
