@@ -4,16 +4,20 @@
 //! knows what the columns mean.
 
 use crate::Error;
-use crate::write::View;
+use crate::write::{ColumnView, View};
 use mmuscope_analysis::table::{Cell, Kind, Table};
 use polars_arrow::array::{Array, BooleanArray, PrimitiveArray, Utf8Array, new_null_array};
 use polars_arrow::datatypes::{ArrowDataType, ArrowSchema, Field};
 use polars_arrow::io::ipc::write::{FileWriter as IpcFile, WriteOptions as IpcOptions};
 use polars_arrow::record_batch::RecordBatchT;
+use polars_error::{PolarsError, PolarsResult};
+use polars_parquet::parquet::error::ParquetError;
 use polars_parquet::write::{
-    CompressionOptions, FileWriter as ParquetFile, RowGroupIterator, StatisticsOptions, Version,
-    WriteOptions, get_dtype_encoding,
+    CompressedPage, CompressionOptions, Compressor, DynIter, DynStreamingIterator, FileWriter as ParquetFile,
+    Page, ParquetType, StatisticsOptions, Version, WriteOptions, array_to_columns,
+    fallible_streaming_iterator, get_dtype_encoding,
 };
+use rayon::prelude::*;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -38,14 +42,19 @@ impl<W: Write> ParquetWriter<W> {
     }
 
     pub(crate) fn write(&mut self, view: &View<'_>) -> Result<(), Error> {
-        let schema = self.0.schema().clone();
-        let encodings = schema.iter_values().map(|f| get_dtype_encoding(&f.dtype)).collect();
-        let batch = RecordBatchT::try_new(view.rows, Arc::new(schema.clone()), arrays(view));
-        let groups = RowGroupIterator::try_new(std::iter::once(batch), &schema, self.0.options(), encodings)?;
-        for group in groups {
-            self.0.write(view.rows as u64, group?)?;
-        }
-        Ok(())
+        // The columns are encoded and compressed beside each other, which is nearly all of the work.
+        let options = self.0.options();
+        let columns: Vec<Vec<Vec<CompressedPage>>> = view
+            .columns
+            .par_iter()
+            .zip(self.0.parquet_schema().fields())
+            .map(|(column, field)| pages(array(column, view.rows), field, options))
+            .collect::<Result<_, Error>>()?;
+        let each = columns.iter().flatten().map(|pages| {
+            let pages = fallible_streaming_iterator::convert(pages.iter().map(Ok::<_, PolarsError>));
+            Ok(DynStreamingIterator::new(pages))
+        });
+        Ok(self.0.write(view.rows as u64, DynIter::new(each))?)
     }
 
     pub(crate) fn finish(mut self) -> Result<W, Error> {
@@ -63,7 +72,8 @@ impl<W: Write> ArrowWriter<W> {
     }
 
     pub(crate) fn write(&mut self, view: &View<'_>) -> Result<(), Error> {
-        let batch = RecordBatchT::try_new(view.rows, Arc::clone(&self.schema), arrays(view))?;
+        let arrays = view.columns.par_iter().map(|c| array(c, view.rows)).collect();
+        let batch = RecordBatchT::try_new(view.rows, Arc::clone(&self.schema), arrays)?;
         Ok(self.file.write(&batch, None)?)
     }
 
@@ -71,6 +81,21 @@ impl<W: Write> ArrowWriter<W> {
         self.file.finish()?;
         Ok(self.file.into_inner())
     }
+}
+
+/// The compressed pages of each column of the file that an array becomes; an array of plain values becomes one column.
+fn pages(
+    array: Box<dyn Array>,
+    field: &ParquetType,
+    options: WriteOptions,
+) -> Result<Vec<Vec<CompressedPage>>, Error> {
+    let encodings = get_dtype_encoding(array.dtype());
+    let compressed = |pages: DynIter<'static, PolarsResult<Page>>| {
+        let pages = pages.map(|p| p.map_err(|e| ParquetError::OutOfSpec(e.to_string())));
+        Compressor::new(pages, options.compression, Vec::new()).collect::<Result<Vec<_>, _>>()
+    };
+    let columns = array_to_columns(array, field.clone(), options, &encodings)?;
+    Ok(columns.into_iter().map(compressed).collect::<Result<_, _>>().map_err(PolarsError::from)?)
 }
 
 fn schema(table: &Table) -> ArrowSchema {
@@ -88,45 +113,40 @@ fn data_type(kind: Kind) -> ArrowDataType {
     }
 }
 
-/// Each column of a view as an Arrow array.
-fn arrays(view: &View<'_>) -> Vec<Box<dyn Array>> {
-    let rows = || 0..view.rows;
-    view.columns
-        .iter()
-        .map(|column| {
-            let number = |row| match column.get(row) {
-                Cell::U64(v) => Some(v),
+/// A column of a view as an Arrow array.
+fn array(column: &ColumnView<'_>, rows: usize) -> Box<dyn Array> {
+    let each = || 0..rows;
+    let number = |row| match column.get(row) {
+        Cell::U64(v) => Some(v),
+        _ => None,
+    };
+    match data_type(column.spec.kind) {
+        kind if column.at.is_none() => new_null_array(kind, rows),
+        ArrowDataType::UInt64 => each().map(number).collect::<PrimitiveArray<u64>>().boxed(),
+        ArrowDataType::UInt32 => {
+            let small = |row| number(row).and_then(|v| u32::try_from(v).ok());
+            each().map(small).collect::<PrimitiveArray<u32>>().boxed()
+        }
+        ArrowDataType::Int32 => {
+            let signed = |row| match column.get(row) {
+                Cell::I32(v) => Some(v),
                 _ => None,
             };
-            match data_type(column.spec.kind) {
-                kind if column.at.is_none() => new_null_array(kind, view.rows),
-                ArrowDataType::UInt64 => rows().map(number).collect::<PrimitiveArray<u64>>().boxed(),
-                ArrowDataType::UInt32 => {
-                    let small = |row| number(row).and_then(|v| u32::try_from(v).ok());
-                    rows().map(small).collect::<PrimitiveArray<u32>>().boxed()
-                }
-                ArrowDataType::Int32 => {
-                    let signed = |row| match column.get(row) {
-                        Cell::I32(v) => Some(v),
-                        _ => None,
-                    };
-                    rows().map(signed).collect::<PrimitiveArray<i32>>().boxed()
-                }
-                ArrowDataType::Boolean => {
-                    let flag = |row| match column.get(row) {
-                        Cell::Bool(v) => Some(v),
-                        _ => None,
-                    };
-                    rows().map(flag).collect::<BooleanArray>().boxed()
-                }
-                _ => {
-                    let words = |row| match column.get(row) {
-                        Cell::Text(v) => Some(v),
-                        _ => None,
-                    };
-                    rows().map(words).collect::<Utf8Array<i64>>().boxed()
-                }
-            }
-        })
-        .collect()
+            each().map(signed).collect::<PrimitiveArray<i32>>().boxed()
+        }
+        ArrowDataType::Boolean => {
+            let flag = |row| match column.get(row) {
+                Cell::Bool(v) => Some(v),
+                _ => None,
+            };
+            each().map(flag).collect::<BooleanArray>().boxed()
+        }
+        _ => {
+            let words = |row| match column.get(row) {
+                Cell::Text(v) => Some(v),
+                _ => None,
+            };
+            each().map(words).collect::<Utf8Array<i64>>().boxed()
+        }
+    }
 }

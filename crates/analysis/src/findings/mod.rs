@@ -354,19 +354,27 @@ pub struct Survey {
 
 /// The findings of a trace and the causes of its changes.
 pub fn survey(trace: &Trace, timeline: &Timeline) -> Survey {
-    with_seen(trace, timeline, |seen| Survey { findings: findings(seen), ..causes(seen) })
+    survey_with(trace, timeline, &timeline.faults_by_event())
 }
 
-/// The causes of a trace's changes, as [`survey`] has them, without the findings.
-pub fn causes_of(trace: &Trace, timeline: &Timeline) -> Survey {
-    with_seen(trace, timeline, causes)
+/// [`survey`], where the faults of the trace are at hand in the order of their events.
+pub fn survey_with(trace: &Trace, timeline: &Timeline, faults: &[Fault]) -> Survey {
+    with_seen(trace, timeline, faults, |seen| Survey { findings: findings(seen), ..causes(seen) })
+}
+
+/// The causes of a trace's changes, as [`survey_with`] has them, without the findings.
+pub fn causes_with(trace: &Trace, timeline: &Timeline, faults: &[Fault]) -> Survey {
+    with_seen(trace, timeline, faults, causes)
 }
 
 /// Gathers what the rules look at, and lets them look.
-fn with_seen<T>(trace: &Trace, timeline: &Timeline, look: impl FnOnce(&Seen<'_>) -> T) -> T {
+fn with_seen<T>(
+    trace: &Trace,
+    timeline: &Timeline,
+    faults: &[Fault],
+    look: impl FnOnce(&Seen<'_>) -> T,
+) -> T {
     let noted = Noted::gather(trace, timeline);
-    let mut faults: Vec<Fault> = timeline.faults().collect();
-    faults.sort_by_key(|f| f.event);
     let mut by_thread: HashMap<u32, Vec<usize>> = HashMap::default();
     for (n, f) in faults.iter().enumerate() {
         by_thread.entry(f.tid).or_default().push(n);
@@ -375,7 +383,7 @@ fn with_seen<T>(trace: &Trace, timeline: &Timeline, look: impl FnOnce(&Seen<'_>)
         by_thread,
         trace,
         timeline,
-        faults: &faults,
+        faults,
         noted: &noted,
         traces: timeline.layout(VmId(0)).resolved.traces,
         timed: faults_are_timed(trace, timeline),

@@ -11,7 +11,7 @@ pub use table::{STAT, push};
 
 use crate::between::{By, Who};
 use crate::findings::faults_are_timed;
-use crate::findings::{CauseKind, Survey, causes_of};
+use crate::findings::{CauseKind, Survey, causes_with};
 use crate::latency::Latency;
 use crate::part::Part;
 use crate::places::usually_in;
@@ -267,9 +267,9 @@ impl Sums {
 struct Seen<'a> {
     trace: &'a Trace,
     timeline: &'a Timeline,
-    /// In the order of their events.
-    faults: Vec<Fault>,
-    q: &'a Query,
+    /// In the order of their events; without the times of their ends where those measure no time.
+    faults: Cow<'a, [Fault]>,
+    q: Query,
     /// Whether the clock counts nanoseconds and entries into the guest were recorded.
     timed: bool,
 }
@@ -293,38 +293,51 @@ impl Seen<'_> {
     }
 }
 
-impl Stat {
-    /// Counts what is asked for.
-    pub fn new(trace: &Trace, timeline: &Timeline, q: &Query) -> Self {
-        Self::with(trace, timeline, &causes_of(trace, timeline), q)
-    }
+/// What needs no causes of changes to be counted: all of a [`Stat`] but zaps by what for, and huge pages. It can be counted while the causes are
+/// looked for.
+pub struct Tally<'a> {
+    seen: Seen<'a>,
+    sums: Sums,
+    stays: Vec<Stays>,
+}
 
-    /// Counts what is asked for, where the causes of changes are at hand ([`survey`](crate::findings::survey)).
-    pub fn with(trace: &Trace, timeline: &Timeline, survey: &Survey, q: &Query) -> Self {
-        let mut faults: Vec<Fault> = timeline.faults().collect();
-        faults.sort_by_key(|f| f.event);
+impl<'a> Tally<'a> {
+    /// Counts; `faults` are those of the trace, in the order of their events.
+    pub fn new(trace: &'a Trace, timeline: &'a Timeline, faults: &'a [Fault], q: &Query) -> Self {
         let timed = faults_are_timed(trace, timeline);
-        if !timed {
-            for f in &mut faults {
-                f.end_ts = None;
-            }
-        }
-        let seen = Seen { trace, timeline, faults, q, timed };
+        let untimed = |f: &Fault| Fault { end_ts: None, ..*f };
+        let faults =
+            if timed { faults.into() } else { faults.iter().map(untimed).collect::<Vec<_>>().into() };
+        let seen = Seen { trace, timeline, faults, q: *q, timed };
         let mut sums = Sums::default();
         // What has no guest frame is not counted where frames are asked for.
         let stays = if q.gfns.is_none() { vcpus::gather(&seen, &mut sums) } else { Vec::new() };
         count_faults(&seen, &mut sums);
         count_accesses(&seen, &mut sums);
         count_zaps(&seen, &mut sums);
+        Self { seen, sums, stays }
+    }
+
+    /// Counts what the causes of changes ([`survey`](crate::findings::survey)) are needed for.
+    pub fn with(self, survey: &Survey) -> Stat {
+        let Self { seen, mut sums, stays } = self;
         count_reasons(&seen, survey, &mut sums);
         count_huge(&seen, survey, &mut sums);
-        Self {
+        Stat {
             rows: sums.rows(),
             stays,
             missing: missing(&seen),
             unknown: unknown(&seen),
             partial: partial(&seen),
         }
+    }
+}
+
+impl Stat {
+    /// Counts what is asked for.
+    pub fn new(trace: &Trace, timeline: &Timeline, q: &Query) -> Self {
+        let faults = timeline.faults_by_event();
+        Tally::new(trace, timeline, &faults, q).with(&causes_with(trace, timeline, &faults))
     }
 
     /// The rows of one kind of one VM or vCPU.

@@ -8,6 +8,7 @@ mod words;
 
 use mmuscope_spte::WriteLoss;
 use mmuscope_trace::Trace;
+use rayon::prelude::*;
 
 use crate::keys::TableIx;
 use crate::model::{
@@ -99,7 +100,7 @@ impl Timeline {
         let of = |(page, naming): (&(u8, u64), Vec<Naming>)| {
             self.story_cut(trace, (vm, page.0, page.1), &naming, &near, (most, last))
         };
-        pages.iter().zip(naming).map(of).collect()
+        pages.par_iter().zip(naming).map(of).collect()
     }
 
     fn story_cut(

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use mmuscope_spte::Decoded;
 use mmuscope_trace::{Class, Kind};
+use rayon::prelude::*;
 
 use crate::attribution::Attribution;
 use crate::axis::GfnAxis;
@@ -175,6 +176,14 @@ impl Timeline {
     /// All faults, in the order of their ends; those that go on where the trace ends come last.
     pub fn faults(&self) -> impl ExactSizeIterator<Item = Fault> + '_ {
         self.engine.faults.all().map(|(i, p)| self.unpack(i, p))
+    }
+
+    /// All faults, in the order of the events that they began with.
+    pub fn faults_by_event(&self) -> Vec<Fault> {
+        let faults = &self.engine.faults;
+        let mut order: Vec<(EventIx, u32)> = faults.all().map(|(i, p)| (p.event, i)).collect();
+        order.sort_unstable();
+        order.into_par_iter().map(|(_, i)| self.unpack(i, faults.get(i))).collect()
     }
 
     /// The address space of a fault, as far as the entry shows that it installed or changed.

@@ -6,12 +6,14 @@ mod memory;
 mod recording;
 mod space;
 
+use std::borrow::Cow;
+
 use mmuscope_analysis::findings::{self, Finding};
 use mmuscope_analysis::life;
 use mmuscope_analysis::part::Part;
 use mmuscope_analysis::session::Note;
 use mmuscope_analysis::snapshots::sentence;
-use mmuscope_analysis::stat::{Query, Stat};
+use mmuscope_analysis::stat::{Query, Tally};
 use mmuscope_replay::{Evidence, Fault, PageStory, StoryLine, Timeline, TopPage, Vm, VmId, pages_of};
 use mmuscope_trace::Trace;
 
@@ -61,22 +63,22 @@ impl Default for Options {
 /// Most characters of a name of a trace. Names are cut here, so that no part of a report has to.
 const NAME: usize = 80;
 /// Most lines of a story that are looked at: folded, they are the few that a page shows. Each takes a look back for who was behind it.
-const LINES: usize = 1000;
+const LINES: usize = 400;
 
 impl Report {
     /// Gathers the data of the report of a trace.
     pub fn new(trace: &Trace, timeline: &Timeline, options: &Options) -> Report {
         let (part, clock) = (&options.part, Clock::new(trace, timeline, &options.part));
+        let faults = timeline.faults_by_event();
         // What passes over all events goes on beside what the pictures and stories need.
-        let beside = || {
-            let survey = findings::survey(trace, timeline);
-            let stat = Stat::with(trace, timeline, &survey, &Query::of(part));
-            (stands_out(trace, survey.findings, &clock, part), stat)
-        };
         let (mut report, (stands_out, stat)) = std::thread::scope(|s| {
-            let beside = s.spawn(beside);
-            let report = Self::without_findings(trace, timeline, options, &clock);
-            (report, beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            let tally = s.spawn(|| Tally::new(trace, timeline, &faults, &Query::of(part)));
+            let survey = s.spawn(|| {
+                let survey = findings::survey_with(trace, timeline, &faults);
+                let stat = joined(tally).with(&survey);
+                (stands_out(trace, survey.findings, &clock, part), stat)
+            });
+            (Self::without_findings(trace, timeline, options, &clock, &faults), joined(survey))
         });
         for vm in &mut report.vms {
             vm.counted = CountedReport::new(&stat, vm.vm);
@@ -87,17 +89,24 @@ impl Report {
     }
 
     /// All but the findings, what is counted by cause, and the story.
-    fn without_findings(trace: &Trace, timeline: &Timeline, options: &Options, clock: &Clock) -> Report {
+    fn without_findings(
+        trace: &Trace,
+        timeline: &Timeline,
+        options: &Options,
+        clock: &Clock,
+        faults: &[Fault],
+    ) -> Report {
         let part = &options.part;
         let mut vms: Vec<&Vm> = timeline.vms().iter().filter(|v| part.holds_vm(v.id.0)).collect();
-        let mut faults: Vec<Fault> = timeline.faults().filter(|f| part.fault(f)).collect();
         let events = recording::events(trace, timeline.attribution(), part);
         let timed = findings::faults_are_timed(trace, timeline);
-        if !timed {
-            for f in &mut faults {
-                f.end_ts = None;
-            }
-        }
+        let of_part = |f: &&Fault| part.fault(f);
+        let as_timed = |f: &Fault| Fault { end_ts: f.end_ts.filter(|_| timed), ..*f };
+        let faults: Cow<'_, [Fault]> = if timed && part.is_all() {
+            faults.into()
+        } else {
+            faults.iter().filter(of_part).map(as_timed).collect::<Vec<_>>().into()
+        };
         let busy = |vm: &Vm| faults.iter().filter(|f| f.vm == vm.id).count();
         vms.sort_by_cached_key(|vm| (std::cmp::Reverse(busy(vm)), vm.id));
         let mut phases = phases(timeline, timed, clock, part);
@@ -162,6 +171,11 @@ impl Report {
         }
         report
     }
+}
+
+/// What a thread returns; where it panicked, this thread does.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The findings, with times as the report counts them.
@@ -287,6 +301,14 @@ fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
     };
     let mut top_faults = own(timeline.top_faults_within(within, many));
     top_faults.retain(|p| p.count > 1);
+    // One pass over the events finds what names the pages of both lists.
+    let both = [top_faults.as_slice(), &own(timeline.top_zaps_within(within, many))].concat();
+    let (mut stories, spaces) = std::thread::scope(|s| {
+        let pages = s.spawn(|| pages(from, vm.id, &both));
+        let spaces = from.spaces.of(timeline, vm, &faults, clock, options);
+        (joined(pages), spaces)
+    });
+    let top_zaps = stories.split_off(top_faults.len());
     VmReport {
         vm: vm.id.0,
         name: vm_name(from.trace, vm, from.faults),
@@ -295,10 +317,10 @@ fn machine(from: &Machine<'_>, vm: &Vm) -> VmReport {
         provenance: words::one_line(&vm.provenance, 300),
         vcpus: faults::vcpus(from.trace, vm, &faults),
         layout: layout(timeline, vm.id),
-        spaces: from.spaces.of(timeline, vm, &faults, clock, options),
+        spaces,
         faults: faults::faults(&faults, from.timed),
-        top_faults: pages(from, vm.id, &top_faults),
-        top_zaps: pages(from, vm.id, &own(timeline.top_zaps_within(within, many))),
+        top_faults: stories,
+        top_zaps,
         mmio: mmio(from, vm.id),
         counted: CountedReport::default(),
         outside_slots: crate::slots::outside_slots(timeline, vm.id, part),
