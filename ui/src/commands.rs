@@ -72,7 +72,7 @@ pub(crate) const TABLE: &[Spec] = &[
         Command::SaveTable,
         Group::File,
         "Save table…",
-        "Write the rows of the open table as CSV to a file that you name",
+        "Write the rows of the open table to a file that you name: CSV, or of events what the file's ending says",
         &[],
     ),
     row(

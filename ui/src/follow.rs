@@ -51,8 +51,9 @@ pub(crate) struct Following {
 /// Time between two looks at a file for more: short enough that nobody sees a delay, long enough that an idle file costs nothing.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Number of events that are replayed while the capture is locked, which takes some milliseconds: less than a frame.
-const BIT: usize = 20_000;
+/// Number of events that are replayed while the capture is locked, for which a frame may have to wait: about 4 ms behind a million events (`cargo
+/// xtask bench replay`), of which half is what every step costs.
+const BIT: usize = 5_000;
 
 /// How long the thread looks for a moment at which nobody reads the capture, before it makes readers wait.
 const POLITE: Duration = Duration::from_millis(200);

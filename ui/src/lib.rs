@@ -96,7 +96,7 @@ pub struct Place {
     pub scopes: Vec<String>,
 }
 
-/// Writes the events with these numbers to a file as CSV. The error says why it cannot.
+/// Writes the events with these numbers to a file in the format that its ending names. The error says why it cannot.
 pub type EventsWriter = fn(&Trace, &Timeline, &[u32], &Path) -> Result<(), String>;
 
 /// Draws the figure of an address space of a VM (by its number) as SVG; `None` if there is none.
@@ -130,7 +130,7 @@ pub struct ViewOptions {
     pub recorder: Option<Vec<String>>,
     /// Folder for captures that are recorded from the window; `None` is the one that the program was started in.
     pub record_to: Option<PathBuf>,
-    /// Writes events as CSV; `None` lets the viewer write the texts that it shows.
+    /// Writes events to a file; `None` lets the viewer write the texts that it shows.
     pub write_events: Option<EventsWriter>,
     /// Draws the figure of an address space as SVG.
     pub figure: Option<FigureMaker>,

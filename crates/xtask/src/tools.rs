@@ -3,7 +3,7 @@
 use crate::run::{at_root, cargo, output, root, show};
 use anyhow::{Context, Result};
 use mmuscope_needs::{NEEDS, Need, have};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A program that a step of the checks runs. It is installed into `target/tools`, in a version that is chosen here: a newer one may find more
@@ -76,6 +76,7 @@ impl Tool {
 /// Installs what is missing: the programs that steps run, or this is an error; and what tests need, as far as that can be.
 pub(crate) fn install() -> Result<()> {
     packages();
+    tracefs();
     for (need, package) in PYTHON {
         if mmuscope_needs::need(need).probe().is_err()
             && let Err(e) = show(&mut pip(&root().join("target/tools"), package))
@@ -89,7 +90,20 @@ pub(crate) fn install() -> Result<()> {
     Ok(())
 }
 
-fn pip(target: &std::path::Path, package: &str) -> Command {
+/// Mounts tracefs at its usual place where nothing else did, so that tests can record.
+fn tracefs() {
+    let usual = Path::new("/sys/kernel/tracing");
+    let is_root = mmuscope_needs::need("root").probe().is_ok();
+    if is_root
+        && usual.is_dir()
+        && !usual.join("events").exists()
+        && let Err(e) = show(&mut at_root("mount", &["-t", "tracefs", "nodev", "/sys/kernel/tracing"]))
+    {
+        eprintln!("it cannot be mounted: {e:#}");
+    }
+}
+
+fn pip(target: &Path, package: &str) -> Command {
     let mut c =
         at_root("python3", &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
     c.args(["--root-user-action=ignore", "--target"]).arg(target).arg(package);

@@ -13,7 +13,7 @@ pub(crate) enum Saving {
     Picture,
     /// The rows of a table, as CSV.
     Table(String),
-    /// The events of the event table, as CSV. They are written from the trace.
+    /// The events of the event table, in the format that the ending of the file names. They are written from the trace.
     Events,
     /// The figure of the whole trace, as SVG.
     Figure,
@@ -26,9 +26,23 @@ impl Saving {
     const fn heading(&self) -> &'static str {
         match self {
             Self::Picture => "Save a picture of the window",
-            Self::Table(_) | Self::Events => "Save as CSV",
+            Self::Table(_) => "Save as CSV",
+            Self::Events => "Save the events",
             Self::Figure => "Save the figure of the trace as SVG",
             Self::Session => "Keep notes and view in a file",
+        }
+    }
+
+    /// What else there is to know before a file is named.
+    const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Session => Some(
+                "From then on it is kept up to date, and read again with the trace. The trace itself is not changed.",
+            ),
+            Self::Events => {
+                Some("The ending decides the format: .csv, .jsonl, .json, .parquet, .arrow, .md or .txt.")
+            }
+            Self::Picture | Self::Table(_) | Self::Figure => None,
         }
     }
 
@@ -98,8 +112,7 @@ pub(crate) fn show(ui: &mut Ui, t: &Tokens, s: &mut Save) -> Answer {
         egui::TextEdit::singleline(&mut s.text).desired_width(f32::INFINITY).hint_text("path of the file"),
     );
     crate::widgets::name_edit(&edit, "File to write", &s.text);
-    if s.what == Saving::Session {
-        let text = "From then on it is kept up to date, and read again with the trace. The trace itself is not changed.";
+    if let Some(text) = s.what.hint() {
         ui.add(egui::Label::new(RichText::new(text).size(11.5).color(t.muted)).wrap());
     }
     if !std::mem::replace(&mut s.opened, true) {

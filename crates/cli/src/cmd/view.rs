@@ -139,11 +139,13 @@ fn doctor() -> String {
     format!("{report}{}", report.verdict())
 }
 
-/// Writes events to a file, as `mmuscope events --format csv` does.
+/// Writes events to a file, as `mmuscope events -o FILE` does: its ending decides the format. Without one that it knows, it is CSV.
 fn write_events(trace: &Trace, timeline: &Timeline, rows: &[u32], path: &Path) -> Result<(), String> {
     let write = || -> Result<()> {
+        let ending = path.extension().and_then(|e| e.to_str());
+        let format = ending.and_then(Format::of_ending).unwrap_or(Format::Csv);
         let out = BufWriter::new(File::create(path)?);
-        let mut writer = TableWriter::new(&EVENTS, Format::Csv, WriteOptions::default(), out)?;
+        let mut writer = TableWriter::new(&EVENTS, format, WriteOptions::default(), out)?;
         let mut chunk = Rows::new(&EVENTS);
         let start = timeline.range().0;
         for ix in rows {
@@ -201,4 +203,33 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         figure: Some(figure),
     })?;
     Ok(Outcome::Fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mmuscope_replay::{ReplayOptions, load};
+    use mmuscope_trace::ReadOptions;
+
+    /// What the viewer saves holds the events that were asked for, in the format of the file's ending.
+    #[test]
+    fn events_are_written_in_the_format_of_the_ending() {
+        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/linux-boot/trace.dat");
+        let (trace, timeline) =
+            load(&[sample], &ReadOptions::default(), &ReplayOptions::default(), None).expect("a sample");
+        let dir = tempfile::tempdir().expect("a folder");
+        let written = |name: &str| {
+            let path = dir.path().join(name);
+            write_events(&trace, &timeline, &[3, 5, 8], &path).expect("a new file");
+            std::fs::read(&path).expect("it was written")
+        };
+        let csv = String::from_utf8(written("events.csv")).expect("text");
+        assert_eq!(csv.lines().count(), 4, "{csv}");
+        assert!(csv.lines().next().is_some_and(|names| names.contains("event_id")), "{csv}");
+        assert_eq!(String::from_utf8(written("no-ending")).expect("text"), csv);
+        assert_eq!(String::from_utf8(written("events.jsonl")).expect("text").lines().count(), 3);
+        let parquet = written("events.parquet");
+        assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
+        assert!(written("events.arrow").starts_with(b"ARROW1"));
+    }
 }
