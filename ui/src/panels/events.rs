@@ -325,7 +325,8 @@ pub(crate) fn filter_error(ui: &mut Ui, cx: &Cx<'_>) {
 /// Draws the rows in sight.
 pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
     let columns = [
-        Column { name: "#", width: 64.0, right: true },
+        // Wide enough for hundreds of millions: what is shown of a number must be all of it.
+        Column { name: "#", width: 88.0, right: true },
         Column { name: "time", width: 128.0, right: true },
         Column { name: "cpu", width: 38.0, right: true },
         Column { name: "task", width: 150.0, right: false },

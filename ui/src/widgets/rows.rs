@@ -279,8 +279,17 @@ fn row_cells<'a>(
         let cell = Rect::from_x_y_ranges(cr.x_range(), row.y_range()).intersect(body);
         let whole = pointer.filter(|p| cell.contains(*p)).map(|_| text.text.clone());
         let color = text.color.unwrap_or(t.ink);
-        let drawn = clip.with_clip_rect(cell).text(at, align, text.text, FontId::monospace(11.5), color);
-        cut = cut.or(whole.filter(|_| drawn.width() > cell.width() - 6.0));
+        let (painter, room) = (clip.with_clip_rect(cell), cell.width() - 6.0);
+        let mut drawn = painter.layout_no_wrap(text.text, FontId::monospace(11.5), color);
+        let fits = drawn.size().x <= room;
+        if c.right && !fits {
+            // A number whose first digits are cut off reads as another number.
+            let mut job = (*drawn.job).clone();
+            job.wrap = egui::text::TextWrapping::truncate_at_width(room);
+            drawn = painter.layout_job(job);
+        }
+        painter.galley(align.anchor_size(at, drawn.size()).min, drawn, color);
+        cut = cut.or(whole.filter(|_| !fits));
     }
     cut
 }
@@ -478,5 +487,30 @@ mod tests {
         assert!((s.moved(1e9, 10_000_000, 20) - 9_999_980.0f64).abs() < 1e-9);
         assert!((s.moved(-1e9, 10_000_000, 20) - 0.0f64).abs() < 1e-9);
         assert!((s.moved(5.0, 3, 20) - 0.0f64).abs() < 1e-9);
+    }
+
+    /// Whether a number in a column of this width is drawn with a mark that it is cut, and how wide.
+    fn drawn(number: &str, width: f32) -> (bool, f32) {
+        let tokens = Tokens::of(mmuscope_analysis::visual::Theme::Dark);
+        let column = Column { name: "#", width, right: true };
+        let cell = Rect::from_min_size(pos2(0.0, 0.0), vec2(width, ROW));
+        let mut out = egui::Context::default().run_ui(egui::RawInput::default(), |ui| {
+            let cells = std::iter::once(((&column, cell), Text::from(number)));
+            row_cells(ui.painter(), &tokens, cells, (cell, cell), None);
+        });
+        out.textures_delta.clear();
+        let texts = out.shapes.into_iter().filter_map(|s| match s.shape {
+            egui::Shape::Text(t) => Some((t.galley.elided, t.galley.size().x)),
+            _ => None,
+        });
+        texts.last().expect("the cell is drawn")
+    }
+
+    #[test]
+    fn a_number_is_drawn_whole_or_says_that_it_is_cut() {
+        assert!(!drawn("999,999", 64.0).0);
+        let (cut, width) = drawn("10,017,789", 64.0);
+        assert!(cut && width <= 58.0, "{width}");
+        assert!(!drawn("100,017,789", 88.0).0, "the number of an event fits its column");
     }
 }
