@@ -18,11 +18,51 @@ use polars_parquet::write::{
     fallible_streaming_iterator, get_dtype_encoding,
 };
 use rayon::prelude::*;
-use std::io::Write;
-use std::sync::Arc;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Writes row groups of a Parquet file, compressed with zstd.
-pub(crate) struct ParquetWriter<W: Write>(ParquetFile<W>);
+pub(crate) struct ParquetWriter<W: Write> {
+    file: ParquetFile<Sink<W>>,
+    failed: Failed,
+}
+
+/// Why the output could not be written to.
+type Failed = Arc<Mutex<Option<io::Error>>>;
+
+/// An output that keeps its error: polars makes a text of it, in which nobody can see that a pipe's reader is gone.
+struct Sink<W> {
+    out: W,
+    failed: Failed,
+}
+
+impl<W> Sink<W> {
+    fn keep<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|e| {
+            let kind = e.kind();
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+            kind.into()
+        })
+    }
+}
+
+impl<W: Write> Write for Sink<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes);
+        self.keep(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.out.flush();
+        self.keep(flushed)
+    }
+}
+
+/// The error of the output where there is one, and otherwise what polars says.
+fn why(failed: &Failed, polars: PolarsError) -> Error {
+    let kept = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    kept.map_or_else(|| polars.into(), Error::Write)
+}
 
 /// Writes record batches of an Arrow IPC file.
 pub(crate) struct ArrowWriter<W: Write> {
@@ -38,28 +78,30 @@ impl<W: Write> ParquetWriter<W> {
             version: Version::V1,
             data_page_size: None,
         };
-        Ok(Self(ParquetFile::try_new(out, schema(table), options)?))
+        let failed = Failed::default();
+        let out = Sink { out, failed: Arc::clone(&failed) };
+        Ok(Self { file: ParquetFile::try_new(out, schema(table), options)?, failed })
     }
 
     pub(crate) fn write(&mut self, view: &View<'_>) -> Result<(), Error> {
         // The columns are encoded and compressed beside each other, which is nearly all of the work.
-        let options = self.0.options();
+        let options = self.file.options();
         let columns: Vec<Vec<Vec<CompressedPage>>> = view
             .columns
             .par_iter()
-            .zip(self.0.parquet_schema().fields())
+            .zip(self.file.parquet_schema().fields())
             .map(|(column, field)| pages(array(column, view.rows), field, options))
             .collect::<Result<_, Error>>()?;
         let each = columns.iter().flatten().map(|pages| {
             let pages = fallible_streaming_iterator::convert(pages.iter().map(Ok::<_, PolarsError>));
             Ok(DynStreamingIterator::new(pages))
         });
-        Ok(self.0.write(view.rows as u64, DynIter::new(each))?)
+        self.file.write(view.rows as u64, DynIter::new(each)).map_err(|e| why(&self.failed, e))
     }
 
     pub(crate) fn finish(mut self) -> Result<W, Error> {
-        self.0.end(None)?;
-        Ok(self.0.into_inner())
+        self.file.end(None).map_err(|e| why(&self.failed, e))?;
+        Ok(self.file.into_inner().out)
     }
 }
 

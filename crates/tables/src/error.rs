@@ -5,14 +5,25 @@
 #[non_exhaustive]
 pub enum Error {
     /// Output could not be written.
-    #[error("cannot write: {0}")]
+    #[error("cannot write")]
     Write(#[from] std::io::Error),
     /// A CSV record could not be written.
     #[error("cannot write: {0}")]
     Csv(#[from] csv::Error),
     /// A Parquet or Arrow file could not be written.
-    #[error("{0}")]
-    Table(#[from] polars_error::PolarsError),
+    #[error(transparent)]
+    Table(polars_error::PolarsError),
+}
+
+impl From<polars_error::PolarsError> for Error {
+    fn from(e: polars_error::PolarsError) -> Self {
+        match e {
+            polars_error::PolarsError::IO { error, .. } => {
+                Self::Write(std::io::Error::new(error.kind(), error))
+            }
+            e => Self::Table(e),
+        }
+    }
 }
 
 impl Error {
@@ -22,7 +33,6 @@ impl Error {
         match self {
             Self::Write(e) => kind(e),
             Self::Csv(e) => matches!(e.kind(), csv::ErrorKind::Io(e) if kind(e)),
-            Self::Table(polars_error::PolarsError::IO { error, .. }) => kind(error),
             Self::Table(_) => false,
         }
     }

@@ -3,7 +3,7 @@
 use crate::ends::{ends, output, succeeds};
 use crate::{mmuscope, root};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
@@ -138,6 +138,8 @@ fn a_reader_that_goes_away_is_no_error() {
     for args in [
         vec!["events"],
         vec!["events", "--format", "csv"],
+        vec!["events", "--format", "parquet"],
+        vec!["events", "--format", "arrow"],
         vec!["spans", "--format", "jsonl"],
         vec!["report"],
     ] {
@@ -147,13 +149,28 @@ fn a_reader_that_goes_away_is_no_error() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("mmuscope runs");
-        let mut first = String::new();
-        let mut pipe = BufReader::new(child.stdout.take().expect("a pipe"));
-        pipe.read_line(&mut first).expect("a line");
+        let mut pipe = child.stdout.take().expect("a pipe");
+        pipe.read_exact(&mut [0]).expect("a byte");
         drop(pipe);
         let out = ends(child, &format!("{args:?}"));
         assert!(out.status.success(), "{args:?}: {}", out.status);
         assert!(out.stderr.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+/// A full disk is said once, in every format.
+#[test]
+fn an_output_without_room_is_an_error() {
+    for format in ["table", "md", "csv", "json", "jsonl", "parquet", "arrow"] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let mut command = mmuscope(&["events", "samples/linux-boot/trace.dat", "--format", format]);
+        let out = ends(
+            command.stdout(full).stderr(Stdio::piped()).spawn().expect("mmuscope runs"),
+            &format!("events as {format}"),
+        );
+        let said = String::from_utf8_lossy(&out.stderr).to_lowercase();
+        assert_eq!(out.status.code(), Some(2), "{format}: {said}");
+        assert_eq!(said.matches("space").count(), 1, "{format}: {said}");
     }
 }
 
