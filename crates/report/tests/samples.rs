@@ -1,6 +1,6 @@
 //! Reports of the samples against what the kernel held when they ended.
 
-#[path = "../../replay/tests/support/replayed.rs"]
+#[path = "../../replay/tests/it/replayed.rs"]
 mod replayed;
 
 use std::path::{Path, PathBuf};

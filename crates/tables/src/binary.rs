@@ -10,11 +10,13 @@ use polars_arrow::array::{Array, BooleanArray, PrimitiveArray, Utf8Array, new_nu
 use polars_arrow::datatypes::{ArrowDataType, ArrowSchema, Field};
 use polars_arrow::io::ipc::write::{FileWriter as IpcFile, WriteOptions as IpcOptions};
 use polars_arrow::record_batch::RecordBatchT;
-use polars_error::{PolarsError, PolarsResult};
-use polars_parquet::parquet::error::ParquetError;
+use polars_error::PolarsError;
+use polars_parquet::parquet::CowBuffer;
+use polars_parquet::parquet::compression::Compression;
+use polars_parquet::parquet::page::CompressedDictPage;
 use polars_parquet::write::{
-    CompressedPage, CompressionOptions, Compressor, DynIter, DynStreamingIterator, FileWriter as ParquetFile,
-    Page, ParquetType, StatisticsOptions, Version, WriteOptions, array_to_columns,
+    CompressedDataPage, CompressedPage, CompressionOptions, DynIter, DynStreamingIterator,
+    FileWriter as ParquetFile, Page, ParquetType, StatisticsOptions, Version, WriteOptions, array_to_columns,
     fallible_streaming_iterator, get_dtype_encoding,
 };
 use rayon::prelude::*;
@@ -132,12 +134,34 @@ fn pages(
     options: WriteOptions,
 ) -> Result<Vec<Vec<CompressedPage>>, Error> {
     let encodings = get_dtype_encoding(array.dtype());
-    let compressed = |pages: DynIter<'static, PolarsResult<Page>>| {
-        let pages = pages.map(|p| p.map_err(|e| ParquetError::OutOfSpec(e.to_string())));
-        Compressor::new(pages, options.compression, Vec::new()).collect::<Result<Vec<_>, _>>()
-    };
     let columns = array_to_columns(array, field.clone(), options, &encodings)?;
-    Ok(columns.into_iter().map(compressed).collect::<Result<_, _>>().map_err(PolarsError::from)?)
+    columns.into_iter().map(|pages| pages.map(|page| compressed(page?)).collect()).collect()
+}
+
+/// Compresses a page with the workspace's own zstd: the feature of polars that does it brings a second one, with decoders of formats from
+/// before 2016. A data page of version 1 is compressed as a whole, its levels with its values.
+fn compressed(page: Page) -> Result<CompressedPage, Error> {
+    let zstd = |bytes: &[u8]| {
+        let packed = zstd::bulk::compress(bytes, zstd::DEFAULT_COMPRESSION_LEVEL).map_err(Error::Write)?;
+        Ok::<_, Error>(CowBuffer::Owned(packed))
+    };
+    Ok(match page {
+        Page::Data(page) => CompressedPage::Data(CompressedDataPage::new(
+            page.header().clone(),
+            zstd(page.buffer())?,
+            Compression::Zstd,
+            page.buffer().len(),
+            page.descriptor.clone(),
+            page.num_rows().unwrap_or(page.num_values()),
+        )),
+        Page::Dict(page) => CompressedPage::Dict(CompressedDictPage::new(
+            zstd(&page.buffer)?,
+            Compression::Zstd,
+            page.buffer.len(),
+            page.num_values,
+            page.is_sorted,
+        )),
+    })
 }
 
 fn schema(table: &Table) -> ArrowSchema {

@@ -3,6 +3,7 @@
 //! It builds quickly because of mmuscope it depends on the table of needs alone (`crates/needs`): it runs the programs it needs.
 
 mod bench;
+mod compiler;
 mod run;
 mod samples;
 mod screenshot;
@@ -38,6 +39,9 @@ usage: cargo xtask <COMMAND>
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if compiler::is_wrapper() {
+        return compiler::run(&args);
+    }
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["test"] => test::test(),

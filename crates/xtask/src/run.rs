@@ -27,6 +27,12 @@ pub(crate) fn lab_example(name: &str) -> Command {
     cargo(&["run", "--quiet", "--package", "mmuscope-lab", "--example", name, "--"])
 }
 
+/// An example that is built, with the arguments that the caller adds.
+pub(crate) fn built_example(name: &str) -> Result<Command> {
+    let own = std::env::current_exe()?;
+    Ok(at_root(&own.with_file_name("examples").join(name).to_string_lossy(), &[]))
+}
+
 /// Runs a command, showing it first; an exit status other than 0 is an error.
 pub(crate) fn show(c: &mut Command) -> Result<()> {
     let line = words(c);
@@ -46,14 +52,6 @@ pub(crate) fn output(c: &mut Command) -> Result<String> {
         bail!("{line}: {}: {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
-}
-
-/// CI never builds anything twice, so incremental state would only cost disk and time.
-pub(crate) fn lean(mut c: Command) -> Command {
-    if std::env::var_os("CI").is_some() {
-        c.env("CARGO_INCREMENTAL", "0");
-    }
-    c
 }
 
 /// A command as it is shown: the name of the program without its folder, and the arguments.

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check of the repository, cheapest first, the tests last.
 
-use crate::run::{cargo, lab_example, lean, show};
+use crate::compiler::checking_cargo;
+use crate::run::{built_example, cargo, show};
 use crate::{samples, tested, tools};
 use anyhow::Result;
 use std::sync::mpsc::RecvTimeoutError;
@@ -12,7 +13,7 @@ const BEAT: Duration = Duration::from_mins(1);
 /// A check: its title, and the function that runs it.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 10] = [
     ("what the checks use: Debian packages, DuckDB, typos, cargo-deny, cargo-shear", tools::install),
     ("formatting", || show(&mut cargo(&["fmt", "--all", "--check"]))),
     ("samples", samples::check),
@@ -22,19 +23,14 @@ const STEPS: [Step; 12] = [
     }),
     ("unused dependencies", || show(&mut tools::SHEAR.command(&[]))),
     ("mmuscope-spte without an allocator", || {
-        show(&mut lean(cargo(&["check", "--package", "mmuscope-spte", "--no-default-features"])))
+        show(&mut cargo(&["check", "--package", "mmuscope-spte", "--no-default-features"]))
     }),
-    ("clippy (builds everything once)", || {
-        show(&mut lean(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])))
-    }),
-    ("documentation", || {
-        show(lean(cargo(&["doc", "--workspace", "--no-deps"])).env("RUSTDOCFLAGS", "-D warnings"))
-    }),
-    ("building the tests (the longest step where nothing is built yet)", || {
-        show(&mut lean(cargo(&["test", "--workspace", "--no-run"])))
-    }),
+    (
+        "building the tests, with clippy and documentation (the longest step where nothing is built yet)",
+        || show(&mut checking_cargo(&["test", "--workspace", "--no-run"])?),
+    ),
     ("running the tests", tested::run),
-    ("cutting the samples at random", || show(lean(lab_example("cuts")).args(["--seeds", CUTS, "samples"]))),
+    ("cutting the samples at random", || show(built_example("cuts")?.args(["--seeds", CUTS, "samples"]))),
 ];
 
 /// The number of random cuts of each sample: with this many, a debug build takes 10 seconds for 12 samples.

@@ -1,6 +1,7 @@
 //! The step that runs the tests: what the machine can do is required of them, and a table at the end says what did not run and why.
 
-use crate::run::{cargo, lean, root, words};
+use crate::compiler::checking_cargo;
+use crate::run::{root, words};
 use anyhow::{Context, Result, bail};
 use mmuscope_needs::{NEEDS, REQUIRE, SKIP_FILE, Skip};
 use std::collections::BTreeSet;
@@ -47,7 +48,7 @@ pub(crate) fn run() -> Result<()> {
     }
     let file = root().join("target/skipped-tests");
     fs::write(&file, "").with_context(|| file.display().to_string())?;
-    let mut c = lean(cargo(&["test", "--workspace", "--no-fail-fast"]));
+    let mut c = checking_cargo(&["test", "--workspace", "--no-fail-fast"])?;
     c.env(REQUIRE, required.join(",")).env(SKIP_FILE, &file).stdout(Stdio::piped());
     let line = words(&c);
     eprintln!("\n$ {line}");

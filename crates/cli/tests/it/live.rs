@@ -6,7 +6,7 @@ use crate::{mmuscope, root};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,13 @@ const EVENTS: u64 = 63_379;
 
 /// A program that does not outlive its test.
 struct Guard(Child);
+
+impl Guard {
+    /// How the program has ended, if it has.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("a child can be asked")
+    }
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -40,8 +47,20 @@ macro_rules! needs_display {
 impl Display {
     fn open() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
+        // Without `-noreset` the server starts anew whenever its last client leaves, which each look at the title would be while the viewer
+        // is still on its way: a viewer that connects in that moment is refused.
         let mut server = Command::new("Xvfb")
-            .args(["-displayfd", "1", "-screen", "0", "1600x1000x24", "-nolisten", "tcp", "-fbdir"])
+            .args([
+                "-displayfd",
+                "1",
+                "-screen",
+                "0",
+                "1600x1000x24",
+                "-nolisten",
+                "tcp",
+                "-noreset",
+                "-fbdir",
+            ])
             .arg(dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -75,10 +94,25 @@ impl Display {
         c
     }
 
+    /// Starts the viewer, whose messages are kept in a file.
+    fn start(&self, args: &[&str], input: Stdio) -> Guard {
+        let errors = File::create(self.messages()).expect("a file");
+        Guard(self.view(args).stdin(input).stderr(errors).spawn().expect("the viewer starts"))
+    }
+
+    /// Where the messages of the viewer that was started last are.
+    fn messages(&self) -> PathBuf {
+        self.dir.path().join("messages")
+    }
+
     /// The viewer's title.
     fn title(&self) -> String {
         let out = output(Command::new("xwininfo").args(["-display", &self.name, "-root", "-tree"]))
             .expect("xwininfo runs");
+        if !out.status.success() {
+            // A window that goes while the tree is read is an error; the next look will not have it.
+            return format!("not known ({})", String::from_utf8_lossy(&out.stderr).trim());
+        }
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let titles = text.lines().filter_map(|l| l.split('"').nth(1)).filter(|t| t.ends_with("mmuscope"));
         titles.max_by_key(|t| t.len()).unwrap_or_default().to_owned()
@@ -92,14 +126,18 @@ impl Display {
         Some((number, rest.contains(" so far ")))
     }
 
-    /// Waits until the title satisfies the condition.
-    fn wait_for(&self, what: &str, mut wanted: impl FnMut(u64, bool) -> bool) -> u64 {
+    /// Waits until the title of this viewer satisfies the condition.
+    fn wait_for(&self, view: &mut Guard, what: &str, mut wanted: impl FnMut(u64, bool) -> bool) -> u64 {
         let until = Instant::now() + LONG;
         loop {
             if let Some((n, _)) = self.events().filter(|(n, live)| wanted(*n, *live)) {
                 return n;
             }
-            assert!(Instant::now() < until, "{what}: the title is {:?}", self.title());
+            let said = || fs::read_to_string(self.messages()).unwrap_or_default();
+            if let Some(status) = view.ended() {
+                panic!("{what}: the viewer has ended with {status}; it said: {}", said());
+            }
+            assert!(Instant::now() < until, "{what}: the title is {:?}; it said: {}", self.title(), said());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -146,7 +184,7 @@ fn parts(n: usize) -> Vec<Vec<u8>> {
 }
 
 /// Feeds parts to the viewer, one when it has shown the one before, and looks at it. Gives how many events it showed then.
-fn feed(display: &Display, parts: &[Vec<u8>], mut to: impl Write) -> Vec<u64> {
+fn feed(display: &Display, view: &mut Guard, parts: &[Vec<u8>], mut to: impl Write) -> Vec<u64> {
     let empty = display.pixels();
     let (mut seen, mut written, mut before) = (Vec::new(), Vec::new(), empty);
     for (i, part) in parts.iter().enumerate() {
@@ -155,7 +193,7 @@ fn feed(display: &Display, parts: &[Vec<u8>], mut to: impl Write) -> Vec<u64> {
         let lines = written.split_inclusive(|b| *b == b'\n').filter(|l| !l.starts_with(b"#")).count() as u64;
         let last = seen.last().copied().unwrap_or(0);
         // Of a text, the last line waits: the next may belong to it.
-        let n = display.wait_for(&format!("part {i}"), |n, live| live && n > last && n + 1 >= lines);
+        let n = display.wait_for(view, &format!("part {i}"), |n, live| live && n > last && n + 1 >= lines);
         assert!(n <= lines, "{n} events of {lines} lines");
         before = display.wait_for_change(&before, 500, &format!("part {i}"));
         seen.push(n);
@@ -169,17 +207,14 @@ fn feed(display: &Display, parts: &[Vec<u8>], mut to: impl Write) -> Vec<u64> {
 fn a_pipe_is_shown_as_it_comes_and_whole_when_it_ends() {
     needs_display!();
     let display = Display::open();
-    let mut view = Guard(display.view(&["-"]).stdin(Stdio::piped()).spawn().expect("the viewer starts"));
+    let mut view = display.start(&["-"], Stdio::piped());
     let pipe = view.0.stdin.take().expect("a pipe");
     // A pipe in which nothing is yet is a live view of nothing.
-    display.wait_for("before the first byte", |n, live| n == 0 && live);
-    let seen = feed(&display, &parts(4), pipe);
+    display.wait_for(&mut view, "before the first byte", |n, live| n == 0 && live);
+    let seen = feed(&display, &mut view, &parts(4), pipe);
     assert_eq!(seen.len(), 4);
-    assert!(
-        view.0.try_wait().expect("it can be asked").is_none(),
-        "the window stays when the pipe is closed"
-    );
-    let n = display.wait_for("the end", |_, live| !live);
+    assert!(view.ended().is_none(), "the window stays when the pipe is closed");
+    let n = display.wait_for(&mut view, "the end", |_, live| !live);
     assert_eq!(n, EVENTS);
 }
 
@@ -189,10 +224,9 @@ fn a_growing_file_is_followed() {
     let display = Display::open();
     let path = display.dir.path().join("growing.txt");
     let file = File::create(&path).expect("a file");
-    let view = display.view(&["--follow", path.to_str().expect("a path")]).spawn();
-    let _view = Guard(view.expect("the viewer starts"));
-    display.wait_for("the empty file", |n, live| n == 0 && live);
-    let seen = feed(&display, &parts(3), file);
+    let mut view = display.start(&["--follow", path.to_str().expect("a path")], Stdio::null());
+    display.wait_for(&mut view, "the empty file", |n, live| n == 0 && live);
+    let seen = feed(&display, &mut view, &parts(3), file);
     // More may come: the line that is the last now waits for it.
     assert!(seen.last().is_some_and(|n| (EVENTS - 1..=EVENTS).contains(n)), "{seen:?}");
 }
@@ -207,7 +241,7 @@ fn a_pipe_of_a_file_form_is_shown_when_it_has_ended() {
         ("6.1-npt/perf.data.zst", true, 64_119),
     ] {
         let display = Display::open();
-        let mut view = Guard(display.view(&["-"]).stdin(Stdio::piped()).spawn().expect("the viewer starts"));
+        let mut view = display.start(&["-"], Stdio::piped());
         let mut pipe = view.0.stdin.take().expect("a pipe");
         let mut bytes = fs::read(root().join("samples").join(name)).expect("the sample");
         if unpack {
@@ -215,11 +249,11 @@ fn a_pipe_of_a_file_form_is_shown_when_it_has_ended() {
         }
         for part in bytes.chunks(bytes.len() / 3 + 1) {
             pipe.write_all(part).and_then(|()| pipe.flush()).expect("the viewer reads");
-            display.wait_for(name, |n, live| n == 0 && live);
+            display.wait_for(&mut view, name, |n, live| n == 0 && live);
             std::thread::sleep(Duration::from_millis(300));
         }
         drop(pipe);
-        let n = display.wait_for(name, |_, live| !live);
+        let n = display.wait_for(&mut view, name, |_, live| !live);
         assert_eq!(n, events, "{name}");
     }
 }
@@ -231,20 +265,21 @@ fn a_capture_is_followed_before_during_and_after_its_recording() {
     let display = Display::open();
     let path = display.dir.path().join("capture.perf.data");
     let file = path.to_str().expect("a path");
-    let early = Guard(display.view(&["--follow", file]).spawn().expect("the viewer starts"));
-    display.wait_for("the file that is not there", |n, live| n == 0 && live);
-    let _vm = Guard(Command::new(vm_load()).arg("30").stdout(Stdio::null()).spawn().expect("the VM starts"));
-    let mut c = mmuscope(&["record", "--duration", "6s", "-o", file]);
+    let mut early = display.start(&["--follow", file], Stdio::null());
+    display.wait_for(&mut early, "the file that is not there", |n, live| n == 0 && live);
+    let vm = Guard(Command::new(vm_load()).arg("30").stdout(Stdio::null()).spawn().expect("the VM starts"));
+    let mut c = mmuscope(&["record", "--duration", "4s", "-o", file]);
     let recorder = c.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the recorder starts");
-    let first = display.wait_for("the first events", |n, live| n > 0 && live);
-    display.wait_for("more events", |n, live| n > first && live);
+    let first = display.wait_for(&mut early, "the first events", |n, live| n > 0 && live);
+    display.wait_for(&mut early, "more events", |n, live| n > first && live);
     drop(early);
     // Another viewer comes while it is recorded.
-    let _late = Guard(display.view(&["--follow", file]).spawn().expect("the viewer starts"));
-    display.wait_for("the events so far", |n, _| n > first);
+    let mut late = display.start(&["--follow", file], Stdio::null());
+    display.wait_for(&mut late, "the events so far", |n, _| n > first);
     let out = ends(recorder, "record");
+    drop(vm);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let shown = display.wait_for("the end", |_, live| !live);
+    let shown = display.wait_for(&mut late, "the end", |_, live| !live);
     let summary: serde_json::Value =
         serde_json::from_str(&crate::stdout(&["summary", file, "--format", "json"])).expect("JSON");
     assert_eq!(summary["events"].as_u64(), Some(shown));
@@ -289,13 +324,13 @@ fn a_recording_is_seen_live_and_ends_as_it_was_recorded() {
         c
     };
     let display = Display::open();
-    let mut view = Guard(display.view(&["-"]).stdin(Stdio::piped()).spawn().expect("the viewer starts"));
+    let mut view = display.start(&["-"], Stdio::piped());
     let mut to = view.0.stdin.take().expect("a pipe");
-    display.wait_for("the window", |n, live| n == 0 && live);
+    display.wait_for(&mut view, "the window", |n, live| n == 0 && live);
     let vm = Command::new(&load).arg("30").stdout(Stdio::null()).spawn();
     let vm = Guard(vm.expect("the VM starts"));
     let begun = Instant::now();
-    let mut recorder = record("6s").spawn().expect("the recorder starts");
+    let mut recorder = record("4s").spawn().expect("the recorder starts");
     let mut from = recorder.stdout.take().expect("a pipe");
     let kept = display.dir.path().join("kept.perf.data");
     let mut file = File::create(&kept).expect("a file");
@@ -306,10 +341,10 @@ fn a_recording_is_seen_live_and_ends_as_it_was_recorded() {
             to.write_all(&buf[..n]).expect("the viewer reads");
         }
     });
-    let mut seen = vec![display.wait_for("the first events", |n, _| n > 0)];
+    let mut seen = vec![display.wait_for(&mut view, "the first events", |n, _| n > 0)];
     let (mut last, empty) = (seen[0], display.pixels());
     // It grows while it is recorded, however slow the machine is.
-    seen.push(display.wait_for("more events", |n, live| live && n > last));
+    seen.push(display.wait_for(&mut view, "more events", |n, live| live && n > last));
     let early = begun.elapsed();
     let out = ends(recorder, "record -o -");
     let took = begun.elapsed();
@@ -317,9 +352,9 @@ fn a_recording_is_seen_live_and_ends_as_it_was_recorded() {
     tee.join().expect("the pipe is carried");
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success() && said.contains("ended because the time was over"), "{said}");
-    assert!(took < Duration::from_mins(1), "6 s took {took:?}: {said}");
+    assert!(took < Duration::from_mins(1), "4 s took {took:?}: {said}");
     assert!(early < took, "events were seen after {early:?} of {took:?}");
-    last = display.wait_for("the end", |_, live| !live);
+    last = display.wait_for(&mut view, "the end", |_, live| !live);
     let summary = crate::stdout(&["summary", kept.to_str().expect("a path"), "--format", "json"]);
     let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
     assert_eq!(summary["events"].as_u64(), Some(last), "{seen:?}\n{said}");

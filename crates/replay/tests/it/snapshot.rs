@@ -2,15 +2,12 @@
 //! agrees with the replay, and does not where an event is missing. The tables of the snapshots are those of the whole trace's replay, which the
 //! test `truth` of the command line holds against the kernel's memory.
 
-#[path = "support/reading.rs"]
-mod reading;
-#[path = "support/replayed.rs"]
-mod replayed;
-
+use crate::replayed::load;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::reading::{INSTALLS, certainty, legacy, with};
 use mmuscope_replay::{
     Certainty, Reason, ReplayOptions, State, StateFilter, TableId, Timeline, VmId, replay,
 };
@@ -18,7 +15,6 @@ use mmuscope_testing::fixture;
 use mmuscope_testing::pieces::with_pieces;
 use mmuscope_trace::snapshot::{Mmu, Piece, Slot, SlotList, Table, Vcpu, Vm};
 use mmuscope_trace::{Body, Event, EventStore, RecordedEvents, StrId, Trace, event_name};
-use reading::{INSTALLS, certainty, legacy, with};
 
 fn sample(name: &str, file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples").join(name).join(file)
@@ -149,7 +145,7 @@ fn a_late_trace_with_a_snapshot_is_as_complete_as_the_whole() {
         ("7.3-npt", "trace.txt.zst"),
         ("linux-boot", "trace.dat"),
     ] {
-        let (trace, whole) = replayed::load(&sample(name, file));
+        let (trace, whole) = load(&sample(name, file));
         let n = trace.events.len();
         for share in [3, 5, 7] {
             // Between two instants, so that everything before the moment has happened.
@@ -191,7 +187,7 @@ fn a_late_trace_with_a_snapshot_is_as_complete_as_the_whole() {
 
 #[test]
 fn an_event_that_is_missing_is_seen_at_the_end() {
-    let (trace, whole) = replayed::load(&sample("6.1-npt", "trace.txt.zst"));
+    let (trace, whole) = load(&sample("6.1-npt", "trace.txt.zst"));
     let first = trace.events.len() / 2;
     // The last change of an entry that is still there at the end.
     let (without, gfn) = trace
@@ -236,7 +232,7 @@ fn made_up_slot(below: &mut impl FnMut(u64) -> u64) -> Slot {
 /// Tables that no kernel has, with events of a real trace between them: whatever a file says, the replay ends, and answers.
 #[test]
 fn made_up_tables_do_no_harm() {
-    let (trace, _) = replayed::load(&sample("6.1-npt", "trace.txt.zst"));
+    let (trace, _) = load(&sample("6.1-npt", "trace.txt.zst"));
     for seed in 1..40u64 {
         let mut x = seed;
         let mut below = |n: u64| {
@@ -377,7 +373,7 @@ fn a_table_that_is_torn_down_while_memory_is_read_is_no_broken_rule() {
 
 #[test]
 fn a_story_says_that_memory_was_read_when_it_was() {
-    let (trace, t) = replayed::load(&sample("6.1-shadow64-probes", "mmuscope.perf.data"));
+    let (trace, t) = load(&sample("6.1-shadow64-probes", "mmuscope.perf.data"));
     let first = t.snapshots().iter().map(|s| s.start).min().expect("a snapshot");
     let story = t.page_story(trace, VmId(0), 0, 0xd0000);
     let read: Vec<u64> =

@@ -52,7 +52,7 @@ pub(crate) const E6_18: Era = Era::tdp("6.18/npt");
 pub(crate) const E7_2: Era = Era::tdp("7.2/npt");
 /// A kernel that no file of the `spte` crate knows: its layout and its traces are one file.
 pub(crate) const E7_9: Era =
-    Era { file: Some(("7.9.toml", include_str!("../kernels/7.9.toml"))), ..Era::tdp("") };
+    Era { file: Some(("7.9.toml", include_str!("../../kernels/7.9.toml"))), ..Era::tdp("") };
 pub(crate) const TDX: Era = Era { mmu: Mmu::Mirror, ..Era::tdp("6.18/ept") };
 pub(crate) const LEGACY: Era = Era { mmu: Mmu::Legacy, ..E6_1 };
 pub(crate) const LEGACY_5_10: Era = Era { mmu: Mmu::Legacy, ..E5_10 };

@@ -1,10 +1,11 @@
 //! What is said of causes and ends. The expectations are what the kernel's paths can and cannot do.
 
+use crate::replayed::load;
 use std::path::Path;
 
 use mmuscope_replay::{MmuKind, Outcome, PageStory, ReplayOptions, Timeline, VmId, replay};
 use mmuscope_testing::fixture;
-use mmuscope_trace::{ReadOptions, Trace};
+use mmuscope_trace::Trace;
 
 fn run(text: &str) -> (Trace, Timeline) {
     let trace = fixture::trace(text).expect("fixture");
@@ -406,11 +407,8 @@ fn phases_of_two_processes_are_two_lists() {
     );
 }
 
-fn sample(name: &str, file: &str) -> (Trace, Timeline) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples").join(name).join(file);
-    let trace = Trace::load(&[path], &ReadOptions::default()).expect("a readable sample");
-    let t = replay(&trace, &ReplayOptions::default());
-    (trace, t)
+fn sample(name: &str, file: &str) -> (&'static Trace, &'static Timeline) {
+    load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples").join(name).join(file))
 }
 
 #[test]
@@ -435,7 +433,7 @@ fn the_last_events_of_a_boot_are_its_end() {
     // It is followed by one that names the page.
     assert_eq!(end.last_event as usize, trace.events.len() - 2);
     for gfn in [0x6, 0xe9, 0x5400, 0xc0000] {
-        let s = t.page_story(&trace, VmId(0), 0, gfn);
+        let s = t.page_story(trace, VmId(0), 0, gfn);
         let last = s.lines.last().expect("a line");
         assert!(last.text.contains("as the VM is torn down"), "{gfn:#x}: {}", last.text);
     }
@@ -456,7 +454,7 @@ fn shares_of_time_are_no_more_than_all_of_it() {
     ] {
         let (trace, t) = sample(name, file);
         for p in t.top_faults(12).iter().chain(&t.top_zaps(12)) {
-            let s = t.page_story(&trace, p.vm, p.as_id, p.gfn);
+            let s = t.page_story(trace, p.vm, p.as_id, p.gfn);
             // Each is rounded to a tenth.
             assert!(shares(&s) <= 100.3, "{name} {:#x}: {:#?}", p.gfn, s.notes);
             pages += 1;

@@ -3,8 +3,8 @@
 use mmuscope_spte::{Mode, Resize, State as Is, Unlink, ZapAll};
 use mmuscope_trace::Body;
 
-use crate::kernel::{Kernel, base};
-use crate::ops::{frame, huge};
+use super::kernel::{Kernel, base};
+use super::ops::{frame, huge};
 
 impl Kernel {
     /// Leaves below a table: page, level, frame.
@@ -279,5 +279,5 @@ impl Kernel {
 #[test]
 fn places() {
     let frames: Vec<u64> = (0..48).map(frame).collect();
-    assert!(frames.iter().any(|g| huge(*g)) && frames.iter().any(|g| crate::ops::anonymous(*g)));
+    assert!(frames.iter().any(|g| huge(*g)) && frames.iter().any(|g| super::ops::anonymous(*g)));
 }

@@ -6,7 +6,7 @@ use mmuscope_spte::{AdType, Layout, Leaf, MarkMmio, Mode, PageLevel, Resize, Set
 use mmuscope_testing::fixture::{self, direct_page};
 use mmuscope_trace::{Body, Event, FastPfResult, Page, Role, StrId, TaskInfo, Trace, VmHint};
 
-use crate::ops::{Access, Era, Mmu, Op, anonymous, frame, huge};
+use super::ops::{Access, Era, Mmu, Op, anonymous, frame, huge};
 
 /// The host's frame of zeroes.
 const ZERO: u64 = 0xabc;

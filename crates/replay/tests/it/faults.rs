@@ -1,9 +1,10 @@
 //! Fault records: whole samples against the counters of the kernel that ran them, and what real kernels traced in the odd cases.
 
+use crate::replayed::load;
 use std::path::Path;
 
 use mmuscope_replay::{Fault, Outcome, ReplayOptions, SeriesKind, Timeline, replay};
-use mmuscope_trace::{ReadOptions, Trace};
+use mmuscope_trace::Trace;
 
 fn faults(text: &str) -> Vec<Fault> {
     timeline(text).faults().collect()
@@ -26,8 +27,7 @@ fn outcomes_are_as_many_as_the_kernel_counted() {
         let Ok(stats) = std::fs::read_to_string(dir.join("kvmstats.txt")) else { continue };
         let recordings = ["trace.txt.zst", "mmuscope.perf.data"].map(|f| dir.join(f));
         let file = recordings.into_iter().find(|f| f.exists()).expect("a recording beside the counters");
-        let trace = Trace::load(&[file], &ReadOptions::default()).expect("a readable sample");
-        let t = replay(&trace, &ReplayOptions::default());
+        let (_, t) = load(&file);
         let n = |o: Outcome| t.faults().filter(|f| f.outcome == o).count();
         let name = dir.display();
         let fixed = counter(&stats, "pf_fixed").expect("a counter");

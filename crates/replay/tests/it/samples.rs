@@ -1,9 +1,6 @@
 //! Every sample against what the kernel's memory held when its trace ended.
 
-#[path = "support/replayed.rs"]
-mod replayed;
-
-use replayed::load;
+use crate::replayed::load;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -12,7 +12,7 @@ use mmuscope_trace::undecoded::{RawRecord, RawTrace};
 use mmuscope_trace::{Body, ReadOptions, Trace};
 
 fn spec() -> LayoutSpec {
-    let text = include_str!("kernels/7.9.toml");
+    let text = include_str!("../kernels/7.9.toml");
     LayoutSpec { file: Some(("7.9.toml".into(), text.into())), ..LayoutSpec::default() }
 }
 
@@ -32,7 +32,7 @@ const EVENTS: &str = "
 
 /// The changes of a trace as that kernel records them.
 fn recorded(trace: &Trace) -> Trace {
-    let mut format = Format::parse(include_str!("kernels/7.9.format")).expect("a format file");
+    let mut format = Format::parse(include_str!("../kernels/7.9.format")).expect("a format file");
     format.system = "kvmmmu".into();
     let mut raw = RawTrace::default();
     for e in &trace.events {

@@ -1,11 +1,8 @@
 //! Memory slots that snapshots, readings between them and probes show, and what follows from them for notifier ranges.
 
-#[path = "support/reading.rs"]
-mod reading;
-
+use crate::reading::{INSTALLS, certainty, legacy, with};
 use mmuscope_replay::{Certainty, Reason, SlotAt, SlotKnown, StateFilter, VmId};
 use mmuscope_trace::snapshot::{Piece, Slot, SlotList, Vcpu, Vm};
-use reading::{INSTALLS, certainty, legacy, with};
 
 const HVA: u64 = 0x7f00_0000_0000;
 
