@@ -137,8 +137,7 @@ impl Engine {
     /// A thread does something: what it was tearing down, zapping, or had frozen is done unless this event is part of it. What
     /// other threads had torn down to the last entry is done in any case.
     fn goes_on(&mut self, th: ThreadIx, e: &Event, ev: u32, ts: u64) {
-        // A probe is hit in the middle of what its thread is doing.
-        if matches!(e.body, Body::ProbeSpteUpdate { .. } | Body::ProbeSpteClear { .. }) {
+        if e.body.kind().is_midway() {
             return;
         }
         if !self.torn.is_empty() {

@@ -78,7 +78,6 @@ pub(crate) const SCHEMA: &[(&str, &str, &str)] = &[
     ("", "family", "a letter"),
     ("", "paging", "a paging mode"),
     ("", "extends", "another layout: FAMILY/MODE or ERA/MODE"),
-    ("", "kernels", "a text"),
     ("", "notes", "a list of texts"),
     ("bits", "present", "\"nonzero\" or a mask"),
     ("bits", "address", "a mask"),

@@ -23,15 +23,16 @@ pub(crate) fn checking_cargo(args: &[&str]) -> Result<Command> {
     Ok(c)
 }
 
-/// Copies this program to where cargo is told to find the wrapper: cargo replaces the original while it builds the workspace. Cargo compiles anew
+/// Copies this program to where cargo looks for the wrapper: cargo replaces the original while it builds the workspace. Cargo compiles anew
 /// when the path changes, so the path changes with clippy's configuration.
 fn install() -> Result<PathBuf> {
     let mut config = DefaultHasher::new();
     fs::read(root().join("clippy.toml")).context("clippy.toml")?.hash(&mut config);
     let dir = root().join(format!("target/tools/{NAME}-{:016x}", config.finish()));
     fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-    let (own, wrapper, new) = (std::env::current_exe()?, dir.join(NAME), dir.join("new"));
-    fs::copy(&own, &new).with_context(|| format!("{} to {}", own.display(), new.display()))?;
+    let (wrapper, new) = (dir.join(NAME), dir.join("new"));
+    // By its path it cannot be found any more once cargo has built it anew.
+    fs::copy("/proc/self/exe", &new).with_context(|| format!("this program to {}", new.display()))?;
     fs::rename(&new, &wrapper).with_context(|| wrapper.display().to_string())?;
     Ok(wrapper)
 }

@@ -164,16 +164,8 @@ impl Noted {
     /// Shows an event to the watchers of the rules.
     fn watch(&mut self, event: u32, e: &Event, strings: &Strings, layout: &Layout, whose: &Attribution) {
         let (ts, Some(tid)) = (e.ts, e.tid) else { return };
-        // What probes show of an MMU that does not trace its zaps is part of them, too.
-        let part = matches!(
-            e.body,
-            Body::TdpSpteChanged { .. }
-                | Body::PrepareZapPage { .. }
-                | Body::ProbeSpteUpdate { .. }
-                | Body::ProbeSpteClear { .. }
-                | Body::ProbeSpteChanged { .. }
-        );
-        if !part {
+        let part_of_a_zap = matches!(e.body, Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. });
+        if !part_of_a_zap && !e.body.kind().is_midway() {
             self.ranges.close(tid, event, ts);
             self.churn.close(tid);
         }

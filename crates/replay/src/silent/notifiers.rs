@@ -39,10 +39,13 @@ impl Engine {
         }
     }
 
-    /// Closes the ranges of a thread that has gone on. Any event shows that, save a probe; the notifiers' own are looked at in `notifier`.
+    /// Closes the ranges of a thread that has gone on. Any event shows that, save one that comes midway; the notifiers' own are looked at in
+    /// `notifier`.
     pub(super) fn went_on(&mut self, tid: u32, e: &Event) {
+        if e.body.kind().is_midway() {
+            return;
+        }
         match e.body {
-            Body::ProbeSpteUpdate { .. } | Body::ProbeSpteClear { .. } => return,
             Body::UnmapHvaRange { .. } | Body::SetSpteHva { .. } | Body::AgeHva { .. } => {}
             // In a fault that breaks copy-on-write the range is followed by the install, which then is what this asks for.
             _ => self.silent.ranges.close(tid),

@@ -105,6 +105,7 @@ macro_rules! schema {
                     $(, $second:literal $(| $second_alias:literal)* if $flag:ident)?;
                 $( series: $series:literal; )?
                 class: $class:ident;
+                $( midway: $midway:literal; )?
                 record: [$($set:ident),*];
                 fields: { $( $f:ident: $t:ty $(= [$($source:tt)*])? $(=> $column:ident)?; )* }
                 $( columns: { $( $also:ident: $cell:expr; )* } )?
@@ -150,6 +151,14 @@ macro_rules! schema {
                 match self {
                     $( Self::$note => Class::$note_class, )*
                     $( Self::$id => Class::$class, )*
+                }
+            }
+
+            /// Whether it comes in the middle of what its thread does to page tables: unlike other events, it does not show that this is over.
+            pub const fn is_midway(self) -> bool {
+                match self {
+                    $( $( Self::$id => $midway, )? )*
+                    _ => false,
                 }
             }
 

@@ -10,6 +10,8 @@
 //!     tracepoint: kvmmmu "kvm_mmu_spte_requested";    its system and its name; `| "name"`: a name in old kernels
 //!                                                     `, "name" if field`: a second tracepoint that says the same, with this flag set
 //!     class: Install;                                 what it is about: see `Class`
+//!     midway: true;                                   (optional) it comes in the middle of a zap or another change, or from an interrupt,
+//!                                                     and does not show that its thread is done: see `Kind::is_midway`
 //!     record: [mmu, faults];                          the collector's sets that it belongs to (`all` has every one)
 //!     fields: {
 //!         gfn: u64;                                   a required field; the kernel calls it `gfn`, too

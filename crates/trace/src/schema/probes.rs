@@ -10,6 +10,7 @@ macro_rules! probes {
         ProbeSpteUpdate {
             tracepoint: probe "mmu_spte_update", "mmu_spte_update_no_track" if no_track;
             class: Change;
+            midway: true;
             record: [];
             fields: {
                 no_track: bool = [second];
@@ -26,6 +27,7 @@ macro_rules! probes {
         ProbeSpteClear {
             tracepoint: probe "mmu_spte_clear_track_bits";
             class: Change;
+            midway: true;
             record: [];
             fields: {
                 kvm: Option<u64>;
@@ -41,6 +43,7 @@ macro_rules! probes {
         ProbeSpteChanged {
             tracepoint: probe "__handle_changed_spte" | "handle_changed_spte";
             class: Install;
+            midway: true;
             record: [];
             fields: {
                 kvm: Option<u64>;

@@ -189,6 +189,7 @@ mod made_up {
         TeaChanged {
             tracepoint: probe "mmu_tea_changed" | "mmu_tea_set", "mmu_tea_gone" if gone;
             class: Change;
+            midway: true;
             record: [mmu];
             fields: {
                 vcpu: u32 = ["vcpu_id" decimal];
@@ -271,5 +272,6 @@ mod made_up {
         assert_eq!((body.gfn(), body.covers()), (Some(0x2000), Some((0x2000, 0x2200))));
         assert_eq!((body.frames(), kind.names_frames()), (Some((0x2000, 0x2200)), true));
         assert_eq!(kind.class(), Class::Change);
+        assert!(kind.is_midway());
     }
 }
