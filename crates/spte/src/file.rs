@@ -78,6 +78,8 @@ pub(crate) const SCHEMA: &[(&str, &str, &str)] = &[
     ("", "family", "a letter"),
     ("", "paging", "a paging mode"),
     ("", "extends", "another layout: FAMILY/MODE or ERA/MODE"),
+    // A note for people: which kernels have a layout is what the eras say.
+    ("", "kernels", "a text"),
     ("", "notes", "a list of texts"),
     ("bits", "present", "\"nonzero\" or a mask"),
     ("bits", "address", "a mask"),

@@ -51,7 +51,7 @@ fn eras_follow_each_other() {
 
 #[test]
 fn a_file_of_ones_own() {
-    let text = "# our tree moved MMU-writable\nlayout = 1\nname = \"our-6.6\"\nextends = \"E11/ept\"\n\n[masks]\nmmu_writable = \"b59\"\n";
+    let text = "# our tree moved MMU-writable\nlayout = 1\nkernels = \"6.6 of ours\"\nname = \"our-6.6\"\nextends = \"E11/ept\"\n\n[masks]\nmmu_writable = \"b59\"\n";
     let resolved = user(text).expect("a good file");
     assert_eq!(resolved.layout.id(), "our-6.6");
     assert_eq!(resolved.layout.mode, Mode::Ept);

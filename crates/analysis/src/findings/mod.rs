@@ -284,6 +284,14 @@ pub fn faults_are_timed(trace: &Trace, timeline: &Timeline) -> bool {
     timeline.has_events("kvm_entry") && trace.info.clock.unit == ClockUnit::Nanoseconds
 }
 
+/// The faults for sums of time: they have an end only where ends measure time ([`faults_are_timed`]).
+pub fn timed_faults<'a>(trace: &Trace, timeline: &Timeline, faults: &'a [Fault]) -> Cow<'a, [Fault]> {
+    if faults_are_timed(trace, timeline) {
+        return faults.into();
+    }
+    faults.iter().map(|f| Fault { end_ts: None, ..*f }).collect::<Vec<_>>().into()
+}
+
 /// A trace of at most this many events is a fragment.
 const FRAGMENT: usize = 1000;
 

@@ -10,8 +10,8 @@ mod vcpus;
 pub use table::{STAT, push};
 
 use crate::between::{By, Who};
-use crate::findings::faults_are_timed;
 use crate::findings::{CauseKind, Survey, causes_with};
+use crate::findings::{faults_are_timed, timed_faults};
 use crate::latency::Latency;
 use crate::part::Part;
 use crate::places::usually_in;
@@ -305,9 +305,7 @@ impl<'a> Tally<'a> {
     /// Counts; `faults` are those of the trace, in the order of their events.
     pub fn new(trace: &'a Trace, timeline: &'a Timeline, faults: &'a [Fault], q: &Query) -> Self {
         let timed = faults_are_timed(trace, timeline);
-        let untimed = |f: &Fault| Fault { end_ts: None, ..*f };
-        let faults =
-            if timed { faults.into() } else { faults.iter().map(untimed).collect::<Vec<_>>().into() };
+        let faults = timed_faults(trace, timeline, faults);
         let seen = Seen { trace, timeline, faults, q: *q, timed };
         let mut sums = Sums::default();
         // What has no guest frame is not counted where frames are asked for.

@@ -6,8 +6,6 @@ mod memory;
 mod recording;
 mod space;
 
-use std::borrow::Cow;
-
 use mmuscope_analysis::findings::{self, Finding};
 use mmuscope_analysis::life;
 use mmuscope_analysis::part::Part;
@@ -100,13 +98,10 @@ impl Report {
         let mut vms: Vec<&Vm> = timeline.vms().iter().filter(|v| part.holds_vm(v.id.0)).collect();
         let events = recording::events(trace, timeline.attribution(), part);
         let timed = findings::faults_are_timed(trace, timeline);
-        let of_part = |f: &&Fault| part.fault(f);
-        let as_timed = |f: &Fault| Fault { end_ts: f.end_ts.filter(|_| timed), ..*f };
-        let faults: Cow<'_, [Fault]> = if timed && part.is_all() {
-            faults.into()
-        } else {
-            faults.iter().filter(of_part).map(as_timed).collect::<Vec<_>>().into()
-        };
+        let mut faults = findings::timed_faults(trace, timeline, faults);
+        if !part.is_all() {
+            faults.to_mut().retain(|f| part.fault(f));
+        }
         let busy = |vm: &Vm| faults.iter().filter(|f| f.vm == vm.id).count();
         vms.sort_by_cached_key(|vm| (std::cmp::Reverse(busy(vm)), vm.id));
         let mut phases = phases(timeline, timed, clock, part);
