@@ -1,6 +1,6 @@
 //! The compiler that `cargo xtask test` gives cargo for the crates of this workspace: clippy and rustdoc look at each crate while rustc compiles it.
 //!
-//! `cargo clippy` and `cargo doc` would first check all 300 dependencies, which are then compiled again for the tests: a third of the time that a
+//! `cargo clippy` and `cargo doc` would first check all 350 dependencies, which are then compiled again for the tests: a third of the time that a
 //! build from nothing takes. Here they are compiled once. Cargo calls `RUSTC_WORKSPACE_WRAPPER RUSTC ARGUMENT …`, and this program, under the name
 //! [`NAME`], is that wrapper. What it compiles, cargo keeps apart from what `cargo test` alone compiles.
 
@@ -89,7 +89,7 @@ fn passed(output: std::io::Result<Output>) -> bool {
         }
         Err(e) => {
             eprintln!(
-                "{NAME}: clippy or rustdoc cannot be run: {e}; `rustup component add clippy rust-docs` installs them"
+                "{NAME}: clippy or rustdoc cannot be run: {e}; `rustup component add clippy` installs clippy"
             );
             false
         }
