@@ -534,29 +534,3 @@ impl Command {
         TABLE.iter().find(|s| s.command == self).unwrap_or(&TABLE[0])
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    /// Without a row, a command would show as the first; with two, its keys would be in two places.
-    #[test]
-    fn every_command_has_one_row_and_every_key_one_command() {
-        let text = include_str!("command.rs");
-        let (_, variants) = text.split_once("pub(crate) enum Command {").expect("the commands");
-        let (variants, _) = variants.split_once('}').expect("their end");
-        let mut listed: Vec<&str> = variants.split(',').map(str::trim).filter(|v| !v.is_empty()).collect();
-        let mut rows: Vec<String> = TABLE.iter().map(|s| format!("{:?}", s.command)).collect();
-        listed.sort_unstable();
-        rows.sort_unstable();
-        assert_eq!(rows, listed);
-        let mut keys = BTreeSet::new();
-        for spec in TABLE {
-            for key in spec.keys {
-                assert!(keys.insert(format!("{key:?}")), "{key:?} is also a key of {:?}", spec.command);
-            }
-        }
-        assert!(keys.len() > 30, "{}", keys.len());
-    }
-}
