@@ -1,17 +1,11 @@
 //! One fixture for each way the kernel shows, or does not show, that an entry changed. The expectations are the kernel's rules, not ours.
 
+use crate::made::{at_end, entry, run};
 use mmuscope_replay::{
-    Certainty, Entry, EvidenceKind, Outcome, Reason, ReplayOptions, Shade, Span, State, StateFilter,
-    Timeline, VmId, replay,
+    Certainty, EvidenceKind, Outcome, Reason, ReplayOptions, Shade, State, Timeline, VmId, replay,
 };
 use mmuscope_testing::fixture;
-use mmuscope_trace::{Kind, TRACEPOINTS, Trace, VmHint};
-
-fn run(text: &str) -> (Trace, Timeline) {
-    let trace = fixture::trace(text).expect("fixture");
-    let t = replay(&trace, &ReplayOptions::default());
-    (trace, t)
-}
+use mmuscope_trace::{Kind, TRACEPOINTS, VmHint};
 
 /// Root, and tables 0x10 (level 3), 0x11 (level 2) and 0x12 (level 1) for frame 0.
 const TREE: &str = "
@@ -23,17 +17,6 @@ const TREE: &str = "
     +1  t1 page 1 0
     +1  t1 tdp 2 0 empty T12
 ";
-
-fn at_end(t: &Timeline) -> Vec<(Entry, Span)> {
-    t.state_at(t.range().1, &StateFilter::default())
-}
-
-/// State, value and certainty of the entry of a level and frame at the end.
-fn entry(t: &Timeline, level: u8, gfn: u64) -> Option<(Entry, Span)> {
-    let all: Vec<_> = at_end(t).into_iter().filter(|(e, _)| e.level == level && e.gfn == gfn).collect();
-    assert!(all.len() < 2, "{all:x?}");
-    all.into_iter().next()
-}
 
 fn shade(t: &Timeline, level: u8, gfn: u64) -> Option<Shade> {
     entry(t, level, gfn).map(|(_, s)| s.shade)

@@ -1,28 +1,7 @@
 //! Traces that begin in the middle of things, as people paste them: what their events support, and nothing else.
 
-use mmuscope_replay::{
-    Certainty, Entry, EvidenceKind, Reason, ReplayOptions, Shade, Span, SpanFilter, State, StateFilter,
-    Timeline, VmId, replay,
-};
-use mmuscope_testing::fixture;
-use mmuscope_trace::Trace;
-
-fn run(text: &str) -> (Trace, Timeline) {
-    let trace = fixture::trace(text).expect("fixture");
-    let t = replay(&trace, &ReplayOptions::default());
-    (trace, t)
-}
-
-fn at_end(t: &Timeline) -> Vec<(Entry, Span)> {
-    t.state_at(t.range().1, &StateFilter::default())
-}
-
-/// The one entry of a level and frame at the end.
-fn entry(t: &Timeline, level: u8, gfn: u64) -> Option<(Entry, Span)> {
-    let all: Vec<_> = at_end(t).into_iter().filter(|(e, _)| e.level == level && e.gfn == gfn).collect();
-    assert!(all.len() < 2, "{all:x?}");
-    all.into_iter().next()
-}
+use crate::made::{at_end, entry, run};
+use mmuscope_replay::{Certainty, EvidenceKind, Reason, Shade, SpanFilter, State, StateFilter, VmId};
 
 #[test]
 fn an_old_value_that_nobody_saw_is_what_was_there_until_then() {

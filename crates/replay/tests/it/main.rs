@@ -4,6 +4,7 @@ mod faults;
 mod fixtures;
 mod gone;
 mod late;
+mod made;
 mod memslots;
 mod model;
 mod new_kernel;

@@ -6,6 +6,8 @@ use mmuscope_replay::{
 };
 use mmuscope_spte::{Known, LayoutSpec, Mode};
 use mmuscope_testing::fixture;
+use mmuscope_trace::Trace;
+use std::path::Path;
 
 /// A recording of a kernel with the legacy MMU in which the probes were set, of a VM that is made in it.
 const PROBED: &str = "layout C/npt
@@ -264,4 +266,50 @@ fn whether_a_table_took_the_place_of_a_huge_page_is_not_traced() {
     // Lost events may have been those of a table.
     let lost = huge_at_end(&format!("{zapped}+1 t9 lost 1\n"));
     assert_eq!(lost.1, Certainty::Stale);
+}
+
+/// A probe is hit in the middle of what its thread does, a teardown or a zap of many entries: beside the kernel's own events it changes nothing.
+#[test]
+fn probes_beside_the_kernels_own_events_change_nothing() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/6.1-npt/trace.txt.zst");
+    let packed = std::fs::File::open(sample).expect("the sample");
+    let text = String::from_utf8(zstd::decode_all(packed).expect("zstd")).expect("text");
+    let (mut probed, mut changes) = (String::new(), 0);
+    for line in text.lines() {
+        // The function is entered before it traces what it changed. The first change is not probed: until an event of the kernel's own is
+        // there, a text does not say that they were recorded, and a probe counts.
+        if let Some((head, fields)) = line.split_once("kvm_tdp_mmu_spte_changed: as id ") {
+            let words: Vec<&str> = fields.split_whitespace().collect();
+            let &[as_id, "gfn", gfn, "level", level, "old_spte", old, "new_spte", new] = &words[..] else {
+                panic!("{line}")
+            };
+            changes += 1;
+            let probe = format!(
+                "{head}__handle_changed_spte: (__handle_changed_spte+0x0/0x420 [kvm]) as_id={as_id} gfn=0x{gfn} old_spte=0x{old} \
+                 new_spte=0x{new} level={level}\n"
+            );
+            probed.push_str(if changes > 1 { &probe } else { "" });
+        }
+        probed.push_str(line);
+        probed.push('\n');
+    }
+    assert!(changes > 10_000, "{changes}");
+    let lives = |text: &str| -> Vec<_> {
+        let t = replay(&Trace::from_text(text).expect("a trace"), &ReplayOptions::default());
+        let mut all: Vec<_> = t
+            .entries()
+            .map(|e| {
+                let spans: Vec<_> =
+                    t.spans(e.id).map(|s| (s.start, s.end, s.spte, s.shade, s.certainty, s.reason)).collect();
+                let zaps: Vec<_> = t.zaps(e.id).map(|z| (z.ts, z.cause)).collect();
+                (e.vm, e.as_id, e.level, e.gfn, format!("{spans:?} {zaps:?}"))
+            })
+            .collect();
+        all.sort();
+        all
+    };
+    let (without, with) = (lives(&text), lives(&probed));
+    assert_eq!(without.len(), with.len());
+    let differ: Vec<_> = without.iter().zip(&with).filter(|(a, b)| a != b).collect();
+    assert!(differ.is_empty(), "{} differ: {:#?}", differ.len(), differ.first());
 }

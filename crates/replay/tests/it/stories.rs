@@ -1,17 +1,11 @@
 //! What is said of causes and ends. The expectations are what the kernel's paths can and cannot do.
 
+use crate::made::run;
 use crate::replayed::load;
 use std::path::Path;
 
-use mmuscope_replay::{MmuKind, Outcome, PageStory, ReplayOptions, Timeline, VmId, replay};
-use mmuscope_testing::fixture;
+use mmuscope_replay::{MmuKind, Outcome, PageStory, Timeline, VmId};
 use mmuscope_trace::Trace;
-
-fn run(text: &str) -> (Trace, Timeline) {
-    let trace = fixture::trace(text).expect("fixture");
-    let t = replay(&trace, &ReplayOptions::default());
-    (trace, t)
-}
 
 fn story(text: &str, gfn: u64) -> PageStory {
     let (trace, t) = run(text);
