@@ -12,6 +12,7 @@ use crate::keys::{EntryIx, Key, TableIx, ThreadIx};
 use crate::model::{Evidence, EvidenceKind, MmuKind, Shade, VmId};
 use crate::moment::{At, NO_VM};
 use crate::noted::Noted;
+use crate::probed::ProbedChanges;
 use crate::recorded::Recorded;
 use crate::silent::state::Silent;
 use crate::slots::Slots;
@@ -44,8 +45,7 @@ pub(crate) struct Engine {
     /// The distance between the kernel's virtual and the physical address of a page, once an event has shown both.
     pub(crate) virt_minus_phys: Option<u64>,
     pub(crate) clock: Clock,
-    /// Changes of the TDP MMU are known by a probe, because the kernel does not trace them.
-    pub(crate) changes_probed: bool,
+    pub(crate) probed: ProbedChanges,
     /// Implied children made so far (bounded against made-up files).
     pub(crate) implied: u64,
     /// Threads whose teardown was traced to its last entry.
@@ -76,7 +76,7 @@ impl Engine {
             recorded,
             virt_minus_phys: None,
             clock: Clock::default(),
-            changes_probed: false,
+            probed: ProbedChanges::default(),
             implied: 0,
             torn: Vec::new(),
             mmio_sure: false,

@@ -324,20 +324,25 @@ impl Frames {
 mod tests {
     use super::*;
 
-    /// Every frame of two gigabytes by itself.
+    /// All entries of one frame, for one frame of each stretch in which no entry begins or ends.
     fn naive(entries: &[(u8, u64, u8)]) -> Sum {
-        let mut frames: Vec<Made> = vec![None; 2 << 18];
-        for level in (1..=TOP).rev() {
-            for (_, index, class) in entries.iter().filter(|e| e.0 == level) {
-                let n = pages_of(level) as usize;
-                for f in &mut frames[*index as usize * n..][..n] {
-                    *f = better(*f, Some((*class, level)));
+        let span =
+            |(level, index, _): &(u8, u64, u8)| (index * pages_of(*level), (index + 1) * pages_of(*level));
+        let mut ends: Vec<u64> = entries.iter().map(span).flat_map(|(a, b)| [a, b]).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let mut out = Sum::default();
+        for stretch in ends.windows(2) {
+            let (frame, frames) = (stretch[0], stretch[1] - stretch[0]);
+            let mut made: Made = None;
+            for level in (1..=TOP).rev() {
+                for e in entries.iter().filter(|e| e.0 == level && (span(e).0..span(e).1).contains(&frame)) {
+                    made = better(made, Some((e.2, level)));
                 }
             }
-        }
-        let mut out = Sum::default();
-        for (class, level) in frames.into_iter().flatten() {
-            out[usize::from(class)][usize::from(level)] += 1;
+            if let Some((class, level)) = made {
+                out[usize::from(class)][usize::from(level)] += frames as i64;
+            }
         }
         out
     }

@@ -39,6 +39,7 @@ mod model;
 mod moment;
 mod noted;
 mod openings;
+mod probed;
 mod pyramid;
 mod recorded;
 mod reported;

@@ -13,7 +13,6 @@ use crate::engine::Engine;
 use crate::keys::{TableIx, ThreadIx, key_of};
 use crate::model::{Certainty, LostSpan, Reason, Shade};
 use crate::moment::At;
-use crate::recorded::kind;
 use crate::reported::{FastFault, MarkMmio, SetSpte};
 use crate::threads::NewPage;
 
@@ -31,15 +30,15 @@ impl Engine {
         };
         let before = self.clock.last();
         let (ev, ts) = self.count(e);
-        let stood_for;
-        let e = if let Body::ProbeSpteChanged { .. } = e.body
-            && self.takes_probed_change()
-        {
-            stood_for = Event { body: e.body.as_traced(), ..*e };
-            &stood_for
+        let counts_as;
+        let e = if let Some(body) = self.probed.counts_as(e, &mut self.recorded) {
+            counts_as = Event { body, ..*e };
+            &counts_as
         } else {
             e
         };
+        // A kernel whose changes are probed is one that traces them.
+        self.traces.changes |= self.probed.stand_in();
         let before_here = self.clock.last_of(e.cpu, ts);
         if self.is_note(e, (ev, ts), before, before_here) {
             return;
@@ -67,19 +66,6 @@ impl Engine {
             self.faults.step(&mut self.threads[th], at.vm, tdp, ev, ts, e);
         }
         self.threads[th].prev_ts = ts;
-    }
-
-    /// Whether a probe on the function that changes SPTEs stands in for the kernel's own event: not where that is recorded as well.
-    fn takes_probed_change(&mut self) -> bool {
-        if self.recorded.is_stopped(kind::PROBE_CHANGED)
-            || !self.changes_probed && self.recorded.has(kind::CHANGED)
-        {
-            return false;
-        }
-        // From here on this is a kernel that traces its changes.
-        (self.changes_probed, self.traces.changes) = (true, true);
-        self.recorded.see(kind::CHANGED);
-        true
     }
 
     /// Numbers an event; gives its number and its time, which never goes back.

@@ -1,25 +1,35 @@
-//! The compiler that `cargo xtask test` gives cargo for the crates of this workspace: clippy and rustdoc look at each crate while rustc compiles it.
+//! The compiler that `cargo xtask test` gives cargo for the crates of this workspace: clippy and rustdoc look at each crate while it is compiled.
 //!
 //! `cargo clippy` and `cargo doc` would first check all 350 dependencies, which are then compiled again for the tests: a third of the time that a
 //! build from nothing takes. Here they are compiled once. Cargo calls `RUSTC_WORKSPACE_WRAPPER RUSTC ARGUMENT …`, and this program, under the name
 //! [`NAME`], is that wrapper. What it compiles, cargo keeps apart from what `cargo test` alone compiles.
+//!
+//! Each source file is read by clippy once, in the crate with its tests, and clippy's driver is the compiler there, also of examples. It leaves
+//! out rustc's own optimisations of MIR, and what it compiles is not optimised at all ([`Crate::as_tested`]). The libraries that tests and examples
+//! call, and the programs that users run, rustc compiles as the profile says; it knows no lint of clippy's, but its own warnings are errors there, too.
 
 use crate::run::{cargo, root};
 use anyhow::{Context, Result};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output};
+use std::process::{Command, ExitCode, ExitStatus, Output};
 use std::{fs, thread};
 
 /// The name under which this program is the wrapper.
 const NAME: &str = "checking-rustc";
 
+/// How clippy's driver is given `-D warnings`. It says that the crate depends on it, and cargo compares it with its own.
+const CLIPPY_ARGS: (&str, &str) = ("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+
 /// The cargo that builds and runs the tests of the workspace with this program as the wrapper. What it builds it builds once and keeps apart:
-/// incremental state would only cost disk and time.
+/// incremental state would only cost disk and time, and line tables, which no failing test prints, a seventh of what the libraries take.
 pub(crate) fn checking_cargo(args: &[&str]) -> Result<Command> {
     let mut c = cargo(args);
-    c.env("RUSTC_WORKSPACE_WRAPPER", install()?).env("CARGO_INCREMENTAL", "0");
+    c.env("RUSTC_WORKSPACE_WRAPPER", install()?)
+        .env("CARGO_INCREMENTAL", "0")
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        .env(CLIPPY_ARGS.0, CLIPPY_ARGS.1);
     Ok(c)
 }
 
@@ -37,17 +47,12 @@ fn install() -> Result<PathBuf> {
     Ok(wrapper)
 }
 
-/// Where clippy writes what nobody reads.
-fn scratch() -> PathBuf {
-    root().join("target/checked")
-}
-
 /// Whether this process was started as the wrapper.
 pub(crate) fn is_wrapper() -> bool {
     std::env::args_os().next().is_some_and(|own| Path::new(&own).file_name().is_some_and(|n| n == NAME))
 }
 
-/// Compiles as cargo asks, and meanwhile lets clippy and rustdoc look at the crate. A finding of either fails the compilation.
+/// Compiles as cargo asks, with the checks that the crate needs. A finding of clippy or rustdoc fails the compilation.
 pub(crate) fn run(args: &[String]) -> ExitCode {
     let Some((rustc, args)) = args.split_first() else {
         eprintln!("{NAME}: cargo names no compiler");
@@ -55,32 +60,36 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     };
     let rustc = Path::new(rustc);
     // Cargo also asks the compiler for its version and its targets.
-    let of = Crate::of(args);
-    let checks = of.as_ref().map_or(Vec::new(), |c| checks(rustc, c));
-    let checking = thread::spawn(move || checks.into_iter().map(|mut c| c.output()).collect::<Vec<_>>());
-    let mut compile = Command::new(rustc);
-    compile.args(args);
-    if of.is_some() {
-        // Clippy prints the compiler's own warnings, too.
-        compile.args(["--cap-lints", "allow"]);
+    let Some(of) = Crate::of(args) else { return ended(Command::new(rustc).args(args).status(), rustc) };
+    if !of.is_documented() {
+        let driver = sibling(rustc, "clippy-driver");
+        let status = Command::new(&driver).arg(rustc).args(of.as_tested()).status();
+        return ended(status, &driver);
     }
-    let compiled = compile.status();
-    let Ok(checked) = checking.join() else { return ExitCode::FAILURE };
-    let mut fine = true;
-    for output in checked {
-        fine &= passed(output);
-    }
-    match compiled {
-        Ok(status) if status.success() && fine => ExitCode::SUCCESS,
+    let mut rustdoc = Command::new(sibling(rustc, "rustdoc"));
+    rustdoc.args(of.for_rustdoc());
+    let documenting = thread::spawn(move || rustdoc.output());
+    let compiled = ended(Command::new(rustc).args(args).arg("-Dwarnings").status(), rustc);
+    let Ok(documented) = documenting.join() else { return ExitCode::FAILURE };
+    if passed(documented) { compiled } else { ExitCode::FAILURE }
+}
+
+/// The exit status of a compiler, as this program's own.
+fn ended(status: std::io::Result<ExitStatus>, program: &Path) -> ExitCode {
+    match status {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(e) => {
-            eprintln!("{NAME}: {}: {e}", rustc.display());
+            eprintln!(
+                "{NAME}: {} cannot be run: {e}; `rustup component add clippy` installs clippy",
+                program.display()
+            );
             ExitCode::FAILURE
         }
     }
 }
 
-/// Hands on what a check printed. Returns whether it found nothing.
+/// Hands on what rustdoc printed. Returns whether it found nothing.
 fn passed(output: std::io::Result<Output>) -> bool {
     match output {
         Ok(o) => {
@@ -88,12 +97,15 @@ fn passed(output: std::io::Result<Output>) -> bool {
             o.status.success()
         }
         Err(e) => {
-            eprintln!(
-                "{NAME}: clippy or rustdoc cannot be run: {e}; `rustup component add clippy` installs clippy"
-            );
+            eprintln!("{NAME}: rustdoc cannot be run: {e}");
             false
         }
     }
+}
+
+/// A tool beside the compiler: found by its name where the compiler is found by its own.
+fn sibling(rustc: &Path, name: &str) -> PathBuf {
+    rustc.with_file_name(name)
 }
 
 /// A crate that cargo wants compiled, by the arguments of the compiler.
@@ -115,33 +127,20 @@ impl<'a> Crate<'a> {
         let name = self.args.iter().position(|a| a == "--crate-name").and_then(|at| self.args.get(at + 1));
         let example = self.out.ends_with("examples");
         kind.is_some_and(|k| k == "lib" || k == "bin")
-            && !self.args.iter().any(|a| a == "--test")
+            && !self.is_tests()
             && name.is_some_and(|n| n != "build_script_build")
             && !example
     }
 
-    /// The arguments for clippy: the compiler's, but it writes only the crate's metadata, to a folder where nobody looks for it. Cargo must not
-    /// read that it is there.
-    fn for_clippy(&self, scratch: &Path) -> Vec<String> {
-        let mut out = Vec::new();
-        let mut args = self.args.iter();
-        while let Some(arg) = args.next() {
-            match arg.as_str() {
-                "--out-dir" => {
-                    args.next();
-                    out.extend(["--out-dir".to_owned(), scratch.display().to_string()]);
-                }
-                "-C" => {
-                    if let Some(value) = args.next().filter(|v| !v.starts_with("incremental=")) {
-                        out.extend(["-C".to_owned(), value.clone()]);
-                    }
-                }
-                a if a.starts_with("--emit=") => out.push("--emit=metadata".to_owned()),
-                a if a.starts_with("--json=") => out.push(without_artifacts(a)),
-                _ => out.push(arg.clone()),
-            }
-        }
-        out
+    fn is_tests(&self) -> bool {
+        self.args.iter().any(|a| a == "--test")
+    }
+
+    /// The arguments for clippy's driver as the compiler: cargo's, but nothing is optimised. Tests and examples call libraries that are, and to
+    /// optimise a second copy of each library takes longer than its own tests run.
+    fn as_tested(&self) -> Vec<String> {
+        let plain = |a: &String| if a.starts_with("opt-level=") { "opt-level=0" } else { a }.to_owned();
+        self.args.iter().map(plain).collect()
     }
 
     /// The arguments for rustdoc: what it takes of the compiler's.
@@ -164,6 +163,11 @@ impl<'a> Crate<'a> {
                 _ => {}
             }
         }
+        out.extend(["--out-dir".to_owned(), root().join("target/doc").display().to_string()]);
+        out.extend(["-D", "warnings"].map(str::to_owned));
+        if self.args.iter().any(|a| a == "bin") {
+            out.push("--document-private-items".to_owned());
+        }
         out
     }
 }
@@ -173,30 +177,6 @@ fn without_artifacts(arg: &str) -> String {
     let kept: Vec<&str> =
         arg.trim_start_matches("--json=").split(',').filter(|k| *k != "artifacts").collect();
     format!("--json={}", kept.join(","))
-}
-
-/// What looks at a crate.
-fn checks(rustc: &Path, of: &Crate<'_>) -> Vec<Command> {
-    // The compiler's siblings: found by their names where it is found by its own.
-    let sibling = |name: &str| rustc.with_file_name(name);
-    let scratch = scratch();
-    // Where it cannot be made, clippy says so.
-    fs::create_dir_all(&scratch).ok();
-    let mut clippy = Command::new(sibling("clippy-driver"));
-    clippy.arg(rustc).args(of.for_clippy(&scratch));
-    // As cargo-clippy hands on `-- -D warnings`.
-    clippy.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
-    let mut all = vec![clippy];
-    if of.is_documented() {
-        let mut rustdoc = Command::new(sibling("rustdoc"));
-        rustdoc.args(of.for_rustdoc()).arg("--out-dir").arg(root().join("target/doc"));
-        rustdoc.args(["-D", "warnings"]);
-        if of.args.iter().any(|a| a == "bin") {
-            rustdoc.arg("--document-private-items");
-        }
-        all.push(rustdoc);
-    }
-    all
 }
 
 #[cfg(test)]
@@ -214,15 +194,10 @@ mod tests {
     }
 
     #[test]
-    fn clippy_writes_metadata_elsewhere_and_says_nothing_of_it() {
-        let args = words(LIBRARY);
-        let given = Crate::of(&args).expect("a crate").for_clippy(Path::new("/scratch"));
-        let wanted = LIBRARY
-            .replace("dep-info,metadata,link", "metadata")
-            .replace(",artifacts", "")
-            .replace(" -C incremental=/target/inc", "")
-            .replace("--out-dir /target/debug/deps", "--out-dir /scratch");
-        assert_eq!(given, words(&wanted));
+    fn tests_are_compiled_as_cargo_says_but_not_optimised() {
+        let tests = format!("{LIBRARY} --test");
+        let given = Crate::of(&words(&tests)).expect("a crate").as_tested();
+        assert_eq!(given, words(&tests.replace("opt-level=2", "opt-level=0")));
     }
 
     #[test]
@@ -232,7 +207,8 @@ mod tests {
         let wanted = "--crate-name lib --edition=2024 src/lib.rs --error-format=json --json=diagnostic-rendered-ansi,future-incompat \
             --crate-type lib --cfg feature=\"std\" --check-cfg cfg(docsrs) -L dependency=/target/debug/deps \
             --extern serde=/target/debug/deps/libserde.rmeta";
-        assert_eq!(given, words(wanted));
+        let written = format!(" --out-dir {} -D warnings", root().join("target/doc").display());
+        assert_eq!(given, words(&(wanted.to_owned() + &written)));
     }
 
     #[test]

@@ -91,8 +91,9 @@ impl Engine {
         for kind in events.iter().filter_map(|e| kind_by_name(e)) {
             self.recorded.stop(kind);
         }
-        if self.changes_probed && self.recorded.is_stopped(kind::PROBE_CHANGED) {
-            (self.changes_probed, self.traces.changes) = (false, false);
+        if self.probed.stand_in() && self.recorded.is_stopped(kind::PROBE_CHANGED) {
+            self.probed.stop();
+            self.traces.changes = false;
             self.recorded.stop(kind::CHANGED);
         }
         self.doubt_everything(ev, ts, Reason::Unrecorded);

@@ -276,8 +276,7 @@ fn probes_beside_the_kernels_own_events_change_nothing() {
     let text = String::from_utf8(zstd::decode_all(packed).expect("zstd")).expect("text");
     let (mut probed, mut changes) = (String::new(), 0);
     for line in text.lines() {
-        // The function is entered before it traces what it changed. The first change is not probed: until an event of the kernel's own is
-        // there, a text does not say that they were recorded, and a probe counts.
+        // The function is entered before it traces what it changed, and a text does not say that the kernel's own events were recorded.
         if let Some((head, fields)) = line.split_once("kvm_tdp_mmu_spte_changed: as id ") {
             let words: Vec<&str> = fields.split_whitespace().collect();
             let &[as_id, "gfn", gfn, "level", level, "old_spte", old, "new_spte", new] = &words[..] else {
@@ -288,7 +287,7 @@ fn probes_beside_the_kernels_own_events_change_nothing() {
                 "{head}__handle_changed_spte: (__handle_changed_spte+0x0/0x420 [kvm]) as_id={as_id} gfn=0x{gfn} old_spte=0x{old} \
                  new_spte=0x{new} level={level}\n"
             );
-            probed.push_str(if changes > 1 { &probe } else { "" });
+            probed.push_str(&probe);
         }
         probed.push_str(line);
         probed.push('\n');
