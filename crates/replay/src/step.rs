@@ -31,8 +31,8 @@ impl Engine {
         let before = self.clock.last();
         let (ev, ts) = self.count(e);
         let counts_as;
-        let e = if let Some(body) = self.probed.counts_as(e, &mut self.recorded) {
-            counts_as = Event { body, ..*e };
+        let e = if self.probed.note(ev, e, &mut self.recorded) {
+            counts_as = Event { body: self.probed.counts_as(ev, e.body), ..*e };
             &counts_as
         } else {
             e

@@ -92,7 +92,7 @@ impl Engine {
             self.recorded.stop(kind);
         }
         if self.probed.stand_in() && self.recorded.is_stopped(kind::PROBE_CHANGED) {
-            self.probed.stop();
+            self.probed.stop(ev);
             self.traces.changes = false;
             self.recorded.stop(kind::CHANGED);
         }

@@ -178,7 +178,8 @@ impl<'a> Actors<'a> {
     }
 
     fn event(&mut self, i: usize) -> Option<Event> {
-        self.cursor.get(i).map(traced)
+        let e = self.cursor.get(i)?;
+        Some(Event { body: self.timeline.counts_as(i as u32, e.body), ..e })
     }
 
     /// The event that unlinks the table in which event `ev` zaps a leaf.
@@ -208,6 +209,7 @@ impl<'a> Actors<'a> {
                 {
                     named = true;
                 }
+                Body::ProbeSpteChanged { .. } => {}
                 _ => break,
             }
         }
@@ -219,7 +221,9 @@ impl<'a> Actors<'a> {
             if x.tid == e.tid {
                 match &x.body {
                     b if unlinks(b) => return Some(i as u32),
-                    Body::TdpSpteChanged { .. } | Body::PrepareZapPage { .. } => {}
+                    Body::TdpSpteChanged { .. }
+                    | Body::ProbeSpteChanged { .. }
+                    | Body::PrepareZapPage { .. } => {}
                     _ => return None,
                 }
             }
@@ -250,7 +254,12 @@ impl<'a> Actors<'a> {
         let mut own = Vec::new();
         self.trace.events.block_of_thread(block as usize, tid, |i, event| {
             if tells(i) {
-                own.push((i as u32, traced(event())));
+                let e = event();
+                let body = self.timeline.counts_as(i as u32, e.body);
+                // Where the kernel's own event is there as well, a probe says nothing more.
+                if !matches!(body, Body::ProbeSpteChanged { .. }) {
+                    own.push((i as u32, Event { body, ..e }));
+                }
             }
         });
         if self.known.len() >= KNOWN {
@@ -440,11 +449,6 @@ impl Back {
             _ => " in this fault".to_owned(),
         }
     }
-}
-
-/// An event with what a probe stands in for.
-fn traced(e: Event) -> Event {
-    Event { body: e.body.as_traced(), ..e }
 }
 
 /// Whether an event is one of a fault that maps something.

@@ -150,7 +150,7 @@ impl Timeline {
                 }
             }
         }
-        drafts.extend(naming.iter().filter(|n| !named.contains(&n.ev)).filter_map(untold));
+        drafts.extend(naming.iter().filter(|n| !named.contains(&n.ev)).filter_map(|n| self.untold(n)));
         drafts.sort_by_key(|d| (d.ts, d.event, d.about == About::Child));
         let headline =
             self.headline(vm, as_id, gfn, faults.len(), &tally, drafts.is_empty() && naming.is_empty());
@@ -441,19 +441,19 @@ impl Timeline {
             })
             .collect()
     }
-}
 
-/// An event that is no part of any entry's life that is known, nor of a fault.
-fn untold(n: &Naming) -> Option<Draft> {
-    Some(Draft {
-        about: About::Leaf,
-        ts: n.event.ts,
-        event: Some(n.ev),
-        text: naming::of_event(&n.event.body)?,
-        why: Why::Clear,
-        shade: None,
-        certainty: None,
-    })
+    /// An event that is no part of any entry's life that is known, nor of a fault.
+    fn untold(&self, n: &Naming) -> Option<Draft> {
+        Some(Draft {
+            about: About::Leaf,
+            ts: n.event.ts,
+            event: Some(n.ev),
+            text: naming::of_event(self.counts_as(n.ev, n.event.body))?,
+            why: Why::Clear,
+            shade: None,
+            certainty: None,
+        })
+    }
 }
 
 /// Tables that are linked or unlinked one after another are one line; a split and what it made of the page too.

@@ -1,8 +1,8 @@
 //! Kprobes on what MMUs do without an event: what they make known, and what they do not.
 
 use mmuscope_replay::{
-    Certainty, Entry, LayoutOverride, Outcome, Reason, ReplayOptions, Shade, Span, StateFilter, Timeline,
-    ZapCause, replay,
+    Certainty, Entry, LayoutOverride, Outcome, Reason, ReplayOptions, Shade, Span, StateFilter, StoryLine,
+    Timeline, VmId, ZapCause, replay,
 };
 use mmuscope_spte::{Known, LayoutSpec, Mode};
 use mmuscope_testing::fixture;
@@ -293,8 +293,11 @@ fn probes_beside_the_kernels_own_events_change_nothing() {
         probed.push('\n');
     }
     assert!(changes > 10_000, "{changes}");
-    let lives = |text: &str| -> Vec<_> {
-        let t = replay(&Trace::from_text(text).expect("a trace"), &ReplayOptions::default());
+    let trace = |text: &str| Trace::from_text(text).expect("a trace");
+    let (without, with) = (trace(&text), trace(&probed));
+    let replayed = |t: &Trace| replay(t, &ReplayOptions::default());
+    let (plain, t) = (replayed(&without), replayed(&with));
+    let lives = |t: &Timeline| -> Vec<_> {
         let mut all: Vec<_> = t
             .entries()
             .map(|e| {
@@ -307,8 +310,25 @@ fn probes_beside_the_kernels_own_events_change_nothing() {
         all.sort();
         all
     };
-    let (without, with) = (lives(&text), lives(&probed));
-    assert_eq!(without.len(), with.len());
-    let differ: Vec<_> = without.iter().zip(&with).filter(|(a, b)| a != b).collect();
+    let (of_plain, of_both) = (lives(&plain), lives(&t));
+    assert_eq!(of_plain.len(), of_both.len());
+    let differ: Vec<_> = of_plain.iter().zip(&of_both).filter(|(a, b)| a != b).collect();
     assert!(differ.is_empty(), "{} differ: {:#?}", differ.len(), differ.first());
+    // Nor are the stories of the pages others: who, and why.
+    let pages: Vec<(u8, u64)> =
+        [2, 0x100, 0x2000, 0x10005].into_iter().chain((0..64).map(|n| n * 37)).map(|gfn| (0, gfn)).collect();
+    let told = |t: &Timeline, trace: &Trace| -> Vec<_> {
+        let stories = t.page_stories(trace, VmId(0), &pages, (usize::MAX, 0));
+        stories.into_iter().map(|(s, _)| (s.headline, lines(s.lines))).collect()
+    };
+    let (expected, found) = (told(&plain, &without), told(&t, &with));
+    let many = expected.iter().map(|s| s.1.len()).sum::<usize>();
+    assert!(many > 500, "{many} lines");
+    for (a, b) in expected.iter().zip(&found) {
+        assert_eq!(a, b);
+    }
+}
+
+fn lines(of: Vec<StoryLine>) -> Vec<(u64, String, String)> {
+    of.into_iter().map(|l| (l.ts, l.who, l.text)).collect()
 }
