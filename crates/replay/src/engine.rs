@@ -55,7 +55,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(layout: Layout, traces: Traces, trace: &Trace) -> Self {
+    pub(crate) fn new(layout: Layout, traces: Traces, changes_traced: bool, trace: &Trace) -> Self {
         let recorded = Recorded::of(trace);
         let mut silent = Silent::new(trace);
         silent.ranges_recorded(recorded.has(crate::recorded::kind::UNMAP_HVA));
@@ -76,7 +76,7 @@ impl Engine {
             recorded,
             virt_minus_phys: None,
             clock: Clock::default(),
-            probed: ProbedChanges::default(),
+            probed: ProbedChanges::new(changes_traced),
             implied: 0,
             torn: Vec::new(),
             mmio_sure: false,

@@ -30,15 +30,16 @@ impl Engine {
         };
         let before = self.clock.last();
         let (ev, ts) = self.count(e);
-        let counts_as;
-        let e = if self.probed.note(ev, e, &mut self.recorded) {
-            counts_as = Event { body: self.probed.counts_as(ev, e.body), ..*e };
-            &counts_as
+        self.probed.note(e, &mut self.recorded);
+        let probed;
+        let e = if self.probed.stand_in() {
+            // Where changes are probed, none goes unseen.
+            self.traces.changes = true;
+            probed = self.probed.counts_as(ev, *e);
+            &probed
         } else {
             e
         };
-        // A kernel whose changes are probed is one that traces them.
-        self.traces.changes |= self.probed.stand_in();
         let before_here = self.clock.last_of(e.cpu, ts);
         if self.is_note(e, (ev, ts), before, before_here) {
             return;

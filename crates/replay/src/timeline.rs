@@ -78,8 +78,14 @@ pub struct Timeline {
 
 /// Replays a trace.
 pub fn replay(trace: &Trace, opts: &ReplayOptions) -> Timeline {
+    let t = replay_as(trace, opts, false);
+    if t.engine.probed.both() { replay_as(trace, opts, true) } else { t }
+}
+
+/// Replays a trace; `changes_traced`: it is known to have changes that the kernel traced itself.
+fn replay_as(trace: &Trace, opts: &ReplayOptions, changes_traced: bool) -> Timeline {
     let (inference, layout) = Inference::new(trace, &opts.layout);
-    let mut engine = Engine::new(layout.layout, layout.resolved.traces, trace);
+    let mut engine = Engine::new(layout.layout, layout.resolved.traces, changes_traced, trace);
     engine.mmio_sure = layout.mmio_sure;
     let mut t = Timeline {
         engine,
@@ -163,6 +169,9 @@ impl Timeline {
         }
         self.engine.vms.update(trace);
         self.run(trace);
+        if self.engine.probed.both() {
+            *self = replay_as(trace, &self.options.clone(), true);
+        }
     }
 
     /// Gives back what growing took in reserve.

@@ -5,4 +5,5 @@
 
 pub mod fixture;
 pub mod pieces;
+pub mod probed;
 pub mod write;

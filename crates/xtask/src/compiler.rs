@@ -19,11 +19,12 @@ use std::{fs, thread};
 /// The name under which this program is the wrapper.
 const NAME: &str = "checking-rustc";
 
-/// How clippy's driver is given `-D warnings`. It says that the crate depends on it, and cargo compares it with its own.
+/// How clippy's driver is given `-D warnings`. The driver notes that what it compiles depends on this variable, and cargo, which compares the note
+/// with its own environment, would compile everything again each time if it did not have it, too.
 const CLIPPY_ARGS: (&str, &str) = ("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
 
 /// The cargo that builds and runs the tests of the workspace with this program as the wrapper. What it builds it builds once and keeps apart:
-/// incremental state would only cost disk and time, and line tables, which no failing test prints, a seventh of what the libraries take.
+/// incremental state would only cost disk and time, and line tables, which only backtraces print, a seventh of what the libraries take.
 pub(crate) fn checking_cargo(args: &[&str]) -> Result<Command> {
     let mut c = cargo(args);
     c.env("RUSTC_WORKSPACE_WRAPPER", install()?)
@@ -81,7 +82,7 @@ fn ended(status: std::io::Result<ExitStatus>, program: &Path) -> ExitCode {
         Ok(_) => ExitCode::FAILURE,
         Err(e) => {
             eprintln!(
-                "{NAME}: {} cannot be run: {e}; `rustup component add clippy` installs clippy",
+                "{NAME}: {} cannot be run: {e}; `rustup component add clippy` installs clippy-driver",
                 program.display()
             );
             ExitCode::FAILURE
@@ -121,7 +122,7 @@ impl<'a> Crate<'a> {
         Some(Self { args, out: Path::new(out) })
     }
 
-    /// Whether it has a page of documentation of its own: a library or a program, not its tests.
+    /// Whether it is a library or a program, which have a page of documentation, and not tests, an example or a build script.
     fn is_documented(&self) -> bool {
         let kind = self.args.iter().position(|a| a == "--crate-type").and_then(|at| self.args.get(at + 1));
         let name = self.args.iter().position(|a| a == "--crate-name").and_then(|at| self.args.get(at + 1));

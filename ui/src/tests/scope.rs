@@ -64,7 +64,7 @@ fn a_click_on_a_head_sorts_the_events_and_another_one_turns_the_order() {
 /// Every order of a real trace is that of a plain sort, and finds the row of each event again.
 #[test]
 fn orders_are_those_of_a_plain_sort_and_rows_are_found_again() {
-    let cap = read("5.10-ept-ad/trace.txt.zst");
+    let cap = read("6.1-npt/trace.txt.zst");
     for by in [By::Vcpu, By::Kind, By::Gfn, By::Task, By::Cpu, By::Time] {
         for down in [false, true] {
             if (by, down) == (By::Time, false) {

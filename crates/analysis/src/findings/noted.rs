@@ -120,7 +120,7 @@ impl Noted {
         // What was not replayed is no evidence.
         for (n, e) in trace.events.iter().enumerate().take(timeline.events()) {
             let n = u32::try_from(n).unwrap_or(u32::MAX);
-            let e = Event { body: timeline.counts_as(n, e.body), ..e };
+            let e = timeline.counts_as(n, e);
             noted.event(n, &e, &trace.strings);
             noted.watch(n, &e, &trace.strings, layout, whose);
         }

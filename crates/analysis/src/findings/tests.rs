@@ -1,6 +1,6 @@
 use super::*;
 use mmuscope_replay::{ReplayOptions, replay};
-use mmuscope_trace::Body;
+use mmuscope_testing::probed::with_probes;
 use std::fmt::Write as _;
 
 fn of(trace: &Trace) -> Vec<Finding> {
@@ -276,22 +276,6 @@ fn the_catalogue_is_complete() {
 fn changes_that_are_probed_are_found_like_those_that_are_traced() {
     let sample = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/6.1-npt/trace.txt.zst");
     let traced = Trace::load(&[sample], &mmuscope_trace::ReadOptions::default()).expect("a sample");
-    let probed = |beside: bool| -> Trace {
-        let mut events = mmuscope_trace::EventStore::new();
-        for e in &traced.events {
-            let Body::TdpSpteChanged { as_id, gfn, level, old_spte, new_spte } = e.body else {
-                events.push(&e);
-                continue;
-            };
-            // The function is entered before it traces what it changed.
-            let body = Body::ProbeSpteChanged { kvm: None, as_id, gfn, old_spte, new_spte, level };
-            events.push(&mmuscope_trace::Event { body, ..e });
-            if beside {
-                events.push(&e);
-            }
-        }
-        Trace { events, ..traced.clone() }
-    };
     let spec = mmuscope_spte::LayoutSpec::named("6.1/npt").expect("ours");
     let layout = mmuscope_replay::LayoutOverride { spec };
     let options = ReplayOptions { layout, ..ReplayOptions::default() };
@@ -301,6 +285,6 @@ fn changes_that_are_probed_are_found_like_those_that_are_traced() {
     };
     let expected = found(&traced);
     assert!(expected.iter().any(|f| f.0 == "huge-lost"), "{expected:#?}");
-    assert_eq!(found(&probed(false)), expected, "the probe stands in");
-    assert_eq!(found(&probed(true)), expected, "the probe stands beside it");
+    assert_eq!(found(&with_probes(&traced, false)), expected, "the probe stands in");
+    assert_eq!(found(&with_probes(&traced, true)), expected, "the probe stands beside it");
 }

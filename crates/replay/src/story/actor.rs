@@ -178,8 +178,7 @@ impl<'a> Actors<'a> {
     }
 
     fn event(&mut self, i: usize) -> Option<Event> {
-        let e = self.cursor.get(i)?;
-        Some(Event { body: self.timeline.counts_as(i as u32, e.body), ..e })
+        self.cursor.get(i).map(|e| self.timeline.counts_as(i as u32, e))
     }
 
     /// The event that unlinks the table in which event `ev` zaps a leaf.
@@ -254,11 +253,10 @@ impl<'a> Actors<'a> {
         let mut own = Vec::new();
         self.trace.events.block_of_thread(block as usize, tid, |i, event| {
             if tells(i) {
-                let e = event();
-                let body = self.timeline.counts_as(i as u32, e.body);
+                let e = self.timeline.counts_as(i as u32, event());
                 // Where the kernel's own event is there as well, a probe says nothing more.
-                if !matches!(body, Body::ProbeSpteChanged { .. }) {
-                    own.push((i as u32, Event { body, ..e }));
+                if !matches!(e.body, Body::ProbeSpteChanged { .. }) {
+                    own.push((i as u32, e));
                 }
             }
         });

@@ -150,7 +150,7 @@ impl Timeline {
                 }
             }
         }
-        drafts.extend(naming.iter().filter(|n| !named.contains(&n.ev)).filter_map(|n| self.untold(n)));
+        drafts.extend(naming.iter().filter(|n| !named.contains(&n.ev)).filter_map(|n| self.of_no_entry(n)));
         drafts.sort_by_key(|d| (d.ts, d.event, d.about == About::Child));
         let headline =
             self.headline(vm, as_id, gfn, faults.len(), &tally, drafts.is_empty() && naming.is_empty());
@@ -443,12 +443,12 @@ impl Timeline {
     }
 
     /// An event that is no part of any entry's life that is known, nor of a fault.
-    fn untold(&self, n: &Naming) -> Option<Draft> {
+    fn of_no_entry(&self, n: &Naming) -> Option<Draft> {
         Some(Draft {
             about: About::Leaf,
             ts: n.event.ts,
             event: Some(n.ev),
-            text: naming::of_event(self.counts_as(n.ev, n.event.body))?,
+            text: naming::of_event(&self.counts_as(n.ev, n.event).body)?,
             why: Why::Clear,
             shade: None,
             certainty: None,

@@ -68,8 +68,8 @@ impl Timeline {
 }
 
 /// What an event says that no entry's life and no fault does; `None` for those that only ever go with others.
-pub(super) fn of_event(body: Body) -> Option<String> {
-    Some(match body {
+pub(super) fn of_event(body: &Body) -> Option<String> {
+    Some(match *body {
         Body::TdpSpteChanged { level, old_spte, new_spte, .. } => format!(
             "{} entry changed from {old_spte:#x} to {new_spte:#x}, in a table that is not known",
             level_size(level)

@@ -5,7 +5,7 @@ use super::Timeline;
 use std::borrow::Cow;
 
 use mmuscope_spte::Decoded;
-use mmuscope_trace::{Body, Class, Kind};
+use mmuscope_trace::{Class, Event, Kind};
 use rayon::prelude::*;
 
 use crate::attribution::Attribution;
@@ -48,11 +48,10 @@ impl Timeline {
         self.engine.clock.events() as usize
     }
 
-    /// What an event of the trace counts as. A kprobe on the function that changes SPTEs of the TDP MMU stands in for
-    /// `kvm_tdp_mmu_spte_changed` where the trace has none (5.10), and counts as that. Where the trace has both, only the first that was traced of
-    /// a change counts, and the other is a [`Body::ProbeSpteChanged`]. All other events are what they are.
-    pub fn counts_as(&self, event: EventIx, body: Body) -> Body {
-        self.engine.probed.counts_as(event, body)
+    /// What an event of the trace counts as. A kprobe on the function that changes SPTEs of the TDP MMU counts as `kvm_tdp_mmu_spte_changed` where
+    /// the trace has no such event (5.10). All other events are what they are.
+    pub fn counts_as(&self, event: EventIx, e: Event) -> Event {
+        self.engine.probed.counts_as(event, e)
     }
 
     /// Time of an event.

@@ -1,12 +1,14 @@
 //! Kprobes on what MMUs do without an event: what they make known, and what they do not.
 
+use crate::replayed::load;
 use mmuscope_replay::{
     Certainty, Entry, LayoutOverride, Outcome, Reason, ReplayOptions, Shade, Span, StateFilter, StoryLine,
     Timeline, VmId, ZapCause, replay,
 };
 use mmuscope_spte::{Known, LayoutSpec, Mode};
 use mmuscope_testing::fixture;
-use mmuscope_trace::Trace;
+use mmuscope_testing::probed::with_probes;
+use mmuscope_trace::{Body, EventStore, Trace};
 use std::path::Path;
 
 /// A recording of a kernel with the legacy MMU in which the probes were set, of a VM that is made in it.
@@ -271,32 +273,11 @@ fn whether_a_table_took_the_place_of_a_huge_page_is_not_traced() {
 /// A probe is hit in the middle of what its thread does, a teardown or a zap of many entries: beside the kernel's own events it changes nothing.
 #[test]
 fn probes_beside_the_kernels_own_events_change_nothing() {
-    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/6.1-npt/trace.txt.zst");
-    let packed = std::fs::File::open(sample).expect("the sample");
-    let text = String::from_utf8(zstd::decode_all(packed).expect("zstd")).expect("text");
-    let (mut probed, mut changes) = (String::new(), 0);
-    for line in text.lines() {
-        // The function is entered before it traces what it changed, and a text does not say that the kernel's own events were recorded.
-        if let Some((head, fields)) = line.split_once("kvm_tdp_mmu_spte_changed: as id ") {
-            let words: Vec<&str> = fields.split_whitespace().collect();
-            let &[as_id, "gfn", gfn, "level", level, "old_spte", old, "new_spte", new] = &words[..] else {
-                panic!("{line}")
-            };
-            changes += 1;
-            let probe = format!(
-                "{head}__handle_changed_spte: (__handle_changed_spte+0x0/0x420 [kvm]) as_id={as_id} gfn=0x{gfn} old_spte=0x{old} \
-                 new_spte=0x{new} level={level}\n"
-            );
-            probed.push_str(&probe);
-        }
-        probed.push_str(line);
-        probed.push('\n');
-    }
-    assert!(changes > 10_000, "{changes}");
-    let trace = |text: &str| Trace::from_text(text).expect("a trace");
-    let (without, with) = (trace(&text), trace(&probed));
-    let replayed = |t: &Trace| replay(t, &ReplayOptions::default());
-    let (plain, t) = (replayed(&without), replayed(&with));
+    let (without, plain) =
+        load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/6.1-npt/trace.txt.zst"));
+    let with = with_probes(without, true);
+    assert!(with.events.len() > without.events.len() + 10_000, "{} events", with.events.len());
+    let t = replay(&with, &ReplayOptions::default());
     let lives = |t: &Timeline| -> Vec<_> {
         let mut all: Vec<_> = t
             .entries()
@@ -310,18 +291,25 @@ fn probes_beside_the_kernels_own_events_change_nothing() {
         all.sort();
         all
     };
-    let (of_plain, of_both) = (lives(&plain), lives(&t));
+    let (of_plain, of_both) = (lives(plain), lives(&t));
     assert_eq!(of_plain.len(), of_both.len());
     let differ: Vec<_> = of_plain.iter().zip(&of_both).filter(|(a, b)| a != b).collect();
     assert!(differ.is_empty(), "{} differ: {:#?}", differ.len(), differ.first());
+    // A text that grows shows the first of the kernel's own events after the first probe.
+    let mut events = EventStore::new();
+    let first = with.events.iter().position(|e| matches!(e.body, Body::ProbeSpteChanged { .. }));
+    with.events.range(0..first.expect("a probe") + 1).for_each(|e| events.push(&e));
+    let mut growing = replay(&Trace { events, ..with.clone() }, &ReplayOptions::default());
+    growing.extend(&with);
+    assert!(lives(&growing) == of_plain, "it grew");
     // Nor are the stories of the pages others: who, and why.
     let pages: Vec<(u8, u64)> =
         [2, 0x100, 0x2000, 0x10005].into_iter().chain((0..64).map(|n| n * 37)).map(|gfn| (0, gfn)).collect();
-    let told = |t: &Timeline, trace: &Trace| -> Vec<_> {
-        let stories = t.page_stories(trace, VmId(0), &pages, (usize::MAX, 0));
-        stories.into_iter().map(|(s, _)| (s.headline, lines(s.lines))).collect()
+    let stories = |t: &Timeline, trace: &Trace| -> Vec<_> {
+        let all = t.page_stories(trace, VmId(0), &pages, (usize::MAX, 0));
+        all.into_iter().map(|(s, _)| (s.headline, lines(s.lines))).collect()
     };
-    let (expected, found) = (told(&plain, &without), told(&t, &with));
+    let (expected, found) = (stories(plain, without), stories(&t, &with));
     let many = expected.iter().map(|s| s.1.len()).sum::<usize>();
     assert!(many > 500, "{many} lines");
     for (a, b) in expected.iter().zip(&found) {
