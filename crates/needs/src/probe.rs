@@ -116,14 +116,3 @@ pub(crate) fn perf() -> Result<(), String> {
 pub(crate) fn duckdb() -> Result<(), String> {
     succeeds(python().args(["-c", "import duckdb"]))
 }
-
-/// A driver is a file that names a library. Whether it draws is for the pictures themselves to say.
-pub(crate) fn vulkan() -> Result<(), String> {
-    let named = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"].iter().any(|v| std::env::var_os(v).is_some());
-    let folders = ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"];
-    let any = |d: &str| std::fs::read_dir(d).is_ok_and(|mut files| files.next().is_some());
-    if named || folders.iter().any(|d| any(d)) {
-        return Ok(());
-    }
-    Err(format!("no Vulkan driver in {}", folders.join(", ")))
-}

@@ -133,13 +133,6 @@ pub const NEEDS: &[Need] = &[
         probe: Probe::Function(probe::duckdb),
     },
     Need {
-        name: "vulkan",
-        purpose: "pictures of the viewer",
-        packages: &["mesa-vulkan-drivers"],
-        otherwise: "",
-        probe: Probe::Function(probe::vulkan),
-    },
-    Need {
         name: "xvfb",
         purpose: "a display for the viewer's window, without a graphics card",
         packages: &["xvfb", "xauth", "libgl1-mesa-dri"],

@@ -53,6 +53,8 @@ const EDGES: [(&str, &[&str]); 17] = [
     ("mmuscope-fuzzing", &["mmuscope-spte", "mmuscope-trace", "mmuscope-replay"]),
     // Tests, examples and benchmarks depend on it, which is not counted here.
     ("mmuscope-testing", &["mmuscope-spte", "mmuscope-trace"]),
+    // The viewer's tests depend on it, which is not counted here.
+    ("mmuscope-raster", &[]),
     // Tests depend on it, which is not counted here, and the chores.
     ("mmuscope-needs", &[]),
     ("mmuscope-xtask", &["mmuscope-needs"]),
@@ -64,7 +66,7 @@ const PRIVATE: [(&str, &[&str]); 9] = [
     ("polars-arrow", &["mmuscope-tables"]),
     ("polars-error", &["mmuscope-tables"]),
     ("polars-parquet", &["mmuscope-tables"]),
-    ("egui", &["mmuscope-ui"]),
+    ("egui", &["mmuscope-ui", "mmuscope-raster"]),
     ("eframe", &["mmuscope-ui"]),
     ("winit", &["mmuscope-ui"]),
     ("perf-event-open-sys", &["mmuscope-collector"]),

@@ -15,6 +15,7 @@ use std::sync::{Arc, RwLock};
 
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
+use mmuscope_raster::Raster;
 use mmuscope_replay::{LayoutOverride, ReplayOptions, replay};
 use mmuscope_trace::Trace;
 
@@ -92,7 +93,9 @@ fn window(theme: ThemeChoice, make: impl FnOnce(&egui::Context, &mut Viewer) + '
 fn window_with(options: ViewOptions, make: impl FnOnce(&egui::Context, &mut Viewer) + 'static) -> Window {
     let mut make = Some(make);
     let mut options = Some(options);
-    let mut h = Harness::builder().with_size([1200.0, 800.0]).with_max_steps(30).build_ui_state(
+    let builder =
+        Harness::builder().with_size([1200.0, 800.0]).with_max_steps(30).renderer(Raster::default());
+    let mut h = builder.build_ui_state(
         move |ui, state: &mut Option<Viewer>| {
             let ctx = ui.ctx().clone();
             let viewer = state.get_or_insert_with(|| {

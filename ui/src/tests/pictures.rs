@@ -1,4 +1,4 @@
-//! Pictures, drawn by a software Vulkan driver. `UPDATE_SNAPSHOTS=1 cargo test -p mmuscope-ui pictures` takes new ones.
+//! Pictures, drawn by [`mmuscope_raster::Raster`]. `UPDATE_SNAPSHOTS=1 cargo test -p mmuscope-ui pictures` takes new ones.
 
 use egui_kittest::kittest::Queryable;
 use egui_kittest::{SnapshotOptions, SnapshotResults};
@@ -28,7 +28,6 @@ fn real(name: &str, theme: ThemeChoice) -> Window {
 /// The parts of the window on a trace of twenty-one events.
 #[test]
 fn pictures_of_the_panels() {
-    mmuscope_needs::needs!("vulkan");
     let mut results = SnapshotResults::new();
     let mut h = open(small(), ThemeChoice::Dark);
     take(&mut results, &mut h, "nothing-selected-dark");
@@ -55,7 +54,6 @@ fn pictures_of_the_panels() {
 /// The tabs and panels that answer questions, on real traces where the small one has nothing to show.
 #[test]
 fn pictures_of_answers() {
-    mmuscope_needs::needs!("vulkan");
     let mut results = SnapshotResults::new();
     let mut h = open(small(), ThemeChoice::Dark);
     {
@@ -90,7 +88,6 @@ fn pictures_of_answers() {
 /// compared: they follow what replay learns.
 #[test]
 fn real_traces_show_the_states_they_hold() {
-    mmuscope_needs::needs!("vulkan");
     for (name, choice, shades) in [
         ("linux-boot/trace.dat", ThemeChoice::Dark, &[Shade::Writable, Shade::Mmio, Shade::Removed][..]),
         (
