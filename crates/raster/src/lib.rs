@@ -137,7 +137,7 @@ impl Picture {
 struct Triangle {
     at: [Pos2; 3],
     uv: [Pos2; 3],
-    colours: [Colour; 3],
+    colours: [Color32; 3],
     /// Twice the area.
     area: f32,
 }
@@ -153,7 +153,7 @@ impl Triangle {
             _ => Some(Self {
                 at: [a, b, c],
                 uv: corners.map(|v| v.uv),
-                colours: corners.map(|v| colour(v.color)),
+                colours: corners.map(|v| v.color),
                 area,
             }),
         }
@@ -189,8 +189,8 @@ impl Triangle {
     }
 
     fn colour(&self, share: [f32; 3]) -> Colour {
-        let [a, b, c] = self.colours;
-        if a == b && b == c {
+        let [a, b, c] = self.colours.map(colour);
+        if self.colours == [self.colours[0]; 3] {
             return a;
         }
         [0, 1, 2, 3].map(|k| a[k] * share[0] + b[k] * share[1] + c[k] * share[2])
@@ -284,8 +284,12 @@ mod tests {
         let mut fan = Mesh::default();
         let around = [(0.0, 0.0), (4.0, 0.0), (8.0, 0.0), (8.0, 8.0), (3.0, 8.0), (0.0, 8.0)];
         fan.colored_vertex(pos2(4.5, 3.5), half);
-        around.iter().for_each(|(x, y)| fan.colored_vertex(pos2(*x, *y), half));
-        (0..6).for_each(|i| fan.add_triangle(0, 1 + i, 1 + (i + 1) % 6));
+        for (x, y) in around {
+            fan.colored_vertex(pos2(x, y), half);
+        }
+        for i in 0..6 {
+            fan.add_triangle(0, 1 + i, 1 + (i + 1) % 6);
+        }
         let picture = drawn(&fan, &white(), Rect::EVERYTHING, 1.0);
         assert_eq!(painted(&picture).len(), 64);
         assert!(picture.pixels.iter().all(|c| *c == half), "{:?}", painted(&picture));
@@ -307,7 +311,7 @@ mod tests {
             v.color = Color32::from_gray(if v.pos.x == 0.0 { 0 } else { 160 });
         }
         let picture = drawn(&mesh, &white(), Rect::EVERYTHING, 1.0);
-        let row: Vec<u8> = picture.pixels[..8].iter().map(|c| c.r()).collect();
+        let row: Vec<u8> = picture.pixels[..8].iter().map(Color32::r).collect();
         assert_eq!(row, [10, 30, 50, 70, 90, 110, 130, 150]);
     }
 

@@ -63,7 +63,7 @@ mod zaps;
 pub use attribution::{Attribution, Owner, OwnerReason, VmSearch};
 pub use axis::{AxisSegment, GfnAxis, SpaceAxis};
 pub use infer::{Gathered, LayoutInfo, LayoutOverride, LayoutPart, evidence, release_points};
-pub use load::{Glimpse, load};
+pub use load::{Glimpse, load, load_in_steps};
 pub use mmio::MmioAccesses;
 pub use model::*;
 pub use state::StateAt;

@@ -27,10 +27,14 @@ pub fn load(
     opts: &ReplayOptions,
     glimpse: Option<&mut Glimpse<'_>>,
 ) -> Result<(Trace, Timeline), Error> {
-    load_from(STEP, paths, read, opts, glimpse)
+    load_in_steps(STEP, paths, read, opts, glimpse)
 }
 
-fn load_from(
+/// [`load`] that replays about `step` events at a time.
+///
+/// # Errors
+/// Those of reading.
+pub fn load_in_steps(
     step: usize,
     paths: &[PathBuf],
     read: &ReadOptions,
@@ -95,55 +99,6 @@ fn follow(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{SpanFilter, StateFilter};
-    use std::path::Path;
-
-    /// Everything that can be asked of both, of the samples.
-    #[test]
-    fn it_is_what_reading_and_then_replaying_gives() {
-        let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");
-        let mut glimpses = 0;
-        let mut many = 0;
-        for dir in std::fs::read_dir(samples).expect("samples").filter_map(Result::ok) {
-            for file in ["trace.txt.zst", "trace.dat", "perf.data"].map(|f| dir.path().join(f)) {
-                if !file.exists() {
-                    continue;
-                }
-                let paths = [file.clone()];
-                let trace = Trace::load(&paths, &ReadOptions::default()).expect("a sample");
-                let want = replay(&trace, &ReplayOptions::default());
-                let mut last = 0;
-                let mut seen = |trace: &Trace, t: &Timeline| {
-                    assert!(trace.events.len() >= last && t.events() == trace.events.len());
-                    let (a, b) = t.range();
-                    // What was there already does not change, but for what only later events tell.
-                    assert_eq!((a, Some(b)), (want.range().0, want.event_ts(t.events() as u32 - 1)));
-                    assert!(t.span_count() > 0 && t.span_count() <= want.span_count());
-                    last = trace.events.len();
-                    glimpses += 1;
-                };
-                let read = ReadOptions { threads: 2, ..ReadOptions::default() };
-                let opts = ReplayOptions { threads: 2, ..ReplayOptions::default() };
-                let (got_trace, got) =
-                    load_from(3000, &paths, &read, &opts, Some(&mut seen)).expect("a sample");
-                assert!(got_trace.events.iter().eq(trace.events.iter()), "{}", file.display());
-                assert_eq!(got_trace.info.vm_hints, trace.info.vm_hints);
-                let spans = |t: &Timeline| t.all_spans(&SpanFilter::default()).collect::<Vec<_>>();
-                assert_eq!(spans(&got), spans(&want), "{}", file.display());
-                assert!(got.faults().eq(want.faults()), "{}", file.display());
-                assert_eq!(got.evidence(), want.evidence());
-                assert_eq!(got.vms(), want.vms());
-                assert_eq!(got.phases(), want.phases());
-                let at = want.range().1;
-                assert_eq!(
-                    got.state_at(at, &StateFilter::default()),
-                    want.state_at(at, &StateFilter::default())
-                );
-                many += 1;
-            }
-        }
-        assert!(many > 10 && glimpses >= 5, "{glimpses} glimpses of {many} samples");
-    }
 
     #[test]
     fn what_cannot_be_read_is_an_error() {

@@ -153,7 +153,7 @@ impl Timeline {
         let again = self.inference.grown(trace, &self.options.layout);
         let other = again.as_ref().is_some_and(|again| {
             again.layout != self.layout.layout
-                || again.resolved.traces != self.engine.traces
+                || again.resolved.traces != self.layout.resolved.traces
                 || again.mmio_sure != self.layout.mmio_sure
         });
         // The first events of a capture may not show the layout, nor what the kernel traces; once they do, everything is read again under it.

@@ -196,12 +196,7 @@ impl Layout {
                 }
             }
         };
-        match state {
-            State::Present | State::Table => self.paint_present(&mut paint, state == State::Present, level),
-            State::Mmio => self.paint_mmio(&mut paint),
-            State::Removed => paint(self.removed.unwrap_or(0), FieldKind::Removed),
-            State::Nonpresent => paint(self.zapped, FieldKind::Zapped),
-        }
+        self.paint(state, level, &mut paint);
         let mut runs: Vec<BitRun> = Vec::with_capacity(24);
         for bit in (0..64u8).rev() {
             let kind = kinds[usize::from(bit)];
@@ -215,8 +210,19 @@ impl Layout {
 
     /// The bits that are set in a decoded value and have no meaning in an entry of its state.
     pub(crate) fn unknown_bits(&self, d: &Decoded) -> u64 {
-        let runs = self.bit_runs(d.state, d.level);
-        d.raw & runs.iter().filter(|r| r.kind == FieldKind::Unused).fold(0, |mask, r| mask | r.mask())
+        let mut known = 0;
+        self.paint(d.state, d.level, &mut |mask, _| known |= mask);
+        d.raw & !known
+    }
+
+    /// Calls `paint` with the bits of each field that an entry in this state has. Where two fields have a bit in common, it is the later one's.
+    fn paint(&self, state: State, level: u8, paint: &mut impl FnMut(u64, FieldKind)) {
+        match state {
+            State::Present | State::Table => self.paint_present(paint, state == State::Present, level),
+            State::Mmio => self.paint_mmio(paint),
+            State::Removed => paint(self.removed.unwrap_or(0), FieldKind::Removed),
+            State::Nonpresent => paint(self.zapped, FieldKind::Zapped),
+        }
     }
 
     fn paint_present(&self, paint: &mut impl FnMut(u64, FieldKind), leaf: bool, level: u8) {

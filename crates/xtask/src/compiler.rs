@@ -4,9 +4,9 @@
 //! build from nothing takes. Here they are compiled once. Cargo calls `RUSTC_WORKSPACE_WRAPPER RUSTC ARGUMENT …`, and this program, under the name
 //! [`NAME`], is that wrapper. What it compiles, cargo keeps apart from what `cargo test` alone compiles.
 //!
-//! Each source file is read by clippy once, in the crate with its tests, and clippy's driver is the compiler there, also of examples. It leaves
-//! out rustc's own optimisations of MIR, and what it compiles is not optimised at all ([`Crate::as_tested`]). The libraries that tests and examples
-//! call, and the programs that users run, rustc compiles as the profile says; it knows no lint of clippy's, but its own warnings are errors there, too.
+//! Each source file is read by clippy once. Where a crate is compiled with its tests, and for examples and programs, clippy's driver is the compiler.
+//! It leaves out rustc's own optimisations of MIR, and tests and examples are not optimised at all ([`Crate::as_tested`]). The libraries that they
+//! call rustc compiles as the profile says; it knows no lint of clippy's, but its own warnings are errors there, too.
 
 use crate::run::{cargo, root};
 use anyhow::{Context, Result};
@@ -62,15 +62,18 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     let rustc = Path::new(rustc);
     // Cargo also asks the compiler for its version and its targets.
     let Some(of) = Crate::of(args) else { return ended(Command::new(rustc).args(args).status(), rustc) };
+    let driver = sibling(rustc, "clippy-driver");
     if !of.is_documented() {
-        let driver = sibling(rustc, "clippy-driver");
-        let status = Command::new(&driver).arg(rustc).args(of.as_tested()).status();
-        return ended(status, &driver);
+        return ended(Command::new(&driver).arg(rustc).args(of.as_tested()).status(), &driver);
     }
     let mut rustdoc = Command::new(sibling(rustc, "rustdoc"));
     rustdoc.args(of.for_rustdoc());
     let documenting = thread::spawn(move || rustdoc.output());
-    let compiled = ended(Command::new(rustc).args(args).arg("-Dwarnings").status(), rustc);
+    let compiled = if of.is_program() {
+        ended(Command::new(&driver).arg(rustc).args(args).status(), &driver)
+    } else {
+        ended(Command::new(rustc).args(args).arg("-Dwarnings").status(), rustc)
+    };
     let Ok(documented) = documenting.join() else { return ExitCode::FAILURE };
     if passed(documented) { compiled } else { ExitCode::FAILURE }
 }
@@ -124,13 +127,19 @@ impl<'a> Crate<'a> {
 
     /// Whether it is a library or a program, which have a page of documentation, and not tests, an example or a build script.
     fn is_documented(&self) -> bool {
-        let kind = self.args.iter().position(|a| a == "--crate-type").and_then(|at| self.args.get(at + 1));
-        let name = self.args.iter().position(|a| a == "--crate-name").and_then(|at| self.args.get(at + 1));
         let example = self.out.ends_with("examples");
-        kind.is_some_and(|k| k == "lib" || k == "bin")
-            && !self.is_tests()
-            && name.is_some_and(|n| n != "build_script_build")
-            && !example
+        (self.is_program() || self.named("--crate-type") == Some("lib")) && !self.is_tests() && !example
+    }
+
+    /// Whether it is a program of its package, or an example.
+    fn is_program(&self) -> bool {
+        self.named("--crate-type") == Some("bin") && self.named("--crate-name") != Some("build_script_build")
+    }
+
+    /// The argument after this one.
+    fn named(&self, option: &str) -> Option<&str> {
+        let at = self.args.iter().position(|a| a == option)?;
+        self.args.get(at + 1).map(String::as_str)
     }
 
     fn is_tests(&self) -> bool {

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// ring or file → trace → replay → analysis → cli, report, ui; spte is a dictionary on the side, units a style guide. See ARCHITECTURE.md.
-const EDGES: [(&str, &[&str]); 17] = [
+const EDGES: [(&str, &[&str]); 18] = [
     ("mmuscope-units", &[]),
     ("mmuscope-spte", &[]),
     // What the collector writes and the trace reads: neither knows the other.
@@ -166,6 +166,26 @@ fn every_crate_takes_the_lints_of_the_workspace() {
         let text = fs::read_to_string(dir.join("Cargo.toml")).expect("a manifest");
         assert!(text.contains("[lints]\nworkspace = true"), "{}", dir.display());
     }
+}
+
+/// A program that is not tested by itself is compiled, and so read by clippy, for the tests of its package only.
+#[test]
+fn only_programs_without_tests_say_that_they_have_none() {
+    let v: Value = serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps"]))
+        .expect("cargo metadata prints JSON");
+    let mut seen = Vec::new();
+    for package in v["packages"].as_array().expect("a list") {
+        let targets = package["targets"].as_array().expect("a list");
+        let of = |kind: &'static str| targets.iter().filter(move |t| t["kind"] == serde_json::json!([kind]));
+        for program in of("bin").filter(|t| t["test"] == false) {
+            let path = program["src_path"].as_str().expect("a path");
+            let text = fs::read_to_string(path).expect(path);
+            assert!(!text.contains("#[test]") && !text.contains("\nmod "), "{path} may have tests");
+            assert!(of("test").next().is_some(), "{path}: no test of its package uses it");
+            seen.push(program["name"].clone());
+        }
+    }
+    assert_eq!(seen, ["mmuscope"]);
 }
 
 #[test]

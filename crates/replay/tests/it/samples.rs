@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use mmuscope_replay::{
     Bin, Certainty, Entry, EventIx, ReplayOptions, SeriesKind, Shade, Span, SpanFilter, State, StateFilter,
-    Timeline, VmId, replay,
+    Timeline, VmId, load_in_steps, replay,
 };
-use mmuscope_trace::{Body, ErrorEncoding, Event, EventStore, Isa, Page, Trace};
+use mmuscope_trace::{Body, ErrorEncoding, Event, EventStore, Isa, Page, ReadOptions, Trace};
 
 fn samples() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");
@@ -502,4 +502,46 @@ fn eras_that_fit_equally_are_all_named() {
     assert_eq!(era.value, "E13");
     assert!(era.why.contains("6.14 and later"), "{}", era.why);
     assert!(settled.alternatives.is_empty() && settled.confidence > 0.8);
+}
+
+/// Everything that can be asked of both.
+#[test]
+fn reading_and_replaying_at_once_is_one_after_the_other() {
+    let mut glimpses = 0;
+    let mut many = 0;
+    for dir in samples() {
+        for file in ["trace.txt.zst", "trace.dat", "perf.data"].map(|f| dir.join(f)) {
+            if !file.exists() {
+                continue;
+            }
+            let paths = [file.clone()];
+            let (trace, want) = load(&file);
+            let mut last = 0;
+            let mut seen = |trace: &Trace, t: &Timeline| {
+                assert!(trace.events.len() >= last && t.events() == trace.events.len());
+                let (a, b) = t.range();
+                // What was there already does not change, but for what only later events tell.
+                assert_eq!((a, Some(b)), (want.range().0, want.event_ts(t.events() as u32 - 1)));
+                assert!(t.span_count() > 0 && t.span_count() <= want.span_count());
+                last = trace.events.len();
+                glimpses += 1;
+            };
+            let read = ReadOptions { threads: 2, ..ReadOptions::default() };
+            let opts = ReplayOptions { threads: 2, ..ReplayOptions::default() };
+            let (got_trace, got) =
+                load_in_steps(3000, &paths, &read, &opts, Some(&mut seen)).expect("a sample");
+            assert!(got_trace.events.iter().eq(trace.events.iter()), "{}", file.display());
+            assert_eq!(got_trace.info.vm_hints, trace.info.vm_hints);
+            let spans = |t: &Timeline| t.all_spans(&SpanFilter::default()).collect::<Vec<_>>();
+            assert_eq!(spans(&got), spans(want), "{}", file.display());
+            assert!(got.faults().eq(want.faults()), "{}", file.display());
+            assert_eq!(got.evidence(), want.evidence());
+            assert_eq!(got.vms(), want.vms());
+            assert_eq!(got.phases(), want.phases());
+            let at = want.range().1;
+            assert_eq!(got.state_at(at, &StateFilter::default()), want.state_at(at, &StateFilter::default()));
+            many += 1;
+        }
+    }
+    assert!(many > 10 && glimpses >= 5, "{glimpses} glimpses of {many} samples");
 }
