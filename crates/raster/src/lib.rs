@@ -1,16 +1,14 @@
 //! Draws what egui paints without a graphics driver, for the pictures that tests compare.
 //!
-//! [`Raster`] is the renderer that the viewer's tests give to each window. It does what egui asks of a renderer and no more: premultiplied colours,
+//! The viewer's tests give a [`Raster`] to each window as its renderer. It does what egui asks of a renderer and no more: premultiplied colours,
 //! blended as they are stored (not linearised), textures that end at their edges, and one sample per pixel, at its centre. The same window gives the
 //! same pixels on every machine, but for the anti-aliasing of glyphs, which is egui's. It is never shipped.
 
 use egui::epaint::{ClippedPrimitive, ImageData, ImageDelta, Mesh, Primitive, Vertex};
 use egui::{Color32, ColorImage, Pos2, Rect, TextureFilter, TextureId, TexturesDelta, Vec2, pos2};
-use egui_kittest::TestRenderer;
-use image::RgbaImage;
 use std::collections::HashMap;
 
-/// A renderer of `egui_kittest`. It keeps the textures that egui has set and not freed.
+/// A renderer. It keeps the textures that egui has set and not freed.
 #[derive(Default)]
 pub struct Raster {
     textures: HashMap<TextureId, Texture>,
@@ -24,8 +22,9 @@ struct Texture {
 /// The red, green, blue and alpha of a premultiplied colour, each from 0 to 255.
 type Colour = [f32; 4];
 
-impl TestRenderer for Raster {
-    fn handle_delta(&mut self, delta: &mut TexturesDelta) {
+impl Raster {
+    /// Sets, changes and frees textures, as egui asks for each frame.
+    pub fn update(&mut self, delta: &mut TexturesDelta) {
         for (id, parts) in delta.set.drain() {
             parts.into_iter().for_each(|part| self.set(id, part));
         }
@@ -34,7 +33,11 @@ impl TestRenderer for Raster {
         }
     }
 
-    fn render(&mut self, ctx: &egui::Context, output: &egui::FullOutput) -> Result<RgbaImage, String> {
+    /// The picture of a frame, in pixels.
+    ///
+    /// # Errors
+    /// A paint callback, which needs a graphics driver, and a texture that was not set.
+    pub fn picture(&self, ctx: &egui::Context, output: &egui::FullOutput) -> Result<ColorImage, String> {
         let scale = ctx.pixels_per_point();
         let size = ctx.content_rect().size() * scale;
         let mut picture = Picture::new(size.x.round() as usize, size.y.round() as usize);
@@ -46,11 +49,9 @@ impl TestRenderer for Raster {
                 self.textures.get(&mesh.texture_id).ok_or("a mesh uses a texture that is not set")?;
             picture.draw(&mesh, texture, clip_rect, scale);
         }
-        picture.finish()
+        Ok(ColorImage::new([picture.width, picture.height], picture.pixels))
     }
-}
 
-impl Raster {
     /// Sets a texture, or a part of one.
     fn set(&mut self, id: TextureId, delta: ImageDelta) {
         let ImageData::Color(image) = delta.image;
@@ -125,11 +126,6 @@ impl Picture {
                 }
             }
         }
-    }
-
-    fn finish(self) -> Result<RgbaImage, String> {
-        let bytes = self.pixels.iter().flat_map(Color32::to_array).collect();
-        RgbaImage::from_raw(self.width as u32, self.height as u32, bytes).ok_or_else(|| "no picture".into())
     }
 }
 

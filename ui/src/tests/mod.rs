@@ -13,8 +13,9 @@ mod scope;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
-use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
+use egui_kittest::{Harness, TestRenderer};
+use image::RgbaImage;
 use mmuscope_raster::Raster;
 use mmuscope_replay::{LayoutOverride, ReplayOptions, replay};
 use mmuscope_trace::Trace;
@@ -82,6 +83,24 @@ fn options(theme: ThemeChoice) -> ViewOptions {
     ViewOptions { theme: Some(theme), ..ViewOptions::default() }
 }
 
+/// Draws a window under test.
+#[derive(Default)]
+struct Renderer(Raster);
+
+impl TestRenderer for Renderer {
+    fn handle_delta(&mut self, delta: &mut egui::TexturesDelta) {
+        self.0.update(delta);
+    }
+
+    fn render(&mut self, ctx: &egui::Context, output: &egui::FullOutput) -> Result<RgbaImage, String> {
+        let picture = self.0.picture(ctx, output)?;
+        let [width, height] = picture.size;
+        let bytes = picture.pixels.iter().flat_map(egui::Color32::to_array).collect();
+        RgbaImage::from_raw(width as u32, height as u32, bytes)
+            .ok_or_else(|| "a picture without a size".into())
+    }
+}
+
 /// A window under test; the viewer is made in the first frame, where its context is.
 type Window = Harness<'static, Option<Viewer>>;
 
@@ -94,7 +113,7 @@ fn window_with(options: ViewOptions, make: impl FnOnce(&egui::Context, &mut View
     let mut make = Some(make);
     let mut options = Some(options);
     let builder =
-        Harness::builder().with_size([1200.0, 800.0]).with_max_steps(30).renderer(Raster::default());
+        Harness::builder().with_size([1200.0, 800.0]).with_max_steps(30).renderer(Renderer::default());
     let mut h = builder.build_ui_state(
         move |ui, state: &mut Option<Viewer>| {
             let ctx = ui.ctx().clone();
