@@ -320,6 +320,31 @@ impl Timeline {
 mod tests {
     use super::*;
 
+    /// Where probes stand in for changes that the kernel does not trace, a trace that grows is not replayed anew at each step.
+    #[test]
+    fn a_trace_with_probes_goes_on_where_it_was() {
+        let file =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/6.1-npt/trace.txt.zst");
+        let traced = Trace::load(&[file], &mmuscope_trace::ReadOptions::default()).expect("a sample");
+        let probed = mmuscope_testing::probed::with_probes(&traced, false);
+        let first = |n: usize| {
+            let mut events = mmuscope_trace::EventStore::new();
+            probed.events.range(0..n).for_each(|e| events.push(&e));
+            Trace { events, ..probed.clone() }
+        };
+        let spec = mmuscope_spte::LayoutSpec::named("5.10/npt").expect("ours");
+        let opts = ReplayOptions { layout: LayoutOverride { spec }, ..ReplayOptions::default() };
+        let mut t = replay(&first(2000), &opts);
+        assert!(t.engine.probed.stand_in() && !t.layout.resolved.traces.changes);
+        // What is put in here is not in a replay from the start.
+        t.free_by_gfn.insert(u64::MAX, Vec::new());
+        for n in [4000, 6000] {
+            t.extend(&first(n));
+            assert_eq!(t.events(), n);
+            assert!(t.free_by_gfn.contains_key(&u64::MAX), "it was replayed anew at {n} events");
+        }
+    }
+
     #[test]
     fn events_that_cannot_be_numbered_are_a_loss() {
         let mut trace = mmuscope_testing::fixture::trace(
