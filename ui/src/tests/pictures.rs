@@ -10,7 +10,7 @@ use super::{Window, command, empty, open, read, select, small};
 use crate::ThemeChoice;
 use crate::command::Command;
 
-/// Text is anti-aliased a little differently by every version of the driver.
+/// egui anti-aliases glyphs with the vector instructions of the processor, which round differently.
 fn lenient() -> SnapshotOptions {
     SnapshotOptions::new().threshold(1.0).max_failed_pixels(60usize)
 }
