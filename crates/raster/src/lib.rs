@@ -117,8 +117,9 @@ impl Picture {
             else {
                 continue;
             };
-            for y in triangle.rows().start.max(top)..triangle.rows().end.min(bottom) {
-                for x in triangle.columns().start.max(left)..triangle.columns().end.min(right) {
+            let (rows, columns) = (triangle.rows(), triangle.columns());
+            for y in rows.start.max(top)..rows.end.min(bottom) {
+                for x in columns.start.max(left)..columns.end.min(right) {
                     let Some(share) = triangle.shares(pos2(x as f32 + 0.5, y as f32 + 0.5)) else { continue };
                     let texel = plain.unwrap_or_else(|| texture.at(triangle.uv(share)));
                     let pixel = &mut self.pixels[y * self.width + x];

@@ -168,6 +168,25 @@ fn every_crate_takes_the_lints_of_the_workspace() {
     }
 }
 
+/// Debug assertions of dependencies look for our mistakes, too: clap's for arguments that contradict each other, egui's for places that are no number.
+#[test]
+fn only_crates_without_assertions_are_tested_without() {
+    let text = fs::read_to_string(root().join("Cargo.toml")).expect("a manifest");
+    let sections = text.split("\n[").filter(|s| s.contains("\ndebug-assertions = false"));
+    let mut seen = 0;
+    for section in sections {
+        let name = section.split(']').next().unwrap_or_default();
+        let ours = name.strip_prefix("profile.dev.package.mmuscope-");
+        let ours = ours.unwrap_or_else(|| panic!("[{name}] is not a crate of ours"));
+        for file in files(&root().join("crates").join(ours).join("src"), &["rs"]) {
+            let source = fs::read_to_string(&file).expect("a source file is text");
+            assert!(!source.contains("debug_assert"), "[{name}] turns off what {} asserts", file.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "this test finds the sources");
+}
+
 /// A program that is not tested by itself is compiled, and so read by clippy, for the tests of its package only.
 #[test]
 fn only_programs_without_tests_say_that_they_have_none() {
