@@ -343,6 +343,8 @@ mod tests {
             assert_eq!(t.events(), n);
             assert!(t.free_by_gfn.contains_key(&u64::MAX), "it was replayed anew at {n} events");
         }
+        let spans = |t: &Timeline| t.all_spans(&crate::SpanFilter::default()).collect::<Vec<_>>();
+        assert_eq!(spans(&t), spans(&replay(&first(6000), &opts)), "it grew to something else");
     }
 
     #[test]
