@@ -476,6 +476,17 @@ impl Viewer {
         CentralPanel::default().show(ui, |ui| timeline::show(ui, &mut cx, contained));
     }
 
+    /// Whether a screenshot has to wait for the end of a stream, because it shows the whole.
+    fn awaits_end(&self, cap: &Capture) -> bool {
+        self.options.screenshot.is_some() && cap.growing && cap.paths.is_empty()
+    }
+
+    /// Closes the window; the program returns `result`.
+    fn finish(&mut self, ctx: &Context, result: Result<(), ViewError>) {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = result;
+        ctx.send_viewport_cmd(ViewportCommand::Close);
+    }
+
     fn show_toast(&mut self, ctx: &Context, tokens: &Tokens) {
         let Some((since, text, bad)) = &self.toast else { return };
         let left = TOAST.saturating_sub(since.elapsed());

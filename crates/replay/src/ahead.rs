@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use mmuscope_trace::{Body, Event};
 
-use crate::engine::Engine;
+use crate::attached::Attached;
 use crate::keys::{EntryIx, SpanIx, TableIx, index_of, key_of};
 use crate::store::Store;
 
@@ -19,35 +19,36 @@ const PLACES: usize = 2 * AHEAD;
 /// Spans that fit the caches.
 const SMALL: usize = 1 << 15;
 
-impl Engine {
-    /// Reads what the next events will need.
-    pub(crate) fn look_ahead(&self, events: &[Event]) {
-        if self.store.spans_len() < SMALL {
-            return;
-        }
-        let mut slots = [(TableIx::NONE, 0); PLACES];
-        let mut n = 0;
-        let mut look = |as_id: u8, level: u8, gfn: u64| {
-            if let Some(t) = self.attached.at(&key_of(as_id, level, gfn)).last() {
-                slots[n] = (*t, index_of(level, gfn));
-                n += 1;
-            }
-        };
-        for e in events.iter().take(AHEAD) {
-            match e.body {
-                Body::TdpSpteChanged { as_id, gfn, level, .. } => look(as_id, level.clamp(1, 6), gfn),
-                Body::FastPageFault { cr2_or_gpa, .. } => {
-                    look(0, 1, cr2_or_gpa >> 12);
-                    look(0, 2, cr2_or_gpa >> 12);
-                }
-                _ => {}
-            }
-        }
-        let slots = slots.map(|(t, i)| {
-            if t == TableIx::NONE { EntryIx::NONE } else { self.store.slot(t, i).unwrap_or(EntryIx::NONE) }
-        });
-        black_box(self.store.touch(&slots));
+/// Reads what the next events will need.
+pub(crate) fn look_ahead(store: &Store, attached: &Attached, events: &[Event]) {
+    if store.spans_len() < SMALL {
+        return;
     }
+    let mut slots = [(TableIx::NONE, 0); PLACES];
+    let mut n = 0;
+    let mut look = |as_id: u8, level: u8, gfn: u64| {
+        if let Some(t) = attached.at(&key_of(as_id, level, gfn)).last() {
+            slots[n] = (*t, index_of(level, gfn));
+            n += 1;
+        }
+    };
+    for e in events.iter().take(AHEAD) {
+        match e.body {
+            Body::TdpSpteChanged { as_id, gfn, level, .. } => look(as_id, level.clamp(1, 6), gfn),
+            Body::FastPageFault { cr2_or_gpa, .. } => {
+                look(0, 1, cr2_or_gpa >> 12);
+                look(0, 2, cr2_or_gpa >> 12);
+            }
+            _ => {}
+        }
+    }
+    let slots =
+        slots.map(
+            |(t, i)| {
+                if t == TableIx::NONE { EntryIx::NONE } else { store.slot(t, i).unwrap_or(EntryIx::NONE) }
+            },
+        );
+    black_box(store.touch(&slots));
 }
 
 impl Store {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::keys::{EntryIx, Ix, SpanIx, index_of, key_of};
-use crate::model::{Entry, EntryId, Span, SpanFilter, SpanId, Table, TableId, VmId, Zap, ZapCause, pages_of};
+use crate::keys::{EntryIx, Ix, SpanIx};
+use crate::lookup::Which;
+use crate::model::{Entry, EntryId, Span, SpanFilter, SpanId, Table, TableId, VmId, Zap, ZapCause};
 use crate::timeline::Timeline;
 use crate::zaps::zaps_of;
 
@@ -36,27 +37,7 @@ impl Timeline {
 
     /// Every entry that covers a frame: all levels, all tables, highest level first.
     pub fn entries_at(&self, vm: VmId, as_id: u8, gfn: u64) -> Vec<EntryId> {
-        let s = self.store();
-        let mut out = Vec::new();
-        for level in (1..=6u8).rev() {
-            let key = key_of(as_id, level, gfn);
-            for t in self.tables_by_key.get(&(vm.0, key)).into_iter().flatten() {
-                if let Some(e) = s.slot(*t, index_of(level, gfn)).filter(|e| s.used(*e)) {
-                    out.push(e.id());
-                }
-            }
-            if level <= 3 {
-                let base = gfn / pages_of(level) * pages_of(level);
-                for e in self.free_by_gfn.get(&base).into_iter().flatten() {
-                    let p = s.place(*e);
-                    let t = &s.tables[p.table];
-                    if p.level == level && t.vm == vm.0 && t.as_id == as_id {
-                        out.push(e.id());
-                    }
-                }
-            }
-        }
-        out
+        self.lookup.entries_at(self.store(), vm, as_id, gfn)
     }
 
     /// Spans of an entry in time order; the first may be the implied one before its first event.
@@ -123,7 +104,8 @@ impl Timeline {
         let s = self.store();
         let f = f.clone();
         let end = f.time.map_or(SpanIx::nth(s.spans_len()), |(_, t1)| s.moment(t1).0);
-        let few = f.gfns.and_then(|g| self.entries_between(f.vm, f.as_id, f.level, g)).map(|entries| {
+        let which = Which { vm: f.vm, as_id: f.as_id, level: f.level, gfns: f.gfns };
+        let few = self.lookup.entries_of(s, &which).map(|entries| {
             let mut ids = Vec::new();
             for e in entries {
                 let mut next = s.first_span(e);
@@ -142,7 +124,7 @@ impl Timeline {
             None => Vec::new(),
         };
         few.into_iter().flatten().chain(all.map(SpanIx)).chain(late).filter_map(move |i| {
-            if !self.matches(s.s_entry[i], f.vm, f.as_id, f.level, f.gfns) {
+            if !which.matches(s, s.s_entry[i]) {
                 return None;
             }
             let span = s.span(i);

@@ -1,23 +1,20 @@
 //! What events and snapshots say of memory slots, taken into their list ([`crate::slots`]). The engine's step and the snapshots call these; nothing
 //! here concludes anything about an entry.
 
+use mmuscope_spte::Traces;
 use mmuscope_trace::snapshot::Slot;
 use mmuscope_trace::{Body, Event};
 
-use crate::engine::Engine;
-use crate::keys::ThreadIx;
-use crate::moment::At;
-use crate::recorded::kind;
-use crate::slots::{Reading, Request};
+use crate::recorded::{Recorded, kind};
+use crate::slots::{Reading, Request, Slots};
 
-impl Engine {
-    /// A thread does something, for the requests that it may have made.
-    pub(crate) fn slots_step(&mut self, th: ThreadIx, e: &Event, ts: u64) {
-        let tid = self.threads[th].tid;
+impl Slots {
+    /// A thread, which works for a VM if that is known, does something, for the requests that it may have made.
+    pub(crate) fn step(&mut self, vm: Option<u16>, tid: u32, e: &Event, ts: u64) {
         match e.body {
-            Body::ProbeSetMemoryRegion { slot, flags, gpa, size, hva, .. } => match self.threads[th].vm {
-                Some(vm) => self.slots.requested(vm, tid, ts, Request { slot, flags, gpa, size, hva }),
-                None => self.slots.doubt(None, ts),
+            Body::ProbeSetMemoryRegion { slot, flags, gpa, size, hva, .. } => match vm {
+                Some(vm) => self.requested(vm, tid, ts, Request { slot, flags, gpa, size, hva }),
+                None => self.doubt(None, ts),
             },
             // What else a thread does may be a part of what it was asked for.
             Body::Entry { .. }
@@ -25,34 +22,36 @@ impl Engine {
             | Body::UserspaceExit { .. }
             | Body::PageFault { .. }
             | Body::ProbeDirtyLog { .. }
-                if self.slots.asked() =>
+                if self.asked() =>
             {
-                self.slots.went_on(tid, ts);
+                self.went_on(tid, ts);
             }
             _ => {}
         }
     }
 
-    /// All page tables of a VM are made anew, as they are when a slot goes or moves.
-    pub(crate) fn slots_zapped(&mut self, at: At) {
-        if !self.recorded.has(kind::PROBE_SLOTS) {
-            self.slots.doubt(Some(at.vm).filter(|_| self.vms.sure() && !at.nobodys()), at.ts);
+    /// All page tables of a VM are made anew, as they are when a slot goes or moves; `None` where it may be any VM.
+    pub(crate) fn zapped(&mut self, vm: Option<u16>, ts: u64, recorded: &Recorded) {
+        if !recorded.has(kind::PROBE_SLOTS) {
+            self.doubt(vm, ts);
         }
     }
 
-    /// Slots of a VM were read in KVM's memory; `more` says that the list goes on.
-    pub(crate) fn slots_read(
+    /// Slots of a VM were read in KVM's memory; `r` says when, and `more` that the list goes on. What the trace can show of later changes follows
+    /// from what was recorded and what the kernel traces.
+    pub(crate) fn take_in(
         &mut self,
         vm: u16,
-        at: u64,
         slots: &[Slot],
         more: bool,
-        snapshot: Option<usize>,
+        r: (u64, Option<usize>),
+        trace: (&Recorded, &Traces),
     ) {
-        let Some(all) = self.slots.part(vm, slots, more) else { return };
-        let requests_recorded = self.recorded.has(kind::PROBE_SLOTS);
-        let zaps = self.recorded.has(kind::ZAP_ALL) && !self.traces.slot_leaves;
+        let ((at, snapshot), (recorded, traces)) = (r, trace);
+        let Some(all) = self.part(vm, slots, more) else { return };
+        let requests_recorded = recorded.has(kind::PROBE_SLOTS);
+        let zaps = recorded.has(kind::ZAP_ALL) && !traces.slot_leaves;
         let lasting = requests_recorded || zaps;
-        self.slots.read(vm, &all, Reading { at, snapshot, requests_recorded, lasting });
+        self.read(vm, &all, Reading { at, snapshot, requests_recorded, lasting });
     }
 }

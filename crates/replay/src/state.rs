@@ -1,10 +1,10 @@
 //! What every entry held at a moment.
 
-use mmuscope_units::ranges;
 use rayon::prelude::*;
 
-use crate::keys::{EntryIx, Ix, SpanIx, key_of};
-use crate::model::{Entry, Shade, Span, StateFilter, VmId, pages_of};
+use crate::keys::{Ix, SpanIx};
+use crate::lookup::Which;
+use crate::model::{Entry, Shade, Span, StateFilter};
 use crate::store::Store;
 use crate::timeline::Timeline;
 
@@ -54,23 +54,6 @@ impl<'a> StateAt<'a> {
 }
 
 impl Timeline {
-    pub(crate) fn matches(
-        &self,
-        e: EntryIx,
-        vm: Option<VmId>,
-        as_id: Option<u8>,
-        level: Option<u8>,
-        gfns: Option<(u64, u64)>,
-    ) -> bool {
-        let s = self.store();
-        let p = s.place(e);
-        let t = &s.tables[p.table];
-        vm.is_none_or(|v| v.0 == t.vm)
-            && as_id.is_none_or(|a| a == t.as_id)
-            && level.is_none_or(|l| l == p.level)
-            && gfns.is_none_or(|g| ranges::overlap((p.gfn, p.gfn.saturating_add(pages_of(p.level))), g))
-    }
-
     /// Entries of live tables at a moment, in the order of their spans. Time is in proportion to the answer.
     pub fn state_at(&self, t: u64, f: &StateFilter) -> Vec<(Entry, Span)> {
         self.at(t, f).par_iter().collect()
@@ -80,7 +63,8 @@ impl Timeline {
     pub fn at(&self, t: u64, f: &StateFilter) -> StateAt<'_> {
         let store = self.store();
         let (p, ev) = store.moment(t);
-        let everything = f.vm.is_none() && f.as_id.is_none() && f.level.is_none() && f.gfns.is_none();
+        let which = Which { vm: f.vm, as_id: f.as_id, level: f.level, gfns: f.gfns };
+        let everything = which.all();
         let wanted = |i: SpanIx| {
             let shade = store.meta(i).shade;
             if f.state.is_some_and(|x| x != shade.state()) {
@@ -89,9 +73,9 @@ impl Timeline {
             let e = store.s_entry[i];
             // In a table that was unlinked only what was frozen with it is still of interest.
             (shade == Shade::Removed || store.tables[store.table_of(e)].detach_ev >= ev)
-                && (everything || self.matches(e, f.vm, f.as_id, f.level, f.gfns))
+                && (everything || which.matches(store, e))
         };
-        let few = f.gfns.and_then(|g| self.entries_between(f.vm, f.as_id, f.level, g));
+        let few = self.lookup.entries_of(store, &which);
         let mut spans = if let Some(entries) = few {
             let last = entries.iter().filter_map(|e| store.last_before(*e, p));
             let mut spans: Vec<SpanIx> = last.filter(|x| store.ends_after(*x, ev) && wanted(*x)).collect();
@@ -112,53 +96,5 @@ impl Timeline {
         };
         spans.extend(store.opened_before(p, ev, t).filter(|x| wanted(*x)));
         StateAt { store, spans }
-    }
-
-    /// All entries that overlap a few frames, where these are found faster than by looking at everything.
-    pub(crate) fn entries_between(
-        &self,
-        vm: Option<VmId>,
-        as_id: Option<u8>,
-        level: Option<u8>,
-        (from, to): (u64, u64),
-    ) -> Option<Vec<EntryIx>> {
-        const FEW: u64 = 1 << 14;
-        if to.saturating_sub(from) > FEW {
-            return None;
-        }
-        let s = self.store();
-        let mut out = Vec::new();
-        for (v, a) in &self.spaces {
-            if vm.is_some_and(|x| x.0 != *v) || as_id.is_some_and(|x| x != *a) {
-                continue;
-            }
-            for l in (1..=6u8).filter(|l| level.is_none_or(|x| x == *l)) {
-                let pages = pages_of(l);
-                let (first, end) = (from / pages, to.div_ceil(pages));
-                let mut at = first;
-                while at < end {
-                    let next = (at | 511).saturating_add(1).min(end);
-                    let key = key_of(*a, l, at.saturating_mul(pages));
-                    for t in self.tables_by_key.get(&(*v, key)).into_iter().flatten() {
-                        let slots = (at..next).filter_map(|e| s.slot(*t, (e & 511) as u16));
-                        out.extend(slots.filter(|e| s.used(*e)));
-                    }
-                    at = next;
-                }
-            }
-        }
-        if !self.free_by_gfn.is_empty() {
-            for l in 1..=6u8 {
-                let pages = pages_of(l);
-                let mut last = None;
-                for g in (from..to).map(|g| g / pages * pages) {
-                    if last.replace(g) != Some(g) {
-                        let here = self.free_by_gfn.get(&g).into_iter().flatten().copied();
-                        out.extend(here.filter(|e| s.place(*e).level == l));
-                    }
-                }
-            }
-        }
-        Some(out)
     }
 }

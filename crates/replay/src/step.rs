@@ -2,19 +2,18 @@
 //!
 //! The timeline calls `step` once for each event, in order. State is in [`crate::engine`], and what follows from an event is in the modules of
 //! the rules: the TDP MMU's in [`crate::tdp`], those of MMUs that do not trace their zaps in [`crate::silent`], faults in [`crate::faults`],
-//! losses in [`crate::lost`], the VM of a thread in [`crate::vms`]. Beside their order this file has what no event says of itself: when a thread is
-//! done with what it was tearing down, zapping, or had frozen. It never looks ahead. Later events add to earlier time in two ways: an old value
+//! losses in [`crate::lost`], the VM of a thread in [`crate::vms`]. Beside their order this file has which MMU's rules an event is for, and what no
+//! event says of itself: when a thread is done with what it was tearing down, zapping, or had frozen. It never looks ahead. Later events add to earlier time in two ways: an old value
 //! shows what was held before, and a change that was traced late makes the span that missed it exact.
 
-use mmuscope_trace::{Body, Event, Page, TaskKind};
+use mmuscope_trace::{Body, Event, TaskKind};
 
 use crate::ends::MarkerNote;
 use crate::engine::Engine;
-use crate::keys::{TableIx, ThreadIx, key_of};
-use crate::model::{Certainty, LostSpan, Reason, Shade};
+use crate::keys::ThreadIx;
+use crate::model::LostSpan;
 use crate::moment::At;
 use crate::reported::{FastFault, MarkMmio, SetSpte};
-use crate::threads::NewPage;
 
 impl Engine {
     /// Consumes one event. The order matters. First come notes, which are no events of KVM's; then the thread and its VM, what the event ends of the
@@ -52,12 +51,13 @@ impl Engine {
         let th = self.thread(tid);
         self.vms.touch(&mut self.threads[th], e, ts);
         self.goes_on(th, e, ev, ts);
-        self.slots_step(th, e, ts);
+        self.slots.step(self.threads[th].vm, tid, e, ts);
         let vm_known = self.vms.sure() && self.threads[th].vm.is_some() || self.vms.one();
         let at = At { th, vm: self.vm_of(th), vm_known, ev, ts };
         self.vms.note_activity(at.vm, &e.body);
-        self.note_life(at, &e.body);
-        self.end_fault(at, &e.body);
+        self.vms.note_life(at.vm, &e.body);
+        let tdp = self.vms.is_tdp(at.vm);
+        self.faults.end(&mut self.threads[th], tdp, &self.layout, ev, &e.body);
         self.snapshots.meanwhile.note(ts, &e.body);
         self.apply_event(at, e);
         self.silent_step(at, e);
@@ -103,7 +103,8 @@ impl Engine {
                 // Whoever writes one is not in the kernel's KVM.
                 let writer = e.tid.map(|tid| {
                     let th = self.thread(tid);
-                    self.leave(th, ev);
+                    let tdp = self.vms.is_tdp(self.vm_of(th));
+                    self.faults.leave(&mut self.threads[th], tdp, ev);
                     self.threads[th].vm
                 });
                 self.noted.add_marker(MarkerNote { ev, ts, text, vm: writer.flatten() });
@@ -154,14 +155,34 @@ impl Engine {
             Body::TdpSpteChanged { as_id, gfn, level, old_spte, new_spte } => {
                 self.tdp_changed(at, as_id, level.clamp(1, 6), gfn, old_spte, new_spte);
             }
-            Body::GetPage { page, created } => self.get_page(at, &page, created),
-            Body::PrepareZapPage { page } => self.prepare_zap(at, &page),
+            Body::GetPage { page, created } => {
+                self.silent_get_page(at, &page, created);
+                if created && page.role.direct {
+                    self.tdp_page_made(at, &page);
+                }
+            }
+            Body::PrepareZapPage { page } => {
+                if page.role.direct && self.vms.is_tdp(at.vm) {
+                    self.tdp_prepare_zap(at, &page);
+                } else {
+                    let root = self.vms.is_tallest(at.vm, page.role.level);
+                    let thread = &self.threads[at.th];
+                    self.vms.note_zap(at, at.vm, thread, self.faults.leaving_is_traced, root);
+                }
+                self.silent_prepare_zap(at, &page);
+            }
             Body::SyncPage { page } => self.sync_page(at, &page),
             Body::SetSpte { gfn, spte, sptep, level, .. } => {
-                self.set_spte(at, &SetSpte { gfn, spte, sptep, level: level.clamp(1, 6) });
+                let s = SetSpte { gfn, spte, sptep, level: level.clamp(1, 6) };
+                if !self.tdp_set_spte(at, &s) {
+                    self.silent_set_spte(at, &s);
+                }
             }
             Body::MarkMmioSpte { sptep, gfn, access, generation } => {
-                self.mark_mmio(at, &MarkMmio { sptep, gfn, access, generation });
+                let m = MarkMmio { sptep, gfn, access, generation };
+                if !self.tdp_mark_mmio(at, &m) {
+                    self.silent_mark_mmio(at, &m);
+                }
             }
             Body::FastPageFault { cr2_or_gpa, sptep, old_spte, new_spte, result, .. } => {
                 let (gpa, old, new) = (cr2_or_gpa, old_spte, new_spte);
@@ -172,7 +193,13 @@ impl Engine {
                 self.probe_update(at, sptep, new_spte);
             }
             Body::ProbeSpteClear { sptep, .. } => self.probe_clear(at, sptep),
-            Body::ZapAllFast { .. } => self.zap_all_fast(at),
+            Body::ZapAllFast { .. } => {
+                self.tdp_zap_all(at);
+                let vm = Some(at.vm).filter(|_| self.vms.sure() && !at.nobodys());
+                self.slots.zapped(vm, at.ts, &self.recorded);
+                self.obsolete_in_doubt(at);
+                self.silent_zap_all(at);
+            }
             Body::SplitHugePage { gfn, level, errno: 0, .. } => self.silent_split(at, gfn, level),
             Body::UnmapHvaRange { .. }
             | Body::SetSpteHva { .. }
@@ -190,106 +217,19 @@ impl Engine {
         }
     }
 
-    fn get_page(&mut self, at: At, page: &Page, created: bool) {
-        let At { th, vm, ev, ts, .. } = at;
-        self.silent_get_page(at, page, created);
-        if !created || !page.role.direct || page.role.level < 1 {
+    /// The lockless path handled a fault. As long as no event shows which MMU a VM has, the fault shows what an entry of the TDP MMU's holds all the
+    /// same.
+    fn fast_page_fault(&mut self, at: At, f: &FastFault) {
+        if let Some(virt) = f.sptep {
+            self.silent.named_by(self.threads[at.th].tid, f.gpa >> 12, virt);
+        }
+        let may_be_tdp = self.vms.is_tdp(at.vm) || !self.silent.active;
+        if may_be_tdp && self.tdp_fast_fault(at, f) {
             return;
         }
-        let t = &mut self.threads[th];
-        if t.pages.len() >= 16 {
-            t.pages.remove(0);
+        if self.silent.active {
+            self.silent_fast_fault(at, f);
         }
-        let np = NewPage {
-            level: page.role.level,
-            gfn: page.gfn,
-            mirror: page.role.mirror.unwrap_or(false),
-            as_id: page.role.smm.map(u8::from),
-            ev,
-            ts,
-        };
-        t.pages.push(np);
-        if np.mirror {
-            self.vms.has_mirror(vm);
-        }
-        if page.role.level >= 4 && page.gfn.is_none_or(|g| g == 0) {
-            self.vms.new_root(vm, np, &page.role);
-        }
-    }
-
-    /// Whether an event is part of what its thread is tearing down.
-    fn belongs_to_teardown(&self, th: ThreadIx, e: &Event) -> bool {
-        let t = &self.threads[th];
-        match e.body {
-            Body::TdpSpteChanged { as_id, gfn, level, old_spte, .. } => {
-                let key = key_of(as_id, level, gfn);
-                let page = self.pfn_bits(old_spte);
-                t.tearing.iter().rev().any(|x| self.key_is(*x, key))
-                    || t.unlinking.iter().any(|(x, _)| {
-                        let r = &self.store.tables[*x];
-                        r.page == page && r.level + 1 == level
-                    })
-            }
-            Body::PrepareZapPage { page } => {
-                let level = page.role.level;
-                page.role.direct
-                    && t.tearing.iter().any(|x| {
-                        let r = &self.store.tables[*x];
-                        // Where links are traced as cut after the entries, the tables below come before theirs.
-                        let below = || {
-                            t.unlinking.iter().any(|u| u.0 == *x)
-                                && r.level == level + 1
-                                && page.gfn.is_none_or(|g| key_of(r.as_id, r.level, g).gfn == r.gfn)
-                        };
-                        r.level == level && page.gfn.is_none_or(|g| g == r.gfn) || below()
-                    })
-            }
-            _ => false,
-        }
-    }
-
-    /// The thread went on: torn-down tables are gone, frozen entries released.
-    pub(crate) fn settle(&mut self, th: ThreadIx, ev: u32, ts: u64) {
-        let tearing = std::mem::take(&mut self.threads[th].tearing);
-        self.threads[th].unlinking.clear();
-        for t in tearing {
-            self.store.free_table(t, ev, ts);
-        }
-        let frozen = std::mem::take(&mut self.threads[th].frozen);
-        if !self.traces.releases_untraced() {
-            return;
-        }
-        for e in frozen {
-            let attached = self.store.tables[self.store.place(e).table].attached();
-            if attached && self.store.now(e).is_some_and(|(_, m)| m.shade == Shade::Removed) {
-                self.store.push(
-                    e,
-                    ev,
-                    Some(self.layout.zapped),
-                    Shade::Nonpresent,
-                    Certainty::Assumed,
-                    Reason::Unfrozen,
-                );
-            }
-        }
-    }
-
-    fn zap_all_fast(&mut self, at: At) {
-        let At { th, vm, .. } = at;
-        let roots: Vec<TableIx> = self
-            .attached
-            .all()
-            .filter(|t| {
-                let r = &self.store.tables[*t];
-                // What a mirror tree stands for cannot be built anew so fast: it stays.
-                r.vm == vm && r.root == *t && !r.mirror
-            })
-            .collect();
-        self.attached.make_obsolete(roots);
-        self.threads[th].zapping = true;
-        self.slots_zapped(at);
-        self.obsolete_in_doubt(at);
-        self.silent_zap_all(at);
     }
 }
 

@@ -6,6 +6,7 @@
 mod ends;
 mod meta;
 mod news;
+mod openings;
 mod table;
 mod times;
 mod unlinked;

@@ -7,22 +7,22 @@ use std::sync::Arc;
 
 use mmuscope_spte::Mode;
 use mmuscope_trace::{Body, Class, Progress, Trace};
-use rustc_hash::FxHashMap;
 
-use crate::ahead::AHEAD;
+use crate::ahead::{AHEAD, look_ahead};
 use crate::axis::{Covered, GfnAxis};
 use crate::counts::{CountIndex, Of};
 use crate::ends::phases;
 use crate::engine::Engine;
 use crate::in_vain::InVain;
 use crate::infer::{Inference, LayoutInfo, LayoutOverride};
-use crate::keys::{CHUNK, EntryIx, Key, TableIx, key_of};
 use crate::kinds::of_class;
+use crate::lookup::Lookup;
 use crate::mmio::MmioSeen;
-use crate::model::{Evidence, MmioRange, MmuKind, Phase, State, Vm, VmId, pages_of};
+use crate::model::{Evidence, MmioRange, MmuKind, Phase, State, Vm, VmId};
 use crate::pyramid::Pyramid;
 use crate::recorded::Recorded;
 use crate::series::{KindSums, Sums};
+use crate::stuck::find_stuck;
 
 /// Events that can be numbered.
 #[cfg(not(test))]
@@ -61,16 +61,9 @@ pub struct Timeline {
     axis: GfnAxis,
     pub(crate) in_vain: InVain,
     pyramid: Pyramid,
-    /// Tables by VM and key, dead ones included.
-    pub(crate) tables_by_key: FxHashMap<(u16, Key), Vec<TableIx>>,
-    indexed_tables: usize,
-    /// VMs and address spaces that have tables.
-    pub(crate) spaces: Vec<(u16, u8)>,
+    pub(crate) lookup: Lookup,
     /// Most events to take in at a time.
     most: usize,
-    /// Entries of shadow pages by frame.
-    pub(crate) free_by_gfn: FxHashMap<u64, Vec<EntryIx>>,
-    indexed_slots: usize,
     pub(crate) mmio: Vec<MmioRange>,
     pub(crate) mmio_seen: MmioSeen,
     pub(crate) evidence: Vec<Evidence>,
@@ -103,12 +96,8 @@ fn replay_as(trace: &Trace, opts: &ReplayOptions, changes_traced: bool) -> Timel
         axis: GfnAxis::default(),
         in_vain: InVain::default(),
         pyramid: Pyramid::default(),
-        tables_by_key: FxHashMap::default(),
-        indexed_tables: 0,
-        spaces: Vec::new(),
+        lookup: Lookup::default(),
         most: usize::MAX,
-        free_by_gfn: FxHashMap::default(),
-        indexed_slots: 0,
         mmio: Vec::new(),
         mmio_seen: MmioSeen::default(),
         evidence: Vec::new(),
@@ -199,7 +188,7 @@ impl Timeline {
                 break;
             }
             for few in block[skip..].chunks(AHEAD) {
-                self.engine.look_ahead(few);
+                look_ahead(&self.engine.store, &self.engine.attached, few);
                 for e in few {
                     self.engine.step(e);
                     if let Body::Snapshot { index } = e.body
@@ -282,25 +271,7 @@ impl Timeline {
                 p.end = p.end.min(e.end.max(p.start));
             }
         }
-        for (i, t) in store.tables.numbered().skip(self.indexed_tables) {
-            let key = key_of(t.as_id, t.level, t.gfn);
-            self.tables_by_key.entry((t.vm, key)).or_default().push(i);
-            if !self.spaces.contains(&(t.vm, t.as_id)) {
-                self.spaces.push((t.vm, t.as_id));
-            }
-        }
-        self.indexed_tables = store.tables.len();
-        for e in store.entries_from(self.indexed_slots) {
-            if !store.chunk_is_regular(e.chunk()) {
-                let p = store.place(e);
-                let v = self.free_by_gfn.entry(p.gfn / pages_of(p.level) * pages_of(p.level)).or_default();
-                if !v.contains(&e) {
-                    v.push(e);
-                }
-            }
-        }
-        // The last chunk of a shadow page may still fill up.
-        self.indexed_slots = store.slots().saturating_sub(CHUNK * 64);
+        self.lookup.take_in(store);
         let traced = self.mmio_accesses_traced();
         let faults = &self.engine.faults;
         self.mmio = self.mmio_seen.ranges(&faults.done, &faults.open, traced);
@@ -309,7 +280,7 @@ impl Timeline {
         self.evidence.extend_from_slice(noted.evidence());
         self.evidence.extend(self.engine.unexplained.as_evidence(|ts| noted.after_loss(ts)));
         self.in_vain.take_in(&self.engine.faults.done);
-        self.find_stuck();
+        self.evidence.extend(find_stuck(store, &self.lookup, &self.in_vain, noted));
         self.covered.take_in(&mut self.engine.store, moved);
         self.axis = self.covered.axis();
         self.evidence.sort_by_key(|e| e.event);
@@ -337,11 +308,11 @@ mod tests {
         let mut t = replay(&first(2000), &opts);
         assert!(t.engine.probed.stand_in() && !t.layout.resolved.traces.changes);
         // What is put in here is not in a replay from the start.
-        t.free_by_gfn.insert(u64::MAX, Vec::new());
+        t.lookup.mark();
         for n in [4000, 6000] {
             t.extend(&first(n));
             assert_eq!(t.events(), n);
-            assert!(t.free_by_gfn.contains_key(&u64::MAX), "it was replayed anew at {n} events");
+            assert!(t.lookup.is_marked(), "it was replayed anew at {n} events");
         }
         let spans = |t: &Timeline| t.all_spans(&crate::SpanFilter::default()).collect::<Vec<_>>();
         assert_eq!(spans(&t), spans(&replay(&first(6000), &opts)), "it grew to something else");

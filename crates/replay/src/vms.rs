@@ -324,6 +324,16 @@ impl VmMap {
         self.clean != Some(false) && self.vms.iter().all(|s| s.complete || !s.acted)
     }
 
+    /// Whether tables may be alive in this VM that the trace has not shown, or gone without an event.
+    pub(crate) fn careful(&self, vm: u16) -> bool {
+        if self.sure() { !self.complete(vm) } else { !self.all_complete() }
+    }
+
+    /// The same of whatever VM an event may be of.
+    pub(crate) fn careful_at(&self, at: At) -> bool {
+        if at.vm_known { self.careful(at.vm) } else { !self.all_complete() }
+    }
+
     /// Whether several valid roots of one address space may live at once: of a mirror, of guest mode, of another height.
     pub(crate) fn several_roots(&self, vm: u16) -> bool {
         self.vms.get(usize::from(vm)).is_none_or(|s| s.several_roots || s.kind == MmuKind::Mixed)
@@ -380,8 +390,42 @@ impl VmMap {
         })
     }
 
+    /// Notes what only a VM that is not at its end does.
+    pub(crate) fn note_life(&mut self, vm: u16, body: &Body) {
+        match body {
+            Body::ZapAllFast { .. } => self.lives(vm, true),
+            Body::Entry { .. }
+            | Body::Exit { .. }
+            | Body::UserspaceExit { .. }
+            | Body::PageFault { .. }
+            | Body::SetSpte { .. }
+            | Body::SpteRequested { .. }
+            | Body::MarkMmioSpte { .. }
+            | Body::FastPageFault { .. }
+            | Body::GetPage { .. }
+            | Body::SyncPage { .. }
+            | Body::UnmapHvaRange { .. }
+            | Body::AgeHva { .. }
+            | Body::TestAgeHva { .. }
+            | Body::SetSpteHva { .. } => self.lives(vm, false),
+            _ => {}
+        }
+    }
+
+    /// Notes a zap by a thread, which may be part of a VM's end: not if the thread is on its way back into the guest. `leaving_is_traced` says that
+    /// returns to user space are recorded.
+    pub(crate) fn note_zap(&mut self, at: At, vm: u16, t: &Thread, leaving_is_traced: bool, root: bool) {
+        // A vCPU zaps a root itself, too, when it uses it no more: after its guest changed CR0.WP, for one.
+        let inside = t.fault.runs();
+        if leaving_is_traced && inside {
+            self.lives(vm, false);
+        } else {
+            self.zapped(at, vm, t.tid, root, inside);
+        }
+    }
+
     /// Notes a zap, which may be part of a VM's end.
-    pub(crate) fn zapped(&mut self, at: At, vm: u16, tid: u32, root: bool, inside: bool) {
+    fn zapped(&mut self, at: At, vm: u16, tid: u32, root: bool, inside: bool) {
         let comm = self.now;
         let Some(s) = self.vms.get_mut(usize::from(vm)).filter(|s| !s.obsoleted) else { return };
         let here = (at.ev, at.ts);

@@ -1,8 +1,8 @@
 //! No circle of files: within a crate, what a file names by its path (`use crate::…`, `super::…`, `child::…`) must not lead back to it.
 //!
 //! A file may name what the module it lies in defines (`tdp/find.rs` its `tdp/mod.rs`); and a module leads to all files it lies over. Names that
-//! a crate's root re-exports count as the file they are from. Test modules are not looked at. What the test cannot see are calls of methods: a
-//! file of `impl Engine` names `engine.rs`, and may call what any other file adds to it.
+//! a crate's root re-exports count as the file they are from. Where several files add methods to one type, a call of one of its methods on `self`
+//! names the file that defines it. Test modules are not looked at. What the test cannot see are calls of methods on anything but `self`.
 
 mod source;
 
@@ -57,20 +57,7 @@ fn without_tests(code: &str) -> String {
 /// Every path in a piece of code, group by group: `crate::a::{b, c::D}` is `crate::a::b` and `crate::a::c::D`.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let mut out = Vec::new();
-    let mut tokens = Vec::new();
-    let mut word = String::new();
-    for c in code.chars().chain([' ']) {
-        if c.is_alphanumeric() || c == '_' {
-            word.push(c);
-            continue;
-        }
-        if !word.is_empty() {
-            tokens.push(std::mem::take(&mut word));
-        }
-        if !c.is_whitespace() {
-            tokens.push(c.to_string());
-        }
-    }
+    let tokens = words(code);
     let mut i = 0;
     while i < tokens.len() {
         let starts = i == 0 || tokens[i - 1] != ":" && tokens[i - 1] != ".";
@@ -183,6 +170,98 @@ fn graph(modules: &BTreeMap<String, String>) -> BTreeMap<String, BTreeSet<String
         let below = format!("{module}::");
         to.extend(modules.keys().filter(|m| m.starts_with(&below)).cloned());
     }
+    for (from, to) in calls(modules) {
+        if !from.starts_with(&format!("{to}::")) {
+            out.entry(from).or_default().insert(to);
+        }
+    }
+    out
+}
+
+/// Calls of methods on `self` from one file to another that adds methods to the same type.
+fn calls(modules: &BTreeMap<String, String>) -> BTreeSet<(String, String)> {
+    let blocks: Vec<(&String, Block)> =
+        modules.iter().flat_map(|(m, code)| blocks(code).into_iter().map(move |b| (m, b))).collect();
+    let mut defined: BTreeMap<(&str, &str), BTreeSet<&String>> = BTreeMap::new();
+    for (module, b) in &blocks {
+        for name in &b.methods {
+            defined.entry((&b.of, name)).or_default().insert(module);
+        }
+    }
+    let mut out = BTreeSet::new();
+    for (module, b) in &blocks {
+        for name in &b.called {
+            // A name that is defined twice (for two targets, or in two types of one name) says nothing.
+            let Some(at) = defined.get(&(b.of.as_str(), name.as_str())).filter(|at| at.len() == 1) else {
+                continue;
+            };
+            out.extend(at.iter().filter(|to| *to != module).map(|to| ((*module).clone(), (**to).clone())));
+        }
+    }
+    out
+}
+
+/// An `impl` block of a type's own methods.
+struct Block {
+    /// The type.
+    of: String,
+    methods: BTreeSet<String>,
+    /// Methods called on `self`, and functions of the type called by `Self::`.
+    called: BTreeSet<String>,
+}
+
+/// The blocks of a source that stand at the margin.
+fn blocks(code: &str) -> Vec<Block> {
+    let mut out = Vec::new();
+    let margin = code.match_indices("impl").map(|m| m.0).filter(|at| *at == 0 || code[..*at].ends_with('\n'));
+    for at in margin {
+        let text = &code[at..];
+        let Some(head) = text.find('{') else { continue };
+        let all = words(&text[4..head]);
+        if all.iter().any(|w| w == "for") {
+            continue;
+        }
+        // `impl<'a> Name<'a>`: what is in angle brackets is no name.
+        let mut depth = 0;
+        let name = all.into_iter().find(|w| {
+            depth += i32::from(w == "<") - i32::from(w == ">");
+            depth == 0 && is_word(w)
+        });
+        let Some(of) = name else { continue };
+        let body = &text[head..text.find("\n}").map_or(text.len(), |end| end.max(head))];
+        let words = words(body);
+        let word = |i: usize| words.get(i).map_or("", String::as_str);
+        let mut block = Block { of, methods: BTreeSet::new(), called: BTreeSet::new() };
+        for i in 0..words.len() {
+            match (word(i), word(i + 1), word(i + 2), word(i + 3), word(i + 4)) {
+                ("fn", name, ..) => _ = block.methods.insert(name.to_owned()),
+                ("self", ".", name, "(", _) | ("Self", ":", ":", name, "(") => {
+                    _ = block.called.insert(name.to_owned());
+                }
+                _ => {}
+            }
+        }
+        out.push(block);
+    }
+    out
+}
+
+/// Words and signs of a piece of code.
+fn words(code: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut word = String::new();
+    for c in code.chars().chain([' ']) {
+        if c.is_alphanumeric() || c == '_' {
+            word.push(c);
+            continue;
+        }
+        if !word.is_empty() {
+            out.push(std::mem::take(&mut word));
+        }
+        if !c.is_whitespace() {
+            out.push(c.to_string());
+        }
+    }
     out
 }
 
@@ -269,4 +348,16 @@ fn circles_are_found() {
         of(&[lib, ("a", "mod c;"), ("a::c", "use crate::b::B;"), ("b", "use crate::a::A;")]),
         [["a", "a::c", "b"]]
     );
+    // Two files that add methods to one type, each calling the other's.
+    let x = ("x", "pub struct X;");
+    let a = ("a", "use crate::x::X;\nimpl X {\n    fn one(&self) { let f = || self.two(); f() }\n}\n");
+    let back = ("b", "use crate::x::X;\nimpl<'a> X {\n    fn two(&self) { Self::one(self) }\n}\n");
+    let quiet = ("b", "use crate::x::X;\nimpl X {\n    fn two(&self) { self.three() }\n}\n");
+    assert_eq!(of(&[lib, x, a, back]), [["a", "b"]], "through methods");
+    assert_eq!(of(&[lib, x, a, quiet]), Vec::<Vec<String>>::new());
+    let other = (
+        "b",
+        "impl Y {\n    fn two(&self) { self.one() }\n}\nimpl Drop for X {\n    fn one(&self) { self.two() }\n}\n",
+    );
+    assert_eq!(of(&[lib, x, a, other]), Vec::<Vec<String>>::new(), "methods of another type, and a trait's");
 }

@@ -260,11 +260,6 @@ impl Viewer {
         }
     }
 
-    /// Whether a screenshot has to wait for the end of a stream, because it shows the whole.
-    pub(super) fn awaits_end(&self, cap: &Capture) -> bool {
-        self.options.screenshot.is_some() && cap.growing && cap.paths.is_empty()
-    }
-
     /// Shows the place that the command line named, once. A screenshot without a place selects a page that shows much.
     pub(super) fn apply_place(&mut self) {
         let Page::Open(doc) = &self.page else { return };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use egui::{Context, ViewportCommand};
+use egui::Context;
 
 use super::{Page, Viewer};
 use crate::ViewError;
@@ -96,11 +96,5 @@ impl Viewer {
         if self.steady == 20 {
             self.take_picture(ctx, PictureFor::File(path));
         }
-    }
-
-    /// Closes the window; the program returns `result`.
-    pub(super) fn finish(&mut self, ctx: &Context, result: Result<(), ViewError>) {
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = result;
-        ctx.send_viewport_cmd(ViewportCommand::Close);
     }
 }

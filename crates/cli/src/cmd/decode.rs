@@ -5,6 +5,7 @@ mod files;
 mod host;
 mod json;
 mod judged;
+mod printer;
 mod text;
 mod walk;
 
@@ -138,7 +139,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
             for f in shown.iter().take(FINDINGS) {
                 writeln!(out, "  {}: {}", f.id, printable(&f.title))?;
             }
-            text::Printer::new(&mut out).bugs(&question)?;
+            printer::Printer::new(&mut out).bugs(&question)?;
             out.flush()?;
             return Ok(Outcome::Fine);
         }
@@ -153,7 +154,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     }
     let answer = answer(&spec, &mut question, &evidence, &library)?;
     match a.format {
-        Format::Text => text::Printer::new(&mut out).answer(&question, &answer)?,
+        Format::Text => printer::Printer::new(&mut out).answer(&question, &answer)?,
         Format::Json => json::array(&mut out, &question, &answer)?,
         Format::Jsonl => json::lines(&mut out, &question, &answer)?,
     }

@@ -13,7 +13,7 @@ const LEVELS: u8 = 3;
 
 /// What an entry maps, as it is found here.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known {
+pub(crate) struct Known {
     pub(super) entry: EntryIx,
     pub(super) table: TableIx,
     pub(super) level: u8,

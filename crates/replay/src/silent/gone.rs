@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 
 use crate::engine::Engine;
 use crate::keys::{EntryIx, TableIx};
+use crate::model::Reason;
 use crate::moment::At;
 
+use super::fresh::Fresh;
 use super::live::{Walked, ZapAll};
 use super::shadow::SpKey;
 
@@ -63,7 +65,7 @@ impl Engine {
     }
 
     /// MMIO entries that are known by their frame only are gone with all tables they could be in.
-    pub(super) fn drop_framed(&mut self, vm: u16, ev: u32, ts: u64) {
+    fn drop_framed(&mut self, vm: u16, ev: u32, ts: u64) {
         let Some(t) = self.silent.mmio_tables.remove(&vm) else { return };
         self.silent.mmio.retain(|k, _| k.0 != vm);
         let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
@@ -83,7 +85,7 @@ impl Engine {
     }
 
     /// All pages are obsolete, and the thread that made them so is about to zap them, whether their events name them or not.
-    pub(super) fn begin_zap_all(&mut self, at: At) {
+    fn begin_zap_all(&mut self, at: At) {
         if !self.vms.sure() || at.nobodys() {
             return;
         }
@@ -121,5 +123,17 @@ impl Engine {
             self.drop_older(vm, u32::MAX, ev, ts);
             self.drop_framed(vm, ev, ts);
         }
+    }
+
+    pub(crate) fn silent_zap_all(&mut self, at: At) {
+        let At { vm, ev, .. } = at;
+        let vms = if self.vms.sure() && !at.nobodys() { vec![vm] } else { self.every_vm() };
+        for v in vms {
+            let hit: Vec<EntryIx> = self.silent.fresh.get(&v).into_iter().flat_map(Fresh::all).collect();
+            // A memory slot goes, or moves.
+            self.silent.places.entry(v).or_default().doubt();
+            self.stale_list(hit, ev, Reason::ZapAll);
+        }
+        self.begin_zap_all(at);
     }
 }

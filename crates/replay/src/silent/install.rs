@@ -1,12 +1,12 @@
-//! Installs: what the silent MMUs do trace. [`Engine::set_spte`], [`Engine::mark_mmio`] and [`Engine::fast_page_fault`] are called for each such
-//! event, and hand it to [`crate::tdp`] first where the VM has that MMU. What is installed is known from then on only as far as the rules
-//! beside this file let it be.
+//! Installs: what the silent MMUs do trace. [`Engine::silent_set_spte`], [`Engine::silent_mark_mmio`] and [`Engine::silent_fast_fault`] are called for
+//! each such event that is not one of the TDP MMU's. What is installed is known from then on only as far as the rules beside this file let it
+//! be.
 
 use mmuscope_spte::State as SpteState;
 use mmuscope_trace::FastPfResult;
 
 use crate::engine::Engine;
-use crate::keys::{EntryIx, Key, SpanIx, TableIx};
+use crate::keys::{EntryIx, Key, TableIx};
 use crate::model::{Certainty, EvidenceKind, MmuKind, Reason, Shade, State, pages_of};
 use crate::moment::At;
 use crate::reported::{FastFault, MarkMmio, SetSpte};
@@ -107,12 +107,9 @@ impl Engine {
         (w.addr >> 12 == page).then_some(Walked { addr: w.addr, table })
     }
 
-    pub(crate) fn set_spte(&mut self, at: At, s: &SetSpte) {
+    pub(crate) fn silent_set_spte(&mut self, at: At, s: &SetSpte) {
         let At { th, vm, ev, .. } = at;
         let SetSpte { gfn, spte, sptep, level } = *s;
-        if self.tdp_set_spte(at, s) {
-            return;
-        }
         let page = sptep & !0xfff;
         if at.nobodys() {
             self.set_by_nobody(at, s);
@@ -165,43 +162,9 @@ impl Engine {
             self.unseen_unsync(vm, gfn, ev);
         }
         // Beside a TDP tree it is a nested guest's, if the making of its page was seen; else it may be of the tree.
-        if self.vms.is_tdp(vm) && self.careful(vm) && !self.silent.key_of_table.contains_key(&t) {
+        if self.vms.is_tdp(vm) && self.vms.careful(vm) && !self.silent.key_of_table.contains_key(&t) {
             self.make_stale(entry, ev, Reason::Incomplete);
         }
-    }
-
-    /// An entry is set to a value, which a probe may have stated already; gives the span that has it.
-    pub(super) fn set_to(
-        &mut self,
-        entry: EntryIx,
-        ev: u32,
-        value: u64,
-        shade: Shade,
-        how: (Certainty, Reason),
-    ) -> SpanIx {
-        if let Some(last) = self.store.last_span(entry)
-            && self.store.now(entry).is_some_and(|(v, m)| v == value && m.certainty == Certainty::Exact)
-        {
-            return last;
-        }
-        self.forget(entry);
-        let remaps = self.remaps(entry, shade, Some(value));
-        let span = self.store.push(entry, ev, Some(value), shade, how.0, how.1);
-        if remaps {
-            self.store.mark_remapped(span);
-        }
-        span
-    }
-
-    /// Virtual and physical addresses of entries differ by one constant (`page_offset_base`, aligned to a GiB), which the two addresses of one
-    /// entry give. Returns whether these can be of one entry.
-    pub(super) fn learn_distance(&mut self, virt: u64, phys: u64) -> bool {
-        let distance = virt.wrapping_sub(phys);
-        let aligned = distance & 0x3fff_ffff == 0;
-        if aligned && self.virt_minus_phys.is_none() {
-            self.virt_minus_phys = Some(distance);
-        }
-        aligned
     }
 
     /// An install for a VM that is not known makes no table. The entry that was known at its address may be another VM's by now.
@@ -210,25 +173,6 @@ impl Engine {
         if let Some(e) = entry {
             self.make_stale(e, at.ev, Reason::SilentKernel);
         }
-    }
-
-    /// Whether what is installed is another mapping than the entry held when last seen: KVM replaces none by another, so that one was zapped.
-    fn remaps(&self, entry: EntryIx, shade: Shade, value: Option<u64>) -> bool {
-        let Some((old, m)) = self.store.now(entry) else { return false };
-        match (m.shade.state(), shade.state()) {
-            (State::Present, State::Present) => {
-                m.has_value && value.is_some_and(|v| self.pfn_bits(v) != self.pfn_bits(old))
-            }
-            (State::Present, State::Mmio) | (State::Mmio, State::Present) => true,
-            _ => false,
-        }
-    }
-
-    /// Whether this thread made, or looked up, a shadow page of this level and has not filled it yet.
-    pub(crate) fn makes_shadow_page(&self, at: At, level: u8) -> bool {
-        let tid = self.threads[at.th].tid;
-        let made = self.silent.made.get(&tid).into_iter().flatten();
-        made.into_iter().map(|m| &m.key).any(|k| k.vm == at.vm && k.role.level == level && !k.role.direct)
     }
 
     /// An install in a direct table (or one that may be) replaces what other levels mapped there.
@@ -287,30 +231,9 @@ impl Engine {
         self.silent.virt = None;
     }
 
-    /// The MMIO entry of a frame, which `mark_mmio_spte` named by its frame alone, is the one whose place is known from here on.
-    pub(super) fn place_is_known(&mut self, at: At, gfn: u64) {
-        if let Some(e) = self.silent.mmio.remove(&(at.vm, gfn)) {
-            self.forget(e);
-            let (zapped, ev) = (self.layout.zapped, at.ev);
-            self.store.push(e, ev, Some(zapped), Shade::Nonpresent, Certainty::Implied, Reason::Contradicted);
-        }
-    }
-
-    pub(crate) fn mark_mmio(&mut self, at: At, m: &MarkMmio) {
+    pub(crate) fn silent_mark_mmio(&mut self, at: At, m: &MarkMmio) {
         let At { th, vm, ev, ts, .. } = at;
         let MarkMmio { sptep, gfn, access, generation } = *m;
-        if let Some(i) = self.threads[th].install
-            && i.gfn == gfn
-        {
-            // The change event came first and said it all; this one joins virtual and physical addresses.
-            let page = self.store.tables[i.table].page;
-            if let Some(v) = sptep
-                && page != 0
-            {
-                self.learn_distance(v, page + u64::from(crate::keys::index_of(i.level, gfn)) * 8);
-            }
-            return;
-        }
         if let Some(v) = sptep {
             self.silent.virt = Some((self.threads[th].tid, gfn, v));
         }
@@ -373,22 +296,10 @@ impl Engine {
         }
     }
 
-    pub(crate) fn fast_page_fault(&mut self, at: At, f: &FastFault) {
-        let At { th, vm, ev, .. } = at;
-        let FastFault { gpa, sptep, old, new, result } = *f;
-        if let Some(v) = sptep {
-            self.silent.virt = Some((self.threads[th].tid, gpa >> 12, v));
-        }
-        if self.vms.is_tdp(vm) && self.tdp_fast_fault(at, f) {
-            return;
-        }
-        if !self.silent.active {
-            // No event shows yet which MMU it is; the fault shows what an entry holds all the same.
-            if !self.vms.is_tdp(vm) {
-                self.tdp_fast_fault(at, f);
-            }
-            return;
-        }
+    /// A fault that the lockless path handled, of no entry that the TDP MMU is known to have.
+    pub(crate) fn silent_fast_fault(&mut self, at: At, f: &FastFault) {
+        let At { th, ev, .. } = at;
+        let FastFault { sptep, old, new, result, .. } = *f;
         // Re-read when recorded: what the entry held, if it is known which one it is.
         let known = sptep.zip(self.virt_minus_phys).map(|(v, d)| v.wrapping_sub(d));
         let Some(phys) = known.or_else(|| self.fast_fault_somewhere(at, f)) else { return };

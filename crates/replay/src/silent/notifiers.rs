@@ -41,7 +41,7 @@ impl Engine {
 
     /// Closes the ranges of a thread that has gone on. Any event shows that, save one that comes midway; the notifiers' own are looked at in
     /// `notifier`.
-    pub(super) fn went_on(&mut self, tid: u32, e: &Event) {
+    pub(crate) fn went_on(&mut self, tid: u32, e: &Event) {
         if e.body.kind().is_midway() {
             return;
         }
@@ -204,19 +204,6 @@ impl Engine {
         self.host_frame(entry).is_none() || self.distance(table.vm, table.as_id, p.gfn, last).is_some()
     }
 
-    /// First and last host frame that an entry maps.
-    pub(super) fn host_frames(&self, entry: EntryIx) -> Option<(u64, u64)> {
-        let first = self.host_frame(entry)?;
-        Some((first, first.saturating_add(pages_of(self.store.place(entry).level) - 1)))
-    }
-
-    /// First host frame that an entry maps.
-    pub(super) fn host_frame(&self, entry: EntryIx) -> Option<u64> {
-        let (spte, m) = self.store.now(entry)?;
-        (m.has_value && m.shade != Shade::Mmio && m.shade != Shade::Nonpresent)
-            .then(|| self.pfn_bits(spte) >> 12)
-    }
-
     /// Why a range that another thread announced may zap this entry yet, if one may.
     pub(super) fn zap_pending(&self, at: At, entry: EntryIx) -> Option<Reason> {
         if self.shows_in_probes(entry, Reason::Notifier) {
@@ -228,7 +215,7 @@ impl Engine {
             return Some(Reason::Notifier);
         }
         // A range that was announced before this VM was made is none of its memory.
-        let unseen = ranges.recorded && ranges.unseen(at.ts) && self.careful(at.vm);
+        let unseen = ranges.recorded && ranges.unseen(at.ts) && self.vms.careful(at.vm);
         let unseen = unseen && self.may_hit(entry, 0, u64::MAX);
         unseen.then_some(Reason::UnseenNotifier)
     }
@@ -293,10 +280,5 @@ impl Engine {
                 places.lies_in(p.gfn, r.start, r.end);
             }
         }
-    }
-
-    /// This kernel has tracepoints for the ranges of mmu_notifiers, recorded or not.
-    pub(super) fn ranges_traced(&self) -> bool {
-        self.silent.ranges.recorded || self.traces.notifiers
     }
 }

@@ -6,13 +6,12 @@ use mmuscope_trace::Page;
 use crate::engine::Engine;
 use crate::keys::{EntryIx, TableIx};
 use crate::model::{Certainty, Reason, Shade, pages_of};
-use crate::moment::{At, NO_VM};
+use crate::moment::At;
 use crate::recorded::kind;
 use crate::silent::fresh::Fresh;
 use crate::silent::live::Made;
 use crate::silent::places::Places;
 use crate::silent::shadow::SpKey;
-use crate::store::TableRec;
 
 impl Engine {
     pub(crate) fn silent_get_page(&mut self, at: At, page: &Page, created: bool) {
@@ -106,14 +105,8 @@ impl Engine {
         }
     }
 
-    pub(crate) fn prepare_zap(&mut self, at: At, page: &Page) {
+    pub(crate) fn silent_prepare_zap(&mut self, at: At, page: &Page) {
         let At { vm, ev, ts, .. } = at;
-        if page.role.direct && self.vms.is_tdp(vm) {
-            self.tdp_prepare_zap(at, page);
-        } else {
-            let root = self.vms.is_tallest(vm, page.role.level);
-            self.note_zap(at, vm, root);
-        }
         let key = SpKey::of(vm, page);
         if page.role.invalid && self.vms.sure() && self.silent.live.count(&key) > 0 {
             // A root that was zapped while it was in use is freed: its entries went then. One of the same role may have been made since.
@@ -217,160 +210,6 @@ impl Engine {
                 }
             }
         }
-    }
-
-    pub(crate) fn drop_silent(&mut self, t: TableIx, ev: u32, ts: u64) {
-        let vm = self.store.tables[t].vm;
-        let page = self.store.tables[t].page;
-        let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
-        for e in &entries {
-            self.forget(*e);
-        }
-        for i in 0..512u64 {
-            self.silent.slots.remove(&(page + i * 8));
-        }
-        for e in &entries {
-            let p = self.store.place(*e);
-            if let Some(v) = self.silent.direct_at.get_mut(&(vm, p.level, p.gfn)) {
-                v.retain(|x| x != e);
-            }
-        }
-        self.unname(t);
-        self.silent.read.remove(&t);
-        for tables in [&mut self.silent.tables, &mut self.silent.unnamed] {
-            if let Some(s) = tables.get_mut(&vm) {
-                s.remove(&t);
-            }
-        }
-        self.attached.leaves(t, page);
-        self.store.free_table(t, ev, ts);
-    }
-
-    /// The page that was made, or looked up, is this table. Text does not print all of a role (SMM's pages look like others): of two alike
-    /// neither is known by it.
-    pub(super) fn name_table(&mut self, t: TableIx, key: SpKey) {
-        self.unname(t);
-        let before = self.silent.table_of.get(&key).copied();
-        if before.is_some_and(|b| self.store.tables[b].attached()) {
-            self.silent.twins.insert(key);
-            if let Some(b) = before {
-                self.unname(b);
-            }
-        }
-        if self.silent.twins.contains(&key) {
-            self.silent.unnamed.entry(key.vm).or_default().extend(before.into_iter().chain([t]));
-            return;
-        }
-        self.silent.table_of.insert(key, t);
-        self.silent.key_of_table.insert(t, key);
-        self.silent.was.insert(t, key);
-        if let Some(s) = self.silent.unnamed.get_mut(&key.vm) {
-            s.remove(&t);
-        }
-        if let Some(g) = key.gfn {
-            self.silent.shadows.entry((key.vm, g)).or_default().push(t);
-        }
-    }
-
-    fn unname(&mut self, t: TableIx) {
-        let Some(key) = self.silent.key_of_table.remove(&t) else { return };
-        if self.silent.table_of.get(&key) == Some(&t) {
-            self.silent.table_of.remove(&key);
-        }
-        if let Some(g) = key.gfn
-            && let Some(v) = self.silent.shadows.get_mut(&(key.vm, g))
-        {
-            v.retain(|x| *x != t);
-            if v.is_empty() {
-                self.silent.shadows.remove(&(key.vm, g));
-            }
-        }
-    }
-
-    pub(super) fn unsync_page(&mut self, at: At, page: &Page) {
-        let key = SpKey::of(at.vm, page);
-        self.silent.unsync.insert(key);
-        if !self.recorded.has(kind::SYNC_PAGE) {
-            self.sync(at.vm, page.role.level, key, at.ev);
-        }
-    }
-
-    pub(crate) fn sync_page(&mut self, at: At, page: &Page) {
-        if self.silent.active {
-            let key = SpKey::of(at.vm, page);
-            self.sync(at.vm, page.role.level, key, at.ev);
-            self.silent.unsync.remove(&key);
-        }
-    }
-
-    /// A page was brought up to date: entries whose guest entry had changed were dropped or changed.
-    pub(super) fn sync(&mut self, vm: u16, level: u8, key: SpKey, ev: u32) {
-        let of = |vm| self.silent.table_of.get(&SpKey { vm, ..key }).copied();
-        let tables = match of(vm) {
-            Some(t) => vec![t],
-            None if vm == NO_VM => {
-                let named = self.silent.tables.keys().filter_map(|v| of(*v));
-                named.chain(self.unnamed(vm, |t| t.level == level)).collect()
-            }
-            None => self.unnamed(vm, |t| t.level == level),
-        };
-        self.stale_in(&tables, ev, Reason::Synced);
-    }
-
-    /// The guest may have written a table of its own.
-    pub(super) fn guest_table_written(&mut self, vm: u16, gfn: Option<u64>, ev: u32) {
-        let tables = match gfn {
-            Some(g) => {
-                let vms = self.meant(vm);
-                let shadows = vms.iter().filter_map(|v| self.silent.shadows.get(&(*v, g)));
-                let mut tables: Vec<TableIx> = shadows.flatten().copied().collect();
-                tables.extend(self.unnamed(vm, |_| true));
-                tables
-            }
-            None => self.fresh_tables(vm).collect(),
-        };
-        let shadow = |t: &TableIx| !self.store.tables[*t].direct;
-        let tables: Vec<TableIx> = tables.into_iter().filter(shadow).collect();
-        self.stale_in(&tables, ev, Reason::GuestTable);
-    }
-
-    /// One address (the page of it, where known) was invalidated: its entry in a page that is out of sync may be gone. Others are not
-    /// looked at.
-    pub(super) fn address_invalidated(&mut self, vm: u16, page: Option<u64>, ev: u32) {
-        let mut tables: Vec<TableIx> = if self.vms.sure() {
-            self.silent.unsync.iter().filter_map(|k| self.silent.table_of.get(k)).copied().collect()
-        } else {
-            self.fresh_tables(vm).collect()
-        };
-        tables.extend(self.unnamed(vm, |t| t.level == 1));
-        tables.retain(|t| !self.store.tables[*t].direct && self.store.tables[*t].level == 1);
-        let mut hit = self.known_in(&tables);
-        if let Some(page) = page {
-            hit.retain(|e| u64::from(self.store.place(*e).index) == page & 511);
-        }
-        self.stale_list(hit, ev, Reason::GuestTable);
-    }
-
-    fn fresh_tables(&self, vm: u16) -> impl Iterator<Item = TableIx> + '_ {
-        self.meant(vm).into_iter().filter_map(|v| self.silent.fresh.get(&v)).flat_map(Fresh::tables)
-    }
-
-    /// Tables that hold something known, and whose making is not in the trace.
-    fn unnamed(&self, vm: u16, which: impl Fn(&TableRec) -> bool) -> Vec<TableIx> {
-        let mut out = Vec::new();
-        for v in self.meant(vm) {
-            let (Some(unnamed), Some(fresh)) = (self.silent.unnamed.get(&v), self.silent.fresh.get(&v))
-            else {
-                continue;
-            };
-            let of = |t: &TableIx| which(&self.store.tables[*t]);
-            if unnamed.len() < fresh.tables().len() {
-                out.extend(unnamed.iter().copied().filter(|t| of(t)));
-            } else {
-                out.extend(fresh.tables().filter(|t| unnamed.contains(t)).filter(of));
-            }
-        }
-        out
     }
 
     /// No page that shadows a guest's table is left of a VM.

@@ -1,7 +1,7 @@
 //! Kprobes on what the silent MMUs do without an event: [`Engine::probe_update`] and [`Engine::probe_clear`] are called for the functions of KVM
 //! through which every leaf of a shadow or legacy MMU changes ([`mmuscope_trace::Body::ProbeSpteUpdate`]). Where they are recorded,
-//! [`Engine::probed`], an entry is what its last event says until the next one, and the rules about what may happen in silence do not apply to it
-//! ([`Engine::shows_in_probes`]). Nothing here makes a table: an entry is known by the event that installed it, or by a snapshot.
+//! (`Engine::probed` of `shown`), an entry is what its last event says until the next one, and the rules about what may happen in silence do not apply to it
+//! (`Engine::shows_in_probes`). Nothing here makes a table: an entry is known by the event that installed it, or by a snapshot.
 //!
 //! The probes do not show MMIO entries that go, what `change_pte` puts into an entry, nor links to tables; those stay under the rules.
 
@@ -11,38 +11,8 @@ use crate::engine::Engine;
 use crate::keys::EntryIx;
 use crate::model::{Certainty, Reason, Shade};
 use crate::moment::At;
-use crate::recorded::kind;
 
 impl Engine {
-    /// Every change of a leaf of a silent MMU, MMIO entries apart, is an event: the probes are set, and for every thread of the host, because any
-    /// of them may take pages from a guest.
-    #[inline]
-    pub(crate) fn probed(&self) -> bool {
-        !self.silent.ranges.partial
-            && self.recorded.has(kind::PROBE_CLEAR)
-            && self.recorded.has(kind::PROBE_UPDATE)
-    }
-
-    /// Whether aging that takes permissions away would be an event of a probe. Up to 6.12 it goes through a function of its own; later kernels
-    /// have none that could be probed.
-    pub(super) fn aging_probed(&self) -> bool {
-        self.probed() && self.recorded.no_track
-    }
-
-    /// Whether a change to an entry for this reason would be an event of a probe.
-    pub(super) fn shows_in_probes(&self, entry: EntryIx, reason: Reason) -> bool {
-        let silent = matches!(
-            reason,
-            Reason::SilentKernel
-                | Reason::Notifier
-                | Reason::UnseenNotifier
-                | Reason::ZapAll
-                | Reason::Synced
-                | Reason::GuestTable
-        );
-        silent && self.probed() && self.store.now(entry).is_some_and(|(_, m)| m.shade != Shade::Mmio)
-    }
-
     /// An entry is set to a value. The one that installs it is followed by `kvm_mmu_set_spte`, which also names the frame.
     pub(crate) fn probe_update(&mut self, at: At, sptep: u64, new: u64) {
         self.silent.set_by_probe = Some((self.threads[at.th].tid, sptep, new));

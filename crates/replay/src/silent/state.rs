@@ -89,7 +89,7 @@ pub(crate) struct Silent {
     /// Entries of tables that are, or may be, direct, by level and frame.
     pub(super) direct_at: FxHashMap<(u16, u8, u64), Vec<EntryIx>>,
     /// VMs with any silent table.
-    pub(super) active: bool,
+    pub(crate) active: bool,
 }
 
 impl Silent {
@@ -112,6 +112,11 @@ impl Silent {
             self.slots.get(&phys).map(|e| (phys, *e))
         };
         self.gibs.iter().filter_map(at).collect()
+    }
+
+    /// A thread's event names the entry of a frame by its virtual address; the physical one may follow.
+    pub(crate) fn named_by(&mut self, tid: u32, gfn: u64, virt: u64) {
+        self.virt = Some((tid, gfn, virt));
     }
 
     /// The recorder was asked for the ranges of mmu_notifiers.

@@ -5,20 +5,14 @@ use mmuscope_spte::Mode;
 use mmuscope_trace::{Body, ErrorEncoding, Event, Page};
 
 use crate::engine::Engine;
-use crate::keys::{EntryIx, TableIx, index_of, key_of};
+use crate::keys::{TableIx, index_of, key_of};
 use crate::model::{Reason, Shade};
 use crate::moment::At;
 use crate::recorded::kind;
 use crate::silent::fresh::Fresh;
 use crate::silent::shadow::SpKey;
-use crate::threads::NewPage;
 
 impl Engine {
-    /// Whether it shows when a vCPU thread goes on after a fault, and why it came out of the guest.
-    pub(super) fn boundaries_recorded(&self) -> bool {
-        self.recorded.has(kind::ENTRY) && self.recorded.has(kind::EXIT)
-    }
-
     /// Whether an entry of a silent MMU may go, or change, without an event because the event was not recorded.
     pub(super) fn goes_unseen(&self, table: TableIx, spte: u64, shade: Shade) -> bool {
         let r = &self.recorded;
@@ -63,7 +57,7 @@ impl Engine {
     }
 
     /// Whether the fast path may give an entry permissions.
-    fn may_open(&self, spte: u64, shade: Shade) -> bool {
+    pub(crate) fn may_open(&self, spte: u64, shade: Shade) -> bool {
         let mask = self.layout.masks.mmu_writable_mask;
         match shade {
             Shade::AccessTracked => true,
@@ -114,47 +108,6 @@ impl Engine {
             None => hit.extend(fresh.into_iter().flat_map(Fresh::all)),
         }
         hit.retain(|x| self.store.now(*x).is_some_and(|(v, m)| self.may_open(v, m.shade)));
-        self.stale_list(hit, at.ev, Reason::Unrecorded);
-    }
-
-    /// The TDP MMU set an entry that the fast path may open later, and neither that nor the fault would show.
-    pub(crate) fn unseen_opening(&mut self, entry: EntryIx, ev: u32) {
-        if self.recorded.has(kind::FAST_FAULT) || self.recorded.has(kind::PAGE_FAULT) {
-            return;
-        }
-        if self.store.now(entry).is_some_and(|(v, m)| self.may_open(v, m.shade)) {
-            self.make_stale(entry, ev, Reason::Unrecorded);
-        }
-    }
-
-    /// A root is filled while one of its kind is in use: that one is obsolete, which `kvm_mmu_zap_all_fast` shows where it is recorded.
-    pub(crate) fn unseen_zap_all(&mut self, at: At, as_id: u8, root: &NewPage) {
-        if self.recorded.has(kind::ZAP_ALL) {
-            return;
-        }
-        let alike = self.store.tables.numbered().any(|(i, t)| {
-            t.attached()
-                && !t.silent
-                && t.root == i
-                && t.vm == at.vm
-                && t.level == root.level
-                && t.mirror == root.mirror
-                && t.as_id == as_id
-        });
-        if !alike {
-            return;
-        }
-        self.vms.doubt(at.vm);
-        for t in self.store.tables.slice_mut() {
-            if t.vm == at.vm {
-                (t.lossy, t.alive) = (true, false);
-            }
-        }
-        let live: Vec<TableIx> = self.attached.all().collect();
-        let mut hit = Vec::new();
-        for t in live.into_iter().filter(|t| self.store.tables[*t].vm == at.vm) {
-            hit.extend(self.store.table_entries(t));
-        }
         self.stale_list(hit, at.ev, Reason::Unrecorded);
     }
 }

@@ -95,13 +95,6 @@ impl Engine {
         (x, true)
     }
 
-    /// The table may be in the middle of its teardown, which is traced only now.
-    pub(super) fn note_unlinked(&mut self, table: TableIx, ts: u64) {
-        let r = &self.store.tables[table];
-        let (vm, key) = (r.vm, key_of(r.as_id, r.level, r.gfn));
-        self.snapshots.note_unlinked(vm, key, ts);
-    }
-
     fn adopt_child(&mut self, child: TableIx, parent: EntryIx) {
         let above = self.store.tables[self.store.table_of(parent)].root;
         let r = &mut self.store.tables[child];

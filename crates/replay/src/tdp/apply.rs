@@ -4,9 +4,8 @@
 use mmuscope_spte::State as SpteState;
 
 use crate::engine::Engine;
-use crate::gaps::Gap;
 use crate::keys::{EntryIx, Key, TableIx};
-use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
+use crate::model::{Certainty, EvidenceKind, Reason, Shade};
 use crate::moment::At;
 use crate::tdp::change::{Change, Fit, Found};
 use crate::tdp::fit::same;
@@ -65,7 +64,7 @@ impl Engine {
         // What the entry pointed to is unlinked, unless it still does.
         let same_page = |t: TableIx| self.store.tables[t].page == self.layout.masks.base_addr_mask & new;
         let keeps = new_state == SpteState::Table && old_child.is_some_and(same_page);
-        let child_key = Self::child_key(c);
+        let child_key = c.child_key();
         if level > 1 && !keeps && (old_state == SpteState::Table || old_child.is_some()) {
             self.cut(c, entry, old_child, found.sure, careful);
         } else {
@@ -109,9 +108,9 @@ impl Engine {
         let At { th, vm, ev, ts, .. } = c.at;
         // In doubt the page says which table ends: the caller sees to that.
         let child = if careful {
-            old_child.filter(|t| sure || Some(self.store.tables[*t].page) == self.cut_page(c))
+            old_child.filter(|t| sure || Some(self.store.tables[*t].page) == c.cut_page(&self.layout))
         } else {
-            old_child.or_else(|| self.orphan_for(vm, Self::child_key(c), self.pfn_bits(c.old)))
+            old_child.or_else(|| self.orphan_for(vm, c.child_key(), self.pfn_bits(c.old)))
         };
         let Some(child) = child else { return };
         self.attached.unlink(entry);
@@ -128,75 +127,21 @@ impl Engine {
         let (vm, root) = (t.vm, t.parent == EntryIx::NONE && t.level >= self.vms.top_level(t.vm));
         if matches!(shade, Shade::Nonpresent | Shade::Removed) {
             let cut = root && self.layout.state(c.old, c.key.level) == SpteState::Table;
-            self.note_zap(c.at, vm, cut);
+            let thread = &self.threads[c.at.th];
+            self.vms.note_zap(c.at, vm, thread, self.faults.leaving_is_traced, cut);
         } else {
             self.vms.lives(vm, false);
         }
     }
 
-    /// What an entry held until a change, where only that change shows it: the change is an event of the page all the same.
-    pub(super) fn push_old_value(&mut self, c: &Change, entry: EntryIx, fit: Fit, careful: bool) {
-        if !(fit == Fit::Unknown || fit == Fit::No && careful) {
-            return;
-        }
-        let shade = self.shade(c.old, c.key.level);
-        if !matches!(shade.state(), State::Present | State::Mmio | State::Table) {
-            return;
-        }
-        // What is removed may be in a table whose link was cut before the trace began: then it was out of reach already.
-        let attached = self.store.tables[self.store.table_of(entry)].attached();
-        let removed = self.layout.is_removed(c.new) && (attached || !self.threads[c.at.th].tears_reached);
-        let r = &self.store.tables[self.store.table_of(entry)];
-        let leaf = shade.state() != State::Table;
-        let doubt = r.again && !r.born || self.unattributed.may_be_of(c.key.level, c.gfn, leaf);
-        let since = if removed || doubt { c.at.ts } else { self.since() };
-        let since = if r.born { since.max(r.start_ts) } else { since };
-        self.store.push_old(entry, c.at.ev, c.old, shade, since);
-    }
-
-    /// When the trace began, or last lost something: every change of a TDP table since then is an event.
-    pub(super) fn since(&self) -> u64 {
-        match self.noted.last_loss() {
-            Some(ev) => self.store.ev_ts.get(ev as usize),
-            None => self.clock.first().unwrap_or(0),
-        }
-    }
-
     /// How the value of a change is known in the table it was found to belong to.
-    pub(super) fn how_known(found: Found, careful: bool) -> (Certainty, Reason) {
+    fn how_known(found: Found, careful: bool) -> (Certainty, Reason) {
         match (found.sure, careful) {
             // Until the event of the change that must have come before arrives, from another CPU.
             (true, _) if found.fit == Fit::No => (Certainty::Implied, Reason::Contradicted),
             (true, _) => (Certainty::Exact, Reason::Stated),
             (false, false) => (Certainty::Implied, Reason::Ambiguous),
             (false, true) => (Certainty::Implied, Reason::Incomplete),
-        }
-    }
-
-    pub(super) fn leave_gap(&mut self, c: &Change, entry: EntryIx, from: u64) {
-        let Change { at: At { th, vm, ev, ts, .. }, key, gfn, old: to, .. } = *c;
-        let tid = self.threads[th].tid;
-        let gap = Gap { vm, key, entry, gfn, from, to, ev, ts, tid, kind: EvidenceKind::OldValue };
-        if let Some(oldest) = self.unexplained.gaps.push(gap) {
-            self.report_gap(&oldest);
-        }
-    }
-
-    /// Things the kernel itself calls bugs.
-    fn check_values(&mut self, c: &Change, entry: EntryIx) {
-        let Change { key, old, new, .. } = *c;
-        let l = &self.layout;
-        let (o, n) = (l.state(old, key.level), l.state(new, key.level));
-        if o == SpteState::Present && n == SpteState::Present && self.pfn_bits(old) != self.pfn_bits(new) {
-            self.note(EvidenceKind::PfnChanged, c, Some(entry), (Some(old), Some(new)));
-        } else if o == SpteState::Nonpresent && n == SpteState::Nonpresent && old != new {
-            self.note(EvidenceKind::NonpresentChanged, c, Some(entry), (Some(old), Some(new)));
-        } else if n == SpteState::Present
-            && new & 2 != 0
-            && l.masks.mmu_writable_mask != 0
-            && new & l.masks.mmu_writable_mask == 0
-        {
-            self.note(EvidenceKind::WritableBits, c, Some(entry), (None, Some(new)));
         }
     }
 
@@ -211,7 +156,7 @@ impl Engine {
         })
     }
 
-    fn link(&mut self, c: &Change, key: Key, entry: EntryIx, table: TableIx, careful: bool) {
+    pub(crate) fn link(&mut self, c: &Change, key: Key, entry: EntryIx, table: TableIx, careful: bool) {
         let Change { at: At { th, vm, ev, ts, .. }, old, new, .. } = *c;
         let page = self.pfn_bits(new);
         if let Some(t) = self.attached.in_page(page) {
@@ -264,7 +209,7 @@ impl Engine {
     }
 
     /// A huge page became a table: its 512 children map what it mapped.
-    fn split(&mut self, table: TableIx, key: Key, huge: u64, ev: u32) {
+    pub(crate) fn split(&mut self, table: TableIx, key: Key, huge: u64, ev: u32) {
         if self.implied > IMPLIED_BASE + u64::from(self.clock.events()) * 64 {
             self.store.tables[table].born = false;
             return;

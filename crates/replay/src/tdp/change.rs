@@ -1,6 +1,8 @@
 //! [`Change`], one event of the TDP MMU, and [`Found`], the table that it was found to be made in. The files of this module hand them to each
 //! other.
 
+use mmuscope_spte::{Layout, State};
+
 use crate::keys::{Key, TableIx};
 use crate::moment::At;
 
@@ -34,4 +36,22 @@ pub(crate) struct Found {
     pub(crate) fit: Fit,
     /// No other table can be meant.
     pub(crate) sure: bool,
+}
+
+impl Change {
+    /// The page of the table that it unlinks, if it unlinks one.
+    pub(crate) fn cut_page(&self, l: &Layout) -> Option<u64> {
+        let level = self.key.level;
+        let page_of = |spte: u64| spte & l.masks.base_addr_mask;
+        let page = page_of(self.old);
+        let cut = level > 1
+            && l.state(self.old, level) == State::Table
+            && (l.state(self.new, level) != State::Table || page_of(self.new) != page);
+        (cut && page != 0).then_some(page)
+    }
+
+    /// Where the table lies that an entry at its place may point to.
+    pub(crate) fn child_key(&self) -> Key {
+        Key { as_id: self.key.as_id, level: self.key.level.saturating_sub(1), gfn: self.gfn }
+    }
 }

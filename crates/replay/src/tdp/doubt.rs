@@ -20,20 +20,10 @@ use crate::store::NONE;
 use crate::tdp::change::{Change, Fit, Found};
 
 impl Engine {
-    /// Whether tables may be alive in this VM that the trace has not shown, or gone without an event.
-    pub(crate) fn careful(&self, vm: u16) -> bool {
-        if self.vms.sure() { !self.vms.complete(vm) } else { !self.vms.all_complete() }
-    }
-
-    /// The same of whatever VM an event may be of.
-    pub(crate) fn careful_at(&self, at: At) -> bool {
-        if at.vm_known { self.careful(at.vm) } else { !self.vms.all_complete() }
-    }
-
     /// Something that only happens to tables of valid roots happened in this one.
-    pub(crate) fn seen_alive(&mut self, table: TableIx) {
+    pub(super) fn seen_alive(&mut self, table: TableIx) {
         let r = &self.store.tables[table];
-        if r.alive || !self.careful(r.vm) || !r.attached() || self.attached.is_obsolete(r.root) {
+        if r.alive || !self.vms.careful(r.vm) || !r.attached() || self.attached.is_obsolete(r.root) {
             return;
         }
         let (vm, root, page) = (r.vm, r.root, r.page);
@@ -62,9 +52,9 @@ impl Engine {
     }
 
     /// The table of a change, where one of the rules above decides it.
-    pub(crate) fn find_beyond_doubt(&self, c: &Change) -> Option<Found> {
+    pub(super) fn find_beyond_doubt(&self, c: &Change) -> Option<Found> {
         let l = &self.layout;
-        if let Some(page) = self.cut_page(c) {
+        if let Some(page) = c.cut_page(&self.layout) {
             let child = self.attached.in_page(page)?;
             let r = &self.store.tables[child];
             if r.level + 1 != c.key.level || r.gfn != c.gfn || r.parent == EntryIx::NONE {
@@ -108,7 +98,7 @@ impl Engine {
     }
 
     /// A change that may be in another table than the one it was attributed to: what the others hold at its place is not known any more.
-    pub(crate) fn doubt_others(&mut self, c: &Change, found: Option<Found>) {
+    pub(super) fn doubt_others(&mut self, c: &Change, found: Option<Found>) {
         if found.is_some_and(|f| f.sure) {
             return;
         }
@@ -129,7 +119,7 @@ impl Engine {
     }
 
     /// Entries that map the same page as the old value of a change, but with other permissions: they may have changed without an event.
-    pub(crate) fn doubt_volatile(&mut self, c: &Change) {
+    pub(super) fn doubt_volatile(&mut self, c: &Change) {
         let tables = self.attached.at(&c.key).iter().copied();
         let hit: Vec<EntryIx> = tables
             .filter(|t| self.fit(*t, c.idx, c.old, c.key.level) == Fit::Volatile)
@@ -141,7 +131,7 @@ impl Engine {
     }
 
     /// Accessed and Dirty bits of an entry changed, or of one that looks like it: all else of it is known as it was.
-    pub(crate) fn apply_volatile(&mut self, c: &Change, table: TableIx) {
+    pub(super) fn apply_volatile(&mut self, c: &Change, table: TableIx) {
         let entry = self.store.slot_mut(table, c.idx);
         if let Some((v, m)) = self.store.now(entry)
             && v != c.new
@@ -153,8 +143,8 @@ impl Engine {
     }
 
     /// A host page is one table at a time: whichever table the cut of its link was attributed to, this one ends.
-    pub(crate) fn end_cut_page(&mut self, c: &Change) {
-        let Some(page) = self.cut_page(c) else { return };
+    pub(super) fn end_cut_page(&mut self, c: &Change) {
+        let Some(page) = c.cut_page(&self.layout) else { return };
         let Some(t) = self.attached.in_page(page) else {
             // The event of the link itself may come only now, from another CPU.
             self.unexplained.cut_first(page, self.threads[c.at.th].tid, c.at.ts);
@@ -174,7 +164,7 @@ impl Engine {
         if c.at.nobodys() {
             return;
         }
-        let key = Self::child_key(c);
+        let key = c.child_key();
         // Where the link itself showed which table it was, that one is being torn down already.
         let begun = |t: &TableIx| self.key_is(*t, key) && self.store.tables[*t].dead_ev == NONE;
         if self.attached.dying_in(page).is_some_and(|t| begun(&t)) {
@@ -227,7 +217,7 @@ impl Engine {
     }
 
     /// Whether the link to a page that a change makes was traced as cut before, by another CPU, so that it is gone already.
-    pub(crate) fn cut_before(&self, c: &Change) -> bool {
+    pub(super) fn cut_before(&self, c: &Change) -> bool {
         let page = self.pfn_bits(c.new);
         let t = &self.threads[c.at.th];
         self.unexplained.was_cut_first(page, t.tid, t.prev_ts)
@@ -236,7 +226,7 @@ impl Engine {
     /// All roots of a VM become obsolete: no table of before is a valid root's any more. When that happens once more, the roots of the
     /// first time are gone: the kernel finishes with them before it goes on.
     pub(crate) fn obsolete_in_doubt(&mut self, at: At) {
-        if !self.careful_at(at) {
+        if !self.vms.careful_at(at) {
             return;
         }
         let of_vm: Vec<TableIx> =
@@ -261,7 +251,7 @@ impl Engine {
     }
 
     /// A table is gone, though no event said when.
-    fn drop_table(&mut self, t: TableIx, at: At) {
+    pub(crate) fn drop_table(&mut self, t: TableIx, at: At) {
         let parent = self.store.tables[t].parent;
         self.attached.unlink_from(parent, t);
         self.detach_tree(t, at.ev, at.ts);

@@ -177,7 +177,7 @@ impl Engine {
             // The frame does not say which of the tables there is torn down. Where the trace may not show some of them, only a link or a
             // mapping that was there says so: an empty entry fits them all.
             self.threads[q.c.at.th].announced.contains(&(q.c.key.level, q.c.key.gfn))
-                && (!self.careful_at(q.c.at)
+                && (!self.vms.careful_at(q.c.at)
                     || self.layout.is_shadow_present(q.c.old)
                         && self.fit(table, q.c.idx, q.c.old, q.c.key.level) >= Fit::Volatile)
         };

@@ -1,11 +1,14 @@
 //! The TDP MMU, where every change of an entry is an event and none names its table. [`Engine::tdp_changed`] is called for each
 //! `kvm_tdp_mmu_spte_changed`: `find` says in which table the change was made, `apply` what it does to it, `teardown` what the end of a table takes
-//! with it, `reread` what events add that read an entry again, `doubt` what may be said where the trace does not hold all that came before.
+//! with it, `reread` what events add that read an entry again, `doubt` what may be said where the trace does not hold all that came before. Below
+//! these are `fit` (how a value fits an entry), `before` (what an entry held before a change), `detach` and `tables` (tables that end and begin).
 //! Entries of other MMUs are never changed here, save those that `adopt` takes over when a VM turns out to have the TDP MMU.
 
 mod adopt;
 mod apply;
+mod before;
 mod change;
+mod detach;
 mod doubt;
 mod find;
 mod fit;
@@ -13,11 +16,10 @@ mod reread;
 mod tables;
 mod teardown;
 pub(crate) mod unattributed;
-
-use mmuscope_spte::State as SpteState;
+mod unseen;
 
 use crate::engine::Engine;
-use crate::keys::{EntryIx, Key, index_of, key_of};
+use crate::keys::{index_of, key_of};
 use crate::model::{EvidenceKind, MmuKind};
 use crate::moment::At;
 use crate::tdp::change::{Change, Fit, Found};
@@ -35,7 +37,7 @@ impl Engine {
         }
     }
 
-    fn change(&mut self, at: At, as_id: u8, level: u8, gfn: u64, old: u64, new: u64) {
+    pub(crate) fn change(&mut self, at: At, as_id: u8, level: u8, gfn: u64, old: u64, new: u64) {
         if !at.nobodys() {
             self.silent_no_more(at);
             self.adopt(at);
@@ -59,7 +61,7 @@ impl Engine {
         if self.was_read(at, c.key, gfn, old, new) {
             return;
         }
-        let careful = self.careful_at(at);
+        let careful = self.vms.careful_at(at);
         if self.fill_gap(&c, careful) {
             if careful {
                 self.end_cut_page(&c);
@@ -75,7 +77,7 @@ impl Engine {
         let of_table = |f: Found| At { vm: self.store.tables[f.table].vm, ..at };
         let within = Change { at: found.map_or(at, of_table), ..c };
         if careful {
-            self.threads[th].cut = self.cut_page(&c).map(|_| (level - 1, gfn));
+            self.threads[th].cut = c.cut_page(&self.layout).map(|_| (level - 1, gfn));
             if found.is_none_or(|f| !f.sure)
                 && self.same(old, new, level)
                 && self.layout.is_shadow_present(old)
@@ -101,32 +103,5 @@ impl Engine {
         if careful {
             self.end_cut_page(&within);
         }
-    }
-
-    /// What does not fit, about a change.
-    fn note(
-        &mut self,
-        kind: EvidenceKind,
-        c: &Change,
-        entry: Option<EntryIx>,
-        values: (Option<u64>, Option<u64>),
-    ) {
-        self.evidence(kind, c.at, entry, c.key, c.gfn, values);
-    }
-
-    /// The page of the table that a change unlinks, if it unlinks one.
-    fn cut_page(&self, c: &Change) -> Option<u64> {
-        let l = &self.layout;
-        let level = c.key.level;
-        let page = self.pfn_bits(c.old);
-        let cut = level > 1
-            && l.state(c.old, level) == SpteState::Table
-            && (l.state(c.new, level) != SpteState::Table || self.pfn_bits(c.new) != page);
-        (cut && page != 0).then_some(page)
-    }
-
-    /// Where the table lies that an entry at the place of this change may point to.
-    fn child_key(c: &Change) -> Key {
-        Key { as_id: c.key.as_id, level: c.key.level.saturating_sub(1), gfn: c.gfn }
     }
 }

@@ -1,5 +1,5 @@
-//! Events that read an entry again: `kvm_mmu_set_spte`, which names its page, and `fast_page_fault`. The rules of installs
-//! ([`crate::silent`]) hand them over before they look at an entry themselves; `false` says that it is not one of the TDP MMU's.
+//! Events that read an entry again: `kvm_mmu_set_spte`, which names its page, `mark_mmio_spte` and `fast_page_fault`. The engine's step brings them
+//! here first, and to the rules of the silent MMUs ([`crate::silent`]) where `false` says that the entry is not one of the TDP MMU's.
 
 use mmuscope_spte::{State as SpteState, Unlink};
 use mmuscope_trace::FastPfResult;
@@ -9,7 +9,7 @@ use crate::gaps::Reread;
 use crate::keys::{EntryIx, Key, TableIx, index_of, key_of};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, pages_of};
 use crate::moment::At;
-use crate::reported::{FastFault, SetSpte};
+use crate::reported::{FastFault, MarkMmio, SetSpte};
 use crate::tdp::change::{Change, Fit, Found};
 use crate::threads::Install;
 
@@ -43,7 +43,7 @@ impl Engine {
         let r = &self.store.tables[t];
         let (vm, lossy, born, key) = (r.vm, r.lossy, r.born, key_of(r.as_id, level, gfn));
         let entry = self.store.slot_mut(t, idx);
-        let careful = self.careful(vm);
+        let careful = self.vms.careful(vm);
         match self.store.now(entry) {
             Some((cur, m)) if m.has_value && self.same(cur, s.spte, level) => {
                 if m.certainty > Certainty::Observed {
@@ -75,13 +75,26 @@ impl Engine {
         true
     }
 
+    /// `mark_mmio_spte` of an entry that the thread's change has just set: the change said it all, and this one joins the entry's virtual and physical
+    /// addresses. Returns whether it was one.
+    pub(crate) fn tdp_mark_mmio(&mut self, at: At, m: &MarkMmio) -> bool {
+        let Some(i) = self.threads[at.th].install.filter(|i| i.gfn == m.gfn) else { return false };
+        let page = self.store.tables[i.table].page;
+        if let Some(v) = m.sptep
+            && page != 0
+        {
+            self.learn_distance(v, page + u64::from(index_of(i.level, m.gfn)) * 8);
+        }
+        true
+    }
+
     /// The page of the table that an install went to.
     fn locate_install(&mut self, at: At, i: &Install, s: &SetSpte) {
         let page = s.sptep & !0xfff;
         let t = i.table;
         let r = &self.store.tables[t];
         let key = Key { as_id: i.as_id, level: i.level, gfn: r.gfn };
-        let careful = self.careful(r.vm);
+        let careful = self.vms.careful(r.vm);
         if r.page == page {
             if careful && !self.same(s.spte, i.spte, i.level) {
                 // Changed again at once, and the event of that may have come before, or not at all.
@@ -172,7 +185,7 @@ impl Engine {
         fitting.next().is_none().then_some(t)
     }
 
-    pub(crate) fn observe(&mut self, entry: EntryIx, level: u8, spte: u64, ev: u32) {
+    fn observe(&mut self, entry: EntryIx, level: u8, spte: u64, ev: u32) {
         let shade = self.shade(spte, level);
         self.store.push(entry, ev, Some(spte), shade, Certainty::Observed, Reason::Reread);
     }
@@ -214,7 +227,7 @@ impl Engine {
         self.date_opening(at, f);
         let Some(FastHit { entry, level, key, named, other, .. }) = self.entry_for_fast(at, f) else {
             let found = self.fast_fault_unseen(at, f);
-            if !found && f.result == FastPfResult::Fixed && self.careful_at(at) {
+            if !found && f.result == FastPfResult::Fixed && self.vms.careful_at(at) {
                 let levels = if self.is_large(old) { 2..=3 } else { 1..=1 };
                 levels.for_each(|level| self.unattributed.insert(level, gfn));
             }
@@ -242,7 +255,7 @@ impl Engine {
             } else {
                 old | 2
             };
-        let careful = self.careful(vm);
+        let careful = self.vms.careful(vm);
         let r = &self.store.tables[table];
         let sure = named
             || other.is_none()
@@ -322,7 +335,7 @@ impl Engine {
             _ => return false,
         };
         let idx = index_of(level, gfn);
-        if at.nobodys() || !self.careful_at(at) || f.sptep.is_some_and(|s| (s >> 3 & 511) as u16 != idx) {
+        if at.nobodys() || !self.vms.careful_at(at) || f.sptep.is_some_and(|s| (s >> 3 & 511) as u16 != idx) {
             return false;
         }
         let key = key_of(0, level, gfn);
@@ -385,7 +398,7 @@ impl Engine {
         let gfn = f.gpa >> 12;
         let root = self.threads[at.th].root;
         // Which roots are valid is not known for certain then.
-        let careful = self.careful_at(at);
+        let careful = self.vms.careful_at(at);
         let large = self.is_large(old);
         let mut best: Option<(i32, FastHit)> = None;
         for level in 1..=3u8 {

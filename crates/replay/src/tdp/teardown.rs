@@ -3,14 +3,15 @@
 //! several may be meant, except where a thread announced one.
 
 use mmuscope_spte::State as SpteState;
-use mmuscope_trace::Page;
+use mmuscope_trace::{Body, Event, Page};
 
 use crate::engine::Engine;
-use crate::keys::{EntryIx, Key, TableIx};
+use crate::keys::{EntryIx, Key, TableIx, ThreadIx, key_of};
 use crate::model::{Certainty, EvidenceKind, Reason, Shade, State};
 use crate::moment::At;
 use crate::store::NONE;
 use crate::tdp::change::{Change, Fit, Found};
+use crate::threads::NewPage;
 
 impl Engine {
     /// A change in a table that is being, or was, torn down.
@@ -24,7 +25,7 @@ impl Engine {
             // Depth first: the child's entries come next.
             let page = self.pfn_bits(old);
             let known = self.store.slot(table, idx).and_then(|e| self.attached.unlink(e));
-            let by_page = self.attached.in_page(page).filter(|t| self.key_is(*t, Self::child_key(c)));
+            let by_page = self.attached.in_page(page).filter(|t| self.key_is(*t, c.child_key()));
             let known = if careful { by_page.or(known) } else { known };
             let child = known.or_else(|| self.attached.lately().find(|c| self.store.tables[*c].page == page));
             if let Some(c) = child {
@@ -72,7 +73,7 @@ impl Engine {
             self.unexplained.filled_late(entry);
             self.note(EvidenceKind::Reordered, c, None, (Some(old), Some(new)));
             if l.state(new, level) == SpteState::Table && level > 1 {
-                let child_key = Self::child_key(c);
+                let child_key = c.child_key();
                 let page = self.pfn_bits(new);
                 self.retire_page(page, ev, ts);
                 let child = self.make_table(vm, child_key, None, entry, c.at);
@@ -80,47 +81,6 @@ impl Engine {
                 self.attached.link(entry, child);
                 self.detach_tree(child, ev, ts);
                 self.threads[th].went_through(child);
-            }
-        }
-    }
-
-    /// A table and everything below it is out of reach.
-    pub(crate) fn detach_tree(&mut self, table: TableIx, ev: u32, ts: u64) {
-        if !self.store.tables[table].attached() {
-            return;
-        }
-        self.doubt_below(table, ev);
-        let mut stack = vec![table];
-        while let Some(t) = stack.pop() {
-            let r = &self.store.tables[t];
-            if !r.attached() {
-                continue;
-            }
-            if r.silent {
-                // A table that was known by its installs only: what is remembered of its slots goes with it.
-                self.drop_silent(t, ev, ts);
-                continue;
-            }
-            let (key, page, level) = (Key { as_id: r.as_id, level: r.level, gfn: r.gfn }, r.page, r.level);
-            if level > 1 {
-                stack.extend(self.store.table_entries(t).filter_map(|e| self.attached.below(e)));
-            }
-            self.store.detach(t, ev, ts);
-            self.attached.detach(t, key, page);
-        }
-    }
-
-    /// A table is unlinked that was made before the trace, or lived through a loss: tables within its range whose own links no event has
-    /// shown may lie below it, and are out of reach then. Their entries are not known any more until their own events come.
-    fn doubt_below(&mut self, table: TableIx, ev: u32) {
-        let r = &self.store.tables[table];
-        if r.born && !r.lossy {
-            return;
-        }
-        for t in self.store.take_unlinked_below(table) {
-            let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
-            for e in entries {
-                self.make_stale(e, ev, Reason::Incomplete);
             }
         }
     }
@@ -184,11 +144,11 @@ impl Engine {
                 c.first().is_some_and(|f| c.iter().any(|t| other(t) == other(f) && space(t) != space(f)));
             c.first().copied().filter(|_| !rivals)
         });
-        if rivals && !self.careful_at(at) {
+        if rivals && !self.vms.careful_at(at) {
             self.threads[th].unclear = Some((level, gfn, prev));
         }
         if let Some(t) = table {
-            if self.careful_at(at) {
+            if self.vms.careful_at(at) {
                 // It may be one that no event has named. The cut of its link will show which it is.
                 let entries: Vec<EntryIx> = self.store.table_entries(t).collect();
                 for e in entries {
@@ -232,41 +192,103 @@ impl Engine {
         Some(Found { table: t, fit, sure: true })
     }
 
-    /// A host page holds a new table: whatever table it was before is gone.
-    pub(crate) fn retire_page(&mut self, page: u64, ev: u32, ts: u64) {
-        if page != 0
-            && let Some(t) = self.attached.in_page(page)
-        {
-            if self.store.tables[t].silent {
-                self.drop_silent(t, ev, ts);
-                return;
+    /// Whether an event is part of what its thread is tearing down.
+    pub(crate) fn belongs_to_teardown(&self, th: ThreadIx, e: &Event) -> bool {
+        let t = &self.threads[th];
+        match e.body {
+            Body::TdpSpteChanged { as_id, gfn, level, old_spte, .. } => {
+                let key = key_of(as_id, level, gfn);
+                let page = self.pfn_bits(old_spte);
+                t.tearing.iter().rev().any(|x| self.key_is(*x, key))
+                    || t.unlinking.iter().any(|(x, _)| {
+                        let r = &self.store.tables[*x];
+                        r.page == page && r.level + 1 == level
+                    })
             }
-            let parent = self.store.tables[t].parent;
-            self.attached.unlink_from(parent, t);
-            self.detach_tree(t, ev, ts);
-            self.store.free_table(t, ev, ts);
+            Body::PrepareZapPage { page } => {
+                let level = page.role.level;
+                page.role.direct
+                    && t.tearing.iter().any(|x| {
+                        let r = &self.store.tables[*x];
+                        // Where links are traced as cut after the entries, the tables below come before theirs.
+                        let below = || {
+                            t.unlinking.iter().any(|u| u.0 == *x)
+                                && r.level == level + 1
+                                && page.gfn.is_none_or(|g| key_of(r.as_id, r.level, g).gfn == r.gfn)
+                        };
+                        r.level == level && page.gfn.is_none_or(|g| g == r.gfn) || below()
+                    })
+            }
+            _ => false,
         }
     }
 
-    /// A page is a new table's: what was torn down in it, by a thread that has made no event since, is gone.
-    pub(super) fn free_page(&mut self, page: u64, ev: u32, ts: u64) {
-        if let Some(t) = self.attached.reuse(page).filter(|t| self.store.tables[*t].dead_ev == NONE) {
+    /// The thread went on: torn-down tables are gone, frozen entries released.
+    pub(crate) fn settle(&mut self, th: ThreadIx, ev: u32, ts: u64) {
+        let tearing = std::mem::take(&mut self.threads[th].tearing);
+        self.threads[th].unlinking.clear();
+        for t in tearing {
             self.store.free_table(t, ev, ts);
         }
-    }
-
-    /// A root that is obsolete and empty is freed without an event.
-    pub(super) fn check_obsolete_root(&mut self, table: TableIx, ev: u32, ts: u64) {
-        if !self.attached.is_obsolete(table) || self.store.tables[table].lossy {
+        let frozen = std::mem::take(&mut self.threads[th].frozen);
+        if !self.traces.releases_untraced() {
             return;
         }
-        let busy = self.store.table_entries(table).any(|e| {
-            self.store.now(e).is_some_and(|(_, m)| !matches!(m.shade, Shade::Nonpresent | Shade::Removed))
-        });
-        if !busy {
-            self.attached.obsolete_ended(table);
-            self.detach_tree(table, ev, ts);
-            self.store.free_table(table, ev, ts);
+        for e in frozen {
+            let attached = self.store.tables[self.store.place(e).table].attached();
+            if attached && self.store.now(e).is_some_and(|(_, m)| m.shade == Shade::Removed) {
+                self.store.push(
+                    e,
+                    ev,
+                    Some(self.layout.zapped),
+                    Shade::Nonpresent,
+                    Certainty::Assumed,
+                    Reason::Unfrozen,
+                );
+            }
         }
+    }
+
+    /// A direct page was made: a table of the TDP MMU may lie in it before long.
+    pub(crate) fn tdp_page_made(&mut self, at: At, page: &Page) {
+        let At { th, vm, ev, ts, .. } = at;
+        if page.role.level < 1 {
+            return;
+        }
+        let t = &mut self.threads[th];
+        if t.pages.len() >= 16 {
+            t.pages.remove(0);
+        }
+        let np = NewPage {
+            level: page.role.level,
+            gfn: page.gfn,
+            mirror: page.role.mirror.unwrap_or(false),
+            as_id: page.role.smm.map(u8::from),
+            ev,
+            ts,
+        };
+        t.pages.push(np);
+        if np.mirror {
+            self.vms.has_mirror(vm);
+        }
+        if page.role.level >= 4 && page.gfn.is_none_or(|g| g == 0) {
+            self.vms.new_root(vm, np, &page.role);
+        }
+    }
+
+    /// All roots of a VM become obsolete, and this thread zaps them.
+    pub(crate) fn tdp_zap_all(&mut self, at: At) {
+        let At { th, vm, .. } = at;
+        let roots: Vec<TableIx> = self
+            .attached
+            .all()
+            .filter(|t| {
+                let r = &self.store.tables[*t];
+                // What a mirror tree stands for cannot be built anew so fast: it stays.
+                r.vm == vm && r.root == *t && !r.mirror
+            })
+            .collect();
+        self.attached.make_obsolete(roots);
+        self.threads[th].zapping = true;
     }
 }

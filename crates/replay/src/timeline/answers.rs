@@ -136,9 +136,7 @@ impl Timeline {
 
     /// Address spaces of a VM that have page tables, in order: 1 is SMM's.
     pub fn address_spaces(&self, vm: VmId) -> Vec<u8> {
-        let mut out: Vec<u8> = self.spaces.iter().filter(|s| s.0 == vm.0).map(|s| s.1).collect();
-        out.sort_unstable();
-        out
+        self.lookup.address_spaces(vm)
     }
 
     /// Entries per shade and level at a moment, of one VM or (`None`) of all.
@@ -330,7 +328,7 @@ impl Timeline {
         while at < to {
             let next = ((at | 511) + 1).min(to);
             let key = key_of(layer.as_id, layer.level, layer.gfn(at));
-            for t in self.tables_by_key.get(&(layer.vm, key)).into_iter().flatten() {
+            for t in self.lookup.tables(layer.vm, key) {
                 if s.tables[*t].dead_ev < ev {
                     continue;
                 }
@@ -343,9 +341,9 @@ impl Timeline {
             }
             at = next;
         }
-        if !self.free_by_gfn.is_empty() {
+        if self.lookup.any_free() {
             for e in from..to {
-                for x in self.free_by_gfn.get(&layer.gfn(e)).into_iter().flatten() {
+                for x in self.lookup.free(layer.gfn(e)) {
                     let p = s.place(*x);
                     let t = &s.tables[p.table];
                     if (t.vm, t.as_id, p.level) == (layer.vm, layer.as_id, layer.level)
@@ -430,8 +428,7 @@ impl Timeline {
             + self.sums.heap()
             + self.pyramid.heap()
             + self.engine.faults.done.capacity() * size_of::<Packed>()
-            + self.tables_by_key.capacity() * 48
-            + self.free_by_gfn.capacity() * 40
+            + self.lookup.bytes()
             + self.evidence.capacity() * size_of::<Evidence>() * 2
     }
 }

@@ -4,12 +4,15 @@ use std::io::Write;
 
 use anyhow::Result;
 use mmuscope_spte::State;
-use mmuscope_spte::explain::{Explanation, NoteKind, bit_list};
+use mmuscope_spte::explain::{Explanation, NoteKind};
 use mmuscope_spte::infer::Judgement;
 use mmuscope_trace::paste::{Found, Stated};
 
-use super::text::{Printer, SHOWN, summary};
+use super::printer::{Printer, summary};
 use super::{Answer, Question};
+
+/// Most readings that are listed where several fit.
+const SHOWN: usize = 6;
 
 /// Errors of KVM_RUN that reveal something about the host, with an explanation.
 const RUN_ERRORS: [(u32, &str); 2] = [
@@ -106,20 +109,6 @@ impl<W: Write> Printer<'_, W> {
         for note in is.notes.iter().filter(|n| n.kind == NoteKind::Problem) {
             writeln!(self.out, "      {} {}", self.paint("1;31", "!"), note.text)?;
         }
-        Ok(())
-    }
-
-    /// Prints which bits of the value the printed mask of reserved bits covers.
-    pub(super) fn printed_mask(&mut self, v: &Found) -> Result<()> {
-        let Some(mask) = v.rsvd_mask else { return Ok(()) };
-        let hit = v.value & mask;
-        let said = match hit {
-            0 => "none of the reserved bits is set: the memory type or the permissions are what the check refused"
-                .to_owned(),
-            _ => format!("{} {} what the check refused", bit_list(hit), if hit.is_power_of_two() { "is" } else { "are" }),
-        };
-        let nx = if hit == 1 << 63 { ", NX where the format has it" } else { "" };
-        writeln!(self.out, "  {} value & rsvd bits = {hit:#x}: {said}{nx}", self.paint("1;31", "→"))?;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use mmuscope_spte::infer::walk_start;
 use mmuscope_spte::{Decoded, Resolved, State};
 use mmuscope_trace::paste::{Found, Group, Kind};
 
-use super::text::{Printer, state_colour, summary};
+use super::printer::{Printer, state_colour, summary};
 
 impl<W: Write> Printer<'_, W> {
     /// Prints a dumped walk, entry by entry, and the verdict on it.

@@ -1,8 +1,8 @@
 //! What entries held before their first event, as the old value in that event shows it.
 
+use super::Store;
 use crate::keys::{EntryIx, SpanIx};
 use crate::model::{Certainty, EventIx, Reason, Shade, pages_of};
-use crate::store::Store;
 
 /// So many of the last openings are looked at; a fault takes microseconds.
 const MANY: usize = 1024;
