@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use mmuscope_analysis::findings::Finding;
 use mmuscope_replay::{Certainty, MemoryKind, Shade};
+use mmuscope_trace::Losses;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{json, words};
@@ -145,6 +146,9 @@ pub struct Fact {
 /// Events that the recorder lost.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LostTotal {
+    /// What the numbers below say, in one answer.
+    #[serde(skip)]
+    pub losses: Losses,
     /// Whether the format records losses, so that zero losses mean that nothing was lost.
     pub known: bool,
     /// Number of lost events; `null` where a loss was not counted.

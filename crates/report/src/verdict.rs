@@ -1,6 +1,7 @@
 //! [`verdicts`]: how far a report can be trusted, in a few words each. The page and the Markdown both show them.
 
 use mmuscope_replay::Coverage;
+use mmuscope_trace::Losses;
 
 use crate::{
     model::{Recording, Report},
@@ -60,13 +61,16 @@ pub(crate) fn verdicts(report: &Report) -> Vec<(&'static str, String)> {
 
 /// The verdict on lost events.
 pub(crate) fn lost(r: &Recording) -> (&'static str, String) {
-    match r.lost.events {
-        _ if r.events == 0 && r.lost.moments == 0 => ("warn", "no events".to_owned()),
-        Some(0) | None if r.lost.moments == 0 && r.lost.known => ("good", "no event lost".to_owned()),
-        Some(n) if n > 0 => ("bad", format!("{} lost", words::counted(n, "event", "events"))),
-        _ if r.lost.moments > 0 => {
-            ("bad", format!("events lost at {}", words::counted(r.lost.moments, "moment", "moments")))
+    match r.lost.losses {
+        Losses::Counted { events, .. } => {
+            ("bad", format!("{} lost", words::counted(events, "event", "events")))
         }
-        _ => ("warn", "the recording does not say whether events were lost".to_owned()),
+        Losses::Uncounted { moments } => {
+            ("bad", format!("events lost at {}", words::counted(moments, "moment", "moments")))
+        }
+        Losses::Unreadable => ("warn", "whether events were lost is not known".to_owned()),
+        _ if r.events == 0 => ("warn", "no events".to_owned()),
+        Losses::None => ("good", "no event lost".to_owned()),
+        Losses::Unknown => ("warn", Losses::Unknown.unknown().unwrap_or_default().to_owned()),
     }
 }

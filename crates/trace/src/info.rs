@@ -73,6 +73,17 @@ impl TraceInfo {
         kinds.into_iter().map(line).collect()
     }
 
+    /// What is known of lost events.
+    pub fn losses(&self) -> Losses {
+        match (self.lost.total, self.lost.moments) {
+            (Some(events), moments) if events > 0 => Losses::Counted { events, moments },
+            (_, moments) if moments > 0 => Losses::Uncounted { moments },
+            _ if !self.damage.is_empty() => Losses::Unreadable,
+            _ if self.lost.known => Losses::None,
+            _ => Losses::Unknown,
+        }
+    }
+
     /// Whether something was lost or unreadable, so that everything derived from the events is partial.
     pub fn is_partial(&self) -> bool {
         !self.damage.is_empty() || self.lost.moments > 0 || self.lost.total.is_some_and(|n| n > 0)
@@ -392,6 +403,43 @@ pub struct LostSummary {
     pub per_cpu: BTreeMap<u16, u64>,
     /// The counted losses for each event, where the format counts them so.
     pub per_event: BTreeMap<String, u64>,
+}
+
+/// What is known of lost events, in one answer ([`TraceInfo::losses`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Losses {
+    /// No event was lost.
+    None,
+    /// So many events were lost, at so many places of the event stream.
+    Counted {
+        /// The number of events.
+        events: u64,
+        /// The number of places.
+        moments: u64,
+    },
+    /// Events were lost at so many places of the event stream, and at some of them they were not counted.
+    Uncounted {
+        /// The number of places.
+        moments: u64,
+    },
+    /// A part could not be read, which may have held events or notes of losses.
+    Unreadable,
+    /// The recording does not say whether events were lost.
+    #[default]
+    Unknown,
+}
+
+impl Losses {
+    /// Why it is not known whether events were lost, as a sentence without its full stop; `None` where it is known.
+    pub fn unknown(self) -> Option<&'static str> {
+        match self {
+            Losses::Unreadable => {
+                Some("a part of the recording could not be read, which may have held events")
+            }
+            Losses::Unknown => Some("the recording does not say whether events were lost"),
+            Losses::None | Losses::Counted { .. } | Losses::Uncounted { .. } => None,
+        }
+    }
 }
 
 /// A place that could not be read.

@@ -261,6 +261,10 @@ pub(crate) fn finish(
     asm.describe(info, &mut cx.strings);
     info.notes.extend(cx.notes.iter().cloned());
     info.damage = cx.damage.clone();
+    if !info.damage.is_empty() && info.lost.total == Some(0) {
+        // What could not be read may have been a note of a loss.
+        (info.lost.known, info.lost.total) = (false, None);
+    }
     info.snapshots = cx.snapshots.clone();
     if cx.more_damage > 0 {
         info.notes.push(format!("{} more places are damaged than are listed", cx.more_damage));

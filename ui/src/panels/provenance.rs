@@ -2,6 +2,7 @@
 
 use egui::{RichText, ScrollArea, Ui, vec2};
 use mmuscope_replay::MmioRange;
+use mmuscope_trace::Losses;
 
 use super::Cx;
 use crate::fmt;
@@ -121,18 +122,17 @@ fn losses(ui: &mut Ui, cx: &Cx<'_>) {
     let t = cx.tokens;
     let info = &cx.cap.trace.info;
     heading(ui, "Lost and damaged");
-    let lost = &info.lost;
-    let words = match (lost.known, lost.total, lost.moments) {
-        (_, Some(n), _) if n > 0 => format!(
+    let words = match info.losses() {
+        Losses::Counted { events, moments } => format!(
             "{} lost, at {}",
-            fmt::plural(n, "event", "events"),
-            fmt::plural(lost.moments, "place", "places")
+            fmt::plural(events, "event", "events"),
+            fmt::plural(moments, "moment", "moments")
         ),
-        (_, _, m) if m > 0 => {
-            format!("events were lost at {}; how many is not recorded", fmt::plural(m, "place", "places"))
-        }
-        (true, ..) => "nothing was lost".to_owned(),
-        (false, ..) => "the recording does not say whether events were lost".to_owned(),
+        Losses::Uncounted { moments } => format!(
+            "events were lost at {}; how many is not recorded",
+            fmt::plural(moments, "moment", "moments")
+        ),
+        other => other.unknown().unwrap_or("nothing was lost").to_owned(),
     };
     let bad = info.is_partial();
     ui.label(RichText::new(words).color(if bad { t.bad } else { t.ink }));

@@ -65,9 +65,8 @@ pub(crate) fn show(ui: &mut Ui, cx: &mut Cx<'_>) {
                 if ui.add(egui::Button::new(text).frame(false)).on_hover_text(tip).clicked() {
                     cx.out.push(Command::TabRecording);
                 }
-            } else if !info.lost.known {
-                ui.label(RichText::new("• losses not known").size(11.5).color(t.warn))
-                    .on_hover_text("The recording does not say whether events were lost");
+            } else if let Some(why) = info.losses().unknown() {
+                ui.label(RichText::new("• losses not known").size(11.5).color(t.warn)).on_hover_text(why);
             } else {
                 ui.label(RichText::new("• nothing lost").size(11.5).color(t.good));
             }

@@ -156,11 +156,11 @@ fn values(seen: &Seen<'_>) -> Vec<Finding> {
     // Where the recorder lost events, or the trace does not say, disagreement says nothing of the kernel.
     let kinds = [EvidenceKind::OldValue, EvidenceKind::SetSpte, EvidenceKind::FastFault];
     let mut out = of(seen, &VALUES, &kinds);
-    for f in out.iter_mut().filter(|_| !seen.trace.info.lost.known) {
-        f.sure = Sure::Possible;
-        f.why = Cow::Borrowed(
-            "the recording does not say whether events were lost, so that lost events are the likely cause",
-        );
+    if let Some(why) = seen.trace.info.losses().unknown() {
+        for f in &mut out {
+            f.sure = Sure::Possible;
+            f.why = Cow::Owned(format!("{why}, so that lost events are the likely cause"));
+        }
     }
     out
 }

@@ -64,7 +64,7 @@ impl InputArgs {
         let (trace, timeline) = self.read(layout.replay_options()?)?;
         report_damage(&trace.info);
         if trace.info.snapshots.is_empty() && !trace.events.iter().any(|e| is_of_kvm(&e, &trace.strings)) {
-            bail!("{}: {}", self.name(), no_kvm_event(trace.info.events));
+            bail!("{}: {}", self.name(), no_kvm_event(&trace.info, trace.info.events));
         }
         Ok((trace, timeline))
     }
@@ -237,7 +237,11 @@ fn is_of_kvm(e: &Event, strings: &Strings) -> bool {
 }
 
 /// The message about a trace that has no KVM event.
-pub(crate) fn no_kvm_event(events: u64) -> String {
+pub(crate) fn no_kvm_event(info: &TraceInfo, events: u64) -> String {
+    if events == 0 && !info.damage.is_empty() {
+        return "no event could be read: the recording was not finished, or only a part of the file is here"
+            .to_owned();
+    }
     let none = if events == 0 { "no event at all" } else { "no event of KVM" };
     format!(
         "the trace has {none}. Record kvmmmu and kvm events while the guest runs: `mmuscope record`, `trace-cmd record -e kvmmmu -e kvm` or `perf record -a -e 'kvmmmu:*' -e 'kvm:*'`"

@@ -18,7 +18,7 @@ use mmuscope_replay::{
     Certainty, Counts, Phase, Reason, Shade, State, StateFilter, Timeline, TopPage, Unrecorded, Vm, VmId,
     pages_of,
 };
-use mmuscope_trace::{Trace, TraceInfo};
+use mmuscope_trace::{Losses, Trace, TraceInfo};
 use mmuscope_units::{level_size, moment};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -194,7 +194,7 @@ fn notes(info: &TraceInfo, counts: &EventCounts) -> Vec<String> {
     let of_kvm = |n: &str| n.rsplit(':').next().is_some_and(|n| n.starts_with("kvm"));
     let mut notes = info.notes.clone();
     if info.snapshots.is_empty() && !counts.names().iter().any(|(n, _)| of_kvm(n)) {
-        notes.insert(0, no_kvm_event(counts.events));
+        notes.insert(0, no_kvm_event(info, counts.events));
     }
     notes
 }
@@ -220,17 +220,18 @@ fn human_size(n: u64) -> String {
 }
 
 fn lost(info: &TraceInfo) -> String {
-    match (info.lost.total, info.lost.moments) {
-        (Some(0), 0) if info.lost.known => "nothing".into(),
-        (None | Some(0), 0) => "not known: the recording does not say whether events were lost".into(),
-        (Some(n), m) => {
-            let (events, moments) = (counted(n, "event", "events"), counted(m, "moment", "moments"));
+    match info.losses() {
+        Losses::None => "nothing".into(),
+        Losses::Counted { events, moments } => {
+            let (events, moments) =
+                (counted(events, "event", "events"), counted(moments, "moment", "moments"));
             format!("{events}, at {moments}: what comes after a loss is partial")
         }
-        (None, m) => format!(
+        Losses::Uncounted { moments } => format!(
             "events at {}, not counted: what comes after a loss is partial",
-            counted(m, "moment", "moments")
+            counted(moments, "moment", "moments")
         ),
+        unknown => format!("not known: {}", unknown.unknown().unwrap_or_default()),
     }
 }
 

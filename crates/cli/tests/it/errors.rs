@@ -104,10 +104,18 @@ fn a_truncated_trace_gives_what_is_before_the_damage_or_says_why_not() {
             let events = String::from_utf8_lossy(&out.stdout).lines().count().saturating_sub(1);
             match out.status.code() {
                 // A pipe has its facts before the data; trace.dat and perf.data files have them after it.
-                Some(0) => assert!(
-                    said.contains("partial") && (name == "cut.dat" || events > 3000 * part),
-                    "{events}: {said}"
-                ),
+                Some(0) => {
+                    assert!(
+                        said.contains("partial") && (name == "cut.dat" || events > 3000 * part),
+                        "{events}: {said}"
+                    );
+                    // What is not there may have held a note of a loss.
+                    let out = output(mmuscope(&["summary"]).arg(&file)).expect("mmuscope runs");
+                    let summary = String::from_utf8_lossy(&out.stdout);
+                    let lost = summary.lines().find(|l| l.starts_with("lost")).expect("a line about losses");
+                    assert!(lost.contains("not known: a part of the recording could not be read"), "{summary}");
+                    assert_eq!(summary.contains("no event could be read"), events == 0, "{summary}");
+                }
                 Some(2) => assert!(out.stdout.is_empty() && !said.contains("panicked"), "{said}"),
                 other => panic!("status {other:?}: {said}"),
             }

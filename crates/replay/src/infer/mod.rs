@@ -226,8 +226,16 @@ fn mode_part(spec: &LayoutSpec, gathered: &Gathered, judgement: &Judgement, part
             why.push(fact.why.clone());
         }
     }
+    let rivals: Vec<&str> = judgement.rival_modes().into_iter().map(Mode::words).collect();
     if why.is_empty() {
         parts.add("paging mode", mode.words(), Provenance::Assumed, "nothing in the trace decides");
+    } else if let Some((last, others)) = rivals.split_last() {
+        let (all, fit) = match others {
+            [] => ((*last).to_owned(), "fits"),
+            _ => (format!("{} and {last}", others.join(", ")), "fit"),
+        };
+        let why = format!("{}; {all} {fit} as well", why.join("; "));
+        parts.add("paging mode", mode.words(), Provenance::Assumed, why);
     } else {
         parts.add("paging mode", mode.words(), Provenance::Inferred, why.join("; "));
     }
@@ -329,4 +337,56 @@ fn mmio_part(layout: &Layout, gathered: &Gathered, concluded: &[String], parts: 
         parts.add("MMIO words", format!("{agree} of {all} agree"), Provenance::Assumed, why);
     }
     agree == all && framed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode_of(text: &str) -> LayoutPart {
+        let trace = Trace::from_text(text).expect("a trace");
+        let (_, info) = Inference::new(&trace, &LayoutOverride::default());
+        info.parts.into_iter().find(|p| p.what == "paging mode").expect("a paging mode")
+    }
+
+    /// A fact is not taken for more than it says: what it leaves open is assumed, and said to be open.
+    #[test]
+    fn a_paging_mode_is_inferred_only_as_far_as_the_others_are_ruled_out() {
+        let violation = "vm-7 [001] 5.1: kvm_exit: reason EPT_VIOLATION rip 0x1000 info 181 0\n\
+            vm-7 [001] 5.2: kvm_page_fault: address 2000 error_code 181\n";
+        let open = mode_of(violation);
+        assert_eq!((open.value.as_str(), open.from), ("EPT with A/D bits", Provenance::Assumed));
+        assert!(open.why.ends_with("; EPT without A/D bits fits as well"), "{}", open.why);
+
+        // A direct table is the same to Intel's and AMD's hosts.
+        let page = "vm-7 [001] 5.1: kvm_mmu_get_page: sp gen 0 gfn 14b600 l1 8-byte q0 direct wux nxe ad root 0 sync new\n";
+        let open = mode_of(page);
+        assert_eq!(open.from, Provenance::Assumed);
+        for other in ["EPT without A/D bits", "NPT"] {
+            assert!(open.why.contains(other), "{}", open.why);
+        }
+
+        // #PF exits without a shadow page: the guest may have paging off, or any kind of paging.
+        let fault = "vm-7 [001] 5.1: kvm_exit: reason EXCEPTION_NMI rip 0x1000 info 1000 80000b0e\n\
+            vm-7 [001] 5.2: kvm_page_fault: address 1000 error_code 14\n";
+        let open = mode_of(fault);
+        assert_eq!(open.from, Provenance::Assumed);
+        assert!(open.why.contains("PAE fits as well"), "{}", open.why);
+
+        // Leaves of 6.1 with A/D bits in hardware, and without: bits 53:52 say which.
+        for (spte, mode) in
+            [("6000001234dfb77", "EPT with A/D bits"), ("61000034d4fe877", "EPT without A/D bits")]
+        {
+            let leaf = format!(
+                "{violation}vm-7 [001] 5.3: kvm_mmu_set_spte: gfn 2 spte {spte} (rwxu) level 1 at 9c16a010\n"
+            );
+            let settled = mode_of(&leaf);
+            assert_eq!(
+                (settled.value.as_str(), settled.from),
+                (mode, Provenance::Inferred),
+                "{}",
+                settled.why
+            );
+        }
+    }
 }

@@ -157,7 +157,9 @@ impl Report {
             snapshots: snapshots(timeline, clock, part),
             notes: options.notes.iter().map(Into::into).collect(),
         };
-        report.recording.lost.moments = report.recording.lost.moments.max(report.lost.len() as u64);
+        // What could not be read is among them, and no loss.
+        let lost = report.lost.len().saturating_sub(trace.info.damage.len()) as u64;
+        report.recording.lost.moments = report.recording.lost.moments.max(lost);
         if let Some(rest) = vms.len().checked_sub(options.vms).filter(|n| *n > 0) {
             report.recording.notes.push(format!(
                 "{} with fewer faults are left out of this report",

@@ -40,6 +40,7 @@ pub(super) fn recording(trace: &mmuscope_trace::Trace, clock: &Clock, events: u6
         host: host(i),
         params: i.host.params.iter().map(|(k, v)| (line(k), line(v))).collect(),
         lost: LostTotal {
+            losses: i.losses(),
             known: i.lost.known,
             events: i.lost.total,
             moments: i.lost.moments,

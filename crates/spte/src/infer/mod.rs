@@ -196,6 +196,19 @@ impl Judgement {
         if self.is_settled() { Provenance::Inferred } else { Provenance::Assumed }
     }
 
+    /// The paging modes of an ordinary guest that fit as well as the best layout's, which is not among them: what is rare (pKVM, PVM, TDX, the tables of
+    /// a nested guest) is not named unless something shows it.
+    pub fn rival_modes(&self) -> Vec<Mode> {
+        let ordinary = [Mode::Ept, Mode::EptNoAd, Mode::Npt, Mode::Shadow64, Mode::ShadowPae];
+        let Some(best) = self.candidates.first() else { return Vec::new() };
+        let fits = |m: &Mode| {
+            let of = |c: &&Candidate| c.resolved.layout.mode == *m;
+            self.candidates.iter().filter(of).any(|c| c.score - c.prior >= best.score - best.prior - 2)
+        };
+        let mode = best.resolved.layout.mode;
+        ordinary.into_iter().filter(|m| *m != mode && ordinary.contains(&mode)).filter(fits).collect()
+    }
+
     /// The eras that fit as well as the best one in its paging mode, oldest first.
     pub fn eras(&self) -> Vec<&'static str> {
         let Some(best) = self.candidates.first() else { return Vec::new() };
