@@ -113,7 +113,10 @@ fn a_truncated_trace_gives_what_is_before_the_damage_or_says_why_not() {
                     let out = output(mmuscope(&["summary"]).arg(&file)).expect("mmuscope runs");
                     let summary = String::from_utf8_lossy(&out.stdout);
                     let lost = summary.lines().find(|l| l.starts_with("lost")).expect("a line about losses");
-                    assert!(lost.contains("not known: a part of the recording could not be read"), "{summary}");
+                    assert!(
+                        lost.contains("not known: a part of the recording could not be read"),
+                        "{summary}"
+                    );
                     assert_eq!(summary.contains("no event could be read"), events == 0, "{summary}");
                 }
                 Some(2) => assert!(out.stdout.is_empty() && !said.contains("panicked"), "{said}"),

@@ -43,6 +43,11 @@ impl Engine {
         // What is removed may be in a table whose link was cut before the trace began: then it was out of reach already.
         let attached = self.store.tables[self.store.table_of(entry)].attached();
         let removed = self.layout.is_removed(c.new) && (attached || !self.threads[c.at.th].tears_reached);
+        // Up to 5.11 what is torn down is emptied like any other entry: a thread that did nothing else so far may be in the middle of that.
+        let removed = removed
+            || self.layout.removed.is_none()
+                && !self.threads[c.at.th].elsewhere
+                && !self.layout.is_shadow_present(c.new);
         let r = &self.store.tables[self.store.table_of(entry)];
         let leaf = shade.state() != State::Table;
         let doubt = r.again && !r.born || self.unattributed.may_be_of(c.key.level, c.gfn, leaf);

@@ -41,6 +41,34 @@ fn an_old_value_that_nobody_saw_is_what_was_there_until_then() {
     );
 }
 
+/// Up to 5.11 the entries of a table that is torn down are emptied like any other, after its link: a trace that begins in between shows entries that
+/// nothing could reach any more.
+#[test]
+fn what_a_teardown_from_before_the_trace_empties_was_perhaps_out_of_reach() {
+    let since = |kernel: &str, before: &str| {
+        let lines = format!(
+            "layout {kernel}/npt\n100 t1 entry 0\n{before}\n+9 t9 tdp 1 3 empty empty\n+1 t9 tdp 1 2 W77 empty"
+        );
+        let trace = mmuscope_testing::fixture::trace(&lines).expect("lines of the language");
+        let spec = mmuscope_spte::LayoutSpec::named(&format!("{kernel}/npt")).expect("ours");
+        let layout = mmuscope_replay::LayoutOverride { spec };
+        let options = mmuscope_replay::ReplayOptions { layout, ..Default::default() };
+        let t = mmuscope_replay::replay(&trace, &options);
+        let e = t.entries().find(|e| e.gfn == 2).expect("entry");
+        let first = t.spans(e.id).next().expect("span");
+        assert_eq!((first.shade, first.reason), (Shade::Writable, Reason::OldValue));
+        t.range().1 - first.start
+    };
+    assert_eq!(since("5.11", ""), 0, "its thread has done nothing but emptying");
+    assert_eq!(since("5.11", "+1 t9 lost 3"), 0);
+    assert_eq!(since("5.11", "+1 t9 user 0 0\n+1 t9 lost 3"), 0, "nor since the loss");
+    // A thread that was back in user space, or that filled an entry, is in no teardown of before.
+    assert!(since("5.11", "+1 t9 user 0 0") > 0);
+    assert!(since("5.11", "+1 t9 tdp 1 5 empty W79") > 0);
+    // Since 5.12 what is torn down is frozen for good.
+    assert!(since("5.12", "") > 0);
+}
+
 #[test]
 fn a_huge_page_in_place_of_a_table_is_one_entry() {
     // The trace begins with the fault; the page of the table comes with kvm_mmu_set_spte.
