@@ -3,6 +3,7 @@
 
 use crate::findings::{Finding, find};
 use mmuscope_replay::{Gathered, ReplayOptions, replay};
+use mmuscope_spte::clues::Clues;
 use mmuscope_spte::infer::{self, Claim, Evidence, Fact, Judgement, Letters, Modes, Role, Value, Walk};
 use mmuscope_spte::layouts::Library;
 use mmuscope_spte::{Kernel, Layout, LayoutSpec, Mode, Vendor};
@@ -107,7 +108,36 @@ pub fn level_of(
 
 /// The evidence of the trace events in a text, if it has any.
 pub fn events(text: &[u8]) -> Option<Gathered> {
-    trace(text).map(|t| mmuscope_replay::evidence(&t))
+    let mut gathered = trace(text).map(|t| mmuscope_replay::evidence(&t))?;
+    if has_old_flags(&String::from_utf8_lossy(text))
+        && let Ok(clues) = Clues::known()
+    {
+        clues.tell(&mut gathered.evidence, "irq-flags-four", FLAGS);
+    }
+    Some(gathered)
+}
+
+/// The weight of the column of irq flags: it shows the kernel that traced, and trees with a newer KVM keep the one they have. More would outweigh
+/// a bit that only one layout has (40 points with a margin of 30).
+const FLAGS: i32 = 12;
+
+/// Whether the lines of events have the column of irq flags as tracefs printed it up to 5.15: four characters.
+fn has_old_flags(text: &str) -> bool {
+    // trace-cmd prints the column by rules of its own; its reports begin with the number of CPUs.
+    if text.lines().any(|l| l.trim_start().starts_with("cpus=")) {
+        return false;
+    }
+    let flags = |line: &str| {
+        let (_, rest) = line.split_once('[')?;
+        let (cpu, rest) = rest.split_once(']')?;
+        let mut words = rest.split_whitespace();
+        let (flags, time, event) = (words.next()?, words.next()?, words.next()?);
+        let is_number = |w: &str, of: char| !w.is_empty() && w.chars().all(|c| c.is_ascii_digit() || c == of);
+        let head = is_number(cpu, ' ') && time.ends_with(':') && is_number(time.trim_end_matches(':'), '.');
+        (head && event.ends_with(':')).then_some(flags.len())
+    };
+    let mut columns = text.lines().filter_map(flags).peekable();
+    columns.peek().is_some() && columns.all(|n| n == 4)
 }
 
 /// What the trace events in a text show beside values: the findings of a trace.
@@ -124,10 +154,34 @@ fn trace(text: &[u8]) -> Option<Trace> {
 }
 
 /// Whether the text says that reserved bits were found in this dump.
-pub fn says_reserved(group: &Group, values: &[&Found]) -> bool {
+pub fn says_reserved(pasted: &Pasted, group: &Group, values: &[&Found]) -> bool {
     group.kind == Kind::ReservedDump
+        && !is_misconfiguration(pasted, group)
         && (group.address.is_some() || values.iter().any(|v| v.rsvd_mask.is_some()))
 }
+
+/// Whether the dump is the one that kernels up to 4.2 print at every EPT misconfiguration. They name what they find wrong with an entry on lines of
+/// their own, and most often find nothing: the dump itself says only that the CPU refused the walk.
+pub fn is_misconfiguration(pasted: &Pasted, group: &Group) -> bool {
+    group.kind == Kind::ReservedDump && pasted.clues.iter().any(|c| is_ancient(c))
+}
+
+/// Whether the dump is worded as that of Linux 5.10.0, which prints all slots of its array, also the one above the root of the walk.
+pub fn has_unwritten_slot(pasted: &Pasted, group: &Group) -> bool {
+    let of_5_10 = |c: &paste::Clue| (*c.releases.start(), *c.releases.end()) == ((5, 10), (5, 12));
+    group.kind == Kind::ReservedDump && pasted.clues.iter().any(of_5_10)
+}
+
+/// Whether the clue is of a release before all that have a layout here: the scanner has only the oldest one to name.
+fn is_ancient(clue: &paste::Clue) -> bool {
+    *clue.releases.start() == *clue.releases.end() && *clue.releases.end() == OLDEST
+}
+
+/// The oldest release that the scanner of pasted text names.
+const OLDEST: (u16, u16) = (4, 13);
+
+/// The last release whose KVM prints the dump of an EPT misconfiguration that is read here.
+const LAST_MISCONFIGURATION: (u16, u16) = (4, 2);
 
 /// Most values that are judged to find a layout; more would only cost time.
 const MOST_JUDGED: usize = 256;
@@ -146,14 +200,12 @@ pub fn gather(pasted: &Pasted, level: Option<u8>, events: Option<&Gathered>) -> 
             .extend(found.iter().filter(|v| zeroes || v.value != 0).map(|v| value(v, group, level)));
         evidence.values.truncate(MOST_JUDGED);
         if matches!(group.kind, Kind::ReservedDump | Kind::VeDump | Kind::Walk) {
-            // Linux 5.10 prints all slots of its array, also those above the root of the walk.
-            let slots =
-                pasted.clues.iter().any(|c| (*c.releases.start(), *c.releases.end()) == ((5, 10), (5, 12)));
             evidence.walks.push(Walk {
                 values: (first..evidence.values.len()).collect(),
                 address: group.address,
-                reserved: says_reserved(group, &found),
-                unwritten_slots: slots && group.kind == Kind::ReservedDump,
+                reserved: says_reserved(pasted, group, &found),
+                misconfigured: is_misconfiguration(pasted, group),
+                unwritten_slots: has_unwritten_slot(pasted, group),
             });
         }
     }
@@ -178,6 +230,10 @@ fn value(found: &Found, group: &Group, level: Option<u8>) -> Value {
 }
 
 fn facts(pasted: &Pasted, evidence: &mut Evidence) {
+    if pasted.kernel.as_deref().is_some_and(|k| k.to_ascii_lowercase().contains("pkvm")) {
+        let why = "the kernel's name has pkvm";
+        evidence.fact(Claim::Modes(Modes::of(&[Mode::Pkvm])), Fact::WORDING, why);
+    }
     if let Some(kernel) = pasted.kernel.as_deref().and_then(Kernel::parse) {
         let points = mmuscope_replay::release_points(&kernel);
         evidence.fact(
@@ -187,6 +243,10 @@ fn facts(pasted: &Pasted, evidence: &mut Evidence) {
         );
     }
     for clue in &pasted.clues {
+        if is_ancient(clue) {
+            evidence.fact(Claim::Releases((0, 0), LAST_MISCONFIGURATION), Fact::WORDING, clue.why);
+            continue;
+        }
         let releases = Claim::Releases(*clue.releases.start(), *clue.releases.end());
         evidence.fact(releases, Fact::WORDING, range(clue));
     }

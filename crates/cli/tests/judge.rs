@@ -290,3 +290,201 @@ fn what_is_given_rules_and_is_doubted() {
         !decode(&["0x600000123456b77", "--kernel", "6.1", "--paging", "ept"], "").contains("does not fit")
     );
 }
+
+/// A 4-level walk of a 64-bit AMD host, as 5.10 to 5.12 word the dump: bit 58 of the leaf is set.
+const NPT_DUMP: &str = "\
+get_mmio_spte: detect reserved bits on spte, addr 0x7fe02a10, dump hierarchy:
+------ spte 0x2044a1027 level 4.
+------ spte 0x20449a027 level 3.
+------ spte 0x265bf1027 level 2.
+------ spte 0xc0001a0012c67 level 1.
+";
+
+#[test]
+fn a_walk_proves_the_level_of_its_root() {
+    for options in [&[][..], &["--kernel", "5.10"], &["--kernel", "5.11"], &["--kernel", "5.12"]] {
+        let said = decode(options, NPT_DUMP);
+        assert!(said.contains("/npt  NPT"), "{options:?}\n{said}");
+        assert!(said.contains("level 4  0x00000002044a1027  table"), "{options:?}\n{said}");
+        assert!(!said.contains("unwritten") && !said.contains("holds no SPTE"), "{options:?}\n{said}");
+    }
+    // Other releases print what they walked only, so that a level-4 line rules out the shadow of a 32-bit guest. Bit 52 belongs to the type of
+    // A/D-off entries from 5.4 on; under 5.0 nothing fits, and least of all a walk that begins at level 2.
+    let older = "walk_shadow_page_get_mmio_spte: detect reserved bits on spte, addr 0x3a8fe10, dump hierarchy:\n\
+        ------ spte 0x100000412b1007 level 4.\n------ spte 0x100000412b2007 level 3.\n\
+        ------ spte 0x100000412b3007 level 2.\n------ spte 0x10000055d48c76 level 1.\n";
+    for options in [&[][..], &["--kernel", "5.0"], &["--kernel", "4.19"]] {
+        let said = decode(options, older);
+        assert!(!said.contains("unwritten") && !said.contains("/shadow-pae"), "{options:?}\n{said}");
+    }
+    // What was given rules, and the walk says that it cannot be.
+    let said = decode(&["--kernel", "5.14", "--paging", "shadow-pae"], &NPT_DUMP.replace("027", "827"));
+    assert!(said.contains("walks of this paging mode begin at level 2"), "{said}");
+    // Five levels: the root of a host that runs with LA57.
+    let five = "kvm: get_mmio_spte: reserved bits set on MMU-present spte, addr 0x7fe02a10, hierarchy:\n\
+        kvm: ------ spte = 0x1044a0827 level = 5, rsvd bits = 0xff80000000180\n\
+        kvm: ------ spte = 0x1044a1827 level = 4, rsvd bits = 0xff80000000180\n\
+        kvm: ------ spte = 0x10449a827 level = 3, rsvd bits = 0xff80000000000\n\
+        kvm: ------ spte = 0x165bf1827 level = 2, rsvd bits = 0xff80000000000\n\
+        kvm: ------ spte = 0x80001a0012e67 level = 1, rsvd bits = 0xff80000000000\n";
+    says(&[], five, &["/npt  NPT", "MAXPHYADDR 43 inferred, root level 5 inferred"]);
+}
+
+#[test]
+fn a_32_bit_host_runs_npt_with_three_levels() {
+    // Reserved in a PAE entry: bits 62 down to the width, 40, and NX up to 5.19.
+    let text = "[ 2.1] spte = 0x1ff0041c25e67, level = 1, rsvd bits = 0xffffff0000000000\n\
+                [ 2.2] WARNING: CPU: 0 PID: 45 at arch/x86/kvm/mmu/spte.c:182 make_spte+0x2d1/0x319 [kvm]\n\
+                [ 2.3]  npf_interception+0x89/0x91 [kvm_amd]\n\
+                [ 2.4] get_mmio_spte: reserved bits set on MMU-present spte, addr 0xffe02000, hierarchy:\n\
+                [ 2.5] ------ spte = 0x8a13827 level = 2, rsvd bits = 0xffffff0000000000\n\
+                [ 2.6] ------ spte = 0x1ff0041c25e67 level = 1, rsvd bits = 0xffffff0000000000\n";
+    says(
+        &[],
+        text,
+        &["/npt  NPT", "amd inferred, MAXPHYADDR 40 inferred, root level 3 inferred, 32-bit kernel"],
+    );
+    // The vendor that a text names is that of a shadowing host, too.
+    let shadow = "spte = 0x1000abcde67, level = 1, rsvd bits = 0x7fffff0000000000\n\
+                  WARNING: CPU: 0 PID: 45 at arch/x86/kvm/mmu/spte.c:182 make_spte+0x2d1/0x319 [kvm]\n\
+                  Modules linked in: kvm_amd kvm\n pf_interception+0x12/0x40 [kvm_amd]\n";
+    says(&[], shadow, &["shadow-pae", "amd inferred, MAXPHYADDR 40 inferred"]);
+}
+
+#[test]
+fn pkvm_is_offered_only_where_nothing_else_can_be() {
+    // No bit 11: an entry of 5.12 or older. RHEL 8.5's KVM is that of 5.13, and no RHEL has pKVM.
+    let line =
+        "vm-7 [001] 5.000001: kvm_mmu_set_spte: gfn fffff spte 41c2171025 (r-xu) level 1 at 8a53b01ff8\n";
+    for options in [&["--kernel", "4.18.0-348.el8"][..], &["--kernel", "6.1"], &[]] {
+        let said = decode(options, line);
+        assert!(!said.to_lowercase().contains("pkvm"), "{options:?}\n{said}");
+        assert_eq!(
+            said.contains("the layout given does not fit"),
+            !options.is_empty(),
+            "{options:?}\n{said}"
+        );
+        assert_eq!(said.contains("No reading fits"), !options.is_empty(), "{options:?}\n{said}");
+    }
+    let said = decode(&["07 00 00 01 33 45 6b 77"], "");
+    assert!(!said.to_lowercase().contains("pkvm"), "{said}");
+    says(&["0x10000123456037", "--paging", "pkvm"], "", &["/pkvm", "pfn 0x123456"]);
+}
+
+#[test]
+fn a_known_bug_governs_what_follows() {
+    // EPYC with 43 address bits: MMIO SPTEs are marked by bits 51:43 and P. Generation 0x102, of which bit 8 stands in bit 11; frame 0xfed00.
+    let text = NPT_DUMP
+        .replace("027", "827")
+        .replace("0xc0001a0012c67", "0xff800fed00817")
+        .replace("0x7fe02a10", "0xfed00074");
+    let kernel = "CPU: 1 PID: 5 Comm: vmm Not tainted 5.12.0-rc1-next #1\n";
+    let said = decode(&[], &format!("{text}{kernel}"));
+    for part in [
+        "/npt",
+        "looks like an MMIO SPTE whose generation reached bit 11",
+        "MAXPHYADDR 43 inferred",
+        "bits 51:43, which mark the MMIO SPTE of guest frame 0xfed00, the one that faulted",
+    ] {
+        assert!(said.contains(part), "no `{part}`:\n{said}");
+    }
+    for part in ["no memory at a frame", "pfn,", "MALFORMED", "means nothing", "0xf800fed00"] {
+        assert!(!said.contains(part), "`{part}`:\n{said}");
+    }
+    // A frame number that is too large has bit 51 set as well, and that is no such bug.
+    let large = text.replace("0xff800fed00817", "0xfffffc4465e67");
+    let said = decode(&[], &large);
+    assert!(!said.contains("generation reached"), "{said}");
+    assert!(said.contains("no memory at a frame"), "{said}");
+}
+
+#[test]
+fn old_dumps_do_not_say_that_bits_were_found() {
+    let text = "EPT: Misconfiguration.\nEPT: GPA: 0x208ca4538\n\
+                ept_misconfig_inspect_spte: spte 0x44c236107 level 4\nept_misconfig_inspect_spte: spte 0x2515c7107 level 3\n\
+                ept_misconfig_inspect_spte: spte 0x3e4657107 level 2\nept_misconfig_inspect_spte: spte 0x428125d77 level 1\n";
+    let said = decode(&[], text);
+    says(&[], text, &["E01/ept", "kernels up to 4.2, older than any kernel known here"]);
+    assert!(!said.contains("reserved bits were found") && !said.contains("hit reserved bits"), "{said}");
+    // Memory type 7 is what the CPU refuses.
+    let bad = decode(&[], &text.replace("0x428125d77", "0x428125d7f"));
+    assert!(bad.contains("In the level-1 entry memory type 7 does not exist"), "{bad}");
+}
+
+#[test]
+fn the_end_repeats_neither_the_options_wrongly_nor_a_reading() {
+    let said = decode(&["0x123456b77", "--kernel", "5.11"], "");
+    assert!(said.contains("Given: kernel 5.11. One reading fits: EPT"), "{said}");
+    assert!(!said.contains("No layout was given"), "{said}");
+    let said = decode(&["0x45171025"], "");
+    assert!(said.contains("No layout was given: "), "{said}");
+    let listed = said.split("\n  2. ").nth(1).and_then(|rest| rest.lines().next()).expect("a second reading");
+    assert!(said.contains("Against reading 2:"), "{said}");
+    assert_eq!(said.matches(listed).count(), 1, "{said}");
+    // A word that no kernel writes fits nothing.
+    let said = decode(&["0x123456789abcdef1"], "");
+    assert!(said.contains("No reading fits"), "{said}");
+}
+
+#[test]
+fn a_report_of_a_bug_lacks_no_event() {
+    let text = "Invalid SPTE change: cannot replace a present leaf\nSPTE with another present leaf SPTE mapping a\ndifferent PFN!\n\
+                as_id: 0 gfn: 4a00 old_spte: 600000212400bf3 new_spte: 600000212600bf3 level: 2\n";
+    let said = decode(&[], text);
+    assert!(said.contains("The TDP MMU stopped here") && said.contains("0x212400 → 0x212600"), "{said}");
+    assert!(!said.contains("missing") && !said.contains("two entries"), "{said}");
+    // Two bare values may be of two moments.
+    let said = decode(&["0x600000212400bf3", "0x600000212600bf3", "--level", "2"], "");
+    assert!(said.contains("zapped between the two values, or they are of two entries"), "{said}");
+}
+
+#[test]
+fn a_tree_that_is_older_than_its_entries_is_named() {
+    // Suppress-#VE in every entry since 6.10; irq flags of four characters up to 5.15.
+    let line = |flags: &str| {
+        format!(
+            "vm-6 [059] {flags} 234.587042: kvm_tdp_mmu_spte_changed: as id 0 gfn 8a00 level 2 old_spte 8000000107b97907 new_spte 80000000000005a0\n"
+        )
+    };
+    says(
+        &[],
+        &line("...."),
+        &["/ept", "other releases than the text shows", "irq flags has four characters (up to 5.15)"],
+    );
+    for newer in [line("....."), line("d..1."), format!("cpus=8\n{}", line("...."))] {
+        assert!(!decode(&[], &newer).contains("irq flags"), "{newer}");
+    }
+    // A value of 5.14 agrees with it.
+    let same = line("....").replace("8000000107b97907", "107b97907").replace("80000000000005a0", "5a0");
+    assert!(!decode(&[], &same).contains("other releases"), "{same}");
+}
+
+#[test]
+fn one_bit_means_and_no_permission_is_a_dash() {
+    let said = decode(&["0x600000123456b67", "--kernel", "6.1", "--paging", "npt"], "");
+    assert!(
+        said.contains("bits 58:57, 8 mean nothing") || said.contains("bits 58:57 mean nothing"),
+        "{said}"
+    );
+    let said = decode(&["0x123456e77", "--kernel", "6.1", "--paging", "npt"], "");
+    assert!(said.contains("bit 4 means nothing"), "{said}");
+    let said = decode(&["0x0", "0x600000123456b77", "--kernel", "6.1", "--paging", "ept"], "");
+    assert!(said.contains("permissions     – → rwx"), "{said}");
+}
+
+/// The vectors v029, v051 and v063 of the references: leaves of hosts with SME, whose C-bit is 47 or 51.
+#[test]
+fn the_bit_of_memory_encryption_is_no_frame() {
+    for (value, era) in [("0x800123456c67", "E08"), ("0x800123456e67", "E11"), ("0x8000123456e67", "E11")] {
+        let said = decode(&[value, "--format", "jsonl"], "");
+        let d: Value = serde_json::from_str(said.lines().next().expect("a line")).expect("an object");
+        assert_eq!(d["layout"], format!("{era}/npt"), "{said}");
+        assert_eq!((&d["pfn"], &d["encrypted"]), (&Value::from("0x123456"), &Value::from(true)), "{said}");
+        assert_eq!(d["reserved_bits"], "0x0", "{said}");
+        assert!(!said.contains("two answers"), "{said}");
+    }
+    // Tables of such a host have the bit, too: where they lack it, one entry that has it is wrong.
+    let walk = "0x100000827 level 4 0x100001827 level 3 0x100002827 level 2 0x8000123456e67 level 1";
+    assert!(!decode(&[], walk).contains("SME on"), "a leaf alone");
+    assert!(decode(&[], &walk.replace("0x1000", "0x80001000")).contains("C-bit 51 inferred, SME on"), "all");
+}

@@ -6,7 +6,7 @@
 use alloc::{format, vec::Vec};
 
 use crate::{
-    Format, PresentRule, State,
+    Decoded, Format, Layout, PresentRule, State,
     eras::release,
     file::{self, FileError, Value},
     infer::{Evidence, Judgement},
@@ -89,6 +89,21 @@ pub struct Bug {
 }
 
 impl Bug {
+    /// Whether the bug alone explains what is wrong with an entry: then neither memory nor layout has to be.
+    pub fn explains(&self, layout: &Layout, d: &Decoded) -> bool {
+        self.when.iter().any(|t| match t {
+            Trait::MmioAndPresent => layout.is_mmio_and_present(d.raw),
+            Trait::ReservedOnlyNx => d.reserved_bits == 1 << 63,
+            Trait::MmuWritableAlone => is_mmu_writable_alone(layout, d),
+            _ => false,
+        })
+    }
+
+    /// The releases as they follow a noun: `kernels 5.16 – 6.2`, `kernel 5.10`.
+    pub fn kernels(&self) -> alloc::string::String {
+        format!("kernel{} {}", if self.first == self.last { "" } else { "s" }, self.releases())
+    }
+
     /// The releases in words: `5.16 – 6.2`.
     pub fn releases(&self) -> alloc::string::String {
         let (a, b) = (self.first, self.last);
@@ -149,6 +164,13 @@ impl Bugs {
     }
 }
 
+fn is_mmu_writable_alone(layout: &Layout, d: &Decoded) -> bool {
+    d.mmu_writable == Some(true)
+        && d.host_writable == Some(false)
+        && d.w == Some(false)
+        && layout.present != PresentRule::NotSpecial
+}
+
 /// The traits that values and walks show under the best layout of the judgement.
 pub fn traits_of(evidence: &Evidence, judgement: &Judgement) -> Vec<Trait> {
     let mut seen = Vec::new();
@@ -161,17 +183,20 @@ pub fn traits_of(evidence: &Evidence, judgement: &Judgement) -> Vec<Trait> {
         }
     };
     add(layout.mode.format() == Format::Legacy && layout.mode == crate::Mode::Npt, Trait::Npt);
-    for (value, d) in evidence.values.iter().zip(&best.readings) {
+    for (n, (value, d)) in evidence.values.iter().zip(&best.readings).enumerate() {
         add(value.printed_mask.is_some_and(|m| m & value.raw == 1 << 63), Trait::ReservedOnlyNx);
-        add(layout.is_mmio_and_present(value.raw), Trait::MmioAndPresent);
-        let alone = d.mmu_writable == Some(true) && d.host_writable == Some(false) && d.w == Some(false);
-        add(alone && layout.present != PresentRule::NotSpecial, Trait::MmuWritableAlone);
+        // A frame number that is too large has the marks of an MMIO SPTE, too, but not for a frame that a guest has.
+        let frame = layout.mmio_gfn.get(value.raw);
+        let faulted = evidence.walks.iter().filter(|w| w.values.contains(&n)).find_map(|w| w.address);
+        let likely = faulted.map_or(frame < 1 << 28, |a| a >> 12 == frame);
+        add(layout.is_mmio_and_present(value.raw) && likely, Trait::MmioAndPresent);
+        add(is_mmu_writable_alone(layout, d), Trait::MmuWritableAlone);
     }
     for walk in &evidence.walks {
         let of = || walk.values.iter().filter_map(|&n| best.readings.get(n));
         add(walk.reserved, Trait::MmioWalkDump);
-        add(of().any(|d| d.level > start), Trait::SlotAboveRoot);
-        let sound = |d: &&crate::Decoded| d.level > start || !layout.refuses(d) && !d.nonzero_nonpresent;
+        add(of().any(|d| walk.is_slot(d.level, layout)), Trait::SlotAboveRoot);
+        let sound = |d: &&Decoded| d.level > start || !layout.refuses(d) && !d.nonzero_nonpresent;
         add(of().all(|d| sound(&d)), Trait::RestIsSound);
     }
     let mut present =

@@ -63,8 +63,8 @@ pub fn write_loss(old: &Decoded, new: &Decoded) -> Option<WriteLoss> {
     }
 }
 
-/// Compares two values of one entry at `level`. `tdp` says that the TDP MMU is known to have made the change, as `kvm_tdp_mmu_spte_changed` states;
-/// else the paths of other MMUs are possible as well.
+/// Compares two values of one entry at `level`. `tdp` says that the TDP MMU is known to have made the change in one step, as
+/// `kvm_tdp_mmu_spte_changed` and its errors state; else the paths of other MMUs are possible as well, and there may have been values between.
 pub fn changes(resolved: &Resolved, old: u64, new: u64, level: u8, tdp: bool) -> Changes {
     let layout = &resolved.layout;
     let (a, b) = (layout.decode(old, level), layout.decode(new, level));
@@ -84,7 +84,8 @@ pub fn changes(resolved: &Resolved, old: u64, new: u64, level: u8, tdp: bool) ->
     add("state", a.state.name().to_string(), b.state.name().to_string());
     add("pfn", hex(a.pfn), hex(b.pfn));
     add("gfn", hex(a.gfn), hex(b.gfn));
-    add("permissions", permissions(&a), permissions(&b));
+    let letters = |d: &Decoded| if d.r.is_some() { permissions(d) } else { "–".to_string() };
+    add("permissions", letters(&a), letters(&b));
     add("accessed", flag(a.accessed), flag(b.accessed));
     add("dirty", flag(a.dirty), flag(b.dirty));
     let ad = |d: &Decoded| d.ad_type.map_or("–", AdType::name).to_string();
@@ -166,8 +167,8 @@ fn path(
             "a large page is split",
             &["dirty logging begins (eager split), or a fault needs 4 KiB (NX huge pages, attributes)"],
         ),
-        (State::Table, State::Table) => table(a, b),
-        (State::Present, State::Present) => leaf(&resolved.layout, a, b),
+        (State::Table, State::Table) => table(&resolved.layout, a, b, tdp),
+        (State::Present, State::Present) => leaf(&resolved.layout, a, b, tdp),
         (State::Nonpresent, State::Nonpresent) => plain("not present before and after", &[]),
         (State::Table, State::Mmio) => {
             ("a table becomes MMIO".to_string(), Vec::new(), Some("KVM zaps before it installs an MMIO SPTE"))
@@ -209,27 +210,45 @@ fn frozen(resolved: &Resolved) -> Vec<&'static str> {
     paths
 }
 
-fn table(a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>, Option<&'static str>) {
+fn table(
+    layout: &Layout,
+    a: &Decoded,
+    b: &Decoded,
+    tdp: bool,
+) -> (String, Vec<&'static str>, Option<&'static str>) {
     if a.pfn == b.pfn {
-        ("attributes of a table entry".to_string(), alloc::vec!["the CPU set Accessed"], None)
+        // Once linked, only the CPU changes a table entry.
+        let set = a.raw ^ b.raw == layout.masks.accessed_mask && b.raw & layout.masks.accessed_mask != 0;
+        let paths = if set { alloc::vec!["the CPU set Accessed"] } else { Vec::new() };
+        ("attributes of a table entry".to_string(), paths, None)
     } else {
         (
             "points to another table".to_string(),
             Vec::new(),
-            Some("KVM zaps a table entry before it points elsewhere: an event between is missing"),
+            Some(if tdp {
+                "KVM zaps a table entry before it points elsewhere"
+            } else {
+                "KVM zaps a table entry before it points elsewhere: it was zapped between the two values, or they are of two entries"
+            }),
         )
     }
 }
 
-fn leaf(layout: &Layout, a: &Decoded, b: &Decoded) -> (String, Vec<&'static str>, Option<&'static str>) {
+fn leaf(
+    layout: &Layout,
+    a: &Decoded,
+    b: &Decoded,
+    tdp: bool,
+) -> (String, Vec<&'static str>, Option<&'static str>) {
     if a.pfn != b.pfn {
         return (
             "another page".to_string(),
             Vec::new(),
-            Some(
-                "KVM zaps before it maps another page (the TDP MMU calls BUG() on this: \
-                 \"cannot replace a present leaf SPTE with another … different PFN\"): an event between is missing",
-            ),
+            Some(if tdp {
+                "KVM zaps an entry before it maps another page: on this change the TDP MMU calls BUG()"
+            } else {
+                "KVM zaps an entry before it maps another page: it was zapped between the two values, or they are of two entries"
+            }),
         );
     }
     let was = |f: fn(&Decoded) -> Option<bool>| (f(a) == Some(true), f(b) == Some(true));
@@ -367,6 +386,16 @@ mod tests {
             for new in [old, leaf(0x78, false, true, true)] {
                 assert_eq!(write_loss(&l.decode(old, 1), &l.decode(new, 1)), None, "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn what_the_cpu_does_to_a_table_entry_is_to_set_accessed() {
+        let r = LayoutSpec::named("C/ept").and_then(|s| s.resolve()).expect("a layout");
+        let (clear, set) = (0x2_c583_e807, 0x2_c583_e907);
+        assert_eq!(changes(&r, clear, set, 2, true).paths, ["the CPU set Accessed"]);
+        for (old, new) in [(set, clear), (set, set & !4), (clear, set & !2)] {
+            assert_eq!(changes(&r, old, new, 2, true).paths.len(), 0, "{old:#x} to {new:#x}");
         }
     }
 

@@ -9,6 +9,9 @@ use crate::{
 
 const TEXT: &str = include_str!("../layouts/eras.toml");
 
+/// What notes say of a release before the oldest era.
+pub(crate) const OLDER: &str = "older than any kernel known here";
+
 /// A run of releases that read and write every SPTE value in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Era {
@@ -121,7 +124,7 @@ pub(crate) fn era_of(kernel: &Kernel, eras: &[Era], notes: &mut Vec<String>) -> 
     if let Some(first) = eras.first()
         && kernel.release() < first.first
     {
-        notes.push(format!("{kernel} is older than any kernel known here: read as {}", first.id));
+        notes.push(format!("{kernel} is {OLDER}: read as {}", first.id));
     }
     if let Some(last) = eras.last()
         && kernel.release() > last.last

@@ -20,7 +20,7 @@ use mmuscope_replay::Gathered;
 use mmuscope_spte::bugs::{Bug, Bugs, traits_of};
 use mmuscope_spte::infer::{self, Evidence, Judgement};
 use mmuscope_spte::layouts::Library;
-use mmuscope_spte::{LayoutSpec, Resolved};
+use mmuscope_spte::{Decoded, LayoutSpec, Resolved};
 use mmuscope_trace::paste::{self, Found, Pasted};
 
 use crate::Outcome;
@@ -84,15 +84,34 @@ struct Question {
     events: Option<Gathered>,
     /// Known bugs that the values and events look like.
     bugs: Vec<Bug>,
+    /// What options, a capture or this machine say of the layout, in words.
+    given: Vec<String>,
     /// A layout that fits the values much better than the one given.
     better: Option<String>,
 }
 
 impl Question {
-    /// Whether a value of a dump stands in a slot above the root of its walk.
+    /// Whether a value of a dump stands in the slot above its walk that nothing wrote.
     fn is_slot(&self, found: &Found, level: u8, resolved: &Resolved) -> bool {
-        let kind = self.pasted.groups.get(found.group).map(|g| g.kind);
-        kind == Some(paste::Kind::ReservedDump) && level > infer::walk_start(&resolved.layout)
+        let group = self.pasted.groups.get(found.group);
+        group.is_some_and(|g| pasted::has_unwritten_slot(&self.pasted, g))
+            && level == infer::walk_start(&resolved.layout) + 1
+    }
+
+    /// Whether the best layout fits: no other one does much better, and KVM would write most of the values, or something explains them.
+    fn fits(&self, judgement: &Judgement) -> bool {
+        let refused = self.pasted.groups.iter().any(|g| {
+            matches!(g.kind, paste::Kind::ReservedDump | paste::Kind::ReservedWarning | paste::Kind::VeDump)
+        });
+        let misfits = judgement.best().map_or(0, |best| best.misfits);
+        let values = self.pasted.values.iter().filter(|v| v.value != 0).count();
+        let few = refused || !self.bugs.is_empty() || misfits == 0 || misfits * 2 < values;
+        few && self.better.is_none()
+    }
+
+    /// The known bug that alone explains what is wrong with an entry.
+    fn cause(&self, resolved: &Resolved, d: &Decoded) -> Option<&Bug> {
+        self.bugs.iter().find(|b| b.explains(&resolved.layout, d))
     }
 }
 
@@ -118,10 +137,17 @@ impl Answer {
 
 pub(crate) fn run(a: &Args) -> Result<Outcome> {
     let (pasted, events, text) = input(&a.values)?;
-    let mut question =
-        Question { bare: is_bare(&a.values), pasted, level: a.level, events, bugs: Vec::new(), better: None };
     let library = Library::new();
     let spec = spec(a)?;
+    let mut question = Question {
+        bare: is_bare(&a.values),
+        pasted,
+        level: a.level,
+        events,
+        bugs: Vec::new(),
+        given: given(&spec),
+        better: None,
+    };
     let evidence = pasted::gather(&question.pasted, question.level, question.events.as_ref());
     let mut out = io::BufWriter::new(io::stdout().lock());
     if question.pasted.values.is_empty() {
@@ -208,6 +234,17 @@ fn spec(a: &Args) -> Result<LayoutSpec> {
         host::fill(&mut spec, host::of_this_machine());
     }
     Ok(spec)
+}
+
+/// What is known of the layout before the values are looked at, in words.
+fn given(spec: &LayoutSpec) -> Vec<String> {
+    let mut words = Vec::new();
+    words.extend(spec.era.as_ref().map(|e| format!("layout {}", e.value)));
+    words.extend(spec.kernel.filter(|_| spec.era.is_none()).map(|k| format!("kernel {}", k.value)));
+    words.extend(spec.mode.map(|m| m.value.words().to_owned()));
+    words.extend(spec.host.vendor.map(|v| format!("vendor {}", v.value.name())));
+    words.extend((!spec.masks.is_empty()).then(|| "masks of the host".to_owned()));
+    words
 }
 
 /// Points by which another layout must fit better before the one given is called wrong: more than one misfit.

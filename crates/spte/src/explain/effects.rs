@@ -51,6 +51,14 @@ pub(super) fn effects(layout: &Layout, d: &Decoded) -> Vec<Effect> {
                 )
             })
         }
+        State::Table | State::Present if layout.is_mmio_and_present(d.raw) => {
+            let how = if layout.format == Format::Ept {
+                "EPT misconfiguration"
+            } else {
+                "fault with the reserved bit set"
+            };
+            one(format!("{how}, as on any MMIO SPTE; KVM takes the entry for present and dumps the walk"))
+        }
         State::Table | State::Present if layout.refuses(d) => {
             one(String::from(if layout.format == Format::Ept {
                 "EPT misconfiguration on an entry that is not MMIO: KVM dumps the walk and fails the VM run"

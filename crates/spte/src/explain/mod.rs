@@ -144,6 +144,12 @@ pub const fn memtype_name(memtype: u8) -> &'static str {
 
 fn headline(layout: &Layout, d: &Decoded) -> String {
     match d.state {
+        State::Present if layout.is_mmio_and_present(d.raw) => format!(
+            "present to KVM, as a {} page at pfn {:#x}, and marked as the MMIO SPTE of guest frame {:#x}",
+            size_name(d.level),
+            d.pfn.unwrap_or(0),
+            layout.mmio_gfn.get(d.raw)
+        ),
         State::Present => {
             let pfn = d.pfn.unwrap_or(0);
             let mut text = format!(
@@ -193,6 +199,11 @@ fn headline(layout: &Layout, d: &Decoded) -> String {
 
 fn yes_no(on: bool, yes: &str, no: &str) -> String {
     if on { yes } else { no }.to_string()
+}
+
+/// The verb for the set bits of a mask: in its first form for one bit, in the second for several.
+pub const fn bit_verb(mask: u64, one: &'static str, more: &'static str) -> &'static str {
+    if mask.is_power_of_two() { one } else { more }
 }
 
 /// The set bits of a mask in words: `bit 12`, `bits 51:46, 7`.

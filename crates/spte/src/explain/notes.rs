@@ -2,7 +2,7 @@
 
 use alloc::{format, string::String, vec::Vec};
 
-use super::{Note, NoteKind, bit_list, permissions};
+use super::{Note, NoteKind, bit_list, bit_verb, permissions};
 use crate::{AdType, Decoded, Format, GfnRule, Kernel, Layout, Mode, PresentRule, State, bits};
 
 pub(super) fn notes(layout: &Layout, d: &Decoded, kernel: Option<Kernel>) -> Vec<Note> {
@@ -10,6 +10,8 @@ pub(super) fn notes(layout: &Layout, d: &Decoded, kernel: Option<Kernel>) -> Vec
     let mut add = |kind, text: String| notes.push(Note { kind, text });
     let present = matches!(d.state, State::Present | State::Table);
 
+    // What the kernel takes for its bits are those of the other reading.
+    let both = layout.is_mmio_and_present(d.raw);
     format_notes(layout, d, &mut add);
     if d.nonzero_nonpresent && !d.host_entry {
         add(NoteKind::Problem, nonzero_text(layout, d.raw));
@@ -17,13 +19,13 @@ pub(super) fn notes(layout: &Layout, d: &Decoded, kernel: Option<Kernel>) -> Vec
     if d.host_entry {
         add(NoteKind::Hint, String::from("PVM host mapping: do not follow it as an SPTE"));
     }
-    if layout.is_mmio_and_present(d.raw) {
+    if both {
         add(
             NoteKind::Problem,
             format!(
                 "two answers at once: it passes the MMIO test ({:#x} under {:#x}), as an MMIO SPTE of frame {:#x} does, and carries MMU-present, \
                  as an entry for pfn {:#x} does; KVM asks for MMU-present first and takes it for present. \
-                 No kernel makes such a value: corruption, or an MMIO generation that ran into the present bit",
+                 This is what a frame number with the bits of that mark looks like, or an MMIO generation that ran into the present bit, or corruption",
                 layout.mmio_test_value,
                 layout.mmio_test_mask,
                 layout.mmio_gfn.get(d.raw),
@@ -40,10 +42,10 @@ pub(super) fn notes(layout: &Layout, d: &Decoded, kernel: Option<Kernel>) -> Vec
             String::from("A/D type \"disabled\" in a table format that always has A/D bits"),
         );
     }
-    if d.state == State::Present {
+    if d.state == State::Present && !both {
         leaf_notes(layout, d, kernel, &mut add);
     }
-    if present {
+    if present && !both {
         bit_notes(layout, d, &mut add);
     }
     if d.state == State::Mmio {
@@ -121,8 +123,9 @@ fn bit_notes(layout: &Layout, d: &Decoded, add: &mut impl FnMut(NoteKind, String
         add(
             NoteKind::Problem,
             format!(
-                "{} mean nothing in this layout: wrong kernel or paging mode, or corruption",
-                bit_list(unknown)
+                "{} {} nothing in this layout: wrong kernel or paging mode, or corruption",
+                bit_list(unknown),
+                bit_verb(unknown, "means", "mean")
             ),
         );
     }
@@ -231,9 +234,11 @@ fn mmio_notes(layout: &Layout, d: &Decoded, add: &mut impl FnMut(NoteKind, Strin
             add(
                 NoteKind::KernelBug,
                 format!(
-                    "kernel bug (5.2 to 5.6 under SME): {} mark the SPTE and are read back as part of the frame number; \
+                    "kernel bug (5.2 to 5.6 under SME): {} {} the SPTE and {} read back as part of the frame number; \
                      it was made for guest frame {gfn:#x}",
-                    bit_list(clash)
+                    bit_list(clash),
+                    bit_verb(clash, "marks", "mark"),
+                    bit_verb(clash, "is", "are")
                 ),
             );
         }
@@ -244,8 +249,9 @@ fn mmio_notes(layout: &Layout, d: &Decoded, add: &mut impl FnMut(NoteKind, Strin
             add(
                 NoteKind::Problem,
                 format!(
-                    "an MMIO SPTE this kernel made for that frame would be {again:#x}: {} differ (other host width, other kernel, or corruption)",
-                    bit_list(again ^ d.raw)
+                    "an MMIO SPTE this kernel made for that frame would be {again:#x}: {} {} (other host width, other kernel, or corruption)",
+                    bit_list(again ^ d.raw),
+                    bit_verb(again ^ d.raw, "differs", "differ")
                 ),
             );
         }

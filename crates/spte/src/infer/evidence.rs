@@ -3,7 +3,7 @@
 
 use alloc::{string::String, vec::Vec};
 
-use crate::{Era, Format, Kernel, Mode, Vendor, eras};
+use crate::{Era, Format, Kernel, Layout, Mode, Vendor, eras};
 
 /// What is known about an entry besides its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -81,8 +81,18 @@ pub struct Walk {
     pub address: Option<u64>,
     /// The text says that the kernel found reserved bits set in this walk.
     pub reserved: bool,
-    /// The dump is the one of 5.10, which also prints array slots that the walk never wrote.
+    /// The CPU reported a malformed entry in this walk, and the text does not say what the kernel found.
+    pub misconfigured: bool,
+    /// The dump may be the one of 5.10.0, which also prints an array slot above the walk that nothing wrote.
     pub unwritten_slots: bool,
+}
+
+impl Walk {
+    /// Whether an entry of this level stands in the slot that the dump of 5.10.0 prints and the walk never wrote: it begins one level above the
+    /// walk where the root is PAE, or where the CPU has a level more than the guest's tables.
+    pub fn is_slot(&self, level: u8, layout: &Layout) -> bool {
+        self.unwritten_slots && level == super::walk_start(layout) + 1
+    }
 }
 
 /// A set of paging modes.
@@ -169,11 +179,18 @@ impl Fact {
     /// Whether a layout of this era (an index into `eras`) and mode agrees with the fact.
     pub fn agrees(&self, at: usize, eras: &[Era], mode: Mode) -> bool {
         match self.claim {
+            // Releases before the oldest era are read by its rules, as nothing nearer is known.
+            Claim::Releases(_, last) if is_before(last, eras) => at == 0,
             Claim::Releases(first, last) => eras.get(at).is_none_or(|e| e.first <= last && e.last >= first),
             Claim::Kernel(kernel) => eras::era_of(&kernel, eras, &mut Vec::new()) == at,
             Claim::Modes(modes) => modes.has(mode),
         }
     }
+}
+
+/// Whether a release is older than every era.
+pub(super) fn is_before(release: (u16, u16), eras: &[Era]) -> bool {
+    eras.first().is_some_and(|e| release < e.first)
 }
 
 /// Everything known about the entries of one host.
@@ -197,6 +214,16 @@ impl Evidence {
     pub fn fact(&mut self, claim: Claim, points: i32, why: impl Into<String>) {
         if !self.facts.iter().any(|f| f.claim == claim) {
             self.facts.push(Fact { claim, why: why.into(), points });
+        }
+    }
+
+    /// The CPU vendor that the facts name, if they name one only.
+    pub fn vendor(&self) -> Option<Vendor> {
+        let named = |v: Vendor| self.facts.iter().any(|f| f.claim == Claim::Modes(Modes::vendor(v)));
+        match (named(Vendor::Intel), named(Vendor::Amd)) {
+            (true, false) => Some(Vendor::Intel),
+            (false, true) => Some(Vendor::Amd),
+            _ => None,
         }
     }
 

@@ -3,11 +3,12 @@
 //! The main function is [`judge`]; `decode` and the replay call it. A caller gathers an [`Evidence`]: values with what is known about them,
 //! walks, and facts that wording, events and hosts state. None of it is proof. The judge scores under each layout how well a value fits
 //! what KVM writes (are there bits without a meaning, combinations that KVM never makes, an MMIO SPTE that would not encode back to
-//! itself) and whether each fact agrees, and it ranks layouts by the sum. It never rules a layout out by evidence: only what a
-//! [`LayoutSpec`] holds already (options, measured masks) does that. The reasons for the best layout and against the next one are kept in
-//! words: [`Judgement::why`].
+//! itself) and whether each fact agrees, and it ranks layouts by the sum. It rules no layout of Linux out by evidence: only what a
+//! [`LayoutSpec`] holds already (options, measured masks) does that. A hypervisor that keeps other tables (pKVM) is offered only if no layout
+//! of Linux can be. The reasons for the best layout and against the next one are kept in words: [`Judgement::why`].
 
 mod evidence;
+mod foreign;
 mod readings;
 mod rules;
 mod tries;
@@ -20,7 +21,7 @@ pub use rules::{letters_fit, likely_level, printed_letters};
 pub use tries::walk_start;
 pub use why::Why;
 
-use crate::{Decoded, Error, Known, LayoutSpec, Mode, Provenance, Resolved, layouts::Library};
+use crate::{Decoded, Error, Known, LayoutSpec, Mode, Provenance, Resolved, eras::OLDER, layouts::Library};
 use evidence::vendor_has;
 use tries::Trial;
 
@@ -69,6 +70,8 @@ pub struct Judgement {
     pub settle: Vec<String>,
     /// Why the first reading is preferred to the next.
     pub why: Why,
+    /// Signs of a release that no layout of the first reading is of, in words.
+    pub contradicted: Vec<String>,
     /// The first and the last release of each era.
     spans: Vec<((u16, u16), (u16, u16))>,
     /// The first and the last release that the facts and the known kernel leave possible.
@@ -87,6 +90,7 @@ pub fn judge(spec: &LayoutSpec, evidence: &Evidence, library: &Library) -> Resul
     let vendor = spec.host.vendor.filter(|v| v.from != Provenance::Inferred).map(|v| v.value);
     let mode_of_masks = spec.mode_of_masks();
     let named = evidence.kernel().map(|k| (k, crate::eras::era_of(&k, eras, &mut Vec::new())));
+    let stated = if spec.host.vendor.is_none() { evidence.vendor() } else { None };
     let mut candidates = Vec::new();
     for (at, era) in eras.iter().enumerate() {
         if spec.era.as_ref().is_some_and(|e| e.value != era.id)
@@ -106,6 +110,9 @@ pub fn judge(spec: &LayoutSpec, evidence: &Evidence, library: &Library) -> Resul
             if spec.mode.is_none() {
                 this.mode = Some(Known::inferred(mode));
             }
+            if let Some(stated) = stated.filter(|&v| vendor_has(v, mode)) {
+                this.host.vendor = Some(Known::inferred(stated));
+            }
             if spec.era.is_none() && spec.kernel.is_none() {
                 match named {
                     Some((kernel, of)) if of == at => this.kernel = Some(Known::inferred(kernel)),
@@ -120,13 +127,44 @@ pub fn judge(spec: &LayoutSpec, evidence: &Evidence, library: &Library) -> Resul
     }
     trial.fit_hosts(&mut candidates)?;
     candidates.sort_by_key(|c| core::cmp::Reverse((c.score, c.era)));
+    foreign::leave_out(&trial, &spec, &mut candidates)?;
     let plausible = readings::group(&candidates, eras);
     let agreed = readings::agreed(&candidates, &plausible);
     let settle = readings::settle(&spec, evidence, &candidates, &plausible);
     let why = why::why(&trial, &candidates, &plausible);
     let spans = eras.iter().map(|e| (e.first, e.last)).collect();
     let possible = possible(&spec, evidence);
-    Ok(Judgement { candidates, plausible, agreed, settle, why, spans, possible })
+    let contradicted = contradicted(evidence, eras, &candidates, &plausible);
+    if let Some(best) = plausible.first().and_then(|r| candidates.get_mut(r.candidates[0])) {
+        let said = best.resolved.notes.iter().any(|n| n.contains(OLDER));
+        for fact in evidence.facts.iter().filter(|_| !said) {
+            if matches!(fact.claim, Claim::Releases(_, last) if evidence::is_before(last, eras)) {
+                let era = best.resolved.era.map_or("", |e| e.value);
+                let note = alloc::format!("{}, {}: read as {era}", fact.why, OLDER);
+                best.resolved.notes.push(note);
+            }
+        }
+    }
+    Ok(Judgement { candidates, plausible, agreed, settle, why, contradicted, spans, possible })
+}
+
+/// What evidence shows of the release and no layout of the first reading agrees with.
+fn contradicted(
+    evidence: &Evidence,
+    eras: &[crate::Era],
+    candidates: &[Candidate],
+    plausible: &[Reading],
+) -> Vec<String> {
+    let of: Vec<&Candidate> =
+        plausible.first().into_iter().flat_map(|r| &r.candidates).map(|&at| &candidates[at]).collect();
+    let mut list = Vec::new();
+    for fact in &evidence.facts {
+        let dated = matches!(fact.claim, Claim::Releases(..) | Claim::Kernel(_));
+        if dated && !of.iter().any(|c| fact.agrees(c.era, eras, c.resolved.layout.mode)) {
+            list.push(fact.why.clone());
+        }
+    }
+    list
 }
 
 /// The releases that all wording leaves possible; a kernel that is named counts as its release.

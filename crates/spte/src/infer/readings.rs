@@ -46,12 +46,24 @@ fn has_part(part: &str, d: &Decoded) -> bool {
     }
 }
 
+/// Whether a value carries the marks of both an MMIO SPTE and a present entry.
+fn is_both(c: &Candidate, d: &Decoded) -> bool {
+    c.resolved.layout.is_mmio_and_present(d.raw)
+}
+
+fn mmio_frame(c: &Candidate, d: &Decoded) -> u64 {
+    c.resolved.layout.mmio_gfn.get(d.raw)
+}
+
 pub(super) fn same_answer(a: &Candidate, b: &Candidate) -> bool {
     a.readings.iter().zip(&b.readings).all(|(x, y)| {
-        PARTS.iter().all(|part| same_part(part, x, y))
+        is_both(a, x) == is_both(b, y)
+            && PARTS.iter().all(|part| same_part(part, x, y))
             && x.reserved_bits == y.reserved_bits
+            && (!is_both(a, x) || mmio_frame(a, x) == mmio_frame(b, y))
             && x.restored == y.restored
             && x.nonzero_nonpresent == y.nonzero_nonpresent
+            && (x.pfn.is_none() || a.resolved.layout.unknown_bits(x) == b.resolved.layout.unknown_bits(y))
     })
 }
 
@@ -103,7 +115,12 @@ pub(super) fn whose(candidates: &[Candidate], of: &[usize], eras: &[Era]) -> Str
                 end += 1;
             }
             let (a, b) = (eras[ats[run]].first, eras[ats[end]].last);
-            text += if first { ", kernels " } else { ", " };
+            let single = a == b && end + 1 == ats.len();
+            text += match (first, single) {
+                (true, true) => ", kernel ",
+                (true, false) => ", kernels ",
+                (false, _) => ", ",
+            };
             text += &if a == b {
                 format!("{}.{}", a.0, a.1)
             } else {
@@ -121,8 +138,14 @@ pub(super) fn whose(candidates: &[Candidate], of: &[usize], eras: &[Era]) -> Str
 
 pub(super) fn agreed(candidates: &[Candidate], plausible: &[Reading]) -> Vec<&'static str> {
     let Some(first) = plausible.first().map(|r| &candidates[r.candidates[0]]) else { return Vec::new() };
+    // What an entry that is marked as MMIO, too, would map is no part of the answer.
+    let both = plausible
+        .iter()
+        .map(|r| &candidates[r.candidates[0]])
+        .any(|c| c.readings.iter().any(|d| is_both(c, d)));
     PARTS
         .into_iter()
+        .filter(|part| !both || *part == "level")
         .filter(|part| {
             first.readings.iter().any(|d| has_part(part, d))
                 && plausible.iter().all(|r| {

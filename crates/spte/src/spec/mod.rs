@@ -297,6 +297,13 @@ impl LayoutSpec {
             notes.push("SME is on but the C-bit position is not given: 47 is assumed".into());
         }
         let root = settings.number("host", "root_level")?.unwrap_or(4) as u8;
+        let root_level = h.root_level.unwrap_or(Known::inferred(root));
+        // Only a 32-bit kernel runs NPT with a PAE root: a 64-bit one takes its own number of levels.
+        let host_64bit = if mode == Mode::Npt && root_level.value <= 3 {
+            Known { value: false, from: root_level.from.min(Provenance::Inferred) }
+        } else {
+            Known::assumed(true)
+        };
         Ok(Host {
             vendor,
             maxphyaddr,
@@ -309,9 +316,9 @@ impl LayoutSpec {
             exec_only: h.exec_only.unwrap_or(Known::assumed(true)),
             mmio_caching: h.mmio_caching.unwrap_or(Known::assumed(true)),
             pages_1g: h.pages_1g.unwrap_or(Known::assumed(true)),
-            root_level: h.root_level.unwrap_or(Known::inferred(root)),
+            root_level,
             guest_nx: h.guest_nx.unwrap_or(Known::assumed(true)),
-            host_64bit: h.host_64bit.unwrap_or(Known::assumed(true)),
+            host_64bit: h.host_64bit.unwrap_or(host_64bit),
         })
     }
 

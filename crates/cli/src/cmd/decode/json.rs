@@ -91,7 +91,7 @@ fn object(found: &Found, question: &Question, answer: &Answer, resolved: &Resolv
         notes
             .push("not an SPTE: a slot of the array above the root, which the walk did not write".to_owned());
     }
-    notes.extend(question.bugs.iter().map(|b| format!("looks like {} (kernels {})", b.title, b.releases())));
+    notes.extend(question.bugs.iter().map(|b| format!("looks like {} ({})", b.title, b.kernels())));
     notes.extend(
         question
             .better
@@ -104,7 +104,16 @@ fn object(found: &Found, question: &Question, answer: &Answer, resolved: &Resolv
     let mut alternatives = Vec::new();
     if let Answer::Judged(judgement) = answer {
         if let Some(first) = judgement.plausible.first() {
-            notes.push(format!("the layout was inferred from the values: {}", first.whose));
+            let how = if question.fits(judgement) {
+                "inferred from the values"
+            } else {
+                "the least wrong, none fits"
+            };
+            notes.push(format!("the layout was {how}: {}", first.whose));
+        }
+        if !judgement.contradicted.is_empty() {
+            let signs = judgement.contradicted.join("; ");
+            notes.push(format!("the layout is of other releases than the text shows: {signs}"));
         }
         alternatives.extend(judgement.plausible.iter().skip(1).map(|r| r.whose.clone()));
         if !alternatives.is_empty() {

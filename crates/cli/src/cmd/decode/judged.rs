@@ -73,7 +73,7 @@ impl<W: Write> Printer<'_, W> {
     pub(super) fn bugs(&mut self, question: &Question) -> Result<()> {
         for bug in &question.bugs {
             let lead = self.paint("1;33", "looks like");
-            writeln!(self.out, "  {lead} {} (kernels {})", bug.title, bug.releases())?;
+            writeln!(self.out, "  {lead} {} ({})", bug.title, bug.kernels())?;
             writeln!(self.out, "    fixed by: {}", bug.fixed)?;
             writeln!(self.out, "    to confirm: {}", bug.confirm.join("; or "))?;
         }
@@ -89,6 +89,19 @@ impl<W: Write> Printer<'_, W> {
                 self.paint("1;31", "!")
             )?;
         }
+        Ok(())
+    }
+
+    /// Prints what in the text is of another release than the layout.
+    pub(super) fn contradicted(&mut self, answer: &Answer) -> Result<()> {
+        let Answer::Judged(judgement) = answer else { return Ok(()) };
+        if judgement.contradicted.is_empty() {
+            return Ok(());
+        }
+        let signs = judgement.contradicted.join("; ");
+        let lead = self.paint("1;33", "!");
+        writeln!(self.out, "  {lead} this layout is of other releases than the text shows: {signs}")?;
+        writeln!(self.out, "    (a tree with backports or with patches of its own looks like this)")?;
         Ok(())
     }
 
@@ -117,15 +130,27 @@ impl<W: Write> Printer<'_, W> {
         let Answer::Judged(judgement) = answer else { return Ok(()) };
         writeln!(self.out)?;
         let first = judgement.plausible.first().map_or("", |r| r.whose.as_str());
+        let given = if question.given.is_empty() {
+            "No layout was given".to_owned()
+        } else {
+            format!("Given: {}", question.given.join(", "))
+        };
+        let fits = question.fits(judgement);
         if judgement.is_settled() {
-            let line = format!("No layout was given. One reading fits: {first}.");
+            let line = if fits {
+                format!("{given}. One reading fits: {first}.")
+            } else {
+                format!("{given}. No reading fits; the least wrong was shown: {first}.")
+            };
             writeln!(self.out, "{}", self.dim(&line))?;
             return self.why(judgement);
         }
-        let line = format!(
-            "No layout was given: {} readings fit, the likeliest was shown",
-            judgement.plausible.len()
-        );
+        let many = judgement.plausible.len();
+        let line = if fits {
+            format!("{given}: {many} readings fit, the likeliest was shown")
+        } else {
+            format!("{given}. No reading fits; the first of the {many} least wrong was shown")
+        };
         writeln!(self.out, "{}", self.bold(&line))?;
         for (n, reading) in judgement.plausible.iter().take(SHOWN).enumerate() {
             let candidate = reading.candidates.first().and_then(|&at| judgement.candidates.get(at));
@@ -168,7 +193,12 @@ impl<W: Write> Printer<'_, W> {
         if let Some(next) = &why.next
             && !(why.against.is_empty() && why.best.is_empty())
         {
-            writeln!(self.out, "  Next: {next}.")?;
+            // Readings that were listed are named by their number.
+            if judgement.is_settled() {
+                writeln!(self.out, "  Next: {next}.")?;
+            } else if !why.against.is_empty() {
+                writeln!(self.out, "  Against reading 2:")?;
+            }
             for reason in &why.against {
                 writeln!(self.out, "  {} {reason}", self.paint("31", "-"))?;
             }

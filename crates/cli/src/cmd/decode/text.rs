@@ -7,7 +7,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use mmuscope_spte::explain::{Explanation, NoteKind, explain};
-use mmuscope_spte::{Provenance, Resolved, State, changes};
+use mmuscope_spte::{Mode, Provenance, Resolved, State, changes};
 use mmuscope_trace::paste::{Found, Group, Kind, Role};
 
 use super::printer::Printer;
@@ -25,6 +25,7 @@ impl<W: Write> Printer<'_, W> {
         }
         self.layout_line(question, answer, resolved)?;
         self.misfit(question)?;
+        self.contradicted(answer)?;
         self.bugs(question)?;
         self.run_errors(question)?;
         let distinct = distinct(question);
@@ -36,7 +37,7 @@ impl<W: Write> Printer<'_, W> {
             };
             match group.kind {
                 Kind::ReservedDump | Kind::VeDump | Kind::Walk => {
-                    self.walk(group, values, resolved, &read)?;
+                    self.walk(question, group, values, resolved, &read)?;
                 }
                 Kind::Memory => self.memory(group, values, &read)?,
                 Kind::Event | Kind::Bare
@@ -91,6 +92,8 @@ impl<W: Write> Printer<'_, W> {
         });
         let how = match answer {
             Answer::Known(_) => "",
+            Answer::Judged(_) if question.better.is_some() => ", the least wrong under what was given",
+            Answer::Judged(j) if !question.fits(j) => ", the least wrong (see below)",
             Answer::Judged(j) if j.is_settled() => ", inferred from the values",
             Answer::Judged(_) => ", the likeliest of several (see below)",
         };
@@ -187,7 +190,8 @@ impl<W: Write> Printer<'_, W> {
         for f in &c.fields {
             writeln!(self.out, "    {:<15} {} → {}", f.field, f.old, f.new)?;
         }
-        if let Some(problem) = c.problem {
+        // The error of the TDP MMU has said it already.
+        if let Some(problem) = c.problem.filter(|_| group.kind != Kind::InvalidChange) {
             writeln!(self.out, "  {} {problem}", self.paint("1;31", "!"))?;
         }
         for (n, path) in c.paths.iter().enumerate() {
@@ -238,11 +242,17 @@ fn host_facts(resolved: &Resolved) -> Vec<String> {
     if h.phys_bits.value != h.maxphyaddr.value {
         facts.push(format!("{} physical bits", h.phys_bits.value));
     }
+    if h.root_level.value != if resolved.layout.mode == Mode::ShadowPae { 3 } else { 4 } {
+        let kernel = if h.host_64bit.value { "" } else { ", 32-bit kernel" };
+        let from = word(h.root_level.from);
+        facts.push(format!("root level {} {from}", h.root_level.value).trim_end().to_owned() + kernel);
+    }
     if h.l1tf.value {
         facts.push("L1TF".to_owned());
     }
     if let Some(c) = h.c_bit {
-        facts.push(format!("C-bit {}{}", c.value, if h.sme.value { ", SME on" } else { "" }));
+        let sme = if h.sme.value { ", SME on" } else { "" };
+        facts.push(format!("C-bit {} {}", c.value, word(c.from)).trim_end().to_owned() + sme);
     }
     let measured = resolved.masks_from.iter().filter(|f| **f == Provenance::Measured).count();
     if measured > 0 {
