@@ -163,7 +163,7 @@ pub fn says_reserved(pasted: &Pasted, group: &Group, values: &[&Found]) -> bool 
 /// Whether the dump is the one that kernels up to 4.2 print at every EPT misconfiguration. They name what they find wrong with an entry on lines of
 /// their own, and most often find nothing: the dump itself says only that the CPU refused the walk.
 pub fn is_misconfiguration(pasted: &Pasted, group: &Group) -> bool {
-    group.kind == Kind::ReservedDump && pasted.clues.iter().any(|c| is_ancient(c))
+    group.kind == Kind::ReservedDump && pasted.clues.iter().any(is_ancient)
 }
 
 /// Whether the dump is worded as that of Linux 5.10.0, which prints all slots of its array, also the one above the root of the walk.
@@ -189,8 +189,9 @@ const MOST_JUDGED: usize = 256;
 /// All evidence of a text. Values of events are taken from `events` where those could be read.
 pub fn gather(pasted: &Pasted, level: Option<u8>, events: Option<&Gathered>) -> Evidence {
     let mut evidence = events.map(|g| g.evidence.clone()).unwrap_or_default();
+    let read = !evidence.values.is_empty();
     for (group, found) in pasted.groups.iter().zip(by_group(pasted)) {
-        if group.kind == Kind::Event && events.is_some() || evidence.values.len() >= MOST_JUDGED {
+        if group.kind == Kind::Event && read || evidence.values.len() >= MOST_JUDGED {
             continue;
         }
         let first = evidence.values.len();

@@ -487,4 +487,30 @@ fn the_bit_of_memory_encryption_is_no_frame() {
     let walk = "0x100000827 level 4 0x100001827 level 3 0x100002827 level 2 0x8000123456e67 level 1";
     assert!(!decode(&[], walk).contains("SME on"), "a leaf alone");
     assert!(decode(&[], &walk.replace("0x1000", "0x80001000")).contains("C-bit 51 inferred, SME on"), "all");
+    // Bit 48 of a leaf flipped, on a host whose tables have C-bit 47: without both the frame is 0x1a0012.
+    let flipped = "kvm: get_mmio_spte: reserved bits set on MMU-present spte, addr 0x7fe02a10, hierarchy:\n\
+        kvm: ------ spte = 0x8001044a1827 level = 4, rsvd bits = 0xf000000000180\n\
+        kvm: ------ spte = 0x80010449a827 level = 3, rsvd bits = 0xf000000000000\n\
+        kvm: ------ spte = 0x800165bf1827 level = 2, rsvd bits = 0xf000000000000\n\
+        kvm: ------ spte = 0x18001a0012e67 level = 1, rsvd bits = 0xf000000000000\n";
+    let said = decode(&[], flipped);
+    assert!(said.contains("C-bit 47 inferred, SME on"), "{said}");
+    assert!(said.contains("has bit 48 set") && said.contains("0x00008001a0012e67, pfn 0x1a0012."), "{said}");
+}
+
+#[test]
+fn values_of_events_that_are_not_read_are_judged() {
+    // A probe that somebody named; nothing but its value is known of it.
+    let text = "vm-7 [001] d..1. 5.000001: my_mmio_spte: gfn fec00 spte ff800fec00027\n";
+    says(&[], text, &["/npt", "gfn 0xfec00", "mmio: guest frame 0xfec00"]);
+}
+
+#[test]
+fn what_the_tdp_mmu_warns_of_is_no_finished_zap() {
+    let text = "Unexpected SPTE change! Nonpresent SPTEs\nshould not be replaced with another,\n\
+                different nonpresent SPTE, unless one or both\nare MMIO SPTEs, or the new SPTE is\na temporary removed SPTE.\n\
+                as_id: 0 gfn: 8a00 old_spte: 5a0 new_spte: 123456000 level: 1\n";
+    let said = decode(&[], text);
+    assert!(said.contains("becomes neither present nor empty"), "{said}");
+    assert!(!said.contains("the zap is finished") && !said.contains("No reading fits"), "{said}");
 }

@@ -121,6 +121,10 @@ fn path(
     if a.raw == b.raw {
         return plain("the same value twice", &["a spurious fault: another vCPU had installed it already"]);
     }
+    if b.nonzero_nonpresent && !b.host_entry {
+        let problem = "KVM writes no such word: another kernel or paging mode, or corruption";
+        return ("becomes neither present nor empty".to_string(), Vec::new(), Some(problem));
+    }
     match (a.state, b.state) {
         (State::Nonpresent, State::Present) => plain(
             "mapped",

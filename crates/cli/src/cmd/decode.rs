@@ -88,6 +88,8 @@ struct Question {
     given: Vec<String>,
     /// A layout that fits the values much better than the one given.
     better: Option<String>,
+    /// Whether the layout fits: no other one does much better, and KVM would write most of the values, or something explains them.
+    fits: bool,
 }
 
 impl Question {
@@ -96,17 +98,6 @@ impl Question {
         let group = self.pasted.groups.get(found.group);
         group.is_some_and(|g| pasted::has_unwritten_slot(&self.pasted, g))
             && level == infer::walk_start(&resolved.layout) + 1
-    }
-
-    /// Whether the best layout fits: no other one does much better, and KVM would write most of the values, or something explains them.
-    fn fits(&self, judgement: &Judgement) -> bool {
-        let refused = self.pasted.groups.iter().any(|g| {
-            matches!(g.kind, paste::Kind::ReservedDump | paste::Kind::ReservedWarning | paste::Kind::VeDump)
-        });
-        let misfits = judgement.best().map_or(0, |best| best.misfits);
-        let values = self.pasted.values.iter().filter(|v| v.value != 0).count();
-        let few = refused || !self.bugs.is_empty() || misfits == 0 || misfits * 2 < values;
-        few && self.better.is_none()
     }
 
     /// The known bug that alone explains what is wrong with an entry.
@@ -147,6 +138,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
         bugs: Vec::new(),
         given: given(&spec),
         better: None,
+        fits: true,
     };
     let evidence = pasted::gather(&question.pasted, question.level, question.events.as_ref());
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -279,10 +271,23 @@ fn answer(
             question.better = Some(reading.whose.clone());
         }
     }
+    question.fits = question.better.is_none() && has_fit(question, &judgement);
     if dated && has_mode {
         return Ok(Answer::Known(Box::new(spec.resolve_in(library)?)));
     }
     Ok(Answer::Judged(Box::new(judgement)))
+}
+
+/// Whether KVM would write most of the values under the best layout, or something explains why not.
+fn has_fit(question: &Question, judgement: &Judgement) -> bool {
+    // What the kernel itself complains about need not be a word that it writes.
+    let complains = question.pasted.groups.iter().any(|g| {
+        use paste::Kind::{Bare, Event, Memory, Walk};
+        !matches!(g.kind, Bare | Event | Memory | Walk)
+    });
+    let misfits = judgement.best().map_or(0, |best| best.misfits);
+    let values = question.pasted.values.iter().filter(|v| v.value != 0).count();
+    complains || !question.bugs.is_empty() || misfits * 2 <= values
 }
 
 /// The known bugs that the values and events look like.

@@ -72,6 +72,11 @@ impl Value {
     }
 }
 
+/// The level at which walks begin. The four entries of a PAE root are not SPTEs.
+pub fn walk_start(layout: &Layout) -> u8 {
+    if layout.root_level <= 3 { 2 } else { layout.root_level }
+}
+
 /// A walk that a text dumps, from the root down.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Walk {
@@ -91,7 +96,7 @@ impl Walk {
     /// Whether an entry of this level stands in the slot that the dump of 5.10.0 prints and the walk never wrote: it begins one level above the
     /// walk where the root is PAE, or where the CPU has a level more than the guest's tables.
     pub fn is_slot(&self, level: u8, layout: &Layout) -> bool {
-        self.unwritten_slots && level == super::walk_start(layout) + 1
+        self.unwritten_slots && level == walk_start(layout) + 1
     }
 }
 

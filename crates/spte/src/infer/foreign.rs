@@ -7,10 +7,13 @@ use super::{
     evidence::{Claim, Modes},
     tries::Trial,
 };
-use crate::{Distro, Error, Known, LayoutSpec, Mode};
+use crate::{Distro, Error, Known, LayoutSpec, Mode, bits};
 
 /// The hypervisors that are no part of Linux.
 const FOREIGN: [Mode; 2] = [Mode::Pkvm, Mode::Pvm];
+
+/// The bits of an address in an entry.
+const ADDRESS: u64 = bits::range(51, 12);
 
 /// Removes the layouts of hypervisors that are no part of Linux, unless something names them or the values can be nothing else: what few
 /// rules their entries have, almost any word fits.
@@ -26,8 +29,10 @@ pub(super) fn leave_out(
     };
     let unnamed = |c: &Candidate| FOREIGN.contains(&mode(c)) && !named(mode(c));
     let Some(best) = candidates.first() else { return Ok(()) };
+    // Small numbers pass for entries of frame 0.
     let wanted = unnamed(best)
         && best.misfits == 0
+        && best.readings.iter().all(|d| !(d.pfn.is_some() || d.host_entry) || d.raw & ADDRESS != 0)
         && !is_of_a_distributor(trial, spec)
         && !something_else_fits(trial, spec)?;
     if !wanted && !candidates.iter().all(unnamed) {

@@ -16,9 +16,8 @@ mod why;
 
 use alloc::{string::String, vec::Vec};
 
-pub use evidence::{Claim, Evidence, Fact, Letters, Modes, Role, Value, Walk};
+pub use evidence::{Claim, Evidence, Fact, Letters, Modes, Role, Value, Walk, walk_start};
 pub use rules::{letters_fit, likely_level, printed_letters};
-pub use tries::walk_start;
 pub use why::Why;
 
 use crate::{Decoded, Error, Known, LayoutSpec, Mode, Provenance, Resolved, eras::OLDER, layouts::Library};

@@ -204,7 +204,8 @@ fn fit_present(layout: &Layout, d: &Decoded, reserved: bool, tally: &mut Tally) 
         tally.add(4, || String::from("MMU-present is set"));
     }
     if d.pfn == Some(0) {
-        tally.add(-10, || String::from("it would map frame 0"));
+        // The host keeps its first page for the BIOS.
+        tally.add(-25, || String::from("it would map frame 0"));
     }
     if d.pfn.unwrap_or(0) >= 1 << 34 {
         tally.add(-25, || format!("frame {:#x} would lie beyond 64 TiB", d.pfn.unwrap_or(0)));

@@ -5,7 +5,7 @@ use alloc::{format, string::String, vec::Vec};
 
 use super::{
     Candidate, MARGIN,
-    evidence::{Claim, Evidence, Role, Walk},
+    evidence::{Claim, Evidence, Role, Walk, walk_start},
     rules::{Tally, best_level, fit},
 };
 use crate::{
@@ -90,11 +90,6 @@ pub(super) fn widths(spec: &LayoutSpec, evidence: &Evidence) -> LayoutSpec {
         }
     }
     spec
-}
-
-/// The level at which walks begin. The four entries of a PAE root are not SPTEs.
-pub fn walk_start(layout: &Layout) -> u8 {
-    if layout.root_level <= 3 { 2 } else { layout.root_level }
 }
 
 impl Trial<'_> {

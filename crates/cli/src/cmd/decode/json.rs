@@ -104,11 +104,7 @@ fn object(found: &Found, question: &Question, answer: &Answer, resolved: &Resolv
     let mut alternatives = Vec::new();
     if let Answer::Judged(judgement) = answer {
         if let Some(first) = judgement.plausible.first() {
-            let how = if question.fits(judgement) {
-                "inferred from the values"
-            } else {
-                "the least wrong, none fits"
-            };
+            let how = if question.fits { "inferred from the values" } else { "the least wrong, none fits" };
             notes.push(format!("the layout was {how}: {}", first.whose));
         }
         if !judgement.contradicted.is_empty() {

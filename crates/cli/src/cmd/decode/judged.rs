@@ -135,7 +135,7 @@ impl<W: Write> Printer<'_, W> {
         } else {
             format!("Given: {}", question.given.join(", "))
         };
-        let fits = question.fits(judgement);
+        let fits = question.fits;
         if judgement.is_settled() {
             let line = if fits {
                 format!("{given}. One reading fits: {first}.")

@@ -93,7 +93,7 @@ impl<W: Write> Printer<'_, W> {
         let how = match answer {
             Answer::Known(_) => "",
             Answer::Judged(_) if question.better.is_some() => ", the least wrong under what was given",
-            Answer::Judged(j) if !question.fits(j) => ", the least wrong (see below)",
+            Answer::Judged(_) if !question.fits => ", the least wrong (see below)",
             Answer::Judged(j) if j.is_settled() => ", inferred from the values",
             Answer::Judged(_) => ", the likeliest of several (see below)",
         };
@@ -182,7 +182,7 @@ impl<W: Write> Printer<'_, W> {
             )?,
             Kind::UnexpectedChange => writeln!(
                 self.out,
-                "  The TDP MMU warned: one non-present value became another, and neither is an MMIO or removed SPTE."
+                "  The TDP MMU warned: one non-present value became another; neither is an MMIO SPTE, and the new one is not a removed one."
             )?,
             _ => {}
         }

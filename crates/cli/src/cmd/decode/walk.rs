@@ -142,7 +142,7 @@ impl<W: Write> Printer<'_, W> {
                 self.out,
                 "    It is a single bit: without it the value would be {:#018x}, pfn {:#x}. A bit that flipped in memory looks like this.",
                 v.value & !high,
-                (v.value & !high & 0x000f_ffff_ffff_f000) >> 12
+                resolved.layout.decode(v.value & !high, e.decoded.level).pfn.unwrap_or(0)
             )?;
         } else if high != 0 {
             writeln!(
