@@ -26,24 +26,13 @@ pub fn bare<'a>(words: impl IntoIterator<Item = &'a str>) -> Option<Pasted> {
     (!values.is_empty()).then(|| Pasted { values, groups, ..Pasted::default() })
 }
 
-/// The values of one line that was typed, and the evidence of its events where it has some.
+/// The values of what was typed, and the evidence of its events where it has some. Bare values are values whatever they are; any other text is read
+/// as a file with it is.
 pub fn read(text: &str) -> (Pasted, Option<Gathered>) {
-    if let Some(pasted) = bare(text.split_whitespace()) {
-        return (pasted, None);
+    match bare(text.split_whitespace()) {
+        Some(pasted) => (pasted, None),
+        None => (paste::scan(text.as_bytes()), events(text.as_bytes())),
     }
-    let mut pasted = paste::scan(text.as_bytes());
-    if pasted.values.is_empty() {
-        // In `decode gfn 2 level 1 0x…` the numbers with 0x are the values.
-        let words = text.split(|c: char| c.is_whitespace() || c == ',');
-        let hex = words.filter(|w| w.starts_with("0x")).filter_map(paste::number);
-        let found = hex.map(|value| Found { value, line: 1, ..Found::default() });
-        pasted.values.extend(found);
-        pasted.groups.push(Group { kind: Kind::Bare, line: 1, address: None, event: None });
-        for value in &mut pasted.values {
-            value.group = pasted.groups.len() - 1;
-        }
-    }
-    (pasted, events(text.as_bytes()))
 }
 
 /// The values of each group.

@@ -64,6 +64,16 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A text with events whose heads were left out.
+    #[error("{}: text with {events} without task, CPU and time, so that it cannot be replayed; {}", path.display(), if *values { "mmuscope decode FILE says what the values in it mean" } else { "give whole lines, as tracefs, trace-cmd report or perf script prints them" })]
+    Headless {
+        /// The file.
+        path: PathBuf,
+        /// How many lines of which events.
+        events: String,
+        /// Whether they hold values of SPTEs, which `mmuscope decode` explains.
+        values: bool,
+    },
     /// The head of the file is damaged, and nothing in the file can be read without it.
     #[error("{}: damaged at byte {offset}: expected {expected}; nothing before it can be read as events", path.display())]
     Damaged {

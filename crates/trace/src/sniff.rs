@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::info::{Compression, FormatKind};
 use crate::paste;
 use crate::text::scan::find;
-use crate::text::{clean, head, repair, skipped};
+use crate::text::{clean, escapes, head, repair, skipped};
 
 /// The kinds of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,7 @@ pub(crate) fn kind(head: &[u8], path: &Path) -> Result<Kind, Error> {
 }
 
 fn text(head: &[u8], path: &Path) -> Result<Kind, Error> {
+    let head = &*escapes::plain(head);
     if find(head, b"latency trace v1").is_some() || find(head, b"_------=> CPU#").is_some() {
         return Err(Error::Unsupported {
             path: path.to_path_buf(),
@@ -129,7 +130,12 @@ fn text(head: &[u8], path: &Path) -> Result<Kind, Error> {
             next: next.to_owned(),
         });
     }
-    if !paste::scan(head).values.is_empty() {
+    let pasted = paste::scan(head);
+    let values = !pasted.values.is_empty();
+    if let Some(events) = pasted.headless() {
+        return Err(Error::Headless { path: path.to_path_buf(), events, values });
+    }
+    if values {
         return Err(Error::OnlyValues { path: path.to_path_buf() });
     }
     Err(Error::Unrecognised { path: path.to_path_buf(), found: found(head) })
@@ -152,15 +158,32 @@ fn printed_by(h: &head::Head<'_>) -> FormatKind {
 fn known_but_unread(head: &[u8]) -> Option<(&'static str, &'static str)> {
     let lines = clean::lines(head, &mut clean::Mended::default());
     // Such a line is `14.141612: kvm:kvm_entry: vcpu 2`.
-    let bare = |l: &str| {
+    let bare = |l: &str| -> Option<(bool, bool)> {
         let mut words = l.split_whitespace().skip_while(|w| w.starts_with('['));
-        let stamp = words.next().and_then(|w| w.strip_suffix(':')).is_some_and(|w| w.parse::<f64>().is_ok());
-        stamp && words.next().is_some_and(|w| w.len() > 2 && w.ends_with(':'))
+        words.next().and_then(|w| w.strip_suffix(':'))?.parse::<f64>().ok()?;
+        let name = words.next().filter(|w| w.len() > 2)?.strip_suffix(':')?;
+        // KVM on ARM has events of the same names, and prints the program counter in them.
+        let arm =
+            name.ends_with("kvm_guest_fault") || name.ends_with("kvm_exchvc") || words.next() == Some("PC:");
+        Some((name.contains(':'), arm))
     };
-    if lines.iter().any(|l| bare(&l.text)) {
+    let found: Vec<(bool, bool)> = lines.iter().filter_map(|l| bare(&l.text)).collect();
+    if found.iter().any(|(_, arm)| *arm) {
+        return Some((
+            "text of the events of KVM on ARM, without tasks and CPUs",
+            "mmuscope knows the page tables of KVM on x86 only",
+        ));
+    }
+    if found.iter().any(|(perf, _)| *perf) {
         return Some((
             "perf script text without the names and numbers of tasks, so that its events belong to nobody",
             "print them too: perf script -F comm,pid,tid,cpu,time,event,trace",
+        ));
+    }
+    if !found.is_empty() {
+        return Some((
+            "text of events with their times but without tasks and CPUs, so that its events belong to nobody",
+            "give whole lines, as tracefs, trace-cmd report or perf script prints them",
         ));
     }
     if lines.iter().any(|l| skipped::is_graph(l.text.trim())) {

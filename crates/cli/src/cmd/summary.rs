@@ -106,15 +106,19 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-/// What `decode` says of a text that has no trace event but values of SPTEs; for every other input, the error.
+/// What `decode` says of a text that has no trace event that can be replayed but values of SPTEs; for every other input, the error.
 fn values(a: &Args, format: TextOrJson, error: anyhow::Error) -> Result<Outcome> {
-    let only_values = matches!(error.downcast_ref(), Some(mmuscope_trace::Error::OnlyValues { .. }));
+    use mmuscope_trace::Error::{Headless, OnlyValues};
+    let found = match error.downcast_ref() {
+        Some(OnlyValues { .. }) => "This text has no trace event.".to_owned(),
+        Some(Headless { events, values: true, .. }) => {
+            format!("This text has {events} without task, CPU and time, so that it cannot be replayed.")
+        }
+        _ => return Err(error),
+    };
     match a.input.files.as_slice() {
-        [file] if only_values && format == TextOrJson::Text && a.output.is_none() && file.is_file() => {
-            writeln!(
-                std::io::stdout().lock(),
-                "This text has no trace event. What its SPTE values mean (mmuscope decode):\n"
-            )?;
+        [file] if format == TextOrJson::Text && a.output.is_none() && file.is_file() => {
+            writeln!(std::io::stdout().lock(), "{found} What its SPTE values mean (mmuscope decode):\n")?;
             super::decode::file(file, &a.layout)
         }
         _ => Err(error),

@@ -1,8 +1,8 @@
 //! Forms in which people and their tools print entries: walks with names of levels, `key=value` of a printf, tables, a debugger's numbers.
 
 use super::scanner::Scanner;
-use super::words::hex;
-use super::{Found, Kind, Role, number};
+use super::words::{hex, is_other_event, is_pointer, is_suffix, number};
+use super::{Found, Kind, Role};
 
 /// The columns of a table, by what they hold.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,16 +78,16 @@ fn word(text: &str) -> Option<Word> {
     })
 }
 
-/// Whether a number is an address of the kernel. No SPTE has all of its highest seven bits set.
-pub(super) fn is_pointer(value: u64) -> bool {
-    value >> 57 == 0x7f
-}
-
 impl Scanner {
     /// Reads a line that has only values with their levels: `level 4: 0x…`, `L4 0x…`, `PDE[3] = 0x…`, `0x… level 4`, `0x…@4`.
     pub(super) fn levels(&mut self, line: &str, n: u32) -> bool {
         let line = line.replace('@', " @");
         let Some(found) = walk(&line) else { return false };
+        // `pte=` alone is any entry: it is the lowest one only in a walk.
+        let in_walk = matches!(self.open, Some((_, Kind::Walk | Kind::ReservedDump)));
+        if found.len() == 1 && !in_walk && line.trim_start().starts_with("pte=") {
+            return false;
+        }
         let group = self.walk_group(None, found.first().and_then(|f| f.level), n);
         for f in found {
             self.out.values.push(Found { line: n, group, ..f });
@@ -112,28 +112,37 @@ impl Scanner {
 
     /// Reads `old=0x… new=0x…` and other pairs that developers and `printf` of bpftrace print.
     pub(super) fn pairs(&mut self, line: &str, n: u32) -> bool {
+        // Numbers are decimal in the one, and entries of the guest's own tables in the other.
+        if line.contains("FAILED TO PARSE") || is_other_event(line) {
+            return false;
+        }
         let mut common = Found { line: n, ..Found::default() };
         let mut values = Vec::new();
-        let mut pairs = 0;
-        for pair in line.split([' ', '\t', ',', ';']) {
-            let Some((key, text)) = pair.split_once('=') else { continue };
-            let Some((value, _)) = hex(text).filter(|(_, rest)| rest.trim_matches([')', ']']).is_empty())
-            else {
+        // Whether a key says that its value is an entry, and whether the line has anything but pairs of an entry.
+        let (mut named, mut other) = (false, false);
+        for pair in line.split([' ', '\t', ',', ';']).filter(|w| !w.is_empty()) {
+            let read = |(key, text): (&str, &str)| {
+                let (value, rest) = hex(text)?;
+                let whole = is_suffix(rest.trim_matches([')', ']']));
+                whole.then(|| (key.to_ascii_lowercase(), value))
+            };
+            let Some((key, value)) = pair.split_once('=').and_then(read) else {
+                other = true;
                 continue;
             };
-            pairs += 1;
-            match key.to_ascii_lowercase().as_str() {
-                "old" | "old_spte" | "old_val" => values.push((Role::Old, value)),
-                "new" | "new_spte" | "new_val" => values.push((Role::New, value)),
-                "spte" | "sptev" | "spte_val" => values.push((Role::Unknown, value)),
+            named |= key.contains("spte");
+            match key.as_str() {
+                "old" | "old_spte" | "old_val" | "old_pte" => values.push((Role::Old, value)),
+                "new" | "new_spte" | "new_val" | "new_pte" => values.push((Role::New, value)),
+                "spte" | "sptev" | "spte_val" | "pte" => values.push((Role::Unknown, value)),
                 "level" | "lvl" => common.level = u8::try_from(value).ok().filter(|l| (1..=5).contains(l)),
                 "gfn" => common.gfn = Some(value),
-                _ => {}
+                _ => other = true,
             }
         }
-        // `old=` and `new=` may belong to anything, so a level or the word spte must show that they are entries.
-        let entries = common.level.is_some() || line.to_ascii_lowercase().contains("spte");
-        if pairs < 2 || values.is_empty() || !entries {
+        // `old=`, `new=` and `pte=` may belong to anything, so a level or the word spte must show that they are entries, or nothing else may be there.
+        let entries = common.level.is_some() || named || !other || line.to_ascii_lowercase().contains("spte");
+        if values.is_empty() || !entries {
             return false;
         }
         let group = self.group(Kind::Event, n);
@@ -142,6 +151,29 @@ impl Scanner {
             self.out.values.push(Found { value, role, group, ..common });
         }
         true
+    }
+
+    /// Reads numbers that have their level before a colon: `2:0x…`. A greater number there is no level. (The numbers of lines were taken away before.)
+    pub(super) fn numbered(&mut self, line: &str, n: u32) -> bool {
+        let mut words = line.split([' ', '\t', ',', ';']).filter(|w| !w.is_empty());
+        let mut found = Vec::new();
+        while let Some(word) = words.next() {
+            let Some((place, value)) = word.split_once(':') else { return false };
+            let value = if value.is_empty() { words.next().unwrap_or_default() } else { value };
+            let place = Some(place).filter(|p| p.len() <= 5).and_then(|p| p.parse::<u32>().ok());
+            let read = number(value).filter(|v| value.starts_with("0x") && !is_pointer(*v));
+            let (Some(place), Some(value)) = (place, read) else { return false };
+            found.push((u8::try_from(place).ok().filter(|l| (1..=5).contains(l)), value));
+        }
+        let any = !found.is_empty();
+        for (level, value) in found {
+            let (group, role) = match level {
+                Some(_) => (self.walk_group(None, level, n), Role::Walk),
+                None => (self.join(Kind::Bare, n), Role::Unknown),
+            };
+            self.out.values.push(Found { value, level, role, line: n, group, ..Found::default() });
+        }
+        any
     }
 
     /// Reads a row of a Markdown table, or its head.
@@ -231,6 +263,8 @@ fn walk(line: &str) -> Option<Vec<Found>> {
     // Whether levels stand before values, decided by the first one.
     let mut before = None;
     let mut gfn = None;
+    // Where the level has a word of its own, `pte` is what people call any entry.
+    let spelled = line.split([' ', '\t', ',', ';', '(', ')', '=', ':']).any(|w| matches!(w, "level" | "lvl"));
     while let Some(text) = words.next() {
         // This splits `level=4` and `gfn:2`.
         let (text, joined) = match text.split_once(['=', ':']) {
@@ -264,6 +298,10 @@ fn walk(line: &str) -> Option<Vec<Found>> {
             Word::LevelNext => {
                 let digit: u8 = next()?.trim_end_matches([':', '=', ',']).parse().ok()?;
                 ((1..=5).contains(&digit).then_some(digit)?, None)
+            }
+            Word::Level(1, None) if spelled && joined.is_some() => {
+                out.push(entry(number(joined?)?, ahead.take(), gfn.take()));
+                continue;
             }
             Word::Level(level, index) => {
                 if let Some(value) = joined {

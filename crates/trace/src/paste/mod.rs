@@ -20,9 +20,12 @@ mod words;
 
 use std::ops::RangeInclusive;
 
+use mmuscope_units::counted;
+
 use crate::text::{self, clean::Mended, repair::Whole};
 use scanner::Scanner;
 pub use stated::Stated;
+pub use words::number;
 
 /// What the text says about an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -154,11 +157,26 @@ pub struct Pasted {
     pub vendor: Option<&'static str>,
     /// Sentences about numbers that look like entries but are not.
     pub left_alone: Vec<String>,
+    /// How many lines are events without task, CPU and time, by the names of the events.
+    pub headless: Vec<(String, u64)>,
     /// What the text states about paging apart from its values, each with the words that state it.
     pub stated: Vec<(Stated, String)>,
 }
 
 impl Pasted {
+    /// The events without task, CPU and time, in words: `3 lines of kvm_exit and kvm_page_fault`. `None` where there are none.
+    pub fn headless(&self) -> Option<String> {
+        let names: Vec<&str> = self.headless.iter().map(|(name, _)| name.as_str()).collect();
+        let lines = self.headless.iter().map(|(_, n)| n).sum();
+        let names = match names.as_slice() {
+            [] => return None,
+            [one] => (*one).to_owned(),
+            [some @ .., last] if some.len() <= NAMES => format!("{} and {last}", some.join(", ")),
+            all => format!("{} and {} other events", all[..NAMES].join(", "), all.len() - NAMES),
+        };
+        Some(format!("{} of {names}", counted(lines, "line", "lines")))
+    }
+
     /// The releases that all clues leave possible.
     pub fn releases(&self) -> Option<RangeInclusive<(u16, u16)>> {
         let mut clues = self.clues.iter().map(|c| c.releases.clone());
@@ -166,6 +184,9 @@ impl Pasted {
         Some(clues.fold(first, |a, b| *a.start().max(b.start())..=*a.end().min(b.end())))
     }
 }
+
+/// Most names of events in a message.
+const NAMES: usize = 4;
 
 const OLDEST: (u16, u16) = (4, 13);
 const NEWEST: (u16, u16) = (u16::MAX, 0);
@@ -183,6 +204,7 @@ pub fn scan(text: &[u8]) -> Pasted {
         for line in unwrapped(text::mended_lines(&text[at..end], &mut mended)) {
             let n = u32::try_from(lines + line.number).unwrap_or(u32::MAX);
             scanner.line(&line.text, n.saturating_add(1));
+            count_headless(&line.text, &mut scanner.out.headless);
             if scanner.out.values.len() >= MOST {
                 break;
             }
@@ -191,7 +213,8 @@ pub fn scan(text: &[u8]) -> Pasted {
         at = end;
     }
     scanner.out.left_alone.extend(mended.words());
-    let text = String::from_utf8_lossy(text);
+    let text = text::escapes::plain(text);
+    let text = String::from_utf8_lossy(&text);
     let (intel, amd) = (text.contains("kvm_intel"), text.contains("kvm_amd"));
     scanner.out.vendor = match (intel, amd) {
         (true, false) => Some("intel"),
@@ -207,6 +230,16 @@ pub fn scan(text: &[u8]) -> Pasted {
     };
     scanner.out.stated = stated::stated(&text);
     scanner.out
+}
+
+/// Counts a line that is an event without a head.
+fn count_headless(line: &str, counts: &mut Vec<(String, u64)>) {
+    let Some(h) = text::headless::parse(line.as_bytes()) else { return };
+    let name = String::from_utf8_lossy(h.event);
+    match counts.iter_mut().find(|(n, _)| *n == name) {
+        Some((_, n)) => *n += 1,
+        None => counts.push((name.into_owned(), 1)),
+    }
 }
 
 /// Mail programs wrap lines at so many columns.
@@ -243,19 +276,4 @@ fn unwrapped(lines: Vec<Whole>) -> Vec<Whole> {
         }
     }
     out
-}
-
-/// Reads a word that is only a number: `0x…` or at least four hex digits (or the single digit 0).
-pub fn number(word: &str) -> Option<u64> {
-    let word = word.trim_matches(|c: char| matches!(c, ',' | ';' | '`' | '\'' | '"' | '(' | ')'));
-    let word =
-        word.strip_suffix("ULL").or(word.strip_suffix("ull")).or(word.strip_suffix('L')).unwrap_or(word);
-    if let Some(hex) = word.strip_prefix("0x").or(word.strip_prefix("0X")) {
-        return u64::from_str_radix(&hex.replace('_', ""), 16).ok().filter(|_| !hex.is_empty());
-    }
-    if word == "0" {
-        return Some(0);
-    }
-    let plain = (4..=16).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_hexdigit());
-    plain.then(|| u64::from_str_radix(word, 16).ok()).flatten()
 }

@@ -3,8 +3,8 @@
 use crate::text::head;
 
 use super::forms::Columns;
-use super::words::{after, event_of, hex, letters, level_in, value};
-use super::{Clue, Found, Group, Kind, NEWEST, OLDEST, Pasted, Role, number};
+use super::words::{after, behind_address, event_of, hex, letters, level_in, number, value};
+use super::{Clue, Found, Group, Kind, NEWEST, OLDEST, Pasted, Role};
 
 #[derive(Default)]
 pub(super) struct Scanner {
@@ -17,6 +17,8 @@ pub(super) struct Scanner {
     event: bool,
     /// A message of several lines has begun, and its values follow.
     pending: Option<(Kind, u32)>,
+    /// The line before, where it should have named the release of the kernel but ends in front of it.
+    wrapped: String,
 }
 
 impl Scanner {
@@ -70,8 +72,10 @@ impl Scanner {
             || self.warning(line, n)
             || self.table(line, n)
             || self.levels(line, n)
+            || self.numbered(line, n)
             || self.pairs(line, n)
             || self.spte(line, n)
+            || self.rmap(line, n)
             || self.memory(line, n)
             || self.printed(line, n)
             || self.bare(line, n);
@@ -81,29 +85,19 @@ impl Scanner {
         }
     }
 
+    /// Looks for the release of the kernel. A mail may have wrapped the line in front of it, so that the line before counts too.
     fn kernel(&mut self, line: &str) {
         if self.out.kernel.is_some() {
             return;
         }
-        if let Some(at) = line.find("Linux version ") {
-            self.out.kernel = Some(line[at..].trim().to_owned());
-            return;
+        let before = std::mem::take(&mut self.wrapped);
+        self.out.kernel = release(line);
+        if self.out.kernel.is_none() && !before.is_empty() {
+            self.out.kernel = release(&format!("{before} {}", line.trim_start()));
         }
-        // "CPU: 3 PID: 4711 Comm: qemu Tainted: G W 6.1.0-13-amd64 #1  Debian 6.1.55-1"
-        let Some(at) = line.find("ainted") else { return };
-        let mut words = line[at..].split_whitespace();
-        let release = words.find(|w| {
-            w.starts_with(|c: char| c.is_ascii_digit())
-                && w.contains('.')
-                && w.split('.').next().is_some_and(|m| m.parse::<u16>().is_ok())
-        });
-        if let Some(release) = release {
-            let debian =
-                line.split_once("Debian ").map(|(_, rest)| rest.split_whitespace().next().unwrap_or(""));
-            self.out.kernel = Some(match debian {
-                Some(version) => format!("Linux version {release} Debian {version}"),
-                None => release.to_owned(),
-            });
+        let not = || line.contains("Comm:") && line.trim_end().ends_with("Not");
+        if self.out.kernel.is_none() && (tainted(line).is_some() || line.contains("Linux version") || not()) {
+            line.trim_end().clone_into(&mut self.wrapped);
         }
     }
 
@@ -167,16 +161,16 @@ impl Scanner {
         true
     }
 
+    /// Reads a fast_page_fault, also one whose first words were left out: no other event ends in `new … spurious … fixed …`.
     fn fast_page_fault(&mut self, line: &str, n: u32) -> bool {
-        let Some(at) = line.find("fast_page_fault") else { return false };
+        let end =
+            || after(line, "new").filter(|t| after(t, "spurious").is_some() && after(t, "fixed").is_some());
+        let Some(at) = line.find("fast_page_fault").or_else(|| end().map(|_| 0)) else { return false };
         let rest = &line[at..];
         let decimal = line.contains("FAILED TO PARSE");
         let get = |key: &str| after(rest, key).and_then(|t| value(t, decimal)).map(|(v, _)| v);
-        let (Some(old), Some(new)) =
-            (get("old").or_else(|| get("old_spte")), get("new").or_else(|| get("new_spte")))
-        else {
-            return false;
-        };
+        let Some(new) = get("new").or_else(|| get("new_spte")) else { return false };
+        let old = get("old").or_else(|| get("old_spte"));
         let group = self.group(Kind::Event, n);
         self.out.groups[group].event = Some(String::from("fast_page_fault"));
         let address = get("gva").or_else(|| get("cr2_or_gpa"));
@@ -184,8 +178,8 @@ impl Scanner {
         self.open = None;
         let common = Found { gfn: address.map(|a| a >> 12), line: n, group, ..Found::default() };
         // A walk that found no entry prints zero for both values.
-        self.out.values.push(Found { value: old, role: Role::Old, ..common });
-        if old != new {
+        self.out.values.extend(old.map(|value| Found { value, role: Role::Old, ..common }));
+        if old != Some(new) {
             self.out.values.push(Found { value: new, role: Role::New, ..common });
         }
         true
@@ -268,6 +262,7 @@ impl Scanner {
         let mut any = false;
         let key = if line.contains("*sptep") { "*sptep" } else { "spte" };
         while let Some(text) = after(rest, key) {
+            let text = behind_address(text);
             let Some((found, tail)) = value(text, decimal) else {
                 rest = text;
                 continue;
@@ -340,6 +335,18 @@ impl Scanner {
         any
     }
 
+    /// Reads what `rmap_printk` prints of an entry without the word spte: `rmap_add: %p %llx 0->1`.
+    fn rmap(&mut self, line: &str, n: u32) -> bool {
+        let of = |name| after(line, name).filter(|text| behind_address(text).len() < text.len());
+        let Some(text) = ["rmap_add", "rmap_remove", "pte_list_add"].into_iter().find_map(of) else {
+            return false;
+        };
+        let Some((value, _)) = hex(behind_address(text)) else { return false };
+        let group = self.join(Kind::Bare, n);
+        self.out.values.push(Found { value, line: n, group, ..Found::default() });
+        true
+    }
+
     /// Reads `0xffff888004b1c000: 0x… 0x…` of gdb, crash and drgn.
     fn memory(&mut self, line: &str, n: u32) -> bool {
         let Some((address, words)) = line.split_once(':') else { return false };
@@ -396,6 +403,7 @@ impl Scanner {
             match number(word) {
                 Some(value) => values.push(value),
                 None if matches!(word, "->" | "→" | "=>" | "to") => {}
+                None if names_entry(word) => {}
                 // These are gdb's `$1 = 0x…` and drgn's prompt.
                 None if word.starts_with('$') || matches!(word, "=" | ">>>" | "(gdb)" | "crash>") => {}
                 None => return false,
@@ -410,4 +418,34 @@ impl Scanner {
         }
         true
     }
+}
+
+/// Whether a word says of the number beside it that it is an entry.
+fn names_entry(word: &str) -> bool {
+    let word = word.trim_end_matches([':', '=']).to_ascii_lowercase();
+    matches!(word.as_str(), "spte" | "pte" | "entry" | "value" | "is")
+}
+
+/// The release of the kernel that a line names.
+fn release(line: &str) -> Option<String> {
+    let is_release = |w: &&str| {
+        let major = w.split_once('.').map(|(major, _)| major.parse::<u16>());
+        w.starts_with(|c: char| c.is_ascii_digit()) && matches!(major, Some(Ok(_)))
+    };
+    if let Some(at) = line.find("Linux version ") {
+        let named = line[at..].split_whitespace().nth(2).filter(is_release);
+        return named.map(|_| line[at..].trim().to_owned());
+    }
+    // "CPU: 3 PID: 4711 Comm: qemu Tainted: G W 6.1.0-13-amd64 #1  Debian 6.1.55-1"
+    let is_flag = |w: &&str| w.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+    let mut words = tainted(line)?.split_whitespace().skip_while(is_flag);
+    let release = words.next().filter(is_release)?;
+    let debian = line.split_once("Debian ").and_then(|(_, rest)| rest.split_whitespace().next());
+    Some(debian.map_or_else(|| release.to_owned(), |v| format!("Linux version {release} Debian {v}")))
+}
+
+/// What follows the words of a dump that say whether the kernel is tainted.
+fn tainted(line: &str) -> Option<&str> {
+    let words = ["Tainted:", "Not tainted"];
+    words.into_iter().find_map(|w| line.split_once(w)).map(|(_, rest)| rest)
 }

@@ -221,3 +221,161 @@ fn wrapped_lines() {
     assert_eq!(values("$1 = 594273623079"), [(594_273_623_079, None)]);
     assert_eq!(values("(u64)594273623079"), [(594_273_623_079, None)]);
 }
+
+/// `rmap_printk` prints the address of an entry before its value.
+#[test]
+fn the_value_behind_an_address() {
+    for (line, value) in [
+        ("spte_write_protect: spte 00000000a1b2c3d4 600000112400bf3", 0x0600_0001_1240_0bf3),
+        ("kvm: rmap_write_protect: spte ffff88007a88a008 1000005d48fc77", 0x10_0000_5d48_fc77),
+        ("kvm_zap_rmapp: spte ffff88007a88a008 1000005d48fc77.", 0x10_0000_5d48_fc77),
+        ("spte_clear_dirty: spte (ptrval) 123456b77", 0x1_2345_6b77),
+        ("spte_clear_dirty: spte f5a88008 123456b77", 0x1_2345_6b77),
+        ("rmap_add: ffff88007a88a008 123456b77 0->1", 0x1_2345_6b77),
+        ("pte_list_add: 00000000a1b2c3d4 123456b77 many->many", 0x1_2345_6b77),
+    ] {
+        assert_eq!(values(line), [(value, None)], "{line}");
+    }
+    assert_eq!(values("pte_list_remove:  00000000a1b2c3d4 0->BUG"), [], "addresses alone");
+    // Values are no addresses, also where two follow each other.
+    let one = [(0x8600_0001_2345_6b77, None)];
+    assert_eq!(values("spte 8600000123456b77 8600000123457b77"), one);
+    assert_eq!(values("mmu_set_spte: spte 7e6fe67 write_fault 1 gfn 2")[0].0, 0x7e6_fe67);
+}
+
+/// Programs and languages write numbers in their own ways.
+#[test]
+fn numbers_of_other_tools() {
+    let value = 0x0600_0001_2345_6b77;
+    for text in [
+        "pte=0x600000123456b77 lvl=2",
+        "lvl=2 pte=0x600000123456b77",
+        "PTE=0x600000123456b77 level=2",
+        "2:0x600000123456b77",
+        "2: 0x600000123456b77",
+    ] {
+        assert_eq!(values(text), [(value, Some(2))], "{text}");
+    }
+    for text in [
+        "pte=0x600000123456b77",
+        "new=0x600000123456b77",
+        "new_spte=600000123456b77",
+        "kvm: new_spte=0x600000123456b77,",
+        "0x06000001`23456b77",
+        "0x0600_0001_2345_6b77",
+        "spte = 0x06000001`23456b77",
+        "spte=0x0600_0001_2345_6b77",
+        "600000123456b77h",
+        "600000123456b77UL",
+        "0x600000123456b77ull",
+        "12:0x600000123456b77",
+        "spte is 0x600000123456b77",
+        "SPTE: 600000123456b77",
+    ] {
+        assert_eq!(values(text), [(value, None)], "{text}");
+    }
+    // In a walk, `pte` is its lowest entry.
+    let walk = values("pde=0x123457007\npte=0x600000123456b77");
+    assert_eq!(walk, [(0x1_2345_7007, Some(2)), (value, Some(1))]);
+    for text in ["beach", "new=maybe", "cpu=0x600000123456b77 new=0x1", "0x12345678`", "a:0x600000123456b77"]
+    {
+        assert_eq!(values(text).iter().filter(|v| v.0 > 0xffff_ffff).count(), 0, "{text}");
+        assert!(text.starts_with("0x") || values(text).is_empty(), "{text}");
+    }
+    let guest = "x-1 [000] 1.0: kvm_mmu_paging_element: pte=2929067 level=4";
+    assert_eq!(values(guest), [], "an entry of the guest's own table");
+    // libtraceevent's numbers are decimal there.
+    let raw = "x-1 [000] 1.0: kvm_mmu_set_spte: [FAILED TO PARSE] gfn=2 spte=9895936 sptep=1 level=1";
+    assert_eq!(values(raw), [(9_895_936, Some(1))]);
+}
+
+/// The end of a fast_page_fault is known although its beginning was left out.
+#[test]
+fn events_without_their_first_words() {
+    let p = scan(b">    [...] new 610006048d25877 spurious 0 fixed 0  <--- should be 1");
+    assert_eq!(
+        p.values.iter().map(|v| (v.value, v.role)).collect::<Vec<_>>(),
+        [(0x0610_0060_48d2_5877, Role::New)]
+    );
+    assert_eq!(p.groups[0].event.as_deref(), Some("fast_page_fault"));
+    assert_eq!(values("a new 610006048d25877 that is spurious"), []);
+}
+
+/// Mail programs break lines in front of the release as well.
+#[test]
+fn the_kernel_of_a_wrapped_dump() {
+    for (text, kernel) in [
+        ("CPU: 1 PID: 7 Comm: vmm Tainted: G        W          6.1.0-rc4+ #64", "6.1.0-rc4+"),
+        ("CPU: 1 PID: 7 Comm: vmm Tainted: G        W         \n6.1.0-rc4+ #64", "6.1.0-rc4+"),
+        ("CPU: 1 PID: 7 Comm: vmm Tainted: P           \nOE      5.4.0-42-generic #46", "5.4.0-42-generic"),
+        ("CPU: 1 PID: 7 Comm: vmm Not\ntainted 6.12.9 #7", "6.12.9"),
+        ("CPU: 1 PID: 7 Comm: vmm Not tainted\n6.12.9 #7", "6.12.9"),
+        ("Linux version\n6.12.9 (x@y)", "Linux version 6.12.9 (x@y)"),
+    ] {
+        assert_eq!(scan(text.as_bytes()).kernel.as_deref(), Some(kernel), "{text}");
+    }
+    // The line behind may be about something else, for instance since 6.11 the flags in words.
+    for text in ["Tainted: [W]=WARN\nHardware name: Some Board 1.2.3", "this is tainted\n1.5 GiB"] {
+        assert_eq!(scan(text.as_bytes()).kernel, None, "{text}");
+    }
+}
+
+/// Lines of events without their heads, as in a commit message or from `uniq -c`, wrapped by a mail.
+#[test]
+fn wrapped_events_without_heads() {
+    let lines = [
+        "     12 fast_page_fault: vcpu 7 gva 1386001 error_code F sptep 00000000e955370b old 0x61000012eb86877 new 61000012eb86877 spurious 1 fixed 0",
+        "    711 fast_page_fault: vcpu 3 gva 20fe612 error_code F sptep 00000000fd98c937 old 0x61000034d4fe877 new 61000034d4fe877 spurious 1 fixed 0",
+        "      2 kvm_mmu_set_spte: gfn 31a00 spte 600000123456b77 (rwxu) level 1 at 9c16a010",
+    ];
+    let want =
+        [(0x0610_0001_2eb8_6877, None), (0x0610_0003_4d4f_e877, None), (0x0600_0001_2345_6b77, Some(1))];
+    assert_eq!(values(&lines.join("\n")), want);
+    for width in 50..=80 {
+        let mut wrapped = String::from("Counted over an hour:\n\n");
+        for line in lines {
+            let mut column = 0;
+            for word in line.split_whitespace() {
+                let gap = if column == 0 {
+                    ""
+                } else if column + 1 + word.len() > width {
+                    "\n"
+                } else {
+                    " "
+                };
+                column = if gap == " " { column + 1 } else { 0 } + word.len();
+                wrapped += gap;
+                wrapped += word;
+            }
+            wrapped += "\n";
+        }
+        assert_eq!(values(&wrapped), want, "{wrapped}");
+        let p = scan(wrapped.as_bytes());
+        assert_eq!(
+            p.headless().as_deref(),
+            Some("3 lines of fast_page_fault and kvm_mmu_set_spte"),
+            "{wrapped}"
+        );
+    }
+}
+
+/// `grep --color` and loggers colour parts of lines.
+#[test]
+fn colours_of_a_terminal() {
+    let plain = "[ 9.123456] kvm: ------ spte = 0x600000123456b77 level = 1, rsvd bits = 0xfc00000000000";
+    for (on, off) in [
+        ("\x1b[01;31m\x1b[K", "\x1b[m\x1b[K"),
+        ("\x1b[32m", "\x1b[0m"),
+        ("^[[1m", "^[[0m"),
+        ("\x1b]8;;file:///x\x07", "\x1b]8;;\x1b\\"),
+    ] {
+        for part in ["spte", "0x600000123456b77", "0xfc00000000000", "level", plain] {
+            let text = plain.replace(part, &format!("{on}{part}{off}"));
+            let p = scan(text.as_bytes());
+            assert_eq!(values(&text), [(0x0600_0001_2345_6b77, Some(1))], "{text:?}");
+            assert_eq!(p.values[0].rsvd_mask, Some(0xf_c000_0000_0000), "{text:?}");
+        }
+        let stated = format!("{on}kvm_in{off}tel: spte = 0x1 level = 1");
+        assert_eq!(scan(stated.as_bytes()).vendor, Some("intel"));
+    }
+}

@@ -16,6 +16,7 @@ pub(crate) fn parse(
     strings: &mut Strings,
     gaps: &mut Gaps,
 ) -> Option<Body> {
+    let rest = without_complaints(rest);
     if let Some(p) = pairs::looks_like(rest) {
         let mut f = pairs::Pairs::new(rest, p, gaps);
         if let Some(b) = from_fields(tp, &mut f, m, strings) {
@@ -23,4 +24,19 @@ pub(crate) fn parse(
         }
     }
     from_text(tp, Scan(rest), &mut Texts { strings, gaps })
+}
+
+/// Skips what libtraceevent prints when a plugin looks for a field that the kernel's event no longer has. The event follows as the kernel prints it.
+fn without_complaints(mut rest: &[u8]) -> &[u8] {
+    loop {
+        let complaint = [(&b"CAN'T FIND FIELD \""[..], b'"'), (b"<CANT FIND FIELD ", b'>')];
+        let behind = complaint.into_iter().find_map(|(start, end)| {
+            let name = rest.strip_prefix(start)?;
+            name.get(name.iter().position(|b| *b == end)? + 1..)
+        });
+        match behind {
+            Some(behind) => rest = behind.trim_ascii_start(),
+            None => return rest,
+        }
+    }
 }

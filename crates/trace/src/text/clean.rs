@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use super::escapes;
+
 /// How many lines of a text were not as a tool prints them, by what was wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mended {
@@ -14,6 +16,10 @@ pub(crate) struct Mended {
     pub(crate) decoded: u64,
     /// Lines with the prefix of a log.
     pub(crate) prefixed: u64,
+    /// Lines with the control sequences of a terminal.
+    pub(crate) coloured: u64,
+    /// Lines with the name of their file or their number before them.
+    pub(crate) numbered: u64,
     /// Lines that are the rest of the line before.
     pub(crate) joined: u64,
 }
@@ -24,17 +30,28 @@ impl Mended {
         self.blanks += o.blanks;
         self.decoded += o.decoded;
         self.prefixed += o.prefixed;
+        self.coloured += o.coloured;
+        self.numbered += o.numbered;
         self.joined += o.joined;
     }
 
     /// What was undone, in words; `None` if nothing was.
     pub(crate) fn words(&self) -> Option<String> {
         let parts: Vec<String> = [
-            (self.joined, "joined to the line before (they had been wrapped)"),
+            (
+                self.joined,
+                if self.joined == 1 {
+                    "joined to the line before (it had been wrapped)"
+                } else {
+                    "joined to the line before (they had been wrapped)"
+                },
+            ),
             (self.unquoted, "stripped of quote marks"),
             (self.blanks, "given plain blanks in place of damaged or non-breaking ones"),
             (self.decoded, "decoded from quoted-printable or HTML"),
             (self.prefixed, "stripped of the prefix of a log"),
+            (self.coloured, "stripped of colours and other control sequences of a terminal"),
+            (self.numbered, "stripped of grep's file name or line number"),
         ]
         .into_iter()
         .filter(|(n, _)| *n > 0)
@@ -82,6 +99,10 @@ pub(crate) fn lines(text: &[u8], mended: &mut Mended) -> Vec<Line> {
             mended.decoded += 1;
             let n = raw.len() - 3;
             raw.to_mut().truncate(n);
+        }
+        if let Cow::Owned(plain) = escapes::plain(&raw) {
+            mended.coloured += 1;
+            raw = Cow::Owned(plain);
         }
         let decoded = String::from_utf8_lossy(&raw);
         let mut line = clean(&decoded, mended);
@@ -250,7 +271,7 @@ fn trails_blank(raw: &[u8]) -> bool {
 }
 
 /// Removes what a logger wrote before the line.
-fn unprefixed(text: &str) -> &str {
+pub(super) fn unprefixed(text: &str) -> &str {
     let mut rest = text;
     while let Some(r) = level(rest)
         .or_else(|| uptime(rest))

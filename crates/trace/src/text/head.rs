@@ -20,7 +20,7 @@ use nom::sequence::{delimited, preceded, terminated};
 use crate::text::scan::{Parsed, blanks, dec, word};
 
 /// The parts of a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Head<'a> {
     pub(crate) comm: &'a [u8],
     pub(crate) tid: u32,

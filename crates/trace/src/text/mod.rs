@@ -10,7 +10,11 @@
 
 pub(crate) mod body;
 pub(crate) mod clean;
+mod ending;
+pub(crate) mod escapes;
+mod grep;
 pub(crate) mod head;
+pub(crate) mod headless;
 mod notes;
 pub(crate) mod pairs;
 mod parser;
@@ -51,7 +55,7 @@ pub(crate) struct TextReader {
     /// The offset of `rest` in the text.
     offset: u64,
     ended: bool,
-    /// Whether the last line counts even without a line end.
+    /// Whether the last line is complete even without a line end.
     whole: bool,
     /// Whether the input may grow after its present end.
     growing: bool,
@@ -71,7 +75,10 @@ struct State {
     overwritten: Option<(u64, u64)>,
     spte_access: bool,
     long_page_fault: Option<bool>,
+    /// Where the text ends within a line.
     cut: Option<u64>,
+    /// Where the last event begins, if its last number may be cut short.
+    open: Option<u64>,
     /// Notes of loss that came before any event.
     carry: Vec<(u16, Option<u64>)>,
     last_ts: u64,
@@ -101,6 +108,10 @@ struct Piece {
     overwritten: Option<(u64, u64)>,
     spte_access: bool,
     long_page_fault: Option<bool>,
+    /// Where the last line begins, if it is cut.
+    cut_at: Option<usize>,
+    /// Where the last line begins, if its last number may be cut short.
+    open_at: Option<usize>,
     /// Lines were left out after the last event of the piece.
     cut: bool,
     /// Losses noted after the last event of the piece.
@@ -176,11 +187,12 @@ impl Reader for TextReader {
         self.fill(want.max(before + (64 << 10)))?;
         cx.advance((self.rest.len() - before) as u64)?;
         let mut end = self.rest.iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
+        let mut unended = false;
         if self.ended && !self.growing && end < self.rest.len() {
-            if self.whole {
+            // Where the text could not be decompressed any further, its last line is cut for certain.
+            if self.state.cut.is_none() {
+                unended = !self.whole;
                 end = self.rest.len();
-            } else if self.rest[end..].iter().any(|b| !b.is_ascii_whitespace()) {
-                self.state.cut = Some(self.offset + end as u64);
             }
         } else if !self.ended && self.rest.len() - end > MAX_LINE {
             // No real line is this long.
@@ -192,7 +204,9 @@ impl Reader for TextReader {
         }
         let text = &self.rest[..end];
         let parts = if threads == 1 || text.len() < 128 << 10 { vec![text] } else { split(text, threads) };
-        let pieces: Vec<Piece> = parts.par_iter().map(|p| parse_piece(p)).collect();
+        let last = parts.len().saturating_sub(1);
+        let parse = |(n, part): (usize, &&[u8])| parse_piece(part, unended && n == last);
+        let pieces: Vec<Piece> = parts.par_iter().enumerate().map(parse).collect();
         let mut at = self.offset;
         for (piece, part) in pieces.into_iter().zip(&parts) {
             self.state.take(piece, at, out, &mut cx.strings);
@@ -225,6 +239,8 @@ impl State {
         self.mended.add(&p.mended);
         self.first_unread = self.first_unread.or(p.first_unread.map(|n| offset + n as u64));
         self.first_junk = self.first_junk.or(p.first_junk.map(|n| offset + n as u64));
+        self.cut = self.cut.or(p.cut_at.map(|n| offset + n as u64));
+        self.open = self.open.or(p.open_at.map(|n| offset + n as u64));
         self.digits = p.digits.max(self.digits).or(self.digits);
         self.overwritten = p.overwritten.or(self.overwritten);
         self.head |= p.head;

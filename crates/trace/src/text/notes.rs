@@ -53,6 +53,10 @@ impl State {
         damaged(self.first_junk, "an event", junk, true);
         let cut = "the text ends within a line, which was left out".to_owned();
         damaged(self.cut, "the end of the line", cut, false);
+        let open = "the text has no line end behind its last event, whose last number may be cut short: it is counted, but its values are not used; if the \
+                    text is whole, put a line end behind it"
+            .to_owned();
+        damaged(self.open, "the end of the line", open, false);
         if let Some(v) = self.long_page_fault {
             info.dialect.long_page_fault.get_or_insert_with(|| crate::info::Sourced {
                 value: v,
@@ -73,8 +77,15 @@ impl State {
         }
         if g.exit_vcpu > 0 {
             info.notes.push(format!(
-                "{} their vCPU (the kvm plugin drops it, and kernels before 5.4 do not record it)",
-                counted(g.exit_vcpu, "kvm_exit event does not say", "kvm_exit events do not say")
+                "{} vCPU (the kvm plugin drops it, and kernels before 5.4 do not record it)",
+                counted(g.exit_vcpu, "kvm_exit event does not say its", "kvm_exit events do not say their")
+            ));
+        }
+        if g.old_role > 0 {
+            info.notes.push(format!(
+                "The kvm plugin of an old trace-cmd splits the role of {} as KVM did in its first years, which is wrong since long before Linux 4.14: \
+                 kept as text. Use the trace.dat itself, or trace-cmd report -R",
+                counted(g.old_role, "shadow-page event", "shadow-page events")
             ));
         }
         if g.hashed > 0 {
@@ -89,9 +100,9 @@ impl State {
         }
         if g.emptied > 0 {
             info.notes.push(format!(
-                "In {} lines the kernel dropped strings (6.1 does so with the option nohash-ptr): letters and exit reasons are missing there. \
+                "In {} the kernel dropped strings (6.1 does so with the option nohash-ptr): letters and exit reasons are missing there. \
                  Record with trace-cmd or perf",
-                g.emptied
+                counted(g.emptied, "line", "lines")
             ));
         }
     }

@@ -3,11 +3,12 @@
 use rustc_hash::FxHashMap;
 
 use super::clean::Mended;
+use super::ending::{self, Ending};
 use super::pieces::memchr_newline;
 use super::repair::Reading;
 use super::scan::Scan;
 use super::{Piece, lost};
-use super::{body, head, repair, scan};
+use super::{body, escapes, grep, head, headless, repair, scan};
 use crate::event::{Body, Event, StrId};
 use crate::fields::Meaning;
 use crate::probed;
@@ -19,6 +20,7 @@ fn is_odd(line: &[u8], h: &head::Head<'_>) -> bool {
     let first_word = || h.rest.iter().position(|b| matches!(b, b' ' | b'='));
     matches!(line.first(), Some(b'>' | b'|'))
         || h.comm.len() > repair::COMM
+        || grep::is_in_comm(h.comm)
         || h.comm.first().is_some_and(|b| matches!(b, b'[' | b'&') || !b.is_ascii())
         || h.event.is_empty() && (h.rest.is_empty() || !h.rest.is_ascii())
         || line.ends_with(b"=20")
@@ -35,19 +37,23 @@ struct Parser {
     meaning: Meaning,
 }
 
-pub(super) fn parse_piece(text: &[u8]) -> Piece {
+/// Parses a piece. `unended` says that its last line has no line end, so that it may be cut.
+pub(super) fn parse_piece(text: &[u8], unended: bool) -> Piece {
+    if escapes::may_have_any(text) {
+        return mended(text, unended);
+    }
     let mut p = Parser::default();
     p.out.events.reserve(text.len() / 100);
     let mut at = 0;
     while at < text.len() {
         let end = memchr_newline(&text[at..]).map_or(text.len(), |n| at + n);
-        p.line(&text[at..end], at);
+        p.line_or_last(&text[at..end], at, unended && end == text.len());
         at = end + 1;
     }
     if p.out.junk == 0 && p.out.gaps.unread == 0 && p.out.skipped.lines == 0 && !p.out.odd {
         return p.out;
     }
-    mended(text)
+    mended(text, unended)
 }
 
 /// The lines of a text that is not as a tool printed it, put together again.
@@ -57,13 +63,16 @@ pub(crate) fn mended_lines(text: &[u8], mended: &mut Mended) -> Vec<repair::Whol
 }
 
 /// Parses a piece that is not as a tool printed it.
-fn mended(text: &[u8]) -> Piece {
+fn mended(text: &[u8], unended: bool) -> Piece {
     let mut mended = Mended::default();
     let lines = mended_lines(text, &mut mended);
     let mut p = Parser::default();
-    for line in lines {
-        p.line(line.text.as_bytes(), line.at);
+    let last = lines.len().saturating_sub(1);
+    for (n, line) in lines.into_iter().enumerate() {
+        p.line_or_last(line.text.as_bytes(), line.at, unended && n == last);
     }
+    // What grep printed is a choice of lines.
+    p.out.skipped.filtered |= mended.numbered > 0;
     p.out.mended = mended;
     p.out
 }
@@ -71,7 +80,8 @@ fn mended(text: &[u8]) -> Piece {
 impl Parser {
     /// Says what a line is. The parser is used for such questions only, and its events are not.
     fn reading(&mut self, line: &[u8]) -> Reading {
-        let Some(h) = head::parse(line.trim_ascii_end()).filter(|h| h.comm.len() <= repair::COMM) else {
+        let with_head = || head::parse(line.trim_ascii_end()).filter(|h| h.comm.len() <= repair::COMM);
+        let Some(h) = with_head().or_else(|| headless::parse(line)) else {
             return Reading::Nothing;
         };
         // A text that is missing here is on the next line.
@@ -83,6 +93,27 @@ impl Parser {
             _ if self.out.gaps.unread > unread => Reading::Unread,
             Body::Other { .. } => Reading::Untyped,
             body => Reading::Typed(body),
+        }
+    }
+
+    /// Reads a line; the last one may be cut.
+    fn line_or_last(&mut self, line: &[u8], at: usize, may_be_cut: bool) {
+        if !may_be_cut || line.trim_ascii().is_empty() {
+            return self.line(line, at);
+        }
+        let mut trial = Self::default();
+        match ending::of(line, &mut |l| trial.reading(l)) {
+            Ending::Whole => self.line(line, at),
+            Ending::Cut => self.out.cut_at = Some(at),
+            Ending::Open => {
+                self.line(line, at);
+                self.out.open_at = Some(at);
+                // A value that may be cut short is kept as text, because a wrong value is worse than none.
+                let body = head::parse(line.trim_ascii_end()).map(|h| self.untyped(&h));
+                if let (Some(body), Some(last)) = (body, self.out.events.last_mut()) {
+                    last.body = body;
+                }
+            }
         }
     }
 
@@ -166,6 +197,7 @@ impl Parser {
             }
             tp
         };
+        let old_role = self.out.gaps.old_role;
         if let Some(tp) = tp {
             if let Some(b) = body::parse(tp, h.rest, &self.meaning, &mut self.out.strings, &mut self.out.gaps)
             {
@@ -176,9 +208,16 @@ impl Parser {
                 }
                 return b;
             }
-            self.out.gaps.unread += 1;
-            self.out.first_unread.get_or_insert(at);
+            if self.out.gaps.old_role == old_role {
+                self.out.gaps.unread += 1;
+                self.out.first_unread.get_or_insert(at);
+            }
         }
+        self.untyped(h)
+    }
+
+    /// An event as text.
+    fn untyped(&mut self, h: &head::Head<'_>) -> Body {
         let name = match h.system {
             Some(sys) => format!("{}:{}", String::from_utf8_lossy(sys), String::from_utf8_lossy(h.event)),
             None if h.event.is_empty() => nameless(h.rest).to_owned(),

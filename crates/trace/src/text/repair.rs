@@ -5,7 +5,7 @@
 //! other case it is a line of its own.
 
 use super::clean::{self, Line, Mended};
-use super::head;
+use super::{grep, head, headless};
 use crate::event::Body;
 
 /// What the reader makes of a line.
@@ -48,7 +48,8 @@ enum Break {
 
 /// The lines of a text, cleaned and put together.
 pub(crate) fn whole(text: &[u8], reads: &mut dyn FnMut(&str) -> Reading, mended: &mut Mended) -> Vec<Whole> {
-    let lines = clean::lines(text, mended);
+    let mut lines = clean::lines(text, mended);
+    grep::strip(&mut lines, mended);
     let join = Join::new(&lines);
     let mut joined = 0;
     let mut out = join.all(Break::Blank, reads, &mut joined);
@@ -86,7 +87,11 @@ struct Join<'a> {
 
 impl<'a> Join<'a> {
     fn new(lines: &'a [Line]) -> Self {
-        let starts = (0..lines.len()).map(|i| begins(lines, i)).collect();
+        let mut starts: Vec<bool> = (0..lines.len()).map(|i| begins(lines, i)).collect();
+        // In a text with heads, the name of an event may begin a line because the head before it was wrapped.
+        if !starts.contains(&true) {
+            starts = lines.iter().map(|l| headless::parse(l.text.as_bytes()).is_some()).collect();
+        }
         let mut join = Self { lines, starts, width: None };
         join.width = join.find_width();
         join
@@ -149,6 +154,8 @@ impl<'a> Join<'a> {
 
     fn all(&self, how: Break, reads: &mut dyn FnMut(&str) -> Reading, joined: &mut u64) -> Vec<Whole> {
         let full = self.breaks(true).take(MOST_BREAKS).map(|(a, _)| a).max().unwrap_or(0);
+        // One line that ends at a column is no sign of a terminal: what follows a whole event may be prose.
+        let many = self.breaks(true).take(MOST_BREAKS).filter(|(a, _)| *a == full).count() > 1;
         let mut out = Vec::with_capacity(self.lines.len());
         let mut n = 0;
         while let Some(line) = self.lines.get(n) {
@@ -161,7 +168,9 @@ impl<'a> Join<'a> {
                     if !self.is_rest(next) {
                         break;
                     }
-                    let at_column = how == Break::Column && self.lines[next - 1].width == full;
+                    let at_column = how == Break::Column
+                        && self.lines[next - 1].width == full
+                        && (many || !matches!(reading, Reading::Typed(_)));
                     if !at_column {
                         longer.push(' ');
                     }

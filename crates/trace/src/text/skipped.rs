@@ -3,6 +3,7 @@
 use super::repair;
 use crate::info::TraceInfo;
 use crate::schema::{Kind, tracepoint};
+use mmuscope_units::counted;
 
 /// Counts of lines that are not part of the trace.
 #[derive(Clone, Debug, Default)]
@@ -52,12 +53,23 @@ impl Skipped {
             ));
         }
         if self.stack > 0 {
-            info.notes.push(format!("{} lines of stack traces between the events were left out", self.stack));
+            info.notes.push(format!(
+                "{} left out",
+                counted(
+                    self.stack,
+                    "line of a stack trace between the events was",
+                    "lines of stack traces between the events were"
+                )
+            ));
         }
         if self.graph > 0 {
             info.notes.push(format!(
-                "{} lines of the function graph tracer between the events were left out",
-                self.graph
+                "{} left out",
+                counted(
+                    self.graph,
+                    "line of the function graph tracer between the events was",
+                    "lines of the function graph tracer between the events were"
+                )
             ));
         }
     }

@@ -7,6 +7,7 @@ mod agree;
 mod ends;
 mod follow;
 mod hostile;
+mod last_line;
 mod pasted;
 mod quirks;
 mod snapshots;

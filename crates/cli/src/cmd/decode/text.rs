@@ -9,6 +9,7 @@ use anyhow::Result;
 use mmuscope_spte::explain::{Explanation, NoteKind, explain};
 use mmuscope_spte::{Mode, Provenance, Resolved, State, changes};
 use mmuscope_trace::paste::{Found, Group, Kind, Role};
+use mmuscope_units::counted;
 
 use super::printer::Printer;
 use super::{Answer, Question, by_group, level_of};
@@ -130,7 +131,11 @@ impl<W: Write> Printer<'_, W> {
         writeln!(
             self.out,
             "{}",
-            self.bold(&format!("{} words of a page table{at}: {}", values.len(), counts.join(", ")))
+            self.bold(&format!(
+                "{} of a page table{at}: {}",
+                counted(values.len() as u64, "word", "words"),
+                counts.join(", ")
+            ))
         )?;
         let mut skipped = 0;
         for (v, e) in values.iter().zip(&readings) {
@@ -141,7 +146,8 @@ impl<W: Write> Printer<'_, W> {
             self.brief(v, e)?;
         }
         if skipped > 0 {
-            writeln!(self.out, "{}", self.dim(&format!("  {skipped} empty entries are not listed")))?;
+            let skipped = counted(skipped, "empty entry is not listed", "empty entries are not listed");
+            writeln!(self.out, "{}", self.dim(&format!("  {skipped}")))?;
         }
         Ok(())
     }

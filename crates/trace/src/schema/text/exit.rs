@@ -96,7 +96,8 @@ fn reason(text: &[u8], strings: &mut Strings) -> (Option<u32>, Option<Isa>, StrI
     }
 }
 
-/// Reads the form of kvm_exit (since 5.10) or `rip: 0x… reason: NAME ext_inf1: 0x… ext_inf2: 0x… …` (before). The plugin lacks some fields.
+/// Reads the form of kvm_exit (since 5.10) or `rip: 0x… reason: NAME ext_inf1: 0x… ext_inf2: 0x… …` (before), of which the kvm plugin makes
+/// `rip … reason NAME info1 … info2 … int_info … int_info_err …`.
 pub(in crate::schema) fn nested_exit(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<NestedExit> {
     let mut vcpu = None;
     if s.key(b"vcpu ").is_some() {
@@ -110,6 +111,15 @@ pub(in crate::schema) fn nested_exit(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Opt
         let info1 = s.key(b"info1 ").and_then(|()| s.hex());
         let info2 = s.key(b"info2 ").and_then(|()| s.hex());
         (found, rip, info1, info2)
+    } else if s.key(b"rip ").is_some() {
+        let rip = s.hex();
+        s.key(b"reason ")?;
+        let text = String::from_utf8_lossy(s.until(b" info1 ")?.trim_ascii());
+        let (name, failed) = flagged(&text);
+        let found = exits::by_name(name).map(|(n, isa)| (n | failed, isa));
+        let info1 = s.hex();
+        s.key(b"info2 ")?;
+        (found, rip, info1, s.hex())
     } else {
         let mut named = Named(*s);
         let rip = named.get(b"rip:");
@@ -128,7 +138,6 @@ pub(in crate::schema) fn nested_exit(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Opt
 }
 
 /// Reads `rip: 0x… nested_rip: 0x… nested_eptp: 0x…` in any of the kernel's spellings: the fields rip, `nested_rip` and `nested_pgd`.
-#[allow(clippy::unnecessary_wraps, reason = "all readers return an Option")]
 pub(in crate::schema) fn nested_enter(
     s: &mut Scan<'_>,
     _: &mut Texts<'_>,
@@ -137,5 +146,5 @@ pub(in crate::schema) fn nested_enter(
     let rip = named.get(b"rip:");
     let nested_rip = named.get(b"nested_rip:").or_else(|| named.get(b"nrip:"));
     let nested_pgd = [&b"nested_eptp:"[..], b"nested_cr3:", b"guest_cr3:"].iter().find_map(|k| named.get(k));
-    Some((rip, nested_rip, nested_pgd))
+    (rip.is_some() || nested_rip.is_some() || nested_pgd.is_some()).then_some((rip, nested_rip, nested_pgd))
 }

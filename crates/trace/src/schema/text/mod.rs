@@ -23,6 +23,8 @@ pub(super) use page::{new_page, page};
 pub(crate) struct Gaps {
     /// The number of shadow-page events whose gfn the plugin dropped.
     pub(crate) page_gfn: u64,
+    /// The number of shadow-page events whose role the plugin split as kernels of long ago did, so that they are kept as text.
+    pub(crate) old_role: u64,
     /// The number of kvm_exit events whose vCPU the plugin dropped.
     pub(crate) exit_vcpu: u64,
     /// The number of hashed pointers.
@@ -36,6 +38,7 @@ pub(crate) struct Gaps {
 impl Gaps {
     pub(crate) fn add(&mut self, o: &Self) {
         self.page_gfn += o.page_gfn;
+        self.old_role += o.old_role;
         self.exit_vcpu += o.exit_vcpu;
         self.hashed += o.hashed;
         self.emptied += o.emptied;
@@ -179,12 +182,13 @@ pub(super) fn entering(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<bool> {
     Some(s.word() == b"entering")
 }
 
-/// Reads `0:1000:0f 1f 00 (prot64)`, with ` failed` at the end if it did: the instruction's address, and whether it failed.
+/// Reads `0:1000:0f 1f 00 (prot64)`, with ` failed` at the end if it did, or the kvm plugin's `0:1000: 0f 1f 00`, with ` FAIL`: the
+/// instruction's address, and whether it failed.
 pub(super) fn emulated(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<(u64, bool)> {
     s.hex()?;
     s.key(b":")?;
     let rip = s.hex()?;
-    Some((rip, s.0.ends_with(b" failed")))
+    Some((rip, s.0.ends_with(b" failed") || s.0.ends_with(b" FAIL")))
 }
 
 /// Reads the kind of an MMIO access.

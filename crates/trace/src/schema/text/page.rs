@@ -99,6 +99,21 @@ fn plugin_page(s: &mut Scan<'_>) -> Option<Page> {
     Some(page)
 }
 
+/// Whether the text is what the plugin printed before it knew `cr4_pae`: `1/4 q3 direct --x !pge !nxe root 6 sync`. It splits the role word
+/// as KVM did in its first years: the level in bits 4 to 7, bits 10 to 15 left out, direct and access in bits 16 to 19. In all kernels that are
+/// known here these bits mean something else, and some that count are not printed.
+fn has_old_role(mut s: Scan<'_>) -> bool {
+    let role = |s: &mut Scan<'_>| {
+        s.dec()?;
+        s.lit(b"/")?;
+        s.dec()?;
+        s.key(b"q")?;
+        s.until(b" root ")?;
+        s.dec()
+    };
+    role(&mut s).is_some() && matches!(s.word(), b"sync" | b"unsync")
+}
+
 /// Reads a page in the kernel's form, or in the plugin's.
 pub(in crate::schema) fn page(s: &mut Scan<'_>, cx: &mut Texts<'_>) -> Option<Page> {
     let mut k = *s;
@@ -106,24 +121,36 @@ pub(in crate::schema) fn page(s: &mut Scan<'_>, cx: &mut Texts<'_>) -> Option<Pa
         *s = k;
         return Some(p);
     }
+    if has_old_role(*s) {
+        cx.gaps.old_role += 1;
+        return None;
+    }
     let p = plugin_page(s)?;
     cx.gaps.page_gfn += 1;
     Some(p)
 }
 
 /// Reads a page and whether it is new. The kernel prints that at the end, the plugin at the start.
-pub(in crate::schema) fn new_page(s: &mut Scan<'_>, _: &mut Texts<'_>) -> Option<(Page, bool)> {
+pub(in crate::schema) fn new_page(s: &mut Scan<'_>, cx: &mut Texts<'_>) -> Option<(Page, bool)> {
     let created = if s.key(b"new ").is_some() {
         true
     } else if s.key(b"existing ").is_some() {
         false
     } else {
         let page = kernel_page(s)?;
-        return Some((page, s.key(b"new").is_some()));
+        let created = s.key(b"new").is_some();
+        if !created {
+            s.key(b"existing")?;
+        }
+        return Some((page, created));
     };
     s.key(b"sp ")?;
     s.key(b"gfn ")?;
     let gfn = s.hex()?;
+    if has_old_role(*s) {
+        cx.gaps.old_role += 1;
+        return None;
+    }
     let mut page = plugin_page(s)?;
     page.gfn = Some(gfn);
     Some((page, created))
