@@ -249,3 +249,80 @@ fn a_text_without_values_says_what_its_events_show() {
     let error = String::from_utf8_lossy(&quiet.stderr).into_owned();
     assert!(error.contains("no SPTE value found") && error.contains("`mmuscope summary`"), "{error}");
 }
+
+/// A text that is given as an argument is judged as the same text on standard input is: no word of it becomes a value because it begins with 0x.
+#[test]
+fn a_text_as_argument_is_the_text_on_standard_input() {
+    let head = "           vmm-7       [001] ..... 5.000001: ";
+    let fault = "kvm_page_fault: vcpu 4 rip 0xffffffff81000000 address 0x0000000001000000 error_code 0x184";
+    let exit = "kvm_exit: vcpu 4 reason EPT_VIOLATION rip 0xffffffff81000000 info1 0x0000000000000184 info2 0x0000000000000000 intr_info 0x00000000 \
+                error_code 0x00000000";
+    for text in [
+        fault,
+        exit,
+        &format!("{head}{exit}\n{head}{fault}"),
+        "[  8.15] kvm_intel: SEAMCALL TDH_MEM_PAGE_AUG failed: 0xc0000b0b00000001, rcx 0x1151b000, rdx 0x0",
+        "BUG: unable to handle page fault for address: 0xffffc90000731000",
+        "RAX: 0x0000000000000000 RBX: 0xffff888004b1c000",
+        "what is 0x600000123456b77 then",
+    ] {
+        let (argument, input) = (run(&["decode", text], ""), run(&["decode"], text));
+        let said = |o: &Output| (o.status.code(), text_of(&o.stdout), text_of(&o.stderr));
+        assert_eq!(said(&argument), said(&input), "{text}");
+        assert!(!text_of(&argument.stdout).contains("level 1"), "{text}: {}", text_of(&argument.stdout));
+        assert_eq!(argument.status.code(), Some(2), "{text}");
+    }
+    // Values are values, however many and however written, and so are those that a text names.
+    for (args, values) in [
+        (&["0x8610000002ad5877"][..], 1),
+        (&["8610000002ad5877", "5a0"], 2),
+        (&["8610000002ad5877 0x5a0"], 2),
+        (&["0x8610000002ad5877,", "0x5a0"], 2),
+        (&["gfn", "2", "level", "1", "0x600000123456b77"], 1),
+        (&["kvm_mmu_set_spte: gfn 2 spte 7e6fe67 (rwxu) level 1 at 9c16a010"], 1),
+    ] {
+        let out = run(&[&["decode", "--format", "jsonl"], args].concat(), "");
+        assert_eq!(text(&out).lines().count(), values, "{args:?}: {}", text_of(&out.stderr));
+    }
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A text of events whose heads were cut says which events it has, and `summary` still explains its values.
+#[test]
+fn events_without_heads_are_named() {
+    let fault = "kvm_page_fault: address fee00000 error_code 181\n";
+    let spte = "kvm_mmu_set_spte: gfn 2 spte 600000123456b77 (rwxu) level 1\n";
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("commit.txt");
+    let path = file.to_str().expect("a path");
+    std::fs::write(&file, fault).expect("a file");
+    for command in ["summary", "decode"] {
+        let out = run(&[command, path], "");
+        assert_eq!(out.status.code(), Some(2), "{command}");
+        let error = text_of(&out.stderr);
+        assert!(error.contains("1 line of kvm_page_fault without task, CPU and time"), "{command}: {error}");
+    }
+    std::fs::write(&file, format!("{fault}{spte}")).expect("a file");
+    let said = text(&run(&["summary", path], ""));
+    assert!(
+        said.starts_with("This text has 2 lines of kvm_page_fault and kvm_mmu_set_spte without task"),
+        "{said}"
+    );
+    assert!(said.contains("pfn 0x123456"), "{said}");
+}
+
+/// What was counted once is named in the singular.
+#[test]
+fn one_entry_of_a_page_table() {
+    let table = "0xffff888004b1c000: 0x0000000000000000 0x8600000123456b77\n";
+    let said = text(&run(&["decode"], table));
+    assert!(
+        said.contains("2 words of a page table") && said.contains("1 empty entry is not listed"),
+        "{said}"
+    );
+    let said = text(&run(&["decode"], "0xffff888004b1c008: 0x8600000123456b77\n"));
+    assert!(said.contains("1 word of a page table"), "{said}");
+}

@@ -167,7 +167,9 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
             );
         }
         if let Some(events) = question.pasted.headless() {
-            bail!("no SPTE value found: the text has {events} without task, CPU and time, which carry none");
+            bail!(
+                "no SPTE value found: the text has {events} without task, CPU and time, and none is in them"
+            );
         }
         bail!(
             "no SPTE value found: give hex numbers, or text with `spte = 0x…`, trace lines or debugger output"

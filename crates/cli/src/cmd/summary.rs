@@ -110,7 +110,7 @@ pub(crate) fn run(a: &Args) -> Result<Outcome> {
 fn values(a: &Args, format: TextOrJson, error: anyhow::Error) -> Result<Outcome> {
     use mmuscope_trace::Error::{Headless, OnlyValues};
     let found = match error.downcast_ref() {
-        Some(OnlyValues { .. }) => "This text has no trace event.".to_owned(),
+        Some(OnlyValues { .. }) => "This text has no whole line of a trace event.".to_owned(),
         Some(Headless { events, values: true, .. }) => {
             format!("This text has {events} without task, CPU and time, so that it cannot be replayed.")
         }

@@ -151,7 +151,7 @@ fn quotes_blanks_and_prefixes_are_taken_away() {
         let lines = some(name);
         let whole = events(&read(&lines));
         for (how, lines) in [("as it was", lines.clone()), ("wrapped", wrapped(&lines, 72))] {
-            let ways: [(&str, Way<'_>); 10] = [
+            let ways: [(&str, Way<'_>); 12] = [
                 ("quoted", &|l| format!("> {l}")),
                 ("quoted without a blank", &|l| format!(">{l}")),
                 ("quoted twice", &|l| format!("> > {l}")),
@@ -161,6 +161,8 @@ fn quotes_blanks_and_prefixes_are_taken_away() {
                 ("with tabs", &|l| l.replace("        ", "\t")),
                 ("of another system", &|l| format!("{l}\r")),
                 ("as quoted-printable", &|l| format!("{}=20", l.replace('=', "=3D"))),
+                ("coloured by grep", &|l| l.replace("kvm_", "\x1b[01;31m\x1b[Kkvm_\x1b[m\x1b[K")),
+                ("coloured by a pager", &|l| format!("^[[32m{l}^[[0m")),
                 ("in HTML", &|l| l.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")),
             ];
             for (what, f) in ways {
@@ -174,6 +176,26 @@ fn quotes_blanks_and_prefixes_are_taken_away() {
         ] {
             same(name, prefix, &whole, &each(&lines, &|l| format!("{prefix}{l}")));
         }
+    }
+}
+
+/// grep and pagers print the name of a file or the number of the line before each line.
+#[test]
+fn prefixes_of_grep_are_taken_away() {
+    for name in TEXTS {
+        let lines = some(name);
+        let whole = events(&read(&lines));
+        let numbered = |f: &dyn Fn(usize) -> String| -> Vec<String> {
+            lines.iter().enumerate().map(|(n, l)| format!("{}{l}", f(n))).collect()
+        };
+        same(name, "with a file name", &whole, &numbered(&|_| "trace.txt:".into()));
+        same(name, "with a file name of letters", &whole, &numbered(&|_| "trace:".into()));
+        same(name, "with both", &whole, &numbered(&|n| format!("a/b.txt:{}:", 2 * n + 1)));
+        same(name, "with numbers", &whole, &numbered(&|n| format!("{}:", n + 1)));
+        let context = numbered(&|n| format!("{}{}", n + 1, if n % 5 == 0 { ':' } else { '-' }));
+        same(name, "with lines of context", &whole, &context);
+        let says = |n: &String| n.contains("stripped of grep's file name or line number");
+        assert!(read(&context).info.notes.iter().any(says), "{name}");
     }
 }
 

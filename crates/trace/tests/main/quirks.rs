@@ -247,3 +247,90 @@ fn several_files_are_one_trace() {
     let order: Vec<u64> = t.events.iter().map(|e| e.ts / 1_000_000_000).collect();
     assert_eq!(order, [1, 2, 3, 4, 5, 6]);
 }
+
+/// The kvm plugin of libtraceevent prints some events in its own words, which differ from version to version.
+#[test]
+fn the_plugins_own_words() {
+    let failed = |rest: &str| match body(&format!("kvm_emulate_insn: {rest}")) {
+        Body::EmulateInsn { rip, failed } => (rip, failed),
+        b => panic!("{b:?}"),
+    };
+    assert_eq!(failed("0:133025: ec FAIL"), (0x13_3025, true));
+    assert_eq!(failed("    0:fffff80000001000: f3 a5"), (0xffff_f800_0000_1000, false));
+    assert_eq!(failed("0:133025:ec (real) failed"), (0x13_3025, true));
+
+    let nested = |rest: &str| match body(&format!("kvm_nested_vmexit: {rest}")) {
+        Body::NestedVmexit { vcpu, reason, isa, rip, info1, info2 } => (vcpu, reason, isa, rip, info1, info2),
+        b => panic!("{b:?}"),
+    };
+    // Kernels before 5.10.
+    assert_eq!(
+        nested("rip fffff80000001000 reason EPT_VIOLATION info1 181 info2 0 int_info 0 int_info_err 0"),
+        (None, Some(48), Some(Isa::Vmx), Some(0xffff_f800_0000_1000), Some(0x181), Some(0))
+    );
+    // It looks for fields that later kernels do not have, and the kernel's own text follows.
+    assert_eq!(
+        nested(
+            "CAN'T FIND FIELD \"rip\"<CANT FIND FIELD exit_code>vcpu 2 reason EPT_MISCONFIG rip 0x1000 info1 0x0000000000000003 \
+             info2 0x0000000000000000 intr_info 0x00000000 error_code 0x00000000"
+        ),
+        (Some(2), Some(49), Some(Isa::Vmx), Some(0x1000), Some(3), Some(0))
+    );
+}
+
+/// A role that a plugin split in a layout that no known kernel has is not damage, and no fact either.
+#[test]
+fn roles_of_a_forgotten_layout_are_kept_as_text() {
+    for text in [
+        "kvm_mmu_get_page: existing sp gfn 3a22e 1/4 q3 direct --x !pge !nxe root 6 sync",
+        "kvm_mmu_get_page: new sp gfn 10 2/3 q3 --- pge nxe root 0 unsync",
+        "kvm_mmu_prepare_zap_page: 1/4 q0 direct wux !pge nxe root 0 sync",
+    ] {
+        let (event, t) = one(&format!("vmm-1   [000]     8.196902: {text}"));
+        let Body::Other { name, fields } = event.body else { panic!("{event:?}") };
+        assert_eq!(format!("{}: {}", t.strings.get(name), t.strings.text(fields)), text);
+        assert!(
+            t.info.notes.iter().any(|n| n.contains("the role of 1 shadow-page event ")),
+            "{:?}",
+            t.info.notes
+        );
+    }
+}
+
+/// A count of one is one thing.
+#[test]
+fn one_event_without_its_vcpu() {
+    let exit = "vmm-1   [000]     8.196902: kvm_exit: reason HLT rip 0x1000 info 0 0\n";
+    for (n, says) in
+        [(1, "1 kvm_exit event does not say its vCPU"), (2, "2 kvm_exit events do not say their vCPU")]
+    {
+        let t = Trace::from_text(&exit.repeat(n)).expect("a trace");
+        assert!(t.info.notes.iter().any(|n| n.starts_with(says)), "{:?}", t.info.notes);
+    }
+}
+
+/// What a text lacks is named by what it is.
+#[test]
+fn lines_without_their_heads_are_named() {
+    for (text, what) in [
+        ("179.182896: kvm_entry:  PC: 0x802c1f24\n", "the events of KVM on ARM"),
+        (
+            "179.18: kvm_guest_fault: ipa 0x1c010000, hsr 0x93800006, hxfar 0xf80100a8, pc 0x802c21c8\n",
+            "KVM on ARM",
+        ),
+        ("179.182896: kvm:kvm_entry: vcpu 0\n", "perf script text without the names"),
+        ("179.182896: kvm_entry: vcpu 0\n", "with their times but without tasks and CPUs"),
+        (
+            "kvm_entry: vcpu 0, rip 0x1000\nkvm_page_fault: address 1000 error_code 14\n",
+            "2 lines of kvm_entry and kvm_page_fault without task, CPU and time",
+        ),
+        ("\x1b[32mkvm_entry\x1b[0m: vcpu 0\n", "1 line of kvm_entry without task, CPU and time"),
+    ] {
+        let error = Trace::from_text(text).expect_err("no trace").to_string();
+        assert!(error.contains(what), "{error}");
+    }
+    // An event that has values sends to decode.
+    let error = Trace::from_text("kvm_mmu_set_spte: gfn 2 spte 7e6fe67 (rwxu) level 1 at 9c16a010\n")
+        .expect_err("no trace");
+    assert!(error.to_string().contains("mmuscope decode FILE"), "{error}");
+}
