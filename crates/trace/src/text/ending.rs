@@ -34,16 +34,21 @@ pub(super) fn of(line: &[u8], reads: &mut dyn FnMut(&[u8]) -> Reading) -> Ending
     }
 }
 
-/// Whether a line that cannot be read may be the beginning of an event: it has a CPU, or the blanks with which tools pad the task.
+/// The columns of a task with its numbers, which come before the CPU.
+const TASK: usize = 40;
+
+/// Whether a line that cannot be read may be the beginning of an event: it has a CPU behind the number of a task, or only what may be a task behind the
+/// blanks with which tools pad it.
 fn begins_event(line: &[u8]) -> bool {
     let cpu = |at: usize| {
-        let behind = &line[at + 1..];
+        let (before, behind) = (line[..at].trim_ascii_end(), &line[at + 1..]);
         let digits = behind.iter().take_while(|b| b.is_ascii_digit()).count();
-        digits > 0 && matches!(behind.get(digits), Some(b']') | None)
+        let task = before.len() < at && before.last().is_some_and(|b| b.is_ascii_digit() || *b == b')');
+        task && matches!(behind.get(digits), Some(b']') | None)
     };
     let text = String::from_utf8_lossy(line);
-    !repair::is_apart(&text)
-        && (line.iter().enumerate().any(|(at, b)| *b == b'[' && cpu(at)) || line.starts_with(b" "))
+    let task = || line.starts_with(b" ") && line.len() <= TASK && text.split_whitespace().count() <= 3;
+    !repair::is_apart(&text) && (line.iter().enumerate().any(|(at, b)| *b == b'[' && cpu(at)) || task())
 }
 
 /// Whether nothing that could follow in the line would make another event of it.
@@ -55,11 +60,13 @@ fn is_closed(line: &[u8], typed: &Reading, reads: &mut dyn FnMut(&[u8]) -> Readi
     let digits = last.strip_prefix(b"0x").unwrap_or(last);
     let is_hex = digits.iter().all(u8::is_ascii_hexdigit);
     match (key, last) {
-        (_, [.., b')' | b']']) | (_, b"new" | b"existing") => return true,
+        (_, [.., b')' | b']'] | b"new" | b"existing") => return true,
         // A number cannot be longer than this.
         _ if is_hex && digits.len() == 16 => return true,
         // The kernel prints it in eight digits.
         (b"error_code", [b'0', b'x', b'0', ..]) if is_hex && digits.len() == 8 => return true,
+        // The kernel prints addresses of a process in fourteen.
+        (b"--" | b"hva:", [b'0', b'x', b'0', ..]) if is_hex && digits.len() == 14 => return true,
         // These have one digit.
         (b"level" | b"spurious" | b"fixed" | b"valid", [b'0'..=b'9']) => return true,
         (_, [.., b]) if !b.is_ascii_alphanumeric() => return false,
@@ -67,4 +74,24 @@ fn is_closed(line: &[u8], typed: &Reading, reads: &mut dyn FnMut(&[u8]) -> Readi
     }
     // The last word must count, and a further digit must not.
     reads(before) != *typed && reads(&[line, b"1"].concat()) == *typed
+}
+
+/// The most lines that are compared with the last one.
+const MOST_COMPARED: usize = 4096;
+
+/// Whether the last number of an event is as long as that of every other event of its kind, `others` being the lines before it from the last to the first.
+/// A number that is cut short is shorter than it was.
+pub(super) fn is_as_long_as<'a>(line: &[u8], others: &mut dyn Iterator<Item = &'a [u8]>) -> bool {
+    let Some((event, own)) = last_number(line) else { return false };
+    let alike = others.take(MOST_COMPARED).filter(|l| scan::find(l, event).is_some());
+    let longest = alike.filter_map(last_number).filter(|(e, _)| *e == event).map(|(_, n)| n).max();
+    longest.is_some_and(|n| own >= n)
+}
+
+/// The name of an event and the digits of the number at its end.
+fn last_number(line: &[u8]) -> Option<(&[u8], usize)> {
+    let h = head::parse(line.trim_ascii_end())?;
+    let last = h.rest.rsplit(|b| *b == b' ').next()?;
+    let digits = last.strip_prefix(b"0x").unwrap_or(last);
+    digits.iter().all(u8::is_ascii_hexdigit).then_some((h.event, digits.len()))
 }

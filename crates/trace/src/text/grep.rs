@@ -38,7 +38,7 @@ fn has_any(lines: &[Line]) -> bool {
     for text in &texts {
         let Some(p) = prefix(text) else { return false };
         // What is behind it must be an event as well, with a task of its own.
-        let event = head::parse(text[p.length..].as_bytes()).is_some_and(|h| !h.comm.is_empty());
+        let event = head::parse(&text.as_bytes()[p.length..]).is_some_and(|h| !h.comm.is_empty());
         let counts = p.number.is_some_and(|n| std::mem::replace(&mut last, n) < n);
         if of_events && !event || !counts && (!of_events || p.number.is_some() && p.file.is_empty()) {
             return false;

@@ -79,6 +79,8 @@ struct State {
     cut: Option<u64>,
     /// Where the last event begins, if its last number may be cut short.
     open: Option<u64>,
+    /// Whether that number is as long as others of its kind.
+    likely_whole: bool,
     /// Notes of loss that came before any event.
     carry: Vec<(u16, Option<u64>)>,
     last_ts: u64,
@@ -112,6 +114,8 @@ struct Piece {
     cut_at: Option<usize>,
     /// Where the last line begins, if its last number may be cut short.
     open_at: Option<usize>,
+    /// Whether that number is as long as others of its kind, and therefore used.
+    likely_whole: bool,
     /// Lines were left out after the last event of the piece.
     cut: bool,
     /// Losses noted after the last event of the piece.
@@ -241,6 +245,7 @@ impl State {
         self.first_junk = self.first_junk.or(p.first_junk.map(|n| offset + n as u64));
         self.cut = self.cut.or(p.cut_at.map(|n| offset + n as u64));
         self.open = self.open.or(p.open_at.map(|n| offset + n as u64));
+        self.likely_whole |= p.likely_whole;
         self.digits = p.digits.max(self.digits).or(self.digits);
         self.overwritten = p.overwritten.or(self.overwritten);
         self.head |= p.head;

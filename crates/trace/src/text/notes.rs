@@ -36,6 +36,13 @@ impl State {
         self.gap_notes(info);
         info.notes.extend(self.mended.words());
         self.skipped.notes(info);
+        if self.likely_whole {
+            info.notes.push(
+                "The text has no line end behind its last event: the last number is taken for a whole one, because it is as long as in the other \
+                 events of this kind"
+                    .to_owned(),
+            );
+        }
         let mut damaged = |at: Option<u64>, expected: &str, message: String, resumed: bool| {
             if let Some(at) = at {
                 let _ = cx.damaged(damage(&r.path, at, expected, message, resumed));

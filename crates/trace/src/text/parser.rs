@@ -47,7 +47,12 @@ pub(super) fn parse_piece(text: &[u8], unended: bool) -> Piece {
     let mut at = 0;
     while at < text.len() {
         let end = memchr_newline(&text[at..]).map_or(text.len(), |n| at + n);
-        p.line_or_last(&text[at..end], at, unended && end == text.len());
+        let line = &text[at..end];
+        if unended && end == text.len() {
+            p.last_line(line, at, &mut text[..at].rsplit(|b| *b == b'\n'));
+        } else {
+            p.line(line, at);
+        }
         at = end + 1;
     }
     if p.out.junk == 0 && p.out.gaps.unread == 0 && p.out.skipped.lines == 0 && !p.out.odd {
@@ -67,9 +72,13 @@ fn mended(text: &[u8], unended: bool) -> Piece {
     let mut mended = Mended::default();
     let lines = mended_lines(text, &mut mended);
     let mut p = Parser::default();
-    let last = lines.len().saturating_sub(1);
-    for (n, line) in lines.into_iter().enumerate() {
-        p.line_or_last(line.text.as_bytes(), line.at, unended && n == last);
+    let last = lines.last().filter(|l| unended && !l.text.is_empty());
+    let whole = if last.is_some() { &lines[..lines.len() - 1] } else { &lines };
+    for line in whole {
+        p.line(line.text.as_bytes(), line.at);
+    }
+    if let Some(last) = last {
+        p.last_line(last.text.as_bytes(), last.at, &mut whole.iter().rev().map(|l| l.text.as_bytes()));
     }
     // What grep printed is a choice of lines.
     p.out.skipped.filtered |= mended.numbered > 0;
@@ -96,15 +105,16 @@ impl Parser {
         }
     }
 
-    /// Reads a line; the last one may be cut.
-    fn line_or_last(&mut self, line: &[u8], at: usize, may_be_cut: bool) {
-        if !may_be_cut || line.trim_ascii().is_empty() {
-            return self.line(line, at);
-        }
+    /// Reads the last line of a text that does not end in a line end; `others` are the lines before it from the last to the first.
+    fn last_line<'a>(&mut self, line: &[u8], at: usize, others: &mut dyn Iterator<Item = &'a [u8]>) {
         let mut trial = Self::default();
         match ending::of(line, &mut |l| trial.reading(l)) {
             Ending::Whole => self.line(line, at),
             Ending::Cut => self.out.cut_at = Some(at),
+            Ending::Open if ending::is_as_long_as(line, others) => {
+                self.line(line, at);
+                self.out.likely_whole = true;
+            }
             Ending::Open => {
                 self.line(line, at);
                 self.out.open_at = Some(at);

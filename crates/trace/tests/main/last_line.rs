@@ -47,11 +47,17 @@ fn a_whole_last_line_counts() {
         assert_eq!(cut.info.damage, [], "{line}");
     }
     // Those whose last number has as many digits as it needs.
-    for name in ["kvm_tdp_mmu_spte_changed", "kvm_page_fault", "kvm_entry"] {
+    for name in ["kvm_tdp_mmu_spte_changed", "kvm_page_fault", "kvm_mmu_set_spte"] {
         assert!(open.contains(&name), "{name} can be cut within its last number: {open:?}");
     }
-    for name in ["kvm_exit", "kvm_userspace_exit", "kvm_mmu_get_page", "fast_page_fault", "kvm_emulate_insn"]
-    {
+    for name in [
+        "kvm_exit",
+        "kvm_unmap_hva_range",
+        "kvm_userspace_exit",
+        "kvm_mmu_get_page",
+        "fast_page_fault",
+        "kvm_emulate_insn",
+    ] {
         assert!(!open.contains(&name), "{name} shows its end: {open:?}");
     }
 }
@@ -79,6 +85,33 @@ fn a_part_of_a_line_is_no_event() {
     }
 }
 
+/// A number that is as long as in the other events of its kind is taken for a whole one, and the text says so.
+#[test]
+fn numbers_of_the_usual_length_are_used() {
+    let change = |new: &str| {
+        format!("{HEAD}kvm_tdp_mmu_spte_changed: as id 0 gfn 2 level 1 old_spte 0 new_spte {new}")
+    };
+    for wrap in [" ", "\n"] {
+        let text = |new: &str| {
+            format!("{}\n{}", change("600000123456b77"), change(new))
+                .replace(" old_spte", &format!("{wrap}old_spte"))
+        };
+        let t = read(&text("600000123457b77"));
+        let new = t.events.iter().filter_map(|e| match e.body {
+            Body::TdpSpteChanged { new_spte, .. } => Some(new_spte),
+            _ => None,
+        });
+        assert_eq!(new.collect::<Vec<_>>(), [0x0600_0001_2345_6b77, 0x0600_0001_2345_7b77]);
+        assert_eq!(t.info.damage, []);
+        assert!(t.info.notes.iter().any(|n| n.contains("taken for a whole one")), "{:?}", t.info.notes);
+        for cut in ["6", "60000012345", "600000123457b7"] {
+            let t = read(&text(cut));
+            let typed = t.events.iter().filter(|e| matches!(e.body, Body::TdpSpteChanged { .. })).count();
+            assert_eq!((typed, t.info.damage.len()), (1, 1), "{cut}");
+        }
+    }
+}
+
 /// Prose behind a single event is no part of it, whatever letters it begins with.
 #[test]
 fn prose_is_no_digits() {
@@ -97,7 +130,8 @@ fn other_last_lines() {
     let t = read(&wrapped);
     assert!(matches!(t.events.iter().last().map(|e| e.body), Some(Body::UserspaceExit { reason: 17, .. })));
     assert_eq!(t.info.damage, []);
-    for line in ["That is all.", "```", "# comment", "CPU:1 [LOST 12 EVENTS]"] {
+    let log = "[   9.156739] kvm_intel: kvm [13696]: TD exit 0xe0";
+    for line in ["That is all.", "```", "# comment", "CPU:1 [LOST 12 EVENTS]", log, "  and that [1] is all"] {
         let t = read(&format!("{}{line}", first()));
         assert_eq!(t.info.damage, [], "{line}");
         assert_eq!(events(&t), 1, "{line}");
