@@ -79,6 +79,7 @@ pub(crate) struct Line {
 /// All lines of a text, cleaned.
 pub(crate) fn lines(text: &[u8], mended: &mut Mended) -> Vec<Line> {
     let printable = is_quoted_printable(text);
+    let numbered = count_up(text);
     let mut out: Vec<Line> = Vec::new();
     let mut at = 0;
     // Whether the line continues after a soft break of quoted-printable.
@@ -91,6 +92,10 @@ pub(crate) fn lines(text: &[u8], mended: &mut Mended) -> Vec<Line> {
         }
         let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
         let mut raw = Cow::Borrowed(raw);
+        if numbered && let Some((_, _, length)) = number_before(&raw) {
+            mended.numbered += 1;
+            raw = Cow::Owned(raw[length..].to_vec());
+        }
         let goes_on = printable && raw.trim_ascii_end().ends_with(b"=");
         if printable && raw.contains(&b'=') {
             mended.decoded += 1;
@@ -120,6 +125,27 @@ pub(crate) fn lines(text: &[u8], mended: &mut Mended) -> Vec<Line> {
         line.text.truncate(line.text.trim_end().len());
     }
     out
+}
+
+/// Reads the number of a line before it, `7:` or `7-`: the number, the mark and their length. A longer number is an address.
+pub(super) fn number_before(line: &[u8]) -> Option<(u64, u8, usize)> {
+    let digits = line.iter().take_while(|b| b.is_ascii_digit()).count();
+    let mark = *line.get(digits).filter(|b| matches!(b, b':' | b'-'))?;
+    let text = std::str::from_utf8(&line[..digits]).ok().filter(|_| digits <= 7)?;
+    Some((text.parse().ok()?, mark, digits + 1))
+}
+
+/// Whether all lines of a text have numbers before them, which count up.
+fn count_up(text: &[u8]) -> bool {
+    let (mut last, mut lines) = (0, 0);
+    for line in text.split(|b| *b == b'\n').filter(|l| !l.trim_ascii().is_empty()) {
+        match number_before(line) {
+            Some((n, b':', _)) if n > last => last = n,
+            _ => return false,
+        }
+        lines += 1;
+    }
+    lines > 1
 }
 
 /// Cleans one line.

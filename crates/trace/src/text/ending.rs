@@ -81,7 +81,7 @@ const MOST_COMPARED: usize = 4096;
 
 /// Whether the last number of an event is as long as that of every other event of its kind, `others` being the lines before it from the last to the first.
 /// A number that is cut short is shorter than it was.
-pub(super) fn is_as_long_as<'a>(line: &[u8], others: &mut dyn Iterator<Item = &'a [u8]>) -> bool {
+pub(super) fn is_as_long_as(line: &[u8], others: &mut dyn Iterator<Item = &[u8]>) -> bool {
     let Some((event, own)) = last_number(line) else { return false };
     let alike = others.take(MOST_COMPARED).filter(|l| scan::find(l, event).is_some());
     let longest = alike.filter_map(last_number).filter(|(e, _)| *e == event).map(|(_, n)| n).max();

@@ -1,6 +1,6 @@
 //! The names of files and the numbers of lines that grep and pagers print before each line. The main function is [`strip`].
 
-use super::clean::{Line, Mended, unprefixed};
+use super::clean::{Line, Mended, number_before, unprefixed};
 use super::head;
 
 /// What stands before a line.
@@ -13,7 +13,7 @@ struct Prefix<'a> {
     length: usize,
 }
 
-/// Takes them away if every event of the text has one. Without an event, only numbers that count up through all lines are taken.
+/// Takes them away if every event of the text has one. (Numbers before all lines were taken away when the lines were cleaned.)
 pub(super) fn strip(lines: &mut [Line], mended: &mut Mended) {
     if !has_any(lines) {
         return;
@@ -29,45 +29,35 @@ pub(super) fn strip(lines: &mut [Line], mended: &mut Mended) {
 }
 
 fn has_any(lines: &[Line]) -> bool {
-    let texts = || lines.iter().map(|l| l.text.as_str()).filter(|l| !l.trim().is_empty());
-    let events: Vec<&str> = texts().filter(|l| head::parse(l.as_bytes()).is_some()).collect();
-    let of_events = !events.is_empty();
-    let texts: Vec<&str> = if of_events { events } else { texts().collect() };
     let mut last = 0;
-    let mut matched = false;
-    for text in &texts {
+    let (mut any, mut matched) = (false, false);
+    for text in lines.iter().map(|l| l.text.as_str()).filter(|l| head::parse(l.as_bytes()).is_some()) {
         let Some(p) = prefix(text) else { return false };
         // What is behind it must be an event as well, with a task of its own.
         let event = head::parse(&text.as_bytes()[p.length..]).is_some_and(|h| !h.comm.is_empty());
-        let counts = p.number.is_some_and(|n| std::mem::replace(&mut last, n) < n);
-        if of_events && !event || !counts && (!of_events || p.number.is_some() && p.file.is_empty()) {
+        let counts = p.number.is_none_or(|n| std::mem::replace(&mut last, n) < n);
+        if !event || !counts && p.file.is_empty() {
             return false;
         }
+        any = true;
         matched |= p.matched;
     }
-    matched && (of_events || texts.len() > 1)
+    any && matched
 }
 
 /// Reads `FILE:`, `FILE:7:` or `7:` at the start of a line, or the same with `-`.
 fn prefix(text: &str) -> Option<Prefix<'_>> {
-    if let Some((n, mark, length)) = number(text) {
-        return Some(Prefix { file: "", number: Some(n), matched: mark == ':', length });
+    if let Some((n, mark, length)) = number_before(text.as_bytes()) {
+        return Some(Prefix { file: "", number: Some(n), matched: mark == b':', length });
     }
     let end = text.find([' ', '\t', ':', '['])?;
     let (file, rest) = text.split_at(end);
     // A worker thread has a colon in its name.
     let rest = rest.strip_prefix(':').filter(|_| !file.is_empty() && !file.starts_with("kworker"))?;
-    let of_line = number(rest).filter(|(_, mark, _)| *mark == ':');
+    let of_line = number_before(rest.as_bytes()).filter(|(_, mark, _)| *mark == b':');
     let length = end + 1 + of_line.map_or(0, |(.., length)| length);
     let apart = of_line.is_some() || rest.starts_with([' ', '\t']) || file.contains('.');
     apart.then_some(Prefix { file, number: of_line.map(|(n, ..)| n), matched: true, length })
-}
-
-/// Reads `7:` or `7-`: the number, the mark and their length.
-fn number(text: &str) -> Option<(u64, char, usize)> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let mark = text[digits..].chars().next().filter(|c| matches!(c, ':' | '-'))?;
-    Some((text[..digits].parse().ok().filter(|_| digits <= 9)?, mark, digits + 1))
 }
 
 /// Whether what was read as the name of a task may begin with such a prefix.

@@ -106,7 +106,7 @@ impl Parser {
     }
 
     /// Reads the last line of a text that does not end in a line end; `others` are the lines before it from the last to the first.
-    fn last_line<'a>(&mut self, line: &[u8], at: usize, others: &mut dyn Iterator<Item = &'a [u8]>) {
+    fn last_line(&mut self, line: &[u8], at: usize, others: &mut dyn Iterator<Item = &[u8]>) {
         let mut trial = Self::default();
         match ending::of(line, &mut |l| trial.reading(l)) {
             Ending::Whole => self.line(line, at),

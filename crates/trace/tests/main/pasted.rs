@@ -194,6 +194,17 @@ fn prefixes_of_grep_are_taken_away() {
         same(name, "with numbers", &whole, &numbered(&|n| format!("{}:", n + 1)));
         let context = numbered(&|n| format!("{}{}", n + 1, if n % 5 == 0 { ':' } else { '-' }));
         same(name, "with lines of context", &whole, &context);
+        // The numbers come last, so that everything else is behind them.
+        for width in [72, 80] {
+            let broken: Vec<String> = wrapped(&lines, width).iter().map(|l| format!("> {l}")).collect();
+            let numbers = |(n, l): (usize, &String)| format!("{}:{l}", n + 1);
+            same(
+                name,
+                "wrapped, quoted, with numbers",
+                &whole,
+                &broken.iter().enumerate().map(numbers).collect::<Vec<_>>(),
+            );
+        }
         let says = |n: &String| n.contains("stripped of grep's file name or line number");
         assert!(read(&context).info.notes.iter().any(says), "{name}");
     }
