@@ -33,7 +33,8 @@ fn a_text_of_values_is_explained() {
     let path = path.to_str().expect("a path");
     let (summary, decode) = (crate::stdout(&["summary", path]), crate::stdout(&["decode", path]));
     assert!(decode.contains("0x123456"), "{decode}");
-    let rest = summary.strip_prefix("This text has no whole line of a trace event. ").expect("the first line");
+    let rest =
+        summary.strip_prefix("This text has no whole line of a trace event. ").expect("the first line");
     assert!(rest.ends_with(&decode), "{summary}\nis not\n{decode}");
     assert!(
         fails(&output(&mut mmuscope(&["summary", "--format", "json", path])).expect("it runs"), "as JSON")
