@@ -2,6 +2,7 @@
 
 use mmuscope_analysis::visual::{RasterOptions, Theme, Visual, raster_with};
 use mmuscope_replay::{Cell, Certainty, MapImage, MapQuery, MemoryKind, Shade, VmId};
+use mmuscope_trace::Losses;
 
 use crate::{model::*, png, story, svg::overview};
 
@@ -172,6 +173,7 @@ fn recording() -> Recording {
         ],
         params: [(HOSTILE.to_owned(), HOSTILE.to_owned())].into(),
         lost: LostTotal {
+            losses: Losses::Counted { events: 1234, moments: 2 },
             known: true,
             events: Some(1234),
             moments: 2,
