@@ -67,12 +67,22 @@ pub(crate) fn read(mut args: Vec<OsString>) -> Cli {
     if args.get(1).is_some_and(is_trace) {
         args.insert(1, "summary".into());
     }
+    if args.get(1).is_some_and(|command| command == "decode") {
+        args.iter_mut().for_each(text_is_no_option);
+    }
     Cli::try_parse_from(args).unwrap_or_else(|mut e| {
         // Options differ by a few letters, so that a similar option is rarely the one that was meant.
         e.remove(ContextKind::SuggestedArg);
         e.remove(ContextKind::Suggested);
         e.exit()
     })
+}
+
+/// Puts a blank before a pasted line that begins with dashes, as the kernel's dumps of walks do (`------ spte = 0x…`): no option begins so.
+fn text_is_no_option(argument: &mut OsString) {
+    if let Some(text) = argument.to_str().filter(|t| t.starts_with("---") || t.starts_with("- ")) {
+        *argument = format!(" {text}").into();
+    }
 }
 
 /// Whether the first argument is a trace and not a command: `mmuscope trace.dat` means `mmuscope summary trace.dat`.

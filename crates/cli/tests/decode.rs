@@ -326,3 +326,17 @@ fn one_entry_of_a_page_table() {
     let said = text(&run(&["decode"], "0xffff888004b1c008: 0x8600000123456b77\n"));
     assert!(said.contains("1 word of a page table"), "{said}");
 }
+
+/// The kernel's dumps of walks begin with dashes, which are no options, and what is an option stays one.
+#[test]
+fn a_line_that_begins_with_dashes_is_a_text() {
+    let line = "------ spte = 0x600000123456b77 level = 1, rsvd bits = 0xfc00000000000";
+    for args in [["decode", line, "--kernel=6.1"], ["decode", "--kernel=6.1", line]] {
+        let out = run(&args, "");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        assert!(text(&out).contains("0x0600000123456b77"), "{}", text(&out));
+    }
+    let out = run(&["decode", "--kernell=6.1", "0x600000123456b77"], "");
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("--kernell"));
+}

@@ -128,12 +128,7 @@ impl Decode {
             known
                 .like(&traits, j.releases())
                 .into_iter()
-                .map(|b| {
-                    (
-                        b.title.to_owned(),
-                        format!("kernels {}; fixed: {}; {}", b.releases(), b.fixed, b.written),
-                    )
-                })
+                .map(|b| (b.title.to_owned(), format!("{}; fixed: {}; {}", b.kernels(), b.fixed, b.written)))
                 .collect()
         });
         self.reading = Some(Reading { pasted, resolved, how, judgement, bugs, error });
@@ -246,6 +241,9 @@ fn answer(ui: &mut Ui, t: &Tokens, d: &mut Decode, r: &Reading) {
         }
         ui.label(RichText::new(&r.how).color(t.muted));
     });
+    if let Some(said) = r.judgement.as_ref().and_then(Judgement::contradiction) {
+        ui.add(egui::Label::new(RichText::new(said).size(11.5).color(t.warn)).wrap());
+    }
     values(ui, t, d, r, resolved);
     let Some(found) = r.pasted.values.get(d.chosen) else { return };
     let level = |f: &Found| pasted::level_of(f, d.level, r.judgement.as_ref(), &resolved.layout);

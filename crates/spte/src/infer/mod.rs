@@ -233,6 +233,13 @@ impl Judgement {
         if self.is_settled() { Provenance::Inferred } else { Provenance::Assumed }
     }
 
+    /// What in the text or trace is of another release than the first reading, as a sentence without its full stop; `None` where nothing is.
+    pub fn contradiction(&self) -> Option<String> {
+        let signs = self.contradicted.join("; ");
+        let said = alloc::format!("the layout is of other releases than the text shows: {signs}");
+        (!signs.is_empty()).then_some(said)
+    }
+
     /// The paging modes of an ordinary guest that fit as well as the best layout's, which is not among them: what is rare (pKVM, PVM, TDX, the tables of
     /// a nested guest) is not named unless something shows it.
     pub fn rival_modes(&self) -> Vec<Mode> {

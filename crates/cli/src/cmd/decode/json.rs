@@ -107,10 +107,7 @@ fn object(found: &Found, question: &Question, answer: &Answer, resolved: &Resolv
             let how = if question.fits { "inferred from the values" } else { "the least wrong, none fits" };
             notes.push(format!("the layout was {how}: {}", first.whose));
         }
-        if !judgement.contradicted.is_empty() {
-            let signs = judgement.contradicted.join("; ");
-            notes.push(format!("the layout is of other releases than the text shows: {signs}"));
-        }
+        notes.extend(judgement.contradiction());
         alternatives.extend(judgement.plausible.iter().skip(1).map(|r| r.whose.clone()));
         if !alternatives.is_empty() {
             notes.push(format!("{} other readings fit; {}", alternatives.len(), judgement.settle.join("; ")));

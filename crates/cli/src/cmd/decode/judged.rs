@@ -95,12 +95,9 @@ impl<W: Write> Printer<'_, W> {
     /// Prints what in the text is of another release than the layout.
     pub(super) fn contradicted(&mut self, answer: &Answer) -> Result<()> {
         let Answer::Judged(judgement) = answer else { return Ok(()) };
-        if judgement.contradicted.is_empty() {
-            return Ok(());
-        }
-        let signs = judgement.contradicted.join("; ");
+        let Some(said) = judgement.contradiction() else { return Ok(()) };
         let lead = self.paint("1;33", "!");
-        writeln!(self.out, "  {lead} this layout is of other releases than the text shows: {signs}")?;
+        writeln!(self.out, "  {lead} {said}")?;
         writeln!(self.out, "    (a tree with backports or with patches of its own looks like this)")?;
         Ok(())
     }
