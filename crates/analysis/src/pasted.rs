@@ -98,7 +98,7 @@ pub fn level_of(
 /// The evidence of the trace events in a text, if it has any.
 pub fn events(text: &[u8]) -> Option<Gathered> {
     let mut gathered = trace(text).map(|t| mmuscope_replay::evidence(&t))?;
-    if has_old_flags(&String::from_utf8_lossy(text))
+    if paste::irq_flags(text) == Some(4)
         && let Ok(clues) = Clues::known()
     {
         clues.tell(&mut gathered.evidence, "irq-flags-four", FLAGS);
@@ -109,25 +109,6 @@ pub fn events(text: &[u8]) -> Option<Gathered> {
 /// The weight of the column of irq flags: it shows the kernel that traced, and trees with a newer KVM keep the one they have. More would outweigh
 /// a bit that only one layout has (40 points with a margin of 30).
 const FLAGS: i32 = 12;
-
-/// Whether the lines of events have the column of irq flags as tracefs printed it up to 5.15: four characters.
-fn has_old_flags(text: &str) -> bool {
-    // trace-cmd prints the column by rules of its own; its reports begin with the number of CPUs.
-    if text.lines().any(|l| l.trim_start().starts_with("cpus=")) {
-        return false;
-    }
-    let flags = |line: &str| {
-        let (_, rest) = line.split_once('[')?;
-        let (cpu, rest) = rest.split_once(']')?;
-        let mut words = rest.split_whitespace();
-        let (flags, time, event) = (words.next()?, words.next()?, words.next()?);
-        let is_number = |w: &str, of: char| !w.is_empty() && w.chars().all(|c| c.is_ascii_digit() || c == of);
-        let head = is_number(cpu, ' ') && time.ends_with(':') && is_number(time.trim_end_matches(':'), '.');
-        (head && event.ends_with(':')).then_some(flags.len())
-    };
-    let mut columns = text.lines().filter_map(flags).peekable();
-    columns.peek().is_some() && columns.all(|n| n == 4)
-}
 
 /// What the trace events in a text show beside values: the findings of a trace.
 pub fn shown(text: &[u8]) -> Vec<Finding> {
@@ -161,16 +142,10 @@ pub fn has_unwritten_slot(pasted: &Pasted, group: &Group) -> bool {
     group.kind == Kind::ReservedDump && pasted.clues.iter().any(of_5_10)
 }
 
-/// Whether the clue is of a release before all that have a layout here: the scanner has only the oldest one to name.
+/// Whether the clue is of releases before all that have a layout here.
 fn is_ancient(clue: &paste::Clue) -> bool {
-    *clue.releases.start() == *clue.releases.end() && *clue.releases.end() == OLDEST
+    *clue.releases.end() < paste::OLDEST
 }
-
-/// The oldest release that the scanner of pasted text names.
-const OLDEST: (u16, u16) = (4, 13);
-
-/// The last release whose KVM prints the dump of an EPT misconfiguration that is read here.
-const LAST_MISCONFIGURATION: (u16, u16) = (4, 2);
 
 /// Most values that are judged to find a layout; more would only cost time.
 const MOST_JUDGED: usize = 256;
@@ -233,12 +208,9 @@ fn facts(pasted: &Pasted, evidence: &mut Evidence) {
         );
     }
     for clue in &pasted.clues {
-        if is_ancient(clue) {
-            evidence.fact(Claim::Releases((0, 0), LAST_MISCONFIGURATION), Fact::WORDING, clue.why);
-            continue;
-        }
         let releases = Claim::Releases(*clue.releases.start(), *clue.releases.end());
-        evidence.fact(releases, Fact::WORDING, range(clue));
+        let why = if is_ancient(clue) { clue.why.to_owned() } else { range(clue) };
+        evidence.fact(releases, Fact::WORDING, why);
     }
     if let Some(vendor) = pasted.vendor.and_then(Vendor::parse) {
         let why = format!("the text names {}'s KVM module or a function of it", vendor.name());

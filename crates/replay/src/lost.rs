@@ -42,7 +42,7 @@ impl Engine {
         for t in self.threads.all_mut() {
             t.prev_ts = ts;
             t.zapping = false;
-            t.elsewhere = false;
+            t.did_more_than_zap = false;
             t.notifying = false;
             t.root = TableIx::NONE;
             t.cut = None;

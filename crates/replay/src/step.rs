@@ -139,7 +139,7 @@ impl Engine {
                 self.zapped_all(self.threads[th].tid, ev, ts);
             }
             self.threads[th].announced.clear();
-            self.threads[th].elsewhere = true;
+            self.threads[th].did_more_than_zap = true;
             self.threads[th].notifying =
                 matches!(e.body, Body::UnmapHvaRange { .. } | Body::SetSpteHva { .. });
         }

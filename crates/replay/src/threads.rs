@@ -45,7 +45,7 @@ pub(crate) struct Thread {
     /// The first of them was in reach until this thread cut its link: the link was not found in a table that was being torn down itself.
     pub(crate) tears_reached: bool,
     /// It did something else than zapping since the trace began or last lost events: what it zaps is no rest of a teardown that began before.
-    pub(crate) elsewhere: bool,
+    pub(crate) did_more_than_zap: bool,
     /// Entries it froze and has not released.
     pub(crate) frozen: Vec<EntryIx>,
     /// Of the tables it is tearing down: those whose unlinking is traced after their entries (7.2 and later), with the time of the event

@@ -147,7 +147,7 @@ fn printed_by(h: &head::Head<'_>) -> FormatKind {
         FormatKind::PerfTraceText
     } else if h.system.is_some() || !h.dash {
         FormatKind::PerfScriptText
-    } else if h.flags {
+    } else if h.flags > 0 {
         FormatKind::FtraceText
     } else {
         FormatKind::TraceCmdText

@@ -96,8 +96,8 @@ impl Question {
     /// Whether a value of a dump stands in the slot above its walk that nothing wrote.
     fn is_slot(&self, found: &Found, level: u8, resolved: &Resolved) -> bool {
         let group = self.pasted.groups.get(found.group);
-        group.is_some_and(|g| pasted::has_unwritten_slot(&self.pasted, g))
-            && level == infer::walk_start(&resolved.layout) + 1
+        let unwritten_slots = group.is_some_and(|g| pasted::has_unwritten_slot(&self.pasted, g));
+        infer::Walk { unwritten_slots, ..infer::Walk::default() }.is_slot(level, &resolved.layout)
     }
 
     /// The known bug that alone explains what is wrong with an entry.

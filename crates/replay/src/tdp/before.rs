@@ -46,7 +46,7 @@ impl Engine {
         // Up to 5.11 what is torn down is emptied like any other entry: a thread that did nothing else so far may be in the middle of that.
         let removed = removed
             || self.layout.removed.is_none()
-                && !self.threads[c.at.th].elsewhere
+                && !self.threads[c.at.th].did_more_than_zap
                 && !self.layout.is_shadow_present(c.new);
         let r = &self.store.tables[self.store.table_of(entry)];
         let leaf = shade.state() != State::Table;

@@ -35,7 +35,7 @@ impl Engine {
         if idle && !thread.tearing.is_empty() {
             thread.tears_reached = !self.layout.is_removed(new);
         }
-        thread.elsewhere |= self.layout.is_shadow_present(new);
+        thread.did_more_than_zap |= self.layout.is_shadow_present(new);
     }
 
     pub(crate) fn change(&mut self, at: At, as_id: u8, level: u8, gfn: u64, old: u64, new: u64) {

@@ -188,7 +188,8 @@ impl Pasted {
 /// Most names of events in a message.
 const NAMES: usize = 4;
 
-const OLDEST: (u16, u16) = (4, 13);
+/// The oldest release whose layout is known.
+pub const OLDEST: (u16, u16) = (4, 13);
 const NEWEST: (u16, u16) = (u16::MAX, 0);
 
 /// The most values that are taken. A page-table page has 512 entries; a dump of a whole guest needs another tool.
@@ -230,6 +231,30 @@ pub fn scan(text: &[u8]) -> Pasted {
     };
     scanner.out.stated = stated::stated(&text);
     scanner.out
+}
+
+/// The number of characters of the column of irq flags in the lines of a text that tracefs printed, if all lines that have it agree. trace-cmd prints the
+/// column by rules of its own; its reports begin with the number of CPUs, and it pads the names of events, which tracefs does not.
+pub fn irq_flags(text: &[u8]) -> Option<usize> {
+    let mut width = None;
+    for line in text.split(|b| *b == b'\n') {
+        if line.trim_ascii_start().starts_with(b"cpus=") {
+            return None;
+        }
+        let Some(h) = text::head::parse(line).filter(|h| h.flags > 0 && h.system.is_none() && h.dash) else {
+            continue;
+        };
+        if width.is_some_and(|w| w != h.flags) {
+            return None;
+        }
+        width = Some(h.flags);
+        let named = [h.event, b": ".as_slice()].concat();
+        let at = line.windows(named.len()).position(|w| w == named);
+        if at.is_some_and(|at| line[at + named.len()..].starts_with(b" ")) {
+            return None;
+        }
+    }
+    width
 }
 
 /// Counts a line that is an event without a head.

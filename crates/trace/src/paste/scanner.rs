@@ -117,7 +117,7 @@ impl Scanner {
         };
         // Up to 4.2, the GPA is on a line of its own.
         if line.contains("EPT: Misconfiguration") {
-            self.clue(OLDEST, OLDEST, "the words \"EPT: Misconfiguration\" of kernels up to 4.2");
+            self.clue((0, 0), (4, 2), "the words \"EPT: Misconfiguration\" of kernels up to 4.2");
             let group = self.group(Kind::ReservedDump, n);
             self.open = Some((group, Kind::ReservedDump));
         } else if let Some((_, gpa)) = line.split_once("EPT: GPA:")

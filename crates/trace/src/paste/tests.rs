@@ -379,3 +379,22 @@ fn colours_of_a_terminal() {
         assert_eq!(scan(stated.as_bytes()).vendor, Some("intel"));
     }
 }
+
+/// The width of the column of irq flags tells the kernel of a text of tracefs, and nothing of a report of trace-cmd, whose head may have been cut.
+#[test]
+fn the_column_of_irq_flags() {
+    let line = |flags: &str, gap: &str| format!("vmm-7  [001] {flags}  5.000001: kvm_entry:{gap}vcpu 0\n");
+    let long = |flags: &str| {
+        format!(
+            "vmm-7  [001] {flags}  5.000001: kvm_tdp_mmu_spte_changed: as id 0 gfn 1 level 1 old_spte 0 new_spte 0\n"
+        )
+    };
+    let of = |lines: &[String]| irq_flags(lines.concat().as_bytes());
+    assert_eq!(of(&[line("d..1", " "), long("d..1")]), Some(4));
+    assert_eq!(of(&[line("d..1.", " ")]), Some(5));
+    assert_eq!(of(&[format!("> {}", line("d..1", " "))]), Some(4), "in a mail");
+    assert_eq!(of(&[line("d..1", " "), line("d..1.", " ")]), None, "two kernels");
+    assert_eq!(of(&[line("", " ")]), None);
+    // trace-cmd pads names.
+    assert_eq!(of(&[long("d..1"), line("d..1", "            ")]), None);
+}

@@ -30,8 +30,8 @@ pub(crate) struct Head<'a> {
     pub(crate) ts: u64,
     /// The number of digits after the point.
     pub(crate) digits: u8,
-    /// Whether there was a column of irq flags.
-    pub(crate) flags: bool,
+    /// The number of characters of the column of irq flags; 0 where there is no such column.
+    pub(crate) flags: usize,
     pub(crate) system: Option<&'a [u8]>,
     pub(crate) event: &'a [u8],
     pub(crate) rest: &'a [u8],
@@ -94,7 +94,7 @@ fn perf_trace(line: &[u8]) -> Option<Head<'_>> {
         cpu: None,
         ts,
         digits: 6,
-        flags: false,
+        flags: 0,
         system: Some(system),
         event,
         rest,
@@ -148,8 +148,8 @@ fn event(i: &[u8]) -> Parsed<'_, (Option<&[u8]>, &[u8])> {
 fn with_cpu(line: &[u8], open: usize) -> Option<Head<'_>> {
     let (rest, cpu) = cpu(&line[open..]).ok()?;
     let who = task(line[..open].trim_ascii_end())?;
-    let plain = map(time, |t| (t, false));
-    let flagged = map(preceded(flags, time), |t| (t, true));
+    let plain = map(time, |t| (t, 0));
+    let flagged = map((flags, time), |(f, t)| (t, f.len()));
     let (rest, (stamp, flags)) = alt((plain, flagged)).parse(rest).ok()?;
     Some(finish(who, Some(cpu), stamp, flags, rest))
 }
@@ -178,9 +178,9 @@ fn without_brackets(line: &[u8]) -> Option<Head<'_>> {
                 && (3..=6).contains(&flags.len())
                 && let Some(who) = task(before[..last].trim_ascii_end()).filter(|w| w.dash)
             {
-                return Some(finish(who, Some(u16::try_from(cpu).ok()?), stamp, true, rest));
+                return Some(finish(who, Some(u16::try_from(cpu).ok()?), stamp, flags.len(), rest));
             }
-            return Some(finish(task(before)?, None, stamp, false, rest));
+            return Some(finish(task(before)?, None, stamp, 0, rest));
         }
         at = end.max(at + 1);
     }
@@ -236,7 +236,7 @@ fn finish<'a>(
     who: Who<'a>,
     cpu: Option<u16>,
     (ts, digits): (u64, u8),
-    flags: bool,
+    flags: usize,
     rest: &'a [u8],
 ) -> Head<'a> {
     let unblank = |i: &'a [u8]| blanks(i).map_or(i, |(rest, _)| rest);
@@ -269,12 +269,12 @@ mod tests {
     #[test]
     fn tracefs() {
         let a = h("            load-111     [000] d..1.     4.296383: kvm_entry: vcpu 0, rip 0x6000");
-        assert_eq!((a.comm, a.tid, a.cpu, a.ts, a.flags), (&b"load"[..], 111, Some(0), 4_296_383_000, true));
+        assert_eq!((a.comm, a.tid, a.cpu, a.ts, a.flags), (&b"load"[..], 111, Some(0), 4_296_383_000, 5));
         assert_eq!((a.event, a.rest), (&b"kvm_entry"[..], &b"vcpu 0, rip 0x6000"[..]));
         let b = h("       CPU 2/KVM-4242    (   4240) [013] d..2   546.005642: kvm_exit: reason X [a]");
         assert_eq!((b.comm, b.tid, b.pid, b.cpu), (&b"CPU 2/KVM"[..], 4242, Some(4240), Some(13)));
         let c = h("           <...>-9       (-------) [001] 123456: kvm_entry: vcpu 0");
-        assert_eq!((c.comm, c.pid, c.ts, c.digits, c.flags), (&b"<...>"[..], None, 123_456, 0, false));
+        assert_eq!((c.comm, c.pid, c.ts, c.digits, c.flags), (&b"<...>"[..], None, 123_456, 0, 0));
         let d = h(" a-b [7] c-12-13 [001] ....  1.000001: x: y");
         assert_eq!((d.comm, d.tid), (&b"a-b [7] c-12"[..], 13));
     }
@@ -283,10 +283,7 @@ mod tests {
     fn trace_cmd() {
         let a =
             h("            load-130   [000]     8.196902346: kvm_mmu_get_page:     [FAILED TO PARSE] gfn=0");
-        assert_eq!(
-            (a.ts, a.digits, a.flags, a.rest),
-            (8_196_902_346, 9, false, &b"[FAILED TO PARSE] gfn=0"[..])
-        );
+        assert_eq!((a.ts, a.digits, a.flags, a.rest), (8_196_902_346, 9, 0, &b"[FAILED TO PARSE] gfn=0"[..]));
         let b = h("    load-130     0.....     8.196902: kvm_entry:  vcpu 0");
         assert_eq!((b.tid, b.cpu, b.ts, b.event), (130, Some(0), 8_196_902_000, &b"kvm_entry"[..]));
     }
