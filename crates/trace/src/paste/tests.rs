@@ -380,7 +380,7 @@ fn colours_of_a_terminal() {
     }
 }
 
-/// The width of the column of irq flags tells the kernel of a text of tracefs, and nothing of a report of trace-cmd, whose head may have been cut.
+/// The width of the column of irq flags shows the kernel of a text of tracefs, and nothing in a report of trace-cmd, whose head may have been cut.
 #[test]
 fn the_column_of_irq_flags() {
     let line = |flags: &str, gap: &str| format!("vmm-7  [001] {flags}  5.000001: kvm_entry:{gap}vcpu 0\n");
